@@ -34,7 +34,7 @@ from flfed.study.tables import Sharing, strictest
 from flfed.summaries.summary import arrays_sha256, fit_encoder, merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.audit import AUDIT, AuditFigure, AuditReply, AuditRequest
-from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
 OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the record under that name"

@@ -172,7 +172,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
 
     No mechanism puts noise on these.
 
-    They are what the messages of `flfed.updates.messages.train` hold (each class says what it Reveals), and
+    They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
     rows = "validation" if study.plan.validation else "training"

@@ -29,7 +29,10 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
-from flfed.updates.messages.train import CompareReply, EnrolReply, Scores, SummariseReply, TrainReply
+from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.enrol import EnrolReply
+from flfed.updates.messages.summarise import SummariseReply
+from flfed.updates.messages.train import Scores, TrainReply
 
 WITH = ("--with", "hungary,switzerland,long-beach")
 Run = Callable[..., Result]

@@ -23,8 +23,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site as sites_
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.fields import made, reason_of
-from flfed.updates.messages.train import ENROL, TRAIN, EnrolRequest, TrainRequest
+from flfed.updates.messages.train import TRAIN, TrainRequest
 
 
 def arrays_of(messages: StudyMessages, spoil: str) -> dict[str, np.ndarray]:

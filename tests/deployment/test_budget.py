@@ -26,8 +26,10 @@ from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import count_bytes, ndarrays
-from flfed.updates.messages.train import ENROL, TRAIN, EnrolReply, EnrolRequest, SummariseRequest
+from flfed.updates.messages.summarise import SummariseRequest
+from flfed.updates.messages.train import TRAIN
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
 A_ROUND = Release(2.164, 0.2, 4)

@@ -22,7 +22,7 @@ from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import SLACK, START, new_line
 from flfed.records.ledger.verify import Inspection
 from flfed.rows.data.policy import Policy
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 EARLIER = Path(__file__).parent / "site_of_0_1_0"

@@ -24,17 +24,12 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.signatures import sign_as_coordinator, signing_public
+from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedRequest, SealReply, SealRequest
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.fields import count_bytes
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    SUMMARISE,
-    TRAIN,
-    CompareRequest,
-    EnrolRequest,
-    SummariseRequest,
-)
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+from flfed.updates.messages.train import TRAIN
 
 HELD_BACK = Refusal("error-untold")
 CANARY = "Jane Roe"

@@ -16,15 +16,8 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.train import (
-    COMPARE,
-    EVALUATE,
-    TRAIN,
-    CompareReply,
-    CompareRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 OPEN = {"disclosure": "open", "resplit": True}
 DP = '[privacy]\nname = "record-dp"\nsampling = 0.2\n'

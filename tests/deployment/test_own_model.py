@@ -17,8 +17,8 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.folders import SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
+from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import COMPARE, CompareReply
 
 MLP = ('name = "logistic"', 'name = "mlp"\nhidden = [4]')
 PERSON = "P0-0017"

@@ -9,7 +9,7 @@ from flwr.app import Message, RecordDict
 
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
-from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 UNREADABLE = "its policy cannot be read; at the site: flfed site check site-01"
 

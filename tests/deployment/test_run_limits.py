@@ -13,7 +13,8 @@ from flfed.deployment.gate.run_limits import asked_sha256
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN, CompareRequest, TrainRequest
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 
 OPEN = {"disclosure": "open", "resplit": True}
 RUN = "20261120-abcd"

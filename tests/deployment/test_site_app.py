@@ -29,8 +29,7 @@ from flfed.records.ledger.ledger import ledger_of
 from flfed.records.reports.report import SITE_ARMS, report, site_verdict
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import COMPARE, CompareReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321

@@ -27,7 +27,8 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.gc_pause import RARELY
 from flfed.updates.aggregation.rounds import Participant, RunContext
-from flfed.updates.messages.train import TRAIN, CompareReply, CompareRequest, TrainReply, TrainRequest
+from flfed.updates.messages.compare import CompareReply, CompareRequest
+from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 ENCODER = Encoder(**{name: np.ones(2) for name in ("center", "scale", "frequency", "spread", "class_weight")})

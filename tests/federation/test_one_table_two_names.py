@@ -28,7 +28,7 @@ from flfed.rows.data.sources import Csv, Frame, Sql
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 UNTOLD = "sums left before over rows of dataset "
 

@@ -29,7 +29,8 @@ from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.opt_outs import Excluded, Resting
 from flfed.study.study import Study
-from flfed.updates.messages.train import ENROL, SUMMARISE, EnrolReply, EnrolRequest, SummariseRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 UNREADABLE = Refusal("releases-unreadable")
 

@@ -35,8 +35,8 @@ from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import histogram
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, bound_in
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import CompareReply, Scores
+from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.train import Scores
 
 SITES = ("a", "b", "c", "d")
 SHARES = ("named", "pseudonym", "aggregate-only")

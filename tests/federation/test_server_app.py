@@ -25,17 +25,11 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import count_bytes
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareReply,
-    EnrolReply,
-    SummariseReply,
-)
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 Conduct = Callable[..., Any]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.updates.aggregation.guard import comparison_defect
-from flfed.updates.messages.train import CompareReply, Figure
+from flfed.updates.messages.compare import CompareReply, Figure
 
 
 def comparison(**changes) -> CompareReply:

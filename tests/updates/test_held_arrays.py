@@ -13,6 +13,7 @@ from flwr.common.serde import array_to_proto, recorddict_to_proto
 
 from flfed.updates.aggregation.gc_pause import RARELY, rarely_collected
 from flfed.updates.messages import fields
+from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.fields import MalformedMessage, count_bytes
 from flfed.updates.messages.in_memory_arrays import (
     InMemoryArray,
@@ -23,7 +24,7 @@ from flfed.updates.messages.in_memory_arrays import (
     own_copy,
     record_of,
 )
-from flfed.updates.messages.train import CompareRequest, TrainRequest
+from flfed.updates.messages.train import TrainRequest
 from flfed.updates.strategies.fedavg import to_arrays, to_record
 
 VALUES = [

@@ -14,26 +14,16 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import flfed.updates.messages.train as messages
-from flfed.refusals import Refusal
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
-from flfed.updates.messages import fields
+from flfed.updates.messages import compare, enrol, fields, summarise, train
+from flfed.updates.messages.compare import CompareReply, CompareRequest, Figure
+from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, count_bytes
 from flfed.updates.messages.in_memory_arrays import array_record
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import (
-    CompareReply,
-    CompareRequest,
-    EnrolReply,
-    EnrolRequest,
-    Figure,
-    Scores,
-    SummariseReply,
-    SummariseRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
+from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
@@ -110,7 +100,9 @@ def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
 
 
 def test_every_message_is_among_the_examples_frozen_and_says_what_it_reveals():
-    found = {kind for kind in vars(messages).values() if hasattr(kind, "from_record") and inspect.isclass(kind)}
+    files = (enrol, summarise, train, compare)
+    kinds = {kind for file in files for kind in vars(file).values() if inspect.isclass(kind)}
+    found = {kind for kind in kinds if hasattr(kind, "from_record") and dataclasses.is_dataclass(kind)}
     assert found == {type(example) for example in EXAMPLES}
     for kind in (*found, Scores, Offset):
         assert kind.__dataclass_params__.frozen

@@ -38,9 +38,9 @@ from flfed.deployment.flower.questions import (
 from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.transport import is_away
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.refusals import Refusal, recorded, refusal_of
+from flfed.federation.server.fan_out import LOST, NOT_ONLINE
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
-from flfed.updates.messages.train import ENROL, EnrolReply
 
 POLL_SECONDS = 0.1
 """How often replies are looked for; Flower's own grid does every 3 s."""

@@ -24,9 +24,8 @@ from flfed.paths import give
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.updates.checkpoints.reply_cache import RUN
-from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import COMPARE, CompareReply
 
 LOG = logging.getLogger("flfed.site")
 FORMAT = 1

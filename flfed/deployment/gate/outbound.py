@@ -28,9 +28,11 @@ from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data.site import Site
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.train import ENROL, TRAIN
+from flfed.updates.messages.sentences import CONTROL
+from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")
 Facts = Mapping[str, Any]

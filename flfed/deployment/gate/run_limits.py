@@ -17,7 +17,8 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN
+from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""

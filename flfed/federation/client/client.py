@@ -46,23 +46,12 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.messages.audit import AUDIT, AuditReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareReply,
-    CompareRequest,
-    EnrolReply,
-    EnrolRequest,
-    SummariseReply,
-    SummariseRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")

@@ -21,12 +21,8 @@ from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.evaluation.scoring import RowScores, three_digits
 from flfed.rows.session import SiteSession
 from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import (
-    ENROL,
-    Scores,
-)
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1

@@ -27,7 +27,7 @@ from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
-from flfed.updates.messages.train import EnrolReply
+from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 GIVEN = "given-encoder"

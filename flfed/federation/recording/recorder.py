@@ -39,8 +39,9 @@ from flfed.summaries.leaks import LeakWarning
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import ENROL, CompareReply, EnrolReply
+from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.enrol import ENROL, EnrolReply
+from flfed.updates.messages.train import Scores
 
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""

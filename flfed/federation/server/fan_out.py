@@ -9,10 +9,12 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from flfed.refusals import NO_ANSWER, Refusal, refusal_of
+from flfed.federation.recording.recorder import Recorder
+from flfed.study.study import Study
+from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
 from flfed.updates.messages.in_memory_arrays import own_copy
-from flfed.updates.messages.train import ENROL
 
 Reply = TypeVar("Reply")
 
@@ -54,7 +56,7 @@ def ask(
     grid : Grid
     kind : str
         The message's type.
-    request : a message of `flfed.updates.messages.train`
+    request : a message of `flfed.updates.messages`
     nodes : mapping of key to node id
     read : callable
         Turns a reply's content into the reply, or raises MalformedMessage.
@@ -136,4 +138,23 @@ def unenrolled(
     whys = {known[node]: why.cause for node, why in faults.items() if node in known}
     absent = {site: why for site, why in whys.items() if why.code in NO_ANSWER}
     refused = {site: why for site, why in whys.items() if site not in absent}
-    return refused, absent, [Refusal("node-not-enrolled", why=why) for node, why in faults.items() if node not in known]
+    return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]
+
+
+def log_bytes(recorder: Recorder, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
+    """Record the bytes sent under names, else under keys."""
+    to_site, to_server = (
+        {names[key] if names else key: size for key, size in sizes.items()}
+        for sizes in (answers.to_node, answers.to_server)
+    )
+    recorder.crossed(kind, to_site, to_server)
+
+
+def deadline_of(study: Study) -> float:
+    """Return the seconds that sites have for an answer."""
+    return float(study.strategy.settings.get("deadline", 600.0))
+
+
+def nodes_of(participants: Mapping[str, Participant]) -> dict[str, int]:
+    """Return the node of each site."""
+    return {site: enrolled.node_id for site, enrolled in participants.items()}

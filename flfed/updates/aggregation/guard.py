@@ -15,8 +15,9 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.aggregation.weighted_mean import joint_norms
+from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.train import CompareReply, TrainReply
+from flfed.updates.messages.train import TrainReply
 
 
 @dataclass(frozen=True, kw_only=True)

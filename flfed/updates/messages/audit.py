@@ -8,17 +8,16 @@ One exchange an attack: the model goes to the site, what the attack reached ther
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
-from flfed.updates.messages.compare import MetricName
-from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage
+from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage, MetricName
 from flfed.updates.messages.in_memory_arrays import record_of
-from flfed.updates.messages.model_sections import model_sections, read_model
+from flfed.updates.messages.train import read_request, request_sections
 
 AUDIT = "query.audit"
 Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
@@ -36,6 +35,7 @@ class AuditRequest:
     Attributes
     ----------
     arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
     encoder : Encoder
     attack : str
         Its name. What the run promises is not sent: it follows from the study, which the site has.
@@ -49,15 +49,12 @@ class AuditRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = fields.config_record(protocol=PROTOCOL, attack=self.attack)
-        return record_of(model_sections(self.arrays, self.encoder) | {"config": config})
+        return record_of(request_sections(self.arrays, self.encoder, attack=self.attack))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> AuditRequest:
         """Read the message's content."""
-        config = fields.config_of(record)
-        found: AuditRequest = fields.made(cls, {**dict(config.items()), **read_model(record)})
-        return found
+        return cast(AuditRequest, fields.made(cls, read_request(record)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +64,9 @@ class AuditFigure:
     Attributes
     ----------
     metric : str
+        Its name.
     value, low, high : float
-        NaN where it could not be had.
+        The figure and its interval; NaN where it could not be had.
     promise : float
         The most that the promise lets `value` be; NaN where nothing is promised.
     verdict : {"within the promise", "beyond the promise", "not known", "no promise"}

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeGuard, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -19,7 +19,6 @@ from flfed.errors import FlfedError
 from flfed.refusals import CONTROL, LONGEST, Refusal, recorded
 from flfed.summaries.score_bins import BINS
 from flfed.updates.messages import in_memory_arrays
-from flfed.updates.messages.compare import METRIC
 from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray
 from flfed.updates.messages.sentences import recorded_words
 
@@ -30,6 +29,9 @@ SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
 """A site's name, and the pattern it must match."""
 Version = Annotated[str, r"[0-9A-Za-z.+!-]{0,40}"]
 """A version of flfed."""
+METRIC = r"[A-Za-z0-9_ -]{1,80}"
+"""Pattern of a metric's or an arm's name, or of two."""
+MetricName = Annotated[str, METRIC]
 
 Arrays = dict[str, np.ndarray]
 Check = Callable[[Any], bool]
@@ -288,6 +290,20 @@ def config_of(record: RecordDict) -> ConfigRecord:
         shown = repr(found) if isinstance(found, int) and _fits(found) else "of no number"
         raise MalformedMessage(Refusal("protocol-differs", theirs=shown, ours=PROTOCOL))
     return config
+
+
+class PlainMessage:
+    """Message whose fields are all plain values of one section."""
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        config = config_record(protocol=PROTOCOL, **fields_of(self))
+        return in_memory_arrays.record_of({"config": config})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        return cast(Self, made(cls, config_of(record)))
 
 
 def text(config: ConfigRecord, key: str) -> str:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
@@ -38,6 +39,7 @@ def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
     return mu * (w - anchor)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FedProx(FedAvg):
     """Server half of FedProx.
 
@@ -58,37 +60,13 @@ class FedProx(FedAvg):
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks", algorithm 2.
     """
 
-    def __init__(
-        self,
-        *,
-        mu: float = 0.01,
-        fraction: float = 1.0,
-        weights: Literal["rows", "equal", "capped"] = "rows",
-        cap: int = 1000,
-        server_lr: float = 1.0,
-        quorum: float = 0.75,
-        deadline: float = 600.0,
-        select: Literal["last", "best"] = "last",
-        patience: int = 0,
-        flag_norm: float = 3.0,
-        refuse_norm: float = 10.0,
-    ) -> None:
-        if not 0 <= mu < math.inf:
-            raise UsageError(f"[strategy]: mu={mu} must be >= 0; 0 is plain averaging")
-        # All parameters are named here, as the signature is the table of a study.
-        super().__init__(
-            fraction=fraction,
-            weights=weights,
-            cap=cap,
-            server_lr=server_lr,
-            quorum=quorum,
-            deadline=deadline,
-            select=select,
-            patience=patience,
-            flag_norm=flag_norm,
-            refuse_norm=refuse_norm,
-        )
-        self.mu = mu
+    mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse a `mu` that is no weight, and what FedAvg refuses."""
+        if not 0 <= self.mu < math.inf:
+            raise UsageError(f"[strategy]: mu={self.mu} must be >= 0; 0 is plain averaging")
+        super().__post_init__()
 
     def client_settings(self) -> Mapping[str, float]:
         """Return `mu`, which the sites need."""
