@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.site_state.ledger_loss import LOST, Continuity, restart
+from flfed.deployment.site_state.ledger_loss import Continuity, restart
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.records.ledger.ledger import Ledger, ledger_of

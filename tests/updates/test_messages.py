@@ -14,6 +14,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flfed.refusals import Refusal
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.messages import compare, enrol, fields, summarise, train

@@ -8,15 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-from flwr.app import ConfigRecord, Error, Message, RecordDict
-
-from flfed.errors import TableError
-from flfed.rows.data import datasets
-from flfed.updates.messages.compare import CompareReply, Figure
-from flfed.updates.messages.enrol import ENROL, EnrolReply
-from flfed.updates.messages.fields import reason_of
-from flfed.updates.messages.sentences import HEADS, is_known, plain, recorded, recorded_note, recorded_words
+from flfed.updates.messages.sentences import recorded_words
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}

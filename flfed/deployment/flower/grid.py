@@ -38,7 +38,7 @@ from flfed.deployment.flower.questions import (
 from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.transport import is_away
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.server.fan_out import LOST, NOT_ONLINE
+from flfed.refusals import Refusal, recorded, refusal_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
 
@@ -50,8 +50,8 @@ LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
 AT_ONCE = 4
 """Parts that a node sends at a time: as many are looked for beyond those that are there."""
-LATE = "no reply before the deadline"
-NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
+LATE = Refusal("no-reply")
+NEVER_THERE = Refusal("node-unknown")
 
 
 class NodeReplies:
@@ -66,22 +66,22 @@ class NodeReplies:
     def __init__(self, names: Mapping[int, str]) -> None:
         self._names = names
 
-    def own(self, asked: Message, reply: Message | str) -> Message:
+    def own(self, asked: Message, reply: Message | Refusal) -> Message:
         """Return a reply that is its node's own.
 
         Return an error in its place where it is not.
         """
-        if isinstance(reply, str):
+        if isinstance(reply, Refusal):
             return self.fault(asked, reply)
         # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
         if reply.metadata.src_node_id != asked.metadata.dst_node_id:
             code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
             gone = code == ErrorCode.NODE_UNAVAILABLE
-            return self.fault(asked, NOT_ONLINE if gone else LOST, code)
+            return self.fault(asked, Refusal("node-offline" if gone else "reply-lost"), code)
         try:
             reply = apart(reply)
         except MalformedMessage as error:
-            return self.fault(asked, str(error))
+            return self.fault(asked, refusal_of(error))
         if asked.metadata.message_type != ENROL:
             return reply
         if reply.has_error():
@@ -91,31 +91,31 @@ class NodeReplies:
         wrong = self._wrong_name(asked, reply)
         return self.fault(asked, wrong) if wrong else reply
 
-    def lost(self, reply: Message) -> str:
+    def lost(self, reply: Message) -> Refusal | None:
         """Return why a node's answer is lost.
 
-        An empty text where it is not: only these two errors are worth another try.
+        None where it is not: only these two errors are worth another try.
         """
         name = self._names.get(reply.metadata.src_node_id, "")
-        reason = (reply.error.reason or "").removeprefix(f"{name}: ") if reply.has_error() else ""
-        return reason if reason in (NOT_ONLINE, LOST) else ""
+        found = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
+        return found if found is not None and found.code in ("node-offline", "reply-lost") else None
 
-    def fault(self, asked: Message, reason: str, code: int = SITE_ERROR) -> Message:
+    def fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
         """Return an error reply of the node that was asked."""
         name = self._names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
         return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
 
-    def _wrong_name(self, asked: Message, reply: Message) -> str:
+    def _wrong_name(self, asked: Message, reply: Message) -> Refusal | None:
         """Return why an enrolment's site name is wrong.
 
-        An empty text where it is right. A message that cannot be read is for its reader to refuse.
+        None where it is right. A message that cannot be read is for its reader to refuse.
         """
         try:
             site = EnrolReply.from_record(reply.content).site
         except MalformedMessage:
-            return ""
+            return None
         name = self._names[asked.metadata.dst_node_id]
-        return "" if site == name else f"its node says it is site {site!r}, and was admitted as {name!r}"
+        return None if site == name else Refusal("other-node", says=site, admitted=name)
 
 
 class DeployedGrid(HttpGrid):
@@ -254,7 +254,7 @@ class DeployedGrid(HttpGrid):
             # Only a reply whose parts are all there counts; the others are looked at again.
             if reply is not None:
                 question.arriving, found = None, self._replies.own(question.asked, reply)
-                question.lost = self._replies.lost(found) if question.sent < MOST_SENT else ""
+                question.lost = self._replies.lost(found) if question.sent < MOST_SENT else None
                 yield number, found
 
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:

@@ -18,7 +18,7 @@ from flfed.deployment.gate.local_results import keep_result
 from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
-from flfed.deployment.gate.study_policy import REPEATS, ROWS_CHANGED, STUDIES, Refused, StudyAdmission, sha256_of
+from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
@@ -29,6 +29,7 @@ from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.refusals import Refusal, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.rows.training.one_by_one import run_client
@@ -86,7 +87,7 @@ class Gate:
         self._ledger = ledger or ledger_of(folder)
         self._continuity = Continuity(folder, self._ledger)
         self._leaving = Leaving(site, self._ledger, today, self._continuity)
-        self._own: deque[str] = deque(maxlen=64)
+        self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
 
     @property
@@ -173,7 +174,7 @@ class Gate:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
             self._studies.check_decision(text)
             if self._studies.policy_now() != self.site.policy:
-                raise Refused("its policy was changed while this was computed; the next message is held to it")
+                raise Refused(Refusal("policy-changed"))
         except Refused as error:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
@@ -199,7 +200,7 @@ class Gate:
         # The rows that are opened must be those that the study was checked with, not those that came since.
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
-            raise NotTakingPart(ROWS_CHANGED)
+            raise NotTakingPart(Refusal("rows-changed"))
         return found
 
     def standing(self, approval: Approval) -> Refusal | None:

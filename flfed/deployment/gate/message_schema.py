@@ -51,7 +51,6 @@ from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import METRIC, PROTOCOL
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.sentences import LONGEST
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, count_bytes, ndarrays
 from flfed.updates.messages.in_memory_arrays import InMemoryArray
 

@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.error_texts import HELD_BACK, LONGEST, is_ours
+from flfed.deployment.gate.error_texts import LONGEST, may_leave
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
@@ -31,7 +31,6 @@ from flfed.rows.data.site import Site
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.sentences import CONTROL
 from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")

@@ -21,6 +21,7 @@ from flfed.deployment.site_state.freeze import list_changed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.folders import NAME, SiteFolder
+from flfed.refusals import CONTROL, Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
@@ -30,7 +31,6 @@ from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import RUN
-from flfed.updates.messages.sentences import CONTROL
 
 
 def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
@@ -130,7 +130,6 @@ REPEATS = 1_000_000
 MOST_SITES = 10_000
 """Names that a run config may list."""
 LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
-ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
 
 
 class StudyAdmission:
@@ -180,7 +179,7 @@ class StudyAdmission:
         """
         self._admitted.clear()
         if policy is None:
-            raise Refused(f"its policy cannot be read; at the site: flfed site check {self.site.name}")
+            raise Refused(Refusal("policy-unreadable", site=self.site.name))
         self.site = replace(self.site, policy=policy)
 
     def policy_now(self) -> Policy | None:
@@ -205,17 +204,17 @@ class StudyAdmission:
         run = config.get("run")
         # The run config comes from the coordinator, so each value's type and size is checked before it is used.
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
-            raise Refused("the run brings no study")
+            raise Refused(Refusal("no-study"))
         if type(repeat) is not int or not 0 <= repeat < REPEATS:
-            raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
+            raise Refused(Refusal("repeat-unfit", most=REPEATS - 1))
         if not isinstance(run, str) or not RUN.fullmatch(run):
-            raise Refused("the run has no name of letters, digits and hyphens")
+            raise Refused(Refusal("run-unnamed"))
         # The decision comes first: a text that was refused is not parsed as a study.
         approval = self.check_decision(text)
         known = self._admitted.get(sha256_of(text))
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
-            raise Refused(f"the study expired on {study.expires.isoformat()}")
+            raise Refused(Refusal("expired", day=study.expires.isoformat()))
         refused = study_policy_refusal(study, self.site)
         if refused:
             raise Refused(refused)
@@ -229,31 +228,29 @@ class StudyAdmission:
         None where the policy asks for none. Raises `Refused` where the study may not be answered.
         """
         if decided.is_paused(self._folder):
-            raise Refused("the site is paused by its operator")
+            raise Refused(Refusal("paused"))
         try:
             found = decided.approval_of(self._folder, sha256_of(text))
             others = [] if found is not None else decided.approvals(self._folder)
         except FlfedError:
-            raise Refused(
-                f"its approvals cannot be read safely; at the site: flfed site status {self.site.name}"
-            ) from None
+            raise Refused(Refusal("approvals-unsafe", site=self.site.name)) from None
         if found is not None and found.decision != "approved":
             word = "refused" if found.decision == "refused" else "withdrawn"
-            raise Refused(f"the study was {word} here on {found.at[:10]}")
+            raise Refused(Refusal("decided-against", decision=word, day=found.at[:10]))
         # An approval holds for the code and the coordinator that it was given for, and for no others.
         if found is not None:
             if not hmac.compare_digest(found.bundle_sha256, self._bundle):
-                raise Refused("the study was approved under another version of flfed: it needs a new approval")
+                raise Refused(Refusal("approved-other-version"))
             if other_coordinator(self._folder, found.coordinator):
-                raise Refused("the study was approved for another coordinator: it needs a new approval")
+                raise Refused(Refusal("approved-other-coordinator"))
             return found
         # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
         name, free = name_of(text), self.site.policy.approval == "none"
         if free and not any(other.study == name and other.decision != "approved" for other in others):
             return None
         if name and any(other.study == name for other in others):
-            raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
-        raise Refused("the study is not approved here")
+            raise Refused(Refusal("study-changed", study=name[:60]))
+        raise Refused(Refusal("not-approved"))
 
     def _check_rows(self, study: Study, approval: Approval | None) -> None:
         """Refuse a study whose columns or rows have changed.
@@ -262,13 +259,13 @@ class StudyAdmission:
         """
         schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
         if approval is not None and approval.schema_sha256 != schema_sha256:
-            raise Refused(f"its schema of {study.dataset.name!r} changed after the approval")
+            raise Refused(Refusal("schema-changed-after-approval", dataset=study.dataset.name))
         rows = self._frozen(study)
         # Also without an approval, rows frozen under another schema mean something else.
         if rows.schema_sha256 != schema_sha256:
-            raise Refused(f"its schema of {study.dataset.name!r} changed after the rows were frozen")
+            raise Refused(Refusal("schema-changed-after-freeze", dataset=study.dataset.name))
         if approval is not None and rows.sha256 != approval.rows_sha256:
-            raise Refused(ROWS_CHANGED)
+            raise Refused(Refusal("rows-changed"))
         self._rows[study.sha256()] = rows.sha256
 
     def _frozen(self, study: Study) -> Frozen:
@@ -277,13 +274,11 @@ class StudyAdmission:
             found = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
             changed = found is not None and list_changed(self._folder, found)
         except FlfedError:
-            raise Refused(
-                f"its frozen rows cannot be served; at the site: flfed site status {self.site.name}"
-            ) from None
+            raise Refused(Refusal("rows-unserved", site=self.site.name)) from None
         if found is None:
-            raise Refused(f"it has no frozen rows of {study.dataset.name!r}")
+            raise Refused(Refusal("no-frozen-rows", dataset=study.dataset.name))
         if changed:
-            raise Refused(f"{LIST_CHANGED}; at the site: flfed site refresh {self.site.name}")
+            raise Refused(Refusal("opt-outs-changed", site=self.site.name))
         return found
 
     def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
@@ -293,7 +288,7 @@ class StudyAdmission:
         """
         names = given.split(",") if isinstance(given, str) and given else []
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
-            raise Refused("the run does not name the sites that it asks")
+            raise Refused(Refusal("sites-unnamed"))
         named = None if approval is None else approval.co_sites
         refused = cohort_refusal(names, self.site, named)
         if refused:
@@ -304,9 +299,9 @@ class StudyAdmission:
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried
         except FlfedError as error:
-            raise Refused(f"the study's model cannot be made ({error})") from None
+            raise Refused(Refusal("model-unmade", error=error)) from None
         except (MemoryError, ValueError):
-            raise Refused("the study's model is too large for this site") from None
+            raise Refused(Refusal("model-too-large")) from None
         self._admitted[sha256_of(study.text)] = found
         while len(self._admitted) > STUDIES:
             self._admitted.popitem(last=False)

@@ -24,11 +24,10 @@ from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import CARRIED, RECEIPT, RESTARTED, START, Line, read_line
 from flfed.records.ledger.verify import Inspection, Receipt
+from flfed.refusals import Refusal
 from flfed.signatures import HASH
 
 LOG = logging.getLogger("flfed.site")
-LOST = "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, or flfed site ledger "
-AHEAD = "later than its clock, so nothing leaves the site; at the site: set the clock right, or flfed site ledger "
 
 
 def loss(folder: SiteFolder, ledger: Ledger) -> str:
@@ -125,7 +124,7 @@ class Continuity:
 
 def ahead(last: Line, site: str) -> Refusal:
     """Return the refusal of a ledger ahead of the clock."""
-    return f"line {last.n} of its ledger is of {last.at[:24]}, {AHEAD}{site} --restart WHY"
+    return Refusal("ledger-ahead", line=last.n, at=last.at[:24], site=site)
 
 
 @dataclass(frozen=True)

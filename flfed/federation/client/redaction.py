@@ -17,12 +17,15 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
+from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.evaluation.scoring import RowScores, three_digits
 from flfed.rows.session import SiteSession
 from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.messages.compare import Figure
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.train import Scores
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1

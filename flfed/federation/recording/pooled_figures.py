@@ -21,6 +21,8 @@ from flfed.rows.evaluation.intervals import hanley_mcneil
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
+from flfed.summaries.summary import Layout, Summary, merge
+from flfed.summaries.table_one import table_one
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.train import Scores
 

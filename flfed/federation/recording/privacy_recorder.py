@@ -19,7 +19,7 @@ from flfed.federation.client.protection import given_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
 from flfed.records.store.bulk_insert import finite
-from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT
+from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.accounting import is_close
@@ -320,7 +320,7 @@ class PrivacyRecord:
         A site that had nothing left to spend trained nothing.
         """
         if record.fit and (trained or not self._charges.of_sites):
-            spent_out = {site for site, reason in record.refused.items() if reason.startswith(SPENT)}
+            spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
             self._charges.add([site for site in record.asked if site not in spent_out])
         self._going_on = ()
 
@@ -384,10 +384,9 @@ class PrivacyRecord:
         promise = self._charges.promise
         if not self._close or promise is None:
             return []
-        return [
-            f"{CLOSE_DELTA}: {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} "
-            "sites. At one over the rows, one of them may be given away whole: choose a smaller delta."
-        ]
+        how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
+        todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
+        return [Refusal("close-delta", how=how + todo)]
 
     def checkpoint(self) -> None:
         """Write the summary with a checkpoint.

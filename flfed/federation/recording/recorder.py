@@ -19,7 +19,6 @@ from flfed.federation.recording.pooled_figures import (
     tables_of,
 )
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
-from flfed.records.reports.report import MERGED
 from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import (
     ComparisonRow,
@@ -41,8 +40,9 @@ from flfed.summaries.summary import Layout, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import CompareReply, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply
-from flfed.updates.messages.train import Scores
 
+OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
+"""Methods of figures whose rows are of people, who may have several."""
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 

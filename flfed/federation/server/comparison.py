@@ -13,7 +13,7 @@ from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask_each, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
-from flfed.records.store.entries import NO_TABLE_1
+from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, encoder_moved
@@ -87,7 +87,9 @@ class Comparison:
         nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
         answers = ask_each(self.run.grid, COMPARE, requests, nodes, CompareReply.from_record, timeout=timeout)
         log_bytes(self.run.recorder, COMPARE, answers)
-        self.run.recorder.events("fault", {site: f"no comparison: {reason}" for site, reason in answers.faults.items()})
+        self.run.recorder.events(
+            "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
+        )
         replies = self._usable(answers.replies)
         for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
             replies[site] = replace(replies[site], histogram=None)
@@ -100,10 +102,10 @@ class Comparison:
             why = comparison_defect(reply)
             sums = summary_defect(reply.summary, self.run.layout) if reply.summary is not None else ""
             if why:
-                faults[site] = f"no comparison: {why}"
+                faults[site] = Refusal("no-comparison", why=why)
                 continue
             if sums:
-                faults[site] = f"holdout rows: {sums}"
+                faults[site] = Refusal("holdout-sums", why=sums)
             usable[site] = replace(reply, summary=None) if sums else reply
         self.run.recorder.events("fault", faults)
         return usable
@@ -114,11 +116,11 @@ class Comparison:
             return None
         # Figures of a site that shares in sums only could be computed from the pooled ones.
         if not self.run.recorder.shared_as.are_whole(replies):
-            self.run.recorder.note(f"no pooled reference: {WITHHELD}")
+            self.run.recorder.note(Refusal("no-pooled-reference", why=WITHHELD))
             return None
         # Without a site's holdout it would compare with something else; and what fails there fails here.
         if len(replies) < len(self.participants):
-            self.run.recorder.note("no pooled reference: not every site could be compared")
+            self.run.recorder.note(Refusal("no-pooled-reference", why="not every site could be compared"))
             return None
         arrays, encoder = self.outcome.arrays, self.outcome.encoder
         reference = self.run.tables.reference(list(self.participants), arrays, encoder, offsets.deviation)
@@ -150,6 +152,7 @@ class Comparison:
         try:
             summaries = checkpoints.summaries_of(self.run.recorder.writer.run, start)
         except FlfedError as error:
-            self.run.recorder.note(f"{NO_TABLE_1}: {error}")  # all else of the run is there, and is not given up for it
+            # All else of the run is there, and is not given up for it.
+            self.run.recorder.note(Refusal("no-table-1", why=error))
         else:
             self.run.recorder.table_one(self.run.layout, summaries, replies)

@@ -10,6 +10,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from flfed.federation.recording.recorder import Recorder
+from flfed.refusals import NO_ANSWER, Refusal, refusal_of
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.messages.enrol import ENROL
@@ -138,7 +139,7 @@ def unenrolled(
     whys = {known[node]: why.cause for node, why in faults.items() if node in known}
     absent = {site: why for site, why in whys.items() if why.code in NO_ANSWER}
     refused = {site: why for site, why in whys.items() if site not in absent}
-    return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]
+    return refused, absent, [Refusal("node-not-enrolled", why=why) for node, why in faults.items() if node not in known]
 
 
 def log_bytes(recorder: Recorder, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:

@@ -24,8 +24,7 @@ from flfed.federation.recording.run_record import Outcome, bad_end_written, begi
 from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun
-from flfed.gc_pause import rarely_collected
-from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
+from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.refusals import Refusal
 from flfed.rows.data.site import CachedSite, Site

@@ -19,9 +19,10 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.checkpoint_writer import CheckpointWriter, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
-from flfed.federation.server.fan_out import NOT_THERE, ask, deadline_of, log_bytes, nodes_of, unenrolled
+from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
+from flfed.refusals import Refusal, path_of
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     )
 
 LEAST_SITES = 2
+SAYS_WHERE = ("policy-unreadable", "table-unopened")
+"""Codes of refusals that name `flfed site check` themselves."""
 LEFT = "did not come back after the run was resumed"
 PER_SITE = (
     "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
@@ -234,7 +237,11 @@ class FederatedRun:
         )
         reasons = [f"{site}: {why}" for site, why in whys.items()]
         check_enough(
-            participants, reasons + unnamed, self.recorder.shared_as, refused=bool(own or said), at_site=bool(own)
+            participants,
+            [*reasons, *unnamed],
+            self.recorder.shared_as,
+            refused=bool(own or said),
+            at_site=bool(own) and not any(path_of(reason) in SAYS_WHERE for reason in own.values()),
         )
         self.enrolled(nodes_of(participants))
         return participants
@@ -316,7 +323,7 @@ def check_enough(
         more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
         why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""
         few = "no site takes part" if not found else "only one site takes part"
-        todo = "; see, at each site: flfed site check NAME" if at_site and "flfed site check" not in why else ""
+        todo = "; see, at each site: flfed site check NAME" if at_site else ""
         sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"
         sentence = shared.text(sentence)
         raise UsageError(sentence) if refused or not reasons else FlfedError(sentence)

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import tomli_w
 from sqlalchemy import RowMapping, Select, or_, select
 
-from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
+from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
+from flfed.refusals import Refusal, read
 
 Rows = Callable[[Select[*tuple[Any, ...]]], Sequence[RowMapping]]
 """Returns a query's rows."""

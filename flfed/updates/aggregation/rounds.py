@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Message
 
-from flfed.refusals import BUDGET, Refusal
+from flfed.refusals import BUDGET, Refusal, refusal_of
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
@@ -164,8 +164,8 @@ class Round:
     incoming: Arrays = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     result: GuardResult = field(default_factory=lambda: GuardResult(accepted={}))
-    earlier: dict[str, str] = field(default_factory=dict)
-    spent: dict[str, str] = field(default_factory=dict)
+    earlier: dict[str, Refusal] = field(default_factory=dict)
+    spent: dict[str, Refusal] = field(default_factory=dict)
     bytes_out: dict[str, int] = field(default_factory=dict)
     bytes_in: dict[str, int] = field(default_factory=dict)
 
@@ -199,11 +199,11 @@ class Round:
         self.result = replace(result, refused=dict(sorted({**faults, **result.refused}.items())))
         return result.accepted
 
-    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
+    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
         """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self.asked.items()}
         found: dict[str, TrainReply] = {}
-        faults, sizes = dict.fromkeys(self.asked, "no reply before the deadline") | self.spent, Sizes()
+        faults, sizes = dict.fromkeys(self.asked, Refusal("no-reply")) | self.spent, Sizes()
         for message in replies:
             # The first reply of a site counts: a second one must not replace it.
             site = sites.pop(message.metadata.src_node_id, None)
@@ -217,14 +217,14 @@ class Round:
                 found[site] = read(TrainReply, message.content)
                 del faults[site]
             except MalformedMessage as error:
-                faults[site] = str(error)
+                faults[site] = refusal_of(error)
         return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
     def failed(self) -> int:
         """Note an attempt that failed, and return how many sites can be asked again."""
         refused = self.result.refused
-        self.earlier |= {site: f"{reason} (first attempt)" for site, reason in refused.items()}
-        self.spent = {site: reason for site, reason in refused.items() if reason.startswith(SPENT)}
+        self.earlier |= {site: Refusal("first-attempt", why=reason) for site, reason in refused.items()}
+        self.spent = {site: reason for site, reason in refused.items() if reason.code in BUDGET}
         return len(self.asked) - len(self.spent)
 
     def record(self, number: int, arrays: Arrays, seconds: float) -> RoundRecord:
@@ -247,7 +247,7 @@ class Round:
         )
 
 
-def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, str]) -> str:
+def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, Refusal]) -> str:
     """Return why a run ends below its quorum.
 
     Sites that have no privacy budget left are named first.

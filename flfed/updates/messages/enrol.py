@@ -8,11 +8,12 @@ from typing import Literal, cast
 
 from flwr.app import RecordDict
 
+from flfed.refusals import recorded, unmarked
 from flfed.study.tables import Sharing
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
 from flfed.updates.messages.in_memory_arrays import record_of
-from flfed.updates.messages.sentences import TITLE, recorded, unmarked
+from flfed.updates.messages.sentences import TITLE
 
 ENROL = "query.enrol"
 

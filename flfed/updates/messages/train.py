@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays

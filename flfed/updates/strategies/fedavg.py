@@ -15,10 +15,10 @@ from flwr.serverapp.strategy import Result
 
 from flfed.callbacks import Clock
 from flfed.errors import UsageError
-from flfed.refusals import BUDGET, Refusal, refusal_of
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
+from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import guard, guard_scores
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
 from flfed.updates.aggregation.weighted_mean import weighted_mean
