@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import string
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from flfed.errors import FlfedError, TableError, count_in_words
@@ -52,301 +54,20 @@ SLOTS = {
 """What may stand in a sentence: a number, a name of ours, a column's name, a day, parts of the rows; `s` is the plural
 of the number before it, and `rest` is for sentences of this side alone."""
 
-MESSAGES = {
-    "no-section": "the message has no {section!r:column}",
-    "no-arrays": "the message has no arrays {section!r:column}",
-    "arrays-unreadable": "the arrays {section!r:column} cannot be read",
-    "arrays-cut": "the arrays {section!r:column} are not as long as they say",
-    "numbers-unfit": "the numbers in {section!r:column} are too many, or have no fit names",
-    "settings-unfit": "the settings in {section!r:column} are not numbers",
-    "setting-missing": "the settings have no {setting!r:word}",
-    "bins-unfit": "{section!r:column} does not count in 2 x {bins:n} bins",
-    "counts-unfit": "{section!r:column} has counts that are negative or not finite",
-    "columns-uneven": "the columns of {section!r:column} differ in length, or are too long",
-    "fields-missing": "the message is no {message:word}: {fields:fields} is missing",
-    "fields-unfit": "the message is no {message:word}: {fields:fields} is of a wrong type or value",
-    "field-unknown": "the message is no {message:word}: it has a field that is not known",
-    "counts-impossible": "the message is no {message:word}: it counts what no site has",
-    "lines-negative": "the message is no {message:word}: it counts fewer than no lines",
-    "deviation-unfit": "the message is no {message:word}: its deviation is not a number of at least 0",
-    "odds-unfit": (
-        "the message is no {message:word}: its odds-centre and odds-spread are not two numbers that bins have"
-    ),
-    "protocol-differs": "protocol {theirs:protocol} is not {ours:n}: the other side runs another version of flfed",
-    "text-unfit": "the message has no text {key!r:column} that is fit to be shown",
-    "number-missing": "the message has no whole number {key!r:column}",
-    "reply-incomplete": "the reply has no {fields:fields}",
-    "attack-unknown": "the message asks for an attack that is not known here",
-    "family-unknown": "the message names a family of models that is not known",
-    "message-unreadable": "the message cannot be read",
-    "no-message": "the message holds something else than a message",
-    "too-many-parts": "the message has more than {most:n} parts, which are not read",
-    "other-message": "the message is not the one that its envelope announces",
-    "other-envelope": "the message has another {field:word} than its envelope",
-    "length-untold": "the message does not say how long it is, or is packed",
-    "message-too-large": "the message is larger than {most:n} bytes, which this site reads",
-    "false-bundle": "the message comes with a bundle that is not the one it claims to be",
-    "two-runs": "the message and its settings are of two runs",
-}
-"""Defects of a message that cannot be read: it came from the other side, and holds nothing of a table."""
-POLICY = {
-    "other-dataset": "its table is mapped to dataset {mapped:quoted}, the study asks {asked!r:word}",
-    "not-allowed": "its policy allows {kind:word} {allowed:words}, the study asks for {asked!r:word}",
-    "too-many-rounds": "its policy allows {most:n} rounds, the study has {rounds:n}",
-    "privacy-needed": (
-        "its policy allows studies with record-level differential privacy only, for it has a budget of it; "
-        "the study has mechanism {mechanism!r:word}"
-    ),
-    "delta-too-large": "its policy allows delta up to {most:n}, the study asks for {delta:n}",
-    "unit-person-needed": (
-        "its policy allows unit 'person' only, for its privacy budget is of persons; the study has unit 'row'"
-    ),
-    "own-holdout": (
-        "its policy keeps the site's own holdout (resplit = false), and the study asks for a published split"
-    ),
-    "complete-rows": "its policy does not let a study leave out rows with a missing feature (outputs: 'complete-rows')",
-    "no-audits": "its policy does not let a model be attacked with its rows (audits)",
-    "too-many-queries": "its policy lets {most:n} runs have sums over one set of rows, and {had:n} had them",
-    "too-many-runs": "its policy lets {most:n} run{most:s} of a study have answers, and {had:n} had them",
-    "too-many-bytes": (
-        "its policy lets {most:n} bytes leave in a day, and {used:n} have left: it answers again after midnight UTC"
-    ),
-    "no-co-site": "its policy does not name {sites:sites} as a co-site",
-    "policy-changed": "its policy was changed while this was computed; the next message is held to it",
-    "policy-unreadable": "its policy cannot be read; at the site: flfed site check {site:word}",
-    "split-by-time": "its transactions are held out by time, and the study asks for a published split",
-    "too-few-sites": "the run asks {asked:n} site{asked:s}, its policy needs at least {least:n}",
-}
-"""What a site's policy says of a study, a run or a message."""
-ROWS = {
-    "too-few-rows": "it has fewer than {least:n} {parts:parts} rows",
-    "too-few-people": "it has fewer than {least:n} people in its {parts:parts} rows",
-    "too-close": (
-        "its rows differ by fewer than {least:n} people from rows whose sums left before: "
-        "together such sums would give these people away"
-    ),
-    "releases-unreadable": (
-        "its record of the rows that it released cannot be read, so nothing leaves the site: see its log"
-    ),
-    "budget-spent": (
-        "privacy budget: epsilon {spent:epsilon} of {budget:n} is spent at delta {delta:n}, "
-        "and one more round would make it {after:epsilon}"
-    ),
-    "budget-by-row": (
-        "privacy budget: an earlier study of unit 'row' protected each row by itself, and a person may have several, "
-        "so that no epsilon bounds what is spent of the budget, which is of persons"
-    ),
-    "delta-gives-away": (
-        "the study's delta={delta:n} is not below one over the training rows here: "
-        "it would allow to give one of them away whole"
-    ),
-    "ledger-unwritable": "its ledger cannot be written, so nothing leaves the site: see its log",
-    "ledger-lost": (
-        "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, "
-        "or flfed site ledger {site:word} --restart WHY"
-    ),
-    "ledger-other-study": "its ledger has a run of this name with another study",
-    "ledger-ahead": (
-        "line {line:n} of its ledger is of {at:at}, later than its clock, so nothing leaves the site; "
-        "at the site: set the clock right, or flfed site ledger {site:word} --restart WHY"
-    ),
-    "other-people-untold": (
-        "sums left before over rows of dataset {dataset!r:word}, of which it cannot tell whether they are of the same "
-        "people"
-    ),
-    "no-memory": "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE",
-    "reply-not-kept": "it cannot keep its reply on its own disk ({error:disk})",
-    "request-not-kept": "it cannot keep what it is asked on its own disk ({error:disk})",
-    "table-unopened": "it cannot open its table for this study; at the site: flfed site check {site:word}",
-    "rows-changed": "its frozen rows changed after the approval: the study needs a new one",
-    "rows-unserved": "its frozen rows cannot be served; at the site: flfed site status {site:word}",
-    "no-frozen-rows": "it has no frozen rows of {dataset!r:word}",
-    "opt-outs-changed": (
-        "its list of people who opted out changed after the rows were frozen; at the site: flfed site refresh "
-        "{site:word}"
-    ),
-}
-"""What keeps a site's rows, ledger or budget from an answer."""
-STUDY = {
-    "expired": "the study expired on {day:day}",
-    "other-schema": "its schema of {dataset!r:word} differs from the coordinator's",
-    "schema-changed-after-approval": "its schema of {dataset!r:word} changed after the approval",
-    "schema-changed-after-freeze": "its schema of {dataset!r:word} changed after the rows were frozen",
-    "decided-against": "the study was {decision:decision} here on {day:day}",
-    "not-approved": "the study is not approved here",
-    "approved-other-version": "the study was approved under another version of flfed: it needs a new approval",
-    "approved-other-coordinator": "the study was approved for another coordinator: it needs a new approval",
-    "study-changed": "study {study!r:column} was changed since it was decided about here: it needs a new approval",
-    "approvals-unsafe": "its approvals cannot be read safely; at the site: flfed site status {site:word}",
-    "research-sites": "the study cuts one table into research sites, which no institution is",
-    "study-unreadable": "the study cannot be read",
-    "study-unusable": "the study cannot be used ({error:rest})",
-    "model-unmade": "the study's model cannot be made ({error:rest})",
-    "privacy-unusable": "the study's [privacy] cannot be used ({error:rest})",
-    "model-too-large": "the study's model is too large for this site",
-    "no-study": "the run brings no study",
-    "repeat-unfit": "the run's repeat must be a whole number from 0 to {most:n}",
-    "run-unnamed": "the run has no name of letters, digits and hyphens",
-    "sites-unnamed": "the run does not name the sites that it asks",
-    "site-unlisted": "the run's list of sites does not name this one, or names one twice",
-    "sites-added": "the run adds {sites:sites}, which the approval does not name",
-    "other-bundle": (
-        "the run came with another bundle than that of flfed {version:word}, which this site installed; "
-        "no code of a bundle is ever executed here"
-    ),
-    "kind-unknown": "a message of kind {kind!r:word} is not known; known: {known:words}",
-    "other-site": "this is site {site!r:word}, and its node has another name",
-    "no-content": "the message has no content",
-    "paused": "the site is paused by its operator",
-    "other-model": "it was asked to {question:question} another model in this run",
-    "other-model-in-round": "it was asked to {question:question} another model in round {round:n} of this run",
-    "other-deviation": "it was asked to compare by another deviation of the sites' intercepts in this run",
-    "other-bins": "it was asked to count rows in other bins of predictions in this run",
-    "not-compared": "it did not compare this model in this run: only such a model is attacked here",
-    "not-let-in": "it is the reply to a message that was not let in",
-    "gate-ended": "the message was not answered: the site ended its gate",
-    "message-unfit": "the {kind:word} message does not fit the study: {defect:defect}",
-    "reply-unfit": "its {kind:word} reply is held back: {defect:defect}",
-}
-"""What a gate says of the study, the run and the message that it is asked."""
-DEFECTS = {
-    "extra-sections": "it has {many:n} section{many:s} too many",
-    "section-missing": "it has no section {section!r:column}",
-    "section-unfit": "its section {section!r:column} {wrong:wrong}",
-    "too-large": "it has {size:n} bytes, where {most:n} are enough",
-    "accepted-with-reason": "it accepts, and gives a reason",
-    "reason-unknown": "its reason is no sentence of ours",
-}
-"""What a gate finds wrong with a message, on its way in or out."""
-WRONG = {
-    "unreadable": "cannot be read",
-    "other-kind": "is of another kind",
-    "value-unfit": "has a value {key!r:column} that does not fit",
-    "list-unfit": "has a value in {key!r:column} that does not fit",
-    "no-list": "has a value that is no list",
-    "lengths-unfit": "has lists of a wrong length",
-    "extra-items": "has {many:n} {item:item}{many:s} too many",
-    "item-missing": "has no {item:item} {key!r:column}",
-    "array-too-large": "has an array {key!r:column} that is too large ({size:n} bytes, where {most:n} are enough)",
-    "other-shape": "has an array {key!r:column} of another shape than {shape:shape}",
-    "other-dtype": "has an array {key!r:column} of another type than {dtype:word}",
-    "infinite": "has an array {key!r:column} with values that are not finite",
-    "not-positive": "has an array {key!r:column} with values that are not above 0",
-    "other-values": "has an array {key!r:column} that is not the one that follows from the study",
-}
-"""What is wrong with one section of it."""
-ERRORS = {
-    "error": "{type:word}: see the site's log",
-    "error-untold": "an error whose text may not leave the site: see its ledger and log",
-}
-"""What is said in place of an error's own text."""
-GRID = {
-    "no-reply": "no reply before the deadline",
-    "node-offline": "its node is not online",
-    "node-unknown": "its node is not online: it never was, or was revoked",
-    "reply-lost": "its reply was lost on the way",
-    "reply-too-large": "its reply is larger than {most:n} bytes, which are read",
-    "error-code": "error code {number:n}",
-    "other-node": "its node says it is site {says!r:word}, and was admitted as {admitted!r:word}",
-    "something-else": "said something else ({characters:n} characters)",
-    "process-failed": "the process at this node failed: see Ray's logs",
-    "study-unusable-untold": "the study cannot be used: see the site's log",
-    "model-unmade-untold": "the study's model cannot be made: see the site's log",
-    "privacy-unusable-untold": "the study's [privacy] cannot be used: see the site's log",
-}
-"""What is said here in place of a site."""
-SERVER = {
-    "not-a-delta": "kind is not 'delta'",
-    "examples-unfit": "num-examples is not a positive whole number",
-    "examples-above-band": "num-examples is above the declared band (at most {most:n})",
-    "loss-infinite": "training loss is not finite",
-    "no-step": "no step of training was taken",
-    "array-names-differ": "names of arrays differ from the model's",
-    "array-shape-differs": "array {array!r:rest} has shape {shape:shape}, not {expected:shape}",
-    "array-dtype-differs": "array {array!r:rest} has dtype {dtype:word}, not {expected:word}",
-    "array-infinite": "array {array!r:rest} has values that are not finite",
-    "norm-infinite": "norm of the update is not finite",
-    "norm-refused": "norm of the update is {times:n} times the cohort's median (limit {limit:n})",
-    "norm-flagged": "norm of the update is {times:n} times the cohort's median",
-    "norm-not-zero": "update is not zero, most of the cohort's are",
-    "scores-other-rows": "{scores:word} are not over {parts:parts} rows",
-    "scores-outside-band": "{scores:word} count rows outside the declared band",
-    "scores-infinite": "{scores:word} are not finite",
-    "offset-outputs": "its offset is not of {outputs:n} outputs",
-    "offset-infinite": "its offset is not finite, or its standard error not above 0",
-    "sums-layout": "its sums have another layout ({parts:words})",
-    "sums-infinite": "its sums are not finite",
-    "sums-negative": "its counts are negative",
-    "sums-above-band": "its rows are above the declared band (at most {most:n})",
-    "sums-disagree": "its sums do not go together",
-    "counts-disagree": "its counts do not add up to its rows",
-    "sums-of-several": "it is not the sum of one site",
-    "leak-sums-disagree": "its leak sums do not go together",
-    "rows-impossible": "its numbers of rows are impossible",
-    "figure-twice": "a figure stands in it twice",
-    "interval-impossible": "{metric:word} has an impossible interval",
-    "metric-out-of-range": "{metric:word} is outside 0 to 1",
-}
-"""What the coordinator finds wrong with a reply."""
-ABOUT = {
-    "not-there": "not there: {why:rest}",
-    "no-comparison": "no comparison: {why:rest}",
-    "holdout-sums": "holdout rows: {why:rest}",
-    "left": "did not come back after the run was resumed",
-    "left-because": "did not come back after the run was resumed: {why:rest}",
-    "node-not-enrolled": "a node did not enrol: {why:rest}",
-    "ledger-unsigned": "its ledger is not signed: {why:rest}",
-    "ledger-without-receipt": "it has no receipt of its ledger: {why:rest}",
-    "no-table-1": "no Table 1: {why:rest}",
-    "no-learning-curve": "no learning curve: {why:rest}",
-    "no-pooled-reference": "no pooled reference: {why:rest}",
-    "resumed": "resumed after round {round:n}; before: {why:rest}",
-    "none-left": "privacy budget: none left at {sites:words}; {why:rest}",
-    "in-repeat": "repeat {number:n}: {why:rest}",
-    "refused": "refused: {why:rest}",
-    "first-attempt": "{why:rest} (first attempt)",
-}
-"""What the coordinator says of a refusal or a fault, which stands in it."""
-NOTED = {
-    "more-spent": "More than planned may have been spent{how:rest}",
-    "close-delta": "A delta close to one over the training rows{how:rest}",
-    "merged-histograms": "merged score histograms{how:rest}",
-    "mean-with-gaps": "mean of {sites:n} sites; {left:n} without this figure left out",
-    "mean-without-one-class": "mean of {sites:n} sites; {left:n} whose model saw one class left out",
-}
-"""What the coordinator notes of a guarantee and of a figure."""
-RULES = (
-    "has no date", "has no value", "has no rows: the table is empty", "has no value, but rows are grouped by it",
-    "has no value (rows without an outcome cannot be used)", "is mapped but the schema has no such column",
-    "is not in the table", "is not in the table (map it to None if the site does not have it)",
-    "stands in the table more than once", "has a '.' although its decimal mark is '.'",
-    "has a '.' although its decimal mark is ','", "has a code that the mapping does not know",
-    "has limits such as '<' or '>' (set censored)", "has values that are no text (see its mapping)",
-    "has a value that the schema does not allow", "is not a number", "is not a flag (0 or 1, yes or no)",
-    "is not a date such as 2026-01-31", "is not a date such as 2026-01-31 14:05:00",
-    "is not in the table, and neither is any other column of the schema", "is yes or no where a number is meant",
-    "is not a date as its mapping says", "is midnight of another time zone (have the source give local dates)",
-    "has identifiers that a spreadsheet rounded or made dates of (export them as text)",
-    "has signs that were lost in another encoding (export it anew)",
-    "has words for 'not known' such as NULL (name them in missing)",
-    "has three digits after every mark: a decimal or a thousand (set thousands)",
-    "has marks between thousands at other places",
-    "is neither {yes!r:word} nor {no!r:word} as the windows' file declares it",
-    "is outside the schema's range {low:limit} to {high:limit}",
-    "is outside the schema's range {low:limit} to {high:limit} {unit:unit}",
-)  # fmt: skip
-"""Every rule that `flfed.rows` names in an error about a table."""
-TABLE = {
-    "column-unfit": "column {column!r:column} {rule:rule}",
-    "column-unfit-in-rows": "column {column!r:column} {rule:rule} in {rows:rows} rows",
-}
+_TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+TABLE = _TABLES["table"]
 """What is wrong with a table: a column, a rule and a count."""
+DEFECTS, WRONG = _TABLES["defects"], _TABLES["wrong"]
+"""What a gate finds wrong with a message, and with one section of it."""
+ABOUT = _TABLES["about"]
+"""What the coordinator says of a refusal or a fault, which stands in it."""
+RULES = _TABLES.pop("rules")["all"]
+"""Every rule that `flfed.rows` names in an error about a table."""
 
-OF_SITES = MESSAGES | POLICY | ROWS | STUDY | ERRORS | GRID | TABLE
+SPEAKERS = ("messages", "policy", "rows", "study", "errors", "grid", "table")
+OF_SITES = {code: text for name in SPEAKERS for code, text in _TABLES[name].items()}
 """What a site may say, or stands here in its place."""
-NAMED = {"of-site": "{site:name}: {why:rest}"}
-"""What is said before it is known who speaks."""
-TEMPLATES = OF_SITES | DEFECTS | WRONG | SERVER | NOTED | ABOUT | NAMED
+TEMPLATES = {code: text for table in _TABLES.values() for code, text in table.items()}
 """The one template of each code: `{fact:slot}`, or `{fact!r:slot}` where it stands in quotation marks."""
 BUDGET = frozenset({"budget-spent", "budget-by-row"})
 """Codes of a site without privacy budget left: it is not asked again in the round."""
@@ -478,7 +199,8 @@ def read(text: str) -> Refusal | None:
     >>> read("no comparison: no reply before the deadline").path
     'no-comparison/no-reply'
     """
-    groups = (OF_SITES, DEFECTS, WRONG, SERVER, NOTED, ABOUT, NAMED)
+    # What stands around another refusal comes last, since anything may stand in it.
+    groups = (OF_SITES, *(_TABLES[name] for name in ("defects", "wrong", "server", "noted", "about", "named")))
     return next((found for group in groups if (found := _read(text, group)) is not None), None)
 
 

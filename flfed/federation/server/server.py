@@ -236,12 +236,9 @@ class FederatedRun:
             "fault", {s: Refusal("not-there", why=why) for s, why in absent.items() if s not in earlier}
         )
         reasons = [f"{site}: {why}" for site, why in whys.items()]
+        at_site = bool(own) and not any(path_of(reason) in SAYS_WHERE for reason in own.values())
         check_enough(
-            participants,
-            [*reasons, *unnamed],
-            self.recorder.shared_as,
-            refused=bool(own or said),
-            at_site=bool(own) and not any(path_of(reason) in SAYS_WHERE for reason in own.values()),
+            participants, [*reasons, *unnamed], self.recorder.shared_as, refused=bool(own or said), at_site=at_site
         )
         self.enrolled(nodes_of(participants))
         return participants

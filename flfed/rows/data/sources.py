@@ -103,8 +103,8 @@ class Csv:
         except (*_CSV_ERRORS, csv.Error) as error:
             # The parser's own message quotes cells.
             default = UNCLOSED if isinstance(error, csv.Error) else "its lines are not alike"
-            why = next((rule for words, rule in PARSER_SAYS.items() if words in str(error)), default)
-            raise self._refusal(path, why) from None
+            rule = next((rule for words, rule in PARSER_SAYS.items() if words in str(error)), default)
+            raise self._refusal(path, rule) from None
         except UnicodeError:
             raise self._refusal(path, "it is not in that encoding") from None
         except LookupError:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 from flwr.app import RecordDict
 
+from flfed.refusals import Refusal
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
@@ -87,15 +88,11 @@ class CompareRequest:
         """Read the message's content."""
         found = cast(CompareRequest, fields.made(cls, read_request(record)))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
-            raise fields.MalformedMessage(
-                "the message is no CompareRequest: its deviation is not a number of at least 0"
-            )
+            raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
         # Centre and spread cross together or not at all.
         about = (found.odds_centre, found.odds_spread)
         if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
-            raise fields.MalformedMessage(
-                "the message is no CompareRequest: its odds-centre and odds-spread are not two numbers that bins have"
-            )
+            raise fields.MalformedMessage(Refusal("odds-unfit", message="CompareRequest"))
         return found
 
     @property
@@ -188,5 +185,5 @@ def _family(record: RecordDict) -> OwnFamily | None:
     found = fields.text(fields.section(record, "own-model"), "family")
     # The name is written down, so that only known families are taken.
     if found not in OWN_FAMILIES:
-        raise fields.MalformedMessage("the message names a family of models that is not known")
+        raise fields.MalformedMessage(Refusal("family-unknown"))
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage, PlainMessage
 
 SEAL = "query.seal"
@@ -26,7 +27,7 @@ class _Counts:
     def __post_init__(self) -> None:
         """Refuse a negative count."""
         if any(isinstance(value, int) and value < 0 for value in vars(self).values()):
-            raise MalformedMessage(f"the message is no {type(self).__name__}: it counts fewer than no lines")
+            raise MalformedMessage(Refusal("lines-negative", message=type(self).__name__))
 
 
 @dataclass(frozen=True, kw_only=True)
