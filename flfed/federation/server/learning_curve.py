@@ -22,7 +22,7 @@ from flfed.records.statistics.intervals import mean_of, possible, resplit_interv
 from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint
 from flfed.records.store.writer import finite
 from flfed.rows.baselines import first_arrays
-from flfed.rows.comparison.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
+from flfed.rows.comparison.learning_curve import Judged, again, cut, judge, order_of_rows
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import SiteSession, redraws, study_trainable
@@ -140,7 +140,7 @@ class _Draw:
         self.repeat = repeat
         self._fixed = fixed
         ordered = sorted(sites, key=lambda site: site.name)
-        opened = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
+        opened = {site.name: SiteSession(site, study, repeat, validation_only=True) for site in ordered}
         # As at enrolment: another split may leave a small table without holdout rows.
         self.places = {site: place for site, place in opened.items() if not place.too_small()}
         self.orders = {site: order_of_rows(place) for site, place in self.places.items()}
