@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.
 @app.command("list", epilog="Example: flfed site list")
 def list_sites(as_json: bool = output.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     found, lines = [], []
     # A broken package is listed with its error, so that the others can still be seen.
@@ -53,7 +53,7 @@ def check_site(
     as_json: bool = output.JSON,
 ) -> None:
     """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
     from flfed.rows.data.table_check import check_site as check
     from flfed.rows.data.table_check import write_local_rows
 

@@ -17,7 +17,7 @@ import pandas as pd
 from flfed.errors import TableError, UsageError, count_in_words
 from flfed.export.model_folder import SharedModel
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.oddities import MAP_TO_NONE, oddities
 from flfed.rows.data.parsing.fields import Field, Finding

@@ -27,7 +27,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, a
     """
     from flfed.deployment.site_state.freeze import freeze_first
     from flfed.folders import SiteFolder
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
     folder = SiteFolder(site.name)
@@ -55,7 +55,7 @@ def refresh_rows(
     """
     from flfed.deployment.site_state.freeze import refresh
     from flfed.folders import SiteFolder
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
     found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
@@ -169,7 +169,7 @@ def replay_round(
     """
     from flfed.deployment.operator.replay import replay
     from flfed.folders import SiteFolder
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     found = replay(SiteFolder(site), sites.load(site), run, round)
     if as_json:

@@ -139,7 +139,7 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
 
 def test_the_sentences_of_this_part_are_ones_that_the_gate_lets_out():
     from flfed.deployment.gate.error_texts import is_ours
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module, message_parts)]
     said = [re.sub(r"\{[^}]+\}", "7", found) for text in texts for found in re.findall(SAYS, text)] + [ENDED]

@@ -18,7 +18,7 @@ from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import NO_MEMORY, _no_memory
 from flfed.folders import SiteFolder
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 
 HERE = Path(__file__).parent
 LIMIT = 1 << 30
