@@ -197,8 +197,8 @@ def test_importing_a_site_package_opens_no_file():
     # A table that is not there is no reason for a site not to be known.
     code = [
         "import builtins, pathlib",
-        "from flfed.rows.data import site",
-        "found = [site.load(n) for n in site.names()]",
+        "from flfed.rows.data import site_discovery as sites",
+        "found = [sites.load(n) for n in sites.names()]",
     ]
     code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
     watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]

@@ -13,7 +13,8 @@ import pytest
 
 from flfed.deployment.gate import error_texts
 from flfed.errors import FlfedError
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
+from flfed.rows.data.site import Site
 from tests.damage.catalogue import CATALOGUE
 from tests.damage.page import PAGE, page
 from tests.damage.tables import SCHEMA, Case, sound, write_dataset
@@ -97,7 +98,7 @@ def test_there_are_many_of_them_and_the_sound_table_passes_without_a_note(root, 
     assert len(as_read("clinic-a")) == 60
 
 
-def check_leaves(site: sites.Site) -> None:
+def may_leave(site: Site) -> None:
     """Hold that what a run is told of a table's findings is a sentence that the site's gate knows."""
     try:
         findings = site.inspect()[1]

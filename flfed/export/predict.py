@@ -18,7 +18,7 @@ from flfed.errors import TableError, UsageError, count_in_words
 from flfed.export.model_folder import SharedModel
 from flfed.records.store.bulk_insert import finite
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND

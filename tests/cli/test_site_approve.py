@@ -24,7 +24,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot

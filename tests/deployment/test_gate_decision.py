@@ -343,8 +343,8 @@ def test_an_evaluation_trains_nothing(gated):
 HOSTILE = """
 import pathlib, sys
 pathlib.Path({marker!r}).write_text("executed")
-from flfed.rows.data import site
-table = site.load("site-01").source.read(())
+from flfed.rows.data import site_discovery
+table = site_discovery.load("site-01").source.read(())
 client = server = None
 """
 

@@ -9,7 +9,7 @@ import pytest
 
 from flfed import registry
 from flfed.errors import UsageError
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.study.study import Study, names

@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.registry import load, names
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data import datasets
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Mapped, Site

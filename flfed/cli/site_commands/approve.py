@@ -147,7 +147,7 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
     """Return the folder and the package of a site: the one named, or the only one that has joined here."""
     from flfed.folders import SiteFolder
     from flfed.paths import home
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
     # With one site joined its name need not be typed.

@@ -283,7 +283,7 @@ def show_budget(
     from flfed.deployment.operator.budget import budget_as_json
     from flfed.folders import SiteFolder
     from flfed.records.ledger.ledger import ledger_of
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
     if dataset and dataset not in site.datasets:

@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.
 @app.command("list", epilog="Example: flfed site list")
 def list_sites(as_json: bool = output.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     found, lines = [], []
     # A broken package is listed with its error, so that the others can still be seen.
@@ -57,7 +57,7 @@ def check_site(
     as_json: bool = output.JSON,
 ) -> None:
     """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
     from flfed.rows.data.table_check import check_site as check
     from flfed.rows.data.table_check import write_local_rows
 
@@ -99,7 +99,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, a
     """
     from flfed.deployment.site_state.freeze import freeze_first
     from flfed.folders import SiteFolder
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
     folder = SiteFolder(site.name)
@@ -127,7 +127,7 @@ def refresh_rows(
     """
     from flfed.deployment.site_state.freeze import refresh
     from flfed.folders import SiteFolder
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
     found = refresh(SiteFolder(site.name), site.serving(dataset or site.dataset))
@@ -241,7 +241,7 @@ def replay_round(
     """
     from flfed.deployment.operator.replay import replay
     from flfed.folders import SiteFolder
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     found = replay(SiteFolder(site), sites.load(site), run, round)
     if as_json:

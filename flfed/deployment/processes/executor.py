@@ -235,7 +235,7 @@ def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     """
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.gate.gate import Gate
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256())
     return gate.answer, gate.leaving

@@ -17,7 +17,7 @@ from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.dashboard.components import page_style
 from flfed.records.dashboard.components.text import escape
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
 
 LOOK_SECONDS = 2.0

@@ -23,7 +23,7 @@ from flfed.deployment.site_state.coordinator_terms import coordinator_of
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 
 
 @dataclass(frozen=True)

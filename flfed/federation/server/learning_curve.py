@@ -23,7 +23,7 @@ from flfed.records.store.entries import CurveArm, LearningPoint
 from flfed.records.store.writer import finite
 from flfed.refusals import Refusal
 from flfed.rows.baselines import first_arrays
-from flfed.rows.comparison.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
+from flfed.rows.comparison.learning_curve import Judged, again, cut, judge, order_of_rows
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import SiteSession, redraws, study_trainable
@@ -142,7 +142,7 @@ class _Draw:
         self.repeat = repeat
         self._fixed = fixed
         ordered = sorted(sites, key=lambda site: site.name)
-        opened = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
+        opened = {site.name: SiteSession(site, study, repeat, validation_only=True) for site in ordered}
         # As at enrolment: another split may leave a small table without holdout rows.
         self.places = {site: place for site, place in opened.items() if not place.too_small()}
         self.orders = {site: order_of_rows(place) for site, place in self.places.items()}

@@ -19,6 +19,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
+from flfed.deployment.gate.error_texts import may_leave
 from flfed.deployment.flower import message_parts
 from flfed.deployment.flower import site_client as tasks_module
 from flfed.deployment.flower.site_client import Tasks
@@ -139,8 +140,8 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
 
 
 def test_the_sentences_of_this_part_are_ones_that_the_gate_lets_out():
-    from flfed.deployment.gate.error_texts import may_leave
-    from flfed.rows.data import site as sites
+    from flfed.deployment.gate.error_texts import is_ours
+    from flfed.rows.data import site_discovery as sites
 
     texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module, message_parts)]
     said = [re.sub(r"\{[^}]+\}", "7", found) for text in texts for found in re.findall(SAYS, text)] + [ENDED]
