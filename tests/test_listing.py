@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from flfed import registry
 from flfed.errors import UsageError
-from flfed.registry import kebab, load, names, public_class, settings, snake
+from flfed.registry import kebab, load, names, public_class, snake
+from flfed.study.settings import read_settings
 
 
 def thing(
@@ -36,14 +37,14 @@ def test_every_type_of_setting_comes_through():
     given_ = {
         "rate": 0.5, "batch-rows": 8, "name": "y", "on": True, "kind": "b", "level": 2, "widths": [4, 5], "cap": 7,
     }  # fmt: skip
-    assert settings(thing, given_, "[x]") == {
+    assert read_settings(thing, given_, "[x]") == {
         "rate": 0.5, "batch_rows": 8, "name": "y", "on": True, "kind": "b", "level": 2, "widths": (4, 5), "cap": 7,
     }  # fmt: skip
-    assert settings(thing, {}, "[x]") == {}
+    assert read_settings(thing, {}, "[x]") == {}
 
 
 def test_a_whole_number_may_stand_for_a_number_and_nothing_else_for_anything():
-    found = settings(thing, {"rate": 1}, "[x]")["rate"]
+    found = read_settings(thing, {"rate": 1}, "[x]")["rate"]
     assert found == 1.0 and type(found) is float
     for key, value in (
         ("rate", True), ("rate", "0.1"), ("batch-rows", 8.0), ("batch-rows", True), ("name", 3), ("on", 1),
@@ -51,14 +52,14 @@ def test_a_whole_number_may_stand_for_a_number_and_nothing_else_for_anything():
         ("widths", "45"), ("cap", "7"), ("kind", ["a"]),
     ):  # fmt: skip
         with pytest.raises(UsageError) as caught:
-            settings(thing, {key: value}, "[x]")
+            read_settings(thing, {key: value}, "[x]")
         text = str(caught.value)
         assert text.startswith(f"[x]: {key}=") and "must be" in text, text
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_and_all_that_are_allowed():
     with pytest.raises(UsageError) as caught:
-        settings(thing, {"batch-row": 8}, "[plan]")
+        read_settings(thing, {"batch-row": 8}, "[plan]")
     text = str(caught.value)
     assert "[plan]: key 'batch-row' is not known; did you mean 'batch-rows'?" in text
     assert "rate, batch-rows, name, on, kind, level, widths, cap" in text
@@ -67,7 +68,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_and_all_that_are_allowed():
 def test_python_names_are_no_keys():
     """One spelling: what a study says is what a record says."""
     with pytest.raises(UsageError, match="did you mean 'batch-rows'"):
-        settings(thing, {"batch_rows": 8}, "[plan]")
+        read_settings(thing, {"batch_rows": 8}, "[plan]")
 
 
 @hypothesis_settings(deadline=None)
