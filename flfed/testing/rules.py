@@ -126,6 +126,10 @@ def the_signature_is_the_config_schema(subject: Subject) -> None:
         hold(read == {name: parameter.default}, f"{name!r}: its default is no value that a study may give")
 
 
+LISTED: tuple[Rule, ...] = (the_docstring_names_a_source, the_signature_is_the_config_schema)
+"""What every listed class keeps, whatever it is."""
+
+
 def _documented(text: str) -> set[str]:
     """Return the names that a numpydoc text describes: `name : type`, or `a, b : type`."""
     heads = [line.strip().partition(" : ")[0] for line in text.splitlines() if " : " in line]
