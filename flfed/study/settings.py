@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
 
@@ -26,6 +26,7 @@ WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", 
 class Settings:
     """Base that makes a class a dataclass which checks its fields.
 
+    One that has a constructor of its own stays as it is.
     A range stands in a field's type, as `Annotated[float, Field(gt=0)]`; a text after it says the range in other words.
 
     Parameters
@@ -40,7 +41,8 @@ class Settings:
 
     def __init_subclass__(cls, where: str = "", frozen: bool = False) -> None:
         cls.where = where or cls.where
-        dataclass(cls, kw_only=True, frozen=frozen, eq=frozen)
+        if "__init__" not in vars(cls):
+            dataclass(cls, kw_only=True, frozen=frozen, eq=frozen)
 
     def __post_init__(self) -> None:
         """Refuse a value of a wrong type or out of its range."""
@@ -87,25 +89,26 @@ def read_settings(
     return _checked(target, {snake(key): value for key, value in given.items()}, where, ranges=False)
 
 
-def hints_of(target: Callable[..., Any], *, ranges: bool = False) -> dict[str, Any]:
-    """Return the types of a callable's parameters.
-
-    With `ranges` they have the ranges beside them.
-    """
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a callable's parameters."""
     source: Any = target
     if isinstance(target, type):
         # Python writes the constructor of a dataclass, whose types are those of its fields.
         made: Any = next(kind for kind in target.__mro__ if "__init__" in vars(kind))
-        source = made if is_dataclass(made) else made.__init__
-    hints = get_type_hints(source, include_extras=ranges)
+        source = made if "__dataclass_fields__" in vars(made) else made.__init__
+    hints = get_type_hints(source)
     return {name: hints.get(name, Any) for name in inspect.signature(target).parameters}
 
 
 @cache
-def _types(target: Callable[..., Any], ranges: bool) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
-    """Return the type of each parameter, and what checks it."""
+def _types(target: Any, ranges: bool) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+    """Return the type of each parameter, or field, and what checks it."""
     config = ConfigDict(strict=True, allow_inf_nan=not ranges, arbitrary_types_allowed=True)
-    hints = hints_of(target, ranges=ranges)
+    hints = hints_of(target)
+    # Ranges are those of the fields, whatever parameters a subclass of another package takes.
+    if ranges:
+        every = get_type_hints(target, include_extras=True)
+        hints = {field.name: every[field.name] for field in fields(target) if field.init}
     return {name: (hint, TypeAdapter(hint, config=config).validator.validate_python) for name, hint in hints.items()}
 
 
