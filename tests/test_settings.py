@@ -12,7 +12,7 @@ from flfed import registry
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings, hints_of, read_settings
-from flfed.study.tables import Compare, Encode, Expectation, Partition
+from flfed.study.tables import Compare, Encode, Partition
 from flfed.updates.privacy.record_dp import RecordDp
 
 
@@ -82,7 +82,6 @@ def test_python_names_are_no_keys():
         (Partition, {"sites": 2.5}, "[dataset] partition: sites=2.5 must be a whole number"),
         (Partition, {"alpha": float("inf")}, "[dataset] partition: alpha=inf must be > 0"),
         (Compare, {"worthwhile": float("nan")}, "[compare]: worthwhile=nan must be 0 or more"),
-        (Expectation, {"least": float("inf"), "source": "a"}, "[expected]: least=inf must be a finite number"),
         (RecordDp, {"unit": "site"}, "[privacy]: unit='site' must be one of 'person', 'row'"),
         (RecordDp, {"sampling": 0.0}, "[privacy]: sampling=0.0 must be in (0, 1]"),
     ],

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -46,7 +46,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse a value of a wrong type or out of its range."""
-        _checked(type(self), vars(self), self.where, ranges=True)
+        check_ranges(self, self.where)
+
+
+def check_ranges(made: object, where: str) -> None:
+    """Refuse a dataclass with a value of a wrong type or out of its range."""
+    _checked(type(made), vars(made), where, ranges=True)
 
 
 def read_settings(
@@ -103,13 +108,19 @@ def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
 @cache
 def _types(target: Any, ranges: bool) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     """Return the type of each parameter, or field, and what checks it."""
-    config = ConfigDict(strict=True, allow_inf_nan=not ranges, arbitrary_types_allowed=True)
     hints = hints_of(target)
     # Ranges are those of the fields, whatever parameters a subclass of another package takes.
     if ranges:
-        every = get_type_hints(target, include_extras=True)
-        hints = {field.name: every[field.name] for field in fields(target) if field.init}
-    return {name: (hint, TypeAdapter(hint, config=config).validator.validate_python) for name, hint in hints.items()}
+        made = next(kind for kind in target.__mro__ if "__dataclass_fields__" in vars(kind))
+        every = get_type_hints(made, include_extras=True)
+        hints = {field.name: every[field.name] for field in fields(made) if field.init}
+    return {name: (hint, _adapter(hint).validator.validate_python) for name, hint in hints.items()}
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    """Return what checks a type; no range has a number that is not finite."""
+    finite = get_origin(hint) is Annotated
+    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=not finite, arbitrary_types_allowed=True))
 
 
 def _checked(target: Callable[..., Any], given: Mapping[str, Any], where: str, *, ranges: bool) -> dict[str, Any]:
@@ -137,7 +148,7 @@ def _told(hint: Any, value: Any, refused: ValidationError) -> str:
     if kind in WORDS:
         # Of a list, one of its values is told.
         return f"={error['input'] if error['loc'] else value!r} must be {WORDS[kind]}"
-    return f"={value} must be {_in_words(getattr(hint, '__metadata__', ['a finite number'])[-1])}"
+    return f"={value} must be {_in_words(getattr(hint, '__metadata__', [error['msg']])[-1])}"
 
 
 def _in_words(limit: str | FieldInfo) -> str:
