@@ -98,7 +98,7 @@ def test_there_are_many_of_them_and_the_sound_table_passes_without_a_note(root, 
     assert len(as_read("clinic-a")) == 60
 
 
-def may_leave(site: Site) -> None:
+def check_leaves(site: Site) -> None:
     """Hold that what a run is told of a table's findings is a sentence that the site's gate knows."""
     try:
         findings = site.inspect()[1]

@@ -19,13 +19,18 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
 
+Epsilon = Annotated[float, Field(gt=0, le=100), "in (0, 100]; above 10 it hardly promises anything"]
+Delta = Annotated[float, Field(gt=0, lt=0.1)]
+Clip = Annotated[float, Field(gt=0, lt=1e6), "> 0"]
+Sampling = Annotated[float, Field(gt=0, le=1)]
 LEAST_NOISE = 0.3
 """Noise multiplier below which the accountant needs more memory than there is, and ε is over 100 anyway."""
 MOST_NOISE = 1000.0

@@ -224,21 +224,6 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     return tuple(found)
 
 
-def in_range(key: str, value: float, good: bool, rule: str) -> None:
-    """Refuse a setting that is not `good`.
-
-    The error names what is allowed.
-
-    Raises
-    ------
-    UsageError
-        With the key, the value and the rule.
-    """
-    # The value is a setting of the study, so that the error may show it.
-    if not good:
-        raise UsageError(f"[privacy]: {key}={value} must be {rule}")
-
-
 def check_steps(study: Study) -> None:
     """Refuse a study without fixed, clipped steps.
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flfed.refusals import Refusal
 from flfed.errors import UsageError
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.data.mapping import map_table

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.refusals import Refusal
 from flfed.deployment.gate.error_texts import may_leave
 from flfed.deployment.processes.memory import LEAST, VARIABLE, bytes_of, half_of_machine
 from flfed.deployment.processes.serve import serve
@@ -19,6 +18,7 @@ from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import _no_memory
 from flfed.folders import SiteFolder
+from flfed.refusals import Refusal
 from flfed.rows.data import site_discovery as sites
 
 HERE = Path(__file__).parent
