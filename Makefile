@@ -33,11 +33,15 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Files that start servers come first (tests/conftest.py): what is left for the end of the two workers is short.
-test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is kept, whatever the environment says: else each of the many processes that tests start compiles all of flfed.
+test fast proof: export PYTHONDONTWRITEBYTECODE :=
 
-# Without real studies, servers and browsers: about four minutes.
+# Twice as many workers as two cores: about half of the time tests of servers wait. Files that start servers or browsers come
+# first (tests/conftest.py): what is left for the end is short.
+test: lint
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# Without real studies, servers and browsers: three minutes on two cores.
 fast: env
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 

@@ -163,13 +163,13 @@ def run_ours(chosen: Study, taking_part: Sequence[Site], *, stacked: bool, condu
     """Run the study as `flfed study run` does, up to the comparison; parameters as for `conducting`."""
     with conducting(chosen, taking_part, stacked=stacked, conductor_class=conductor_class) as conductor:
         outcome = conductor.conduct()
-        job = _job(conductor.side, conductor, outcome.encoder)
+        job = job_of(conductor, outcome.encoder)
     return Ran(arrays=outcome.arrays, clock=conductor.stages, job=job)
 
 
-def _job(side: SiteClient, conductor: Timed, encoder: Encoder) -> Job:
-    """Return the same work for a loop."""
-    rows = {name: session.training(encoder) for (name, _, _), session in sorted(side.sessions.items())}
+def job_of(conductor: Timed, encoder: Encoder) -> Job:
+    """Return what a conductor has run as the same work for a loop."""
+    rows = {name: session.training(encoder) for (name, _, _), session in sorted(conductor.side.sessions.items())}
     chosen = conductor.study
     return Job(
         x={name: encoded.x for name, encoded in rows.items()},

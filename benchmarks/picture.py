@@ -1,10 +1,10 @@
-"""The scale curve as an SVG file, written by hand: points, their line, the limit."""
+"""The scale curve as an SVG file, written by hand: points, their line, the limit, which is a share of a bare loop."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.limits import SCALE_SECONDS
+from benchmarks.limits import SCALE_OVER_BARE
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 640, 360, 60, 40, 20, 50
 STYLE = "font-family='sans-serif' font-size='13' fill='#333'"
@@ -14,7 +14,8 @@ def picture(scale: dict[str, Any]) -> str:
     """Return the curve: CPU seconds of a full round by the number of sites."""
     points = [(size["sites"], size["cpu-seconds-a-round"]) for size in scale["sizes"]]
     widest = max(x for x, _ in points)
-    highest = 1.1 * max(SCALE_SECONDS, *(y for _, y in points))
+    limit = [(size["sites"], SCALE_OVER_BARE * size["bare-cpu-seconds-a-round"]) for size in scale["sizes"]]
+    highest = 1.1 * max(y for _, y in [*points, *limit])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * x / (1.05 * widest)
@@ -41,8 +42,8 @@ def picture(scale: dict[str, Any]) -> str:
         text(LEFT, 22, f"CPU seconds of a full round, by sites (R² {scale['r-squared']:.4f})", "start"),
         line((0, 0), (1.05 * widest, 0), "stroke='#333'"),
         line((0, 0), (0, highest), "stroke='#333'"),
-        line((0, SCALE_SECONDS), (1.05 * widest, SCALE_SECONDS), "stroke='#d62728' stroke-dasharray='6 4'"),
-        text(LEFT + 6, place(0, SCALE_SECONDS)[1] - 5, f"limit {SCALE_SECONDS} s at {widest:,} sites", "start"),
+        line((0, 0), limit[-1], "stroke='#d62728' stroke-dasharray='6 4'"),
+        text(place(*limit[-1])[0] - 8, place(*limit[-1])[1] + 4, f"limit: {SCALE_OVER_BARE} of a bare loop", "end"),
         line(fitted[0], fitted[1], "stroke='#1f77b4'"),
         *ticks,
         *marks,

@@ -3,8 +3,10 @@
 Every site trains and is scored every round; messages, guard, aggregation, run store and checkpoint
 are on the clock, which is the CPU time from one round in the store to the next. One thing is not
 as in life, and not in a round: the tables are handed over drawn. Each size is run in a process of
-its own; another one only opens and encodes the same sites, for its memory: it never holds the
-sums of their rows, which a run does until they are on the disk for Table 1.
+its own, and then a bare loop over the same sites in the same process, which must reach the same
+arrays: what a machine of that day is capable of. Another process only opens and encodes the same
+sites, for its memory: it never holds the sums of their rows, which a run does until they are on
+the disk for Table 1.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from benchmarks import bare
 from benchmarks.alone import in_child, peak_mb
-from benchmarks.ours import Timed, at_work, conducting
+from benchmarks.bare import Arrays, Job
+from benchmarks.ours import Timed, at_work, conducting, job_of
+from benchmarks.ways import apart_from_bare, timed_loop
 from benchmarks.workload import Workload
 from flfed.summaries.summary import Summary
 
@@ -49,27 +55,46 @@ def one(size: int, *, rounds: bool) -> dict[str, Any]:
         conducting(chosen, taking_part, stacked=True, conductor_class=kind) as conductor,
     ):
         if rounds:
-            conductor.conduct()
+            outcome = conductor.conduct()
         else:
             _, kept = conductor.begin()
             conductor.encode(kept.encoder)
         encoded = conductor.encoded()
-    return {
-        "rows": sum(map(len, encoded)),
-        "arrays-mb": sum(e.x.nbytes + e.y.nbytes + e.weight.nbytes for e in encoded) / 2**20,
-        "peak-mb": peak_mb(),
-        "cpu-by-round": conductor.stages.by_round(),
-    }
+        found = {
+            "rows": sum(map(len, encoded)),
+            "arrays-mb": sum(e.x.nbytes + e.y.nbytes + e.weight.nbytes for e in encoded) / 2**20,
+            "peak-mb": peak_mb(),
+            "cpu-by-round": conductor.stages.by_round(),
+        }
+        if rounds:
+            found["bare-cpu-seconds-a-round"] = bare_seconds(job_of(conductor, outcome.encoder), outcome.arrays)
+    return found
+
+
+def bare_seconds(job: Job, arrays: Arrays) -> float:
+    """Return the CPU seconds of a round of the bare loop, after checking that it reaches the same arrays.
+
+    What is done once, before the first round and after the last, is measured by itself and taken away.
+    """
+    one_site = sorted(job.x)[:1]
+    bare.loop(replace(job, rounds=1, cohort=lambda _: one_site))  # the first use of torch.optim imports for a second
+    _, (once, _) = timed_loop(bare.loop, replace(job, rounds=1))
+    reached, (took, _) = timed_loop(bare.loop, job)
+    apart_from_bare(workload(len(job.x)), {"bare": reached, "stacked": arrays})
+    return (took - once) / (job.rounds - 1)
 
 
 def measured(size: int) -> dict[str, Any]:
     """Return the figures of one size, from two fresh processes."""
     held = in_child("scale", str(size), seconds=SECONDS)
     ran = in_child("scale", str(size), "--rounds", seconds=SECONDS)
+    seconds, loop = statistics.median(ran["cpu-by-round"]), ran["bare-cpu-seconds-a-round"]
     return {
         "sites": size,
         "rows": ran["rows"],
-        "cpu-seconds-a-round": round(statistics.median(ran["cpu-by-round"]), 3),
+        "cpu-seconds-a-round": round(seconds, 3),
+        "bare-cpu-seconds-a-round": round(loop, 3),
+        "cpu-ratio": round(seconds / loop, 3),
         "cpu-by-round": [round(seconds, 3) for seconds in ran["cpu-by-round"]],
         "peak-mb": ran["peak-mb"],
         "holding-mb": held["peak-mb"],

@@ -65,9 +65,11 @@ def simulators(results: Results) -> str:
 def scaling(results: Results) -> str:
     """Return the table of the scale curve."""
     scale = results.get("scale", {})
-    rows = [["sites", "rows", "CPU s a full round", "most MB", "MB of a process that only holds the rows", "ratio"]]
+    memory = ["most MB", "MB of a process that only holds the rows", "ratio"]
+    rows = [["sites", "rows", "CPU s a full round", "bare loop", "ratio", *memory]]
     rows += [
-        [f"{s['sites']:,}", f"{s['rows']:,}", f"{s['cpu-seconds-a-round']:.2f}", f"{s['peak-mb']:,.0f}",
+        [f"{s['sites']:,}", f"{s['rows']:,}", f"{s['cpu-seconds-a-round']:.2f}",
+         f"{s['bare-cpu-seconds-a-round']:.2f}", f"{s['cpu-ratio']:.2f}", f"{s['peak-mb']:,.0f}",
          f"{s['holding-mb']:,.0f} (arrays {s['arrays-mb']:,.0f})", f"{s['memory-ratio']:.2f}"]
         for s in scale.get("sizes", [])
     ]  # fmt: skip

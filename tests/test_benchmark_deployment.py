@@ -57,7 +57,7 @@ def test_a_process_that_fails_is_told_and_all_are_ended_with_what_they_left(tmp_
     side.start("waits", [sys.executable, "-c", child], {})
     side.start("fails", [sys.executable, "-c", "raise SystemExit('no room')"], {})
     try:
-        assert side.started["fails"].wait(20) == 1
+        assert side.started["fails"].wait(60) == 1
         with pytest.raises(Missing, match="fails has ended: no room"):
             side.check()
         end = time.monotonic() + 20

@@ -14,10 +14,10 @@ from benchmarks import bare, hand_made, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
 from benchmarks.limits import CPU, missed
-from benchmarks.ours import at_work, conducting
+from benchmarks.ours import at_work, conducting, run_ours
 from benchmarks.picture import picture
 from benchmarks.processes import descendants, watching
-from benchmarks.scale import dearer, line, one, workload
+from benchmarks.scale import bare_seconds, dearer, line, one, workload
 from benchmarks.ways import LOOPS, TOLERANCE, DifferentResults, compare, difference, figures
 from benchmarks.workload import WORKLOADS, Workload
 from flfed.seeds import generator
@@ -173,11 +173,20 @@ def test_processes_are_watched_with_their_children():
 def test_a_round_of_the_scale_curve_is_measured_after_the_first(monkeypatch):
     monkeypatch.setattr("benchmarks.scale.workload", lambda size: replace(TINY, sites=size, spread=0.5, rounds=4))
     found = one(5, rounds=True)
+    assert found["bare-cpu-seconds-a-round"] > 0
     assert len(found["cpu-by-round"]) == 3
     assert found["rows"] == sum(replace(TINY, spread=0.5).size(number) for number in range(5))
     held = one(5, rounds=False)
     assert held["cpu-by-round"] == []
     assert held["arrays-mb"] == found["arrays-mb"] == pytest.approx(found["rows"] * (4 + 2) * 8 / 2**20)
+
+
+def test_a_bare_loop_that_does_other_steps_gives_no_scale_curve():
+    with at_work(replace(TINY, rounds=2)) as (chosen, taking_part):
+        ran = run_ours(chosen, taking_part, stacked=True)
+    assert bare_seconds(ran.job, ran.arrays) > 0
+    with pytest.raises(DifferentResults, match="the arrays of stacked differ by"):
+        bare_seconds(WRONG["rate"](ran.job), ran.arrays)
 
 
 def test_the_first_file_of_the_checkpoints_is_on_the_clock_of_the_rounds():
@@ -196,7 +205,8 @@ def test_a_straight_line_is_told_from_a_bent_one():
 GOOD = {
     **{name: {way: {"cpu-ratio": 0.3} for way in ("stacked", "one-by-one")} for name in WORKLOADS},
     "scale": {
-        "sizes": [{"sites": 9, "rows": 9, "cpu-seconds-a-round": 2.4, "peak-mb": 3, "holding-mb": 2, "arrays-mb": 1,
+        "sizes": [{"sites": 9, "rows": 9, "cpu-seconds-a-round": 2.4,
+                   "bare-cpu-seconds-a-round": 4.8, "cpu-ratio": 0.5, "peak-mb": 3, "holding-mb": 2, "arrays-mb": 1,
                    "memory-ratio": 1.5}],
         "r-squared": 0.99, "site-dearer": 1.0, "slope": 0.2, "intercept": 0.0,
     },
@@ -216,7 +226,7 @@ def test_every_limit_that_is_missed_is_named():
     bad = json.loads(json.dumps(GOOD))
     bad["W4"]["stacked"]["cpu-ratio"], bad["W1"]["one-by-one"]["cpu-ratio"] = 0.36, 1.21
     bad["W2"]["ray"] = {"times-slower-than-stacked": 19.9, "stacked-memory-share": 0.34}
-    bad["scale"]["sizes"][-1] |= {"cpu-seconds-a-round": 2.6, "memory-ratio": 1.6}
+    bad["scale"]["sizes"][-1] |= {"cpu-ratio": 0.51, "memory-ratio": 1.6}
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
     bad["deployment"]["ratio"] = 0.251
     bad["private-steps"]["shapes"]["a"] = {"over-plain": 1.51, "system-over-plain": 1.51, "opacus-over-ours": 4.9}

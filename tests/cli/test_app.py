@@ -39,7 +39,7 @@ def app(
     with said.open("w") as out:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=out, stderr=subprocess.STDOUT)
     try:
-        for _ in range(300):
+        for _ in range(1200):
             try:
                 urllib.request.urlopen(f"{address}{base}/_stcore/health", timeout=1).close()
                 break
@@ -53,7 +53,7 @@ def app(
         yield address
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.mark.parametrize(

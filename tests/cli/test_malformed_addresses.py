@@ -80,6 +80,8 @@ def test_a_missing_driver_is_one_sentence_that_names_the_extra(words: str, absen
     assert "pip install 'flfed[postgres]'" in err and SECRET not in out + err
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_site_whose_database_address_is_malformed_says_which_variable_holds_it(tmp_path: Path):
     write_site(tmp_path)
     found = called("site check ward", MALFORMED[:-1], tmp_path)

@@ -246,6 +246,8 @@ def test_words_that_make_no_sense_are_refused(refused, words, says):
     assert says in refused(*words.split())
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_the_real_program_says_one_sentence_too(tmp_path: Path):
     command = [str(Path(sys.executable).parent / "flfed"), "study", "run", "wine", "--set", "rounds=0"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "FLFED_HOME": str(tmp_path)})

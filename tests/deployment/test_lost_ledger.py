@@ -134,5 +134,5 @@ def test_who_waits_for_a_ledger_that_is_begun_anew_writes_into_the_new_one(gated
         waiting.join(0.3)
         assert waiting.is_alive()
         coming.replace(site.folder.ledger)
-    waiting.join(10)
+    waiting.join(60)
     assert [line.kind for line in site.lines()] == ["restarted", "enrol"] and len(list(Ledger(old).lines())) == 3

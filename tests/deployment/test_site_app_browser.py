@@ -51,7 +51,7 @@ def started(command: Sequence[str] = COMMAND, **environment: str) -> Iterator[tu
         process.terminate()
         assert process.stdout.read() == ""  # that line was the last
         process.stdout.close()
-        process.wait(20)
+        process.wait(60)
 
 
 def command_of(port: int) -> list[str]:
@@ -83,7 +83,7 @@ def address_in(said: str) -> str:
 
 def given_to(browser: Path) -> str:
     """Return the address that the browser was given."""
-    for _ in range(100):
+    for _ in range(600):
         if (browser / "given").exists() and (browser / "given").read_text().endswith("\n"):
             break
         time.sleep(0.1)
@@ -222,7 +222,7 @@ def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: 
         window.turn_to("Ledger")
         page.get_by_text(f"each of {len(site.lines())} lines").wait_for()
         ledger_of(site.folder).append(kind="train", study="small", run="=cmd", round=1, bytes=4321)
-        page.get_by_text(f"each of {len(site.lines())} lines").wait_for(timeout=5000)
+        page.get_by_text(f"each of {len(site.lines())} lines").wait_for(timeout=60_000)
         downloaded(window).save_as(tmp_path / "lines.csv")
         with (tmp_path / "lines.csv").open(newline="") as stream:
             first = next(csv.DictReader(stream))

@@ -31,7 +31,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(told: Callable[[], bool], seconds: float = 20.0) -> bool:
+def until(told: Callable[[], bool], seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if told():
@@ -154,7 +154,7 @@ def test_children_are_ended_in_order_the_last_one_first_and_a_deaf_one_is_killed
         assert until(lambda: all("ready" in said(c.log) for c in children))
         began = time.monotonic()
     assert order.read_text() == "ba"
-    assert 0.5 <= time.monotonic() - began < 5
+    assert 0.5 <= time.monotonic() - began < 9  # 10 s are given where nothing else is asked for
     assert [pid for pid in pids if alive(pid)] == []
 
 
@@ -164,7 +164,7 @@ def test_what_a_child_started_itself_ends_with_it(tmp_path: Path):
         assert until(lambda: said(tmp_path / "child.log").strip().isdigit())
         grandchild = int(said(tmp_path / "child.log"))
         assert alive(grandchild)
-    assert until(lambda: not alive(grandchild), 5)
+    assert until(lambda: not alive(grandchild), 60)
 
 
 def test_a_child_is_renewed_with_another_process(tmp_path: Path):
@@ -250,7 +250,7 @@ def test_a_signal_ends_the_supervisor_and_its_children_in_peace(supervising: Sup
     process, pids = supervising
     assert len(pids) == 2 and all(map(alive, pids))
     process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert process.stdout is not None and process.stdout.read() == "over\n"
     assert [pid for pid in pids if alive(pid)] == []
 
@@ -259,13 +259,13 @@ def test_a_supervisor_that_is_killed_leaves_no_child_behind(supervising: Supervi
     process, pids = supervising
     assert len(pids) == 2 and all(map(alive, pids))
     process.kill()
-    assert process.wait(20) == -signal.SIGKILL
-    assert until(lambda: not any(map(alive, pids)), 5)
+    assert process.wait(60) == -signal.SIGKILL
+    assert until(lambda: not any(map(alive, pids)), 60)
 
 
 def test_signals_mean_again_what_they_did_before():
     before = signal.getsignal(signal.SIGTERM)
     with told_to_stop() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.wait(5)
+        assert stop.wait(60)
     assert signal.getsignal(signal.SIGTERM) == before

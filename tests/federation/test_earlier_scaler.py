@@ -68,6 +68,8 @@ def test_such_a_run_is_audited_and_exported_with_the_scaler_that_it_had(sites, t
             shared_model(reader, entry, series, report(reader, done), sent=True)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_such_a_run_is_gone_on_with_through_the_encoder_that_it_began_with(sites, text):
     whole = checkpoints.final(run(named(text), sites=sites).run)
     with pytest.raises(RunStopped):

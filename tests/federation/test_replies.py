@@ -64,6 +64,8 @@ def numbers(trained: TrainReply, compared: CompareReply) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_under_record_dp_an_institutions_figures_have_three_digits_and_an_open_sites_are_exact(answers):
     named = ("training-figures",)
     exact, rounded = (

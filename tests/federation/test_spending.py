@@ -113,6 +113,8 @@ def test_three_runs_on_one_ledger_end_as_the_budget_says(
     assert by_others(history[:5]) == pytest.approx(2.0, rel=0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_the_sum_is_that_of_another_accountant_whatever_was_mixed():
     history = [Release(1.7, 0.05, 200), Release(2.2, 0.2, 30), Release(1.1, 0.01, 60), Release(1.7, 0.05, 100)]
     spending = account(Policy(epsilon=50.0))
@@ -126,6 +128,8 @@ def test_the_sum_is_that_of_another_accountant_whatever_was_mixed():
     assert account(dataset="third").spent() == 0.0
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_round_that_fits_is_written_and_one_that_does_not_leaves_no_line():
     spending, rounds = account(Policy(epsilon=1.0)), 0
     with pytest.raises(NotSpent) as refused:

@@ -83,6 +83,8 @@ def interrupter(count: int) -> Callable[[str, int], None]:
     return observer
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_series_side_by_side_writes_down_what_one_by_one_does(small_sites, small_study, record: Record):
     study, sites = Study.parse(small_study).replace(QUICK | {"strategy.rounds": 2}), small_sites(2)
     done = [run(study, sites=sites, repeats=3, stacked=stacked) for stacked in (True, True, False)]

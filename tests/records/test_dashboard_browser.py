@@ -1,7 +1,6 @@
 """What only a browser shows: charts, a run that is going on, and that nothing leaves this machine."""
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -87,8 +86,8 @@ def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chos
     window.picture("running", whole=True)
 
     going.send_signal(signal.SIGKILL)
-    going.wait(20)
-    page.get_by_text("interrupted: its program ended").wait_for(timeout=10_000)
+    going.wait(60)
+    page.get_by_text("interrupted: its program ended").wait_for(timeout=60_000)
     assert "flfed study resume" in page.locator("[data-testid=stAlert]").first.inner_text()
     window.picture("interrupted")
 
@@ -97,10 +96,11 @@ def test_a_page_stops_looking_when_its_run_has_ended(window, store, going_begun)
     page, run = window.page, going_begun
     page.get_by_role("link", name="heart-disease").click()
     page.get_by_text("running", exact=True).first.wait_for()
-    page.wait_for_timeout(2000)
-    assert window.answers[-1] > time.time() - 2  # it looks
+    looked = len(window.answers)
+    while len(window.answers) < looked + 2:  # it looks
+        page.wait_for_timeout(100)
     run.finish(status="completed")
-    page.get_by_text("completed", exact=True).first.wait_for(timeout=10_000)
+    page.get_by_text("completed", exact=True).first.wait_for(timeout=60_000)
     window.drawn()
     page.wait_for_timeout(1000)
     quiet = len(window.answers)

@@ -51,10 +51,10 @@ def test_every_page_shows_a_deployment_that_goes_on(machines, test_data):
             if name in ("overview", "rounds"):
                 window.page.get_by_text(f"of {ROUNDS}").first.wait_for()
                 before = shown(window.page)
-                until("a new round on the page", lambda seen=before: shown(window.page) > seen, 20)
-                assert 0 <= rounds(url) - shown(window.page) <= 5
+                until("a new round on the page", lambda seen=before: shown(window.page) > seen, 60)
+                until("what is stored", lambda: 0 <= rounds(url) - shown(window.page) <= 5, 60)
             # One may just be drawn anew.
-            until(f"every chart of {name}", lambda: 0 not in window.marks(), 20, every=0.1)
+            until(f"every chart of {name}", lambda: 0 not in window.marks(), 60, every=0.1)
             window.is_sound()
     assert rounds(url) < ROUNDS
 

@@ -86,6 +86,8 @@ def writer() -> Iterator[Start]:
         process.stdout.close()
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_processes_that_append_at_once_all_succeed_in_order(tmp_path: Path, writer: Start):
     ledger = Ledger(tmp_path / "ledger.jsonl")  # not there yet: they race for making it, too
     processes = [writer(ledger.path, name, 60) for name in "abc"]
@@ -103,6 +105,8 @@ def test_processes_that_append_at_once_all_succeed_in_order(tmp_path: Path, writ
     assert ledger.problems() == []
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 def test_a_killed_writer_loses_no_line_that_it_told_of_and_leaves_no_lock(tmp_path: Path, writer: Start):
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for _ in range(3):
@@ -113,7 +117,7 @@ def test_a_killed_writer_loses_no_line_that_it_told_of_and_leaves_no_lock(tmp_pa
         while ledger.head()[0] < before + 20:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
-        told = process.communicate(timeout=30)[0].splitlines()
+        told = process.communicate(timeout=60)[0].splitlines()
         assert len(told) >= 1
         assert ledger.head()[0] >= int(told[-1])
         assert ledger.problems() == []
@@ -129,7 +133,7 @@ def test_the_lock_makes_a_second_writer_wait(tmp_path: Path, writer: Start):
         time.sleep(0.3)
         assert process.poll() is None
         assert held.append(kind="train").n == 2
-    assert process.communicate(timeout=30)[0] == "3\n"
+    assert process.communicate(timeout=60)[0] == "3\n"
 
 
 def many(path: Path, lines: int) -> Ledger:

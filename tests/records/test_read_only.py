@@ -74,6 +74,8 @@ def given_to_nobody(folder: Path) -> dict[str, str]:
     return {"FLFED_STORE": f"sqlite:///{folder}/runs.db", "FLFED_HOME": "/nonexistent", "HOME": "/nonexistent"}
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @needs_root
 @pytest.mark.parametrize("writer_at_work", [True, False])
 def test_another_account_reads_and_cannot_write(readable, store, heart, writer_at_work):
@@ -88,6 +90,8 @@ def test_another_account_reads_and_cannot_write(readable, store, heart, writer_a
         assert own.execute("SELECT count(*) FROM summary WHERE name = 'x'").fetchone() == (0,)
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @needs_root
 @pytest.mark.parametrize("mask", [0o022, 0o000])
 def test_another_account_reads_nothing_where_no_group_is_named(url, heart, mask):
@@ -124,6 +128,8 @@ def test_the_group_must_be_one_and_the_store_not_in_the_home(url, monkeypatch):
         RunStore.open()
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @needs_root
 def test_another_account_finds_the_roles_in_a_folder_that_it_may_only_read(readable):
     (readable / "roles.toml").write_text('[people]\n"ana@clinic.example" = "analyst"\n')

@@ -102,6 +102,8 @@ def test_a_table_that_was_cut_into_sites_is_frozen_as_it_was_cut(name, tmp_path)
     assert len(load(whole, tmp_path).inspect()[0]) == sum(len(site.inspect()[0]) for site in sites)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_real_card_payments_come_back_as_they_are_also_one_without_a_label(test_data: Path, tmp_path):
     site = Site(
         name="first",

@@ -40,6 +40,8 @@ def test_four_equal_parts():
     assert sorted(len(site.source.read(())) for site in sites) == [142, 142, 142, 143]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_four_banks_by_education_and_the_codes_that_nobody_describes_are_others(taiwan):
     banks = {site.name: site.source.read(()) for site in cut(taiwan, Study.load("taiwan-credit").dataset.partition)}
     assert {name.removeprefix("taiwan-credit-"): len(rows) for name, rows in banks.items()} == {

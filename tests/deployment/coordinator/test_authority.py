@@ -54,7 +54,7 @@ def greeted(folder: CoordinatorFolder, ca: bytes, host: str) -> str:
             ):
                 return stream.recv(5).decode()
         finally:
-            thread.join(10)
+            thread.join(60)
 
 
 @pytest.mark.parametrize("host", ["fl.example.org", "localhost", "127.0.0.1", "::1"])

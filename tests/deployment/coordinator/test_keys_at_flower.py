@@ -45,10 +45,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for process in reversed(running):
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(20)
+            process.wait(60)
 
 
 def environment(home: Path) -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_a_second_coordinator_on_the_port_or_in_the_folder_is_refused_and_the_fi
             assert serves.run("status")[1].splitlines()[0].endswith("serving.")
         finally:
             running.send_signal(signal.SIGTERM)
-            assert running.wait(40) == 0
+            assert running.wait(60) == 0
             assert running.stderr is not None
             assert "ended (" not in running.stderr.read()
             running.stderr.close()

@@ -106,7 +106,7 @@ def test_a_deadline_is_kept_and_who_was_slow_answers_the_next_message(world: Any
         replies = grid.send_and_receive(slow, timeout=6)
         took = time.monotonic() - began
         assert sorted(r.metadata.src_node_id for r in replies) == sorted(nodes[1:])
-        assert 6 <= took < 13
+        assert 6 <= took < 14
         assert [r.content["config"]["n"] for r in by_node(grid, [train(n, n=5) for n in nodes], nodes)] == [5, 5, 5]
 
 

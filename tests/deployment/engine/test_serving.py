@@ -199,7 +199,7 @@ def test_a_renewed_certificate_is_shown_to_sites_without_a_restart(world: Any):
     before = shown()
     assert before == (world.folder.keys / "server.crt").read_text().strip()
     renew_server(world.folder)
-    assert world.until(lambda: shown() not in ("", before), 20)
+    assert world.until(lambda: shown() not in ("", before), 60)
     assert shown() == (world.folder.keys / "server.crt").read_text().strip()
     assert world.log("serve").count("certificate has changed") == 1
 
@@ -235,8 +235,8 @@ def test_a_killed_server_leaves_nothing_and_serves_again_with_the_same_nodes(own
     pids = own_world.server_children()
     assert len(pids) == 2
     own_world.server.kill()
-    own_world.server.wait(10)
-    assert own_world.until(lambda: not any(own_world.alive(pid) for pid in pids), 5)
+    own_world.server.wait(60)
+    assert own_world.until(lambda: not any(own_world.alive(pid) for pid in pids), 60)
     own_world.serve()
     with Control(Link.of(own_world.folder)) as control:
         assert {key: node.node_id for key, node in control.nodes().items()} == {

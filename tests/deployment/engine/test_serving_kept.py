@@ -107,11 +107,11 @@ def test_an_expiring_certificate_is_renewed_at_the_start_and_a_damaged_file_hold
     (folder.sites / "site-1.json").write_bytes(whole[:20])
     own_world.record("site-3", key=keys["site-3"])
     own_world.record("site-2", "revoked")
-    assert own_world.until(lambda: registered() == {"site-1", "site-3"}, 20)
+    assert own_world.until(lambda: registered() == {"site-1", "site-3"}, 60)
     own_world.record("site-4", key=keys["site-4"])
-    assert own_world.until(lambda: registered() == {"site-1", "site-3", "site-4"}, 20)
+    assert own_world.until(lambda: registered() == {"site-1", "site-3", "site-4"}, 60)
     # The server says so when it has written the site's file, which it would otherwise write again once it is removed.
-    assert own_world.until(lambda: "site site-4 can connect" in own_world.log("serve"), 20)
+    assert own_world.until(lambda: "site site-4 can connect" in own_world.log("serve"), 60)
     said = own_world.log("serve")
     assert [said.count(what) for what in ("site-1.json: is damaged", "site site-3 can connect", "is cut off")] == [
         1,
@@ -122,5 +122,5 @@ def test_an_expiring_certificate_is_renewed_at_the_start_and_a_damaged_file_hold
     (folder.sites / "site-1.json").write_bytes(whole)
     (folder.sites / "site-4.json").unlink()
     # A key that no file has is cut off again, and that of the file that was brought back never was.
-    assert own_world.until(lambda: registered() == {"site-1", "site-3"}, 20)
+    assert own_world.until(lambda: registered() == {"site-1", "site-3"}, 60)
     assert nodes()["site-1"].node_id == number

@@ -112,7 +112,7 @@ def test_a_server_that_fails_for_now_ends_neither_a_question_nor_the_heart(node:
     node.server.first = {"send-node-heartbeat": [500, 507], "pull-messages": [500]}
     with node.connected() as (number, receive, *_):
         assert (number, receive()) == (NODE, None)
-        wait_until(lambda: node.server.asked.count("send-node-heartbeat") >= 3, 30)
+        wait_until(lambda: node.server.asked.count("send-node-heartbeat") >= 3, 60)
     assert node.server.asked.count("pull-messages") == 2
     assert any("does not answer (status 500); it is tried again until it does" in line for line in node.said)
 

@@ -65,7 +65,7 @@ def started(*words: str, cwd: Path, **environment: str) -> subprocess.Popen[str]
 
 def ended(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=40)
+    said, _ = process.communicate(timeout=60)
     return said
 
 

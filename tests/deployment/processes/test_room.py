@@ -76,7 +76,7 @@ def test_a_gate_finds_no_way_out_of_its_room(
         wait_until(lambda: found.exists() or serving.poll() is not None, 90)
     finally:
         serving.send_signal(signal.SIGTERM)
-        said = serving.communicate(timeout=30)[1]
+        said = serving.communicate(timeout=60)[1]
     log = (folder.gate / "gate.log").read_text()
     assert serving.returncode == 0, said + log
     got = json.loads(found.read_text())

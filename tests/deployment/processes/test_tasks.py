@@ -88,14 +88,14 @@ def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_li
     monkeypatch.setattr(tasks_module, "ARRIVING", 0.5)  # a slow line takes longer than that, for all parts together
     beats = [time.monotonic()]
     tasks = Tasks(gate_node.link.connect, gate_secret, alive=lambda: beats.append(time.monotonic()))
-    putting = threading.Thread(target=lambda: gate_node.put(download=2.5))
+    putting = threading.Thread(target=lambda: gate_node.put(download=4.0))
     putting.start()
     while (task := tasks.next()) is None:
         pass
     beats.append(time.monotonic())
     assert task.message.content["config"]["n"] == 3
-    assert beats[-1] - beats[0] > 2
-    assert max(after - before for before, after in pairwise(beats)) < 1
+    assert beats[-1] - beats[0] > 3.5
+    assert max(after - before for before, after in pairwise(beats)) < 3
     putting.join()
     task.close()
     tasks.close()
@@ -116,7 +116,7 @@ def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node: Any, 
     with pytest.raises(LinkLost, match="the node gave up receiving a message"):
         while tasks.next() is None:
             pass
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     for thread in (gone, putting):
         thread.join()
 

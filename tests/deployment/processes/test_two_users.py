@@ -135,7 +135,7 @@ def test_another_user_cannot_use_the_socket_or_read_the_secret(
     consortium: Any, base: Path, wait_until: Callable[..., None]
 ):
     started(consortium, base)
-    wait_until(lambda: (base / "link/site-a/gate.sock").exists(), 30)
+    wait_until(lambda: (base / "link/site-a/gate.sock").exists(), 60)
     stranger = account(LINK + 1)
     for path in ("gate.sock", "executor.secret"):
         told = subprocess.run([*stranger, "cat", str(base / "link/site-a" / path)], capture_output=True, check=False)
