@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flfed.deployment.gate import error_texts
+from flfed.deployment.gate import outbound
 from flfed.errors import FlfedError
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
@@ -106,7 +106,7 @@ def check_leaves(site: Site) -> None:
         return  # it cannot be opened: a run is told that, and no word of the reason
     for finding in findings:
         said = finding.error().said(10)
-        assert error_texts.may_leave(said, site) or "no such column" in said, said
+        assert outbound.may_leave(said, site) or "no such column" in said, said
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

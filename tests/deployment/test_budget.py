@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.gate.error_texts import may_leave
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.study_description import plain_words

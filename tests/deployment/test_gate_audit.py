@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
 
-from flfed.deployment.gate.error_texts import may_leave
 from flfed.deployment.gate.message_schema import StudyMessages, attacks
 from flfed.deployment.gate.message_sections import message_defect, most_bytes
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.audit import attacked
 from flfed.refusals import Refusal

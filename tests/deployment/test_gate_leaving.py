@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from flfed.deployment.gate.error_texts import may_leave
 from flfed.deployment.gate.gate import Gate
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.deployment.site_state.request_archive import content_sha256

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.gate.error_texts import may_leave
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.server.run import run

@@ -47,78 +47,7 @@ Caddy 2.6 answers 502, which Flower takes for a server that is started anew, and
 
 LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
 
-CADDYFILE = """\
-# Written by flfed at each start: changes are lost.
-{
-	admin off
-	auto_https off
-	grace_period 5s
-	default_sni HOST
-	log {
-		output stderr
-		level INFO
-	}
-	servers {
-		protocols h1
-		max_header_size 16KB
-		timeouts {
-			read_header 10s
-			read_body 130s
-			idle 5m
-		}
-	}
-}
-https://:PORT {
-BIND	tls SERVER_CRT SERVER_KEY {
-		protocols tls1.2 tls1.3
-	}
-	log {
-		output stderr
-		format filter {
-			wrap json
-			fields {
-				request>headers delete
-				resp_headers delete
-			}
-		}
-	}
-	header {
-		-Server
-		-Via
-		defer
-	}
-	@node {
-		method POST
-		path ROUTES
-	}
-	handle @node {
-		request_body {
-			max_size LARGEST
-		}
-		vars skip_log true
-		reverse_proxy https://127.0.0.1:INSIDE {
-			header_up Expect 100-continue
-			transport http {
-				versions 1.1
-				expect_continue_timeout 30s
-				tls_trusted_ca_certs LOOPBACK_CRT
-				tls_server_name localhost
-			}
-			@refused status 401 403 412 413 503
-			handle_response @refused {
-				vars skip_log false
-				header Connection close
-				copy_response
-			}
-		}
-	}
-	handle {
-		respond 403 {
-			close
-		}
-	}
-}
-"""
+CADDYFILE = Path(__file__).with_name("Caddyfile")
 """In it nothing is of anybody else's making: host, address and ports were checked before.
 
 Caddy asks the SuperLink (`Expect`) before it passes on a body, or reads more of it than came with the headers. HTTP/1.1
@@ -195,7 +124,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         "LARGEST": LARGEST_BODY,
         "INSIDE": str(inside),
     }
-    text = CADDYFILE
+    text = CADDYFILE.read_text("utf-8")
     # Every value was checked or quoted before, so that a plain replacement is safe.
     for word, value in words.items():
         text = text.replace(word, value)

@@ -14,7 +14,6 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.error_texts import LONGEST, may_leave
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
@@ -23,10 +22,12 @@ from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.redaction import SITE_ERROR
+from flfed.federation.client.redaction import CROSSING, SITE_ERROR
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.refusals import CONTROL, Refusal
+from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
+from flfed.rows.data import datasets
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import count_bytes
@@ -35,6 +36,8 @@ from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")
 Facts = Mapping[str, Any]
+LONGEST = 500
+"""Characters of an error's text that leaves."""
 
 
 @dataclass(frozen=True)
@@ -253,3 +256,48 @@ def error_reply(reason: Refusal, message: Message) -> Message:
 
 def _error_reply(text: str, message: Message) -> Message:
     return Message(Error(code=SITE_ERROR, reason=str(text)), reply_to=message)
+
+
+def may_leave(text: str, site: Site) -> Refusal | None:
+    """Return the refusal that a text says, None where it may not leave.
+
+    The client app redacts what goes wrong. This is the second look: a text that is no refusal stays at the site,
+    whatever made it.
+
+    Parameters
+    ----------
+    text : str
+        The site's own name may stand before it.
+    site : Site
+        Its columns may be named, no others.
+    """
+    plain = text.removeprefix(f"{site.name}: ")
+    if len(plain) > LONGEST or CONTROL.search(plain):
+        return None
+    found = read_of_site(plain)
+    if found is None:
+        return None
+    # A column is named only where it is of the schema, with enough rows behind its count.
+    rows = found.facts.get("rows", "")
+    if found.code in TABLE and (found.facts["column"] not in _columns(site) or 0 <= _count(rows) < CROSSING):
+        return None
+    return found if plain == text else Refusal("of-site", site=site.name, why=found)
+
+
+def _count(rows: str) -> int:
+    """Return the number in a count of rows, -1 where there is none."""
+    return int(rows.rpartition(" ")[2]) if rows else -1
+
+
+def _columns(site: Site) -> set[str]:
+    """Return the column names that this site's errors may have.
+
+    They are those of its schema, and of its own table.
+    """
+    found = {str(getattr(site.holdout, "column", "") or "")}
+    # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
+    for dataset in site.datasets:
+        found |= set(datasets.load(dataset).schema.columns)
+        for own in site.serving(dataset).mapping.values():
+            found.add(own.column if isinstance(own, Field) else str(own or ""))
+    return found - {""}
