@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from flfed.updates.messages.fields import LARGEST, MalformedMessage, count_bytes, ndarrays
-from flfed.updates.messages.in_memory_arrays import InMemoryArray
+from flfed.updates.messages.fields import LARGEST, MalformedMessage, ndarrays
+from flfed.updates.messages.in_memory_arrays import InMemoryArray, count_bytes
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""

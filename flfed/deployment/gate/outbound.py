@@ -28,7 +28,7 @@ from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.rows.data.site import Site
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.in_memory_arrays import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.sentences import CONTROL
 from flfed.updates.messages.train import TRAIN

@@ -16,7 +16,6 @@ from scipy.special import expit, logit
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.rows.evaluation.intervals import hanley_mcneil
-from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.train import Scores
@@ -109,23 +108,6 @@ def score_histograms(
         "in-all": len(summed),
         "asked": len(replies),
     }
-
-
-def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the AUC of counts and its bounds.
-
-    The AUC of the rows lies between the bounds.
-
-    Parameters
-    ----------
-    counts : array [2, bins]
-        Summed over sites.
-    """
-    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
-    # Without rows of both classes there is nothing to rank.
-    if math.isnan(value):
-        return value, None, None
-    return value, max(value - reach, 0.0), min(value + reach, 1.0)
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flfed.callbacks import Progress, no_progress
-from flfed.federation.recording.pooled_figures import auc_between, auc_interval, score_histograms
+from flfed.federation.recording.pooled_figures import auc_interval, score_histograms
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
 from flfed.records.reports.report import MERGED
 from flfed.records.store.entries import (
@@ -26,7 +26,7 @@ from flfed.records.store.entries import (
 from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.records.store.writer import RunWriter
 from flfed.rows.comparison.pooled import Reference
-from flfed.rows.evaluation.scoring import auc_of_histogram
+from flfed.rows.evaluation.scoring import auc_between, auc_of_histogram
 from flfed.study.tables import Sharing
 from flfed.summaries.drift import columns_of
 from flfed.summaries.leaks import LeakWarning

@@ -13,8 +13,8 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
-from flfed.updates.messages.in_memory_arrays import own_copy
+from flfed.updates.messages.fields import MalformedMessage, reason_of
+from flfed.updates.messages.in_memory_arrays import count_bytes, own_copy
 
 Reply = TypeVar("Reply")
 NOT_THERE = "not there: "

@@ -15,7 +15,6 @@ import torch
 
 from flfed.rows.training.fit import size_of, steps_of
 from flfed.rows.training.one_by_one import fit_one
-from flfed.rows.training.private.noise import source_of
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.backward import BufferPool
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, Kept, gathered
@@ -56,7 +55,7 @@ def fit_stacked(
     kept = Kept(0) if kept is None else kept
     results = list[Any]([None] * len(requests))
     room = BufferPool()
-    sources = [source_of(request.rng, request.chance) for request in requests]
+    sources = [request.source for request in requests]
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
     known: dict[Hashable, Hashable] = {}
