@@ -18,7 +18,7 @@ from flfed.deployment.coordinator.certificates import signing_key
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.fan_out import Answers, ask_each
+from flfed.federation.server.fan_out import Answers, ask
 from flfed.folders import CoordinatorFolder
 from flfed.records.ledger.ledger import CUT, Ledger
 from flfed.records.ledger.line import RESTARTED, START, Line
@@ -155,7 +155,7 @@ def _heads(
     _repair(folder)
     known = last_signed(folder, nodes)
     questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
-    return known, ask_each(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+    return known, ask(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
 
 
 def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
@@ -195,7 +195,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     kept: Answers[SealedReply] = Answers({}, {}, {})
     if receipts:
         told = {site: nodes[site] for site in receipts}
-        kept = ask_each(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
+        kept = ask(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
     faults |= {site: Refusal("ledger-without-receipt", why=reason) for site, reason in kept.faults.items()}
     return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
 

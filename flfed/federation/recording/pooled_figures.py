@@ -18,7 +18,7 @@ from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.store.entries import MetricRow
 from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil
-from flfed.rows.evaluation.scoring import auc_of_histogram
+from flfed.rows.evaluation.scoring import auc_between
 from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
 from flfed.summaries.summary import Layout, Summary, merge
@@ -169,23 +169,6 @@ def tables_of(
         "table-1": {"rows": rows, "note": said},
         "columns": {"columns": columns_of(layout, told), "note": said},
     }
-
-
-def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the AUC of counts and its bounds.
-
-    The AUC of the rows lies between the bounds.
-
-    Parameters
-    ----------
-    counts : array [2, bins]
-        Summed over sites.
-    """
-    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
-    # Without rows of both classes there is nothing to rank.
-    if math.isnan(value):
-        return value, None, None
-    return value, max(value - reach, 0.0), min(value + reach, 1.0)
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:

@@ -11,7 +11,7 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, score_bins
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.fan_out import ask_each, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
@@ -85,7 +85,7 @@ class Comparison:
         knowing = {site for site, enrolled in self.participants.items() if reads_offset(enrolled.version)}
         requests = {site: known if site in knowing else plain for site in self.participants}
         nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
-        answers = ask_each(self.run.grid, COMPARE, requests, nodes, CompareReply.from_record, timeout=timeout)
+        answers = ask(self.run.grid, COMPARE, requests, nodes, CompareReply.from_record, timeout=timeout)
         log_bytes(self.run.recorder, COMPARE, answers)
         self.run.recorder.events(
             "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}

@@ -14,8 +14,8 @@ from flfed.refusals import NO_ANSWER, Refusal, refusal_of
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
-from flfed.updates.messages.in_memory_arrays import own_copy
+from flfed.updates.messages.fields import MalformedMessage, reason_of
+from flfed.updates.messages.in_memory_arrays import count_bytes, own_copy
 
 Reply = TypeVar("Reply")
 
@@ -48,7 +48,7 @@ def ask(
     *,
     timeout: float,
 ) -> Answers[Reply]:
-    """Send all nodes one message and collect replies.
+    """Send all nodes a message and collect replies.
 
     Replies within `timeout` seconds count.
 
@@ -57,51 +57,25 @@ def ask(
     grid : Grid
     kind : str
         The message's type.
-    request : a message of `flfed.updates.messages`
+    request : a message of `flfed.updates.messages`, or a mapping of key to one
     nodes : mapping of key to node id
     read : callable
         Turns a reply's content into the reply, or raises MalformedMessage.
     timeout : float, seconds
     """
-    record = request.to_record()
-    # A record of its own for each node: one client's edit must not reach the next.
-    records = {key: own_copy(record) for key in nodes}
-    return _answers(grid, kind, records, dict.fromkeys(nodes, count_bytes(record)), nodes, read, timeout)
-
-
-def ask_each(
-    grid: Grid,
-    kind: str,
-    requests: Mapping[str, Any],
-    nodes: Mapping[str, int],
-    read: Callable[[RecordDict], Reply],
-    *,
-    timeout: float,
-) -> Answers[Reply]:
-    """Send each node a message of its own.
-
-    `ask` sends all the same one, while `requests` has one by key.
-    """
-    records = {key: requests[key].to_record() for key in nodes}
-    sizes = {key: count_bytes(record) for key, record in records.items()}
-    return _answers(grid, kind, records, sizes, nodes, read, timeout)
-
-
-def _answers(
-    grid: Grid,
-    kind: str,
-    records: Mapping[str, RecordDict],
-    sizes: dict[str, int],
-    nodes: Mapping[str, int],
-    read: Callable[[RecordDict], Reply],
-    timeout: float,
-) -> Answers[Reply]:
-    messages = [Message(records[key], dst_node_id=node, message_type=kind) for key, node in nodes.items()]
+    requests = request if isinstance(request, Mapping) else dict.fromkeys(nodes, request)
+    # A message is written once, and each node gets a record of its own: one client's edit must not reach the next.
+    written = {id(one): one.to_record() for one in requests.values()}
+    sizes = {number: count_bytes(record) for number, record in written.items()}
+    messages = [
+        Message(own_copy(written[id(requests[key])]), dst_node_id=node, message_type=kind)
+        for key, node in nodes.items()
+    ]
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
     # Each node is at fault until its reply proves otherwise.
     faults = dict[str, Refusal].fromkeys(nodes, Refusal("no-reply"))
-    answers = Answers(found, faults, sizes)
+    answers = Answers(found, faults, {key: sizes[id(requests[key])] for key in nodes})
     for message in grid.send_and_receive(messages, timeout=timeout):
         # The first reply of a node counts: a second one must not replace it.
         key = keys.pop(message.metadata.src_node_id, None)

@@ -77,9 +77,7 @@ class _RunResources:
 # of a series is gone on with by `resume`: repeats that are completed stay as they are.
 @dataclass(frozen=True)
 class Series:
-    """Repeats of one study.
-
-    They are new, or resumed.
+    """Repeats of one study, new or resumed.
 
     Attributes
     ----------

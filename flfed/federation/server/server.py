@@ -111,16 +111,7 @@ class FederatedRun:
         done = self.checkpoint.facts["seconds"] if self.checkpoint else 0.0
         self.privacy = PrivacyRecord(self.study, self.recorder, deployed=self.each_round)
         self.privacy.restore(self.checkpoint)
-        self.writer = CheckpointWriter(
-            recorder=self.recorder,
-            privacy=self.privacy,
-            clock=self.clock,
-            began=self.clock() - done,
-            rounds=self.study.rounds,
-            each_round=self.each_round,
-            observer=self.observer,
-            last=self.checkpoint,
-        )
+        self.writer = CheckpointWriter(self, self.clock() - done, self.checkpoint)
 
     @cached_property
     def schema(self) -> Schema:

@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage, MetricName
-from flfed.updates.messages.in_memory_arrays import record_of
+from flfed.updates.messages.in_memory_arrays import kebab_record, record_of
 from flfed.updates.messages.train import read_request, request_sections
 
 AUDIT = "query.audit"
@@ -114,7 +114,7 @@ class AuditReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
-        records: dict[str, Any] = {"config": fields.config_record(protocol=PROTOCOL, **plain)}
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
         # A record of columns needs at least one row, so that no figures are no section.
         if self.figures:
             records["figures"] = fields.rows_record(self.figures)

@@ -15,7 +15,7 @@ from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays, MetricName
-from flfed.updates.messages.in_memory_arrays import array_record, config_record, record_of
+from flfed.updates.messages.in_memory_arrays import array_record, config_record, kebab_record, record_of
 from flfed.updates.messages.sentences import recorded_note
 from flfed.updates.messages.train import read_request, request_sections
 
@@ -150,7 +150,7 @@ class CompareReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
-        records: dict[str, Any] = {"config": fields.config_record(protocol=PROTOCOL, **plain)}
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
         for name, figures in (("arms", self.arms), ("differences", self.differences)):
             if figures:
                 records[name] = fields.rows_record(figures)

@@ -12,7 +12,7 @@ from flfed.refusals import recorded, unmarked
 from flfed.study.tables import Sharing
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
-from flfed.updates.messages.in_memory_arrays import record_of
+from flfed.updates.messages.in_memory_arrays import kebab_record, record_of
 from flfed.updates.messages.sentences import TITLE
 
 ENROL = "query.enrol"
@@ -39,9 +39,7 @@ class EnrolRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return record_of(
-            {"config": fields.config_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)}
-        )
+        return record_of({"config": kebab_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolRequest:

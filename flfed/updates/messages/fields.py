@@ -18,8 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flfed.errors import FlfedError
 from flfed.refusals import CONTROL, LONGEST, Refusal, recorded
 from flfed.summaries.score_bins import BINS
-from flfed.updates.messages import in_memory_arrays
-from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray
+from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray, kebab_record, record_of
 from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1
@@ -35,42 +34,10 @@ MetricName = Annotated[str, METRIC]
 
 Arrays = dict[str, np.ndarray]
 Check = Callable[[Any], bool]
-_SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
 
 
 class MalformedMessage(FlfedError):
     """Error for a message that lacks its class's shape."""
-
-
-def count_bytes(record: Mapping[str, Any]) -> int:
-    """Return the bytes of a message's content.
-
-    The content may be some of its sections: keys, texts, numbers as 8 bytes, arrays.
-
-    As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
-    """
-    total = 0
-    for part in record.values():
-        for key, value in part.items():
-            total += len(key) + (_SIZES.get(type(value)) or _value_bytes(value))
-    return total
-
-
-def _value_bytes(value: Any) -> int:
-    if isinstance(value, InMemoryArray):
-        return value.count_bytes()
-    if isinstance(value, Array):
-        return len(value.data)
-    if isinstance(value, list):
-        return sum(map(_value_bytes, value))
-    if isinstance(value, (str, bytes)):
-        return len(value)
-    return 1 if isinstance(value, bool) else 8
-
-
-def config_record(**values: Any) -> ConfigRecord:
-    """Return plain values as a record, keys in kebab-case."""
-    return in_memory_arrays.config_record({key.replace("_", "-"): value for key, value in values.items()})
 
 
 def fields_of(message: Any) -> dict[str, Any]:
@@ -297,8 +264,8 @@ class PlainMessage:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = config_record(protocol=PROTOCOL, **fields_of(self))
-        return in_memory_arrays.record_of({"config": config})
+        config = kebab_record(protocol=PROTOCOL, **fields_of(self))
+        return record_of({"config": config})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> Self:
@@ -324,7 +291,7 @@ def whole(config: ConfigRecord, key: str) -> int:
 
 def rows_record(items: Sequence[Any]) -> ConfigRecord:
     """Return one or more equal dataclasses as columns."""
-    return config_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
+    return kebab_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
 
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:

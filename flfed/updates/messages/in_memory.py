@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from flwr.app import Message, Metadata, RecordDict
 
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.in_memory_arrays import count_bytes
 
 
 class Crossing(Protocol):

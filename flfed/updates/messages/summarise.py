@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from flfed.summaries.summary import Summary
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
-from flfed.updates.messages.in_memory_arrays import array_record, record_of
+from flfed.updates.messages.in_memory_arrays import array_record, kebab_record, record_of
 
 SUMMARISE = "query.summarise"
 
@@ -44,9 +44,7 @@ class SummariseReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return record_of(
-            {"config": fields.config_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())}
-        )
+        return record_of({"config": kebab_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseReply:

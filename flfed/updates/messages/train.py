@@ -18,7 +18,14 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays
-from flfed.updates.messages.in_memory_arrays import array_record, config_record, immutable, metric_record, record_of
+from flfed.updates.messages.in_memory_arrays import (
+    array_record,
+    config_record,
+    immutable,
+    kebab_record,
+    metric_record,
+    record_of,
+)
 from flfed.updates.messages.offset import Offset
 
 TRAIN = "train"
@@ -65,7 +72,7 @@ class TrainRequest:
         asked = {"offset": True} if self.offset else {}
         records = request_sections(self.arrays, self.encoder, **plain, **asked)
         if self.settings:
-            records["settings"] = fields.config_record(**self.settings)
+            records["settings"] = kebab_record(**self.settings)
         return record_of(records)
 
     @classmethod
@@ -217,7 +224,7 @@ def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str
 
     Nobody can write into the model's arrays.
     """
-    config = fields.config_record(protocol=PROTOCOL, **plain)
+    config = kebab_record(protocol=PROTOCOL, **plain)
     return {"arrays": array_record(immutable(arrays)), "encoder": _encoder_record(encoder).copy(), "config": config}
 
 

@@ -18,7 +18,6 @@ import torch
 from flfed.rows.training.fit import size_of, steps_of
 from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.one_by_one import compute_one_by_one, fit_one
-from flfed.rows.training.private.noise import source_of
 from flfed.rows.training.requests import (
     Compute,
     Failed,
@@ -73,8 +72,7 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     """
     # The state of every generator is noted first, for a failure may come after some draws.
     drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest))]
-    found = [source_of(request.rng, getattr(request, "chance", None)) for request in drawing]
-    sources = [source for source in found if source is not None]
+    sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
         return answer(requests) if requests else []
@@ -124,7 +122,7 @@ def fit_stacked(
     kept = Kept(0) if kept is None else kept
     results = list[Any]([None] * len(requests))
     room = BufferPool()
-    sources = [source_of(request.rng, request.chance) for request in requests]
+    sources = [request.source for request in requests]
     drawing = Counter(id(source) for source in sources if source is not None)
     programs: dict[Hashable, list[int]] = {}
     known: dict[Hashable, Hashable] = {}
