@@ -26,7 +26,7 @@ from flfed.deployment.processes import executor as executor_module
 from flfed.deployment.processes import units
 from flfed.deployment.processes.connector import RelayClient
 from flfed.deployment.processes.executor import ENDED, Executor, shared_secret, wait_for_secret
-from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.pulse import BUSY, Pulse
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
@@ -169,6 +169,7 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
     try:
         gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord({"sleep": 60.0})})))
         wait_until(lambda: len(gate_node.state.time_store) == 1, 60)
+        wait_until(lambda: Pulse(folder.gate_pulse).seen() == BUSY)  # it answers
         time.sleep(0.5)
         began = time.monotonic()
         gate.send_signal(signal.SIGTERM)
