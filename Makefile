@@ -42,7 +42,7 @@ test: lint
 	$(BIN)/pytest -m alone tests/records
 	$(BIN)/pytest -m "not alone" -n 4 --dist loadfile --no-loadscope-reorder
 
-# Without real studies, servers and browsers: three minutes on two cores.
+# Without real studies, servers and browsers: a few minutes.
 fast: env
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
