@@ -81,7 +81,8 @@ def served(
     address.pid, address.cookie = process.pid, (cookie_of(port), TOKEN)
     health = urllib.request.Request(f"{address}/_stcore/health", headers={"Cookie": "=".join(address.cookie)})
     try:
-        for _ in range(600):
+        for _ in range(1800):
+            assert process.poll() is None, f"the app ended ({process.returncode})"
             try:
                 urllib.request.urlopen(health, timeout=1).close()
                 break
@@ -121,7 +122,7 @@ class Window:
     def drawn(self, charts: int | None = None) -> None:
         """Wait until the page stands: the script ended, and each chart is drawn; `charts` of them where given."""
         self.page.evaluate("window.stoodAs = null")
-        self.page.wait_for_function(STANDS, arg=[charts, STILL_MILLISECONDS], polling=50, timeout=60_000)
+        self.page.wait_for_function(STANDS, arg=[charts, STILL_MILLISECONDS], polling=50, timeout=120_000)
 
     def turn_to(self, name: str) -> None:
         """Turn to a page by its link in the margin, as a reader does, and wait until it stands."""
@@ -188,6 +189,7 @@ def opened(address: str, *, width: int = 1280, height: int = 1000, scheme: str =
         if isinstance(address, Served):
             name, value = address.cookie
             page.context.add_cookies([{"name": name, "value": value, "url": str(address)}])
+        page.set_default_timeout(120_000)  # of what never comes: on a busy machine it comes late
         window = Window(page, address)
         page.on("console", lambda said: window.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: window.errors.append(str(error)))

@@ -59,6 +59,8 @@ def test_sites_of_the_scale_curve_have_log_normal_sizes_with_the_stated_mean():
     assert abs(np.log(drawn).std() - 0.8) < 0.04
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("given", [TINY, PART, LINEAR], ids=["all", "part", "linear"])
 def test_all_ways_reach_the_same_arrays_and_the_ratios_are_to_the_bare_loop(given):
     kept = []
@@ -73,6 +75,8 @@ def test_all_ways_reach_the_same_arrays_and_the_ratios_are_to_the_bare_loop(give
     assert kept[0].rounds == given.rounds
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("what", WRONG)
 def test_a_loop_that_does_other_steps_gives_no_figure(what):
     given = PART if what == "cohort" else TINY
@@ -182,11 +186,11 @@ def test_a_round_of_the_scale_curve_is_measured_after_the_first(monkeypatch):
 
 
 def test_a_bare_loop_that_does_other_steps_gives_no_scale_curve():
-    with at_work(replace(TINY, rounds=2)) as (chosen, taking_part):
+    with at_work(replace(TINY, rounds=4)) as (chosen, taking_part):
         ran = run_ours(chosen, taking_part, stacked=True)
     assert bare_seconds(ran.job, ran.arrays) > 0
     with pytest.raises(DifferentResults, match="the arrays of stacked differ by"):
-        bare_seconds(WRONG["rate"](ran.job), ran.arrays)
+        bare_seconds(replace(ran.job, lr=2 * ran.job.lr), ran.arrays)
 
 
 def test_the_first_file_of_the_checkpoints_is_on_the_clock_of_the_rounds():

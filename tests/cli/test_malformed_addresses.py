@@ -72,6 +72,8 @@ def test_a_store_whose_address_is_malformed_is_one_sentence_without_it(words: st
     assert not (tmp_path / "runs.db").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize(("words", "absent"), [("run list", "psycopg"), ("site check ward", "psycopg")])
 def test_a_missing_driver_is_one_sentence_that_names_the_extra(words: str, absent: str, tmp_path: Path):
     write_site(tmp_path)

@@ -114,6 +114,8 @@ FILES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(("table", "file", "says"), TABLES.values(), ids=TABLES)
 def test_a_table_that_breaks_the_schema_is_refused_by_the_check_and_by_the_run(
     refused, wards, study, table, file, says
@@ -185,6 +187,8 @@ STUDIES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(("old", "new", "says"), STUDIES.values(), ids=STUDIES)
 def test_a_study_that_is_wrong_is_refused_by_every_command_that_takes_one(refused, wards, study, old, new, says):
     wards()

@@ -73,6 +73,8 @@ def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
     assert len(spent(site)) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_stored_reply_spends_nothing_and_a_round_asked_anew_spends_again(protected, home: Path):
     site = protected(epsilon=9.0)
     message = site.trained()

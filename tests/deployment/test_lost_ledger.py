@@ -37,6 +37,8 @@ def spent(site: Any) -> float:
     return PrivacyAccount(ledger_of(site.folder), "small", site.site.policy).spent()
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("harm", ["gone", "empty", "begun by another line"])
 @pytest.mark.parametrize("reopened", [False, True])
 def test_a_budget_does_not_begin_again_with_a_lost_ledger(protected, harm: str, reopened: bool):

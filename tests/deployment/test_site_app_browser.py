@@ -194,7 +194,7 @@ def test_without_its_command_the_app_shows_nothing(ran: Any):
 def downloaded(window: Window) -> Any:
     """Return the file of the page's last button, whatever looks at the ledger come between."""
     window.drawn()
-    with window.page.expect_download(timeout=10_000) as kept:
+    with window.page.expect_download() as kept:
         window.page.get_by_role("button", name="Download as CSV").last.click()
     return kept.value
 
@@ -222,7 +222,7 @@ def test_with_the_token_every_page_is_sound_and_a_new_line_shows_by_itself(ran: 
         window.turn_to("Ledger")
         page.get_by_text(f"each of {len(site.lines())} lines").wait_for()
         ledger_of(site.folder).append(kind="train", study="small", run="=cmd", round=1, bytes=4321)
-        page.get_by_text(f"each of {len(site.lines())} lines").wait_for(timeout=60_000)
+        page.get_by_text(f"each of {len(site.lines())} lines").wait_for()
         downloaded(window).save_as(tmp_path / "lines.csv")
         with (tmp_path / "lines.csv").open(newline="") as stream:
             first = next(csv.DictReader(stream))

@@ -66,8 +66,8 @@ def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(t
     children = [
         Child(name, (sys.executable, "-u", "-c", code), tmp_path / f"{name}.log", life=life)
         for name, code, life in (
-            ("hangs", hangs, Life(Pulse(tmp_path / "hangs"), 2.0, "has not reached its node")),
-            ("works", works, Life(Pulse(tmp_path / "works"), 2.0, "has not reached its node")),
+            ("hangs", hangs, Life(Pulse(tmp_path / "hangs"), 5.0, "has not reached its node")),
+            ("works", works, Life(Pulse(tmp_path / "works"), 5.0, "has not reached its node")),
         )
     ]
     with Supervisor(children, told=sentences.append, pauses=(0.1,)) as supervisor:
@@ -77,7 +77,7 @@ def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(t
         assert supervisor.processes["works"] == before["works"]
         assert "at work" in said(children[1].log)
     log = children[0].log
-    assert sentences[0] == f"hangs has not reached its node for 2 s, and was ended, see {log}; started again in 0.1 s"
+    assert sentences[0] == f"hangs has not reached its node for 5 s, and was ended, see {log}; started again in 0.1 s"
     assert not alive(before["hangs"])
 
 

@@ -130,6 +130,8 @@ def planted(small_sites, tmp_path: Path) -> Callable[..., list[Site]]:
     return make
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("disclosure", ["open", "institution"])
 @pytest.mark.parametrize("strategy", registry.names("strategy"))
 def test_nothing_of_a_cell_crosses_or_is_written_down(

@@ -193,6 +193,8 @@ def test_rows_that_were_trained_on_for_a_round_that_was_lost_are_counted_again(s
     assert sum("more than" in said.lower() for said in found["warnings"]) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_two_crashes_count_twice_and_an_end_while_comparing_counts_nothing(small_sites, private):
     study, sites, seen = private(RECORD_DP), small_sites(2), Seen(kill_in=2, answered=True)
     run = go(study, sites, seen)

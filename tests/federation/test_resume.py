@@ -55,6 +55,8 @@ ESSENTIAL = {"plain", "best"}
 SLOW = [pytest.mark.slow, pytest.mark.studies]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in ESSENTIAL else SLOW) for name in STRATEGIES])
 def test_a_run_that_was_ended_goes_on_to_the_same_arrays_and_the_same_record(
     name: str, small_sites, small_study, record: Record

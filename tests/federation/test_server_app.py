@@ -123,6 +123,8 @@ def test_two_nodes_of_one_name_end_the_run(small_sites, small_study, conduct: Co
     assert str(done.error) == "two nodes say they are site 'site-01'; a site's name must be unique"
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -337,6 +339,8 @@ class Watched:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("stacked", [True, False])
 def test_what_the_sites_said_first_is_not_held_in_the_rounds_and_is_in_table_1(
     stacked: bool, small_sites, small_study, monkeypatch

@@ -211,6 +211,8 @@ def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], 
     assert [line["budget"] for line in report["privacy"]["sites"].values()] == [0.1, 0.1]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("policy", "changes", "said"),
     [
@@ -245,6 +247,8 @@ def test_a_budget_of_persons_is_not_spent_by_rows(small_sites: Callable[..., lis
     assert {line.facts["unit"] for line in spent_lines()} == {"person"}
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_what_research_sites_spend_is_not_on_the_disk(home: Path):
     changes = {"strategy.rounds": 2, "plan.steps": 4, "plan.epochs": None}
     study = Study.parse(f"{Study.load('wine').text}\n{PRIVATE}").replace(changes)

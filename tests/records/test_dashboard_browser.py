@@ -55,6 +55,7 @@ def test_the_run_is_shown_with_its_charts(window, heart: str):
     assert window.picture("overview", whole=True).stat().st_size > 50_000
 
 
+@pytest.mark.alone
 def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chosen(window, going, lags):
     page = window.page
     page.get_by_role("link", name="long-study").click()  # comes up by itself in the list
@@ -87,7 +88,7 @@ def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chos
 
     going.send_signal(signal.SIGKILL)
     going.wait(60)
-    page.get_by_text("interrupted: its program ended").wait_for(timeout=60_000)
+    page.get_by_text("interrupted: its program ended").wait_for()
     assert "flfed study resume" in page.locator("[data-testid=stAlert]").first.inner_text()
     window.picture("interrupted")
 
@@ -100,7 +101,7 @@ def test_a_page_stops_looking_when_its_run_has_ended(window, store, going_begun)
     while len(window.answers) < looked + 2:  # it looks
         page.wait_for_timeout(100)
     run.finish(status="completed")
-    page.get_by_text("completed", exact=True).first.wait_for(timeout=60_000)
+    page.get_by_text("completed", exact=True).first.wait_for()
     window.drawn()
     page.wait_for_timeout(1000)
     quiet = len(window.answers)

@@ -232,15 +232,15 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
         window.turn_to(page)
         assert frames(window).count("another site") == 0
         roles.write_text(ROLES.replace('= "analyst"', '= { site = "hungary" }'))
-        window.page.get_by_text("You see the figures of hungary only").wait_for(timeout=60_000)
+        window.page.get_by_text("You see the figures of hungary only").wait_for()
         window.drawn()
         window.received.clear()
         run.events([EventRow(1, "long-beach", "fault", "late")])
         run.round(2, metrics=[MetricRow("long-beach", "training", "roc_auc_score", 0.7)])
-        window.page.get_by_text("2 of 9").first.wait_for(timeout=60_000)
+        window.page.get_by_text("2 of 9").first.wait_for()
         assert frames(window).count("long-beach") == 0
         roles.write_text("[people]\n")
-        window.page.get_by_text("ask the coordinator to add you").wait_for(timeout=60_000)
+        window.page.get_by_text("ask the coordinator to add you").wait_for()
         assert window.page.get_by_text("ward").count() == 0
         window.received.clear()
         run.round(3, metrics=[])

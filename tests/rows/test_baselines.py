@@ -77,6 +77,8 @@ def penalty_of(found, trained_on: float) -> float:
     return found.alpha_ / trained_on if isinstance(found, RidgeCV) else 1 / (float(np.ravel(found.C_)[0]) * trained_on)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
 def test_a_tuned_linear_model_has_the_penalty_that_scikit_learns_search_finds(task, seed):
@@ -177,6 +179,8 @@ def loss_of_split(task: str, rows: Encoded, train: np.ndarray, test: np.ndarray,
     return len(test) * log_loss(rows.y[test], model.predict_proba(rows.x[test]), labels=model.classes_)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
 def test_the_penalty_is_chosen_on_patients_that_were_not_trained_on(task):
     rows, test = visits(task, 50, 8), table(task, 3000, 9, inputs=12)
@@ -205,6 +209,8 @@ def test_one_patient_of_a_class_is_no_class_that_can_be_tested(persons):
     np.testing.assert_allclose(tuned_linear(rows, "binary", 2, np.random.default_rng(0))(rows.x), odds, atol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @settings(max_examples=40, deadline=None)
 @given(
     task=st.sampled_from(["binary", "multi-class", "regression"]),

@@ -96,6 +96,8 @@ SMALL_TABLES = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(("rows", "column"), SMALL_TABLES)
 def test_from_all_that_leaves_of_a_column_no_small_count_follows(rows, column):
     minimum = 3
@@ -165,6 +167,8 @@ small = st.integers(0, 14)
 large = st.integers(0, 60)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_every_small_cell_of_a_table_of_real_size_could_have_been_another(data):

@@ -274,6 +274,8 @@ def came_to(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
         return (report["arrays-sha256"], best), rounds, reader.figures(report["run"])
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     "changes",
     [{}, SELECTING, {**SELECTING, "compare.holdout-curve": True}],
@@ -318,6 +320,8 @@ class Watched(InProcessGrid):
         return replies
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("curve", [False, True])
 def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_study_asks_for(
     grouped_sites, recorder, curve

@@ -60,6 +60,8 @@ def alone(requests: list[FitRequest]) -> list:
     return [private_fit(request) for request in requests]
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     "way, precision, steps",
     [(compute_stacked, "float64", STEPS), (compute_stacked, "float32", STEPS), (alone, "float64", 700)],

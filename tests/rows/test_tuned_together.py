@@ -55,6 +55,8 @@ def test_sites_of_any_size_and_task_get_the_model_that_each_gets_alone():
     check_alike([*requests, wide])
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("task", ["binary", "multi-class"])
 def test_class_weights_and_patients_count_as_they_do_alone(task):
     rows = table(task, 66, 3)

@@ -76,13 +76,13 @@ class Driver:
         self.context = given.context
         return {"bundle": fab.hash_str}
 
-    def nodes(self, count: int, seconds: float = 30) -> dict[str, Any]:
+    def nodes(self, count: int, seconds: float = 90) -> dict[str, Any]:
         end = time.monotonic() + seconds
         while len(found := list(self.grid.get_nodes())) != count and time.monotonic() < end:
             time.sleep(0.1)
         return {"nodes": [node.node_id for node in found]}
 
-    def ask(self, config: dict[str, Any], kind: str = "train", seconds: float = 20) -> dict[str, Any]:
+    def ask(self, config: dict[str, Any], kind: str = "train", seconds: float = 60) -> dict[str, Any]:
         began = time.monotonic()
         content = RecordDict({"config": ConfigRecord(config), "arrays": ArrayRecord([np.ones((30, 64))])})
         ids = set(

@@ -29,7 +29,7 @@ from flfed.deployment.processes import units
 from flfed.deployment.processes.child_processes import shared_secret
 from flfed.deployment.processes.connector import RelayClient
 from flfed.deployment.processes.executor import ENDED, Executor, wait_for_secret
-from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.pulse import BUSY, Pulse
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
@@ -176,6 +176,7 @@ def test_a_gate_that_is_ended_in_the_middle_of_an_answer_says_so_at_once(
     try:
         gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord({"sleep": 60.0})})))
         wait_until(lambda: len(gate_node.state.time_store) == 1, 60)
+        wait_until(lambda: Pulse(folder.gate_pulse).seen() == BUSY)  # it answers
         time.sleep(0.5)
         began = time.monotonic()
         gate.send_signal(signal.SIGTERM)

@@ -101,16 +101,24 @@ def test_a_message_that_the_node_downloads_slowly_is_waited_for_with_signs_of_li
     tasks.close()
 
 
-def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(gate_node: Any, tasks: Tasks):
+def test_a_message_that_the_node_gave_up_is_a_lost_link_at_once(
+    gate_node: Any, tasks: Tasks, wait_until: Callable[..., None]
+):
     asked = gate_node.message()
 
     def put() -> None:
         with suppress(NoObjectInStoreError):
-            gate_node.put(asked, download=3)
+            gate_node.put(asked, download=5)
 
     putting = threading.Thread(target=put)
     putting.start()
-    gone = threading.Timer(1.0, lambda: gate_node.store.delete(asked.metadata.message_id))
+
+    def give_up() -> None:
+        wait_until(lambda: gate_node.store.get(asked.metadata.message_id) is not None)
+        time.sleep(1)
+        gate_node.store.delete(asked.metadata.message_id)
+
+    gone = threading.Thread(target=give_up)
     gone.start()
     began = time.monotonic()
     with pytest.raises(LinkLost, match="the node gave up receiving a message"):
