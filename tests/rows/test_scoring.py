@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss, matthews_corrcoef, roc_auc_score
 
 from flfed.errors import UsageError
 from flfed.rows.data.site import Policy
@@ -17,10 +17,13 @@ from flfed.rows.evaluation.scoring import (
     RoundFigures,
     RowScores,
     auc_of_histogram,
+    follows_from_counts,
     histogram,
     histograms_of_odds,
+    is_count,
     metrics_of,
     primary_of,
+    smallest_count,
     withheld,
 )
 from flfed.rows.session import SiteSession
@@ -313,3 +316,32 @@ def test_rows_are_split_and_encoded_once_for_all_rounds_of_equal_encoders(small_
     both = np.concatenate([validation.x, fitted.x])
     np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(place.training(first).x, axis=0))
     assert place.table.opened == ["holdout-curve"] * 4
+
+
+class Matthews:
+    """A metric of another package: made of the confusion matrix, and says nothing of it."""
+
+    def defined(self, y: np.ndarray) -> str:
+        return ""
+
+    def value(self, y: np.ndarray, score: np.ndarray) -> float:
+        return float(matthews_corrcoef(y, score > 0.5 if score.ndim == 1 else score.argmax(axis=1)))
+
+
+def test_a_metric_from_which_counts_follow_is_found_out_whoever_wrote_it():
+    assert {name for name in metrics_of("binary", 0.1) if is_count(name, "binary", 0.1)} == {
+        "accuracy_score",
+        "recall_at_alert_budget",
+    }
+    assert [name for name in metrics_of("multi-class") if is_count(name, "multi-class")] == ["accuracy_score"]
+    assert not any(is_count(name, "regression") for name in metrics_of("regression"))
+    assert follows_from_counts(Matthews(), "binary") and follows_from_counts(Matthews(), "multi-class")
+
+
+def test_the_counts_behind_a_metric_that_names_none_are_those_of_the_confusion_matrix():
+    y, score = np.repeat([0, 1], 30), np.repeat([0.1, 0.9], 30)
+    assert smallest_count(Matthews(), y, score) == 0
+    score[:12], score[-11:] = 0.7, 0.3
+    assert smallest_count(Matthews(), y, score) == 11
+    three = np.repeat([0, 1, 2], 20)
+    assert smallest_count(Matthews(), three, np.eye(3)[np.roll(three, 7)]) == 0

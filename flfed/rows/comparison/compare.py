@@ -5,7 +5,7 @@ They are the global, the local-only and the personalised one.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
-from flfed.rows.evaluation.scoring import COUNTS, histogram, withheld
+from flfed.rows.evaluation.scoring import histogram, is_count, withheld
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.seeds import generator
@@ -137,7 +137,8 @@ def compare(
     reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
     counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
     # Two accuracies over the same rows say how many rows two models call differently.
-    arms, differences = judged if policy.disclosure == "open" else _one_accuracy(*judged)
+    counts = [name for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)]
+    arms, differences = _one_accuracy(*judged, counts)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     return SiteComparison(
         training_rows=len(session.table.training),
@@ -166,14 +167,14 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     return None if len(uniques) == len(table) else np.asarray(found)
 
 
-def _one_accuracy(arms: Arms, differences: Differences) -> tuple[Arms, Differences]:
+def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:
     """Return the figures with one accuracy only.
 
-    Counts (accuracy, recall) are of the global model only, and of no difference.
+    Metrics that are `counts` (accuracy, recall) are of the global model only, and of no difference.
     """
     why = "withheld: it would say how many rows two models call differently"
     found: tuple[Arms, Differences] = dict(arms), dict(differences)
-    for name in set(COUNTS) & set(arms):
+    for name in counts:
         found[0][name] = {
             arm: estimate if arm == "global" else _kept(estimate, why) for arm, estimate in arms[name].items()
         }

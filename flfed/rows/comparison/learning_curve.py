@@ -14,7 +14,7 @@ import numpy as np
 from flfed.rows.comparison.compare import arm_scores, groups_of
 from flfed.rows.data.site import SiteTable
 from flfed.rows.evaluation.intervals import NAN, compare
-from flfed.rows.evaluation.scoring import COUNTS, withheld
+from flfed.rows.evaluation.scoring import is_count, withheld
 from flfed.rows.features.columns import ColumnArrays
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -116,10 +116,10 @@ def judge(
     table = session.table.holdout("learning-curve")
     policy, name = session.site.policy, session.primary
     y, metric = session.target(table), session.metrics[name]
-    if metric.defined(y) or (name in COUNTS and policy.disclosure != "open"):
+    budget = session.study.compare.alert_budget
+    if metric.defined(y) or (policy.disclosure != "open" and is_count(name, session.task, budget)):
         return {}
     scores = yield from arm_scores(session, table, arrays, encoder, sd)
-    budget = session.study.compare.alert_budget
     if any(withheld(name, y, score, session.task, policy, budget) for score in scores.values()):
         return {}
     # Over several draws the spread between them counts, and not that within one.

@@ -19,8 +19,6 @@ from flfed.rows.data.policy import Policy
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, ScoreBins, auc_bound
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
-COUNTS = ("accuracy_score", "recall_at_alert_budget")
-"""Metrics that are a number of rows over another: two of one site say how many rows two models call differently."""
 DIGITS = 3
 """Of a figure that leaves rounded."""
 
@@ -60,6 +58,46 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
             f"Known: {', '.join(known)}"
         )
     return wanted or PRIMARY[task]
+
+
+@lru_cache(maxsize=64)
+def is_count(metric: str, task: str, alert_budget: float | None = None) -> bool:
+    """Tell whether counts of rows follow from a metric.
+
+    Two such figures of one site say how many rows two models call differently.
+    """
+    return follows_from_counts(metrics_of(task, alert_budget)[metric], task)
+
+
+def follows_from_counts(metric: Any, task: str) -> bool:
+    """Tell whether a metric is made of counts of rows, whoever wrote it.
+
+    It says so itself (`counts`), or has the same value where scores say no more than which class is called.
+    """
+    if task == "regression":
+        return False
+    rng = np.random.default_rng(1)
+    y, score = rng.integers(0, 3, 300), rng.dirichlet(np.ones(3), 300)
+    sure = np.eye(3)[score.argmax(axis=1)] * 0.9 + 0.1 / 3
+    if task == "binary":
+        y, score = np.minimum(y, 1), rng.uniform(size=300)
+        sure = np.where(score > 0.5, 0.9, 0.1)
+    return bool(
+        getattr(metric, "counts", False) or np.isclose(metric.value(y, score), metric.value(y, sure), rtol=1e-9)
+    )
+
+
+def smallest_count(metric: Any, y: np.ndarray, score: np.ndarray) -> float:
+    """Return the smallest count of rows that follows from a metric.
+
+    A metric may say which counts these are (`behind`); of any other they are the rows of each class by the class
+    that is called.
+    """
+    if hasattr(metric, "behind"):
+        return float(min(metric.behind(y, score)))
+    called = score > 0.5 if score.ndim == 1 else score.argmax(axis=1)
+    classes = score.shape[1] if score.ndim == 2 else 2
+    return float(np.bincount(y.astype(int) * classes + called, minlength=classes**2).min())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,16 +151,9 @@ def withheld(
     few = too_few(y, task, classes, policy)
     if few:
         return few
-    # Rows called right and wrong both count: either may be few.
-    if metric == "accuracy_score":
-        wrong = int((metrics_of(task)[metric].correct(y, score) == 0).sum())
-        if min(wrong, len(y) - wrong) < least:
-            return f"fewer than {least} rows behind it"
-    if metric == "recall_at_alert_budget":
-        events = int((y == 1).sum())
-        found = metrics_of(task, alert_budget)[metric].value(y, score) * events
-        if min(found, events - found) < least:
-            return f"fewer than {least} rows behind it"
+    found = metrics_of(task, alert_budget).get(metric)
+    if found is not None and is_count(metric, task, alert_budget) and smallest_count(found, y, score) < least:
+        return f"fewer than {least} rows behind it"
     return ""
 
 
@@ -203,7 +234,7 @@ class RoundFigures:
         self._name, self._metric = metric, metrics_of(task, alert_budget)[metric]
         self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
         # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
-        once = metric in COUNTS and policy.disclosure != "open"
+        once = is_count(metric, task, alert_budget) and policy.disclosure != "open"
         leaves = self._loss and not once and not self._metric.defined(y)
         # The area comes with the fit on the engine, so that it needs no predictions.
         self.area = leaves and metric == "roc_auc_score" and task == "binary"

@@ -33,6 +33,11 @@ class AccuracyScore(SumMetric):
         unknown = np.isnan(score if score.ndim == 1 else score.sum(axis=1))
         return np.where(unknown, np.nan, called == y)
 
+    def behind(self, y: NDArray[np.number], score: NDArray[np.floating]) -> tuple[float, ...]:
+        """Return how many rows are called wrong, and how many are not."""
+        wrong = float((self.correct(y, score) == 0).sum())
+        return wrong, len(y) - wrong
+
     def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return whether each call is right [n, 1].
 

@@ -35,6 +35,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
     """
 
     tasks = ("binary",)
+    counts = True
     label = "recall at the alert budget (share of events among the rows looked at)"
 
     alert_budget: Annotated[float, Field(gt=0, lt=1)] = 0.01
@@ -47,6 +48,12 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
         if len(y) == 0:
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
+
+    def behind(self, y: NDArray[np.number], score: NDArray[np.floating]) -> tuple[float, ...]:
+        """Return how many events are found, and how many are missed."""
+        events = float((y == 1).sum())
+        found = self.value(y, score) * events
+        return found, events - found
 
     def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
         """Return the function from weights to the metric."""

@@ -19,6 +19,9 @@ from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
 
+SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget")
+"""Ends of the names of metrics that lie between 0 and 1."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuardResult:
@@ -251,7 +254,9 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
         if any(math.isinf(number) for number in numbers) or figure.low > figure.value or figure.value > figure.high:
             return Refusal("interval-impossible", metric=figure.metric)
     for figure in reply.arms:
-        bounded = figure.metric.endswith(("auc_score", "accuracy_score", "precision_score", "brier_score_loss"))
+        bounded = figure.metric.endswith(
+            ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "alert_budget")
+        )
         if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
             return Refusal("metric-out-of-range", metric=figure.metric)
     return None
