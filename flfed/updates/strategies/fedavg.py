@@ -1,22 +1,25 @@
 """Federated averaging, on which every other strategy builds."""
 
-# Annotations are types here, not texts: a subclass that is a dataclass too passes them on from a file of its own.
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
+from pydantic import Field
 
 from flfed.callbacks import Clock
 from flfed.errors import UsageError
 from flfed.seeds import generator
 from flfed.study.plan import Plan
+from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
 from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import guard, guard_scores
@@ -79,14 +82,14 @@ class FedAvg(FlowerFedAvg):
     decentralized data", algorithm 1.
     """
 
-    fraction: float = 1.0
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     weights: Literal["rows", "equal", "capped"] = "rows"
-    cap: int = 1000
-    server_lr: float = 1.0
-    quorum: float = 0.75
-    deadline: float = 600.0
+    cap: Annotated[int, Field(gt=0)] = 1000
+    server_lr: Annotated[float, Field(gt=0), "> 0; 1.0 gives plain averaging"] = 1.0
+    quorum: Annotated[float, Field(gt=0, le=1)] = 0.75
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=True), "> 0 seconds"] = 600.0
     select: Literal["last", "best"] = "last"
-    patience: int = 0
+    patience: Annotated[int, Field(ge=0), ">= 0; 0 never stops early"] = 0
     flag_norm: float = 3.0
     refuse_norm: float = 10.0
     clock: Clock = field(default=time.monotonic, init=False)
@@ -100,7 +103,10 @@ class FedAvg(FlowerFedAvg):
 
     def __post_init__(self) -> None:
         """Refuse settings out of their range."""
-        _check_ranges(self)
+        check_ranges(self, "[strategy]")
+        if not self.refuse_norm >= self.flag_norm > 0:
+            rule = "at least flag-norm, which is > 0"
+            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be {rule}")
         super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
     def assign(self, run: RunContext) -> None:
@@ -290,20 +296,6 @@ class FedAvg(FlowerFedAvg):
             name: (value.astype(np.float64) + self.server_lr * weighted_mean(updates, name, shares)).astype(value.dtype)
             for name, value in incoming.items()
         }
-
-
-def _check_ranges(given: FedAvg) -> None:
-    for key, good, rule in (
-        ("fraction", 0 < given.fraction <= 1, "in (0, 1]"),
-        ("cap", given.cap > 0, "> 0"),
-        ("server-lr", 0 < given.server_lr < math.inf, "> 0; 1.0 gives plain averaging"),
-        ("quorum", 0 < given.quorum <= 1, "in (0, 1]"),
-        ("deadline", given.deadline > 0, "> 0 seconds"),
-        ("patience", given.patience >= 0, ">= 0; 0 never stops early"),
-        ("refuse-norm", given.refuse_norm >= given.flag_norm > 0, "at least flag-norm, which is > 0"),
-    ):
-        if not good:
-            raise UsageError(f"[strategy]: {key}={getattr(given, key.replace('-', '_'))} must be {rule}")
 
 
 def mean_loss(replies: Mapping[str, TrainReply], weights: Mapping[str, float]) -> MetricRecord:

@@ -5,13 +5,13 @@ It holds sites near the global model while they train.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from flfed.errors import UsageError
+from pydantic import Field
+
 from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.fedavg import FedAvg, Term
@@ -60,13 +60,7 @@ class FedProx(FedAvg):
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks", algorithm 2.
     """
 
-    mu: float = 0.01
-
-    def __post_init__(self) -> None:
-        """Refuse a `mu` that is no weight, and what FedAvg refuses."""
-        if not 0 <= self.mu < math.inf:
-            raise UsageError(f"[strategy]: mu={self.mu} must be >= 0; 0 is plain averaging")
-        super().__post_init__()
+    mu: Annotated[float, Field(ge=0), ">= 0; 0 is plain averaging"] = 0.01
 
     def client_settings(self) -> Mapping[str, float]:
         """Return `mu`, which the sites need."""
