@@ -78,8 +78,7 @@ class FedAvg(FlowerFedAvg):
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
     `state` and `restore`; it may read `run`, `selection` and `round`.
 
-    Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
-    decentralized data", algorithm 1.
+    Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -105,8 +104,7 @@ class FedAvg(FlowerFedAvg):
         """Refuse settings out of their range."""
         check_ranges(self, "[strategy]")
         if not self.refuse_norm >= self.flag_norm > 0:
-            rule = "at least flag-norm, which is > 0"
-            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be {rule}")
+            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be at least flag-norm, which is > 0")
         super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
     def assign(self, run: RunContext) -> None:
