@@ -78,7 +78,8 @@ class FedAvg(FlowerFedAvg):
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
     `state` and `restore`; it may read `run`, `selection` and `round`.
 
-    Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from decentralized data", algorithm 1.
+    Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
+    decentralized data", algorithm 1.
     """
 
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
