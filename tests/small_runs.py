@@ -206,7 +206,7 @@ def record() -> Callable[[str], dict[str, Any]]:
             # A resumed run enrols once more, and says so.
             parts["sent"] = [row for row in parts["sent"] if row[0] == 0 or "query.enrol" not in row]
             parts["metric"] = [row for row in rows("metric") if "clock" not in row]
-            parts["event"] = [row for row in rows("event") if not str(row[-1]).startswith("resumed after round")]
+            parts["event"] = [row for row in rows("event") if row[-1] != "resumed"]
             columns = "status, rounds, best_round, arrays_sha256, seed, rounds_planned"
             parts["run"] = [*connection.execute(text(f"SELECT {columns} FROM run WHERE id = :run"), {"run": run})]
         engine.dispose()

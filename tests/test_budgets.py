@@ -11,6 +11,8 @@ from statistics import median
 
 import pytest
 
+from tests.house import House
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "flfed").rglob("*.py"), ROOT / "app.py", *(ROOT / "sites").rglob("*.py")])
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -84,6 +86,12 @@ def test_exceptions_to_the_rules_are_rare_and_give_a_reason():
 def test_no_file_or_folder_has_a_vague_name():
     vague = [named(f) for f in OURS if VAGUE & {f.stem, *f.relative_to(ROOT).parent.parts}]
     assert vague == []
+
+
+def test_classes_are_short_and_keep_few_things():
+    classes = House(ROOT).classes()
+    assert len(classes) > 300
+    assert [name for name, lines, attributes in classes if lines > 250 or attributes > 12] == []
 
 
 def test_our_own_classes_inherit_at_most_twice():

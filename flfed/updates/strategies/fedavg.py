@@ -105,8 +105,7 @@ class FedAvg(FlowerFedAvg):
         """Refuse settings out of their range."""
         check_ranges(self, "[strategy]")
         if not self.refuse_norm >= self.flag_norm > 0:
-            rule = "at least flag-norm, which is > 0"
-            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be {rule}")
+            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be at least flag-norm, which is > 0")
         super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
     def assign(self, run: RunContext) -> None:
