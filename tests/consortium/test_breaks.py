@@ -28,7 +28,7 @@ SITES = ["alpha", "beta", "gamma"]
 BREAKS = {"wrong certificate": 6, "end of file": 3, "reset in mid-body": 3, "nothing": 20, "one-way loss": 12}
 """How connections of site alpha break, and for how many seconds."""
 BACK_SECONDS, STARTS = 30.0, 15.0
-"""Within how many seconds a site is back; on a busy machine so many times as long as a short command takes just then."""
+"""Within how many seconds a site is back; on a busy machine so many times as long as a short command takes then."""
 
 
 @pytest.fixture(scope="module")
