@@ -33,7 +33,7 @@ from benchmarks.machine import machine
 from benchmarks.plain import plain
 from benchmarks.ways import DifferentResults
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.study.study import Study
 
 ROUNDS = {"ours": 13, "plain": 5}

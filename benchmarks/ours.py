@@ -83,35 +83,35 @@ class Timed(FederatedRun):
     """A conductor with a clock on its stages; it leaves the comparison out."""
 
     side: SiteClient
-    clock: Clock
+    stages: Clock
     encoder: Encoder
     strategy: FedAvg
 
     def enrol(self, *given: Any) -> Any:
         """Time opening the tables."""
-        with self.clock.on("enrol"):
+        with self.stages.on("enrol"):
             return super().enrol(*given)
 
     def summarise(self, *given: Any, **named: Any) -> Any:
         """Time the sums for the encoder."""
-        with self.clock.on("summarise"):
+        with self.stages.on("summarise"):
             return super().summarise(*given, **named)
 
     def write_start(self, *given: Any) -> Any:
         """Time the first file of the checkpoints, as part of the rounds that they are for."""
-        with self.clock.on("rounds"):
+        with self.stages.on("rounds"):
             return super().write_start(*given)
 
     def rounds(self, participants: Any, encoder: Encoder, *given: Any) -> Any:
         """Time the rounds, what is compared, and before them the encoding of rows."""
         self.encode(encoder)
-        with self.clock.on("rounds"):
+        with self.stages.on("rounds"):
             self.strategy, arrays = super().rounds(participants, encoder, *given)
         return self.strategy, arrays
 
     def encode(self, encoder: Encoder) -> None:
         """Time the encoding of all rows, which are kept for the rounds."""
-        with self.clock.on("encode"):
+        with self.stages.on("encode"):
             for session in self.side.sessions.values():
                 session.training(encoder)
         self.encoder = encoder
@@ -155,7 +155,7 @@ def conducting(
         grid = grid_of(side, list(by_name), config, stacked_compute() if stacked else None)
         clock = Clock()
         conductor = conductor_class(grid, chosen, Recorder(writer, PRIMARY, chosen.rounds), observer=clock.mark)
-        conductor.side, conductor.clock = side, clock
+        conductor.side, conductor.stages = side, clock
         yield conductor
 
 
@@ -164,7 +164,7 @@ def run_ours(chosen: Study, taking_part: Sequence[Site], *, stacked: bool, condu
     with conducting(chosen, taking_part, stacked=stacked, conductor_class=conductor_class) as conductor:
         outcome = conductor.conduct()
         job = job_of(conductor, outcome.encoder)
-    return Ran(arrays=outcome.arrays, clock=conductor.clock, job=job)
+    return Ran(arrays=outcome.arrays, clock=conductor.stages, job=job)
 
 
 def job_of(conductor: Timed, encoder: Encoder) -> Job:

@@ -65,7 +65,7 @@ def one(size: int, *, rounds: bool) -> dict[str, Any]:
             "rows": sum(map(len, encoded)),
             "arrays-mb": sum(e.x.nbytes + e.y.nbytes + e.weight.nbytes for e in encoded) / 2**20,
             "peak-mb": peak_mb(),
-            "cpu-by-round": conductor.clock.by_round(),
+            "cpu-by-round": conductor.stages.by_round(),
         }
         if rounds:
             found["bare-cpu-seconds-a-round"] = bare_seconds(job_of(conductor, encoder))

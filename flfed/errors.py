@@ -104,6 +104,17 @@ def count_in_words(count: int, least: int = SMALL) -> str:
     return f"fewer than {least}" if 0 < count < least else str(count)
 
 
+def counted(count: int, word: str) -> str:
+    """Return a count with its word.
+
+    Examples
+    --------
+    >>> counted(1, "line"), counted(2000, "line")
+    ('1 line', '2,000 lines')
+    """
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
     """Return a hint at the closest allowed word.
 

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
@@ -20,14 +20,6 @@ from flfed.paths import give, replace_whole
 PRIVATE = 0o600
 SHARED = 0o640
 """For what the two users of a gate share, in their `link` folder."""
-
-
-def now_utc() -> datetime:
-    """Return the current time in UTC.
-
-    This is the one clock of keys, invitations and logs.
-    """
-    return datetime.now(UTC)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
@@ -41,49 +33,59 @@ def write_whole(path: Path, content: bytes, *, mode: int = PRIVATE) -> None:
     Raises
     ------
     FlfedError
-        If it cannot be written; nothing of it is left.
+        If it cannot be written; what was there stays.
     """
     try:
         replace_whole(path, content, mode=mode)
     except OSError as error:
-        raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
+        raise FlfedError(f"{path}: cannot be written ({error.strerror}); what was there before stays") from None
 
 
-def read_private(path: Path) -> bytes:
+OTHERS = 0o077
+"""The bits of a mode that let anybody in besides the owner."""
+
+
+def read_private(path: Path, *, rows: bool = False) -> bytes:
     """Return the content of a private file.
 
-    Only its owner may be able to read it.
+    Only its owner may be able to open it.
+
+    Parameters
+    ----------
+    path : Path
+    rows : bool
+        Whether it concerns patients or customers; else it is a secret of this program. Whoever reads rows says
+        what it means that they cannot be opened.
 
     Raises
     ------
+    OSError
+        If rows cannot be opened.
     UsageError
-        If it is absent.
+        If a secret cannot be opened, or rows are no plain file, or others may use them.
     FlfedError
-        If it is not a plain file, or others may read or write it.
+        If a secret is no plain file, or others may read or write it.
     """
     # Neither a link nor a pipe may stand in for the file: the first misleads, the second blocks.
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            # The open handle is checked, not the path, so that nobody can swap the file in between.
             mode = os.fstat(stream.fileno()).st_mode
-            if not stat.S_ISREG(mode):
+            if rows:
+                if not stat.S_ISREG(mode):
+                    raise UsageError(f"{path}: is no plain file; put one there that only its owner may read")
+                refuse_others(path, mode, 0o600)
+            elif not stat.S_ISREG(mode):
                 raise FlfedError(f"{path}: must be a plain file")
-            # A secret that others could read counts as known to them, so it is refused and not repaired.
-            if mode & 0o077:
+            elif mode & OTHERS:
+                # A secret that others could read counts as known to them, so it is refused and not repaired.
                 said = f"{path}: others may read or write it (mode {stat.S_IMODE(mode):o})"
                 raise FlfedError(f"{said}; consider it known to them, else: chmod 600 {path}")
             return stream.read()
     except OSError as error:
+        if rows:
+            raise
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for one process at a time.
-
-    The process may read and then write what is in it.
-    """
-    with held(folder / ".lock"):
-        yield
 
 
 def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
@@ -102,15 +104,17 @@ def state_of(folder: Path, pattern: str) -> tuple[tuple[str, int, int], ...]:
 
 
 @contextmanager
-def held(path: Path, taken: str = "") -> Iterator[None]:
-    """Lock a file while the block runs.
+def locked(folder: Path, name: str = ".lock", *, taken: str = "") -> Iterator[None]:
+    """Lock a file in a folder while the block runs.
 
     Of two processes that want to, the second waits or is refused.
 
     Parameters
     ----------
-    path : Path
-        Made where it is absent, and left there; what counts is the lock, which ends with the process.
+    folder : Path
+    name : str
+        Of the file. It is made where it is absent, and left there; what counts is the lock, which ends with the
+        process.
     taken : str
         The sentence for who comes second; where there is none, they wait.
 
@@ -120,12 +124,12 @@ def held(path: Path, taken: str = "") -> Iterator[None]:
         If another process holds it, or it cannot be made.
     """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
+        handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     except OSError as error:
-        raise UsageError(f"{path.parent}: cannot be used ({error.strerror})") from None
+        raise UsageError(f"{folder}: cannot be used ({error.strerror})") from None
     try:
         # The service's user must be able to lock what an operator as root made.
-        give(handle, path.parent)
+        give(handle, folder)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
         except BlockingIOError:
@@ -151,32 +155,6 @@ def note(path: Path, at: datetime, what: str, **facts: object) -> None:
         raise FlfedError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-OTHERS = 0o077
-"""The bits of a mode that let anybody in besides the owner."""
-
-
-def private_bytes(path: Path) -> bytes:
-    """Return the content of a private file.
-
-    Only its owner may be able to open it.
-
-    Raises
-    ------
-    UsageError
-        If it is no plain file, or its mode lets others read or write it.
-    OSError
-        If it is not there, a link, or not readable by this user.
-    """
-    # The open handle is checked, not the path, so that nobody can swap the file in between.
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb") as stream:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{path}: is no plain file; put one there that only its owner may read")
-        refuse_others(path, found.st_mode, 0o600)
-        return stream.read()
-
-
 def refuse_others(path: Path, mode: int, right: int) -> None:
     """Refuse a path that other accounts may use.
 
@@ -187,26 +165,6 @@ def refuse_others(path: Path, mode: int, right: int) -> None:
             f"{path}: others than its owner may use it (mode {stat.S_IMODE(mode):04o}) and it concerns patients or "
             f"customers; see who did, then: chmod {right:o} {path}"
         )
-
-
-def write_private_bytes(path: Path, whole: bytes) -> None:
-    """Write a private file atomically.
-
-    It is written beside and renamed: after a crash it is as before, or as it should be.
-
-    Raises
-    ------
-    FlfedError
-        If it cannot be written; what was there stays.
-
-    Notes
-    -----
-    Written by root, it belongs to whom its folder belongs to: to the user of the gate.
-    """
-    try:
-        replace_whole(path, whole)
-    except OSError as error:
-        raise FlfedError(f"{path}: cannot be written ({error.strerror}); what was there before stays") from None
 
 
 @contextmanager

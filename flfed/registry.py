@@ -1,9 +1,7 @@
 """Registry of strategies, models and metrics by name.
 
-It also checks their settings.
-
 A thing is one file: its name is the file name in kebab-case and the file defines one public
-class. The names are listed without importing anything; the signature is the config schema.
+class. The names are listed without importing anything; its signature is the schema of its settings.
 """
 
 from __future__ import annotations
@@ -13,10 +11,9 @@ import importlib.metadata
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from flfed.errors import UsageError, nearest
 
@@ -194,74 +191,3 @@ def _on_path(group: str, path: tuple[str, ...]) -> tuple[importlib.metadata.Entr
     They are looked up once a path, since a look at every installed package takes 5 ms.
     """
     return tuple(importlib.metadata.entry_points(group=group))
-
-
-def settings(
-    target: Callable[..., Any], given: Mapping[str, Any], where: str, *, beside: Collection[str] = ()
-) -> dict[str, Any]:
-    """Check settings and return keyword arguments.
-
-    The `given` keys are checked against the signature of `target`.
-
-    Parameters
-    ----------
-    target : callable
-        A class or function whose parameters are `bool`, `int`, `float`, `str`, `tuple`, `Literal`
-        or one of these or None, each with a default.
-    given : mapping of kebab-case key to value
-        As read from TOML.
-    where : str
-        What is being set, for the error: "[plan]" or "model 'mlp'".
-    beside : collection of str
-        Further keys that may stand there, for the error: who calls took them out.
-
-    Raises
-    ------
-    UsageError
-        For an unknown key or a value of a wrong type: names key, value and what is allowed.
-
-    Examples
-    --------
-    >>> def plan(*, lr: float = 0.1, batch_rows: int = 32): ...
-    >>> settings(plan, {"batch-rows": 8, "lr": 1}, "[plan]")
-    {'batch_rows': 8, 'lr': 1.0}
-    """
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    allowed = [kebab(name) for name in inspect.signature(target).parameters]
-    result = {}
-    # All keys are checked here, so that a misspelt one is never silently ignored.
-    for key, value in given.items():
-        name = snake(key)
-        if key not in allowed:
-            known = [*beside, *allowed]
-            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
-        result[name] = _typed(value, hints[name], f"{where}: {key}")
-    return result
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Return a value in the type of its hint.
-
-    A UsageError says what is allowed.
-    """
-    origin, options = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        # In Python True equals 1, so that the type is compared as well.
-        if value not in options or isinstance(value, bool) != any(isinstance(o, bool) for o in options):
-            raise UsageError(f"{where}={value!r} must be one of {', '.join(map(repr, options))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{where}={value!r} must be a list")
-        return tuple(_typed(item, options[0], where) for item in value)
-    # None stands for "not set", and the first other type is the one that counts.
-    if origin is Union or origin is type(int | None):
-        kinds = [option for option in options if option is not type(None)]
-        return None if value is None else _typed(value, kinds[0], where)
-    # TOML writes a whole float as an integer, but a flag is no number.
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        raise UsageError(f"{where}={value!r} must be {kind.get(hint, hint.__name__)}")
-    return value

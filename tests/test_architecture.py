@@ -197,8 +197,8 @@ def test_importing_a_site_package_opens_no_file():
     # A table that is not there is no reason for a site not to be known.
     code = [
         "import builtins, pathlib",
-        "from flfed.rows.data import site",
-        "found = [site.load(n) for n in site.names()]",
+        "from flfed.rows.data import site_discovery as sites",
+        "found = [sites.load(n) for n in sites.names()]",
     ]
     code += ["assert len(found) >= 12", "assert not any(n.endswith('.csv') for n in opened)"]
     watch = ["opened = []", "import sys", "sys.addaudithook(lambda e, a: e == 'open' and opened.append(str(a[0])))"]
@@ -220,7 +220,7 @@ def test_only_messages_build_a_reply():
     builders |= {"record_of", "config_record", "metric_record", "array_record"}
     allowed = {
         f"flfed/updates/messages/{name}.py"
-        for name in ("train", "offset", "countersign", "audit", "fields", "in_memory_arrays")
+        for name in ("enrol", "summarise", "train", "compare", "offset", "audit", "fields", "in_memory_arrays")
     }
     found: dict[str, set[str]] = {}
     for file in (ROOT / "flfed").rglob("*.py"):
@@ -239,8 +239,6 @@ def test_only_messages_build_a_reply():
         "flfed/deployment/flower/packing.py": {"RecordDict", "ConfigRecord"},
         # the caller's settings, to see that no strategy writes into them
         "flfed/testing/strategies.py": {"ConfigRecord"},
-        # the sections of a request that are the same for all sites
-        "flfed/updates/messages/model_sections.py": {"array_record"},
         # a reply as it was sent, read from the site's own disk
         "flfed/updates/checkpoints/reply_cache.py": {"RecordDict", "array_record"},
     }

@@ -195,7 +195,7 @@ def test_a_round_of_the_bare_loop_grows_with_its_steps():
 def test_the_first_file_of_the_checkpoints_is_on_the_clock_of_the_rounds():
     with at_work(TINY) as (chosen, taking_part), conducting(chosen, taking_part, stacked=True) as conductor:
         _, kept = conductor.begin()
-        assert kept.start and conductor.clock.cpu["rounds"] > 0
+        assert kept.start and conductor.stages.cpu["rounds"] > 0
 
 
 def test_a_straight_line_is_told_from_a_bent_one():

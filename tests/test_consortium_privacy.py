@@ -21,7 +21,7 @@ from dp_accounting.pld import PLDAccountant
 from flfed.experiments.audit import audit
 from flfed.federation.server.run import run
 from flfed.rows.comparison.attack_runner import attack
-from flfed.rows.data import site as site_packages
+from flfed.rows.data import site_discovery as site_packages
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study

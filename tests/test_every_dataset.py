@@ -9,7 +9,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.datasets import Dataset
 from flfed.rows.data.mapping import map_table
 from flfed.rows.features.summarise import layout_of

@@ -11,7 +11,7 @@ import pytest
 
 import flfed
 from flfed.rows.data import datasets
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.schema import Schema
@@ -135,7 +135,7 @@ def test_salts_differ_so_that_no_site_can_tell_anothers_holdout():
 
 WATCH = """
 import sys
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 opened, connected = [], []
 def hook(event, arguments):
     if event == "open" and str(arguments[0]).endswith((".csv", ".data", ".parquet", ".db")):

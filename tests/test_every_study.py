@@ -11,7 +11,7 @@ from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.data.site import of_dataset
+from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.evaluation.scoring import PRIMARY
 from flfed.rows.session import study_layout
 from flfed.study.study import Study, names

@@ -1,4 +1,4 @@
-"""The listing: names without imports, one class a file, and settings checked against a signature."""
+"""The listing: names without imports, and one class a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -15,59 +14,7 @@ from hypothesis import strategies as st
 
 from flfed import registry
 from flfed.errors import UsageError
-from flfed.registry import kebab, load, names, public_class, settings, snake
-
-
-def thing(
-    *,
-    rate: float = 0.1,
-    batch_rows: int = 32,
-    name: str = "x",
-    on: bool = False,
-    kind: Literal["a", "b"] = "a",
-    level: Literal[1, 2] = 1,
-    widths: tuple[int, ...] = (3,),
-    cap: int | None = None,
-) -> None:
-    """A signature of every type that a setting may have."""
-
-
-def test_every_type_of_setting_comes_through():
-    given_ = {
-        "rate": 0.5, "batch-rows": 8, "name": "y", "on": True, "kind": "b", "level": 2, "widths": [4, 5], "cap": 7,
-    }  # fmt: skip
-    assert settings(thing, given_, "[x]") == {
-        "rate": 0.5, "batch_rows": 8, "name": "y", "on": True, "kind": "b", "level": 2, "widths": (4, 5), "cap": 7,
-    }  # fmt: skip
-    assert settings(thing, {}, "[x]") == {}
-
-
-def test_a_whole_number_may_stand_for_a_number_and_nothing_else_for_anything():
-    found = settings(thing, {"rate": 1}, "[x]")["rate"]
-    assert found == 1.0 and type(found) is float
-    for key, value in (
-        ("rate", True), ("rate", "0.1"), ("batch-rows", 8.0), ("batch-rows", True), ("name", 3), ("on", 1),
-        ("on", "yes"), ("kind", "c"), ("kind", 1), ("level", True), ("level", 3), ("widths", 4), ("widths", [4.5]),
-        ("widths", "45"), ("cap", "7"), ("kind", ["a"]),
-    ):  # fmt: skip
-        with pytest.raises(UsageError) as caught:
-            settings(thing, {key: value}, "[x]")
-        text = str(caught.value)
-        assert text.startswith(f"[x]: {key}=") and "must be" in text, text
-
-
-def test_an_unknown_key_is_answered_with_the_nearest_and_all_that_are_allowed():
-    with pytest.raises(UsageError) as caught:
-        settings(thing, {"batch-row": 8}, "[plan]")
-    text = str(caught.value)
-    assert "[plan]: key 'batch-row' is not known; did you mean 'batch-rows'?" in text
-    assert "rate, batch-rows, name, on, kind, level, widths, cap" in text
-
-
-def test_python_names_are_no_keys():
-    """One spelling: what a study says is what a record says."""
-    with pytest.raises(UsageError, match="did you mean 'batch-rows'"):
-        settings(thing, {"batch_rows": 8}, "[plan]")
+from flfed.registry import kebab, load, names, public_class, snake
 
 
 @hypothesis_settings(deadline=None)

@@ -11,7 +11,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.packages import changeable, check_package, roots, strictly
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 
 PACKAGE = """
 from flfed import Csv, Holdout, Site

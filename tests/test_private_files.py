@@ -97,6 +97,34 @@ def test_a_folder_that_is_not_there_cannot_be_locked(tmp_path: Path):
     assert len(list(tmp_path.iterdir())) == 0
 
 
+def test_who_comes_second_to_a_lock_is_told_and_no_lock_of_another_name_is_in_the_way(tmp_path: Path):
+    with locked(tmp_path, "serving.lock", taken="it is served already"):
+        with (
+            pytest.raises(UsageError, match="^it is served already$"),
+            locked(tmp_path, "serving.lock", taken="it is served already"),
+        ):
+            pass
+        with locked(tmp_path):
+            assert {path.name for path in tmp_path.iterdir()} == {"serving.lock", ".lock"}
+    with locked(tmp_path, "serving.lock", taken="it is served already"):
+        assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o602])
+def test_rows_that_others_may_use_are_refused_as_rows_and_absent_ones_are_for_their_reader(tmp_path: Path, mode: int):
+    file = tmp_path / "rows"
+    file.write_bytes(b"x")
+    file.chmod(mode)
+    with pytest.raises(UsageError, match=f"mode {mode:04o}.*it concerns patients"):
+        read_private(file, rows=True)
+    file.chmod(0o600)
+    assert read_private(file, rows=True) == read_private(file) == b"x"
+    with pytest.raises(FileNotFoundError):
+        read_private(tmp_path / "absent", rows=True)
+    with pytest.raises(UsageError, match="absent: cannot be read"):
+        read_private(tmp_path / "absent")
+
+
 def test_what_root_writes_into_a_services_folder_is_the_services(tmp_path: Path):
     if os.geteuid() != 0:
         pytest.skip("needs root")

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.data.site import Policy, load
+from flfed.rows.data.site import Policy
+from flfed.rows.data.site_discovery import load
 from flfed.rows.features.summarise import disclose, summarise
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study

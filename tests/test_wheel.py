@@ -50,7 +50,8 @@ def test_the_wheel_carries_sites_datasets_studies_and_the_app(wheel: Path):
 def test_an_unpacked_wheel_finds_its_bundle_from_any_folder(wheel: Path, tmp_path: Path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     code = (
-        "import flfed; from flfed.rows.data import site, datasets; from flfed.study.study import names;"
+        "import flfed; from flfed.rows.data import datasets, site_discovery as site;"
+        "from flfed.study.study import names;"
         "print(flfed.__file__); print(len(site.names()), len(datasets.names()), len(names()));"
         "print(len(site.load('kentucky-clinic').read().training))"
     )

@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
-from flfed.cli import audit, dashboard, data, predict, runs, site, study
-from flfed.cli.site_commands import consortium
+from flfed.cli import coordinator, dashboard, data, runs, study
+from flfed.cli.site_commands import approve, ledger, rows, serve
+from flfed.packages import strictly
+
+Commands = tuple[tuple[str, Callable[..., None], str], ...]
+COORDINATOR: Commands = (
+    ("init", coordinator.init_coordinator, "init --title 'Heart consortium' --address fl.example.org:443"),
+    ("invite", coordinator.invite_site, "invite cleveland"),
+    ("admit", coordinator.admit_site, "admit cleveland.admission"),
+    ("serve", coordinator.serve_coordinator, "serve"),
+    ("run", coordinator.run_deployed, "run heart-disease"),
+    ("status", coordinator.coordinator_status, "status"),
+    ("revoke", coordinator.revoke_site, "revoke cleveland"),
+    ("ledger", coordinator.site_ledger, "ledger cleveland"),
+    ("rotate", coordinator.rotate_key, "rotate server"),
+    ("renewal", coordinator.write_renewal, "renewal --to ."),
+)
+SITE: Commands = (
+    ("join", serve.join_site, "join cleveland.kit.zip"),
+    ("approve", approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
+    ("serve", serve.serve_site, "serve cleveland"),
+    ("status", approve.site_status, "status cleveland"),
+    ("pause", approve.pause_site, "pause cleveland"),
+    ("withdraw", approve.withdraw_study, "withdraw heart-disease --site cleveland"),
+    ("freeze", rows.freeze_rows, "freeze cleveland"),
+    ("refresh", rows.refresh_rows, "refresh cleveland"),
+    ("ledger", ledger.show_ledger, "ledger cleveland --verify"),
+    ("budget", ledger.show_budget, "budget cleveland --dataset heart-disease"),
+    ("app", serve.open_site_app, "app cleveland"),
+    ("replay", rows.replay_round, "replay RUN --round 3 --site cleveland"),
+    ("units", serve.write_units, "units cleveland --out units"),
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,11 +54,13 @@ study.app.command("sweep", epilog="Example: flfed study sweep wine --set validat
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
-consortium.add_to(site.app)
-app.add_typer(site.app, name="site")
-app.add_typer(consortium.app, name="coordinator")
-app.command("audit", epilog="Example: flfed audit latest --json")(audit.audit)
-app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(predict.predict)
+consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
+for whose, group, commands in (("site", rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
+    for name, command, example in commands:
+        group.command(name, epilog=f"Example: flfed {whose} {example}")(strictly()(command))
+    app.add_typer(group, name=whose)
+app.command("audit", epilog="Example: flfed audit latest --json")(runs.audit)
+app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(runs.predict)
 app.command("app", epilog="Example: flfed app --port 8501")(dashboard.open_app)
 
 

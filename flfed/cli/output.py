@@ -147,12 +147,13 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         # A stage that cannot be counted has no total: its bar moves, and its clock runs.
-        tasks: dict[str, Any] = {FIRST: bars.add_task(FIRST, total=None)}
+        tasks: dict[str, Any] = {}
+        stand_in = [bars.add_task(FIRST, total=None)]
 
         def told(stage: str, done: int, of: int) -> None:
             # The first stage is a stand-in until the run tells its own.
-            if FIRST in tasks:
-                bars.remove_task(tasks.pop(FIRST))
+            while stand_in:
+                bars.remove_task(stand_in.pop())
             many = of if of > 1 else None
             if many is None and done == of and stage not in tasks:
                 return

@@ -1,14 +1,21 @@
-"""`flfed run`: what was run, and what it showed."""
+"""`flfed run`, `flfed audit` and `flfed predict`: what was run, what it showed, and what can be done with its model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flfed.cli import output
+from flfed.cli.output import loading
 from flfed.cli.study import print_report, report_of
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    from flfed.experiments.audit import Audited
+    from flfed.export.predict import Predictions
 
 app = typer.Typer(no_args_is_help=True, help="List, show, compare and export runs.")
 
@@ -137,3 +144,139 @@ def _minute(moment: str) -> str:
 
 def _said(value: object) -> str:
     return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def predict(
+    model: Path = typer.Argument(..., help="A folder that `flfed run export` made."),
+    table: Path | None = typer.Argument(None, help="CSV or Parquet, in the columns of the model's schema."),
+    site: str = typer.Option("", metavar="NAME", help="Instead of a table: a site's own rows, with its own mapping."),
+    out: Path | None = typer.Option(None, help="Write the predictions into this new file (mode 600)."),
+    signed_by: str = typer.Option(
+        "", metavar="FILE|FINGERPRINT", help="Only a model signed by this coordinator: its kit, or its key's SHA256:..."
+    ),
+    as_json: bool = output.JSON,
+) -> None:
+    """Predict each row of a table with a run's model; a table that breaks the schema is refused.
+
+    Prints CSV: the row's number from 1, and its probability, probabilities, or prediction. Where
+    the table has the outcome, metrics on it are shown as well. Says whose signature the model bears.
+    """
+    if (table is None) == (not site):
+        raise UsageError("give a table or --site NAME: one of them, and not both")
+    # Imported late, so that a wrong call is refused at once.
+    from flfed.deployment.model_signer import whose
+    from flfed.export.model_folder import SharedModel
+    from flfed.export.predict import predict_site, predict_table
+    from flfed.paths import write_private
+
+    shared = SharedModel.read(model)
+    signed = whose(shared.signature, signed_by)
+    found = predict_table(shared, table) if table is not None else predict_site(shared, site)
+    # The file is written before anything is printed: its errors end the command.
+    if out is not None:
+        write_private(out, found.as_csv(), advice="choose another file with --out")
+    if as_json:
+        head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)} | signed.as_object()
+        kept = {"predictions": found.rows()} if out is None else {"out": str(out)}
+        metrics = {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
+        output.as_json({**head, **metrics, **kept})
+        return
+    if out is None:
+        typer.echo(found.as_csv(), nl=False)
+    else:
+        typer.echo(f"{len(found.values)} predictions of {found.of} are in {out}; keep it where the table is.")
+    # Standard output has the predictions alone, so that they can be piped.
+    typer.echo(signed.sentence, err=out is None)
+    _print_figures(found, to_stderr=out is None)
+
+
+def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
+    """Print notes and metrics; on standard error where standard output holds the predictions."""
+    for note in found.notes:
+        typer.echo(note, err=to_stderr)
+    for name, figure in found.figures.items():
+        if figure["value"] is None:
+            said = f"not defined: {figure['method']}"
+        elif figure["low"] is None:
+            said = f"{figure['value']:.4f} (no interval: {figure['method']})"
+        else:
+            said = f"{figure['value']:.4f} ({figure['low']:.4f} to {figure['high']:.4f})"
+        typer.echo(f"  {name}: {said}", err=to_stderr)
+
+
+def audit(
+    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest; of repeats the first."),
+    sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
+    attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
+    all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Attack the model of a run at its sites, and show how far each attack got against what the run promised.
+
+    Each site is attacked with its own rows; figures and their intervals go into the run's record. Where
+    the run was a deployment, sites are asked through the coordinator and attack themselves: no row leaves,
+    and the site's ledger has a line for each attack. An attack that gets nowhere proves nothing. Of each attack
+    the main figure is printed, and any that is beyond the promise; --all and --json have the others.
+
+    Exit codes: 0 done, 1 failed or an attack got beyond what was promised, 2 wrong use or wrong input.
+    """
+    with loading():
+        from flfed.experiments.audit import audit as audit_run
+    with output.progress(quiet=as_json) as told:
+        found = audit_run(run, only=sites, attacks=attacks, progress=told)
+    if as_json:
+        output.as_json(found.as_object())
+    else:
+        print_audit(found, whole=all_figures)
+    # Beyond the promise is a failure, so that a script notices.
+    if found.beyond():
+        raise typer.Exit(1)
+
+
+def print_audit(found: Audited, *, whole: bool = False) -> None:
+    """Print what each attack reached, and what it means, for people; `whole`: every figure."""
+    from flfed.records.reports.audit_headlines import by_figure, figure_name, headlines, not_promised, ordered, reached
+    from flfed.records.statistics.verdict import number
+
+    promise = found.promise
+    typer.echo(
+        f"{found.study} ({found.run}) promises nothing: no [privacy] mechanism with a guarantee."
+        if promise is None
+        else f"{found.study} ({found.run}) promises each {promise.unit}: epsilon {promise.epsilon:.3g} "
+        f"at delta {promise.delta:g}, by {promise.mechanism}."
+    )
+    # Which of the models was attacked matters, since each repeat has its own.
+    if found.repeats > 1:
+        typer.echo(
+            f"It is repeat {found.repeat + 1} of {found.repeats}, each with its own model: name another to attack that."
+        )
+    rows = [row.as_object() for row in found.findings]
+    shown = ordered(rows) if whole else headlines(rows)
+    if shown:
+        bounds = ["nothing" if row["promise"] is None else number(row["promise"]) for row in shown]
+        lines = [
+            [row["attack"], row["site"], figure_name(row["metric"]), reached(row), bound, row["verdict"]]
+            for row, bound in zip(shown, bounds, strict=True)
+        ]
+        output.as_table(["attack", "site", "figure", "reached (95 %)", "promised", "verdict"], lines)
+        typer.echo("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
+    # Of each figure what it means at the worst site; where there is none, why.
+    worst = [lines[0] for lines in by_figure(shown)]
+    told = shown if whole else [*worst, *(line for line in shown if line["value"] is None)]
+    for line in [*_sentences(told, rows), *not_promised(rows)]:
+        typer.echo(line)
+    if len(shown) < len(rows):
+        typer.echo(f"{len(rows) - len(shown)} more figures: --all prints them, --json has them too.")
+    for site, reason in found.faults.items():
+        typer.echo(f"Not attacked: {site}: {reason}", err=True)
+
+
+def _sentences(told: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
+    found = []
+    # A sentence that is true of all sites names none of them.
+    for attack, says in dict.fromkeys((row["attack"], row["says"]) for row in told):
+        tried = dict.fromkeys(row["site"] for row in rows if row["attack"] == attack)
+        sites = dict.fromkeys(row["site"] for row in rows if (row["attack"], row["says"]) == (attack, says))
+        found.append(f"{attack}{'' if len(sites) == len(tried) else ', ' + ', '.join(sites)}: {says}")
+    return found

@@ -23,8 +23,7 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.coordinator import admission
-from flfed.deployment.coordinator.countersign import sealed_afterwards
-from flfed.deployment.coordinator.signed_heads import SignedHeads
+from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
 from flfed.deployment.flower.control import Control, Link, database, pem_of
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.deployment.flower.message_purge import remove_bodies

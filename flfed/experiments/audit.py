@@ -34,7 +34,7 @@ from flfed.study.tables import Sharing, strictest
 from flfed.summaries.summary import arrays_sha256, fit_encoder, merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.audit import AUDIT, AuditFigure, AuditReply, AuditRequest
-from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 CHANGED = "its rows are not as many as in the run: an attack on others would say nothing of it"
 OTHERWISE = "it shares its figures otherwise than when it ran, and is not in the record under that name"
@@ -283,7 +283,7 @@ class Auditor:
         )
         known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
         for key, why in answers.faults.items():
-            self._fault(known.get(key, f"node {key}"), why.removeprefix(f"{known.get(key)}: "))
+            self._fault(known.get(key, f"node {key}"), why.cause if key in known else why)
         return found
 
     def _recorded_as(self, sites: Sequence[str]) -> dict[str, Sharing]:

@@ -15,13 +15,12 @@ from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
 from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
-from flfed.records.statistics import intervals
+from flfed.records.statistics import Report, intervals
 from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
 
-Report = dict[str, Any]
 SITE_PARTS = (*SITE_ARMS, "difference", "difference-personalised")
 
 

@@ -16,14 +16,15 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError, count_in_words
 from flfed.export.model_folder import SharedModel
+from flfed.records.store.bulk_insert import finite
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.mapping import map_table
-from flfed.rows.data.oddities import MAP_TO_NONE, oddities
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet
+from flfed.rows.data.table_check import MAP_TO_NONE, oddities
 from flfed.rows.evaluation.intervals import estimates
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.columns import codes
@@ -79,7 +80,7 @@ class Predictions:
         It has the row's number from 1, and its values by name.
         """
         return [
-            {"row": number, **{h: _known(v) for h, v in zip(self.headers, row, strict=True)}}
+            {"row": number, **{h: finite(v) for h, v in zip(self.headers, row, strict=True)}}
             for number, row in enumerate(self.values.tolist(), start=1)
         ]
 
@@ -265,10 +266,6 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
         groups=groups,
     )
     return {
-        name: {"value": _known(e.value), "low": _known(e.low), "high": _known(e.high), "method": e.method}
+        name: {"value": finite(e.value), "low": finite(e.low), "high": finite(e.high), "method": e.method}
         for name, e in ((name, arms[""]) for name, arms in found.items())
     }
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,32 +6,30 @@ Its open table, its encoded rows and what its handlers answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from flfed import registry
+from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, best, fine_tuned, network_predictor, tuned
 from flfed.rows.data import datasets
-from flfed.rows.data.holdout import Holdout, for_validation
+from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, RowScores, metrics_of, primary_of, too_few
-from flfed.rows.features.columns import ColumnArrays, coded, codes
-from flfed.rows.features.encode import Encoded, EncodedCache, decode_target, encode
-from flfed.rows.features.summarise import layout_of, leaving, one_of_each, summarise
+from flfed.rows.features.encode import Encoded
+from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
-from flfed.rows.training.losses import probabilities
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own, OwnFamily
-from flfed.summaries.summary import Encoder, Layout, Summary, arrays_sha256, fit_encoder, schema_encoder
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 
 Arrays = dict[str, np.ndarray]
 FIT = "fit"
@@ -104,10 +102,10 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
     return site.read(repeat if study.split.redraw else 0, complete=complete, published=published)
 
 
-def study_refusal(study: Study, site: Site) -> str:
+def study_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why the site's policy forbids a study's rows.
 
-    It is an empty text where the policy allows them. No row is read.
+    It is None where the policy allows them. No row is read.
     """
     return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
 
@@ -120,7 +118,7 @@ def redraws(study: Study, site: Site) -> bool:
     return site.policy.resplit and isinstance(site.holdout, Holdout)
 
 
-class SiteSession:
+class SiteSession(EncodedTable):
     """One site's side of one study.
 
     It reads the table once and encodes it once per encoder.
@@ -137,6 +135,9 @@ class SiteSession:
         Of the study's fits, where sites share one: what each draws does not depend on it.
     protection : Protection, optional
         How rows are protected while they are trained on; else they are not.
+    validation_only : bool
+        Whether rounds score nothing but validation rows, by which the server decides. What is trained does not
+        change: so is a rerun for the learning curve, which is judged once, at its end.
     """
 
     def __init__(
@@ -148,187 +149,20 @@ class SiteSession:
         table: SiteTable | None = None,
         draws: Draws | None = None,
         protection: Protection | None = None,
+        validation_only: bool = False,
     ) -> None:
-        self.site = site
-        self.study = study
-        self.seed = study.seed + repeat
-        self._draws, self.protection = draws or Draws(self.seed, FIT), protection
-        self.schema = datasets.load(study.dataset.name).schema
-        self.task, self.classes = self.schema.task, len(self.schema.classes)
-        self.layout = study_layout(study, self.schema)
+        seed, schema = study.seed + repeat, datasets.load(study.dataset.name).schema
+        table = study_table(study, site, repeat) if table is None else table
+        super().__init__(site, study, table, study_layout(study, schema), schema, seed)
+        self.protection = protection
+        self.validation_only = validation_only
+        self._draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
-        self.table = study_table(study, site, repeat) if table is None else table
-        # A plan with validation keeps some training rows apart, drawn by the run's seed.
-        keys = self.table.training_keys() if study.plan.validation else []
-        held = for_validation(keys, site.holdout, site.name, self.seed, study.plan.validation)
-        self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
-        self._encoded = EncodedCache()
         self._figures: dict[str, RoundFigures] = {}
         self._local: dict[Own, LocalModel] = {}
-        self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
         self._personal: dict[tuple[str, str, float | None], Predictor] = {}
-
-    def parts(self) -> dict[str, pd.DataFrame]:
-        """Return the rows that sums are over, by part.
-
-        Fitted and validation rows are parts of their own where the plan keeps them apart.
-        """
-        found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
-        if self._held_rows:
-            found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
-        return found
-
-    def too_small(self) -> str:
-        """Return which part of the rows is too small.
-
-        It is an empty text where none is too small to be counted for others.
-
-        The exact number of rows of each part crosses with updates and figures, and an update
-        from few rows gives them away.
-        """
-        held = int(self._held.sum())
-        parts = {"training": len(self.table.training) - held, "holdout": self.table.holdout_rows}
-        if self.study.plan.validation:
-            parts["validation"] = held
-        least = self.site.policy.least_rows()
-        small = [part for part, rows in parts.items() if rows < least]
-        return f"it has fewer than {least} {' and '.join(small)} rows" if small else ""
-
-    def summary(self) -> Summary:
-        """Return the sums over training rows that may leave."""
-        return self._leaving(self.table.training, self._known(self.table.training))
-
-    def holdout_summary(self) -> Summary | None:
-        """Return the holdout sums that may leave, None if too small."""
-        held = self.table.holdout("compare")
-        if len(held) < self.site.policy.least_rows():
-            return None
-        return self._leaving(held, self.coded(held))
-
-    def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
-        minimum = None if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
-        return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
-
-    def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
-        """Return the encoder of this site's training rows alone.
-
-        Parameters
-        ----------
-        encoder : Encoder, optional
-            Of all sites; the target's scale and the class weights stay this one's.
-        """
-        own = self._own_encoder
-        if encoder is None:
-            return own
-        # The target is scaled as at all sites, so that outputs mean the same everywhere.
-        center, scale = own.center.copy(), own.scale.copy()
-        center[-1], scale[-1] = encoder.center[-1], encoder.scale[-1]
-        return replace(own, center=center, scale=scale, class_weight=encoder.class_weight)
-
-    @cached_property
-    def _own_encoder(self) -> Encoder:
-        return fit_encoder(self.layout, self.exact_summary)
-
-    @cached_property
-    def exact_summary(self) -> Summary:
-        """The exact sums over training rows.
-
-        They are for the site's own model, and for runs that hold all tables in one place.
-        """
-        return summarise(self.coded(self.table.training), self.layout)
-
-    def coded(self, table: pd.DataFrame) -> ColumnArrays:
-        """Extract a table's columns from pandas and keep them.
-
-        For what comes after the rounds: the comparison encodes the same rows several times.
-        """
-        known = self._known(table)
-        if not isinstance(known, ColumnArrays):
-            known = coded(table, self.layout)
-            self.keep(table, known)
-        return known
-
-    def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
-        """Keep columns of a table that are known already.
-
-        From then on they are the columns of just this table.
-        """
-        self._coded.append((table, known))
-
-    def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
-        """Return a table's columns if kept, else the table."""
-        return next((found for own, found in self._coded if own is table), table)
-
-    def in_use(self, encoder: Encoder) -> Encoder:
-        """Return the encoder that this site's rows go through.
-
-        It is that of all sites unless the study says otherwise.
-        """
-        if self.study.encode.scaler == "schema":
-            return self._schema_encoder  # whatever was sent: no server can put rows into it
-        return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
-
-    @cached_property
-    def _schema_encoder(self) -> Encoder:
-        return schema_encoder(self.layout)
-
-    def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
-        """Encode mapped rows as inputs.
-
-        They have the study's class weights, and groups where one of these has several rows.
-        """
-        rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
-        if not self.schema.group:
-            return rows
-        # Groups matter only where one of them has several rows.
-        group, persons = pd.factorize(table[self.schema.group])
-        return rows if len(persons) == len(table) else replace(rows, group=group)
-
-    def training(self, encoder: Encoder) -> Encoded:
-        """Return the encoded training rows, kept for later rounds."""
-        kept = self._encoded.through(encoder)
-        if "training" not in kept:
-            kept["training"] = self.encode(self.table.training, self.in_use(encoder))
-        return kept["training"]
-
-    def fitted(self, encoder: Encoder) -> Encoded:
-        """Return the encoded training rows without those for validation."""
-        return self._parts(encoder)[0]
-
-    def _parts(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
-        """Return the rows to train on and to score.
-
-        They are the same rows where the plan keeps none apart.
-        """
-        if not self._held_rows:
-            rows = self.training(encoder)
-            return rows, rows
-        kept = self._encoded.through(encoder)
-        if "validation" not in kept:
-            rows = self.training(encoder)
-            kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
-            del kept["training"]  # made again after the rounds: else every row would be kept twice
-        return kept["fitted"], kept["validation"]
-
-    def target(self, table: pd.DataFrame) -> np.ndarray:
-        """Return class codes, or the target in its unit."""
-        known = self._known(table)
-        if isinstance(known, ColumnArrays) and self.task != "regression":
-            return known.codes[self.schema.target].astype(np.intp)
-        cells = table[self.schema.target]
-        return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
-
-    @cached_property
-    def _held_rows(self) -> int:
-        return int(self._held.sum())
-
-    def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
-        """Convert outputs to probabilities, or predictions in the target's unit."""
-        if self.task == "regression":
-            return decode_target(outputs[:, 0], self.layout, encoder)
-        return probabilities(self.task, outputs)
 
     def train(
         self,
@@ -348,9 +182,10 @@ class SiteSession:
 
         `terms` are the strategy's client half: gradients that are added in every step.
         """
-        (rows, scored), held = self._parts(encoder), None
-        scores = (yield from self._score(arrays, encoder, scored)) if score else None
-        if score and self.study.compare.holdout_curve:
+        (rows, scored), scores, held = self._parts(encoder), None, None
+        if score and (self._held_rows or not self.validation_only):
+            scores = yield from self._score(arrays, encoder, scored)
+        if score and self.study.compare.holdout_curve and not self.validation_only:
             held = yield from self._score_holdout(arrays, encoder)
         # A site that only scores draws nothing and spends nothing.
         if not fit:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from flfed.errors import UsageError
+from flfed.study.settings import Settings
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Settings, where="[plan]", frozen=True):
     """Training of a site in one round.
 
     The optimiser starts fresh each round.
@@ -54,51 +58,27 @@ class Plan:
     """
 
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = 0.05
+    lr: Annotated[float, Field(gt=0)] = 0.05
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    plateau_factor: float = 0.5
-    plateau_patience: int = 5
-    momentum: float = 0.0
-    betas: tuple[float, ...] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    batch: int = 32
-    epochs: int = 1
-    steps: int = 0
-    l1: float = 0.0
-    l2: float = 0.0
-    clip: float = 0.0
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_patience: Annotated[int, Field(ge=1)] = 5
+    momentum: Share = 0.0
+    betas: Annotated[tuple[Share, ...], Field(min_length=2, max_length=2), "two numbers in [0, 1)"] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    batch: Annotated[int, Field(ge=0), ">= 0; 0 means all rows"] = 32
+    epochs: Annotated[int, Field(ge=1)] = 1
+    steps: Annotated[int, Field(ge=0), ">= 0; 0 means by epochs"] = 0
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(ge=0), ">= 0; 0 means none"] = 0.0
     class_weight: Literal["none", "balanced"] = "none"
     precision: Literal["float64", "float32"] = "float64"
-    validation: float = 0.0
+    validation: Share = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse values outside the ranges of the class docstring."""
-        # Each key has its condition and the words in which an error states it.
-        for key, good, rule in (
-            ("lr", 0 < self.lr < math.inf, "> 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            (
-                "betas",
-                len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
-                "two numbers in [0, 1)",
-            ),
-            ("eps", 0 < self.eps < math.inf, "> 0"),
-            ("weight-decay", 0 <= self.weight_decay < math.inf, ">= 0"),
-            ("batch", self.batch >= 0, ">= 0; 0 means all rows"),
-            ("epochs", self.epochs >= 1, ">= 1"),
-            ("steps", self.steps >= 0, ">= 0; 0 means by epochs"),
-            ("l1", 0 <= self.l1 < math.inf, ">= 0"),
-            ("l2", 0 <= self.l2 < math.inf, ">= 0"),
-            ("clip", 0 <= self.clip < math.inf, ">= 0; 0 means none"),
-            ("validation", 0 <= self.validation < 1, "in [0, 1)"),
-            ("plateau-factor", 0 < self.plateau_factor < 1, "in (0, 1)"),
-            ("plateau-patience", self.plateau_patience >= 1, ">= 1"),
-        ):
-            if not good:
-                value = getattr(self, key.replace("-", "_"))
-                raise UsageError(f"[plan]: {key}={value} must be {rule}")
-        # Settings that depend on one another are checked once each is in its own range.
+        """Refuse values out of their ranges, or that contradict each other."""
+        super().__post_init__()
         if self.momentum and self.optimiser != "sgd":
             raise UsageError(f"[plan]: momentum is for optimiser 'sgd', not {self.optimiser!r}")
         if self.schedule == "plateau" and not self.validation:

@@ -18,6 +18,7 @@ from typing import Any
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
+from flfed.study.settings import read_settings
 from flfed.study.tables import (
     TABLE_OF,
     Compare,
@@ -306,8 +307,8 @@ def _made(name: str, given: dict[str, Any]) -> Any:
             value = given.pop(key)
             if not isinstance(value, dict):
                 raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
-            inner[key] = kind(**registry.settings(kind, value, f"[{name}] {key}"))
-    made = registry.settings(_TABLES[name], given, f"[{name}]")
+            inner[key] = kind(**read_settings(kind, value, f"[{name}] {key}"))
+    made = read_settings(_TABLES[name], given, f"[{name}]")
     return _TABLES[name](**made, **inner)
 
 

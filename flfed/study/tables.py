@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
+from flfed.study.settings import Settings, read_settings
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
@@ -39,8 +42,7 @@ def strictest(*given: Sharing) -> Sharing:
     return max(given, key=SHARINGS.index)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Partition:
+class Partition(Settings, where="[dataset] partition", frozen=True):
     """Cut of one table into research sites.
 
     Attributes
@@ -56,22 +58,12 @@ class Partition:
     """
 
     by: str = "iid"
-    sites: int = 4
-    alpha: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse a partition that cannot be drawn."""
-        if self.sites < 2:
-            raise UsageError(f"[dataset] partition: sites={self.sites} must be at least 2")
-        if not self.alpha > 0:
-            raise UsageError(f"[dataset] partition: alpha={self.alpha} must be > 0")
-        if self.seed < 0:
-            raise UsageError(f"[dataset] partition: seed={self.seed} must be >= 0")
+    sites: Annotated[int, Field(ge=2), "at least 2"] = 4
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
+class Dataset(Settings, where="[dataset]", frozen=True):
     """Dataset of a study, its features and sites.
 
     Attributes
@@ -95,12 +87,12 @@ class Dataset:
 
         No model can learn from none.
         """
+        super().__post_init__()
         if self.features is not None and not self.features:
             raise UsageError("[dataset]: features must name at least one column; leave it out for all")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Encode:
+class Encode(Settings, where="[encode]", frozen=True):
     """Encoding of mapped rows.
 
     Attributes
@@ -125,8 +117,7 @@ class Encode:
     rows: Literal["all", "complete"] = "all"
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearningCurve:
+class LearningCurve(Settings, where="[compare] curve", frozen=True):
     """Learning curve of a study.
 
     It is the federation again, with one site cut to few rows of its own.
@@ -140,22 +131,20 @@ class LearningCurve:
     """
 
     rows: tuple[int, ...] = (10, 20, 40, 80)
-    draws: int = 20
+    draws: Annotated[int, Field(ge=2), "at least 2"] = 20
 
     def __post_init__(self) -> None:
         """Refuse sizes and draws that tell nothing.
 
         No model can learn from fewer than two rows, and a single draw has no spread.
         """
+        super().__post_init__()
         # A size that stands twice would be run twice for one point of the curve.
         if not self.rows or any(rows < 2 for rows in self.rows) or len(set(self.rows)) < len(self.rows):
             raise UsageError(f"[compare] curve: rows={list(self.rows)} must be different whole numbers >= 2")
-        if self.draws < 2:
-            raise UsageError(f"[compare] curve: draws={self.draws} must be at least 2")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
+class Split(Settings, where="[split]", frozen=True):
     """A published split in place of sites' own holdouts.
 
     It needs policies that allow a re-split.
@@ -173,6 +162,7 @@ class Split:
 
     def __post_init__(self) -> None:
         """Refuse a split that is not listed."""
+        super().__post_init__()
         known = registry.names("split")
         if self.fixed and self.fixed not in known:
             raise UsageError(
@@ -182,8 +172,7 @@ class Split:
             raise UsageError("[split]: redraw needs fixed, the name of a published split")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(Settings, where="[compare]", frozen=True):
     """Rules by which a study's result is judged.
 
     Attributes
@@ -195,7 +184,7 @@ class Compare:
     holdout_curve : bool
         Score the holdout each round, for reporting only.
     draws : int, >= 200
-        Bootstrap resamples.
+        Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end.
     curve : LearningCurve or None
         Reruns the federation with each site cut to few rows; once a series.
     pooled : Plan or None
@@ -218,21 +207,19 @@ class Compare:
     primary: str = ""
     share_metrics: Sharing = "named"
     holdout_curve: bool = False
-    draws: int = 2000
+    draws: Annotated[int, Field(ge=200), "at least 200"] = (
+        2000  # the ends of a 95 % interval are then the fifth from either
+    )
     curve: LearningCurve | None = None
     pooled: Plan | None = None
     union_scaler: Literal["same", "global"] = "same"
-    alert_budget: float | None = None
-    worthwhile: float | None = None
+    alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None
+    worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
     own: Own | None = None
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other.
-
-        Too few resamples for a 95 % interval are refused as well.
-        """
-        if self.alert_budget is not None and not 0 < self.alert_budget < 1:
-            raise UsageError(f"[compare]: alert-budget={self.alert_budget} must be in (0, 1)")
+        """Refuse settings that contradict each other."""
+        super().__post_init__()
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
@@ -241,11 +228,6 @@ class Compare:
                 "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
                 "leave one of them out"
             )
-        # The bounds of a 95 % interval are then the fifth resamples from either end.
-        if self.draws < 200:
-            raise UsageError(f"[compare]: draws={self.draws} must be at least 200")
-        if self.worthwhile is not None and not 0 <= self.worthwhile < float("inf"):
-            raise UsageError(f"[compare]: worthwhile={self.worthwhile} must be 0 or more")
 
     def own_of(self, *, linear: bool) -> Own:
         """Return the kind of a site's own model.
@@ -285,11 +267,10 @@ class Named:
         thing, where = registry.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
         beside = ("name", "rounds") if kind == "strategy" else ("name",)
-        return thing(**given, **registry.settings(thing, self.settings, where, beside=beside))
+        return thing(**given, **read_settings(thing, self.settings, where, beside=beside))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
+class Expectation(Settings, where="[expected]", frozen=True):
     """One figure that `flfed study verify` compares with.
 
     It was published or measured.
@@ -321,6 +302,7 @@ class Expectation:
 
         The test is one that a figure could fail.
         """
+        super().__post_init__()
         where = f"[expected] {self.path!r}"
         # With both or neither, it would not be clear what counts as met.
         if (self.value is None) == (self.least is None):
@@ -331,8 +313,7 @@ class Expectation:
             raise UsageError(f"{where}: source must say where the figure comes from")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expected:
+class Expected(Settings, where="[expected]", frozen=True):
     """Repeats and figures for `flfed study verify`.
 
     Attributes
@@ -341,7 +322,7 @@ class Expected:
     figures : tuple of Expectation
     """
 
-    repeats: int = 1
+    repeats: Annotated[int, Field(ge=1), "a whole number >= 1"] = 1
     figures: tuple[Expectation, ...] = ()
 
     @classmethod
@@ -361,11 +342,8 @@ class Expected:
             # The path is the table's key, so that a second one could contradict it.
             if "path" in figure:
                 raise UsageError(f"{where}: key 'path' is not known")
-            figures.append(Expectation(path=path, **registry.settings(Expectation, figure, where)))
-        repeats = given.get("repeats", 1)
-        if type(repeats) is not int or repeats < 1:
-            raise UsageError(f"[expected]: repeats={repeats!r} must be a whole number >= 1")
-        return cls(repeats=repeats, figures=tuple(figures))
+            figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
+        return cls(repeats=given.get("repeats", 1), figures=tuple(figures))
 
 
 def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:

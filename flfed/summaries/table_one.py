@@ -55,10 +55,11 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
             cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
             # How many sites a mean lacks is told with all sites, what a site's own lacks with that site.
             giving = sum(summary.moments_known[number] > 0 for summary in merged.values())
-            if 0 < giving < len(merged):
+            lacking = 0 < giving < len(merged)
+            if lacking:
                 cells[ALL] += f" ({giving} of {len(merged)} sites)"
             partly = (name for name, summary in columns.items() if 0 < summary.moments_known[number] < summary.sites[0])
-            cells |= {name: f"{cells[name]} (not all rows)" for name in partly if not cells[name].endswith(" sites)")}
+            cells |= {name: f"{cells[name]} (not all rows)" for name in partly if name != ALL or not lacking}
             what = "geometric mean" if column.transform == "log1p" else "mean ± SD"
             lines.append({"Characteristic": f"{label} ({what})"} | cells)
         else:

@@ -13,14 +13,7 @@ from flfed.rows.comparison.attack_runner import Attacked, Finding
 from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
-from flfed.testing.rules import (
-    Rule,
-    Subject,
-    check,
-    hold,
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
-)
+from flfed.testing.rules import LISTED, Rule, Subject, check, hold
 
 MANY = 10**6
 """A cell minimum that no test table has."""
@@ -127,9 +120,8 @@ def of_few_rows_no_figure_leaves_an_institution(subject: AttackSubject) -> None:
 
 
 ATTACK_RULES: tuple[Rule, ...] = (
-    the_docstring_names_a_source,
+    *LISTED,
     the_docstring_says_what_leaves,
-    the_signature_is_the_config_schema,
     it_finds_what_it_names,
     a_value_lies_in_its_interval,
     it_is_beyond_a_promise_where_its_interval_is,

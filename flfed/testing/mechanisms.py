@@ -19,14 +19,7 @@ from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.study.tables import LearningCurve, Named
-from flfed.testing.rules import (
-    Rule,
-    Subject,
-    check,
-    hold,
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
-)
+from flfed.testing.rules import LISTED, Rule, Subject, check, hold
 from flfed.testing.strategies import importing_it_brings_no_tables
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.mechanism import BUDGETS, Mechanism, uncharged_outputs
@@ -199,9 +192,8 @@ def it_refuses_what_its_promise_does_not_count(subject: Subject) -> None:
 
 MECHANISM_RULES: tuple[Rule, ...] = (
     it_builds_on_mechanism,
-    the_docstring_names_a_source,
+    *LISTED,
     the_docstring_names_a_guarantee_and_its_neighbours,
-    the_signature_is_the_config_schema,
     importing_it_brings_no_tables,
     its_promise_is_what_its_rounds_spend,
     spending_grows_from_nothing_to_the_promise,

@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.testing.rules import (
-    Rule,
-    Subject,
-    check,
-    hold,
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
-)
+from flfed.testing.rules import LISTED, Rule, Subject, check, hold
 
 TASKS = ("binary", "multi-class", "regression")
 CLOSE = 1e-12
@@ -122,8 +115,7 @@ def a_better_score_moves_it_to_its_better_side(subject: Subject) -> None:
 
 
 METRIC_RULES: tuple[Rule, ...] = (
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
+    *LISTED,
     it_says_what_it_is,
     a_weight_of_two_is_a_row_given_twice,
     only_the_ratio_of_weights_counts,

@@ -15,20 +15,11 @@ from flfed.rows.training.fit import fit, score
 from flfed.rows.training.losses import outputs_of
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
 from flfed.study.plan import Plan
-from flfed.testing.rules import (
-    Rule,
-    Subject,
-    check,
-    hold,
-    largest_gap,
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
-)
+from flfed.testing.rules import LISTED, Rule, Subject, check, hold, largest_gap
+from flfed.updates.messages.fields import Arrays
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 INPUTS = 4
-
-Arrays = dict[str, np.ndarray]
 
 
 def check_model(model: type[Any], settings: Mapping[str, Any] | None = None) -> None:
@@ -150,8 +141,7 @@ def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
 
 
 MODEL_RULES: tuple[Rule, ...] = (
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
+    *LISTED,
     it_says_what_it_is,
     its_intercept_and_its_penalised_arrays_are_among_its_arrays,
     first_arrays_follow_from_the_generator_alone,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.registry import kebab, settings
+from flfed.registry import kebab
+from flfed.study.settings import hints_of, read_settings
 
 PLAIN = {bool, int, float, str}
 
@@ -111,7 +112,7 @@ def the_docstring_names_a_source(subject: Subject) -> None:
 
 def the_signature_is_the_config_schema(subject: Subject) -> None:
     """What a study may set is what the constructor takes: typed, with a default, documented."""
-    hints = get_type_hints(subject.kind.__init__)
+    hints = hints_of(subject.kind)
     documented = set().union(*(_documented(base.__doc__ or "") for base in subject.kind.__mro__))
     for name, parameter in inspect.signature(subject.kind).parameters.items():
         hold(parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name!r} is not keyword-only; put it after *")
@@ -121,8 +122,12 @@ def the_signature_is_the_config_schema(subject: Subject) -> None:
         hold(parameter.default is not inspect.Parameter.empty, f"{name!r} has no default")
         hold(name in documented, f"{name!r} is not in the docstring's Parameters")
         given = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
-        read = settings(subject.kind, {kebab(name): given}, subject.kind.__name__)
+        read = read_settings(subject.kind, {kebab(name): given}, subject.kind.__name__)
         hold(read == {name: parameter.default}, f"{name!r}: its default is no value that a study may give")
+
+
+LISTED: tuple[Rule, ...] = (the_docstring_names_a_source, the_signature_is_the_config_schema)
+"""What every listed class keeps, whatever it is."""
 
 
 def _documented(text: str) -> set[str]:

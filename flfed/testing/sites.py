@@ -17,7 +17,7 @@ def check_site(site: Site) -> None:
     Parameters
     ----------
     site : Site
-        As `flfed.rows.data.site.load(name)` gives it, or made in Python. Each dataset that it serves is
+        As `flfed.rows.data.site_discovery.load(name)` gives it, or made in Python. Each dataset that it serves is
         checked.
 
     Raises
@@ -27,8 +27,8 @@ def check_site(site: Site) -> None:
 
     Examples
     --------
-    >>> from flfed.rows.data import site
-    >>> check_site(site.load("kentucky-clinic"))
+    >>> from flfed.rows.data import site_discovery
+    >>> check_site(site_discovery.load("kentucky-clinic"))
     """
     for dataset in site.datasets:
         check(SITE_RULES, site.serving(dataset))

@@ -18,16 +18,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
-from flfed.testing.rules import (
-    Rule,
-    RuleBroken,
-    Subject,
-    check,
-    hold,
-    largest_gap,
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
-)
+from flfed.testing.rules import LISTED, Rule, RuleBroken, Subject, check, hold, largest_gap
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
@@ -204,8 +195,7 @@ def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
 
 STRATEGY_RULES: tuple[Rule, ...] = (
     it_builds_on_fedavg,
-    the_docstring_names_a_source,
-    the_signature_is_the_config_schema,
+    *LISTED,
     importing_it_brings_no_tables,
     replies_equal_to_what_was_sent_change_nothing,
     updates_change_the_model,

@@ -19,12 +19,18 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from flfed.errors import UsageError
+from flfed.refusals import Refusal
 
+Epsilon = Annotated[float, Field(gt=0, le=100), "in (0, 100]; above 10 it hardly promises anything"]
+Delta = Annotated[float, Field(gt=0, lt=0.1)]
+Clip = Annotated[float, Field(gt=0, lt=1e6), "> 0"]
+Sampling = Annotated[float, Field(gt=0, le=1)]
 LEAST_NOISE = 0.3
 """Noise multiplier below which the accountant needs more memory than there is, and ε is over 100 anyway."""
 MOST_NOISE = 1000.0
@@ -120,7 +126,7 @@ def affordable(releases: Iterable[Release], release: Release, budget: float, del
     return rdp_epsilon(history, delta) <= most or epsilon(history, delta) <= most
 
 
-def delta_defect(delta: float, units: int) -> str:
+def delta_defect(delta: float, units: int) -> Refusal | None:
     """Return why `delta` is too large, "" where it is not.
 
     It is held against so many rows or persons of a table.
@@ -131,13 +137,11 @@ def delta_defect(delta: float, units: int) -> str:
     Examples
     --------
     >>> delta_defect(1e-5, 3000), delta_defect(1e-3, 3000)
-    ('', 'delta=0.001 is not below one over the training rows here: it would allow to give one of them away whole')
+    XX
     """
     if delta * units < 1:
-        return ""
-    return (
-        f"delta={delta:g} is not below one over the training rows here: it would allow to give one of them away whole"
-    )
+        return None
+    return Refusal("delta-gives-away", delta=f"{delta:g}")
 
 
 def is_close(delta: float, rows: float) -> bool:

@@ -172,7 +172,7 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
 
     No mechanism puts noise on these.
 
-    They are what the messages of `flfed.updates.messages.train` hold (each class says what it Reveals), and
+    They are what the messages of `flfed.updates.messages` hold (each class says what it Reveals), and
     what the run does by them.
     """
     rows = "validation" if study.plan.validation else "training"
@@ -222,21 +222,6 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
     if study.sweep:
         found.append("Choices between the runs of a sweep by their figures.")
     return tuple(found)
-
-
-def in_range(key: str, value: float, good: bool, rule: str) -> None:
-    """Refuse a setting that is not `good`.
-
-    The error names what is allowed.
-
-    Raises
-    ------
-    UsageError
-        With the key, the value and the rule.
-    """
-    # The value is a setting of the study, so that the error may show it.
-    if not good:
-        raise UsageError(f"[privacy]: {key}={value} must be {rule}")
 
 
 def check_steps(study: Study) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import typer
 
+from flfed.callbacks import now_utc
 from flfed.cli import coordinator
 from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server
 from flfed.deployment.coordinator.status import SiteStatus, last_runs, status
 from flfed.errors import UsageError
 from flfed.federation.recording.pseudonyms import pseudonyms
-from flfed.files import now_utc, write_whole
+from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.entries import EventRow, SiteRow
 from flfed.records.store.reader import RunReader
@@ -81,7 +82,7 @@ def recorded() -> str:
         newer.sites([SiteRow("basel", status="refused", reason="the bundle is another one")])
         newer.events(
             [
-                EventRow(None, "lyon", "fault", "not there: its node is not online"),
+                EventRow(None, "lyon", "fault", "not there: its node is not online", "not-there/node-offline"),
                 EventRow(None, None, "fault", "a node did not enrol: no reply before the deadline"),
             ]
         )

@@ -12,7 +12,7 @@ import pytest
 from flfed import Mapped, Study, run
 from flfed.errors import UsageError
 from flfed.federation.engines.local_sites import find_sites
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv

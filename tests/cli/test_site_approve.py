@@ -24,12 +24,15 @@ from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
-from flfed.updates.messages.train import CompareReply, EnrolReply, Scores, SummariseReply, TrainReply
+from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.enrol import EnrolReply
+from flfed.updates.messages.summarise import SummariseReply
+from flfed.updates.messages.train import Scores, TrainReply
 
 WITH = ("--with", "hungary,switzerland,long-beach")
 Run = Callable[..., Result]

@@ -20,11 +20,12 @@ from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
 from flfed.folders import CoordinatorFolder
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites_
+from flfed.rows.data import site_discovery as sites_
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.fields import made, reason_of
-from flfed.updates.messages.train import ENROL, TRAIN, EnrolRequest, TrainRequest
+from flfed.updates.messages.train import TRAIN, TrainRequest
 
 
 def arrays_of(messages: StudyMessages, spoil: str) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from flfed.deployment.operator.join import join
 from flfed.deployment.site_state import approval
 from flfed.folders import CoordinatorFolder, SiteFolder
 from flfed.rows.data import datasets
-from flfed.rows.data import site as site_packages
+from flfed.rows.data import site_discovery as site_packages
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from tests.machines import at, called, until

@@ -21,8 +21,8 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 
+from flfed.callbacks import now_utc
 from flfed.deployment.flower.control import pem_of
-from flfed.files import now_utc
 from flfed.signatures import public_text
 
 BODY = 15_900_000

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.gate.error_texts import is_ours
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.study_description import plain_words
@@ -26,8 +26,11 @@ from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
-from flfed.updates.messages.fields import count_bytes, ndarrays
-from flfed.updates.messages.train import ENROL, TRAIN, EnrolReply, EnrolRequest, SummariseRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.summarise import SummariseRequest
+from flfed.updates.messages.train import TRAIN
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
 A_ROUND = Release(2.164, 0.2, 4)
@@ -110,7 +113,7 @@ def test_a_site_without_budget_left_says_so_in_a_sentence_that_leaves(protected)
     assert 1 <= done < 5 and epsilon(rounds, 1e-5) <= 1.5 < epsilon([*rounds, A_ROUND], 1e-5)
     said = replies[-1].error.reason
     assert said.startswith("privacy budget: epsilon 1.") and " of 1.5 is spent at delta 1e-05" in said
-    assert is_ours(said, site.site) and not is_ours(f"{said} Jane Roe", site.site)
+    assert may_leave(said, site.site) and not may_leave(f"{said} Jane Roe", site.site)
     assert [line.kind for line in site.lines()][-1] == "error" and len(spent(site)) == done
     refused = EnrolReply.from_record(enrolled(site, run="2026-new").content)
     assert not refused.accepted and refused.reason == said
@@ -139,7 +142,7 @@ def test_figures_of_the_budget_pass_the_gate_and_no_other_numbers_do(protected):
     found = EnrolReply.from_record(reply.content)
     assert found.accepted and math.isnan(found.epsilon_budget) and found.epsilon_spent == 0.0
     messages = StudyMessages(site.study, datasets.load("small").schema, site.site)
-    assert message_defect(reply.content, messages.leaving(ENROL)) == ""
+    assert message_defect(reply.content, messages.leaving(ENROL)) is None
     for key in ("epsilon-budget", "epsilon-spent"):
         for wrong in (-1.0, math.inf, "much"):
             reply.content["config"][key] = wrong
@@ -165,8 +168,8 @@ def test_a_study_without_record_level_privacy_is_refused_where_there_is_a_budget
     site = gated(policy=Policy(epsilon=3.0))
     said = site.refusal(site.trained())
     assert said.startswith("its policy allows studies with record-level differential privacy only")
-    assert is_ours(said, site.site)
-    assert site.policy(epsilon=None).refusal(site.trained(), site.context(), site.bundle) == ""
+    assert may_leave(said, site.site)
+    assert site.policy(epsilon=None).refusal(site.trained(), site.context(), site.bundle) is None
 
 
 def test_a_torn_ledger_answers_nothing(protected):
@@ -177,7 +180,7 @@ def test_a_torn_ledger_answers_nothing(protected):
     before = site.folder.ledger.read_bytes()
     assert site.answer(site.trained(), run="2026-other").error.reason == NO_LEDGER
     assert site.folder.ledger.read_bytes() == before
-    assert is_ours(NO_LEDGER, site.site)
+    assert may_leave(NO_LEDGER, site.site)
 
 
 def test_the_person_who_approves_is_told_what_is_promised_spent_and_left(protected):

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from flfed.deployment.gate.gate import Gate
-from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_app.ledger_view import LedgerReader
-from flfed.deployment.site_state.ledger_loss import loss
+from flfed.deployment.site_state.ledger_loss import loss, restart
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
@@ -23,7 +22,7 @@ from flfed.records.ledger.ledger import Ledger, LedgerError, ledger_of
 from flfed.records.ledger.line import SLACK, START, new_line
 from flfed.records.ledger.verify import Inspection
 from flfed.rows.data.policy import Policy
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 EARLIER = Path(__file__).parent / "site_of_0_1_0"

@@ -9,7 +9,7 @@ from flfed.rows.data.policy import Policy
 
 def test_a_study_that_was_refused_stays_so_with_a_comment_more_where_nobody_needs_to_approve(gated):
     site = gated(policy=Policy(disclosure="open", resplit=True, approval="none"), approved=False)
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     approval.refuse(site.folder, site.study, by="Dr Kim")
     other = site.study.text + "# once more\n"
     said = "study 'small' was changed since it was decided about here: it needs a new approval"
@@ -23,7 +23,7 @@ def test_an_approval_holds_for_the_coordinator_that_the_site_had_joined(gated):
     site.folder.terms.write_text('coordinator = "Heart consortium"\n')
     site.folder.terms.chmod(0o640)
     site.approve(coordinator="Heart consortium")
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     site.folder.terms.write_text('coordinator = "Lung consortium"\n')
     assert site.refusal(site.trained()) == "the study was approved for another coordinator: it needs a new approval"
     site.folder.terms.chmod(0o666)
@@ -32,7 +32,7 @@ def test_an_approval_holds_for_the_coordinator_that_the_site_had_joined(gated):
 
 def test_people_who_opt_out_after_the_freezing_stop_the_answers_until_the_rows_are_frozen_again(gated):
     site = gated()
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     site.folder.excluded.write_text("person\nP0-0003\n")
     site.folder.excluded.chmod(0o600)
     said = (
@@ -43,4 +43,4 @@ def test_people_who_opt_out_after_the_freezing_stop_the_answers_until_the_rows_a
     refresh(site.folder, site.site).write()
     assert site.refusal(site.trained()) == "its frozen rows changed after the approval: the study needs a new one"
     site.approve()
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None

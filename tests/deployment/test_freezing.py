@@ -230,7 +230,7 @@ def test_freeze_gives_a_program_the_facts(command, folder):
 
 
 def sites_site() -> Site:
-    from flfed.rows.data import site as listing
+    from flfed.rows.data import site_discovery as listing
 
     return listing.load(FOLDER)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flfed import Study, run
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import freeze, load
 

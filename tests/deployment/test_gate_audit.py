@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message
 
-from flfed.deployment.gate.error_texts import is_ours
 from flfed.deployment.gate.message_schema import StudyMessages, attacks
 from flfed.deployment.gate.message_sections import message_defect, most_bytes
-from flfed.deployment.gate.run_limits import NOT_JUDGED
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.audit import attacked
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.updates.messages.audit import AUDIT, AuditReply, AuditRequest
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.in_memory_arrays import count_bytes
 
 DP = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.3\n'
 
@@ -80,13 +80,13 @@ def test_another_model_than_the_one_judged_is_not_attacked(ended):
     scaled = replace(request, encoder=replace(request.encoder, center=request.encoder.center + 1e-9))
     for model, context in ((other, {}), (scaled, {}), (request, {"repeat": 1}), (request, {"run": "20261120-other"})):
         reply = asked(site, model, **context)
-        assert reply.has_error() and reply.error.reason.endswith(NOT_JUDGED)
+        assert reply.has_error() and reply.error.reason.endswith(Refusal("not-compared"))
     assert [line.kind for line in site.lines()[before:]] == ["refused"] * 4
 
 
 def test_nothing_is_attacked_for_a_study_that_is_not_approved_or_by_an_attack_of_others(ended):
     site, request = ended
-    assert "is not known" not in site.refusal(site.message(AUDIT, request))
+    assert "is not known" not in (site.refusal(site.message(AUDIT, request)) or "")
     wrong = site.refusal(site.message(AUDIT, replace(request, attack="membership")))
     assert wrong.endswith("does not fit the study: its section 'config' has a value 'attack' that does not fit")
     changed = site.study.text.replace("rounds = 5", "rounds = 6")
@@ -101,7 +101,7 @@ def test_a_policy_without_audits_says_so_in_a_sentence_that_may_leave_and_the_ap
     site.policy(audits=False)
     reply = asked(site, request)
     said = "its policy does not let a model be attacked with its rows (audits)"
-    assert reply.error.reason == said and is_ours(said, site.site)
+    assert reply.error.reason == said and may_leave(said, site.site)
     hidden = " ".join(plain_words(site.study, site.site, [], ""))
     assert "for each attack if the run is audited" in shown and "audited" not in hidden
 
@@ -111,7 +111,7 @@ def test_a_reply_that_holds_more_than_figures_stays(ended):
     message = site.message(AUDIT, request)
     reply = asked(site, request)
     sections = StudyMessages(site.study, datasets.load("small").schema, site.site).leaving(AUDIT)
-    assert message_defect(reply.content, sections) == ""
+    assert message_defect(reply.content, sections) is None
     for key, value in (("says", "Jane Roé"), ("says", "a" * 1001), ("metric", "auc {1}"), ("rows", -1), ("value", "x")):
         spoilt = AuditReply.from_record(reply.content).to_record()
         spoilt["figures"][key] = [value] * 2

@@ -22,17 +22,11 @@ from flfed.deployment.site_state import approval
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
+from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareRequest,
-    EnrolRequest,
-    SummariseRequest,
-)
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 FEDPROX = 'name = "fedprox"\nmu = 0.1'
 
@@ -45,13 +39,13 @@ def changed(message: Message, change: Callable[[RecordDict], None]) -> Message:
 
 def test_what_a_strategy_sends_is_let_in_and_reads_no_row(gated):
     site = gated()
-    assert site.refusal(site.trained()) == ""
-    assert site.refusal(site.trained(round=5)) == ""
-    assert site.refusal(site.trained(round=6, evaluate=True)) == ""
-    assert site.refusal(site.message(ENROL, EnrolRequest(dataset="small", schema_sha256="0" * 64))) == ""
-    assert site.refusal(site.message(SUMMARISE, SummariseRequest())) == ""
+    assert site.refusal(site.trained()) is None
+    assert site.refusal(site.trained(round=5)) is None
+    assert site.refusal(site.trained(round=6, evaluate=True)) is None
+    assert site.refusal(site.message(ENROL, EnrolRequest(dataset="small", schema_sha256="0" * 64))) is None
+    assert site.refusal(site.message(SUMMARISE, SummariseRequest())) is None
     request = site.trained().content.message
-    assert site.refusal(site.message(COMPARE, CompareRequest(arrays=request.arrays, encoder=request.encoder))) == ""
+    assert site.refusal(site.message(COMPARE, CompareRequest(arrays=request.arrays, encoder=request.encoder))) is None
     assert len(site.site.source.reads) == 1  # the freezing
 
 
@@ -114,11 +108,11 @@ def test_a_pause_ends_and_a_withdrawal_stays(gated):
     site = gated()
     approval.pause(site.folder, by="B")
     assert approval.resume(site.folder)
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     approval.withdraw(site.folder, "small", by="B")
     assert site.refusal(site.trained()).startswith("the study was withdrawn here")
     site.approve()
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
 
 
 def test_one_blank_more_in_the_text_is_another_study(gated):
@@ -129,7 +123,7 @@ def test_one_blank_more_in_the_text_is_another_study(gated):
 
 def test_a_study_is_answered_on_its_last_day_and_not_after(gated, small_study: str):
     site = gated(small_study.replace("seed = 7", "seed = 7\nexpires = 2026-11-20"))
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     site.today = datetime.date(2026, 11, 21)
     assert site.refusal(site.trained()) == "the study expired on 2026-11-20"
 
@@ -138,11 +132,11 @@ def test_rows_that_are_frozen_anew_or_gone_need_a_new_approval(gated):
     site = gated()
     message = site.trained()
     site.site.source.table.loc[0, "x1"] += 1.0
-    assert site.refusal(message) == ""  # the source is not looked at: the frozen rows are served
+    assert site.refusal(message) is None  # the source is not looked at: the frozen rows are served
     site.freeze()
     assert site.refusal(message) == "its frozen rows changed after the approval: the study needs a new one"
     site.approve()
-    assert site.refusal(message) == ""
+    assert site.refusal(message) is None
     shutil.rmtree(site.folder.frozen)
     assert site.refusal(message) == "it has no frozen rows of 'small'"
 
@@ -165,15 +159,15 @@ def test_an_approval_or_rows_that_others_may_write_are_not_believed(gated):
 
 def test_what_asks_for_the_ledgers_head_is_let_in_as_narrowly(gated):
     site = gated()
-    assert site.refusal(site.message(SEAL, SealRequest(run="20261120-abcd", n_known=3))) == ""
+    assert site.refusal(site.message(SEAL, SealRequest(run="20261120-abcd", n_known=3))) is None
     receipt = SealedRequest(run="20261120-abcd", n=3, head="0" * 64, signature="0" * 128)
-    assert site.refusal(site.message(SEALED, receipt)) == ""
+    assert site.refusal(site.message(SEALED, receipt)) is None
     more = changed(site.message(SEALED, receipt), with_value("config", "signature", "0" * 129))
     assert site.refusal(more).endswith("its section 'config' has a value 'signature' that does not fit")
     expected = StudyMessages(site.study, datasets.load("small").schema, site.site)
     reply = SealReply(n=3, head="0" * 64, at_known="").to_record()
-    assert message_defect(reply, expected.leaving(SEAL)) == ""
-    assert message_defect(SealedReply().to_record(), expected.leaving(SEALED)) == ""
+    assert message_defect(reply, expected.leaving(SEAL)) is None
+    assert message_defect(SealedReply().to_record(), expected.leaving(SEALED)) is None
     assert most_bytes(expected.leaving(SEAL)) < 200
 
 
@@ -194,7 +188,7 @@ def test_what_asks_for_the_ledgers_head_is_let_in_as_narrowly(gated):
 )
 def test_what_the_policy_does_not_allow_is_refused(gated, small_study: str, policy, text: str, expected: str):
     site = gated(small_study.replace('name = "fedavg"', text or 'name = "fedavg"'))
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     site.policy(**policy)
     assert site.refusal(site.trained()) == expected
 
@@ -214,14 +208,14 @@ def test_what_the_policy_does_not_allow_is_refused(gated, small_study: str, poli
 def test_a_cohort_is_of_enough_sites_that_the_approval_names(gated, sites: str, expected: str):
     site = gated(policy=Policy())
     assert site.site.policy.least_cohort() == 3
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     assert site.refusal(site.trained(), sites=sites) == expected
 
 
 def test_on_public_data_two_sites_do_and_nobody_needs_to_approve(gated):
     site = gated(approved=False, policy=Policy(disclosure="open", approval="none"), sites=2)
     assert site.site.policy.least_cohort() == 2
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     approval.refuse(site.folder, site.study, by="B")
     assert site.refusal(site.trained()).startswith("the study was refused here")
     with pytest.raises(ValueError, match="approval = 'none' needs disclosure = 'open'"):
@@ -310,7 +304,7 @@ def test_an_incoming_model_is_exactly_what_the_study_says(gated, change, expecte
 
 def test_where_the_schema_makes_the_encoder_no_other_is_let_in(gated, small_study: str):
     site = gated(Study.parse(small_study).replace({"encode.scaler": "schema"}).text)
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     moved = changed(site.trained(), with_array("center", np.zeros(5), "encoder"))
     said = "its section 'encoder' has an array 'center' that is not the one that follows from the study"
     assert said in site.refusal(moved)
@@ -318,7 +312,7 @@ def test_where_the_schema_makes_the_encoder_no_other_is_let_in(gated, small_stud
 
 def test_the_settings_of_a_strategy_are_those_of_the_study(gated, small_study: str):
     site = gated(small_study.replace('name = "fedavg"', FEDPROX))
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     for change in (with_value("settings", "mu", 0.2), with_value("settings", "mu", float("nan"))):
         assert site.refusal(changed(site.trained(), change)).endswith(
             "its section 'settings' has a value 'mu' that does not fit"
@@ -349,8 +343,8 @@ def test_an_evaluation_trains_nothing(gated):
 HOSTILE = """
 import pathlib, sys
 pathlib.Path({marker!r}).write_text("executed")
-from flfed.rows.data import site
-table = site.load("site-01").source.read(())
+from flfed.rows.data import site_discovery
+table = site_discovery.load("site-01").source.read(())
 client = server = None
 """
 
@@ -385,7 +379,7 @@ def test_a_hostile_bundle_is_never_imported(gated, tmp_path):
 
 def test_rows_come_from_what_is_frozen_and_only_for_this_site(gated):
     site = gated()
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     site.site.source.table.loc[:, "x1"] = 0.0
     served = site.gate.find_site("site-01", site.study)
     assert served.inspect()[0]["x1"].std() > 5

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from flfed.deployment.gate.error_texts import HELD_BACK, is_ours
 from flfed.deployment.gate.gate import Gate
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.deployment.site_state.request_archive import content_sha256
@@ -20,21 +20,18 @@ from flfed.errors import TableError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.records.ledger.ledger import Ledger
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.signatures import sign_as_coordinator, signing_public
+from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedRequest, SealReply, SealRequest
-from flfed.updates.messages.fields import count_bytes
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    SUMMARISE,
-    TRAIN,
-    CompareRequest,
-    EnrolRequest,
-    SummariseRequest,
-)
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+from flfed.updates.messages.train import TRAIN
 
+HELD_BACK = Refusal("error-untold")
 CANARY = "Jane Roe"
 HELD = "its train reply is held back: "
 
@@ -70,7 +67,7 @@ def request_of(site, kind: str) -> Message:
 def spoiled(site, change: Callable[[RecordDict], None], kind: str = TRAIN) -> tuple[Message, Message]:
     """Let a request in; return what leaves of a reply that was changed, and the reply itself."""
     message, context = request_of(site, kind), site.context()
-    assert site.gate.refusal(message, context, site.bundle) == ""
+    assert site.gate.refusal(message, context, site.bundle) is None
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     if not reply.has_error():
         change(reply.content)
@@ -209,7 +206,7 @@ def test_only_our_own_sentences_leave_as_errors(gated, reason: str, leaves: bool
     message, context = site.trained(), site.context()
     reply = Message(Error(code=7, reason=reason), reply_to=message)
     left = site.gate.leaving(message, reply, context)
-    assert is_ours(reason, site.site) is leaves
+    assert (may_leave(reason, site.site) is not None) is leaves
     assert (left.error.code, left.error.reason) == (SITE_ERROR, reason if leaves else HELD_BACK)
     (line,) = site.lines()
     assert (line.kind, line.facts["reason"]) == ("error", left.error.reason)
@@ -312,12 +309,12 @@ def test_other_rows_that_are_frozen_and_approved_are_served_at_once(gated):
 
 def test_rows_that_are_frozen_between_the_look_and_the_answer_are_not_served(gated):
     site = gated()
-    assert site.refusal(site.trained()) == ""
+    assert site.refusal(site.trained()) is None
     site.site.source.table.loc[:, "x1"] = 0.0
     site.freeze()
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(site.trained(), site.context())
     assert reply.error.reason == "its frozen rows changed after the approval: the study needs a new one"
-    assert is_ours(reply.error.reason, site.site)
+    assert may_leave(reply.error.reason, site.site)
     assert len(site.site.source.reads) == 2  # by the freezing
 
 

@@ -12,7 +12,7 @@ from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.in_memory_arrays import count_bytes
 
 FEDPROX = ('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')
 VARIANTS = {
@@ -72,7 +72,7 @@ def test_every_message_of_shipped_studies_is_as_the_gate_expects(conduct, heart,
     for one in ran.grid.heard:
         expected = StudyMessages(study, schema, sites[one.site])
         sections = expected.incoming(one.kind) if one.direction == "to-site" else expected.leaving(one.kind)
-        assert message_defect(one.message.content, sections) == "", (one.kind, one.direction)
+        assert message_defect(one.message.content, sections) is None, (one.kind, one.direction)
         # What is allowed is not much more than what is sent.
         if one.direction == "to-server" and one.kind == "train":
             assert most_bytes(sections) < count_bytes(one.message.content) + 5000

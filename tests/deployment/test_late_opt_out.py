@@ -22,7 +22,8 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.snapshots.differencing import RowSet, difference
 from flfed.rows.snapshots.opt_outs import Resting
 from flfed.rows.snapshots.snapshot import freeze, load
-from flfed.updates.messages.train import ENROL, SUMMARISE, EnrolRequest, SummariseRequest
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 
 PACKAGE = """
 from flfed import Csv, Holdout, Site

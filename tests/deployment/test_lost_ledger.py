@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.operator.ledger_restart import restart
-from flfed.deployment.site_state.ledger_loss import LOST, Continuity
+from flfed.deployment.site_state.ledger_loss import Continuity, restart
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.rows.data.policy import Policy
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+
+LOST = "its ledger is lost or was cut, so nothing leaves the site; at the site: put it back, or flfed site ledger "
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
 
@@ -104,11 +105,11 @@ def test_only_new_lines_are_read_while_the_ledger_goes_on(gated, monkeypatch: py
     for _ in range(50):
         ledger.append(kind="enrol", bytes=1)
     found = Continuity(site.folder, ledger)
-    assert found.refusal() == ""
+    assert found.refusal() is None
     ledger.append(kind="enrol", bytes=1)
     site.folder.gate.joinpath("rows.key").touch()
     site.folder.receipts.write_bytes(b"torn")  # is looked at once only
-    assert found.refusal() == "" == found.refusal()
+    assert found.refusal() is None == found.refusal()
 
 
 def test_a_good_ledger_is_not_begun_anew(gated):

@@ -10,21 +10,14 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from flfed.deployment.gate.run_limits import OTHER_BINS, OTHER_DEVIATION
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
+from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.train import (
-    COMPARE,
-    EVALUATE,
-    TRAIN,
-    CompareReply,
-    CompareRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 OPEN = {"disclosure": "open", "resplit": True}
 DP = '[privacy]\nname = "record-dp"\nsampling = 0.2\n'
@@ -88,7 +81,7 @@ def test_a_run_compares_by_one_deviation_also_after_a_restart_and_is_audited_all
     site = gated(policy=Policy(**OPEN))
     for run, first, others in (("one", {"offset_deviation": 0.5}, ({"offset_deviation": 0.25}, {})),
                                ("two", {}, ({"offset_deviation": 0.5},))):  # fmt: skip
-        holds_to_the_first(site, run, first, others, OTHER_DEVIATION)
+        holds_to_the_first(site, run, first, others, Refusal("other-deviation"))
         sent = CompareRequest.from_record(compared(site).content)
         attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
         assert said(site.answer(site.message(AUDIT, attack), run=run)) == ""
@@ -100,7 +93,7 @@ def test_a_run_has_rows_counted_in_one_set_of_bins_also_after_a_restart(gated):
     about = {"odds_centre": -1.0, "odds_spread": 0.5}
     for run, first, others in (("one", about, ({}, about | {"odds_centre": -0.75}, about | {"odds_spread": 0.25})),
                                ("two", {}, (about,))):  # fmt: skip
-        holds_to_the_first(site, run, first, others, OTHER_BINS)
+        holds_to_the_first(site, run, first, others, Refusal("other-bins"))
     told = [(line.facts.get("odds-centre"), line.facts.get("odds-spread")) for line in site.lines()]
     assert set(told) == {(-1.0, 0.5), (None, None)}
 
@@ -112,7 +105,7 @@ def test_bins_that_are_no_numbers_or_too_narrow_are_refused(gated, name: str, va
     message = compared(site, odds_centre=0.5, odds_spread=0.5)
     message.content["config"][name] = value
     if (name, value) == ("odds-centre", 0.1):
-        assert site.refusal(message) == ""
+        assert site.refusal(message) is None
     else:
         assert site.refusal(message).endswith(f"its section 'config' has a value '{name}' that does not fit")
 
@@ -172,7 +165,7 @@ def with_offset(section: Any) -> Callable[[RecordDict], None]:
 def leaving(site: Any, change: Callable[[RecordDict], None], *, offset: bool = False) -> Message:
     """Let an evaluation in; return what leaves of a reply that was changed."""
     message, context = final(site, offset=offset), site.context()
-    assert site.gate.refusal(message, context, site.bundle) == ""
+    assert site.gate.refusal(message, context, site.bundle) is None
     reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
     change(reply.content)
     left: Message = site.gate.leaving(message, reply, context)

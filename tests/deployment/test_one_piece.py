@@ -10,7 +10,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.deployment.flower.packing import KEY, MOST_BYTES, SECTION, apart, joined
 from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.updates.messages.fields import MalformedMessage, count_bytes
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.in_memory_arrays import count_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.folders import SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
+from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import COMPARE, CompareReply
 
 MLP = ('name = "logistic"', 'name = "mlp"\nhidden = [4]')
 PERSON = "P0-0017"
@@ -48,7 +48,7 @@ def test_a_family_that_is_no_word_of_ours_neither_leaves_nor_is_read(gated, cond
     site = gated(small_study.replace(*MLP))
     _, grid = conducted_through(site)
     content = copy.copy(grid.replied[-1].content)
-    assert "own-model" in content and message_defect(content, messages_of(site).leaving(COMPARE)) == ""
+    assert "own-model" in content and message_defect(content, messages_of(site).leaving(COMPARE)) is None
     content["own-model"] = ConfigRecord({"family": family})
     assert "'family' that does not fit" in message_defect(content, messages_of(site).leaving(COMPARE))
     with pytest.raises(MalformedMessage):

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
-from flfed.deployment.gate.run_limits import NOT_JUDGED, OTHER_STUDY, asked_sha256
+from flfed.deployment.gate.run_limits import asked_sha256
+from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT, AuditRequest
-from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN, CompareRequest, TrainRequest
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 
 OPEN = {"disclosure": "open", "resplit": True}
 RUN = "20261120-abcd"
@@ -78,7 +80,7 @@ def test_each_repeat_is_a_run_and_a_name_is_of_one_study(gated):
     assert [line.facts["repeat"] for line in site.lines()] == [0, 1, 2, 0]
     text = site.study.text.replace("seed = 7", "seed = 8")
     site.approve(type(site.study).parse(text))
-    assert said(site.answer(final(site), study=text)) == OTHER_STUDY
+    assert said(site.answer(final(site), study=text)) == Refusal("ledger-other-study")
     assert said(site.answer(final(site), study=text, run="another")) == ""
 
 
@@ -99,15 +101,15 @@ def test_a_model_is_attacked_only_where_its_comparison_left(gated):
     sent = CompareRequest.from_record(compared(site).content)
     attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
     message = site.message(AUDIT, attack)
-    assert said(site.answer(message)) == NOT_JUDGED
+    assert said(site.answer(message)) == Refusal("not-compared")
     assert said(site.answer(compared(site))) == ""
-    assert said(site.answer(message)) == "" and said(site.answer(message, repeat=1)) == NOT_JUDGED
+    assert said(site.answer(message)) == "" and said(site.answer(message, repeat=1)) == Refusal("not-compared")
     assert asked_sha256(message) == asked_sha256(compared(site)) != asked_sha256(compared(site, 1e-9))
 
 
 def test_only_the_final_model_is_evaluated(gated, small_study: str):
     site = gated()
-    assert site.refusal(final(site)) == ""
+    assert site.refusal(final(site)) is None
     for round in (1, 5, 7):
         assert "has a value 'round' that does not fit" in site.refusal(final(site, round=round))
     early = small_study.replace("l2 = 0.01", "l2 = 0.01\nvalidation = 0.3").replace(
@@ -115,4 +117,4 @@ def test_only_the_final_model_is_evaluated(gated, small_study: str):
     )
     assert "patience" in early
     site = gated(early)
-    assert [site.refusal(final(site, round=round)) == "" for round in (1, 2, 6, 7)] == [False, True, True, False]
+    assert [site.refusal(final(site, round=round)) is None for round in (1, 2, 6, 7)] == [False, True, True, False]

@@ -19,8 +19,8 @@ from flfed.deployment import site_app
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.local_results import results_of
 from flfed.deployment.site_app.access import SITE, closed
-from flfed.deployment.site_app.node_socket import node_listens
 from flfed.deployment.site_app.pages.s50_results import judged
+from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
 from flfed.federation.client.privacy_budget import shown
 from flfed.folders import SiteFolder
@@ -29,8 +29,7 @@ from flfed.records.ledger.ledger import ledger_of
 from flfed.records.reports.report import SITE_ARMS, report, site_verdict
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import COMPARE, CompareReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321

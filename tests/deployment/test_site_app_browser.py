@@ -22,8 +22,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flfed.deployment import site_app
-from flfed.deployment.site_app.access import TOKEN
-from flfed.deployment.site_app.guard import GUARD
+from flfed.deployment.site_app.access import GUARD, TOKEN
 from flfed.records.dashboard import token as only_with_token
 from flfed.records.ledger.ledger import ledger_of
 from tests.browser import ROOT, Window, free_port, opened

@@ -32,7 +32,7 @@ from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.train import ENROL
+from flfed.updates.messages.enrol import ENROL
 from tests.experiments.test_canary import found_in, needles, planted, searched
 
 __all__ = ["planted"]  # a fixture of that file

@@ -28,21 +28,10 @@ from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareReply,
-    CompareRequest,
-    EnrolReply,
-    EnrolRequest,
-    SummariseReply,
-    SummariseRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 Ask = Callable[..., Message]
 

@@ -16,10 +16,8 @@ import pytest
 from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.cohort import CohortGrid
-from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.inprocess import CohortGrid, InProcessGrid
 from flfed.federation.server.fan_out import ask
-from flfed.gc_pause import RARELY
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import Failed, FitRequest
 from flfed.rows.training.stacked.answer import compute_stacked
@@ -27,8 +25,10 @@ from flfed.seeds import FEW, generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.gc_pause import RARELY
 from flfed.updates.aggregation.rounds import Participant, RunContext
-from flfed.updates.messages.train import TRAIN, CompareReply, CompareRequest, TrainReply, TrainRequest
+from flfed.updates.messages.compare import CompareReply, CompareRequest
+from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 ENCODER = Encoder(**{name: np.ones(2) for name in ("center", "scale", "frequency", "spread", "class_weight")})

@@ -9,7 +9,7 @@ from flwr.app import Error, Message
 from flfed.errors import UsageError
 from flfed.records.reports.faults import refused_sites, updates_set_aside
 from flfed.records.reports.report import report
-from flfed.updates.messages.train import ENROL
+from flfed.updates.messages.enrol import ENROL
 
 REFUSED, AWAY = "the study is not approved here", "its node is not online"
 

@@ -13,6 +13,7 @@ from flfed.export.run_folder import export
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
+from flfed.refusals import Refusal
 from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
 
@@ -22,10 +23,12 @@ RECORDED = f"said something else ({len(LIE) - 1} characters)"
 
 @dataclass(frozen=True, eq=False)
 class Lying(Frame):
-    """A table whose reading ends in a text of the site's own choice, which its client takes for a sentence of ours."""
+    """A table whose reading ends in a text of the site's own choice, which its client takes for a refusal."""
 
     def read(self, folders: object) -> pd.DataFrame:
-        raise NotTakingPart(LIE)
+        forged = str.__new__(Refusal, LIE)
+        forged.code, forged.facts = "paused", {}
+        raise NotTakingPart(forged)
 
 
 def test_what_a_site_says_instead_of_a_sentence_is_counted_and_written_down_nowhere(

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from flfed.federation.engines.lockstep import OwnTime, SharedTime, side_by_side
-from flfed.federation.recording.recorder import Slowest
+from flfed.federation.engines.lockstep import OwnTime, SharedTime, Slowest, side_by_side
 
 Ask = Callable[[Any], Any]
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flfed.deployment.gate.error_texts import is_ours
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
-from flfed.federation.client.released_rows import UNTOLD
 from flfed.federation.client.released_sets import RowSets
 from flfed.federation.client.row_accounts import RowAccounts, origin_of
 from flfed.federation.server.run import run
@@ -29,7 +28,9 @@ from flfed.rows.data.sources import Csv, Frame, Sql
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon
-from flfed.updates.messages.train import SUMMARISE, SummariseRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+
+UNTOLD = "sums left before over rows of dataset "
 
 CLOSE = "its rows differ by fewer than 10 people from rows whose sums left before: together such sums would give "
 UNKNOWN = f"{UNTOLD}'small', of which it cannot tell whether they are of the same people"
@@ -161,7 +162,7 @@ def test_sums_under_another_name_of_fewer_people_are_refused_and_of_the_same_one
     assert answer(site, "small", "r1") == ""
     for many in (1, 9):
         said = answer(without(site, many), "slim", f"r-{many}")
-        assert said.startswith(CLOSE) and is_ours(said, site)
+        assert said.startswith(CLOSE) and may_leave(said, site)
     assert answer(site, "slim", "r2") == ""
     assert answer(without(site, 80), "slim", "r-80") == ""
     released = [line for line in ledger_of(SiteFolder(site.name)).lines() if line.kind == "released"]
@@ -192,7 +193,7 @@ def test_sets_of_an_earlier_version_let_no_other_name_pass_until_they_are_asked_
     kept = RowSets(SiteFolder(site.name), "small")
     for path in kept.folder.glob("*.*"):  # an earlier version wrote none
         path.unlink()
-    assert answer(site, "slim", "r2") == UNKNOWN and is_ours(UNKNOWN, site)
+    assert answer(site, "slim", "r2") == UNKNOWN and may_leave(UNKNOWN, site)
     assert answer(site, "small", "r3") == ""
     assert answer(site, "slim", "r4") == ""
 

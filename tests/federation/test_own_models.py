@@ -21,7 +21,7 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
 from flfed.summaries.summary import fit_encoder
-from flfed.updates.messages.train import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 
 AUC = "roc_auc_score"
 MLP = ('name = "logistic"', 'name = "mlp"\nhidden = [4]')

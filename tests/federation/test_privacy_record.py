@@ -11,12 +11,13 @@ import pytest
 from flfed.errors import RunStopped, UsageError
 from flfed.experiments.sweep import sweep
 from flfed.federation.server.run import Result, resume, run
-from flfed.records.store.entries import CLOSE_DELTA
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon, rdp_epsilon
 from flfed.updates.privacy.site_dp import site_epsilon
+
+CLOSE_DELTA = "A delta close to one over the training rows"
 
 ROUNDS, STEPS = 4, 3
 RECORD_DP = {"name": "record-dp", "epsilon": 4.0, "delta": 1e-3, "sampling": 0.2}

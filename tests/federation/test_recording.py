@@ -16,7 +16,8 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Policy
 from flfed.rows.training.losses import loss_of_rows
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.messages.train import COMPARE, TRAIN, CompareReply, Figure, Scores, TrainRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
+from flfed.updates.messages.train import TRAIN, Scores, TrainRequest
 
 Conduct = Callable[..., Any]
 

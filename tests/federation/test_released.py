@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.deployment.gate.error_texts import is_ours
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.released_rows import UNREADABLE
 from flfed.federation.client.released_sets import RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy
@@ -29,7 +29,10 @@ from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.opt_outs import Excluded, Resting
 from flfed.study.study import Study
-from flfed.updates.messages.train import ENROL, SUMMARISE, EnrolReply, EnrolRequest, SummariseRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
+
+UNREADABLE = Refusal("releases-unreadable")
 
 CLOSE = (
     "its rows differ by fewer than 10 people from rows whose sums left before: together such sums would give these "
@@ -81,7 +84,7 @@ def test_a_study_over_one_row_less_is_refused_and_over_ten_less_is_not(site, ans
         fewer = without(site, *rows[:many])
         assert answer(fewer, f"r-{many}") == CLOSE
         assert answer(fewer, f"r-{many}", kind=ENROL) == CLOSE
-    assert is_ours(CLOSE, site)
+    assert may_leave(CLOSE, site)
     assert len(lines_of(site)) == 2  # the refused ones left nothing, and no line
     assert answer(without(site, *rows), "r-10") == ""
     assert [line["chosen"]["part"] for line in lines_of(site)] == ["training", "holdout"] * 2
@@ -158,7 +161,7 @@ def test_a_set_is_released_as_often_as_the_policy_says_and_a_run_counts_once(sit
     assert [line["run"] for line in lines_of(own)] == ["r1", "r1", "r2", "r2"]
     said = "its policy lets 2 runs have sums over one set of rows, and 2 had them"
     assert answer(own, "r3", side=side) == said
-    assert is_ours(said, own)
+    assert may_leave(said, own)
     # A run goes on, also in another process; another study over the same rows is one more.
     assert answer(own, "r2") == ""
     assert answer(own, "r4", small_study.replace("seed = 7", "seed = 8")) == said
@@ -222,7 +225,7 @@ def test_a_record_that_cannot_be_read_lets_nothing_leave(site, answer, harm: str
         ledger.write_bytes(ledger.read_bytes().replace(b'"part":"training"', b'"part":"trainers"'))
     assert answer(site, "r2") == UNREADABLE
     assert answer(site, "r2", kind=ENROL) == UNREADABLE
-    assert is_ours(UNREADABLE, site)
+    assert may_leave(UNREADABLE, site)
     with pytest.raises(FlfedError):
         kept.released()
 

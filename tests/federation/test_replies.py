@@ -24,8 +24,8 @@ from flfed.rows.training.requests import FitRequest
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.summaries.summary import fit_encoder
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import COMPARE, TRAIN, CompareReply, CompareRequest, TrainReply, TrainRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
+from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 
 Ask = Callable[..., Message]
 PROTECTED = '[privacy]\nname = "record-dp"\nepsilon = 8.0\ndelta = 1e-3\nsampling = 0.5\n'

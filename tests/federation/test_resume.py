@@ -18,17 +18,10 @@ from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.reply_cache import KeptReplies
-from flfed.updates.messages.fields import count_bytes
-from flfed.updates.messages.train import (
-    ENROL,
-    SUMMARISE,
-    TRAIN,
-    EnrolRequest,
-    SummariseReply,
-    SummariseRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 
 Record = Callable[[str], dict[str, Any]]
 STRATEGIES = {

@@ -13,7 +13,6 @@ from sklearn.metrics import roc_auc_score
 from flfed import run
 from flfed.federation.recording.pooled_figures import (
     CENTRE_STEPS,
-    auc_between,
     auc_interval,
     score_bins,
     score_histograms,
@@ -32,11 +31,11 @@ from flfed.records.statistics.score_curves import (
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.evaluation.intervals import compare
-from flfed.rows.evaluation.scoring import histogram
+from flfed.rows.evaluation.scoring import auc_between, histogram
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, bound_in
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import CompareReply, Scores
+from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.train import Scores
 
 SITES = ("a", "b", "c", "d")
 SHARES = ("named", "pseudonym", "aggregate-only")

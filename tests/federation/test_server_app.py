@@ -25,17 +25,11 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.fields import count_bytes
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareReply,
-    EnrolReply,
-    SummariseReply,
-)
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.enrol import ENROL, EnrolReply
+from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 Conduct = Callable[..., Any]
 
@@ -155,7 +149,7 @@ def test_sums_that_would_spoil_the_encoder_are_unusable_and_honest_ones_are_not(
         layout = done.sessions()[0].layout
         for heard in done.sent(SUMMARISE, "to-server"):
             honest = SummariseReply.from_record(heard.message.content).summary
-            assert summary_defect(honest, layout, rows_high=999) == ""
+            assert summary_defect(honest, layout, rows_high=999) is None
             made = {name: make(getattr(honest, name)) for name, make in fields.items()}
             assert summary_defect(replace(honest, **made), layout, rows_high=999) == reason
 

@@ -27,7 +27,8 @@ from flfed.rows.data.site import Policy, Site
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import summable
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN, CompareReply, TrainReply
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 
 LONE = "site-02"
 Shares = Mapping[str, str]

@@ -18,7 +18,8 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording import pooled_figures
 from flfed.federation.recording.pooled_figures import SCORE_BINS
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server import server
+from flfed.federation.server import comparison
+from flfed.federation.server.checkpoint_writer import CheckpointWriter
 from flfed.federation.server.run import resume
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.site_offsets import SITE_OFFSETS, offset_deviation
@@ -33,8 +34,10 @@ from flfed.rows.own_intercept import own_intercept, own_offset
 from flfed.study.study import Study
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import COMPARE, ENROL, EVALUATE, CompareRequest, EnrolReply, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
 from tests.conftest import small_table
 
 AUC, LOSS = "roc_auc_score", "log_loss"
@@ -169,10 +172,10 @@ def test_counts_of_a_site_that_knows_of_no_other_bins_are_added_to_no_others(
     conduct, small_sites, small_study, monkeypatch
 ):
     # As after a resume, before which the other sites heard of bins.
-    def once(_: FederatedRun, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+    def once(_: CheckpointWriter, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         return {"centre": 0.5, "spread": 1.5} if name == SCORE_BINS else facts
 
-    monkeypatch.setattr(FederatedRun, "_once", once)
+    monkeypatch.setattr(CheckpointWriter, "once", once)
     ran = conduct(small_sites(4, rows=150), small_study, change=of_version("0.1.0", "site-02"))
     compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
     assert compared.pop("site-02") == {"protocol"}
@@ -342,6 +345,6 @@ def test_sites_hear_one_deviation_and_one_set_of_bins_in_a_run_whoever_answers_a
         assert kept.round == study.rounds and kept.facts[SITE_OFFSETS]["deviation"] == heard[0][0]
         assert ScoreBins(**kept.facts[SCORE_BINS]) == heard[0][1] != EVEN_ODDS
         again = store.resume_run(writer.run, lambda rounds: kept.round)
-        monkeypatch.setattr(server, "score_bins", lambda *_: ScoreBins(9.0, 9.0))
+        monkeypatch.setattr(comparison, "score_bins", lambda *_: ScoreBins(9.0, 9.0))
         assert conduct(again, lost=True, checkpoint=kept).status == "completed"
     assert len(heard) == 8 and len(set(heard)) == 1 and heard[0][0] > 0.1

@@ -149,7 +149,7 @@ def test_why_there_is_no_table_1_is_asked_of_the_coordinator(store):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     run.site("a")
-    run.events([EventRow(None, None, "note", "no Table 1: the sums of b over 77777 rows are lost")])
+    run.events([EventRow(None, None, "note", "no Table 1: the sums of b over 77777 rows are lost", "no-table-1")])
     run.finish(status="completed")
     text = said(page("p60_data", run.run, "a"))
     assert "No Table 1: ask the coordinator why." in text

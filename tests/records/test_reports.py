@@ -130,7 +130,7 @@ def test_sites_that_took_no_part_are_in_the_first_sentence(found, store, url):
     run.site("here")
     for place in range(6):
         run.site(f"hospital-{place}", status="refused", reason="too few rows")
-    run.events([EventRow(None, "away", "fault", "not there: no answer before the deadline")])
+    run.events([EventRow(None, "away", "fault", "not there: no answer before the deadline", "not-there")])
     run.finish(status="failed", reason="x")
     with RunReader.open(url) as reader:
         lost = report(reader, series)
@@ -146,7 +146,7 @@ def test_a_site_that_took_part_in_most_repeats_is_said_to_have_missed_some(store
     for repeat in range(4):
         run = write(store, series, repeat=repeat, rounds=1)
         if repeat in (1, 3):
-            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline")])
+            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline", "not-there")])
         if repeat == 3:
             run.site("cleveland", status="refused", reason="too few rows")
     with RunReader.open(url) as reader:

@@ -76,7 +76,7 @@ def test_the_list_has_who_took_no_part_in_any_repeat_as_the_run_has_it(store, wr
     for repeat in range(3):
         run = write(store, series, repeat=repeat, rounds=1)
         if repeat:
-            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline")])
+            run.events([EventRow(None, "hungary", "fault", "not there: no answer before the deadline", "not-there")])
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert not page.exception
     listed = [caption.value for caption in page.caption]

@@ -9,11 +9,14 @@ import pytest
 
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report, run_list
-from flfed.records.store.entries import MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, EventRow, LearningPoint, SentRow
+from flfed.records.store.entries import EventEntry, EventRow, LearningPoint, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
 from flfed.updates.aggregation.guard import guard
 from flfed.updates.messages.train import TrainReply
+
+MORE_SPENT = "More than planned may have been spent"
+NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
 
 AUC = "roc_auc_score"
 OTHERS = ("cleveland", "long-beach", "switzerland", "basel")
@@ -198,7 +201,8 @@ def test_what_the_guard_says_beside_the_other_sites_is_cut():
 @pytest.mark.parametrize("kind", ["note", "fault", "leak", "refused", "flag", "holdout-opened"])
 def test_of_the_whole_run_only_that_something_is_missing_is_told(kind):
     for what in (NO_CURVE, NO_TABLE_1):
-        seen = of_event(EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows"), plain=str)
+        code = {NO_CURVE: "no-learning-curve", NO_TABLE_1: "no-table-1"}[what]
+        seen = of_event(EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows", code), plain=str)
         assert (seen and seen.reason) == (f"{what}: ask the coordinator why" if kind == "note" else None)
     for other in ("no pooled reference: b", "moved AUC by +0.0123", "no Table 1", "b: no Table 1: c"):
         assert of_event(EventEntry("r", "", 3, None, kind, other), plain=str) is None

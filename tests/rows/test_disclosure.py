@@ -25,7 +25,8 @@ from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings
 from flfed.summaries.summary import ColumnLayout, Layout, Summary, fit_encoder, merge
-from flfed.updates.messages.train import CompareReply, SummariseReply
+from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.summarise import SummariseReply
 
 LEAKS = ("leaks", "leaks_known")
 

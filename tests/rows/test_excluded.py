@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy
 
 from flfed.errors import UsageError
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site

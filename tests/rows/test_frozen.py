@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.data import datasets
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from flfed.errors import FlfedError, UsageError
-from flfed.files import folder_locked, write_private_bytes
+from flfed.files import folder_locked, write_whole
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.snapshots import snapshot
@@ -106,7 +106,7 @@ def test_rows_of_another_schema_are_refused_also_where_the_facts_say_otherwise(s
     for spoilt in (table.rename(columns={"x1": "x3"}), table[["x2", "x1", *table.columns[:1], *table.columns[3:]]]):
         whole = snapshot._as_parquet(spoilt)
         digest = hashlib.sha256(whole).hexdigest()
-        write_private_bytes(own / f"rows-{digest[:16]}.parquet", whole)
+        write_whole(own / f"rows-{digest[:16]}.parquet", whole)
         changed(own, file_sha256=digest, file=f"rows-{digest[:16]}.parquet", sha256=snapshot.rows_sha256(spoilt))
         assert "cannot be read as Parquet of its schema" in refusal(site, own)
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from flfed.federation.server.learning_curve import federate
-from flfed.rows.comparison.learning_curve import RerunWorkplace, cut, order_of_rows
+from flfed.rows.comparison.learning_curve import cut, order_of_rows
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import encode
@@ -60,20 +60,20 @@ def test_few_rows_of_patients_with_several_are_those_of_few_patients(place):
 def test_a_rerun_opens_no_holdout_by_round(small_sites, small_study):
     study = Study.parse(small_study).replace({"compare.holdout-curve": True, "rounds": 2})
     opened = {}
-    for kind in (SiteSession, RerunWorkplace):
-        places = {site.name: kind(site, study) for site in small_sites(2)}
+    for rerun in (False, True):
+        places = {site.name: SiteSession(site, study, validation_only=rerun) for site in small_sites(2)}
         summaries = {site: place.summary() for site, place in places.items()}
         arrays, *_ = federate(study, 0, places, summaries)
-        opened[kind] = ([place.table.opened for place in places.values()], arrays)
+        opened[rerun] = ([place.table.opened for place in places.values()], arrays)
     # the ordinary site scores its holdout in both rounds and at the end
-    assert opened[SiteSession][0] == [["holdout-curve"] * 3] * 2
-    assert opened[RerunWorkplace][0] == [[], []]
-    for name, value in opened[SiteSession][1].items():
-        np.testing.assert_array_equal(value, opened[RerunWorkplace][1][name])
+    assert opened[False][0] == [["holdout-curve"] * 3] * 2
+    assert opened[True][0] == [[], []]
+    for name, value in opened[False][1].items():
+        np.testing.assert_array_equal(value, opened[True][1][name])
 
 
 def test_one_site_alone_is_no_federation(small_sites, small_study):
     site: Site = small_sites(1)[0]
     study = Study.parse(small_study)
-    place = RerunWorkplace(replace(site, source=Frame(site.source.table)), study)
+    place = SiteSession(replace(site, source=Frame(site.source.table)), study, validation_only=True)
     assert federate(study, 0, {site.name: place}, {site.name: place.summary()}) is None

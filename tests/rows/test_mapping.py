@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from flfed.errors import UsageError
 from flfed.rows.data.mapping import _as_read_from_text, _numbers_at_once, _plain_cell, map_table, plain_text
+from flfed.rows.data.parsing.cells import AMBIGUOUS
 from flfed.rows.data.parsing.fields import NO_GROUP, Field
-from flfed.rows.data.parsing.number_marks import AMBIGUOUS
 from flfed.rows.data.schema import Schema
 
 CANARY = "Canary-Jane-Roe-8842"

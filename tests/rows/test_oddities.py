@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.oddities import far_from_all, oddities
 from flfed.rows.data.schema import Schema
+from flfed.rows.data.table_check import far_from_all, oddities
 
 SCHEMA = Schema.model_validate(
     {

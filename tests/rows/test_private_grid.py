@@ -14,9 +14,8 @@ from sklearn.metrics import roc_auc_score
 from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.private.fit import fit_by_row
+from flfed.rows.training.private.fit import clipped_by_row, fit_by_row
 from flfed.rows.training.private.noise import SeededNoise, SystemNoise
-from flfed.rows.training.private.per_row_gradients import clipped_by_row
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest

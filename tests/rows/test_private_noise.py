@@ -11,7 +11,7 @@ from scipy import stats
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
-from flfed.rows.training.private.noise import AT_A_TIME, SeededNoise, SystemNoise, source_of
+from flfed.rows.training.private.noise import AT_A_TIME, SeededNoise, SystemNoise
 from flfed.rows.training.private.sampling import PAGE, drawn_steps, units
 from flfed.rows.training.requests import FitRequest
 from flfed.rows.training.stacked.answer import compute_stacked
@@ -158,8 +158,9 @@ def test_seeded_draws_are_the_same_again_and_the_systems_are_not():
     rng = np.random.default_rng(1)
     SystemNoise(rng).normal(5)
     assert rng.random() == np.random.default_rng(1).random()  # nothing was taken from it
-    assert source_of(rng, SystemNoise(rng)) is None
-    assert source_of(rng, SeededNoise(rng)) is source_of(rng, None) is rng.bit_generator
+    assert replace(request, rng=rng, chance=SystemNoise(rng)).source is None
+    assert replace(request, rng=rng, chance=SeededNoise(rng)).source is rng.bit_generator
+    assert replace(request, rng=rng, chance=None).source is rng.bit_generator
 
 
 def test_the_systems_uniform_numbers_have_53_bits():

@@ -20,9 +20,8 @@ from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit, gradient
 from flfed.rows.training.losses import row_losses
 from flfed.rows.training.one_by_one import compute_one_by_one
-from flfed.rows.training.private.fit import fit_by_row
+from flfed.rows.training.private.fit import clipped_by_row, fit_by_row
 from flfed.rows.training.private.noise import SeededNoise
-from flfed.rows.training.private.per_row_gradients import clipped_by_row
 from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.private_fit import private_fit

@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.registry import load, names
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data import datasets
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Mapped, Site
@@ -189,7 +189,7 @@ def test_a_site_is_too_small_by_what_is_left(small_sites, small_study):
     site = small_sites(1, rows=60, change=lambda _, t: t.assign(x1=t["x1"].where(np.arange(60) < 20)))[0]
     site = replace(site, policy=Policy(outputs=("complete-rows",)))
     study = Study.parse(small_study).replace({"features": ["x1"]})
-    assert SiteSession(site, study).too_small() == ""
+    assert SiteSession(site, study).too_small() is None
     assert "fewer than 10" in SiteSession(site, study.replace({"encode.rows": "complete"})).too_small()
 
 
@@ -217,10 +217,10 @@ def test_an_institution_decides_whether_a_study_may_leave_rows_out(small_sites, 
     [site] = small_sites(1, rows=200, change=gaps, policy=Policy())
     why = "its policy does not let a study leave out rows with a missing feature (outputs: 'complete-rows')"
     assert study_refusal(study, site) == why
-    assert study_refusal(Study.parse(small_study), site) == ""
+    assert study_refusal(Study.parse(small_study), site) is None
     with pytest.raises(UsageError, match="does not let a study leave out rows"):
         SiteSession(site, study)
-    assert study_refusal(study, replace(site, policy=Policy(outputs=("complete-rows",)))) == ""
+    assert study_refusal(study, replace(site, policy=Policy(outputs=("complete-rows",)))) is None
 
 
 def test_csv_and_parquet_give_equal_rows_under_a_published_split(small_sites, small_study, tmp_path):

@@ -23,7 +23,7 @@ from flfed.rows.training.one_by_one import run_client
 from flfed.seeds import generator, seed_of
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
-from flfed.updates.messages.train import CompareReply, Figure
+from flfed.updates.messages.compare import CompareReply, Figure
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("logistic", 1), ("logistic", 3), ("linear", 1)])

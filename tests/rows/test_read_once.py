@@ -11,7 +11,7 @@ import pytest
 
 from flfed import Study, run
 from flfed.rows.data import datasets
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import Holdout, canonical_rows, row_keys
 from flfed.rows.data.partition import cut
 from flfed.rows.data.site import CachedSite, Policy, Site

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from flfed.errors import TableError, UsageError
-from flfed.rows.data import site as listing
+from flfed.rows.data import site_discovery as listing
 from flfed.rows.data.holdout import canonical_rows
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Policy, Site

@@ -16,7 +16,7 @@ from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit
 from flfed.rows.training.requests import FitRequest, Fitted
-from flfed.rows.training.stacked.fit import CHUNK, fit_stacked, program_of
+from flfed.rows.training.stacked.answer import CHUNK, fit_stacked, program_of
 from flfed.study.plan import Plan
 from flfed.updates.strategies.fedprox import proximal_gradient
 

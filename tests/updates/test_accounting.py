@@ -157,7 +157,7 @@ def test_what_is_affordable_is_what_the_tighter_accountant_allows():
 
 
 def test_delta_must_be_below_one_over_the_rows_and_the_refusal_names_no_count():
-    assert delta_defect(1e-3, 999) == ""
+    assert delta_defect(1e-3, 999) is None
     assert "delta=0.001" in delta_defect(1e-3, 1000)
     assert "1234" not in delta_defect(1e-3, 1234)
 

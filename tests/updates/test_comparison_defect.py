@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.updates.aggregation.guard import comparison_defect
-from flfed.updates.messages.train import CompareReply, Figure
+from flfed.updates.messages.compare import CompareReply, Figure
 
 
 def comparison(**changes) -> CompareReply:
@@ -18,8 +18,8 @@ def comparison(**changes) -> CompareReply:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({}, ""),
-        ({"value": float("nan"), "low": float("nan"), "high": float("nan")}, ""),
+        ({}, None),
+        ({"value": float("nan"), "low": float("nan"), "high": float("nan")}, None),
         ({"value": 7.0, "low": 6.0, "high": 8.0}, "roc_auc_score is outside 0 to 1"),
         ({"low": 0.9, "high": 0.7}, "roc_auc_score has an impossible interval"),
         ({"high": float("inf")}, "roc_auc_score has an impossible interval"),

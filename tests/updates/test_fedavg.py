@@ -283,7 +283,7 @@ def test_an_error_is_a_fault_with_its_reason_also_without_one(bench, reply):
     replies[0] = Message(Error(code=1, reason="ValueError: see the site's log"), reply_to=messages[0])
     replies[1] = Message(Error(code=7), reply_to=messages[1])
     assert made.strategy.aggregate_train(1, replies)[0] is None  # one of three, two are needed
-    made.strategy._observe(1, START)
+    made.strategy._observe(1, to_record(START))
     assert made.records[0].refused == {"site-01": "ValueError: see the site's log", "site-02": "error code 7"}
 
 

@@ -11,19 +11,21 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import array_to_proto, recorddict_to_proto
 
-from flfed.gc_pause import RARELY, rarely_collected
+from flfed.updates.aggregation.gc_pause import RARELY, rarely_collected
 from flfed.updates.messages import fields
-from flfed.updates.messages.fields import MalformedMessage, count_bytes
+from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory_arrays import (
     InMemoryArray,
     array_record,
     config_record,
+    count_bytes,
     immutable,
     metric_record,
     own_copy,
     record_of,
 )
-from flfed.updates.messages.train import CompareRequest, TrainRequest
+from flfed.updates.messages.train import TrainRequest
 from flfed.updates.strategies.fedavg import to_arrays, to_record
 
 VALUES = [

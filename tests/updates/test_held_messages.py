@@ -14,9 +14,12 @@ from flwr.common.serde import recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flfed.updates.messages.fields import MalformedMessage, count_bytes
+from flfed.updates.messages.enrol import EnrolReply
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read, replying
-from flfed.updates.messages.train import EnrolReply, Scores, SummariseRequest, TrainReply, TrainRequest
+from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.summarise import SummariseRequest
+from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 from tests.updates.conftest import ENCODER
 
 ARRAYS = {"weight": np.arange(6.0).reshape(2, 3), "bias": np.ones(3, dtype=np.float32)}

@@ -14,25 +14,17 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import flfed.updates.messages.train as messages
+from flfed.refusals import Refusal
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
-from flfed.updates.messages import fields
-from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, count_bytes
-from flfed.updates.messages.in_memory_arrays import array_record
+from flfed.updates.messages import compare, enrol, fields, summarise, train
+from flfed.updates.messages.compare import CompareReply, CompareRequest, Figure
+from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
+from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
+from flfed.updates.messages.in_memory_arrays import array_record, count_bytes
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import (
-    CompareReply,
-    CompareRequest,
-    EnrolReply,
-    EnrolRequest,
-    Figure,
-    Scores,
-    SummariseReply,
-    SummariseRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
+from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 RNG = np.random.default_rng(0)
 ENCODER = Encoder(**{name: RNG.normal(size=3) for name in ("center", "scale", "frequency", "spread", "class_weight")})
@@ -52,7 +44,7 @@ FIGURES = (
 EXAMPLES = [
     EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
     EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
-    EnrolReply(site="a", title="", version="", accepted=False, reason="the study is not approved here", resplit=True),
+    EnrolReply(site="a", title="", version="", accepted=False, reason=Refusal("not-approved"), resplit=True),
     SummariseRequest(),
     SummariseReply(summary=SUMMARY),
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=3, rounds=40),
@@ -109,7 +101,9 @@ def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
 
 
 def test_every_message_is_among_the_examples_frozen_and_says_what_it_reveals():
-    found = {kind for kind in vars(messages).values() if hasattr(kind, "from_record") and inspect.isclass(kind)}
+    files = (enrol, summarise, train, compare)
+    kinds = {kind for file in files for kind in vars(file).values() if inspect.isclass(kind)}
+    found = {kind for kind in kinds if hasattr(kind, "from_record") and dataclasses.is_dataclass(kind)}
     assert found == {type(example) for example in EXAMPLES}
     for kind in (*found, Scores, Offset):
         assert kind.__dataclass_params__.frozen
@@ -259,7 +253,7 @@ def test_a_deviation_that_is_no_number_of_at_least_0_is_malformed(value):
 @pytest.mark.parametrize(
     ("value", "error", "said"),
     [
-        ([0.4, -0.4], [0.2, 0.3], ""),
+        ([0.4, -0.4], [0.2, 0.3], None),
         ([0.4], [0.2], "its offset is not of 2 outputs"),
         ([[0.4, -0.4]], [0.2, 0.3], "its offset is not of 2 outputs"),
         ([0.4, math.nan], [0.2, 0.3], "its offset is not finite, or its standard error not above 0"),

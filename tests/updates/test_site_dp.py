@@ -145,7 +145,7 @@ def a_round(bench, strategy, replies, *, mechanism=None, seed: int = 11, number:
     )
     messages = list(strategy.configure_train(number, to_record(START), ConfigRecord({}), None))
     updated, _ = strategy.aggregate_train(number, made.answers(messages, dict(zip(made.names, replies, strict=True))))
-    return to_arrays(updated), strategy._verdicts
+    return to_arrays(updated), strategy.round.result
 
 
 def replies_of(reply, scales, rows=(10, 500, 40, 70)):

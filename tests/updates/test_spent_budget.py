@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from flfed.updates.aggregation.rounds import SPENT, why_stopped
+from flfed.refusals import Refusal, recorded
+from flfed.updates.aggregation.rounds import why_stopped
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+
+SPENT = "privacy budget: "
 
 START = {"weight": np.array([[1.0], [2.0]]), "bias": np.array([0.5])}
 SAID = f"{SPENT}epsilon 2.9 of 3 is spent at delta 1e-05, and one more round would make it 3.2"
@@ -83,7 +86,7 @@ def test_where_others_fail_too_they_are_asked_again_before_the_run_stops(bench, 
 
 @pytest.mark.parametrize("spent", [True, False])
 def test_only_a_budget_that_is_spent_is_called_one(spent):
-    reason = SAID if spent else "its privacy budget: unknown"
-    said = why_stopped(7, 2, 4, 3, {"a": reason, "b": "no reply before the deadline"})
+    reason = recorded(SAID if spent else "its privacy budget: unknown")
+    said = why_stopped(7, 2, 4, 3, {"a": reason, "b": Refusal("no-reply")})
     assert said.startswith(SPENT) == spent
     assert "round 7 had 2 good updates of 4 asked, 3 are needed" in said and "b: no reply" in said

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 BY = typer.Option("", "--by", help="Who decides, as it is written down.", show_default="the user of this machine")
 SITE = typer.Option("", "--site", help="The site's name.", show_default="the one that has joined here")
-LAST = 5
-"""Lines of the ledger that `status` shows."""
 LONGEST_NAME = 100
 
 
@@ -118,7 +116,7 @@ def site_status(name: str = typer.Argument(..., help="The site's name."), as_jso
     from flfed.deployment.operator.status import status_of
 
     folder, own = _opened(name)
-    found = status_of(folder, own, last=LAST)
+    found = status_of(folder, own)
     if as_json:
         output.as_json(found)
         return
@@ -149,7 +147,7 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
     """Return the folder and the package of a site: the one named, or the only one that has joined here."""
     from flfed.folders import SiteFolder
     from flfed.paths import home
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     joined = sorted(path.parent.parent.name for path in (home() / "sites").glob("*/network/join.toml"))
     # With one site joined its name need not be typed.

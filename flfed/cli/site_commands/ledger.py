@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import output
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, UsageError, counted
 from flfed.records.ledger.line import RESTARTED
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _repair(ledger: Ledger, name: str, why: str, *, as_json: bool) -> None:
 
 
 def _restart(folder: Any, why: str, *, as_json: bool) -> None:
-    from flfed.deployment.operator.ledger_restart import restart
+    from flfed.deployment.site_state.ledger_loss import restart
 
     found = restart(folder, by=who(), why=why)
     if as_json:
@@ -167,7 +167,7 @@ def _restart(folder: Any, why: str, *, as_json: bool) -> None:
         output.as_json({"site": folder.site, **facts})
         return
     typer.echo(f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why.")
-    typer.echo(f"{_many(found.carried, 'line')} on spent privacy and released rows could be read and came over.")
+    typer.echo(f"{counted(found.carried, 'line')} on spent privacy and released rows could be read and came over.")
     for path in found.aside:
         typer.echo(f"Set aside, to be kept: {path}")
     typer.echo(f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY")
@@ -247,7 +247,9 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
     if first is None or last is None:
         typer.echo(f"{site}: no lines.")
     else:
-        typer.echo(f"{site}: {_many(count, 'line')}, from {first.at[:10]} to {last.at[:10]}; the head is {last.hash}.")
+        typer.echo(
+            f"{site}: {counted(count, 'line')}, from {first.at[:10]} to {last.at[:10]}; the head is {last.hash}."
+        )
     if first is not None and first.kind == RESTARTED:
         by, why = first.facts.get("by"), first.facts.get("why")
         before = "had a line that was later than the clock" if "ahead-line" in first.facts else "was lost"
@@ -258,18 +260,14 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         typer.echo("The coordinator signed none of them: that the last ones were cut off would not show.")
     else:
         after = max((last.n if last else 0) - newest.n, 0)
-        open_ones = f"; {_many(after, 'later line')} would not show as cut off" if after else ""
-        many = _many(len(receipts.signed), "receipt")
+        open_ones = f"; {counted(after, 'later line')} would not show as cut off" if after else ""
+        many = counted(len(receipts.signed), "receipt")
         typer.echo(f"{many} of the coordinator, the last of line {newest.n:,} (run {newest.run}){open_ones}.")
     if receipts.earlier:
-        many = _many(len(receipts.earlier), "receipt")
+        many = counted(len(receipts.earlier), "receipt")
         typer.echo(f"{many} signed with a key that the coordinator never had, as far as its renewals say.")
     if inspection.repairs:
-        typer.echo(f"{_many(inspection.repairs, 'torn line')} set aside by a recorded repair.")
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+        typer.echo(f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair.")
 
 
 def show_budget(
@@ -285,7 +283,7 @@ def show_budget(
     from flfed.deployment.operator.budget import budget_as_json
     from flfed.folders import SiteFolder
     from flfed.records.ledger.ledger import ledger_of
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     site = sites.load(name)
     if dataset and dataset not in site.datasets:

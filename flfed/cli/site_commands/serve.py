@@ -36,7 +36,7 @@ def serve_site(
     from flfed.deployment.processes.supervisor import told_to_stop
     from flfed.folders import SiteFolder
     from flfed.packages import named_folders
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     # The node has no package to look at, and may not read it.
     if not network_only:
@@ -178,7 +178,7 @@ def _say_joined(found: Joined) -> None:
 
 def _has_package(site: str) -> bool:
     """Tell whether a site package of this name is found here; it is not imported."""
-    from flfed.rows.data.site import names
+    from flfed.rows.data.site_discovery import names
 
     return site in names()
 
@@ -198,7 +198,7 @@ def open_site_app(
     from flfed.deployment.site_app.access import SITE, TOKEN, closed
     from flfed.folders import SiteFolder
     from flfed.paths import home
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     # The folder belongs to one user, and the error says whom to ask.
     try:

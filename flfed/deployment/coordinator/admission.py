@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
-from flfed.files import locked, note, now_utc, write_whole
+from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text
 

@@ -29,8 +29,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
-from flfed.files import locked, note, now_utc, read_private, write_whole
+from flfed.files import locked, note, read_private, write_whole
 from flfed.folders import CoordinatorFolder
 from flfed.signatures import private_text, signing_public
 

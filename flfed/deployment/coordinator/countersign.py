@@ -16,18 +16,18 @@ from flwr.serverapp import Grid
 
 from flfed.deployment.coordinator.certificates import signing_key
 from flfed.deployment.flower.grid import DeployedGrid
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.fan_out import Answers, ask_each
+from flfed.federation.server.fan_out import Answers, ask
 from flfed.folders import CoordinatorFolder
-from flfed.records.ledger.ledger import Ledger
+from flfed.records.ledger.ledger import CUT, Ledger
 from flfed.records.ledger.line import RESTARTED, START, Line
 from flfed.records.ledger.verify import Receipt
+from flfed.refusals import Refusal, refusal_of
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
 
 SIGNED = "signed"
-CUT = "a crash cut its last line off"
 SEE = "a backup of it"
 
 
@@ -155,7 +155,7 @@ def _heads(
     _repair(folder)
     known = last_signed(folder, nodes)
     questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
-    return known, ask_each(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
+    return known, ask(grid, SEAL, questions, nodes, SealReply.from_record, timeout=timeout)
 
 
 def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str, int], *, timeout: float) -> Sealed:
@@ -180,14 +180,14 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     known, heads = _heads(grid, folder, run, nodes, timeout)
     signed: dict[str, Receipt] = {}
     receipts: dict[str, SealedRequest] = {}
-    faults = {site: f"its ledger is not signed: {reason}" for site, reason in heads.faults.items()}
+    faults: dict[str, str] = {site: Refusal("ledger-unsigned", why=reason) for site, reason in heads.faults.items()}
     # One site's fault does not keep the others from their signatures.
     for site, reply in heads.replies.items():
         n_known, at_known = known[site].n, reply.at_known
         try:
             signature = sign_head(folder, site, run, reply.n, reply.head, n_known=n_known, at_known=at_known)
         except UnfollowedHead as error:
-            faults[site] = str(error)
+            faults[site] = refusal_of(error)
             continue
         signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
         receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)
@@ -195,8 +195,8 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     kept: Answers[SealedReply] = Answers({}, {}, {})
     if receipts:
         told = {site: nodes[site] for site in receipts}
-        kept = ask_each(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
-    faults |= {site: f"it has no receipt of its ledger: {reason}" for site, reason in kept.faults.items()}
+        kept = ask(grid, SEALED, receipts, told, SealedReply.from_record, timeout=timeout)
+    faults |= {site: Refusal("ledger-without-receipt", why=reason) for site, reason in kept.faults.items()}
     return Sealed(signed=signed, faults=dict(sorted(faults.items())), crossed=((SEAL, heads), (SEALED, kept)))
 
 
@@ -292,3 +292,51 @@ def _seal(grid: DeployedGrid, recorder: Recorder, seconds: float = SECONDS) -> N
     for kind, answers in found.crossed:
         recorder.crossed(kind, answers.to_node, answers.to_server)
     recorder.events("fault", found.faults)
+
+
+NOT_HELD = "its ledger is not held to what was signed of it"
+
+
+@dataclass(frozen=True)
+class SignedHeads:
+    """Guard against runs on outdated or exchanged ledgers.
+
+    A run stops where a ledger is older than what was signed of it, or is another one.
+
+    Parameters
+    ----------
+    grid : Grid
+    recorder : Recorder
+
+    Notes
+    -----
+    A site's own receipts can be put back together with its ledger, from one backup; the coordinator's cannot. What
+    the site had spent and released since would be forgotten, and might be asked for again.
+    """
+
+    grid: Grid
+    recorder: Recorder
+
+    def check(self, nodes: Mapping[str, int]) -> None:
+        """Ask the participating sites for their ledgers' heads.
+
+        Raises
+        ------
+        RunStopped
+            If a ledger does not go on from what was signed, which names site and line; or if what was signed cannot
+            be read here.
+        """
+        recorder, run = self.recorder, self.recorder.writer.run
+        try:
+            whys, heads = unfollowed(self.grid, CoordinatorFolder.default(), run, nodes, timeout=SECONDS)
+        except FlfedError as error:
+            why = f"no round was begun: the ledgers of the sites cannot be held to what was signed of them: {error}"
+            raise RunStopped(why) from None
+        # The exchange is recorded in any case: its bytes left the sites.
+        recorder.crossed(SEAL, heads.to_node, heads.to_server)
+        recorder.events("fault", {site: f"{NOT_HELD}: {why}" for site, why in heads.faults.items()})
+        if whys:
+            # The record may name sites by pseudonyms only; the person at the terminal sees the names.
+            stopped = RunStopped(f"no round was begun: {'; '.join(whys.values())}")
+            stopped.recorded = recorder.shared_as.text(str(stopped))
+            raise stopped

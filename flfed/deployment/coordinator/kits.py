@@ -23,11 +23,12 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import flfed
+from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.admission import new_invitation
 from flfed.deployment.coordinator.certificates import Settings, settings, signing_key, trusted, write_signing_key
 from flfed.errors import UsageError
-from flfed.files import locked, note, now_utc, write_whole
+from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
 from flfed.signatures import HASH, canonical, coordinator_signed, sign_as_coordinator, signing_public
 

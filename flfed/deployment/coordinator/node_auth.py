@@ -1,8 +1,7 @@
-"""Identification of nodes by request headers.
+"""Identification of nodes by admitted keys.
 
-A node is known by an admitted key, and by the time that is signed with it.
-
-Flower checks the same, but only once it has read the whole body.
+The keys are registered at the server. In a request's headers a node is known by its key, and by the time that is
+signed with it; Flower checks the same, but only once it has read the whole body.
 
 Private names of Flower 1.41: the header names `FLEET_HTTP_PUBLIC_KEY_HEADER`, `FLEET_HTTP_SIGNATURE_HEADER` and
 `TIMESTAMP_HEADER`; `TIMESTAMP_TOLERANCE` and `SYSTEM_TIME_TOLERANCE`; `verify_signature`.
@@ -12,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -20,16 +20,18 @@ from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMEST
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 
+from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import admission
-from flfed.deployment.flower.control import pem_of
-from flfed.files import now_utc, state_of
+from flfed.deployment.flower.control import Control, Refused, pem_of
+from flfed.errors import FlfedError, UsageError
+from flfed.files import note, state_of
 from flfed.folders import CoordinatorFolder
 
 KEY, TIME, SIGNATURE = (
     name.encode() for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
 )
 LOOK_SECONDS = 1.0
-"""How often every file is looked at; one that was put in place of another is seen at once."""
+"""How often the sites' files are looked at: a revoked site is cut off after this long."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -46,7 +48,7 @@ class NodeKeys:
         Seconds; tests pass their own.
     """
 
-    def __init__(self, folder: CoordinatorFolder, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: CoordinatorFolder, clock: Clock = time.monotonic) -> None:
         self._folder, self._clock = folder, clock
         self._changed = -1
         self._next = 0.0
@@ -123,3 +125,63 @@ def _signed(key: EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:
         return verify_signature(key, text, base64.b64decode(signature, validate=True))
     except ValueError:
         return False
+
+
+class NodeRegistration:
+    """Registration of the admitted keys at the server.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    told : callable
+        Told in a sentence who can connect, and who is cut off.
+    """
+
+    def __init__(self, folder: CoordinatorFolder, told: Notify) -> None:
+        self._folder = folder
+        self._told = told
+        self._said: set[str] = set()
+
+    def update(self, control: Control) -> None:
+        """Register admitted keys and cut off all others.
+
+        While a file is damaged, only revoked keys are cut off.
+        """
+        nodes = control.nodes()
+        admitted = admission.admitted(self._folder)
+        keys = {pem_of(member.public_key_openssh): site for site, member in admitted.items()}
+        damaged = self._say_damaged()
+        # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
+        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self._folder)} if damaged else set(nodes)
+        for key, node in nodes.items():
+            if key in gone and key not in keys and node.status != "unregistered":
+                control.unregister(node.node_id)
+                self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
+        # Admitted keys that the server does not know are registered; new numbers are written down.
+        for key, site in keys.items():
+            known = nodes.get(key)
+            try:
+                node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
+            except (UsageError, Refused) as error:  # of this site alone: the others are let in
+                self._say_once(str(error))
+                continue
+            if admitted[site].node_id != node_id:
+                with suppress(FlfedError):  # revoked this very moment: seen at the next look
+                    admission.note_node(self._folder, site, node_id)
+                self._note("registered", f"site {site} can connect: node {node_id}")
+
+    def _say_damaged(self) -> bool:
+        """Report damaged site files, and whether there are any."""
+        damaged = admission.readable(self._folder)[1]
+        for sentence in damaged:
+            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
+        return bool(damaged)
+
+    def _say_once(self, sentence: str) -> None:
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._told(sentence)
+
+    def _note(self, what: str, sentence: str) -> None:
+        note(self._folder.log, now_utc(), what, said=sentence)
+        self._told(sentence)

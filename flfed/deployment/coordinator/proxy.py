@@ -1,15 +1,24 @@
-"""Public proxy of the coordinator.
+"""Public proxy of the coordinator, and its port.
 
-Caddy passes on the requests of nodes and refuses all others.
+Caddy passes on the requests of nodes and refuses all others. It listens so that a second Caddy of the same account
+could listen on the same port (`SO_REUSEPORT`), and get half of the sites' connections. So the port is tried before,
+and a name for it is held meanwhile.
 """
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flfed.deployment.coordinator.certificates import settings
@@ -38,78 +47,7 @@ Caddy 2.6 answers 502, which Flower takes for a server that is started anew, and
 
 LISTEN = re.compile(r"(?P<host>[0-9.]+|\[[0-9A-Fa-f:.]+\])?(:(?P<port>[1-9][0-9]{0,4}))?")
 
-CADDYFILE = """\
-# Written by flfed at each start: changes are lost.
-{
-	admin off
-	auto_https off
-	grace_period 5s
-	default_sni HOST
-	log {
-		output stderr
-		level INFO
-	}
-	servers {
-		protocols h1
-		max_header_size 16KB
-		timeouts {
-			read_header 10s
-			read_body 130s
-			idle 5m
-		}
-	}
-}
-https://:PORT {
-BIND	tls SERVER_CRT SERVER_KEY {
-		protocols tls1.2 tls1.3
-	}
-	log {
-		output stderr
-		format filter {
-			wrap json
-			fields {
-				request>headers delete
-				resp_headers delete
-			}
-		}
-	}
-	header {
-		-Server
-		-Via
-		defer
-	}
-	@node {
-		method POST
-		path ROUTES
-	}
-	handle @node {
-		request_body {
-			max_size LARGEST
-		}
-		vars skip_log true
-		reverse_proxy https://127.0.0.1:INSIDE {
-			header_up Expect 100-continue
-			transport http {
-				versions 1.1
-				expect_continue_timeout 30s
-				tls_trusted_ca_certs LOOPBACK_CRT
-				tls_server_name localhost
-			}
-			@refused status 401 403 412 413 503
-			handle_response @refused {
-				vars skip_log false
-				header Connection close
-				copy_response
-			}
-		}
-	}
-	handle {
-		respond 403 {
-			close
-		}
-	}
-}
-"""
+CADDYFILE = Path(__file__).with_name("Caddyfile")
 """In it nothing is of anybody else's making: host, address and ports were checked before.
 
 Caddy asks the SuperLink (`Expect`) before it passes on a body, or reads more of it than came with the headers. HTTP/1.1
@@ -186,7 +124,7 @@ def write_caddyfile(folder: CoordinatorFolder, inside: int, *, bind: str = "", p
         "LARGEST": LARGEST_BODY,
         "INSIDE": str(inside),
     }
-    text = CADDYFILE
+    text = CADDYFILE.read_text("utf-8")
     # Every value was checked or quoted before, so that a plain replacement is safe.
     for word, value in words.items():
         text = text.replace(word, value)
@@ -218,3 +156,120 @@ def _validate(folder: CoordinatorFolder) -> None:
     if done.returncode:
         last = (done.stderr.strip() or "it says nothing").splitlines()[-1]
         raise FlfedError(f"{caddyfile(folder)}: caddy does not take it: {last}")
+
+
+ASK_SECONDS = 2.0
+
+
+@contextmanager
+def holding(bind: str, port: int) -> Iterator[None]:
+    """Hold a port for a serving coordinator.
+
+    It is held while the block runs.
+
+    Parameters
+    ----------
+    bind : str
+        The address; all of the machine's where empty.
+    port : int
+
+    Raises
+    ------
+    UsageError
+        If another coordinator of this account has it, or some other program listens there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as name:
+        # Names without a file exist on Linux alone; elsewhere only the port itself is tried.
+        if sys.platform == "linux":
+            _take(name, f"\0flfed-coordinator-{bind or '*'}-{port}-{os.geteuid()}", port)
+        try:
+            _check_free(bind, port)
+            yield
+        finally:
+            with suppress(OSError):
+                name.shutdown(socket.SHUT_RDWR)  # so that who waits for a connection ends
+
+
+def _taken(port: int, why: str) -> UsageError:
+    return UsageError(f"port {port} {why}: stop that one first, or choose another port with --listen :PORT")
+
+
+def _take(name: socket.socket, text: str, port: int) -> None:
+    """Take a name that only one process can have.
+
+    It is free again as soon as the process ends.
+
+    Such a name belongs to no account: where another one took it only to be in the way, it does not count.
+    """
+    try:
+        name.bind(text)
+        name.listen()
+    except OSError as error:
+        # Only the same account's holder counts: a stranger's could be there to keep us from serving.
+        if error.errno == errno.EADDRINUSE and _owner(text) == os.geteuid():
+            raise _taken(port, "is served already by another coordinator of this account") from None
+        return
+    threading.Thread(target=_answer, args=(name,), daemon=True).start()
+
+
+def _answer(name: socket.socket) -> None:
+    """Accept and close each connection.
+
+    Connections that nobody accepts fill the queue, and then no more owners can be asked for.
+    """
+    with suppress(OSError):
+        while True:
+            name.accept()[0].close()
+
+
+def _owner(text: str) -> int | None:
+    """Return the account that holds a name.
+
+    None where it does not tell.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
+        asked.settimeout(ASK_SECONDS)
+        try:
+            asked.connect(text)
+        except OSError:
+            return None
+        credentials = asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return int(struct.unpack("3i", credentials)[1])
+
+
+def _check_free(bind: str, port: int) -> None:
+    """Refuse a port on which a program listens.
+
+    Where this account may not take the port at all, Caddy reports it better.
+    """
+    # Without an address both families are tried: a listener on either would get some of the connections.
+    families = [socket.AF_INET6 if ":" in bind else socket.AF_INET] if bind else [socket.AF_INET, socket.AF_INET6]
+    for family in families:
+        try:
+            tried = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue  # a machine without it
+        with tried:
+            # Past what a server that has ended left behind, but not beside one that listens.
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                tried.bind((bind or ("::" if family == socket.AF_INET6 else "0.0.0.0"), port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise _taken(port, "is in use on this machine") from None
+                if error.errno == errno.EACCES and _answers(bind, port):
+                    raise _taken(port, "is in use on this machine") from None
+
+
+def _answers(bind: str, port: int) -> bool:
+    """Tell whether a program answers on a port.
+
+    It is for ports that this account may not take, which binding cannot test.
+    """
+    try:
+        socket.create_connection((bind or "127.0.0.1", port), ASK_SECONDS).close()
+    except OSError:
+        return False
+    return True

@@ -23,18 +23,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from flfed.callbacks import Clock, Notify
-from flfed.deployment.coordinator import admission, proxy
+from flfed.callbacks import Clock, Notify, now_utc
+from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import RENEWED_DAYS, renew_server, server_days_left, settings
-from flfed.deployment.coordinator.public_port import holding
+from flfed.deployment.coordinator.node_auth import LOOK_SECONDS, NodeRegistration
+from flfed.deployment.coordinator.proxy import holding
 from flfed.deployment.flower.control import (
+    ANSWER_SECONDS,
     Control,
     Link,
     NotLocked,
-    Refused,
     certificate_file,
     database,
-    pem_of,
     secret_file,
     serving_file,
 )
@@ -42,15 +42,12 @@ from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.processes.child_processes import python
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError, UsageError
-from flfed.files import held, note, now_utc, read_private, state_of, write_whole
+from flfed.files import locked, read_private, state_of, write_whole
 from flfed.folders import CoordinatorFolder
 
-LOOK_SECONDS = 1.0
-"""How often the folder is looked at: a revoked site is cut off after this long."""
 ANEW_SECONDS = 60.0
 """How often all is compared although nothing changed, and what runs that died left is removed."""
 DAY_SECONDS = 86_400.0
-ANSWER_SECONDS = 5.0
 VALID_DAYS = 3650
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -149,6 +146,39 @@ def check_private(folder: CoordinatorFolder) -> None:
             raise UsageError(f"{path}: belongs to another user; serve as the one who initialised the coordinator")
 
 
+class CertificateWatch:
+    """Watcher of the server's certificate.
+
+    Parameters
+    ----------
+    folder : CoordinatorFolder
+    told : callable
+    """
+
+    def __init__(self, folder: CoordinatorFolder, told: Notify) -> None:
+        self._folder = folder
+        self._told = told
+        self._shown = state_of(folder.keys, "server.*")
+        self._due = 0.0
+
+    def changed(self) -> bool:
+        """Tell whether it is another one than at the last look."""
+        before, self._shown = self._shown, state_of(self._folder.keys, "server.*")
+        return self._shown != before
+
+    def renew(self, now: float, *, busy: bool) -> None:
+        """Renew the certificate in time.
+
+        Where a run is active, or it fails, that is said once a day.
+        """
+        said = "" if busy else _renewed(self._folder)
+        if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
+            said = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
+        if said and (said == RENEWED or now >= self._due):
+            self._due = now + DAY_SECONDS
+            self._told(said)
+
+
 class Watch:
     """Watcher that applies the folder to the running server.
 
@@ -178,10 +208,10 @@ class Watch:
         self._told = told
         self._ready = ready
         self._clock = clock
-        self._next = self._anew = self._expiry = 0.0
+        self._next = self._anew = 0.0
         self._sites: object = None
-        self._said: set[str] = set()
-        self._shown = state_of(folder.keys, "server.*")
+        self._nodes = NodeRegistration(folder, told)
+        self._certificate = CertificateWatch(folder, told)
         self._answers = False
         self._problem = ""
 
@@ -206,10 +236,8 @@ class Watch:
             self._problem = str(error)
 
     def _look(self, now: float) -> None:
-        shown = state_of(self._folder.keys, "server.*")
         # A certificate that was renewed by hand is taken over without a restart of the SuperLink.
-        if shown != self._shown:
-            self._shown = shown
+        if self._certificate.changed():
             self._supervisor.renew("caddy")
             self._told("the server's certificate has changed: caddy was started again with it")
         sites = state_of(self._folder.sites, "*.json")
@@ -219,77 +247,21 @@ class Watch:
         with Control(Link.of(self._folder), timeout=ANSWER_SECONDS) as control:
             if not self._answers:
                 self._first_answer(control)
-            self._compare(control)
+            self._nodes.update(control)
             self._sites = sites
             # Slow work once a minute: leftovers of dead runs, and the certificate.
             if now >= self._anew:
                 remove_bodies(database(self._folder), over=control.over(), seconds=ANSWER_SECONDS, only_if_any=True)
-                self._look_at_expiry(now, busy=bool(control.unfinished()))
+                self._certificate.renew(now, busy=bool(control.unfinished()))
                 self._anew = now + ANEW_SECONDS
-
-    def _look_at_expiry(self, now: float, *, busy: bool) -> None:
-        """Renew the certificate in time.
-
-        Where a run is active, or it fails, that is said once a day.
-        """
-        said = "" if busy else _renewed(self._folder)
-        if busy and (days := server_days_left(self._folder)) < RENEWED_DAYS:
-            said = f"the server's certificate holds for {days} days; it is renewed when no run goes on"
-        if said and (said == RENEWED or now >= self._expiry):
-            self._expiry = now + DAY_SECONDS
-            self._told(said)
 
     def _first_answer(self, control: Control) -> None:
         """Check the server's lock before any site is admitted."""
         control.check_lock()
-        self._compare(control)
+        self._nodes.update(control)
         self._answers = True
         self._told(f"sites can connect: {settings(self._folder).address}")
         self._ready()
-
-    def _compare(self, control: Control) -> None:
-        """Register admitted keys and cut off all others.
-
-        While a file is damaged, only revoked keys are cut off.
-        """
-        nodes = control.nodes()
-        admitted = admission.admitted(self._folder)
-        keys = {pem_of(member.public_key_openssh): site for site, member in admitted.items()}
-        damaged = self._say_damaged()
-        # A key that was cut off never holds again: one that may be of a damaged file is left as it is.
-        gone = {pem_of(node.public_key_openssh) for node in admission.revoked(self._folder)} if damaged else set(nodes)
-        for key, node in nodes.items():
-            if key in gone and key not in keys and node.status != "unregistered":
-                control.unregister(node.node_id)
-                self._note("unregistered", f"node {node.node_id} is cut off: no admitted site has its key")
-        # Admitted keys that the server does not know are registered; new numbers are written down.
-        for key, site in keys.items():
-            known = nodes.get(key)
-            try:
-                node_id = known.node_id if known and known.status != "unregistered" else control.register(site, key)
-            except (UsageError, Refused) as error:  # of this site alone: the others are let in
-                self._say_once(str(error))
-                continue
-            if admitted[site].node_id != node_id:
-                with suppress(FlfedError):  # revoked this very moment: seen at the next look
-                    admission.note_node(self._folder, site, node_id)
-                self._note("registered", f"site {site} can connect: node {node_id}")
-
-    def _say_damaged(self) -> bool:
-        """Report damaged site files, and whether there are any."""
-        damaged = admission.readable(self._folder)[1]
-        for sentence in damaged:
-            self._say_once(f"{sentence}; until then its key is neither let in nor cut off, and the others go on")
-        return bool(damaged)
-
-    def _say_once(self, sentence: str) -> None:
-        if sentence not in self._said:
-            self._said.add(sentence)
-            self._told(sentence)
-
-    def _note(self, what: str, sentence: str) -> None:
-        note(self._folder.log, now_utc(), what, said=sentence)
-        self._told(sentence)
 
 
 @contextmanager
@@ -299,7 +271,7 @@ def _alone(folder: CoordinatorFolder) -> Iterator[None]:
     Two servers must not write to one database.
     """
     taken = f"{folder.root}: the coordinator serves already; stop the other one first"
-    with held(folder.server / "serving.lock", taken):
+    with locked(folder.server, "serving.lock", taken=taken):
         try:
             yield
         finally:

@@ -11,14 +11,13 @@ from typing import Any
 
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.certificates import server_days_left, settings
-from flfed.deployment.flower.control import Control, Link, Node, pem_of
+from flfed.deployment.flower.control import ANSWER_SECONDS, Control, Link, Node, pem_of
 from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import pseudonyms
-from flfed.federation.server.fan_out import NOT_THERE
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.reader import RunReader
+from flfed.refusals import read
 
-ANSWER_SECONDS = 5.0
 RUNS_LOOKED_AT = 20
 """A site that took part in none of so many runs has no last one here."""
 
@@ -192,8 +191,9 @@ def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dic
             answers = {names.get(site.site, site.site): (site.status, site.reason) for site in sites}
             # A site that was not there has no row of its own: its absence is an event.
             for event in reader.events([run.run]):
-                if event.site is not None and event.reason.startswith(NOT_THERE):
-                    answers.setdefault(event.site, ("not there", event.reason.removeprefix(NOT_THERE)))
+                absence = read(event.reason) if event.code.startswith("not-there") else None
+                if event.site is not None and absence is not None:
+                    answers.setdefault(event.site, ("not there", absence.facts["why"]))
             for site, (answer, reason) in answers.items():
                 last = LastRun(run.run, run.study, run.status, answer, reason, run.rounds, run.rounds_planned)
                 found.setdefault(site, last)

@@ -46,6 +46,8 @@ HEADER = "x-flfed-coordinator"
 LAST_REQUESTS = "/flfed/last-requests"
 """Route of our own at the server, see `superlink`."""
 TIMEOUT_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+"""How long the server is waited for where nobody waits for a run."""
 RUNS_AT_ONCE = 1000
 FINISHED = "finished"
 

@@ -23,7 +23,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from flfed.callbacks import Clock, Notify, silent
-from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.questions import (
     ARRIVING_SECONDS,
@@ -36,11 +36,11 @@ from flfed.deployment.flower.questions import (
     Told,
 )
 from flfed.deployment.flower.run_task import said
-from flfed.deployment.flower.server_away import is_away
+from flfed.deployment.flower.transport import is_away
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.server.fan_out import LOST, NOT_ONLINE
+from flfed.refusals import Refusal, recorded, refusal_of
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
-from flfed.updates.messages.train import ENROL, EnrolReply
 
 POLL_SECONDS = 0.1
 """How often replies are looked for; Flower's own grid does every 3 s."""
@@ -50,10 +50,72 @@ LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
 AT_ONCE = 4
 """Parts that a node sends at a time: as many are looked for beyond those that are there."""
-SHORT = 1 << 20
-"""Of an answer, what is not a reply's part."""
-LATE = "no reply before the deadline"
-NEVER_THERE = f"{NOT_ONLINE}: it never was, or was revoked"
+LATE = Refusal("no-reply")
+NEVER_THERE = Refusal("node-unknown")
+
+
+class NodeReplies:
+    """Replies and faults of the nodes, each as its own.
+
+    Parameters
+    ----------
+    names : mapping of int to str
+        Each node's site.
+    """
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self._names = names
+
+    def own(self, asked: Message, reply: Message | Refusal) -> Message:
+        """Return a reply that is its node's own.
+
+        Return an error in its place where it is not.
+        """
+        if isinstance(reply, Refusal):
+            return self.fault(asked, reply)
+        # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
+        if reply.metadata.src_node_id != asked.metadata.dst_node_id:
+            code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
+            gone = code == ErrorCode.NODE_UNAVAILABLE
+            return self.fault(asked, Refusal("node-offline" if gone else "reply-lost"), code)
+        try:
+            reply = apart(reply)
+        except MalformedMessage as error:
+            return self.fault(asked, refusal_of(error))
+        if asked.metadata.message_type != ENROL:
+            return reply
+        if reply.has_error():
+            # Who it is that does not enrol is known here only.
+            site = self._names.get(asked.metadata.dst_node_id, "")
+            return self.fault(asked, reason_of(reply, site), reply.error.code)
+        wrong = self._wrong_name(asked, reply)
+        return self.fault(asked, wrong) if wrong else reply
+
+    def lost(self, reply: Message) -> Refusal | None:
+        """Return why a node's answer is lost.
+
+        None where it is not: only these two errors are worth another try.
+        """
+        name = self._names.get(reply.metadata.src_node_id, "")
+        found = recorded(reply.error.reason or "", name).cause if reply.has_error() else None
+        return found if found is not None and found.code in ("node-offline", "reply-lost") else None
+
+    def fault(self, asked: Message, reason: Refusal, code: int = SITE_ERROR) -> Message:
+        """Return an error reply of the node that was asked."""
+        name = self._names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
+        return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
+
+    def _wrong_name(self, asked: Message, reply: Message) -> Refusal | None:
+        """Return why an enrolment's site name is wrong.
+
+        None where it is right. A message that cannot be read is for its reader to refuse.
+        """
+        try:
+            site = EnrolReply.from_record(reply.content).site
+        except MalformedMessage:
+            return None
+        name = self._names[asked.metadata.dst_node_id]
+        return None if site == name else Refusal("other-node", says=site, admitted=name)
 
 
 class DeployedGrid(HttpGrid):
@@ -94,6 +156,7 @@ class DeployedGrid(HttpGrid):
         self._clock = clock
         # Flower's own tries for ever, and interrupts its process when the run was ended.
         self._retry_invoker = patient()
+        self._replies = NodeReplies(self._names)
         self._presence, self._told = Presence(online, clock), told
 
     def _connect(self) -> None:
@@ -155,7 +218,7 @@ class DeployedGrid(HttpGrid):
         telling.over()
         # Who it is that does not enrol, and whose node is away, is known here only.
         late = [question for question in waiting.values() if question.lost or _is_enrolment(question.asked)]
-        return replies + [self._fault(question.asked, question.lost or LATE) for question in late]
+        return replies + [self._replies.fault(question.asked, question.lost or LATE) for question in late]
 
     def _send(self, sent: list[Message], timeout: float | None) -> tuple[dict[str, Question], list[Message]]:
         """Send messages and return their open questions.
@@ -176,7 +239,7 @@ class DeployedGrid(HttpGrid):
         }
         # The server gives no id for a message to a node that it does not know.
         lost = [message for message in sent if message.metadata.message_id not in waiting]
-        return waiting, [self._fault(message, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE) for message in lost]
+        return waiting, [self._replies.fault(message, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE) for message in lost]
 
     def _answers(self, waiting: Mapping[str, Question]) -> Iterator[tuple[str, Message]]:
         """Yield the replies that have arrived.
@@ -190,18 +253,9 @@ class DeployedGrid(HttpGrid):
             reply = self._arrived(question.arriving)
             # Only a reply whose parts are all there counts; the others are looked at again.
             if reply is not None:
-                question.arriving, found = None, self._said_by_its_node(question.asked, reply)
-                question.lost = self._lost(found) if question.sent < MOST_SENT else ""
+                question.arriving, found = None, self._replies.own(question.asked, reply)
+                question.lost = self._replies.lost(found) if question.sent < MOST_SENT else None
                 yield number, found
-
-    def _lost(self, reply: Message) -> str:
-        """Return why a node's answer is lost.
-
-        An empty text where it is not: only these two errors are worth another try.
-        """
-        name = self._names.get(reply.metadata.src_node_id, "")
-        reason = (reply.error.reason or "").removeprefix(f"{name}: ") if reply.has_error() else ""
-        return reason if reason in (NOT_ONLINE, LOST) else ""
 
     def _ask_again(self, waiting: dict[str, Question], *, wait: bool) -> list[Message]:
         """Send again the questions of restarted nodes.
@@ -223,10 +277,10 @@ class DeployedGrid(HttpGrid):
                 if fresh:
                     waiting[fresh] = Question(again, since, sent=question.sent + 1)
                     continue
-                given_up.append(self._fault(again, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE))
+                given_up.append(self._replies.fault(again, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE))
             elif question.lost and not self._is_waited_for(question, wait=wait):
                 del waiting[number]
-                given_up.append(self._fault(question.asked, question.lost, ErrorCode.NODE_UNAVAILABLE))
+                given_up.append(self._replies.fault(question.asked, question.lost, ErrorCode.NODE_UNAVAILABLE))
         return given_up
 
     def _is_waited_for(self, question: Question, *, wait: bool) -> bool:
@@ -237,7 +291,7 @@ class DeployedGrid(HttpGrid):
 
     def _tell(self, telling: Told, waiting: Mapping[str, Question], left: float | None) -> None:
         """Say who is waited for, and who has answered."""
-        missing = {self._names[q.node]: q.lost for q in waiting.values() if q.node in self._names}
+        missing = {self._names[q.node]: q.lost or "" for q in waiting.values() if q.node in self._names}
         telling.waiting(missing, set(self._names.values()) - set(missing), left)
 
     def _begin(self, waiting: Mapping[str, Question]) -> None:
@@ -256,14 +310,15 @@ class DeployedGrid(HttpGrid):
             envelope.__dict__["_content"] = RecordDict()
             question = waiting.get(envelope.metadata.reply_to_message_id)
             if question is not None:
-                names, fault = list[str](), ""
+                names = list[str]()
+                fault: Refusal | None = None
                 try:
                     names = parts_of(tree, envelope.metadata.message_id)
                 except MalformedMessage as error:
-                    fault = str(error)
+                    fault = refusal_of(error)
                 question.arriving = Arriving(envelope, names, self._clock(), fault)
 
-    def _arrived(self, arriving: Arriving) -> Message | str | None:
+    def _arrived(self, arriving: Arriving) -> Message | Refusal | None:
         """Return a reply that has fully arrived.
 
         Return why it cannot be read instead, or None where parts are still to come.
@@ -282,7 +337,7 @@ class DeployedGrid(HttpGrid):
             )
             return opened(arriving.envelope, arriving.contents)
         except MalformedMessage as error:
-            return str(error)
+            return refusal_of(error)
 
     def _take(self, arriving: Arriving) -> None:
         """Take the available parts of a reply.
@@ -294,7 +349,7 @@ class DeployedGrid(HttpGrid):
             request = PullObjectRequest(node=self.node, run_id=arriving.envelope.metadata.run_id, object_id=name)
             part = self._runtime_client.PullObject(request)
             if not part.object_found:
-                raise MalformedMessage(LOST)
+                raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
                 arriving.take(name, part.object_content, self._clock())
             # A node sends few parts at a time: looking at all the others would only cost requests.
@@ -305,48 +360,7 @@ class DeployedGrid(HttpGrid):
         """Refuse a reply whose parts stopped coming."""
         there = self._presence.since(arriving.envelope.metadata.src_node_id)
         if self._clock() - arriving.last > (ARRIVING_SECONDS if there else GONE_SECONDS):
-            raise MalformedMessage(LOST)
-
-    def _said_by_its_node(self, asked: Message, reply: Message | str) -> Message:
-        """Return a reply that is its node's own.
-
-        Return an error in its place where it is not.
-        """
-        if isinstance(reply, str):
-            return self._fault(asked, reply)
-        # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
-        if reply.metadata.src_node_id != asked.metadata.dst_node_id:
-            code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
-            gone = code == ErrorCode.NODE_UNAVAILABLE
-            return self._fault(asked, NOT_ONLINE if gone else LOST, code)
-        try:
-            reply = apart(reply)
-        except MalformedMessage as error:
-            return self._fault(asked, str(error))
-        if asked.metadata.message_type != ENROL:
-            return reply
-        if reply.has_error():
-            # Who it is that does not enrol is known here only.
-            site = self._names.get(asked.metadata.dst_node_id, "")
-            return self._fault(asked, reason_of(reply, site), reply.error.code)
-        wrong = self._wrong_name(asked, reply)
-        return self._fault(asked, wrong) if wrong else reply
-
-    def _wrong_name(self, asked: Message, reply: Message) -> str:
-        """Return why an enrolment's site name is wrong.
-
-        An empty text where it is right. A message that cannot be read is for its reader to refuse.
-        """
-        try:
-            site = EnrolReply.from_record(reply.content).site
-        except MalformedMessage:
-            return ""
-        name = self._names[asked.metadata.dst_node_id]
-        return "" if site == name else f"its node says it is site {site!r}, and was admitted as {name!r}"
-
-    def _fault(self, asked: Message, reason: str, code: int = SITE_ERROR) -> Message:
-        name = self._names.get(asked.metadata.dst_node_id, f"node {asked.metadata.dst_node_id}")
-        return Message(Error(code=code, reason=f"{name}: {reason}"), reply_to=asked)
+            raise MalformedMessage(Refusal("reply-lost"))
 
 
 def _is_enrolment(message: Message) -> bool:
@@ -360,7 +374,7 @@ def _not_too_long(response: httpx.Response) -> None:
     """
     length = response.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MOST_BYTES + SHORT:
-        raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+        raise MalformedMessage(Refusal("reply-too-large", most=MOST_BYTES))
 
 
 def patient() -> RetryInvoker:

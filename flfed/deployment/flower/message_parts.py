@@ -17,8 +17,11 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from google.protobuf.message import DecodeError
 
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
+SHORT = 1 << 20
+"""Bytes of an answer that holds no message's part."""
 MOST_BYTES = 64 << 20
 """Of one message: far above every model for tables, far below what fills a machine."""
 MOST_PARTS = 10_000
@@ -37,9 +40,9 @@ def parts_of(tree: ObjectTree, message_id: str) -> list[str]:
     # One part more than allowed is enough to refuse; the rest of the tree is not walked.
     names = [part.object_id for part in islice(iterate_object_tree(tree), MOST_PARTS + 1)]
     if len(names) > MOST_PARTS:
-        raise MalformedMessage(f"the message has more than {MOST_PARTS} parts, which are not read")
+        raise MalformedMessage(Refusal("too-many-parts", most=MOST_PARTS))
     if tree.object_id != message_id:
-        raise MalformedMessage("the message is not the one that its envelope announces")
+        raise MalformedMessage(Refusal("other-message"))
     return list(dict.fromkeys(names))
 
 
@@ -60,12 +63,12 @@ def opened(envelope: Message, contents: Mapping[str, bytes]) -> Message:
     try:
         found = inflate_object_from_contents(envelope.metadata.message_id, dict(contents))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, DecodeError):
-        raise MalformedMessage("the message cannot be read") from None
+        raise MalformedMessage(Refusal("message-unreadable")) from None
     if not isinstance(found, Message):
-        raise MalformedMessage("the message holds something else than a message")
+        raise MalformedMessage(Refusal("no-message"))
     # The id is checked by `parts_of`; every other fact of the envelope is compared here.
     found.metadata.__dict__["_message_id"] = envelope.metadata.message_id
     for name in TOLD:
         if getattr(found.metadata, name) != getattr(envelope.metadata, name):
-            raise MalformedMessage(f"the message has another {name.replace('_', '-')} than its envelope")
+            raise MalformedMessage(Refusal("other-envelope", field=name.replace("_", "-")))
     return found

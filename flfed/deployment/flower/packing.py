@@ -18,6 +18,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto import recorddict_pb2
 from google.protobuf.message import DecodeError
 
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
 SECTION, KEY = "one-piece", "content"
@@ -62,8 +63,8 @@ def _record(section: object) -> RecordDict:
     # Exactly one key and a bounded size: nothing else may travel beside the piece.
     piece = section.get(KEY) if isinstance(section, ConfigRecord) and list(section) == [KEY] else None
     if not isinstance(piece, bytes) or len(piece) > MOST_BYTES:
-        raise MalformedMessage("the message cannot be read")
+        raise MalformedMessage(Refusal("message-unreadable"))
     try:
         return recorddict_from_proto(recorddict_pb2.RecordDict.FromString(piece))
     except (DecodeError, ValueError, TypeError, KeyError, AttributeError):
-        raise MalformedMessage("the message cannot be read") from None
+        raise MalformedMessage(Refusal("message-unreadable")) from None

@@ -15,6 +15,7 @@ from flwr.app import Message
 from flfed.callbacks import Clock, Notify
 from flfed.deployment.flower.message_parts import MOST_BYTES
 from flfed.errors import FlfedError
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
 LOOK_SECONDS = 1.0
@@ -51,7 +52,7 @@ class Arriving:
         Names of the parts that have not come.
     last : float, seconds
         When something of it came last.
-    fault : str
+    fault : Refusal, optional
         Why it cannot be read.
     contents : dict of part to bytes
     left : int, bytes
@@ -61,7 +62,7 @@ class Arriving:
     envelope: Message
     missing: list[str]
     last: float
-    fault: str = ""
+    fault: Refusal | None = None
     contents: dict[str, bytes] = field(default_factory=dict)
     left: int = field(default_factory=lambda: MOST_BYTES)
 
@@ -77,7 +78,7 @@ class Arriving:
         # Counted over all parts: many small ones are as bad as a large one.
         self.contents[name], self.last, self.left = content, now, self.left - len(content)
         if self.left < 0:
-            raise MalformedMessage(f"its reply is larger than {MOST_BYTES} bytes, which are read")
+            raise MalformedMessage(Refusal("reply-too-large", most=MOST_BYTES))
 
 
 @dataclass(eq=False)
@@ -89,7 +90,7 @@ class Question:
     asked : Message
     since : str
         When its node had come online when it was sent; "" where it was not, or that is not known.
-    lost : str
+    lost : Refusal, optional
         Why it is to be sent again: its node went away with it, or its reply got lost.
     sent : int
         How often it was sent.
@@ -99,7 +100,7 @@ class Question:
 
     asked: Message
     since: str
-    lost: str = ""
+    lost: Refusal | None = None
     sent: int = 1
     arriving: Arriving | None = None
 

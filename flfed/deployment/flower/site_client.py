@@ -48,15 +48,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.runtime.run_clientapp import push_message
 from google.protobuf.message import DecodeError
 
-from flfed.deployment.flower.message_parts import MOST_BYTES, opened, parts_of
+from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.transport import Connect, NodeTransport
 from flfed.errors import FlfedError
+from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
 
-SHORT = 1 << 20
-"""Bytes of an answer that holds no message."""
 SECONDS = 30.0
 """For one answer of the node, which is on this machine."""
 ARRIVING = 60.0
@@ -128,10 +127,10 @@ class Bounded(httpx.BaseTransport):
         length = response.headers.get("content-length", "")
         try:
             if not length.isdecimal() or "content-encoding" in response.headers:
-                raise MalformedMessage("the message does not say how long it is, or is packed")
+                raise MalformedMessage(Refusal("length-untold"))
             with self._counting:
                 if int(length) > self._left:
-                    raise MalformedMessage(f"the message is larger than {self._most} bytes, which this site reads")
+                    raise MalformedMessage(Refusal("message-too-large", most=self._most))
                 self._left -= 0 if self._each else int(length)
         except MalformedMessage:
             response.close()
@@ -201,7 +200,7 @@ class Task:
         """
         found = opened(self.envelope, self._contents)
         if not found.has_content():
-            raise MalformedMessage("the message holds something else than a message")
+            raise MalformedMessage(Refusal("no-message"))
         # The reply travels as the message came: an older coordinator knows no packed message.
         whole = apart(found)
         self._in_one_piece = whole is not found
@@ -225,9 +224,9 @@ class Task:
         finally:
             self.close()
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: Refusal) -> None:
         """Reply with an error, passed through the gate."""
-        self.reply(self.seen(Message(Error(code=REFUSED, reason=reason), reply_to=self.envelope)))
+        self.reply(self.seen(Message(Error(code=REFUSED, reason=str(reason)), reply_to=self.envelope)))
 
     def seen(self, reply: Message) -> Message:
         """Return an error reply as the gate releases it.
@@ -303,7 +302,7 @@ class Tasks:
             raise
         except (ValueError, KeyError, TypeError, DecodeError):
             client.close()
-            raise MalformedMessage("the message cannot be read") from None
+            raise MalformedMessage(Refusal("message-unreadable")) from None
 
     def _read(self, client: NodeClient, bounded: Bounded, found: AcquireTaskResponse) -> Task:
         """Read all of a task, with heart-beats.
@@ -328,7 +327,7 @@ class Tasks:
             self._pull(task, client, tree)
         except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
             # A message that cannot be read is refused at once, so that the coordinator need not wait for its deadline.
-            reason = str(error) if isinstance(error, MalformedMessage) else "the message cannot be read"
+            reason = refusal_of(error) if isinstance(error, MalformedMessage) else Refusal("message-unreadable")
             bounded.has_read()
             task.refuse(reason)
             raise MalformedMessage(reason) from None
@@ -347,9 +346,9 @@ class Tasks:
         # Two places name the bundle; both must name these very bytes.
         for claimed in (given.fab.hash_str, given.run.fab_hash):
             if not hmac.compare_digest(claimed.encode(), held.encode()):
-                raise MalformedMessage("the message comes with a bundle that is not the one it claims to be")
+                raise MalformedMessage(Refusal("false-bundle"))
         if given.context.run_id != task.envelope.metadata.run_id:
-            raise MalformedMessage("the message and its settings are of two runs")
+            raise MalformedMessage(Refusal("two-runs"))
 
     def _pull(self, task: Task, client: NodeClient, tree: ObjectTree) -> None:
         """Read the unopened bytes of every part of a message."""

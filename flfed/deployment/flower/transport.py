@@ -1,6 +1,6 @@
-"""HTTP transport over given sockets.
+"""HTTP transport over given sockets, and a server that is away.
 
-httpx asks through it and opens no connection by itself.
+httpx asks through it and opens no connection by itself. What a server that is away answered is asked again.
 
 Private name of httpx 0.28 that this file uses: `HTTPTransport._pool`, in place of which a pool of httpcore
 with a network backend of ours is put (`docs/security.md`). All of httpcore's that is used here is public.
@@ -17,6 +17,23 @@ import httpcore
 import httpx
 
 from flfed.errors import FlfedError
+
+TOO_MANY, SERVER_ERRORS = 429, 500
+"""Status codes: too many requests; from here on the fault is the server's."""
+
+
+def is_away(status: int) -> bool:
+    """Tell whether a status code asks for another try.
+
+    The server is away, has too much to do, or failed for now.
+
+    Examples
+    --------
+    >>> [is_away(status) for status in (200, 404, 412, 413, 429, 500, 503, 507)]
+    [False, False, False, False, True, True, True, True]
+    """
+    return status == TOO_MANY or status >= SERVER_ERRORS
+
 
 Connect = Callable[[], socket.socket]
 """Returns a connection to the node, or raises OSError."""

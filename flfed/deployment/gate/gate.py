@@ -5,72 +5,41 @@ It decides whether a message is answered at all, and with which rows. No row is 
 
 from __future__ import annotations
 
-import datetime
 import hmac
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Generator
 from typing import Any
 
 from flwr.app import Context, Message
 
 import flfed
-from flfed.callbacks import Today
+from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
-from flfed.deployment.gate.message_schema import KINDS, StudyMessages
+from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
-from flfed.deployment.gate.study_policy import (
-    LONGEST_STUDY,
-    Refused,
-    cohort_refusal,
-    name_of,
-    parsed,
-    sha256_of,
-    study_policy_refusal,
-)
-from flfed.deployment.site_state import approval as decided
+from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
 from flfed.deployment.site_state.approval import Approval
-from flfed.deployment.site_state.coordinator_terms import other_coordinator
-from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
-from flfed.folders import NAME, SiteFolder
+from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.rows.data import datasets
-from flfed.rows.data.policy import Policy
-from flfed.rows.data.schema import parse_settings
+from flfed.refusals import Refusal, refusal_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
-from flfed.rows.snapshots.snapshot import Frozen
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
-from flfed.updates.checkpoints.reply_cache import RUN, NotKept
+from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
-
-STUDIES = 4
-"""Studies, each with its rows, that stay warm."""
-REPEATS = 1_000_000
-"""As a study's seed allows."""
-MOST_SITES = 10_000
-"""Names that a run config may list."""
-LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
-ROWS_CHANGED = "its frozen rows changed after the approval: the study needs a new one"
-
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
 """What answers for the ledger, by kind of message."""
-
-
-def today_utc() -> datetime.date:
-    """Return today's date in UTC, as the ledger has it."""
-    return datetime.datetime.now(datetime.UTC).date()
 
 
 #   message ──► bundle ──► kind ──► site's name ──► policy as it is now ──► study ──► sections ──► limits ──► client app
@@ -112,18 +81,19 @@ class Gate:
         if site.name != folder.site:
             raise UsageError(f"the folder is of site {folder.site!r}, the package of site {site.name!r}")
         self.folder = folder
-        self.site = site
         self._today = today
         self._bundle = expected_bundle
-        self._policy_file = site.folder / "policy.toml" if site.folder else None
-        self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
+        self._studies = StudyAdmission(folder, site, today=today, expected_bundle=expected_bundle)
         self._ledger = ledger or ledger_of(folder)
         self._continuity = Continuity(folder, self._ledger)
         self._leaving = Leaving(site, self._ledger, today, self._continuity)
-        self._own: deque[str] = deque(maxlen=64)
-        self._known: OrderedDict[str, StudyMessages] = OrderedDict()
-        self._rows: dict[str, str] = {}
+        self._own: deque[Refusal] = deque(maxlen=64)
         self._sides: OrderedDict[tuple[str, str, int], SiteClient] = OrderedDict()
+
+    @property
+    def site(self) -> Site:
+        """The site, with its policy as messages are held to it now."""
+        return self._studies.site
 
     def answer(self, message: Message, context: Context, fab_sha256: str) -> Message:
         """Return the reply to a message, or an error.
@@ -139,7 +109,7 @@ class Gate:
                 # The request is kept before it is answered, so that a replay can answer it again.
                 keep(self.folder, message, context)
             except NotKept as error:
-                reason = str(error)
+                reason = refusal_of(error)
                 self._own.append(reason)
         if reason:
             return self.leaving(message, error_reply(reason, message), context)
@@ -160,10 +130,10 @@ class Gate:
 
         return redact(message, context, answer)
 
-    def refusal(self, message: Message, context: Context, fab_sha256: str) -> str:
+    def refusal(self, message: Message, context: Context, fab_sha256: str) -> Refusal | None:
         """Return why a message is refused.
 
-        An empty text where it is not. No row is read.
+        None where it is not. No row is read.
 
         Parameters
         ----------
@@ -177,9 +147,9 @@ class Gate:
             self._check(message, context, fab_sha256)
         except Refused as error:
             # The gate's own sentences are remembered: they may leave without being read again.
-            self._own.append(str(error))
-            return str(error)
-        return ""
+            self._own.append(refusal_of(error))
+            return refusal_of(error)
+        return None
 
     def leaving(self, message: Message, reply: Message, context: Context) -> Message:
         """Return the reply where it may leave, else an error.
@@ -196,18 +166,19 @@ class Gate:
         """
         facts = self._facts(message, context)
         if reply.has_error():
-            return self._leaving.error(message, reply, facts, ours=reply.error.reason in self._own)
+            own = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
+            return self._leaving.error(message, reply, facts, own=own)
         text = str(context.run_config.get("study", ""))
-        messages = self._known.get(sha256_of(text))
+        messages = self._studies.messages(sha256_of(text))
         try:
             # A person may have paused, withdrawn, or changed the policy while it was computed.
-            self._check_decision(text)
-            if self._policy_now() != self.site.policy:
-                raise Refused("its policy was changed while this was computed; the next message is held to it")
+            self._studies.check_decision(text)
+            if self._studies.policy_now() != self.site.policy:
+                raise Refused(Refusal("policy-changed"))
         except Refused as error:
-            return self._leaving.withhold(message, str(error), facts)
+            return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
-            return self._leaving.withhold(message, "it is the reply to a message that was not let in", facts)
+            return self._leaving.withhold(message, Refusal("not-let-in"), facts)
         left = self._leaving.reply(message, reply, facts, messages)
         keep_result(self.folder, left, facts, messages)
         return left
@@ -228,23 +199,23 @@ class Gate:
             raise UsageError(f"this gate is of site {self.folder.site!r}, not {name!r}")
         # The rows that are opened must be those that the study was checked with, not those that came since.
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
-        if found.snapshot.sha256 != self._rows.get(study.sha256()):
-            raise NotTakingPart(ROWS_CHANGED)
+        if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
+            raise NotTakingPart(Refusal("rows-changed"))
         return found
 
-    def standing(self, approval: Approval) -> str:
+    def standing(self, approval: Approval) -> Refusal | None:
         """Return why a study would be refused now.
 
-        All that is known at the site is considered. An empty text where it would be answered.
+        All that is known at the site is considered. None where it would be answered.
         """
         # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
         try:
             self._check_policy()
-            self._check_study({"study": approval.text, "run": "status", "sites": names})
+            self._studies.check({"study": approval.text, "run": "status", "sites": names})
         except Refused as error:
-            return str(error)
-        return ""
+            return refusal_of(error)
+        return None
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows.
@@ -252,11 +223,12 @@ class Gate:
         Where other rows are frozen, it is another client.
         """
         sha256 = sha256_of(str(context.run_config["study"]))
-        key = (sha256, self._rows[sha256], int(context.run_config.get("repeat", 0)))
+        rows = self._studies.rows_sha256(sha256)
+        key = (sha256, rows, int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
-            protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=self._rows[sha256])
-            self._sides[key] = SiteClient(self.find_site, today=self._today, rows=self._rows[sha256], protect=protect)
+            protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=rows)
+            self._sides[key] = SiteClient(self.find_site, today=self._today, rows=rows, protect=protect)
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
@@ -269,14 +241,14 @@ class Gate:
         """
         text = str(context.run_config.get("study", ""))
         sha256 = sha256_of(text)
-        known, repeat = self._known.get(sha256), context.run_config.get("repeat", 0)
+        known, repeat = self._studies.messages(sha256), context.run_config.get("repeat", 0)
         return {
             "study": known.study.name if known else "",
             "dataset": known.study.dataset.name if known else "",
             "study_sha256": sha256,
             "run": str(context.run_config.get("run", ""))[:100],
             "repeat": repeat if type(repeat) is int and 0 <= repeat < REPEATS else None,
-            "rows_sha256": self._rows.get(sha256, ""),
+            "rows_sha256": self._studies.rows_sha256(sha256),
         }
 
     def _check(self, message: Message, context: Context, fab_sha256: str) -> None:
@@ -286,23 +258,20 @@ class Gate:
         """
         # Constant time: how long a comparison takes tells nothing of the hash that is expected.
         if not hmac.compare_digest(fab_sha256.encode(), self._bundle.encode()):
-            raise Refused(
-                f"the run came with another bundle than that of flfed {flfed.__version__}, which this site installed; "
-                "no code of a bundle is ever executed here"
-            )
+            raise Refused(Refusal("other-bundle", version=flfed.__version__))
         kind = message.metadata.message_type
         if kind not in KINDS:
-            raise Refused(f"a message of kind {kind[:40]!r} is not known; known: {', '.join(KINDS)}")
+            raise Refused(Refusal("kind-unknown", kind=kind[:40], known=", ".join(KINDS)))
         if context.node_config.get("site") != self.folder.site:
-            raise Refused(f"this is site {self.folder.site!r}, and its node has another name")
+            raise Refused(Refusal("other-site", site=self.folder.site))
         self._check_policy()
-        messages = self._check_study(context.run_config)
+        messages = self._studies.check(context.run_config)
         if not message.has_content():
-            raise Refused("the message has no content")
+            raise Refused(Refusal("no-content"))
         # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
-            raise Refused(f"the {kind} message does not fit the study: {defect}")
+            raise Refused(Refusal("message-unfit", kind=kind, defect=defect))
         over = self._leaving.used_up(message, self._facts(message, context))
         if over:
             raise Refused(over)
@@ -312,145 +281,13 @@ class Gate:
 
         A policy that cannot be read is refused, and what was opened under the one before is forgotten.
         """
-        now = self._policy_now()
+        now = self._studies.policy_now()
         if now == self.site.policy:
             return
         # Rows are opened anew: those at work were opened under the policy before.
         self._sides.clear()
-        self._known.clear()
-        if now is None:
-            raise Refused(f"its policy cannot be read; at the site: flfed site check {self.site.name}")
-        self.site = replace(self.site, policy=now)
+        self._studies.adopt(now)
         self._leaving = Leaving(self.site, self._ledger, self._today, self._continuity)
-
-    def _policy_now(self) -> Policy | None:
-        """Return the present policy.
-
-        None where its file cannot be read or is gone. A site that came without a file keeps the policy that it had.
-        """
-        try:
-            if self._policy_file is not None and self._policy_file.exists():
-                return parse_settings(Policy, self._policy_file)
-            return self._policy_of_none
-        except (FlfedError, OSError):
-            return None
-
-    def _check_study(self, config: Mapping[str, object]) -> StudyMessages:
-        """Return the messages of a run config's study.
-
-        Raises `Refused` where the run config brings none that may be answered.
-        """
-        text = config.get("study")
-        repeat = config.get("repeat", 0)
-        run = config.get("run")
-        # The run config comes from the coordinator, so each value's type and size is checked before it is used.
-        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
-            raise Refused("the run brings no study")
-        if type(repeat) is not int or not 0 <= repeat < REPEATS:
-            raise Refused(f"the run's repeat must be a whole number from 0 to {REPEATS - 1}")
-        if not isinstance(run, str) or not RUN.fullmatch(run):
-            raise Refused("the run has no name of letters, digits and hyphens")
-        # The decision comes first: a text that was refused is not parsed as a study.
-        approval = self._check_decision(text)
-        known = self._known.get(sha256_of(text))
-        study = known.study if known is not None else parsed(text)
-        if study.expires is not None and self._today() > study.expires:
-            raise Refused(f"the study expired on {study.expires.isoformat()}")
-        refused = study_policy_refusal(study, self.site)
-        if refused:
-            raise Refused(refused)
-        self._check_rows(study, approval)
-        self._check_cohort(config.get("sites"), study, approval)
-        return known or self._messages(study)
-
-    def _check_decision(self, text: str) -> Approval | None:
-        """Return the approval of a study's exact text.
-
-        None where the policy asks for none. Raises `Refused` where the study may not be answered.
-        """
-        if decided.is_paused(self.folder):
-            raise Refused("the site is paused by its operator")
-        try:
-            found = decided.approval_of(self.folder, sha256_of(text))
-            others = [] if found is not None else decided.approvals(self.folder)
-        except FlfedError:
-            raise Refused(
-                f"its approvals cannot be read safely; at the site: flfed site status {self.site.name}"
-            ) from None
-        if found is not None and found.decision != "approved":
-            word = "refused" if found.decision == "refused" else "withdrawn"
-            raise Refused(f"the study was {word} here on {found.at[:10]}")
-        # An approval holds for the code and the coordinator that it was given for, and for no others.
-        if found is not None:
-            if not hmac.compare_digest(found.bundle_sha256, self._bundle):
-                raise Refused("the study was approved under another version of flfed: it needs a new approval")
-            if other_coordinator(self.folder, found.coordinator):
-                raise Refused("the study was approved for another coordinator: it needs a new approval")
-            return found
-        # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
-        name, free = name_of(text), self.site.policy.approval == "none"
-        if free and not any(other.study == name and other.decision != "approved" for other in others):
-            return None
-        if name and any(other.study == name for other in others):
-            raise Refused(f"study {name[:60]!r} was changed since it was decided about here: it needs a new approval")
-        raise Refused("the study is not approved here")
-
-    def _check_rows(self, study: Study, approval: Approval | None) -> None:
-        """Refuse a study whose columns or rows have changed.
-
-        They are compared with those at the time of the approval.
-        """
-        schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
-        if approval is not None and approval.schema_sha256 != schema_sha256:
-            raise Refused(f"its schema of {study.dataset.name!r} changed after the approval")
-        rows = self._frozen(study)
-        # Also without an approval, rows frozen under another schema mean something else.
-        if rows.schema_sha256 != schema_sha256:
-            raise Refused(f"its schema of {study.dataset.name!r} changed after the rows were frozen")
-        if approval is not None and rows.sha256 != approval.rows_sha256:
-            raise Refused(ROWS_CHANGED)
-        self._rows[study.sha256()] = rows.sha256
-
-    def _frozen(self, study: Study) -> Frozen:
-        """Return what is known of the frozen rows."""
-        try:
-            found = snapshot.known(self.site.serving(study.dataset.name), self.folder.frozen)
-            changed = found is not None and list_changed(self.folder, found)
-        except FlfedError:
-            raise Refused(
-                f"its frozen rows cannot be served; at the site: flfed site status {self.site.name}"
-            ) from None
-        if found is None:
-            raise Refused(f"it has no frozen rows of {study.dataset.name!r}")
-        if changed:
-            raise Refused(f"{LIST_CHANGED}; at the site: flfed site refresh {self.site.name}")
-        return found
-
-    def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
-        """Refuse a cohort that is too small or unapproved.
-
-        Approval and policy may each name the sites that may take part.
-        """
-        names = given.split(",") if isinstance(given, str) and given else []
-        if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
-            raise Refused("the run does not name the sites that it asks")
-        named = None if approval is None else approval.co_sites
-        refused = cohort_refusal(names, self.site, named)
-        if refused:
-            raise Refused(refused)
-
-    def _messages(self, study: Study) -> StudyMessages:
-        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
-        try:
-            _ = found.model  # made once, now: a model that cannot be made is refused, not tried
-        except FlfedError as error:
-            raise Refused(f"the study's model cannot be made ({error})") from None
-        except (MemoryError, ValueError):
-            raise Refused("the study's model is too large for this site") from None
-        self._known[sha256_of(study.text)] = found
-        while len(self._known) > STUDIES:
-            self._known.popitem(last=False)
-        return found
 
 
 def _no_rows() -> None:

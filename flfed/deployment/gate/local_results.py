@@ -15,17 +15,17 @@ from typing import Any
 
 from flwr.app import Message
 
+from flfed.callbacks import now_utc
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
-from flfed.files import now_utc, read_private, write_whole
+from flfed.files import read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.paths import give
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.updates.checkpoints.reply_cache import RUN
-from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import COMPARE, CompareReply
 
 LOG = logging.getLogger("flfed.site")
 FORMAT = 1

@@ -31,6 +31,7 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
+from flfed.refusals import LONGEST
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS
 from flfed.rows.data.schema import Schema
@@ -45,12 +46,13 @@ from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.checkpoints.reply_cache import RUN
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
-from flfed.updates.messages.compare import METRIC
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
-from flfed.updates.messages.fields import PROTOCOL
+from flfed.updates.messages.enrol import ENROL
+from flfed.updates.messages.fields import METRIC, PROTOCOL
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.sentences import LONGEST
-from flfed.updates.messages.train import COMPARE, ENROL, EVALUATE, SUMMARISE, TRAIN
+from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from flfed.updates.messages.fields import LARGEST, MalformedMessage, count_bytes, ndarrays
-from flfed.updates.messages.in_memory_arrays import InMemoryArray
+from flfed.refusals import Refusal
+from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, ndarrays
+from flfed.updates.messages.in_memory_arrays import InMemoryArray, count_bytes
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
-Check = Callable[[Any], bool]
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
@@ -36,10 +36,10 @@ class Section(Protocol):
         """Most bytes that it may have."""
         ...
 
-    def defect(self, record: RecordDict, name: str) -> str:
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
         """Return why a section does not fit.
 
-        An empty text where it does. The text never has a word of the content.
+        None where it does. The text never has a word of the content.
         """
         ...
 
@@ -78,21 +78,21 @@ class Plain:
         """Most bytes that it may have."""
         return sum(len(key) + field.most for key, field in self.fields.items())
 
-    def defect(self, record: RecordDict, name: str) -> str:
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
         """Return why the named section does not fit.
 
-        An empty text where it does.
+        None where it does.
         """
         found = record[name]
         if type(found) is not self.kind:
-            return "is of another kind"
+            return Refusal("other-kind")
         wrong = _names(
             found, self.fields, "value", needed=set(self.fields) - self.optional if self.all_fields else set()
         )
         if wrong:
             return wrong
         unfit = [key for key, value in found.items() if not self.fields[key].fits(value)]
-        return f"has a value {unfit[0]!r} that does not fit" if unfit else ""
+        return Refusal("value-unfit", key=unfit[0]) if unfit else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,26 +116,26 @@ class Columns:
         """Most bytes that it may have."""
         return sum(len(key) + field.most * self.longest for key, field in self.fields.items())
 
-    def defect(self, record: RecordDict, name: str) -> str:
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
         """Return why the named section does not fit.
 
-        An empty text where it does.
+        None where it does.
         """
         found = record[name]
         if type(found) is not ConfigRecord:
-            return "is of another kind"
+            return Refusal("other-kind")
         wrong = _names(found, self.fields, "list")
         if wrong:
             return wrong
         lists = {key: values for key, values in found.items() if isinstance(values, list)}
         if len(lists) < len(found):
-            return "has a value that is no list"
+            return Refusal("no-list")
         # Lists of one length are the columns of a table; more rows than there are figures are refused.
         lengths = {len(values) for values in lists.values()}
         if len(lengths) != 1 or not 1 <= lengths.pop() <= self.longest:
-            return "has lists of a wrong length"
+            return Refusal("lengths-unfit")
         unfit = [key for key, values in lists.items() if not all(map(self.fields[key].fits, values))]
-        return f"has a value in {unfit[0]!r} that does not fit" if unfit else ""
+        return Refusal("list-unfit", key=unfit[0]) if unfit else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,30 +162,30 @@ class Held:
         """Most bytes that it may have."""
         return sum(len(name) + HEAD + _bytes(*like) for name, like in self.shapes.items())
 
-    def defect(self, record: RecordDict, name: str) -> str:
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
         """Return why the named section does not fit.
 
-        An empty text where it does. Nothing is decoded before its size is known to fit.
+        None where it does. Nothing is decoded before its size is known to fit.
         """
         found = record[name]
         if type(found) is not ArrayRecord:
-            return "is of another kind"
+            return Refusal("other-kind")
         wrong = _names(found, self.shapes, "array")
         if wrong:
             return wrong
         for key, like in self.shapes.items():
             size, most = _size(found[key]), HEAD + _bytes(*like)
             if size > most:
-                return f"has an array {key!r} that is too large ({size} bytes, where {most} are enough)"
+                return Refusal("array-too-large", key=key, size=size, most=most)
         arrays = ndarrays(record, name)
         reasons = (_array_defect(key, arrays[key], self) for key in self.shapes)
-        return next((reason for reason in reasons if reason), "")
+        return next((reason for reason in reasons if reason), None)
 
 
-def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
+def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> Refusal | None:
     """Return why a message does not fit its sections.
 
-    An empty text where it does.
+    None where it does.
 
     Parameters
     ----------
@@ -198,21 +198,21 @@ def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> str:
     """
     many = len(set(record) - set(sections))
     if many:
-        return f"it has {many} section{'s' * (many > 1)} too many"
+        return Refusal("extra-sections", many=many)
     for name, section in sections.items():
         if name not in record:
             if section.needed:
-                return f"it has no section {name!r}"
+                return Refusal("section-missing", section=name)
             continue
         try:
             wrong = section.defect(record, name)
         except MalformedMessage:
-            wrong = "cannot be read"
+            wrong = Refusal("unreadable")
         if wrong:
-            return f"its section {name!r} {wrong}"
+            return Refusal("section-unfit", section=name, wrong=wrong)
     # The whole is measured too: there could be bytes beside the values that were checked.
     size, most = count_bytes(record), most_bytes(sections)
-    return f"it has {size} bytes, where {most} are enough" if size > most else ""
+    return Refusal("too-large", size=size, most=most) if size > most else None
 
 
 def most_bytes(sections: Mapping[str, Section]) -> int:
@@ -220,13 +220,15 @@ def most_bytes(sections: Mapping[str, Section]) -> int:
     return sum(section.most for section in sections.values())
 
 
-def _names(found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, needed: set[str] | None = None) -> str:
+def _names(
+    found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, needed: set[str] | None = None
+) -> Refusal | None:
     # An unknown name is counted and not repeated: whoever chose it may have put something into it.
     many = len(set(found) - set(known))
     if many:
-        return f"has {many} {word}{'s' * (many > 1)} too many"
+        return Refusal("extra-items", many=many, item=word)
     absent = sorted((set(known) if needed is None else needed) - set(found))
-    return f"has no {word} {absent[0]!r}" if absent else ""
+    return Refusal("item-missing", item=word, key=absent[0]) if absent else None
 
 
 def _size(array: Array) -> int:
@@ -237,20 +239,20 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-def _array_defect(name: str, value: np.ndarray, held: Held) -> str:
+def _array_defect(name: str, value: np.ndarray, held: Held) -> Refusal | None:
     shape, dtype = held.shapes[name]
     if value.shape != shape:
-        return f"has an array {name!r} of another shape than {shape}"
+        return Refusal("other-shape", key=name, shape=shape)
     if value.dtype != dtype:
-        return f"has an array {name!r} of another type than {dtype}"
+        return Refusal("other-dtype", key=name, dtype=dtype)
     # A value that is not finite would spread through every later sum.
     if not np.isfinite(value).all():
-        return f"has an array {name!r} with values that are not finite"
+        return Refusal("infinite", key=name)
     if name in held.positive and not (value > 0).all():
-        return f"has an array {name!r} with values that are not above 0"
+        return Refusal("not-positive", key=name)
     if name in held.values and not np.array_equal(value, held.values[name]):
-        return f"has an array {name!r} that is not the one that follows from the study"
-    return ""
+        return Refusal("other-values", key=name)
+    return None
 
 
 def equal(wanted: str | int | float | bool) -> Field:

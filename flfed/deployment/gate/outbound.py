@@ -5,16 +5,15 @@ A reply is checked again, counted, and written into the ledger before it goes.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 
-from flfed.deployment.gate.error_texts import HELD_BACK, LONGEST, is_ours
+from flfed.callbacks import Today
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
@@ -23,17 +22,22 @@ from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.redaction import SITE_ERROR
+from flfed.federation.client.redaction import CROSSING, SITE_ERROR
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
+from flfed.rows.data import datasets
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.enrol import ENROL
+from flfed.updates.messages.in_memory_arrays import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.sentences import CONTROL
-from flfed.updates.messages.train import ENROL, TRAIN
+from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")
 Facts = Mapping[str, Any]
+LONGEST = 500
+"""Characters of an error's text that leaves."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +66,17 @@ class Leaving:
         Tells where the ledger was lost: then nothing is written into what is there in its place.
     """
 
-    def __init__(
-        self, site: Site, ledger: Ledger, today: Callable[[], datetime.date], continuity: Continuity | None = None
-    ) -> None:
+    def __init__(self, site: Site, ledger: Ledger, today: Today, continuity: Continuity | None = None) -> None:
         self._site = site
         self._ledger = ledger
         self._today = today
         self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
 
-    def used_up(self, message: Message, facts: Facts) -> str:
+    def used_up(self, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply.
 
-        An empty text where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
+        None where it gets one. Reasons are the state of the ledger, the bytes of the day, and what its run
         already had.
 
         Parameters
@@ -118,7 +120,7 @@ class Leaving:
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)
         if defect:
-            return self.withhold(message, f"its {kind} reply is held back: {defect}", facts)
+            return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
         charged = kind == TRAIN and charge_of(messages.study) is not None
@@ -145,14 +147,14 @@ class Leaving:
             return error_reply(NO_LEDGER, message)
         return self.withhold(message, over, facts)
 
-    def withhold(self, message: Message, reason: str, facts: Facts) -> Message:
+    def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in a withheld reply's place.
 
         The reason is one of the gate's own sentences.
         """
         return self._said(WITHHELD, message, reason, facts)
 
-    def error(self, message: Message, reply: Message, facts: Facts, *, ours: bool) -> Message:
+    def error(self, message: Message, reply: Message, facts: Facts, *, own: Refusal | None) -> Message:
         """Return an error reply whose text may leave.
 
         Parameters
@@ -161,44 +163,45 @@ class Leaving:
         reply : Message
             An error.
         facts : mapping
-        ours : bool
-            Whether the gate itself said it; what anything else said is read word for word.
+        own : Refusal or None
+            What the gate itself said; what anything else said is read word for word.
         """
-        reason = reply.error.reason or ""
-        plain = reason.removeprefix(f"{self._site.name}: ")
-        # A sentence that is not known is replaced as a whole: no part of it is safe by itself.
-        if not ours and not is_ours(plain, self._site):
-            LOG.error("an error of %d characters was held back", len(reason))
-            reason = HELD_BACK
-        return self._said(REFUSED if ours else ERROR, message, reason, facts)
+        if own is not None:
+            return self._said(REFUSED, message, own, facts)
+        text = reply.error.reason or ""
+        # A text that is no refusal is replaced as a whole: no part of it is safe by itself.
+        reason = may_leave(text, self._site)
+        if reason is None:
+            LOG.error("an error of %d characters was held back", len(text))
+        return self._said(ERROR, message, reason or Refusal("error-untold"), facts)
 
-    def _said(self, kind: str, message: Message, reason: str, facts: Facts) -> Message:
+    def _said(self, kind: str, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Write an error into the ledger and return it.
 
         It is short, so the byte limit of the day does not apply.
         """
-        reason = CONTROL.sub(" ", reason)[:LONGEST]
-        sha256 = hashlib.sha256(reason.encode("utf-8", "replace")).hexdigest()
+        text = CONTROL.sub(" ", reason)[:LONGEST]
+        sha256 = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
         asked = {"asked": message.metadata.message_type[:40], "round": _round_of(message).get("round", 0)}
-        line = {**facts, **asked, "bytes": len(reason), "sha256": sha256, "reason": reason}
+        line = {**facts, **asked, "bytes": len(text), "sha256": sha256, "reason": text}
         try:
             lost = self._continuity.refusal()
             if lost:
-                reason = lost  # and no line: it would be the first of a ledger that nobody began anew
+                text = lost  # and no line: it would be the first of a ledger that nobody began anew
             else:
                 self._ledger.append(kind=kind, **line)
         except FlfedError as error:
             LOG.error("%s", error)
-            reason = NO_LEDGER
-        return error_reply(reason, message)
+            text = NO_LEDGER
+        return _error_reply(text, message)
 
-    def _enrol_defect(self, record: RecordDict) -> str:
+    def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = dict(record["config"].items())
         accepted, reason = config["accepted"], config["reason"]
         # A reason beside an acceptance would be free text that nobody reads.
         if accepted and reason:
-            return "it accepts, and gives a reason"
-        return "" if accepted or is_ours(str(reason), self._site) else "its reason is no sentence of ours"
+            return Refusal("accepted-with-reason")
+        return None if accepted or may_leave(str(reason), self._site) else Refusal("reason-unknown")
 
     def _used(self, held: HeldLedger) -> int:
         """Return how many bytes left today.
@@ -226,11 +229,11 @@ class Leaving:
             self._counted = Counted(day, newest.n, newest.hash, used)
         return used
 
-    def _too_much(self, used: int, more: int) -> str:
+    def _too_much(self, used: int, more: int) -> Refusal | None:
         most = self._site.policy.daily_bytes
         if used + more <= most:
-            return ""
-        return f"its policy lets {most} bytes leave in a day, and {used} have left: it answers again after midnight UTC"
+            return None
+        return Refusal("too-many-bytes", most=most, used=used)
 
 
 def _round_of(message: Message) -> dict[str, Any]:
@@ -246,6 +249,55 @@ def _round_of(message: Message) -> dict[str, Any]:
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
-def error_reply(reason: str, message: Message) -> Message:
+def error_reply(reason: Refusal, message: Message) -> Message:
     """Return the reply that says why a message is not answered."""
-    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+    return _error_reply(reason, message)
+
+
+def _error_reply(text: str, message: Message) -> Message:
+    return Message(Error(code=SITE_ERROR, reason=str(text)), reply_to=message)
+
+
+def may_leave(text: str, site: Site) -> Refusal | None:
+    """Return the refusal that a text says, None where it may not leave.
+
+    The client app redacts what goes wrong. This is the second look: a text that is no refusal stays at the site,
+    whatever made it.
+
+    Parameters
+    ----------
+    text : str
+        The site's own name may stand before it.
+    site : Site
+        Its columns may be named, no others.
+    """
+    plain = text.removeprefix(f"{site.name}: ")
+    if len(plain) > LONGEST or CONTROL.search(plain):
+        return None
+    found = read_of_site(plain)
+    if found is None:
+        return None
+    # A column is named only where it is of the schema, with enough rows behind its count.
+    rows = found.facts.get("rows", "")
+    if found.code in TABLE and (found.facts["column"] not in _columns(site) or 0 <= _count(rows) < CROSSING):
+        return None
+    return found if plain == text else Refusal("of-site", site=site.name, why=found)
+
+
+def _count(rows: str) -> int:
+    """Return the number in a count of rows, -1 where there is none."""
+    return int(rows.rpartition(" ")[2]) if rows else -1
+
+
+def _columns(site: Site) -> set[str]:
+    """Return the column names that this site's errors may have.
+
+    They are those of its schema, and of its own table.
+    """
+    found = {str(getattr(site.holdout, "column", "") or "")}
+    # The data owner knows a column by its own table's name, the study by the schema's: either may be said.
+    for dataset in site.datasets:
+        found |= set(datasets.load(dataset).schema.columns)
+        for own in site.serving(dataset).mapping.values():
+            found.add(own.column if isinstance(own, Field) else str(own or ""))
+    return found - {""}

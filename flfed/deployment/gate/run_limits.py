@@ -13,19 +13,17 @@ from flwr.app import Message
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger.ledger import HeldLedger
 from flfed.records.ledger.line import CARRIED, Line, Run, run_of
+from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.train import COMPARE, EVALUATE, TRAIN
+from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
-NOT_JUDGED = "it did not compare this model in this run: only such a model is attacked here"
-OTHER_DEVIATION = "it was asked to compare by another deviation of the sites' intercepts in this run"
-OTHER_BINS = "it was asked to count rows in other bins of predictions in this run"
-CHOSEN = {"offset-deviation": OTHER_DEVIATION, "odds-centre": OTHER_BINS, "odds-spread": OTHER_BINS}
+CHOSEN = {"offset-deviation": "other-deviation", "odds-centre": "other-bins", "odds-spread": "other-bins"}
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
-OTHER_STUDY = "its ledger has a run of this name with another study"
 REFUSED = "refused"
 ERROR = "error"
 WITHHELD = "withheld"
@@ -95,10 +93,10 @@ class RunLimits:
         self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
 
-    def refusal(self, held: HeldLedger, message: Message, run: Run) -> str:
+    def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have an answer.
 
-        An empty text where it may.
+        None where it may.
 
         Parameters
         ----------
@@ -112,23 +110,25 @@ class RunLimits:
         study, name, _ = run
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
-            return OTHER_STUDY
+            return Refusal("ledger-other-study")
         runs, most = self._runs[study], self._most
         if run not in runs and len(runs) >= most:
-            return f"its policy lets {most} run{'s' * (most > 1)} of a study have answers, and {len(runs)} had them"
+            return Refusal("too-many-runs", most=most, had=len(runs))
         kind, asked = message.metadata.message_type, asked_sha256(message)
         # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
-            return "" if asked in self._asked[run, COMPARE, 0] else NOT_JUDGED
+            return None if asked in self._asked[run, COMPARE, 0] else Refusal("not-compared")
         round = _round(kind, message.content["config"].get("round")) if kind in QUESTIONS else 0
         chosen = chosen_numbers(message)
-        for name, why in CHOSEN.items() if kind == COMPARE else ():
+        for name, code in CHOSEN.items() if kind == COMPARE else ():
             if self._chosen[run, name] - {chosen.get(name)}:
-                return why
+                return Refusal(code)
         # The same question again is harmless: it is answered as before.
         if not self._asked[run, kind, round] - {asked}:
-            return ""
-        return f"it was asked to {QUESTIONS[kind]} another model in {f'round {round} of ' * (round > 0)}this run"
+            return None
+        if round > 0:
+            return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
+        return Refusal("other-model", question=QUESTIONS[kind])
 
     def _read(self, held: HeldLedger) -> None:
         """Read the lines added since the last time.

@@ -1,4 +1,4 @@
-"""Checks of a study against a site's policy.
+"""Checks of a study against a site's policy, approvals and frozen rows.
 
 They come before any row is read.
 """
@@ -6,27 +6,43 @@ They come before any row is read.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import tomllib
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from flfed.callbacks import Today
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.site_state import approval as decided
+from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.coordinator_terms import other_coordinator
+from flfed.deployment.site_state.freeze import list_changed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
+from flfed.folders import NAME, SiteFolder
+from flfed.refusals import CONTROL, Refusal
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
 from flfed.rows.session import study_refusal
+from flfed.rows.snapshots import snapshot
+from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
-from flfed.updates.messages.sentences import CONTROL
+from flfed.updates.checkpoints.reply_cache import RUN
 
 
-def study_policy_refusal(study: Study, site: Site) -> str:
+def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why a site's policy refuses a study.
 
-    An empty text where it does not. It looks at the rows, and at how the study computes.
+    None where it does not. It looks at the rows, and at how the study computes.
     """
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
-        return f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}"
+        return Refusal("other-dataset", mapped=mapped, asked=study.dataset.name)
     if study.dataset.partition is not None:
-        return "the study cuts one table into research sites, which no institution is"
+        return Refusal("research-sites")
     codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
     refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
@@ -35,13 +51,13 @@ def study_policy_refusal(study: Study, site: Site) -> str:
     try:
         return refused or privacy_refusal(study, site)
     except FlfedError as error:
-        return f"the study's [privacy] cannot be used ({error})"
+        return Refusal("privacy-unusable", error=error)
 
 
-def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> str:
+def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | None) -> Refusal | None:
     """Return why a site refuses to compute with these sites.
 
-    An empty text where it does not refuse.
+    None where it does not refuse.
 
     Parameters
     ----------
@@ -54,15 +70,15 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
     # A name given twice would make a cohort look larger than it is.
     asked, least = set(names), site.policy.least_cohort()
     if len(asked) < len(names) or site.name not in asked:
-        return "the run's list of sites does not name this one, or names one twice"
+        return Refusal("site-unlisted")
     if len(asked) < least:
-        return f"the run asks {len(asked)} site{'s' * (len(asked) != 1)}, its policy needs at least {least}"
+        return Refusal("too-few-sites", asked=len(asked), least=least)
     # One more site in a second run shows its rows by the difference: only approved sites take part.
     added = asked - {site.name} - set(asked if co_sites is None else co_sites)
     if added:
-        return f"the run adds {', '.join(sorted(added)[:3])}, which the approval does not name"
+        return Refusal("sites-added", sites=", ".join(sorted(added)[:3]))
     foreign = asked - {site.name} - set(site.policy.co_sites or asked)
-    return f"its policy does not name {', '.join(sorted(foreign)[:3])} as a co-site" if foreign else ""
+    return Refusal("no-co-site", sites=", ".join(sorted(foreign)[:3])) if foreign else None
 
 
 LONGEST_STUDY = 100_000
@@ -82,9 +98,9 @@ def parsed(text: str) -> Study:
         return Study.parse(text)
     except UsageError as error:
         # The parser's sentence may quote the study; it is cut, and control characters go.
-        raise Refused(f"the study cannot be used ({CONTROL.sub(' ', str(error))[:300]})") from None
+        raise Refused(Refusal("study-unusable", error=CONTROL.sub(" ", str(error))[:300])) from None
     except (RecursionError, ValueError, OverflowError):
-        raise Refused("the study cannot be read") from None
+        raise Refused(Refusal("study-unreadable")) from None
 
 
 def name_of(text: str) -> str:
@@ -105,3 +121,188 @@ def sha256_of(text: str) -> str:
     It has one also where it could not be a file's text.
     """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+STUDIES = 4
+"""Studies, each with its rows, that stay warm."""
+REPEATS = 1_000_000
+"""As a study's seed allows."""
+MOST_SITES = 10_000
+"""Names that a run config may list."""
+LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
+
+
+class StudyAdmission:
+    """Admission of studies by policy, approval, rows and cohort.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+        As the institution installed it.
+    today : callable
+        Returns the date.
+    expected_bundle : str
+        SHA-256 of the bundle that an approval must have been given for.
+
+    Attributes
+    ----------
+    site : Site
+        With the policy that was adopted last.
+    """
+
+    def __init__(self, folder: SiteFolder, site: Site, *, today: Today, expected_bundle: str) -> None:
+        self.site = site
+        self._folder = folder
+        self._today = today
+        self._bundle = expected_bundle
+        self._policy_file = site.folder / "policy.toml" if site.folder else None
+        self._policy_of_none = None if self._policy_file and self._policy_file.is_file() else site.policy
+        self._admitted: OrderedDict[str, StudyMessages] = OrderedDict()
+        self._rows: dict[str, str] = {}
+
+    def messages(self, study_sha256: str) -> StudyMessages | None:
+        """Return the messages of a study that was admitted."""
+        return self._admitted.get(study_sha256)
+
+    def rows_sha256(self, study_sha256: str) -> str:
+        """Return the hash of the frozen rows that a study was checked with.
+
+        An empty text where it was not.
+        """
+        return self._rows.get(study_sha256, "")
+
+    def adopt(self, policy: Policy | None) -> None:
+        """Hold studies to another policy.
+
+        Raises `Refused` for None: a policy that cannot be read. What was admitted under the one before is forgotten.
+        """
+        self._admitted.clear()
+        if policy is None:
+            raise Refused(Refusal("policy-unreadable", site=self.site.name))
+        self.site = replace(self.site, policy=policy)
+
+    def policy_now(self) -> Policy | None:
+        """Return the present policy.
+
+        None where its file cannot be read or is gone. A site that came without a file keeps the policy that it had.
+        """
+        try:
+            if self._policy_file is not None and self._policy_file.exists():
+                return parse_settings(Policy, self._policy_file)
+            return self._policy_of_none
+        except (FlfedError, OSError):
+            return None
+
+    def check(self, config: Mapping[str, object]) -> StudyMessages:
+        """Return the messages of a run config's study.
+
+        Raises `Refused` where the run config brings none that may be answered.
+        """
+        text = config.get("study")
+        repeat = config.get("repeat", 0)
+        run = config.get("run")
+        # The run config comes from the coordinator, so each value's type and size is checked before it is used.
+        if not isinstance(text, str) or not 0 < len(text) <= LONGEST_STUDY:
+            raise Refused(Refusal("no-study"))
+        if type(repeat) is not int or not 0 <= repeat < REPEATS:
+            raise Refused(Refusal("repeat-unfit", most=REPEATS - 1))
+        if not isinstance(run, str) or not RUN.fullmatch(run):
+            raise Refused(Refusal("run-unnamed"))
+        # The decision comes first: a text that was refused is not parsed as a study.
+        approval = self.check_decision(text)
+        known = self._admitted.get(sha256_of(text))
+        study = known.study if known is not None else parsed(text)
+        if study.expires is not None and self._today() > study.expires:
+            raise Refused(Refusal("expired", day=study.expires.isoformat()))
+        refused = study_policy_refusal(study, self.site)
+        if refused:
+            raise Refused(refused)
+        self._check_rows(study, approval)
+        self._check_cohort(config.get("sites"), study, approval)
+        return known or self._messages(study)
+
+    def check_decision(self, text: str) -> Approval | None:
+        """Return the approval of a study's exact text.
+
+        None where the policy asks for none. Raises `Refused` where the study may not be answered.
+        """
+        if decided.is_paused(self._folder):
+            raise Refused(Refusal("paused"))
+        try:
+            found = decided.approval_of(self._folder, sha256_of(text))
+            others = [] if found is not None else decided.approvals(self._folder)
+        except FlfedError:
+            raise Refused(Refusal("approvals-unsafe", site=self.site.name)) from None
+        if found is not None and found.decision != "approved":
+            word = "refused" if found.decision == "refused" else "withdrawn"
+            raise Refused(Refusal("decided-against", decision=word, day=found.at[:10]))
+        # An approval holds for the code and the coordinator that it was given for, and for no others.
+        if found is not None:
+            if not hmac.compare_digest(found.bundle_sha256, self._bundle):
+                raise Refused(Refusal("approved-other-version"))
+            if other_coordinator(self._folder, found.coordinator):
+                raise Refused(Refusal("approved-other-coordinator"))
+            return found
+        # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
+        name, free = name_of(text), self.site.policy.approval == "none"
+        if free and not any(other.study == name and other.decision != "approved" for other in others):
+            return None
+        if name and any(other.study == name for other in others):
+            raise Refused(Refusal("study-changed", study=name[:60]))
+        raise Refused(Refusal("not-approved"))
+
+    def _check_rows(self, study: Study, approval: Approval | None) -> None:
+        """Refuse a study whose columns or rows have changed.
+
+        They are compared with those at the time of the approval.
+        """
+        schema_sha256 = datasets.load(study.dataset.name).schema.sha256()
+        if approval is not None and approval.schema_sha256 != schema_sha256:
+            raise Refused(Refusal("schema-changed-after-approval", dataset=study.dataset.name))
+        rows = self._frozen(study)
+        # Also without an approval, rows frozen under another schema mean something else.
+        if rows.schema_sha256 != schema_sha256:
+            raise Refused(Refusal("schema-changed-after-freeze", dataset=study.dataset.name))
+        if approval is not None and rows.sha256 != approval.rows_sha256:
+            raise Refused(Refusal("rows-changed"))
+        self._rows[study.sha256()] = rows.sha256
+
+    def _frozen(self, study: Study) -> Frozen:
+        """Return what is known of the frozen rows."""
+        try:
+            found = snapshot.known(self.site.serving(study.dataset.name), self._folder.frozen)
+            changed = found is not None and list_changed(self._folder, found)
+        except FlfedError:
+            raise Refused(Refusal("rows-unserved", site=self.site.name)) from None
+        if found is None:
+            raise Refused(Refusal("no-frozen-rows", dataset=study.dataset.name))
+        if changed:
+            raise Refused(Refusal("opt-outs-changed", site=self.site.name))
+        return found
+
+    def _check_cohort(self, given: object, study: Study, approval: Approval | None) -> None:
+        """Refuse a cohort that is too small or unapproved.
+
+        Approval and policy may each name the sites that may take part.
+        """
+        names = given.split(",") if isinstance(given, str) and given else []
+        if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
+            raise Refused(Refusal("sites-unnamed"))
+        named = None if approval is None else approval.co_sites
+        refused = cohort_refusal(names, self.site, named)
+        if refused:
+            raise Refused(refused)
+
+    def _messages(self, study: Study) -> StudyMessages:
+        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
+        try:
+            _ = found.model  # made once, now: a model that cannot be made is refused, not tried
+        except FlfedError as error:
+            raise Refused(Refusal("model-unmade", error=error)) from None
+        except (MemoryError, ValueError):
+            raise Refused(Refusal("model-too-large")) from None
+        self._admitted[sha256_of(study.text)] = found
+        while len(self._admitted) > STUDIES:
+            self._admitted.popitem(last=False)
+        return found

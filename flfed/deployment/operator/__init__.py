@@ -1,4 +1,4 @@
 """Operator's actions at a site.
 
-A person joins, looks, approves, replays, and restarts a ledger.
+A person joins, looks, approves and replays.
 """

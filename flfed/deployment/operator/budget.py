@@ -24,6 +24,7 @@ from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RESTARTED, Line
 from flfed.records.ledger.totals import Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
+from flfed.records.store.bulk_insert import finite
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import known
 from flfed.updates.accounting import Release, composed, epsilon
@@ -439,11 +440,3 @@ def run_in_words(
     fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {then}, so this site stops it{about}."
-
-
-def finite(value: float) -> float | None:
-    """Return a finite number, None for any other.
-
-    JSON has no infinity and no NaN.
-    """
-    return value if math.isfinite(value) else None

@@ -17,11 +17,12 @@ from typing import Any
 import tomli_w
 
 import flfed
+from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.kits import FORMAT, Terms, check_folder, kebab, moment, renewal_of
 from flfed.deployment.operator.kit import Read, check_authority, check_versions, read_kit, read_some
 from flfed.errors import FlfedError, UsageError
-from flfed.files import SHARED, locked, note, now_utc, write_whole
+from flfed.files import SHARED, locked, note, write_whole
 from flfed.folders import SiteFolder
 from flfed.paths import home, private_folder
 from flfed.signatures import canonical, fingerprint, new_node_key, private_text, public_text, sign_as_node

@@ -26,7 +26,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 
 
-def status_of(folder: SiteFolder, site: Site, *, last: int) -> dict[str, Any]:
+def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any]:
     """Return the status of a site, for JSON.
 
     No row is read, and no connection is opened.
@@ -108,7 +108,7 @@ def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[s
         return []
     # The gate itself is asked, so that the status cannot differ from what it does.
     gate = Gate(folder, site, expected_bundle=bundle_sha256())
-    return [{**facts_of(one), "reason": gate.standing(one)} for one in decided]
+    return [{**facts_of(one), "reason": gate.standing(one) or ""} for one in decided]
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:

@@ -22,20 +22,12 @@ from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
+from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.countersign import SEAL, SealReply
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareReply,
-    EnrolReply,
-    Scores,
-    SummariseReply,
-    TrainReply,
-)
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
+from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
 
 LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flfed.deployment.flower.pacing import Backoff, Pace
+from flfed.deployment.processes.child_processes import shared_secret
 from flfed.deployment.processes.connector import Connector, NodeAbsent
 from flfed.deployment.processes.memory import limit_process
 from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory, leave_network
@@ -25,6 +26,7 @@ from flfed.deployment.processes.syscall_filter import refuse_calls
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.packages import be_strict, look_at_packages
+from flfed.refusals import Refusal
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message
@@ -40,7 +42,7 @@ LEAST, MOST = 0.05, 1.0
 """Seconds between two questions to the node, which is on this machine: 0.05 while a study runs, 1 when idle."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds after which a broken link is tried again, and at most."""
-ENDED = "the message was not answered: the site ended its gate"
+ENDED = Refusal("gate-ended")
 
 
 class Executor:
@@ -226,21 +228,6 @@ def wait_for_secret(
     return shared_secret(folder)
 
 
-def shared_secret(folder: SiteFolder) -> bytes:
-    """Return the shared secret of node and gate.
-
-    It is refused where others than the two users may read or write it.
-    """
-    try:
-        with open(os.open(folder.secret, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
-            # Checked on the open file, so that it cannot be exchanged between the check and the reading.
-            if os.fstat(stream.fileno()).st_mode & 0o037:
-                raise FlfedError(f"{folder.secret}: others may read or change it; remove it, and serve again")
-            return stream.read()
-    except OSError as error:
-        raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
-
-
 def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     """Return a site's gate as two functions.
 
@@ -248,7 +235,7 @@ def gate_of(folder: SiteFolder) -> tuple[Compute, Leaving]:
     """
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.gate.gate import Gate
-    from flfed.rows.data import site as sites
+    from flfed.rows.data import site_discovery as sites
 
     gate = Gate(folder, sites.load(folder.site), expected_bundle=bundle_sha256())
     return gate.answer, gate.leaving

@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -33,12 +31,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flfed.deployment.flower.pacing import Pace
+from flfed.deployment.processes.child_processes import LOOPBACK, make_secret, node_command, shared_secret
 from flfed.deployment.processes.connection import Connection, notice_a_gate_anew, replace_name
 from flfed.deployment.processes.pulse import Pulse
-from flfed.deployment.processes.relay import LOOPBACK, relaying
+from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
 from flfed.errors import FlfedError
-from flfed.files import SHARED, read_private, write_whole
 from flfed.folders import SiteFolder
 
 LEAST, MOST = 0.15, 10.0
@@ -131,36 +129,6 @@ def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> N
     replace_name(client, "__init__", made)
 
 
-def options(folder: SiteFolder, port: int) -> list[str]:
-    """Return the SuperNode's command line.
-
-    It names files and holds no secret.
-
-    Raises
-    ------
-    UsageError, FlfedError
-        If the site has not joined, or its key may be read by others.
-    """
-    from flfed.deployment.operator.join import joined
-
-    known = joined(folder)
-    address = known.get("address")
-    # The address comes from a file, so it is checked before a command line is made of it.
-    if not isinstance(address, str) or known.get("site") != folder.site:
-        raise FlfedError(f"{folder.join}: does not say the coordinator's address and this site's name; join again")
-    read_private(folder.node_key)
-    words = ["flower-supernode", "--superlink", address, "--root-certificates", str(folder.authority)]
-    words += ["--auth-supernode-private-key", str(folder.node_key), "--node-config", f"site={json.dumps(folder.site)}"]
-    words += ["--isolation", "process", "--superexec-auth-secret-file", str(folder.secret)]
-    return [*words, "--host", LOOPBACK, "--port", str(port)]
-
-
-def make_secret(folder: SiteFolder) -> None:
-    """Create the node's and gate's shared secret if absent."""
-    if not folder.secret.exists():
-        write_whole(folder.secret, secrets.token_hex(32).encode(), mode=SHARED)
-
-
 def free_port() -> int:
     """Return a free port of the loopback.
 
@@ -196,10 +164,8 @@ def thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 def work(folder: SiteFolder) -> None:
     """Run the node until this process is told to end."""
-    from flfed.deployment.processes.executor import shared_secret
-
     port = free_port()
-    words = options(folder, port)
+    words = node_command(folder, port)
     make_secret(folder)
     shared_secret(folder)
     os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
+from flfed.deployment.processes.child_processes import LOOPBACK
 from flfed.deployment.processes.connector import ABSENT, NONE, hand_over
 from flfed.errors import UsageError
 
@@ -33,7 +34,6 @@ LONGEST = 107
 """Bytes of a Unix socket's path (Linux: 108, with the ending zero)."""
 REFUSED_SECONDS = 0.5
 CHUNK = 1 << 16
-LOOPBACK = "127.0.0.1"
 
 
 def check_length(path: Path) -> None:

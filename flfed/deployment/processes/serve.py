@@ -13,15 +13,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from flfed.callbacks import Notify
-from flfed.deployment.processes.child_processes import passed_on, python
+from flfed.deployment.processes.child_processes import node_command, passed_on, python
 from flfed.deployment.processes.memory import VARIABLE, bytes_of
 from flfed.deployment.processes.network_isolation import hide_memory
-from flfed.deployment.processes.node import options
 from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
 from flfed.errors import FlfedError, UsageError
-from flfed.files import held
+from flfed.files import locked
 from flfed.folders import SiteFolder
 
 UNTRIED = "it could not be tried"
@@ -136,7 +135,7 @@ def serve(
     folder.make()
     with ExitStack() as alone:
         if network:
-            options(folder, 0)
+            node_command(folder, 0)
             check_free(folder.socket)
             _one(alone, folder.network, f"the node of {folder.site}")
             told(f"node of {folder.site}: log in {folder.network / 'node.log'}")
@@ -159,7 +158,7 @@ def _one(alone: ExitStack, folder: Path, what: str) -> None:
     Two gates would each answer half of the messages.
     """
     alone.enter_context(
-        held(folder / "serving.lock", f"{folder}: {what} is being served already; end that process first")
+        locked(folder, "serving.lock", taken=f"{folder}: {what} is being served already; end that process first")
     )
 
 
@@ -187,7 +186,7 @@ def _renewing(folder: SiteFolder, supervisor: Supervisor, told: Notify) -> Calla
             told("what the site knows of its coordinator has changed; the node is started again")
             # A file that cannot be used leaves the running node alone: the old settings may still work.
             try:
-                options(folder, 0)
+                node_command(folder, 0)
             except FlfedError as error:
                 told(str(error))
                 return

@@ -114,12 +114,12 @@ class LimitedLog:
         self.said = ""
         while data := os.read(stream.fileno(), 65536):
             lines = data.decode(errors="replace").splitlines()
-            ours = [line for line in lines if line.startswith(OURS)]
             # News are told at once; of the other sentences only the last one, when the child has ended.
-            for line in lines:
-                if line.startswith(NEWS):
-                    self._news(line.removeprefix(NEWS)[:LONGEST])
-            self.said = ours[-1].removeprefix(OURS)[:LONGEST] if ours else self.said
+            for who, colon, sentence in (line.partition(": ") for line in lines):
+                if who + colon == NEWS:
+                    self._news(sentence[:LONGEST])
+                elif who + colon == OURS:
+                    self.said = sentence[:LONGEST]
             with suppress(OSError):
                 self.write(data)
 

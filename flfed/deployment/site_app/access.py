@@ -1,6 +1,7 @@
 """Access to the app of a site.
 
-It says which site the app shows and who may look, and loads nothing of the pages.
+It says which site the app shows and who may look: who has the token in the address that `flfed site app` prints. It
+loads nothing of the pages.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import pwd
 
 from flfed.folders import SiteFolder
+from flfed.records.dashboard.token import Guard
 
 SITE = "FLFED_SITE_APP"
 """The environment's variable with the name of the site."""
@@ -57,3 +59,6 @@ def closed(folder: SiteFolder) -> str:
         f"{here}: only user {owner}, who has the data of site {folder.site!r}, may look at it; "
         f"as that user: flfed site app {folder.site}"
     )
+
+
+GUARD = Guard(TOKEN, "flfed site app NAME")

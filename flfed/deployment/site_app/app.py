@@ -9,8 +9,7 @@ import streamlit as st
 from streamlit.starlette import App
 
 from flfed.deployment.site_app import page_files
-from flfed.deployment.site_app.access import named
-from flfed.deployment.site_app.guard import GUARD
+from flfed.deployment.site_app.access import GUARD, named
 from flfed.packages import be_strict
 from flfed.records.dashboard.server import page_routes
 

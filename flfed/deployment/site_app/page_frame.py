@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import streamlit as st
 
+from flfed.callbacks import today_utc
 from flfed.deployment.site_app.access import closed, named
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.dashboard.components import page_style
 from flfed.records.dashboard.components.text import escape
-from flfed.rows.data import site as sites
+from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.site import Site
 
 LOOK_SECONDS = 2.0
@@ -66,7 +66,7 @@ def mark_of(folder: SiteFolder, site: Site) -> Mark:
         places += sorted(one.rglob("*"))
     places += [] if site.folder is None else [site.folder / "policy.toml"]
     # A day that passes can end a study, without any file changing.
-    today = datetime.now(UTC).toordinal()  # a study expires
+    today = today_utc().toordinal()  # a study expires
     return (today, *(found for found in map(state_of, places) if found))
 
 

@@ -1,11 +1,12 @@
 """Readers of a site's folder for its pages.
 
-Each is read once while nothing there changes. Nothing is written.
+Each is read once while nothing there changes. Nothing is written, and a running node is not asked.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -22,10 +23,7 @@ from flfed.deployment.site_state.coordinator_terms import coordinator_of
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
-from flfed.rows.data import site as sites
-
-LAST = 5
-"""Lines that the page Status shows."""
+from flfed.rows.data import site_discovery as sites
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Decided:
 @st.cache_data(max_entries=8, ttl=KEPT_SECONDS, show_spinner=False)
 def status(name: str, mark: Mark) -> dict[str, Any]:
     """Return the object of `flfed site status --json`."""
-    return status_of(SiteFolder(name), sites.load(name), last=LAST)
+    return status_of(SiteFolder(name), sites.load(name))
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -121,3 +119,27 @@ def results(name: str, mark: Mark) -> tuple[list[Result], list[str]]:
     What cannot be read goes with them.
     """
     return results_of(SiteFolder(name))
+
+
+LISTENING = "00010000"
+"""The flag of a socket that waits for others, as Linux lists it."""
+
+
+def node_listens(folder: SiteFolder, sockets: Path = Path("/proc/net/unix")) -> bool:
+    """Tell whether a node listens at the gate's socket.
+
+    The system's list of sockets tells, and nobody is asked.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    sockets : Path
+        The list; where there is none, as on other systems than Linux, nobody is known to listen.
+    """
+    try:
+        lines = sockets.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    # A path may contain blanks, and is the last of eight cells.
+    found = (line.split(maxsplit=7) for line in lines)
+    return any(len(cells) == 8 and cells[3] == LISTENING and cells[7] == str(folder.socket) for cells in found)

@@ -1,4 +1,4 @@
 """State that a gate keeps about its site.
 
-It has approvals, receipts, archived requests, and the coordinator's terms.
+It has approvals, receipts, archived requests, the coordinator's terms, and what shows that a ledger was lost.
 """

@@ -13,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
-from flfed.files import now_utc, read_private, write_whole
+from flfed.files import read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.registry import kebab, snake
 from flfed.study.study import Study

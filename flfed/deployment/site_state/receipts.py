@@ -14,13 +14,11 @@ from flwr.app import Message
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
-from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.records.ledger.ledger import CUT, Ledger, ledger_of
 from flfed.records.ledger.line import RECEIPT
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.signatures import HASH, coordinator_signed
 from flfed.updates.messages.countersign import SealedReply, SealedRequest, SealReply, SealRequest
-
-CUT = "a crash cut its last line off"
 
 
 class RefusedReceipt(FlfedError):

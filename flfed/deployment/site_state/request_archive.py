@@ -21,6 +21,7 @@ from safetensors.numpy import load
 import flfed
 from flfed.folders import SiteFolder
 from flfed.paths import replace_whole
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import RUN, NotKept
 from flfed.updates.checkpoints.tensor_file import file_content
@@ -132,11 +133,11 @@ def keep(
         if not path.is_file():
             # Another model in the same round is refused; a message that trains nothing chooses none.
             if request.fit and any(path.parent.glob(f"round-{request.round:06d}-*.safetensors")):
-                raise NotKept(f"it was asked to train from another model in round {request.round} of this run")
+                raise NotKept(Refusal("other-model-in-round", question="train from", round=request.round))
             replace_whole(path, whole)
         _bound(path, bytes_a_run)
     except OSError as error:
-        raise NotKept(f"it cannot keep what it is asked on its own disk ({error.strerror})") from None
+        raise NotKept(Refusal("request-not-kept", error=error.strerror)) from None
     return digest
 
 

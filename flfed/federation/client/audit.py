@@ -13,6 +13,7 @@ from flwr.app import Message
 
 from flfed import registry
 from flfed.federation.client.redaction import NotTakingPart
+from flfed.refusals import Refusal
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -58,9 +59,9 @@ def attacked(
     request = read(AuditRequest, message.content)
     session = open_session()
     if not session.site.policy.audits:
-        raise NotTakingPart("its policy does not let a model be attacked with its rows (audits)")
+        raise NotTakingPart(Refusal("no-audits"))
     if request.attack not in registry.names("attack"):
-        raise MalformedMessage("the message asks for an attack that is not known here")
+        raise MalformedMessage(Refusal("attack-unknown"))
     found = yield from attack(
         session,
         request.arrays,

@@ -21,11 +21,21 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.disclosure import arms_of, differences_of, said_by, scores_of, training_stays
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
-from flfed.federation.client.redaction import CROSSING, NotTakingPart, redact, redacted
+from flfed.federation.client.redaction import (
+    CROSSING,
+    NotTakingPart,
+    arms_of,
+    differences_of,
+    redact,
+    redacted,
+    said_by,
+    scores_of,
+    training_stays,
+)
 from flfed.federation.client.released_rows import Releases
+from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site
 from flfed.rows.session import FIT, SiteSession, redraws, study_refusal
@@ -36,23 +46,12 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.messages.audit import AUDIT, AuditReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.train import (
-    COMPARE,
-    ENROL,
-    EVALUATE,
-    SUMMARISE,
-    TRAIN,
-    CompareReply,
-    CompareRequest,
-    EnrolReply,
-    EnrolRequest,
-    SummariseReply,
-    SummariseRequest,
-    TrainReply,
-    TrainRequest,
-)
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")
@@ -193,14 +192,14 @@ class SiteClient:
         study = _study(text) if opened is None else opened.study
         # The date is asked each time, since a run may outlive its study.
         if study.expires is not None and self._today() > study.expires:
-            raise NotTakingPart(f"the study expired on {study.expires.isoformat()}")
+            raise NotTakingPart(Refusal("expired", day=study.expires.isoformat()))
         if opened is None:
             opened = self.sessions[key] = _opened(
                 self._find_site(name, study), study, key[2], self._draws_of(study.seed + key[2])
             )
         run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
         # Released rows are held to the new ones before any sum over them is computed.
-        refused = self._releases.refusal(opened, run, leaves=leaves) if self._releases is not None else ""
+        refused = self._releases.refusal(opened, run, leaves=leaves) if self._releases is not None else None
         if refused:
             raise NotTakingPart(refused)
         if self._runs.get(key) != run:  # each run spends under its own name
@@ -224,7 +223,7 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     """
     if study.dataset.name not in site.datasets:
         mapped = " and ".join(repr(name) for name in site.datasets)
-        raise NotTakingPart(f"its table is mapped to dataset {mapped}, the study asks {study.dataset.name!r}")
+        raise NotTakingPart(Refusal("other-dataset", mapped=mapped, asked=study.dataset.name))
     site = site.serving(study.dataset.name)
     # Refusals that need no row come before the table is read.
     refused = study_refusal(study, site) or privacy_refusal(study, site)
@@ -233,7 +232,7 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     try:
         session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
-        raise NotTakingPart(error.said(max(CROSSING, site.policy.cell_minimum))) from None
+        raise NotTakingPart(of_table(error, max(CROSSING, site.policy.cell_minimum))) from None
     unfit = session.too_small() or promise_defect(study, session.table.training)
     if unfit:
         raise NotTakingPart(unfit)
@@ -252,14 +251,14 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) 
         spend = None if session.protection is None else session.protection.spend
         budget, spent = spend.figures() if isinstance(spend, RoundCharge) else (math.nan, math.nan)
     except (NotTakingPart, NotSpent) as error:
-        return _refusal(site, str(error))
+        return _refusal(site, refusal_of(error))
     except TableError as error:
-        return _refusal(site, error.said(CROSSING))
+        return _refusal(site, of_table(error, CROSSING))
     except UsageError:
         # Its text may hold the path or the address of the site's table.
-        return _refusal(site, f"it cannot open its table for this study; at the site: flfed site check {site}")
+        return _refusal(site, Refusal("table-unopened", site=site))
     if session.schema.sha256() != request.schema_sha256:
-        return _refusal(site, f"its schema of {request.dataset!r} differs from the coordinator's")
+        return _refusal(site, Refusal("other-schema", dataset=request.dataset))
     rows, policy = len(session.table.training), session.site.policy
     # A band of rows is sent instead of their number: its power of ten.
     low = 10 ** (len(str(rows)) - 1)
@@ -279,8 +278,8 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) 
     yield  # a handler is a generator, also one that asks for nothing
 
 
-def _refusal(site: str, reason: str) -> EnrolReply:
-    return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=reason)
+def _refusal(site: str, reason: Refusal) -> EnrolReply:
+    return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(reason))
 
 
 def summarise(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:

@@ -21,24 +21,19 @@ from flfed.errors import FlfedError
 from flfed.federation.client.row_accounts import KEY, RowAccounts, named, names_in, rows_key
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger.line import Line
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, affordable, epsilon
-from flfed.updates.aggregation.rounds import SPENT
 
-NO_LEDGER = "its ledger cannot be written, so nothing leaves the site: see its log"
+NO_LEDGER = Refusal("ledger-unwritable")
 """What a site says whose ledger is torn, changed, or cannot be reached.
 
 The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round.
 """
 LINE = "spent"
 """The kind of a ledger's line for what a round spends."""
-ROWS_COUNTED = (
-    f"{SPENT}an earlier study of unit 'row' protected each row by itself, and a person may have several, so that "
-    "no epsilon bounds what is spent of the budget, which is of persons"
-)
-"""Why nothing more is spent of a budget of persons once rows were counted one by one."""
 LOG = logging.getLogger("flfed.site")
 
 Kinds = Counter[tuple[float, float]]
@@ -187,10 +182,10 @@ class PrivacyAccount:
             return math.inf
         return epsilon(spent.releases(), self.delta)  # the lock is free meanwhile: it may take a second
 
-    def refusal(self, release: Release, run: str) -> str:
+    def refusal(self, release: Release, run: str) -> Refusal | None:
         """Return why a run could not have one round.
 
-        An empty text where it could.
+        None where it could.
 
         Parameters
         ----------
@@ -202,7 +197,7 @@ class PrivacyAccount:
         """
         with self._held() as held:
             spent = self._read(held)
-        return "" if run and run in spent.runs else self._over(spent, release)
+        return None if run and run in spent.runs else self._over(spent, release)
 
     def reserve(self, release: Release, **facts: Any) -> Line:
         """Record a round's cost before it is trained.
@@ -264,19 +259,19 @@ class PrivacyAccount:
         """Tell whether no ε bounds the persons' consumption."""
         return spent.rows and may_have_several_rows(self.dataset)
 
-    def _over(self, spent: Tally, release: Release) -> str:
-        """Return why one more release is refused, or ""."""
+    def _over(self, spent: Tally, release: Release) -> Refusal | None:
+        """Return why one more release is refused, or None."""
         kinds = spent.releases()
         if not self.enforced or self.budget is None:
-            return ""
+            return None
         if self._is_unbounded(spent):
-            return ROWS_COUNTED
+            return Refusal("budget-by-row")  # rows were counted one by one, and the budget is of persons
         if affordable(kinds, release, self.budget, self.delta):
-            return ""
+            return None
         after = epsilon([*kinds, release], self.delta)
-        return (
-            f"{SPENT}epsilon {shown(epsilon(kinds, self.delta))} of {self.budget:g} is spent at delta {self.delta:g}, "
-            f"and one more round would make it {shown(after)}"
+        spent_by_now = shown(epsilon(kinds, self.delta))
+        return Refusal(
+            "budget-spent", spent=spent_by_now, budget=f"{self.budget:g}", delta=f"{self.delta:g}", after=shown(after)
         )
 
     def _read(self, held: HeldLedger) -> Tally:

@@ -16,6 +16,7 @@ from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.row_accounts import origin_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, no_spending
@@ -60,10 +61,10 @@ def charge_of(study: Study) -> Charge | None:
     return Charge(release=release, unit=promise.unit, delta=promise.delta)
 
 
-def privacy_refusal(study: Study, site: Site) -> str:
+def privacy_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why a policy refuses a study's protection.
 
-    An empty text where it does not. No row is read.
+    None where it does not. No row is read.
     """
     charge, policy = charge_of(study), site.policy
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
@@ -72,14 +73,14 @@ def privacy_refusal(study: Study, site: Site) -> str:
         return refused
     if charge.unit == "row" and datasets.load(study.dataset.name).schema.group:
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
-        return "its policy allows unit 'person' only, for its privacy budget is of persons; the study has unit 'row'"
-    return ""
+        return Refusal("unit-person-needed")
+    return None
 
 
-def promise_defect(study: Study, training: pd.DataFrame) -> str:
+def promise_defect(study: Study, training: pd.DataFrame) -> Refusal | None:
     """Return why a guarantee is worthless for a table.
 
-    An empty text where it is not. It names no count.
+    None where it is not. It names no count.
 
     Parameters
     ----------
@@ -89,11 +90,10 @@ def promise_defect(study: Study, training: pd.DataFrame) -> str:
     """
     charge, group = charge_of(study), datasets.load(study.dataset.name).schema.group
     if charge is None:
-        return ""
+        return None
     # Delta is held against the units that it protects: persons, or else rows.
     units = training[group].nunique() if group and charge.unit == "person" else len(training)
-    defect = delta_defect(charge.delta, units)
-    return f"the study's {defect}" if defect else ""
+    return delta_defect(charge.delta, units)
 
 
 def given_encoder(study: Study) -> bool:

@@ -1,29 +1,36 @@
-"""Redaction of errors that leave a site.
+"""Redaction of errors and figures that leave a site.
 
-A sentence of ours may leave, or else the error's type.
+Of an error a sentence of ours may leave, or else its type. Figures leave exact, or rounded where rows are protected
+by noise.
 """
 
 from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
+from flfed.refusals import Refusal, of_table, refusal_of
+from flfed.rows.comparison.compare import SiteComparison
+from flfed.rows.evaluation.scoring import RowScores, three_digits
+from flfed.rows.session import SiteSession
 from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import (
-    ENROL,
-)
+from flfed.updates.messages.train import Scores
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
 CROSSING = 10
 """Counts of rows below this leave a site as "fewer than 10", whatever its policy."""
-NO_MEMORY = "it needs more memory than the site gives its gate; at the site: flfed site serve NAME --memory SIZE"
 
 
 class NotTakingPart(FlfedError):
@@ -54,17 +61,19 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
     """
     if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
         # What is malformed came from the server: it holds nothing of a table.
-        reason = str(error)
+        reason = refusal_of(error)
     elif isinstance(error, TableError):
-        reason = error.said(CROSSING)
+        reason = of_table(error, CROSSING)
     else:
         # Places only: the error's own text may quote a cell.
         places = "".join(traceback.format_tb(error.__traceback__))
         LOG.error("%s while answering %s\n%s", type(error).__name__, message.metadata.message_type, places)
-        reason = NO_MEMORY if _no_memory(error) else f"{type(error).__name__}: see the site's log"
+        reason = Refusal("no-memory") if _no_memory(error) else Refusal("error", type=type(error).__name__)
     if message.metadata.message_type == ENROL:
-        reason = f"{context.node_config['site']}: {reason}"  # the server does not know this node's name yet
-    return Message(Error(code=SITE_ERROR, reason=reason), reply_to=message)
+        reason = Refusal(
+            "of-site", site=context.node_config["site"], why=reason
+        )  # the server does not know this node's name yet
+    return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
 
 
 def _no_memory(error: Exception) -> bool:
@@ -74,3 +83,86 @@ def _no_memory(error: Exception) -> bool:
     """
     text = str(error) if isinstance(error, RuntimeError) else ""
     return isinstance(error, MemoryError) or ("memory" in text and "allocate" in text)
+
+
+Said = Callable[[float], float]
+"""Makes of a figure the one that leaves."""
+
+
+def said_by(session: SiteSession) -> Said:
+    """Return the rounding of a site's figures.
+
+    It is to three digits where the site is an institution and training has noise.
+
+    There the updates tell next to nothing of a row, and an exact loss would: of a model chosen for it, the last
+    digits of a mean over all rows are one row's. Its first ones can be made to be, which no rounding prevents: so
+    nothing over the rows that are trained on leaves at all (`training_stays`).
+    """
+    return three_digits if _noisy(session) and session.site.policy.disclosure == "institution" else float
+
+
+def training_stays(session: SiteSession) -> bool:
+    """Tell whether training figures stay at the site.
+
+    Losses and metrics over rows that are trained on stay where noise in the updates protects these rows.
+
+    At an institution they do, unless its policy names the output "training-figures".
+    """
+    return _noisy(session) and not session.site.policy.allows("training-figures")
+
+
+def _noisy(session: SiteSession) -> bool:
+    steps = None if session.protection is None else session.protection.steps
+    return steps is not None and steps.noise > 0
+
+
+def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:
+    """Return a model's scores as they leave.
+
+    They are None where there are none.
+
+    Parameters
+    ----------
+    scores : RowScores or None
+    said : callable
+    stays : bool
+        Whether figures over training rows stay: of those only the number of rows leaves, which crosses anyway.
+    """
+    if scores is None:
+        return None
+    # The number of rows crosses anyway, and is all that is left.
+    if stays and scores.rows == "training":
+        return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
+    return Scores(
+        rows=scores.rows,
+        num_examples=scores.num_examples,
+        metrics={name: said(value) for name, value in scores.metrics.items()},
+        variances={name: said(value) for name, value in scores.variances.items()},
+        histogram=scores.histogram,
+    )
+
+
+def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
+    """Return all arms' holdout figures as they leave."""
+    return tuple(
+        _figure(metric, arm, asdict(estimate), "variance", said)
+        for metric, arms in found.arms.items()
+        for arm, estimate in arms.items()
+    )
+
+
+def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
+    """Return the arms' differences as they leave.
+
+    There is one for every two arms.
+    """
+    return tuple(
+        _figure(metric, f"{a} - {b}", asdict(difference), "p", said)
+        for metric, pairs in found.differences.items()
+        for (a, b), difference in pairs.items()
+    )
+
+
+def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, said: Said) -> Figure:
+    value, low, high, further = (said(fields[name]) for name in ("value", "low", "high", extra))
+    return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=further, method=fields["method"])

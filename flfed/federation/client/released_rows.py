@@ -28,6 +28,7 @@ from flfed.federation.client.row_accounts import RowAccounts, known_origin, name
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import Line, Run, run_of
+from flfed.refusals import Refusal
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
 from flfed.rows.data.policy import Policy
@@ -38,10 +39,6 @@ from flfed.rows.snapshots.persons import SourceSet
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.snapshots.withholding import Chosen
 
-UNREADABLE = "its record of the rows that it released cannot be read, so nothing leaves the site: see its log"
-"""What a site says whose key, ledger or a set's file is damaged or gone."""
-UNTOLD = "sums left before over rows of dataset "
-"""How a refusal begins where rows cannot be held to those that were released under another name."""
 LOG = logging.getLogger("flfed.site")
 
 
@@ -142,8 +139,8 @@ class Releases:
         self._done: WeakKeyDictionary[SiteSession, set[tuple[str, bool]]] = WeakKeyDictionary()
         self._parts: WeakKeyDictionary[SiteSession, Parts] = WeakKeyDictionary()
 
-    def refusal(self, session: SiteSession, run: str, *, leaves: bool) -> str:
-        """Return why no sum may leave, or "".
+    def refusal(self, session: SiteSession, run: str, *, leaves: bool) -> Refusal | None:
+        """Return why no sum may leave, or None.
 
         Where it may, the ledger has it afterwards.
 
@@ -161,20 +158,20 @@ class Releases:
         run = run or self._here
         # Exact figures of an open site leave anyway, and research sites keep no record.
         if site.policy.disclosure == "open" or study.dataset.partition is not None:
-            return ""
+            return None
         done = self._done.setdefault(session, set())
         if (run, leaves) in done:
-            return ""
+            return None
         try:
             said = self._decided(session, run, leaves)
         except FlfedError as error:
             LOG.error("%s", error)
-            return UNREADABLE
+            return Refusal("releases-unreadable")
         if not said:
             done.add((run, leaves))
         return said
 
-    def _decided(self, session: SiteSession, run: str, leaves: bool) -> str:
+    def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
         folder, study = SiteFolder(session.site.name), session.study
         folder.make()
         kept = RowSets(folder, study.dataset.name, self._ledger_of(session.site))
@@ -212,31 +209,20 @@ def _refusal(
     lines: Sequence[Line],
     facts: Mapping[str, Any],
     policy: Policy,
-) -> str:
-    """Return the rule that refuses the parts, or ""."""
+) -> Refusal | None:
+    """Return the rule that refuses the parts, or None."""
     released = dict(before)
     for part in parts:
         # By study and repeat too: one name for all of them would be one release for ever.
         runs = {run_of(line.facts) for line in lines if line.facts.get("rows-sha256") == part.rows.id} - {run_of(facts)}
         if len(runs) >= policy.queries:
-            return _too_often(policy.queries, len(runs))
+            return Refusal("too-many-queries", most=policy.queries, had=len(runs))
         if len(part.rows) < policy.cell_minimum:
-            return f"it has fewer than {policy.cell_minimum} people in its {part.chosen.part} rows"
+            return Refusal("too-few-people", least=policy.cell_minimum, parts=part.chosen.part)
         if too_close(part.rows, list(released.values()), policy.cell_minimum):
-            return _too_close(policy.cell_minimum)
+            return Refusal("too-close", least=policy.cell_minimum)
         released[part.rows.id] = part.rows
-    return ""
-
-
-def _too_often(queries: int, had: int) -> str:
-    return f"its policy lets {queries} runs have sums over one set of rows, and {had} had them"
-
-
-def _too_close(minimum: int) -> str:
-    return (
-        f"its rows differ by fewer than {minimum} people from rows whose sums left before: "
-        "together such sums would give these people away"
-    )
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,8 +260,8 @@ class Names:
             yield other.dataset, lines, {id: persons.get(id, []) for id in other.all(lines, self.key)}
 
 
-def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], policy: Policy) -> str:
-    """Return why other names forbid a release, or "".
+def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], policy: Policy) -> Refusal | None:
+    """Return why other names forbid a release, or None.
 
     The sums would leave beside those under other datasets' names.
     """
@@ -289,7 +275,7 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], poli
         untold = not all(sets.values()) or (name in names.same and len(alike) < len(found))
         if sets and (untold or len(sources) < len(parts.all)):
             LOG.error("the rows of %r cannot be held to those of %r, whose sums left", names.kept.dataset, name)
-            return f"{UNTOLD}{name!r}, of which it cannot tell whether they are of the same people"
+            return Refusal("other-people-untold", dataset=name)
         others += alike
         for line in lines:
             for one in sets.get(str(line.facts.get("rows-sha256")), ()):
@@ -298,8 +284,10 @@ def _refusal_of_names(parts: Parts, names: Names, facts: Mapping[str, Any], poli
         own = {run_of(line.facts) for line in names.lines if line.facts.get("rows-sha256") == part.rows.id}
         had = len((runs[part.source.id if part.source else ""] | own) - {run_of(facts)})
         if had >= policy.queries:
-            return _too_often(policy.queries, had)
-    return _too_close(policy.cell_minimum) if others and _closes_in(sources, others, names, policy) else ""
+            return Refusal("too-many-queries", most=policy.queries, had=had)
+    if others and _closes_in(sources, others, names, policy):
+        return Refusal("too-close", least=policy.cell_minimum)
+    return None
 
 
 def _closes_in(sources: Sequence[SourceSet], others: Sequence[SourceSet], names: Names, policy: Policy) -> bool:

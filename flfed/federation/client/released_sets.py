@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flfed.errors import UsageError
 from flfed.federation.client.row_accounts import KEY, rows_key
-from flfed.files import folder_locked, private_bytes, write_private_bytes
+from flfed.files import folder_locked, read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, ledger_of
 from flfed.records.ledger.line import Line
@@ -84,7 +84,7 @@ class RowSets:
 
     def _read(self, id: str, key: bytes) -> RowSet:
         try:
-            return RowSet.from_bytes(self.dataset, private_bytes(self.folder / id), key, id=id)
+            return RowSet.from_bytes(self.dataset, read_private(self.folder / id, rows=True), key, id=id)
         except OSError as error:
             raise UsageError(f"the set of released rows {id[:12]} cannot be read ({error.strerror})") from None
 
@@ -96,9 +96,9 @@ class RowSets:
         with folder_locked(self.folder, writing=True):
             # The source's persons go first: a set without them could not be held to other names.
             if source is not None and not (beside := self.folder / f"{rows.id}.{source.id}").exists():
-                write_private_bytes(beside, source.to_bytes())
+                write_whole(beside, source.to_bytes())
             if not (self.folder / rows.id).exists():
-                write_private_bytes(self.folder / rows.id, rows.to_bytes())
+                write_whole(self.folder / rows.id, rows.to_bytes())
 
     def sources(self, key: bytes) -> dict[str, list[SourceSet]]:
         """Return the source persons of each released set.
@@ -119,7 +119,7 @@ class RowSets:
                 if not (_ID.fullmatch(id) and _ID.fullmatch(own)):
                     continue
                 try:
-                    found[id].append(SourceSet.from_bytes(private_bytes(path), key, id=own))
+                    found[id].append(SourceSet.from_bytes(read_private(path, rows=True), key, id=own))
                 except OSError as error:
                     raise UsageError(f"released persons {own[:12]} cannot be read ({error.strerror})") from None
         return found

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.errors import UsageError
-from flfed.files import private_bytes, write_private_bytes
+from flfed.files import read_private, write_whole
 from flfed.records.ledger.line import Line
 from flfed.rows.data.origin import Origin, is_plain, rows_here
 from flfed.rows.data.site import Site
@@ -47,13 +47,13 @@ def rows_key(gate: Path, *, make: bool = False) -> bytes:
     """
     path = gate / KEY
     try:
-        found = private_bytes(path)
+        found = read_private(path, rows=True)
     except FileNotFoundError:
         # A new key would not match the old hashes, so that all would seem unreleased.
         if not make or any((gate / RELEASED_FOLDER).glob("*/*")):
             raise UsageError(f"{path}: is gone, and with it what was released cannot be told") from None
-        write_private_bytes(path, secrets.token_bytes(KEY_BYTES))
-        return private_bytes(path)
+        write_whole(path, secrets.token_bytes(KEY_BYTES))
+        return read_private(path, rows=True)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     if len(found) != KEY_BYTES:

@@ -13,9 +13,8 @@ from flwr.serverapp import Grid
 
 from flfed.callbacks import Clock, Notify, silent
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.cohort import CohortGrid
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
-from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.inprocess import CohortGrid, InProcessGrid
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.rows.data.site import Site
 from flfed.rows.training.one_by_one import compute_one_by_one

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flfed.errors import UsageError
 from flfed.rows.data import datasets
-from flfed.rows.data import site as sites_listing
+from flfed.rows.data import site_discovery as sites_listing
 from flfed.rows.data.partition import cut
 from flfed.rows.data.site import Site
 from flfed.study.study import Study

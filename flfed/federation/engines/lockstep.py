@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from flfed.callbacks import Clock
+from flfed.callbacks import Clock, Progress
 from flfed.rows.training.requests import Compute, Request
 
 Done = TypeVar("Done")
@@ -217,3 +217,47 @@ class OwnTime:
                 self._since = self._shared.clock()
 
         return asking
+
+
+class Slowest:
+    """Progress of the slowest of several repeats.
+
+    They run side by side, and those that ended do not count.
+
+    Parameters
+    ----------
+    progress : callable
+    repeats : collection of int
+    """
+
+    def __init__(self, progress: Progress, repeats: Collection[int]) -> None:
+        self._progress = progress
+        self._going = set(repeats)
+        self._repeats = len(repeats)
+        self._known: dict[str, dict[int, int]] = {}
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def of(self, repeat: int) -> Progress:
+        """Return the progress callable of one repeat."""
+
+        def told(stage: str, done: int, of: int) -> None:
+            self._known.setdefault(stage, {})[repeat] = done
+            self._tell(stage, of)
+
+        return told
+
+    def over(self, repeat: int) -> None:
+        """Remove a repeat that has ended."""
+        self._going.discard(repeat)
+        for stage, (_, of) in list(self._told.items()):
+            self._tell(stage, of)
+
+    def _tell(self, stage: str, of: int) -> None:
+        known = self._known[stage]
+        before, _ = self._told.get(stage, (-1, of))
+        # Until each repeat has told this stage, the slowest of them is not known.
+        now = min(known[repeat] for repeat in self._going) if self._going <= known.keys() and self._going else before
+        self._told[stage] = (max(before, now), of)
+        if now > before:
+            # Else a person would expect as many rounds again for every repeat.
+            self._progress(f"{stage} of {self._repeats} repeats" if len(known) > 1 else stage, now, of)

@@ -39,6 +39,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
 from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.rows.training.requests import Compute
 
@@ -324,7 +325,7 @@ def _said(message: Message) -> Message:
     The client app's own text stays. Ray quotes whole traces.
     """
     if message.has_error() and message.error.code != SITE_ERROR:
-        message.error = Error(code=message.error.code, reason="the process at this node failed: see Ray's logs")
+        message.error = Error(code=message.error.code, reason=str(Refusal("process-failed")))
     return message
 
 

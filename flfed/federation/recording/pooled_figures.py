@@ -1,4 +1,4 @@
-"""Score histograms of the sites, and pooled figures.
+"""Figures over all sites, and the sites' score histograms.
 
 The sites sent the histograms with their comparison.
 """
@@ -15,10 +15,16 @@ from scipy.special import expit, logit
 
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.store.entries import MetricRow
+from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil
-from flfed.rows.evaluation.scoring import auc_of_histogram
+from flfed.rows.evaluation.scoring import auc_between
+from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
-from flfed.updates.messages.train import CompareReply, Scores
+from flfed.summaries.summary import Layout, Summary, merge
+from flfed.summaries.table_one import table_one
+from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.train import Scores
 
 Counts = dict[str, list[list[int]]]
 """By class, "0" and "1": pairs of a bin and its rows, for the bins that have any."""
@@ -31,6 +37,8 @@ LEAST_SITES = 3
 WIDEST = 0.0025
 """How far the AUC of the last round's counts may be from that of the rows at most where holdout rows are counted in
 the same bins: half of what a figure at the end may be off."""
+MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
+"""Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
 CENTRE_STEPS = 4
 """Parts of the spread to which the centre is told."""
 
@@ -110,21 +118,57 @@ def score_histograms(
     }
 
 
-def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
-    """Return the AUC of counts and its bounds.
+def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:
+    """Return figures over all sites without their rows.
 
-    The AUC of the rows lies between the bounds.
+    They are the round's.
 
-    Parameters
-    ----------
-    counts : array [2, bins]
-        Summed over sites.
+    A site too small for validation rows scores training rows: the two are never mixed.
     """
-    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
-    # Without rows of both classes there is nothing to rank.
-    if math.isnan(value):
-        return value, None, None
-    return value, max(value - reach, 0.0), min(value + reach, 1.0)
+    found = []
+    for kind in dict.fromkeys(s.rows for s in scores.values()):
+        alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
+        for name in dict.fromkeys(name for s in alike.values() for name in s.metrics if name in MEANS):
+            # A sum with a single site in sums only would give that site's figure away.
+            with_it = shared_as.summable([site for site, s in alike.items() if name in s.metrics])
+            parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
+            total = sum(n for n, _ in parts)
+            if parts:
+                found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
+        counted = [alike[site] for site in shared_as.summable(alike)]
+        counts = [s.histogram for s in counted if s.histogram is not None]
+        # Without one site's counts it would not be the AUC over these sites.
+        if counts and len(counts) == len(counted):
+            rows = sum(s.num_examples for s in counted)
+            found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(reduce(np.add, counts)), n=rows))
+    return found
+
+
+def tables_of(
+    layout: Layout, training: Mapping[str, Summary], holdouts: Mapping[str, Summary | None], shared_as: SharedAs
+) -> dict[str, dict[str, Any]]:
+    """Return Table 1 and the columns' figures, by the summary's name.
+
+    They are over training and holdout rows. A site in sums only has no column.
+    """
+    training = {site: training[site] for site in shared_as.summable(training)}
+    parts = shared_as.under_names(
+        {
+            site: [summary, *([own] if (own := holdouts.get(site)) is not None else [])]
+            for site, summary in training.items()
+        }
+    )
+    hidden = shared_as.in_sums_only
+    alone = [site for site in training if site not in hidden and holdouts.get(site) is None]
+    note = f"{TRAINING_ONLY}: {', '.join(alone)}." if alone else ""
+    notes = [note, f"{shared_as.reserve()}." if hidden else ""]
+    rows = [{k: cell for k, cell in row.items() if k not in hidden} for row in table_one(layout, parts)]
+    said = shared_as.text(" ".join(filter(None, notes)))
+    told = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
+    return {
+        "table-1": {"rows": rows, "note": said},
+        "columns": {"columns": columns_of(layout, told), "note": said},
+    }
 
 
 def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:

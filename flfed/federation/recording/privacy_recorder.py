@@ -18,15 +18,16 @@ from flfed.errors import FlfedError
 from flfed.federation.client.protection import given_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
-from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT
+from flfed.records.store.bulk_insert import finite
+from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.accounting import is_close
-from flfed.updates.aggregation.rounds import SPENT, RoundRecord
+from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
-from flfed.updates.messages.train import EnrolReply
+from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 GIVEN = "given-encoder"
@@ -124,6 +125,89 @@ FEW_KINDS = 4
 Facts = Mapping[str, Any]
 
 
+class SiteCharges:
+    """Charges of the sites for the rounds that they were asked in.
+
+    Parameters
+    ----------
+    study : Study
+
+    Attributes
+    ----------
+    protected : bool
+        Whether the study names a mechanism; without one nothing is counted.
+    mechanism : Mechanism
+    promise : Promise or None
+    of_sites : bool
+        Whether the unit that is protected is a site.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        found = mechanism_of(study)
+        self.protected, self.mechanism = found is not None, found or Mechanism()
+        self.promise: Promise | None = self.mechanism.promise(study.plan, study.rounds)
+        self.of_sites = self.promise is not None and self.promise.unit == "site"
+        self._rounds = Counter[str]()
+        self._ledgers: dict[str, tuple[float, float]] = {}
+
+    def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
+        """Add the sites' budgets; what is known from before stays."""
+        if self.protected:
+            found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
+            self._ledgers = found | self._ledgers
+
+    def add(self, sites: Collection[str]) -> None:
+        """Count one round of these sites."""
+        if self.protected:
+            self._rounds.update(list(sites))  # of a mapping a Counter would add the values
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint has of the charges."""
+        ledgers = {site: [finite(budget), finite(spent)] for site, (budget, spent) in self._ledgers.items()}
+        return {"asked": dict(self._rounds), "ledgers": ledgers}
+
+    def restore(self, facts: Facts) -> None:
+        """Restore the charges from a checkpoint's facts."""
+        self._rounds = Counter(facts.get("asked", {}))
+        self._ledgers = {
+            site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
+        }
+
+    def spent(self, *, final: bool) -> tuple[dict[str, Any], str]:
+        """Return each site's charge, by name.
+
+        A sentence goes with it where it is more than was planned.
+        """
+        if not self.protected:
+            return {}, ""
+        plan = self._study.plan
+        rounds = self._study.rounds
+        asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
+        kinds = set(asked.values())
+        # A tight bound takes long, so that it is computed once, at the end.
+        quick = not final or len(kinds) > FEW_KINDS
+        spent: dict[int, float | None] = {}
+        for count in kinds:
+            bound = self.mechanism.spent(plan, rounds, count, quick=quick)
+            if bound is not None and self.promise is not None:
+                # The quick bound of all rounds would be above what is promised of them.
+                bound = min(bound, self.promise.epsilon) if count <= rounds else max(bound, self.promise.epsilon)
+            spent[count] = bound
+        a_round = 1 if self.of_sites else plan.steps
+        lines = {}
+        for site in sorted(asked):
+            budget, before = self._ledgers.get(site, (math.nan, math.nan))
+            lines[site] = {
+                "steps": asked[site] * a_round,
+                "epsilon": spent[asked[site]],
+                "delta": None if self.promise is None else self.promise.delta,
+                "budget": finite(budget),
+                "spent-before": finite(before),
+            }
+        return lines, more_than_planned(self.promise, asked, rounds, spent)
+
+
 class PrivacyRecord:
     """Writer of a run's privacy summary.
 
@@ -148,18 +232,16 @@ class PrivacyRecord:
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
-        self._study, self._recorder = study, recorder
-        self._asked_for, self._deployed = mechanism_of(study), deployed
-        self.mechanism = self._asked_for or Mechanism()
+        self._study = study
+        self._recorder = recorder
+        self._deployed = deployed
+        self._charges = SiteCharges(study)
+        self.mechanism = self._charges.mechanism
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
-        self._promise: Promise | None = self.mechanism.promise(study.plan, study.rounds)
-        self._of_sites = self._promise is not None and self._promise.unit == "site"
-        self._rounds = Counter[str]()
         self._sites: tuple[str, ...] = ()
         self._going_on: tuple[str, ...] = ()
         self._done = 0
         self._close = 0
-        self._ledgers: dict[str, tuple[float, float]] = {}
         self._facts: dict[str, Any] = {}
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
@@ -167,23 +249,21 @@ class PrivacyRecord:
 
         What is known from before stays.
         """
-        if self._asked_for is not None:
-            found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
-            self._ledgers = found | self._ledgers
+        self._charges.enrolled(replies)
 
     def counted(self, rows: Mapping[str, float]) -> None:
         """Compare delta with the sites' training rows.
 
         It should be far below one over the rows.
         """
-        if self._promise is not None and not self._of_sites:
-            self._close = sum(is_close(self._promise.delta, count) for count in rows.values())
+        promise = self._charges.promise
+        if promise is not None and not self._charges.of_sites:
+            self._close = sum(is_close(promise.delta, count) for count in rows.values())
 
     def facts(self) -> dict[str, Any]:
         """Return the privacy facts of a checkpoint."""
-        ledgers = {site: [_known(budget), _known(spent)] for site, (budget, spent) in self._ledgers.items()}
         close = {"delta-close": self._close} if self._close else {}
-        return {"asked": dict(self._rounds), "ledgers": ledgers, **close} if self._asked_for is not None else {}
+        return {**self._charges.facts(), **close} if self._charges.protected else {}
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Restore the facts from a checkpoint.
@@ -201,12 +281,10 @@ class PrivacyRecord:
         # A round began after the checkpoint: sites may have answered it, and it counts.
         if begun.get("round", 0) > self._done:
             facts = begun
-        self._rounds, self._close = Counter(facts.get("asked", {})), int(facts.get("delta-close", 0))
-        if not self._of_sites:
-            self._rounds.update(facts.get("going-on", ()))
-        self._ledgers = {
-            site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
-        }
+        self._close = int(facts.get("delta-close", 0))
+        self._charges.restore(facts)
+        if not self._charges.of_sites:
+            self._charges.add(facts.get("going-on", ()))
 
     @contextmanager
     def during(self, sites: Collection[str]) -> Iterator[None]:
@@ -227,11 +305,11 @@ class PrivacyRecord:
         try:
             yield
         except BaseException:
-            self._count(self._going_on)  # the round that was going on may have been trained
+            self._charges.add(self._going_on)  # the round that was going on may have been trained
             with suppress(FlfedError):  # what ended the run is what counts
                 self.write(final=True)
             raise
-        if self._asked_for is not None:
+        if self._charges.protected:
             self.write(final=True)
 
     def asked(self, record: RoundRecord, *, trained: bool) -> None:
@@ -241,9 +319,9 @@ class PrivacyRecord:
 
         A site that had nothing left to spend trained nothing.
         """
-        if record.fit and (trained or not self._of_sites):
-            spent_out = {site for site, reason in record.refused.items() if reason.startswith(SPENT)}
-            self._count([site for site in record.asked if site not in spent_out])
+        if record.fit and (trained or not self._charges.of_sites):
+            spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
+            self._charges.add([site for site in record.asked if site not in spent_out])
         self._going_on = ()
 
     def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
@@ -260,7 +338,7 @@ class PrivacyRecord:
 
     def _begin_after(self, round: int) -> None:
         """Record the sites of the round after this one."""
-        if self._asked_for is None:
+        if not self._charges.protected:
             return
         self._going_on = self._sites if round < self._study.rounds else ()
         if not self._deployed:
@@ -292,7 +370,8 @@ class PrivacyRecord:
 
     def write(self, *, final: bool = False) -> None:
         """Write the summary, `final` where the run ends."""
-        sites, more = self._spent(final)
+        lines, more = self._charges.spent(final=final)
+        sites = dict(self._recorder.shared_as.own(lines))
         warnings = [*self._facts["warnings"], *self._of_delta(), *([more] if more else [])]
         payload = {**self._facts, "warnings": warnings, "sites": sites}
         self._recorder.writer.summary("privacy", payload, durable=final)
@@ -302,58 +381,20 @@ class PrivacyRecord:
 
         It is close to one over the training rows of some sites.
         """
-        if not self._close or self._promise is None:
+        promise = self._charges.promise
+        if not self._close or promise is None:
             return []
-        return [
-            f"{CLOSE_DELTA}: {self._promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} "
-            "sites. At one over the rows, one of them may be given away whole: choose a smaller delta."
-        ]
+        how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
+        todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
+        return [Refusal("close-delta", how=how + todo)]
 
     def checkpoint(self) -> None:
         """Write the summary with a checkpoint.
 
         A run without a mechanism has nothing new.
         """
-        if self._asked_for is not None:
+        if self._charges.protected:
             self.write()
-
-    def _count(self, sites: Collection[str]) -> None:
-        if self._asked_for is not None:
-            self._rounds.update(list(sites))  # of a mapping a Counter would add the values
-
-    def _spent(self, final: bool) -> tuple[dict[str, Any], str]:
-        """Return each site's charge under its recorded name.
-
-        A sentence goes with it where it is more than was planned.
-        """
-        if self._asked_for is None:
-            return {}, ""
-        plan = self._study.plan
-        rounds = self._study.rounds
-        promise = self._promise
-        asked = {site: self._rounds[site] for site in self._ledgers.keys() | self._rounds.keys()}
-        kinds = set(asked.values())
-        # A tight bound takes long, so that it is computed once, at the end.
-        quick = not final or len(kinds) > FEW_KINDS
-        spent: dict[int, float | None] = {}
-        for count in kinds:
-            bound = self.mechanism.spent(plan, rounds, count, quick=quick)
-            if bound is not None and promise is not None:
-                # The quick bound of all rounds would be above what is promised of them.
-                bound = min(bound, promise.epsilon) if count <= rounds else max(bound, promise.epsilon)
-            spent[count] = bound
-        a_round = 1 if self._of_sites else plan.steps
-        lines = {}
-        for site in sorted(asked):
-            budget, before = self._ledgers.get(site, (math.nan, math.nan))
-            lines[site] = {
-                "steps": asked[site] * a_round,
-                "epsilon": spent[asked[site]],
-                "delta": None if promise is None else promise.delta,
-                "budget": _known(budget),
-                "spent-before": _known(before),
-            }
-        return dict(self._recorder.shared_as.own(lines)), more_than_planned(promise, asked, rounds, spent)
 
 
 def more_than_planned(
@@ -377,11 +418,12 @@ def more_than_planned(
     if promise is None or epsilon is None or most <= rounds:
         return ""
     sites = sum(count > rounds for count in asked.values())
-    return (
-        f"{MORE_SPENT}, since rounds were done again: at {sites} of {len(asked)} sites up to "
+    how = (
+        f", since rounds were done again: at {sites} of {len(asked)} sites up to "
         f"{most} rounds instead of {rounds}, which is epsilon {math.ceil(epsilon * 100) / 100:g} at most; "
         f"the promise was {math.ceil(promise.epsilon * 100) / 100:g}."
     )
+    return Refusal("more-spent", how=how)
 
 
 def system_normals(round: int) -> Normals:
@@ -390,10 +432,6 @@ def system_normals(round: int) -> Normals:
     Nobody can draw its noise again.
     """
     return SystemNoise().normal
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _number(value: float | None) -> float:

@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 
 from flfed.callbacks import Progress, no_progress
-from flfed.federation.recording.pooled_figures import auc_between, auc_interval, score_histograms
+from flfed.federation.recording.pooled_figures import (
+    MEANS,
+    auc_interval,
+    round_figures,
+    score_histograms,
+    tables_of,
+)
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
-from flfed.records.reports.report import MERGED
+from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import (
     ComparisonRow,
     DifferenceRow,
@@ -23,68 +29,22 @@ from flfed.records.store.entries import (
     SentRow,
     SiteRow,
 )
-from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.records.store.writer import RunWriter
+from flfed.refusals import Refusal, path_of
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.evaluation.scoring import auc_of_histogram
 from flfed.study.tables import Sharing
-from flfed.summaries.drift import columns_of
 from flfed.summaries.leaks import LeakWarning
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
-from flfed.summaries.summary import Layout, Summary, merge
-from flfed.summaries.table_one import table_one
+from flfed.summaries.summary import Layout, Summary
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.messages.compare import Figure
-from flfed.updates.messages.train import ENROL, CompareReply, EnrolReply, Scores
+from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.enrol import ENROL, EnrolReply
 
+OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
+"""Methods of figures whose rows are of people, who may have several."""
 RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
-MEANS = ("loss", "log_loss", "brier_score_loss", "accuracy_score", "mean_absolute_error")
-"""Metrics that are means over rows: their mean over sites, weighted by rows, is exact."""
-
-
-class Slowest:
-    """Progress of the slowest of several repeats.
-
-    They run side by side, and those that ended do not count.
-
-    Parameters
-    ----------
-    progress : callable
-    repeats : collection of int
-    """
-
-    def __init__(self, progress: Progress, repeats: Collection[int]) -> None:
-        self._progress = progress
-        self._going = set(repeats)
-        self._repeats = len(repeats)
-        self._known: dict[str, dict[int, int]] = {}
-        self._told: dict[str, tuple[int, int]] = {}
-
-    def of(self, repeat: int) -> Progress:
-        """Return the progress callable of one repeat."""
-
-        def told(stage: str, done: int, of: int) -> None:
-            self._known.setdefault(stage, {})[repeat] = done
-            self._tell(stage, of)
-
-        return told
-
-    def over(self, repeat: int) -> None:
-        """Remove a repeat that has ended."""
-        self._going.discard(repeat)
-        for stage, (_, of) in list(self._told.items()):
-            self._tell(stage, of)
-
-    def _tell(self, stage: str, of: int) -> None:
-        known = self._known[stage]
-        before, _ = self._told.get(stage, (-1, of))
-        # Until each repeat has told this stage, the slowest of them is not known.
-        now = min(known[repeat] for repeat in self._going) if self._going <= known.keys() and self._going else before
-        self._told[stage] = (max(before, now), of)
-        if now > before:
-            # Else a person would expect as many rounds again for every repeat.
-            self._progress(f"{stage} of {self._repeats} repeats" if len(known) > 1 else stage, now, of)
 
 
 @dataclass
@@ -127,7 +87,7 @@ class Recorder:
         The reason for which it had ended is recorded, too.
         """
         self._latest, self._resumed = round, True
-        self.note(f"resumed after round {round}; before: {reason}")
+        self.note(Refusal("resumed", round=round, why=reason))
         self.progress("rounds", round, self.rounds)
 
     def enrolled(self, replies: Mapping[str, EnrolReply], earlier: Collection[str] = ()) -> None:
@@ -177,7 +137,7 @@ class Recorder:
 
     def _events(self, round: int | None, kind: Any, reasons: Mapping[str, str]) -> list[EventRow]:
         said = self.shared_as.under_names(reasons).items()
-        return [EventRow(round, site, kind, self.shared_as.text(reason)) for site, reason in said]
+        return [EventRow(round, site, kind, self.shared_as.text(reason), path_of(reason)) for site, reason in said]
 
     def _at(self) -> int | None:
         """Return the round of an event.
@@ -186,9 +146,11 @@ class Recorder:
         """
         return self._latest or None
 
-    def unnamed_faults(self, reasons: list[str]) -> None:
+    def unnamed_faults(self, reasons: Sequence[str]) -> None:
         """Record the faults of nodes without a known site."""
-        self.writer.events([EventRow(None, None, "fault", self.shared_as.text(reason)) for reason in reasons])
+        self.writer.events(
+            [EventRow(None, None, "fault", self.shared_as.text(reason), path_of(reason)) for reason in reasons]
+        )
 
     def crossed(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> None:
         """Record the bytes sent and received.
@@ -205,7 +167,7 @@ class Recorder:
 
     def note(self, reason: str) -> None:
         """Record a note on the whole run."""
-        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason))])
+        self.writer.events([EventRow(self._at(), None, "note", self.shared_as.text(reason), path_of(reason))])
 
     def leaks(self, warnings: Sequence[LeakWarning], untested: Sequence[str] = ()) -> None:
         """Record the leak warnings and the untested columns.
@@ -238,7 +200,7 @@ class Recorder:
             for site, scores in by_site.items()
             for name, value in scores.metrics.items()
         ]
-        overall = [*self._global(record.scores), *self._global(record.holdout)]
+        overall = [*round_figures(record.scores, self.shared_as), *round_figures(record.holdout, self.shared_as)]
         events = self._events(record.round, "fault", record.refused)
         events += [*self._events(record.round, "flag", record.flagged), *self._opened_now(record)]
         kind = "train" if trained or record.losses or not record.scores else "evaluate"
@@ -271,53 +233,14 @@ class Recorder:
         self._opened.update(sites)
         return self._events(record.round, "holdout-opened", dict.fromkeys(sites, "holdout-curve"))
 
-    def _global(self, scores: Mapping[str, Scores]) -> list[MetricRow]:
-        """Return figures over all sites without their rows.
-
-        They are the round's.
-
-        A site too small for validation rows scores training rows: the two are never mixed.
-        """
-        found = []
-        for kind in dict.fromkeys(s.rows for s in scores.values()):
-            alike = {site: s for site, s in scores.items() if s.rows == kind and s.num_examples > 0}
-            for name in dict.fromkeys(name for s in alike.values() for name in s.metrics if name in MEANS):
-                # A sum with a single site in sums only would give that site's figure away.
-                with_it = self.shared_as.summable([site for site, s in alike.items() if name in s.metrics])
-                parts = [(alike[site].num_examples, alike[site].metrics[name]) for site in with_it]
-                total = sum(n for n, _ in parts)
-                if parts:
-                    found.append(MetricRow(None, kind, name, math.fsum(n * v for n, v in parts) / total, n=total))
-            counted = [alike[site] for site in self.shared_as.summable(alike)]
-            counts = [s.histogram for s in counted if s.histogram is not None]
-            # Without one site's counts it would not be the AUC over these sites.
-            if counts and len(counts) == len(counted):
-                rows = sum(s.num_examples for s in counted)
-                found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(reduce(np.add, counts)), n=rows))
-        return found
-
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
         """Record Table 1 over training and holdout rows.
 
         A site in sums only has no column.
         """
-        training = {site: training[site] for site in self.shared_as.summable(training)}
         holdouts = {site: reply.summary for site, reply in replies.items()}
-        parts = self.shared_as.under_names(
-            {
-                site: [summary, *([own] if (own := holdouts.get(site)) is not None else [])]
-                for site, summary in training.items()
-            }
-        )
-        hidden = self.shared_as.in_sums_only
-        alone = [site for site in training if site not in hidden and holdouts.get(site) is None]
-        note = f"{TRAINING_ONLY}: {', '.join(alone)}." if alone else ""
-        notes = [note, f"{self.shared_as.reserve()}." if hidden else ""]
-        rows = [{k: cell for k, cell in row.items() if k not in hidden} for row in table_one(layout, parts)]
-        said = self.shared_as.text(" ".join(filter(None, notes)))
-        self.writer.summary("table-1", {"rows": rows, "note": said}, durable=False)
-        told = {site: merge(summaries) for site, summaries in parts.items() if site not in hidden}
-        self.writer.summary("columns", {"columns": columns_of(layout, told), "note": said}, durable=False)
+        for name, payload in tables_of(layout, training, holdouts, self.shared_as).items():
+            self.writer.summary(name, payload, durable=False)
 
     def comparison(
         self, replies: Mapping[str, CompareReply], reference: Reference | None, bins: ScoreBins = EVEN_ODDS
@@ -367,18 +290,14 @@ class Recorder:
         return rows + [SentRow(site, "to-server", kind, size) for site, size in back]
 
 
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def _site_figure(site: str, figure: Figure, rows: int) -> ComparisonRow:
-    value, low, high = map(_known, (figure.value, figure.low, figure.high))
+    value, low, high = map(finite, (figure.value, figure.low, figure.high))
     return ComparisonRow(site, figure.arm, figure.metric, value, low, high, rows, figure.method)
 
 
 def _site_difference(site: str, figure: Figure) -> DifferenceRow:
     a, _, b = figure.arm.partition(" - ")
-    value, low, high, p = map(_known, (figure.value, figure.low, figure.high, figure.extra))
+    value, low, high, p = map(finite, (figure.value, figure.low, figure.high, figure.extra))
     return DifferenceRow(site, a, b, figure.metric, value, low, high, p, figure.method)
 
 
@@ -392,7 +311,7 @@ def sites_mean(replies: Mapping[str, CompareReply], of: int, arm: str = "global"
         values = [f.value for r in replies.values() for f in r.arms if (f.metric, f.arm) == (metric, arm)]
         known = [value for value in values if math.isfinite(value)]
         left = of - len(known)
-        method = f"mean of {len(known)} sites" + (f"; {left} without this figure left out" if left else "")
+        method = Refusal("mean-with-gaps", sites=len(known), left=left) if left else f"mean of {len(known)} sites"
         found.append(ComparisonRow(None, name, metric, float(np.mean(known)) if known else None, method=method))
     return found
 
@@ -433,7 +352,7 @@ def from_reference(reference: Reference, withheld: Collection[tuple[str, str]] =
     return [
         ComparisonRow(None, arm, metric, None, n=reference.rows, method=follows)
         if (arm, metric) in withheld and metric not in RANKINGS
-        else ComparisonRow(None, arm, metric, _known(e.value), _known(e.low), _known(e.high), reference.rows, e.method)
+        else ComparisonRow(None, arm, metric, finite(e.value), finite(e.low), finite(e.high), reference.rows, e.method)
         for arm, estimates in arms.items()
         for metric, e in estimates.items()
     ]
@@ -461,9 +380,10 @@ def from_replies(replies: Mapping[str, CompareReply]) -> list[ComparisonRow]:
             value = math.fsum(rows[s] * v for s, v in values.items()) / sum(rows[s] for s in values)
             method = "mean over sites weighted by rows"
         elif metric == "roc_auc_score" and counts and len(counts) == len(replies):
-            value, method = auc_of_histogram(reduce(np.add, counts)), MERGED
-            if any("groups" in figure.method for reply in replies.values() for figure in reply.arms):
-                method += ", which do not tell which rows are of one person"
+            value = auc_of_histogram(reduce(np.add, counts))
+            method = Refusal("merged-histograms", how="")
+            if any(figure.method in OVER_PEOPLE for reply in replies.values() for figure in reply.arms):
+                method = Refusal("merged-histograms", how=", which do not tell which rows are of one person")
             else:
                 low, high = auc_interval(reduce(np.add, counts))
         found.append(ComparisonRow(None, "global", metric, value, low, high, sum(rows.values()), method))

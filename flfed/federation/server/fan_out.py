@@ -9,16 +9,15 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from flfed.updates.messages.fields import MalformedMessage, count_bytes, reason_of
-from flfed.updates.messages.in_memory_arrays import own_copy
-from flfed.updates.messages.train import ENROL
+from flfed.federation.recording.recorder import Recorder
+from flfed.refusals import NO_ANSWER, Refusal, refusal_of
+from flfed.study.study import Study
+from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.messages.enrol import ENROL
+from flfed.updates.messages.fields import MalformedMessage, reason_of
+from flfed.updates.messages.in_memory_arrays import count_bytes, own_copy
 
 Reply = TypeVar("Reply")
-NOT_THERE = "not there: "
-"""What stands before the reason of a site that did not answer, and so refused nothing."""
-NOT_ONLINE, LOST = "its node is not online", "its reply was lost on the way"
-NO_ANSWER = (NOT_ONLINE, LOST, "no reply")
-"""So begin reasons that a site did not give."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +27,14 @@ class Answers(Generic[Reply]):
     Attributes
     ----------
     replies : dict of key to reply, in key order
-    faults : dict of key to reason, in key order
+    faults : dict of key to Refusal, in key order
         Of the nodes without a usable reply.
     to_node, to_server : dict of key to int
         Bytes of the messages' content; an error has none.
     """
 
     replies: dict[str, Reply]
-    faults: dict[str, str]
+    faults: dict[str, Refusal]
     to_node: dict[str, int]
     to_server: dict[str, int] = field(default_factory=dict)
 
@@ -49,7 +48,7 @@ def ask(
     *,
     timeout: float,
 ) -> Answers[Reply]:
-    """Send all nodes one message and collect replies.
+    """Send all nodes a message and collect replies.
 
     Replies within `timeout` seconds count.
 
@@ -58,51 +57,25 @@ def ask(
     grid : Grid
     kind : str
         The message's type.
-    request : a message of `flfed.updates.messages.train`
+    request : a message of `flfed.updates.messages`, or a mapping of key to one
     nodes : mapping of key to node id
     read : callable
         Turns a reply's content into the reply, or raises MalformedMessage.
     timeout : float, seconds
     """
-    record = request.to_record()
-    # A record of its own for each node: one client's edit must not reach the next.
-    records = {key: own_copy(record) for key in nodes}
-    return _answers(grid, kind, records, dict.fromkeys(nodes, count_bytes(record)), nodes, read, timeout)
-
-
-def ask_each(
-    grid: Grid,
-    kind: str,
-    requests: Mapping[str, Any],
-    nodes: Mapping[str, int],
-    read: Callable[[RecordDict], Reply],
-    *,
-    timeout: float,
-) -> Answers[Reply]:
-    """Send each node a message of its own.
-
-    `ask` sends all the same one, while `requests` has one by key.
-    """
-    records = {key: requests[key].to_record() for key in nodes}
-    sizes = {key: count_bytes(record) for key, record in records.items()}
-    return _answers(grid, kind, records, sizes, nodes, read, timeout)
-
-
-def _answers(
-    grid: Grid,
-    kind: str,
-    records: Mapping[str, RecordDict],
-    sizes: dict[str, int],
-    nodes: Mapping[str, int],
-    read: Callable[[RecordDict], Reply],
-    timeout: float,
-) -> Answers[Reply]:
-    messages = [Message(records[key], dst_node_id=node, message_type=kind) for key, node in nodes.items()]
+    requests = request if isinstance(request, Mapping) else dict.fromkeys(nodes, request)
+    # A message is written once, and each node gets a record of its own: one client's edit must not reach the next.
+    written = {id(one): one.to_record() for one in requests.values()}
+    sizes = {number: count_bytes(record) for number, record in written.items()}
+    messages = [
+        Message(own_copy(written[id(requests[key])]), dst_node_id=node, message_type=kind)
+        for key, node in nodes.items()
+    ]
     keys = {node: key for key, node in nodes.items()}
     found: dict[str, Reply] = {}
     # Each node is at fault until its reply proves otherwise.
-    faults = dict.fromkeys(nodes, "no reply before the deadline")
-    answers = Answers(found, faults, sizes)
+    faults = dict[str, Refusal].fromkeys(nodes, Refusal("no-reply"))
+    answers = Answers(found, faults, {key: sizes[id(requests[key])] for key in nodes})
     for message in grid.send_and_receive(messages, timeout=timeout):
         # The first reply of a node counts: a second one must not replace it.
         key = keys.pop(message.metadata.src_node_id, None)
@@ -118,11 +91,13 @@ def _answers(
             found[key] = read(message.content)
             faults.pop(key, None)
         except MalformedMessage as error:
-            faults[key] = str(error)
+            faults[key] = refusal_of(error)
     return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
 
 
-def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+def unenrolled(
+    grid: Grid, faults: Mapping[str, Refusal]
+) -> tuple[dict[str, Refusal], dict[str, Refusal], list[Refusal]]:
     """Sort the nodes that sent no answer.
 
     Returns whose gate refused, who is not there, and the reasons of those without a known name.
@@ -132,10 +107,29 @@ def unenrolled(grid: Grid, faults: Mapping[str, str]) -> tuple[dict[str, str], d
     Parameters
     ----------
     grid : Grid
-    faults : mapping of node to reason
+    faults : mapping of node to Refusal
     """
     known = {str(node): site for site, node in getattr(grid, "nodes", {}).items()}
-    whys = {known[node]: why.removeprefix(f"{known[node]}: ") for node, why in faults.items() if node in known}
-    absent = {site: why for site, why in whys.items() if why.startswith(NO_ANSWER)}
+    whys = {known[node]: why.cause for node, why in faults.items() if node in known}
+    absent = {site: why for site, why in whys.items() if why.code in NO_ANSWER}
     refused = {site: why for site, why in whys.items() if site not in absent}
-    return refused, absent, [f"a node did not enrol: {why}" for node, why in faults.items() if node not in known]
+    return refused, absent, [Refusal("node-not-enrolled", why=why) for node, why in faults.items() if node not in known]
+
+
+def log_bytes(recorder: Recorder, kind: str, answers: Answers[Any], names: Mapping[str, str] | None = None) -> None:
+    """Record the bytes sent under names, else under keys."""
+    to_site, to_server = (
+        {names[key] if names else key: size for key, size in sizes.items()}
+        for sizes in (answers.to_node, answers.to_server)
+    )
+    recorder.crossed(kind, to_site, to_server)
+
+
+def deadline_of(study: Study) -> float:
+    """Return the seconds that sites have for an answer."""
+    return float(study.strategy.settings.get("deadline", 600.0))
+
+
+def nodes_of(participants: Mapping[str, Participant]) -> dict[str, int]:
+    """Return the node of each site."""
+    return {site: enrolled.node_id for site, enrolled in participants.items()}

@@ -19,10 +19,11 @@ from flfed.federation.engines.local import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
-from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint
+from flfed.records.store.entries import CurveArm, LearningPoint
 from flfed.records.store.writer import finite
+from flfed.refusals import Refusal
 from flfed.rows.baselines import first_arrays
-from flfed.rows.comparison.learning_curve import Judged, RerunWorkplace, again, cut, judge, order_of_rows
+from flfed.rows.comparison.learning_curve import Judged, again, cut, judge, order_of_rows
 from flfed.rows.data.site import Site
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import SiteSession, redraws, study_trainable
@@ -99,7 +100,8 @@ def learning_curve(
     # One closed policy ends the curve, since every point needs all sites.
     closed = sorted(site.name for site in sites if not site.policy.allows(OUTPUT))
     if closed:
-        return [], f"{NO_CURVE}: the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+        why = f"the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
+        return [], Refusal("no-learning-curve", why=why)
     told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
     # Sites whose holdout never changes vary by training only, and keep their own intervals.
     fixed = {site.name for site in sites if not redraws(study, site)}
@@ -140,7 +142,7 @@ class _Draw:
         self.repeat = repeat
         self._fixed = fixed
         ordered = sorted(sites, key=lambda site: site.name)
-        opened = {site.name: RerunWorkplace(site, study, repeat) for site in ordered}
+        opened = {site.name: SiteSession(site, study, repeat, validation_only=True) for site in ordered}
         # As at enrolment: another split may leave a small table without holdout rows.
         self.places = {site: place for site, place in opened.items() if not place.too_small()}
         self.orders = {site: order_of_rows(place) for site, place in self.places.items()}

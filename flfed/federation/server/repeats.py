@@ -15,21 +15,23 @@ import torch
 from flfed.callbacks import Clock, Progress
 from flfed.errors import RunStopped, UsageError
 from flfed.federation.engines.engine import Engine, RemoteSite
-from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, side_by_side
+from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.engines.registry import answer_of
 from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
-from flfed.federation.recording.recorder import Recorder, Slowest
+from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
+from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
-from flfed.federation.server.server import FederatedRun, RunObserver, no_observer
-from flfed.gc_pause import rarely_collected
-from flfed.records.store.entries import NO_CURVE, EventRow, LearningPoint, RunEntry
+from flfed.federation.server.server import FederatedRun
+from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
+from flfed.refusals import Refusal
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study
+from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 
@@ -75,9 +77,7 @@ class _RunResources:
 # of a series is gone on with by `resume`: repeats that are completed stay as they are.
 @dataclass(frozen=True)
 class Series:
-    """Repeats of one study.
-
-    They are new, or resumed.
+    """Repeats of one study, new or resumed.
 
     Attributes
     ----------
@@ -287,7 +287,7 @@ class Series:
                 repeat=repeat,
                 tables=tables,
                 checkpoint=checkpoint,
-                observer=self._told_of(recorder.writer),
+                observer=_after_writing(self.observer, recorder.writer),
                 clock=way.clock,
                 each_round=self.engine.remote,
                 enrolled=self.engine.before_rounds(grid, recorder),
@@ -298,30 +298,31 @@ class Series:
             self._learning_curve(recorder, taking_part if tables is not None else None, way)
         return outcome
 
-    def _told_of(self, writer: RunWriter) -> RunObserver:
-        """Return the observer of a repeat.
-
-        It hears of a round once that is in the store, and waits for nothing where nobody looks.
-        """
-        if self.observer is no_observer:
-            return no_observer
-
-        def told(stage: str, round: int) -> None:
-            # An observer that reads the store finds the round that it hears of.
-            writer.flush()
-            self.observer(stage, round)
-
-        return told
-
     def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _RunResources) -> None:
         """Add the learning curve to the record.
 
         Where there is none, the reason is recorded. `held` are sites whose tables are here.
         """
         points: list[LearningPoint] = []
-        reason = f"{NO_CURVE}: engine {self.engine.name!r} does not hold every table"
+        reason: str = Refusal("no-learning-curve", why=f"engine {self.engine.name!r} does not hold every table")
         if held is not None:
             points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
         recorder.learning_curve(points)
         if reason:
             recorder.note(reason)
+
+
+def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:
+    """Return the observer of a repeat.
+
+    It hears of a round once that is in the store, and waits for nothing where nobody looks.
+    """
+    if observer is no_observer:
+        return no_observer
+
+    def told(stage: str, round: int) -> None:
+        # An observer that reads the store finds the round that it hears of.
+        writer.flush()
+        observer(stage, round)
+
+    return told

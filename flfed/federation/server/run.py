@@ -15,9 +15,9 @@ from flfed.errors import UsageError
 from flfed.federation.engines.engine import RemoteSite
 from flfed.federation.engines.registry import engine_of, path_of
 from flfed.federation.recording.recorded_study import encoder_of, study_of
+from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
-from flfed.federation.server.server import RunObserver, no_observer
 from flfed.records.reports.report import REFERENCES, gain_at, report
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore

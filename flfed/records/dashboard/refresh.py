@@ -15,7 +15,8 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.records.reports.report import Report, report
+from flfed.records.reports.report import report
+from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
 from flfed.records.store.entries import CurvePoint, EventEntry, LearningPoint, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader

@@ -18,13 +18,13 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flfed.callbacks import Now, now_utc
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.line import FORMAT, REPAIRED, START, Line, is_object, new_line, read_line
@@ -34,7 +34,8 @@ from flfed.records.store.entries import stamp
 BLOCK = 16_384
 """Bytes read at once from the end: a ledger's last line is in the first block."""
 VERIFY = "flfed site ledger NAME --verify"
-Clock = Callable[[], datetime]
+CUT = "a crash cut its last line off"
+"""Why a ledger of receipts is repaired."""
 
 
 class LedgerError(FlfedError):
@@ -42,11 +43,6 @@ class LedgerError(FlfedError):
 
     A crash may be what altered it.
     """
-
-
-def now() -> datetime:
-    """Return the time."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class HeldLedger:
     size: int
     name: str
     see: str
-    clock: Clock
+    clock: Now
     ordered: bool = True
 
     def backwards(self) -> Iterator[Line]:
@@ -204,7 +200,7 @@ class Ledger:
     lines only. Keys that this version does not know are kept, and the hash covers them.
     """
 
-    def __init__(self, path: Path, *, clock: Clock = now, see: str = VERIFY, ordered: bool = True) -> None:
+    def __init__(self, path: Path, *, clock: Now = now_utc, see: str = VERIFY, ordered: bool = True) -> None:
         self.path = path
         self._clock = clock
         self._see = see
@@ -249,7 +245,7 @@ class Ledger:
             file = self._open_to_write()
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # While this one waited, another may have been put in its place: see `operator.ledger_restart`.
+                # While this one waited, another may have been put in its place: see `site_state.ledger_loss.restart`.
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
             except FileNotFoundError:
@@ -460,6 +456,6 @@ def _backwards(file: int, size: int) -> Iterator[bytes]:
         yield rest
 
 
-def ledger_of(folder: SiteFolder, *, clock: Clock = now) -> Ledger:
+def ledger_of(folder: SiteFolder, *, clock: Now = now_utc) -> Ledger:
     """Return the ledger of a site."""
     return Ledger(folder.ledger, clock=clock, see=f"flfed site ledger {folder.site} --verify")

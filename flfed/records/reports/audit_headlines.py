@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import interval, metric_name, number
 
 Line = dict[str, Any]
@@ -27,7 +28,6 @@ FIRST = ("beyond the promise", "not known", "no promise", "within the promise")
 """Verdicts, those that need a look first."""
 ALWAYS = FIRST[:2]
 """Verdicts of which every figure is told, headline or not."""
-CHANCE = 0.5
 AT_BATCH = "-at-plan-batch"
 FIGURE_NAMES = {
     "auc-of-lira": "training rows told from others (AUC)",

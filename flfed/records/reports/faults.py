@@ -12,14 +12,15 @@ from sqlalchemy import select
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, RunSite
+from flfed.refusals import Refusal, read
 
-NO_UPDATE = ("no comparison: ", "holdout rows: ", "did not come back ", "not there: ", "its ledger ")
-"""Beginnings of faults that concern no update."""
+NO_UPDATE = {
+    "no-comparison", "holdout-sums", "left", "left-because", "not-there", "ledger-unsigned", "ledger-without-receipt",
+    "ledger-unwritable", "ledger-lost", "ledger-other-study",
+}  # fmt: skip
+"""Codes of faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")
 """A number that stands by itself: in no name, date or time."""
-
-NO_PART = ("refused: ", "not there: ")
-"""Beginnings of the reasons of sites that took no part."""
 FEW_SITES, SITES_NAMED = 5, 3
 """Of more sites than the first are three named, and the others counted."""
 
@@ -47,7 +48,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
                 refused.setdefault(event.site, event.reason)
         for site, reason in refused.items():
             if (site, reason) not in told:
-                told[site, reason] = {"round": None, "site": site, "reason": f"refused: {reason}"}
+                told[site, reason] = {"round": None, "site": site, "reason": str(Refusal("refused", why=reason))}
                 result.append(told[site, reason])
             if several:
                 told[site, reason]["repeats"] = told[site, reason].get("repeats", 0) + 1
@@ -66,10 +67,11 @@ def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fau
     >>> fault_kind({"round": 41, "reason": "repeat 2: no comparison: no answer before the deadline"})
     'fault'
     """
-    reason = re.sub(r"^repeat \d+: ", "", fault["reason"])
+    found = read(fault["reason"])
+    codes = set() if found is None else set(found.path.split("/"))
     if fault["round"] is None:
-        return "site refused" if reason.startswith("refused: ") else "fault"
-    return "fault" if reason.startswith(NO_UPDATE) else "update set aside"
+        return "site refused" if "refused" in codes else "fault"
+    return "fault" if codes & NO_UPDATE else "update set aside"
 
 
 def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -89,9 +91,11 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     for site, reason, count in dict.fromkeys(
         (fault["site"], fault["reason"], fault.get("repeats", 1)) for fault in found["faults"] if fault["round"] is None
     ):
-        why = re.sub(r"^repeat \d+: ", "", reason)
-        if site and why.startswith(NO_PART):
-            reasons[site] = why.partition(": ")[2].rstrip(".")
+        why = read(reason)
+        if why is not None and why.code == "in-repeat":
+            why = read(why.facts["why"])
+        if site and why is not None and why.code in ("refused", "not-there"):
+            reasons[site] = why.facts["why"].rstrip(".")
             repeats[site] += count
     return {site: (reasons[site], min(repeats[site], found.get("repeats", 1))) for site in sorted(reasons)}
 
@@ -172,7 +176,7 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, An
     """
     sites = select(RunSite.run_id, RunSite.site, RunSite.status).where(RunSite.run_id.in_(runs))
     gone = select(Event.run_id, Event.site).where(
-        Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.reason.startswith(NO_PART[1])
+        Event.run_id.in_(runs), Event.round.is_(None), Event.kind == "fault", Event.code.startswith("not-there")
     )
     asked: dict[str, set[str]] = {run: set() for run in runs}
     absent: dict[str, set[str]] = {run: set() for run in runs}

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
-from flfed.records.reports.report import AGAIN, Report, arms_shown, best_arm, primary_of, site_verdict, too_few
+from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
+from flfed.records.statistics import Report
 from flfed.records.statistics.mean_gain import apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import family_in_words, own_models_in_words
@@ -28,6 +29,7 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
+from flfed.refusals import read
 
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
@@ -118,6 +120,10 @@ def pooled_in_words(found: Report) -> str:
     return family_in_words(counted, sum(counted.values()))
 
 
+GAPS = {"mean-with-gaps": "site that has no such figure", "mean-without-one-class": "model that saw one class"}
+"""What a mean over sites may lack, by the code of its method."""
+
+
 def over_sites(entry: Report) -> str:
     """Return over which sites a mean was taken.
 
@@ -129,12 +135,11 @@ def over_sites(entry: Report) -> str:
     ' (mean of 3 sites; 1 without this figure left out)'
     """
     method = str(entry.get("method", ""))
-    if "left out" not in method:
+    ways = method.split(AGAIN)
+    gaps = {found.code for way in ways if (found := read(way)) is not None} & GAPS.keys()
+    if not gaps:
         return ""
-    if AGAIN not in method:
-        return f" ({method})"
-    what = "model that saw one class" if "one class" in method else "site that has no such figure"
-    return f" (in some repeats without a {what})"
+    return f" ({method})" if len(ways) == 1 else f" (in some repeats without a {GAPS[max(gaps)]})"
 
 
 def gain_in_words(site: Report, metric: str) -> str:

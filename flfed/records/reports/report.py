@@ -6,21 +6,20 @@ import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from flfed.records.reports.faults import faults_of, missing_of
 from flfed.records.reports.privacy import audit_of, privacy_of
 from flfed.records.reports.recorded_run import Recorded
-from flfed.records.statistics import intervals
+from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.learning_curve import curve_object
 from flfed.records.statistics.mean_gain import mean_gain
-from flfed.records.statistics.odd_sites import apart, reversed_outcomes
+from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_in_words, family_keys
 from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.refusals import read
 
-AUC = "roc_auc_score"
 SITE_ARMS = ("global", "local-only", "personalised")
 DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
@@ -31,12 +30,8 @@ LEAST_OF_A_CLASS = 10
 """Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
 AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
-MERGED = "merged score histograms"
-"""Beginning of the method of an AUC from counts by bin."""
 SAME = 1e-9
 """Largest difference between repeats that is rounding."""
-
-Report = dict[str, Any]
 
 
 def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
@@ -172,7 +167,8 @@ def _figures(recorded: Recorded, site: str | None, arm: str, metrics: Sequence[s
 def _with_bound(recorded: Recorded, figures: Report, counted: Sequence[Report]) -> Report:
     """Return the shared model's figures, a binned AUC with its bound."""
     rows = recorded.figures.get((None, "global", AUC), [])
-    if not any(row.method.startswith(MERGED) and row.value is not None for row in rows):
+    methods = {found.code for row in rows if row.value is not None and (found := read(row.method)) is not None}
+    if "merged-histograms" not in methods:
         return figures
     from flfed.summaries.score_bins import bound_in  # numpy, which few reports need
 

@@ -6,29 +6,27 @@ It is given as JSON, as a table and in sentences.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import possible, widening
 from flfed.records.statistics.verdict import (
     DO_NOT_USE,
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,
-    TOO_SMALL,
     Difference,
     better_of,
     code_of,
     gain_in_brackets,
     gain_of,
     gain_with_interval,
+    may_be_chance,
     metric_name,
     number,
     why_unclear,
     worthwhile_of,
 )
 from flfed.records.store.entries import LearningPoint
-
-Report = dict[str, Any]
 
 GAIN = "personalised - local-only"
 METHOD = (
@@ -165,6 +163,6 @@ def _gain_in_words(gain: Difference, curve: Report) -> str:
     if code == PAYS:
         return f"joining gains {size} {name} ({span})"
     if code != DO_NOT_USE:
-        why = why_unclear(gain, worthwhile)
-        return f"{NO_CLEAR_GAIN}: {size} {name} ({span})" + (f"; {why}" if TOO_SMALL in why else "")
+        why = "" if may_be_chance(gain) else f"; {why_unclear(gain, worthwhile)}"
+        return f"{NO_CLEAR_GAIN}: {size} {name} ({span}){why}"
     return f"joining costs {size.lstrip(MINUS)} {name} (gain {size}, {span})"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
-from typing import Any
 
+from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, possible, standard_error
 from flfed.records.statistics.verdict import (
     DO_NOT_USE,
@@ -26,8 +26,6 @@ from flfed.records.statistics.verdict import (
     worthwhile_of,
 )
 from flfed.records.store.entries import DifferenceRow
-
-Report = dict[str, Any]
 
 FEW_SITES = 4
 """Up to so many sites a mean can hardly be clear: Student's t of two or three degrees of freedom reaches far."""

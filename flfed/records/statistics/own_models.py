@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import FAMILY_NAMES
 
-Report = dict[str, Any]
 SAME = "same"
 """The family of a model of the shared one's own kind."""
 BETTER_OF = (

@@ -383,14 +383,19 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     deciding = gain.deciding
     value = deciding.value or 0.0
     low = deciding.low or 0.0
-    high = deciding.high or 0.0
     # "So widened" only where the plain interval would have excluded 0.
-    if low <= 0 <= high:
+    if may_be_chance(gain):
         wide = ", so widened," if gain.wide_low is not None and gain.low is not None and gain.low > 0 else ""
         return f"the interval{wide} contains 0, so this may be chance"
     side, what = ("above", "gain") if low > 0 else ("below", "loss")
     may = "is" if abs(value) < worthwhile else "may be"
     return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {as_given(worthwhile)})"
+
+
+def may_be_chance(gain: Difference) -> bool:
+    """Tell whether the deciding interval of a gain contains 0."""
+    deciding = gain.deciding
+    return (deciding.low or 0.0) <= 0 <= (deciding.high or 0.0)
 
 
 def _if_worse(gain: Difference, worthwhile: float) -> str:

@@ -158,7 +158,7 @@ def _first_words(error: DBAPIError) -> str:
     # Later lines of PostgreSQL's messages quote values.
     said = (str(error.orig).splitlines() or [""])[0].strip()
     # psycopg says twice that it could not connect, and names the server's process.
-    return said.removeprefix("connection failed: ").removeprefix("consuming input failed: ")
+    return re.sub(r"^(?:connection failed: )?(?:consuming input failed: )?", "", said)
 
 
 @contextmanager

@@ -17,14 +17,6 @@ EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"
 """`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
 enrol; `leak`: a column that may give the target away; `holdout-opened`: the holdout was read."""
 
-NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
-"""So begin notes on a whole run, before a colon and why."""
-MORE_SPENT = "More than planned may have been spent"
-"""So begins the warning that rounds were done again, which counts sites."""
-
-CLOSE_DELTA = "A delta close to one over the training rows"
-"""So begins the warning of a promise's delta, which counts sites."""
-
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
 
@@ -122,13 +114,14 @@ class SiteRow:
 class EventRow:
     """Event that a reader of the record must know.
 
-    `round` and `site` are None where it has none.
+    `round` and `site` are None where it has none, `code` is "" where the reason is no refusal (`Refusal.path`).
     """
 
     round: int | None
     site: str | None
     kind: EventKind
     reason: str
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -339,6 +332,7 @@ class EventEntry:
     site: str | None
     kind: str
     reason: str
+    code: str = ""
 
 
 COLUMNS = ("at", "attack", "site", "metric", "value", "low", "high", "payload")

@@ -5,7 +5,7 @@ It cannot write, and opens the store anew for each look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Self
@@ -35,7 +35,7 @@ from flfed.records.store.entries import (
 )
 from flfed.records.store.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
-from flfed.records.store.visibility import of_event, of_run, of_study, of_summary, sites_of_study, without_names
+from flfed.records.store.visibility import OtherNames, Rows, of_event, of_run, of_study, of_summary
 
 CURVE_ARMS = ("validation", "training", "holdout")
 """Arms of the curves by round, the most telling first."""
@@ -58,7 +58,7 @@ class RunReader:
         self._engine = engine
         self._url = url
         self._only = only
-        self._masks: dict[str, Callable[[str], str]] = {}
+        self._names = OtherNames(self._rows, only)
 
     @classmethod
     def open(cls, url: str | None = None, *, only: str | None = None) -> Self:
@@ -115,13 +115,8 @@ class RunReader:
         if name == "latest":
             name = next((run.series for run in self.runs(limit=1)), name)
         found = self._entries(self._runs().where(or_(Run.id == name, Run.series_id == name)).order_by(Run.repeat))
-        if not found and not self.runs(limit=1):
-            raise UsageError(f"run {name!r} is not in the store: there are no runs yet; start one with: flfed demo")
         if not found:
-            hint = nearest(name, [run.run for run in self.runs(limit=500)])
-            if hint == ".":  # nothing is close
-                hint = "; `flfed run list` shows what there is."
-            raise UsageError(f"run {name!r} is not in the store{hint}")
+            raise _unknown_run(name, [run.run for run in self.runs(limit=500)])
         return found
 
     def series(self, name: str) -> SeriesEntry:
@@ -131,7 +126,7 @@ class RunReader:
         entry = SeriesEntry(**{"series" if key == "id" else key: value for key, value in row.items()})
         if self._only is None:
             return entry
-        return replace(entry, study_text=of_study(entry.study_text, plain=partial(self._plain, wanted)))
+        return replace(entry, study_text=of_study(entry.study_text, plain=partial(self._names.mask, wanted)))
 
     def sites(self, run: str) -> list[SiteEntry]:
         """Return the sites of a run by name, refused ones too."""
@@ -140,7 +135,7 @@ class RunReader:
         found = sorted(
             (SiteEntry(**_without(row, "run_id")) for row in self.rows(query, site=RunSite.site)), key=lambda s: s.site
         )
-        return [replace(entry, reason=self._plain(run, entry.reason)) for entry in found]
+        return [replace(entry, reason=self._names.mask(run, entry.reason)) for entry in found]
 
     def looked_at(self, runs: Sequence[str]) -> int:
         """Return how many sites took part and share their own figures.
@@ -177,24 +172,12 @@ class RunReader:
         newest = self._rows(select(func.max(Run.rounds).label("rounds")).where(Run.id.in_(runs)))[0]["rounds"] or 0
         rounds = sorted({0, 1, 2, newest // 2, *range(max(newest - 3, 0), newest + 2)})
         pairs: set[tuple[str, str]] = set()
-        for metric in self._metric_names(runs):
+        for metric in _metric_names(self._rows, runs):
             here = (Metric.run_id.in_(runs), Metric.metric == metric, Metric.round.in_(rounds))
             query = select(Metric.arm).where(*here, Metric.arm.in_(CURVE_ARMS)).distinct()
             pairs |= {(row["arm"], metric) for row in self.rows(query, site=Metric.site)}
         found = {arm: sorted(metric for of, metric in pairs if of == arm) for arm in CURVE_ARMS}
         return {arm: metrics for arm, metrics in found.items() if metrics}
-
-    def _metric_names(self, runs: Sequence[str]) -> list[str]:
-        """Return the names of all figures by round."""
-        found: set[str] = set()
-        for run in runs:
-            last: str | None = ""
-            # Each query jumps to the next name in the index, instead of reading every figure.
-            while last is not None:
-                query = select(func.min(Metric.metric).label("name"))
-                last = self._rows(query.where(Metric.run_id == run, Metric.metric > last))[0]["name"]
-                found |= {last} if last else set()
-        return sorted(found)
 
     def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
         """Return the shared model's primary metric on the holdouts by run."""
@@ -230,18 +213,7 @@ class RunReader:
         between : two ints, optional
             The first and the last round to read, all unless given.
         """
-        averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
-        means = [func.avg(column).label(column.key) for column in averaged]
-        query = (
-            select(Metric.round, Metric.site, Metric.arm, *means)
-            .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
-            .group_by(Metric.round, Metric.site, Metric.arm)
-        )
-        # The figure of all sites together has no site, and always comes along.
-        if sites is not None:
-            query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
-        if between is not None:
-            query = query.where(Metric.round.between(*between))
+        query = _curve(runs, arm, metric, sites, between)
         if width == 1:
             rows = self.rows(query, site=Metric.site)
         else:
@@ -259,7 +231,7 @@ class RunReader:
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in order of writing."""
-        columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason)
+        columns = (Event.run_id.label("run"), Event.at, Event.round, Event.site, Event.kind, Event.reason, Event.code)
         query = select(*columns).where(Event.run_id.in_(runs)).order_by(Event.run_id, Event.id)
         if self._only is not None:
             query = query.where(or_(Event.site.is_(None), Event.site == self._only))
@@ -267,7 +239,7 @@ class RunReader:
         if self._only is None:
             return found
         # One site's people read sentences without the names of others.
-        seen = (of_event(event, plain=partial(self._plain, event.run)) for event in found)
+        seen = (of_event(event, plain=partial(self._names.mask, event.run)) for event in found)
         return [event for event in seen if event is not None]
 
     def summary(self, run: str, name: str) -> dict[str, Any] | None:
@@ -276,7 +248,7 @@ class RunReader:
         payload = next((dict(row["payload"]) for row in self._rows(query)), None)
         if payload is None or self._only is None:
             return payload
-        return of_summary(name, payload, self._only, plain=partial(self._plain, run))
+        return of_summary(name, payload, self._only, plain=partial(self._names.mask, run))
 
     def audits(self, run: str) -> list[AuditEntry]:
         """Return a run's last figure of each attack, site and metric."""
@@ -314,41 +286,50 @@ class RunReader:
         found = [_run_entry(row) for row in self._rows(query)]
         return found if self._only is None else [of_run(run) for run in found]
 
-    def _plain(self, name: str, text: str) -> str:
-        """Return a sentence without other sites' names.
-
-        Names and titles of others are left out for the people of one site. Everyone else reads it unchanged.
-        """
-        if self._only is None or not text:
-            return text
-        if name not in self._masks:
-            self._masks[name] = without_names(self._others(name))
-        return self._masks[name](text)
-
-    def _others(self, name: str) -> set[str]:
-        """Return the other sites' names and titles in the whole series."""
-        series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
-        runs = select(Run.id).where(Run.series_id.in_(series))
-        own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
-        found: set[str | None] = set()
-        for query in (
-            select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
-            select(Event.site).where(Event.run_id.in_(runs)).distinct(),
-            select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
-        ):
-            found |= {called for row in self._rows(query) for called in row.values()}
-        # Sites that were to be asked and never answered may stand in this object alone.
-        asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
-        for row in self._rows(asked):
-            found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
-        # The study's text may name sites as well.
-        for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
-            found |= sites_of_study(row["study_text"])
-        return {called for called in found if called} - {self._only, *(row["title"] for row in own)}
-
     def _rows(self, query: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
         with in_words(self._url, "read"), self._engine.connect() as connection:
             return connection.execute(query).mappings().all()
+
+
+def _unknown_run(name: str, runs: list[str]) -> UsageError:
+    hint = nearest(name, runs)
+    if not runs:
+        hint = ": there are no runs yet; start one with: flfed demo"
+    elif hint == ".":  # nothing is close
+        hint = "; `flfed run list` shows what there is."
+    return UsageError(f"run {name!r} is not in the store{hint}")
+
+
+def _metric_names(rows: Rows, runs: Sequence[str]) -> list[str]:
+    """Return the names of all figures by round."""
+    found: set[str] = set()
+    for run in runs:
+        last: str | None = ""
+        # Each query jumps to the next name in the index, instead of reading every figure.
+        while last is not None:
+            query = select(func.min(Metric.metric).label("name"))
+            last = rows(query.where(Metric.run_id == run, Metric.metric > last))[0]["name"]
+            found |= {last} if last else set()
+    return sorted(found)
+
+
+def _curve(
+    runs: Sequence[str], arm: str, metric: str, sites: Sequence[str] | None, between: tuple[int, int] | None
+) -> Select[*tuple[Any, ...]]:
+    """Return the query for the means over runs, by round and site."""
+    averaged = (Metric.value, Metric.low, Metric.high, Metric.variance)
+    means = [func.avg(column).label(column.key) for column in averaged]
+    query = (
+        select(Metric.round, Metric.site, Metric.arm, *means)
+        .where(Metric.run_id.in_(runs), Metric.arm == arm, Metric.metric == metric)
+        .group_by(Metric.round, Metric.site, Metric.arm)
+    )
+    # The figure of all sites together has no site, and always comes along.
+    if sites is not None:
+        query = query.where(or_(Metric.site.is_(None), Metric.site.in_(sites)))
+    if between is not None:
+        query = query.where(Metric.round.between(*between))
+    return query
 
 
 def _by_block(of: Any, width: int) -> Select[*tuple[Any, ...]]:

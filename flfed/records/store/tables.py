@@ -203,6 +203,7 @@ class Event(Base):
     site: Mapped[str | None] = mapped_column(Word(120))
     kind: Mapped[str] = mapped_column(Word(40))
     reason: Mapped[str] = mapped_column(Prose)
+    code: Mapped[str] = mapped_column(Word(120), server_default="")
 
 
 class Sent(Base):

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import tomli_w
+from sqlalchemy import RowMapping, Select, or_, select
 
-from flfed.records.store.entries import CLOSE_DELTA, MORE_SPENT, NO_CURVE, NO_TABLE_1, EventEntry, RunEntry, Status
+from flfed.records.store.entries import EventEntry, RunEntry, Status
+from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
+from flfed.refusals import Refusal, read
 
+Rows = Callable[[Select[*tuple[Any, ...]]], Sequence[RowMapping]]
+"""Returns a query's rows."""
 Role = Literal["coordinator", "analyst", "site"]
 """`coordinator` sees how the consortium runs, too; `analyst` all results; `site` one institution's own."""
 ANOTHER = "another site"
@@ -115,7 +120,9 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
 
 
 def _is_own(warning: str) -> bool:
-    return not warning.startswith((MORE_SPENT, CLOSE_DELTA))
+    # These two count sites.
+    found = read(warning)
+    return found is None or found.code not in ("more-spent", "close-delta")
 
 
 def of_run(run: RunEntry) -> RunEntry:
@@ -144,15 +151,15 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
 
     Examples
     --------
-    >>> of_event(EventEntry("r", "", None, None, "note", "no Table 1: its file is lost"), plain=str).reason
+    >>> event = EventEntry("r", "", None, None, "note", "no Table 1: its file is lost", "no-table-1")
+    >>> str(of_event(event, plain=str).reason)
     'no Table 1: ask the coordinator why'
     """
     if event.site is not None:
         return replace(event, reason=THAN_OTHERS.sub(LARGER, plain(event.reason)))
-    what, colon, _ = event.reason.partition(": ")
-    if event.kind != "note" or not colon or what not in (NO_CURVE, NO_TABLE_1):
+    if event.kind != "note" or event.code not in ("no-learning-curve", "no-table-1"):
         return None
-    return replace(event, reason=f"{what}: ask the coordinator why")
+    return replace(event, reason=Refusal(event.code, why="ask the coordinator why"))
 
 
 def _own(by_site: dict[str, Any], site: str) -> dict[str, Any]:
@@ -217,3 +224,51 @@ def without_in(found: Any, plain: Callable[[str], str]) -> Any:
     if isinstance(found, list):
         return [without_in(of, plain) for of in found]
     return plain(found) if isinstance(found, str) else found
+
+
+class OtherNames:
+    """Names of the other sites of a run, left out of sentences.
+
+    Parameters
+    ----------
+    rows : callable
+    only : str or None
+        The one site whose people read; None for who reads everything.
+    """
+
+    def __init__(self, rows: Rows, only: str | None) -> None:
+        self._rows = rows
+        self._only = only
+        self._masks: dict[str, Callable[[str], str]] = {}
+
+    def mask(self, name: str, text: str) -> str:
+        """Return a sentence without other sites' names.
+
+        Names and titles of others are left out for the people of one site. Everyone else reads it unchanged.
+        """
+        if self._only is None or not text:
+            return text
+        if name not in self._masks:
+            self._masks[name] = without_names(self._others(name))
+        return self._masks[name](text)
+
+    def _others(self, name: str) -> set[str]:
+        """Return the other sites' names and titles in the whole series."""
+        series = select(Run.series_id).where(or_(Run.id == name, Run.series_id == name))
+        runs = select(Run.id).where(Run.series_id.in_(series))
+        own = self._rows(select(RunSite.title).where(RunSite.run_id.in_(runs), RunSite.site == self._only))
+        found: set[str | None] = set()
+        for query in (
+            select(RunSite.site, RunSite.title).where(RunSite.run_id.in_(runs)),
+            select(Event.site).where(Event.run_id.in_(runs)).distinct(),
+            select(Sent.site).where(Sent.run_id.in_(runs), Sent.round == 0).distinct(),  # asked to enrol
+        ):
+            found |= {called for row in self._rows(query) for called in row.values()}
+        # Sites that were to be asked and never answered may stand in this object alone.
+        asked = select(Summary.payload).where(Summary.run_id.in_(runs), Summary.name == "asked")
+        for row in self._rows(asked):
+            found |= {*(row["payload"].get("names") or ()), *(row["payload"].get("sites") or ())}
+        # The study's text may name sites as well.
+        for row in self._rows(select(Series.study_text).where(Series.id.in_(series))):
+            found |= sites_of_study(row["study_text"])
+        return {called for called in found if called} - {self._only, *(row["title"] for row in own)}

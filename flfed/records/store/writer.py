@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, up
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
+from flfed.callbacks import Now, now_utc
 from flfed.errors import UsageError
 from flfed.records.store.bulk_insert import finite, insert_all, insert_columns, plain, stored
 from flfed.records.store.database import engine_to_write, in_words, store_url, upgrade
@@ -102,7 +103,6 @@ def insert_numbered(
 
 __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore", "RunWriter", "SentRow", "finite"]
 
-Clock = Callable[[], datetime]
 HELD = timedelta(seconds=0.25)
 """Rounds that follow each other faster are written together: a transaction each costs as much as a small round."""
 POINTS = tuple(field.name for field in fields(LearningPoint))
@@ -111,11 +111,6 @@ NEW_SITE = {
     "disclosure": "open", "shared_as": "named", "resplit": False,
 }  # fmt: skip
 """What is written of a site unless it is given; the title is its name."""
-
-
-def utc_now() -> datetime:
-    """Return the time in UTC."""
-    return datetime.now(UTC)
 
 
 class RunStore:
@@ -133,13 +128,13 @@ class RunStore:
         Returns the time; tests pass their own.
     """
 
-    def __init__(self, engine: Engine, url: URL, *, clock: Clock = utc_now) -> None:
+    def __init__(self, engine: Engine, url: URL, *, clock: Now = now_utc) -> None:
         self._engine = engine
         self._url = url
         self._clock = clock
 
     @classmethod
-    def open(cls, url: str | None = None, *, clock: Clock = utc_now) -> Self:
+    def open(cls, url: str | None = None, *, clock: Now = now_utc) -> Self:
         """Open the store for writing.
 
         It is at `url`, else `FLFED_STORE`, else `runs.db` under `home()`.
@@ -289,7 +284,7 @@ class RunWriter:
         Returns the time.
     """
 
-    def __init__(self, engine: Engine, url: URL, run: str, *, clock: Clock = utc_now) -> None:
+    def __init__(self, engine: Engine, url: URL, run: str, *, clock: Now = now_utc) -> None:
         self._engine = engine
         self._url = url
         self._clock = clock

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import binom
 
-from flfed.errors import UsageError
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
 from flfed.rows.comparison.shadow_models import log_odds, trained
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.study.settings import Settings
 
 NAME = "canaries"
 METRIC = "least-epsilon"
@@ -26,7 +28,7 @@ DELTA = 1e-5
 MOST_RUNS = 64
 
 
-class Canaries:
+class Canaries(Settings, where=f"attack {NAME!r}"):
     """Attack that bounds a training's ε from below.
 
     The bound has 95 % confidence, and is of the ε that this site's training really has: a loose detector of bugs.
@@ -65,17 +67,9 @@ class Canaries:
 
     metrics = (METRIC,)
 
-    def __init__(self, *, coins: int = 400, guessed: float = 0.5, beside: int = 50) -> None:
-        for key, value, good, rule in (
-            ("coins", coins, coins >= 20, ">= 20"),
-            ("guessed", guessed, 0 < guessed <= 1, "in (0, 1]"),
-            ("beside", beside, beside >= 1, ">= 1"),
-        ):
-            if not good:
-                raise UsageError(f"attack {NAME!r}: {key}={value} must be {rule}")
-        self.coins = coins
-        self.guessed = guessed
-        self.beside = beside
+    coins: Annotated[int, Field(ge=20)] = 400
+    guessed: Annotated[float, Field(gt=0, le=1)] = 0.5
+    beside: Annotated[int, Field(ge=1)] = 50
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests and return the bound.

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import binom
 
-from flfed.errors import UsageError
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
 from flfed.rows.training.layers import layers_of
 from flfed.rows.training.requests import ComputeRequest, FitRequest
 from flfed.study.plan import Plan
+from flfed.study.settings import Settings
 
 NAME = "gradient-inversion"
 CLOSE = {"float64": 1e-6, "float32": 1e-3}
@@ -29,7 +31,7 @@ NEAR = 0.5
 AT_BATCH = "-at-plan-batch"
 
 
-class GradientInversion:
+class GradientInversion(Settings, where=f"attack {NAME!r}"):
     """Attack that reads inputs off one step's update.
 
     It is `x = ΔW_j / Δb_j` of the first layer, for any output j.
@@ -78,10 +80,7 @@ class GradientInversion:
         f"{metric}{where}" for where in ("", AT_BATCH) for metric in ("share-recovered", "share-close", "median-cosine")
     )
 
-    def __init__(self, *, records: int = 50) -> None:
-        if records < 1:
-            raise UsageError(f"attack {NAME!r}: records={records} must be >= 1")
-        self.records = records
+    records: Annotated[int, Field(ge=1)] = 50
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests and return the recovered shares.

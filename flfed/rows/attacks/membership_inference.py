@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy.special import expit, logit
 from scipy.stats import norm
 
-from flfed.errors import UsageError
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, pooled
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
 from flfed.rows.comparison.shadow_models import log_odds, trained
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.evaluation.intervals import Estimate, estimate, hanley_mcneil
+from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil
 from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.study.settings import Settings
 
 NAME = "membership-inference"
 METRICS = ("auc-of-loss", "auc-of-lira")
@@ -29,7 +30,7 @@ LEAST_SPREAD = 1e-6
 """Least deviation of a row's score among the shadow models: where they all agree there is none to divide by."""
 
 
-class MembershipInference:
+class MembershipInference(Settings, where=f"attack {NAME!r}"):
     """Attack that tells members from non-members.
 
     Members are training rows, the others holdout rows. The global model is attacked, and the figure is the area
@@ -78,14 +79,9 @@ class MembershipInference:
 
     metrics = METRICS
 
-    def __init__(self, *, shadows: int = 16, rows: int = 10_000, mode: Literal["online", "offline"] = "online") -> None:
-        if shadows < 4 or shadows % 2:
-            raise UsageError(f"attack {NAME!r}: shadows={shadows} must be even and >= 4")
-        if rows < 20:
-            raise UsageError(f"attack {NAME!r}: rows={rows} must be >= 20")
-        self.shadows = shadows
-        self.rows = rows
-        self.mode = mode
+    shadows: Annotated[int, Field(ge=4, multiple_of=2), "even and >= 4"] = 16
+    rows: Annotated[int, Field(ge=20)] = 10_000
+    mode: Literal["online", "offline"] = "online"
 
     def findings(self, attacked: Attacked) -> Generator[ComputeRequest, Any, tuple[Finding, ...]]:
         """Yield requests and return both areas.

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from flfed.rows.comparison.attack_runner import NAN, Attacked, Finding, nothing, share
+from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, share
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.columns import ColumnArrays
 from flfed.rows.training.requests import ComputeRequest
 from flfed.summaries.summary import ColumnLayout, Layout, Summary

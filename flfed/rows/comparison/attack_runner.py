@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from flfed import registry
+from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, together
 from flfed.seeds import generator
+from flfed.study.settings import read_settings
 from flfed.summaries.summary import Encoder
 
-NAN = float("nan")
 Promised = tuple[float, float]
 """ε and δ that a run promises each row of a site, or each person."""
 
@@ -170,7 +171,7 @@ def attack(
     for name in names or registry.names("attack"):
         kind = registry.load("attack", name)
         given = (settings or {}).get(name, {})
-        chosen.append(kind(**registry.settings(kind, given, f"attack {name!r}")))
+        chosen.append(kind(**read_settings(kind, given, f"attack {name!r}")))
     # Attacks that train run side by side, so that an engine may stack their models.
     found = yield from together([one.findings(attacked) for one in chosen])
     return tuple(finding for findings in found for finding in findings)

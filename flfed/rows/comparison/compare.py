@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.rows.evaluation.intervals import Difference, Estimate, Pair
+from flfed.rows.evaluation.bootstrap import Pair
+from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import COUNTS, histogram, withheld
 from flfed.rows.session import Arrays, SiteSession

@@ -16,7 +16,6 @@ from flfed.rows.data.site import SiteTable
 from flfed.rows.evaluation.intervals import NAN, compare
 from flfed.rows.evaluation.scoring import COUNTS, withheld
 from flfed.rows.features.columns import ColumnArrays
-from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import generator
@@ -38,27 +37,7 @@ class Judged:
     high: float = NAN
 
 
-class RerunWorkplace(SiteSession):
-    """Session that scores validation rows only.
-
-    They are what the server decides by. Nothing else is scored by round.
-
-    A rerun is judged once, at its end; scoring does not change what is trained.
-    """
-
-    def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Generator[ComputeRequest, Any, Any]:
-        return (yield from super()._score(arrays, encoder, rows)) if self._held.any() else None
-
-    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Any]:
-        """Skip the scoring of the holdout.
-
-        The study's curve by round is the run's own.
-        """
-        return None
-        yield
-
-
-def again(session: SiteSession) -> RerunWorkplace:
+def again(session: SiteSession) -> SiteSession:
     """Return a session for one more federation.
 
     It has the same table, whose rows are to be encoded anew.
@@ -68,12 +47,13 @@ def again(session: SiteSession) -> RerunWorkplace:
     return _with_table(session, session.table, session.coded(session.table.training))
 
 
-def _with_table(session: SiteSession, table: SiteTable, training: ColumnArrays) -> RerunWorkplace:
+def _with_table(session: SiteSession, table: SiteTable, training: ColumnArrays) -> SiteSession:
     """Return a session with another table.
 
     Its training rows are coded already.
     """
-    found = RerunWorkplace(session.site, session.study, session.seed - session.study.seed, table=table)
+    repeat = session.seed - session.study.seed
+    found = SiteSession(session.site, session.study, repeat, table=table, validation_only=True)
     # The coded rows are handed over, so that a rerun codes nothing again.
     found.keep(table.training, training)
     return found
@@ -96,7 +76,7 @@ def order_of_rows(session: SiteSession) -> np.ndarray:
     return np.argsort(place[groups], kind="stable")
 
 
-def cut(session: SiteSession, order: np.ndarray, rows: int) -> RerunWorkplace:
+def cut(session: SiteSession, order: np.ndarray, rows: int) -> SiteSession:
     """Return a session with fewer training rows.
 
     They are the first `rows` in `order`, with the same holdout.

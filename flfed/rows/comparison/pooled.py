@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.evaluation.intervals import NAN, Estimate, estimates
@@ -26,7 +27,6 @@ from flfed.study.plan import Plan
 from flfed.study.tables import OwnFamily
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 
-ONE_CLASS = "whose model saw one class left out"
 Figures = Mapping[str, Estimate]
 """Metric to estimate."""
 
@@ -136,7 +136,7 @@ def _own_everywhere(
     # How many were left out stands with the figure.
     method, left = "mean over sites", sum(map(_has_one_class, sessions))
     if left:
-        method = f"mean of {len(local) - left} sites; {left} {ONE_CLASS}"
+        method = Refusal("mean-without-one-class", sites=len(local) - left, left=left)
     return {
         name: Estimate(float(np.mean(values)) if values else NAN, NAN, NAN, NAN, method)
         for name, values in found.items()

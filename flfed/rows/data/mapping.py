@@ -14,11 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.parsing.dates import read_dates
+from flfed.rows.data.parsing.cells import Broken, Texts, read_dates, read_marks, spoiled, without
 from flfed.rows.data.parsing.fields import NO_GROUP, Field, Finding
-from flfed.rows.data.parsing.headers import ABSENT, MAP_IT, NONE_FOUND, did_you_mean, where_names_stand
-from flfed.rows.data.parsing.identifiers import spoiled
-from flfed.rows.data.parsing.number_marks import Broken, Texts, read_marks, without
+from flfed.rows.data.parsing.headers import (
+    ABSENT,
+    ABSENT_RULES,
+    MAY_BE_ABSENT,
+    NONE_FOUND,
+    did_you_mean,
+    where_names_stand,
+)
 from flfed.rows.data.schema import Column, Schema
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
@@ -161,12 +166,12 @@ def _absent(
     """
     rules = {name: _why_not(name, schema, mapping, found[name], outcome) for name in schema.columns if found[name] != 1}
     # Where no column at all is found, the first line is probably not one of names.
-    none = not any(found.values()) and any(rule.startswith(ABSENT) for rule in rules.values())
+    none = not any(found.values()) and any(rule in ABSENT_RULES for rule in rules.values())
     wanted = [field.column for field in fields.values() if field is not None]
     findings = {}
     for name, rule in rules.items():
         field = fields[name]
-        hint = did_you_mean(field.column, raw.columns) if field is not None and rule.startswith(ABSENT) else ""
+        hint = did_you_mean(field.column, raw.columns) if field is not None and rule in ABSENT_RULES else ""
         if none and rule and not hint:
             rule, hint = NONE_FOUND, where_names_stand(raw, wanted)
         findings[name] = [Finding(name, rule, np.arange(0), hint)] if rule else []
@@ -186,7 +191,7 @@ def _why_not(
         return ABSENT if outcome else ""
     if name in mapping:
         return "" if mapping[name] is None else ABSENT
-    return ABSENT + MAP_IT if name in schema.features() else ""
+    return MAY_BE_ABSENT if name in schema.features() else ""
 
 
 def _empty(column: Column, rows: int) -> np.ndarray:

@@ -31,7 +31,7 @@ from flfed.rows.data.sources import Csv, Frame, Parquet, Sql, find_file
 from flfed.rows.data.transactions.source import Raw, Transactions
 
 BYTES = 16
-"""Of a row's hash."""
+"""Of a row's hash, or a keyed one: of a billion, two alike are an accident of 1 in 10^20."""
 BY_IDENTIFIER = "identifier"
 """What tells a person from another where the schema names a group."""
 

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from flfed import registry
 from flfed.errors import nearest
+from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing
 
@@ -119,10 +120,10 @@ class Policy(Strict):
         """
         return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
 
-    def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> str:
+    def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> Refusal | None:
         """Return why a study's settings are not allowed.
 
-        It is an empty text where they are.
+        It is None where they are.
 
         Examples
         --------
@@ -139,15 +140,15 @@ class Policy(Strict):
             # Without a list of names the policy allows what flfed ships, and nothing of other packages.
             known = _shipped(kind) if allowed is None else allowed
             if asked not in known:
-                return f"its policy allows {word} {', '.join(known) or 'none at all'}, the study asks for {asked!r}"
+                return Refusal("not-allowed", kind=word, allowed=", ".join(known) or "none at all", asked=asked)
         if rounds > self.rounds:
-            return f"its policy allows {self.rounds} rounds, the study has {rounds}"
-        return ""
+            return Refusal("too-many-rounds", most=self.rounds, rounds=rounds)
+        return None
 
-    def privacy_refusal(self, *, mechanism: str, delta: float | None) -> str:
+    def privacy_refusal(self, *, mechanism: str, delta: float | None) -> Refusal | None:
         """Return why a study's protection is refused.
 
-        It is an empty text where it is not. A budget that is spent is no matter of policy.
+        It is None where it is not. A budget that is spent is no matter of policy.
 
         Parameters
         ----------
@@ -162,18 +163,15 @@ class Policy(Strict):
         """
         if self.mechanisms is not None and mechanism not in self.mechanisms:
             allowed = ", ".join(self.mechanisms) or "none at all"
-            return f"its policy allows mechanisms {allowed}, the study asks for {mechanism!r}"
+            return Refusal("not-allowed", kind="mechanisms", allowed=allowed, asked=mechanism)
         if self.disclosure == "open":
-            return ""
+            return None
         # With a budget set, a study without a guarantee would spend without bound.
         if self.epsilon is not None and delta is None:
-            return (
-                "its policy allows studies with record-level differential privacy only, for it has a budget of it; "
-                f"the study has mechanism {mechanism!r}"
-            )
+            return Refusal("privacy-needed", mechanism=mechanism)
         if delta is not None and delta > self.delta:
-            return f"its policy allows delta up to {self.delta:g}, the study asks for {delta:g}"
-        return ""
+            return Refusal("delta-too-large", most=f"{self.delta:g}", delta=f"{delta:g}")
+        return None
 
     def least_rows(self) -> int:
         """Return the fewest rows of any part.
@@ -189,10 +187,10 @@ class Policy(Strict):
         """
         return self.disclosure == "open" or output in self.outputs
 
-    def refusal(self, *, complete: bool, published: bool) -> str:
+    def refusal(self, *, complete: bool, published: bool) -> Refusal | None:
         """Return why a study's choice of rows is refused.
 
-        It is an empty text where it is not.
+        It is None where it is not.
 
         Parameters
         ----------
@@ -203,10 +201,10 @@ class Policy(Strict):
             The study brings a split of its own.
         """
         if published and not self.resplit:
-            return "its policy keeps the site's own holdout (resplit = false), and the study asks for a published split"
+            return Refusal("own-holdout")
         if complete and not self.allows("complete-rows"):
-            return "its policy does not let a study leave out rows with a missing feature (outputs: 'complete-rows')"
-        return ""
+            return Refusal("complete-rows")
+        return None
 
 
 def _shipped(kind: str) -> list[str]:

@@ -16,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.rows.data.parsing.file_kinds import NoTable, content_of, kind_of, wrong_encoding
-from flfed.rows.data.parsing.lines import BLANKS, TOO_LONG, UNCLOSED, lines_of, why_uneven, without_end_sign
+from flfed.rows.data.parsing.text_files import (
+    BLANKS,
+    TOO_LONG,
+    UNCLOSED,
+    NoTable,
+    content_of,
+    kind_of,
+    lines_of,
+    why_uneven,
+    without_end_sign,
+    wrong_encoding,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,6 +38,8 @@ UNENDED = "unended"
 """In a table's `attrs`: the last line of its file has no end, though all its cells."""
 _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
+PARSER_SAYS = {"EOF inside string": UNCLOSED, "field larger": TOO_LONG}
+"""What is wrong with a file, by words of the parsers' own errors, which have no codes."""
 _CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning)
 
 
@@ -90,9 +102,9 @@ class Csv:
             raise self._refusal(path, str(why)) from None
         except (*_CSV_ERRORS, csv.Error) as error:
             # The parser's own message quotes cells.
-            unclosed = isinstance(error, csv.Error) or "EOF inside string" in str(error)
-            too_long = TOO_LONG if "field larger" in str(error) else UNCLOSED
-            raise self._refusal(path, too_long if unclosed else "its lines are not alike") from None
+            default = UNCLOSED if isinstance(error, csv.Error) else "its lines are not alike"
+            rule = next((rule for words, rule in PARSER_SAYS.items() if words in str(error)), default)
+            raise self._refusal(path, rule) from None
         except UnicodeError:
             raise self._refusal(path, "it is not in that encoding") from None
         except LookupError:

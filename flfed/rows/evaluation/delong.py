@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from flfed.rows.evaluation.bootstrap import Floats
+
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, cast
+from typing import Protocol, cast
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
-from flfed.rows.evaluation.bootstrap import Floats, Groups, Metric, OfShares, Replicates, Score, Target, replicate
+from flfed.rows.evaluation.bootstrap import Floats, Groups, Metric, OfShares, Pair, Replicates, Score, Target, replicate
 from flfed.rows.evaluation.delong import delong
 
 DRAWS = 2000
 """Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
 
 NAN = float("nan")
-
-Pair: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True)

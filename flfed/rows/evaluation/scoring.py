@@ -16,7 +16,7 @@ import numpy as np
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.policy import Policy
-from flfed.summaries.score_bins import BINS, EVEN_ODDS, ScoreBins
+from flfed.summaries.score_bins import BINS, EVEN_ODDS, ScoreBins, auc_bound
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
 COUNTS = ("accuracy_score", "recall_at_alert_budget")
@@ -291,6 +291,23 @@ def auc_of_histogram(counts: np.ndarray) -> float:
     below = np.cumsum(negatives) - negatives
     pairs = negatives.sum() * positives.sum()
     return float((positives * (below + negatives / 2)).sum() / pairs) if pairs else float("nan")
+
+
+def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Return the AUC of counts and its bounds.
+
+    The AUC of the rows lies between the bounds.
+
+    Parameters
+    ----------
+    counts : array [2, bins]
+        Summed over sites.
+    """
+    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
+    # Without rows of both classes there is nothing to rank.
+    if np.isnan(value):
+        return value, None, None
+    return value, max(value - reach, 0.0), min(value + reach, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -5,14 +5,17 @@ It is the share of the events that stands among the rows that people can look at
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from flfed.errors import UsageError
 from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
+from flfed.study.settings import Settings
 
 
-class RecallAtAlertBudget(RankMetric):
+class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
     """Share of the positives within an alert budget.
 
     The budget is the `alert_budget` of rows with the highest scores.
@@ -31,13 +34,10 @@ class RecallAtAlertBudget(RankMetric):
     measures efficiently in the presence of tied scores".
     """
 
-    tasks: tuple[str, ...] = ("binary",)
-    label: str = "recall at the alert budget (share of events among the rows looked at)"
+    tasks = ("binary",)
+    label = "recall at the alert budget (share of events among the rows looked at)"
 
-    def __init__(self, *, alert_budget: float = 0.01) -> None:
-        if not 0 < alert_budget < 1:
-            raise UsageError(f"recall_at_alert_budget: alert-budget={alert_budget} must be in (0, 1)")
-        self.alert_budget = alert_budget
+    alert_budget: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
     def defined(self, y: NDArray[np.number]) -> str:
         """Return "" or why there is no recall.

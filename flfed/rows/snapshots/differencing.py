@@ -35,10 +35,9 @@ import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.data.holdout import row_texts
+from flfed.rows.data.origin import BYTES
 from flfed.rows.data.schema import Schema
 
-BYTES = 16
-"""Of a keyed hash: among a billion rows two of the same one are an accident of 1 in 10^20."""
 DIGEST = np.dtype(f"S{BYTES}")
 NOBODY = np.empty(0, DIGEST)
 WITH_PEOPLE = b"people\x00\x01"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.files import private_bytes
+from flfed.files import read_private
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
@@ -84,7 +84,7 @@ class Excluded:
             If it cannot be read, others may read it, or a line has several cells. Nothing of it is quoted.
         """
         try:
-            text = private_bytes(path).decode("utf-8-sig")
+            text = read_private(path, rows=True).decode("utf-8-sig")
             lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from None

@@ -19,8 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, TableError, UsageError
-from flfed.files import folder_locked, private_bytes, write_private_bytes
+from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import PublishedSplit, row_texts
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
@@ -155,7 +156,7 @@ class Prepared:
     def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
         """Write the rows, replacing the old snapshot last."""
         whole = _as_parquet(self.table)
-        moment = at or datetime.datetime.now(datetime.UTC)
+        moment = at or now_utc()
         file_sha256 = hashlib.sha256(whole).hexdigest()
         frozen = Frozen(
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
@@ -169,11 +170,11 @@ class Prepared:
             raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
         own = folder / self.site.dataset
         with folder_locked(own, writing=True):
-            write_private_bytes(own / frozen.file, whole)
+            write_whole(own / frozen.file, whole)
             if self.source is not None:
-                write_private_bytes(own / self.source.origin.file, self.source.of_bytes())
+                write_whole(own / self.source.origin.file, self.source.of_bytes())
             # The facts go last: until then the snapshot before is the one that is served.
-            write_private_bytes(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
+            write_whole(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
             for path in own.iterdir():
                 if path.name not in (frozen.file, FACTS, frozen.origin and frozen.origin.file) and not path.is_dir():
                     path.unlink()  # the snapshot before, or what a crash left of one
@@ -283,8 +284,8 @@ def load(site: Site, folder: Path) -> FrozenSite:
             raise _refused(site, "are transactions of other periods than its holdout has now")
         origin = frozen.origin
         try:
-            whole = private_bytes(own / frozen.file)
-            hashes = b"" if origin is None else private_bytes(own / origin.file)
+            whole = read_private(own / frozen.file, rows=True)
+            hashes = b"" if origin is None else read_private(own / origin.file, rows=True)
         except OSError as error:
             raise _refused(site, f"cannot be read ({error.strerror})") from None
     if hashlib.sha256(whole).hexdigest() != frozen.file_sha256:
@@ -306,7 +307,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
 
 def _facts(site: Site, own: Path) -> Frozen | None:
     try:
-        frozen = Frozen.from_json(json.loads(private_bytes(own / FACTS)))
+        frozen = Frozen.from_json(json.loads(read_private(own / FACTS, rows=True)))
     except FileNotFoundError:
         return None
     except OSError as error:

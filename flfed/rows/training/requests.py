@@ -62,6 +62,15 @@ class FitRequest:
     private: PrivateSteps | None = None
     chance: NoiseSource | None = None
 
+    @property
+    def source(self) -> np.random.BitGenerator | None:
+        """The generator that is drawn from; None where it is the operating system's.
+
+        Requests that share one are known by it. A protected one draws from `chance` alone.
+        """
+        drawn = self.rng if self.chance is None else getattr(self.chance, "rng", None)
+        return None if drawn is None else drawn.bit_generator
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fitted:
@@ -140,6 +149,11 @@ class _OfRowsAlone:
     task: str
     classes: int
     rng: np.random.Generator
+
+    @property
+    def source(self) -> np.random.BitGenerator:
+        """The generator that is drawn from."""
+        return self.rng.bit_generator
 
 
 class TuneRequest(_OfRowsAlone):

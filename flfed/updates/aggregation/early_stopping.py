@@ -10,13 +10,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flfed.errors import UsageError
 from flfed.study.plan import Plan
+from flfed.updates.aggregation.rounds import summable
 from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.train import Scores
 
 IMPROVEMENT = 1e-6
 """A loss must fall by more than this to count as better: less is rounding."""
 
 _COUNTERS = ("best_loss", "best_round", "lr_scale", "waited", "since_best")
+
+
+def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) -> None:
+    """Refuse a plan under which the best round would be chosen wrongly.
+
+    Raises
+    ------
+    UsageError
+        If best round, early stopping or plateau is asked for without validation rows, or
+        while only some sites are asked: losses of other sites cannot be compared.
+    """
+    asked = [f"select={select!r}"] if select == "best" else []
+    asked += [f"patience={patience}"] if patience else []
+    if asked and not plan.validation:
+        raise UsageError(f"[strategy]: {asked[0]} reads validation rows: set [plan] validation = 0.2")
+    asked += ["schedule='plateau'"] if plan.schedule == "plateau" else []
+    if asked and fraction < 1:
+        raise UsageError(
+            f"[strategy]: fraction={fraction} does not go with {asked[0]}: losses of different sites cannot be compared"
+        )
 
 
 @dataclass
@@ -34,6 +57,8 @@ class Selection:
         Of the best model so far; round r's model is what r rounds of training gave.
     lr_scale : float
         What the plateau rule has multiplied the learning rate by.
+    judges : frozenset of str
+        The sites whose validation rows decide, from the first model on.
     """
 
     plan: Plan
@@ -44,6 +69,35 @@ class Selection:
     lr_scale: float = 1.0
     waited: int = 0
     since_best: int = 0
+    judges: frozenset[str] = frozenset()
+
+    def score(
+        self, round: int, arrays: Arrays, scores: Mapping[str, Scores | None], in_sums_only: frozenset[str]
+    ) -> None:
+        """Record a model by its mean loss over the sites' validation rows.
+
+        Parameters
+        ----------
+        round : int
+            After how many rounds of training the model came.
+        arrays : dict of name to array
+        scores : mapping of site to Scores or None
+            Of this model.
+        in_sums_only : frozenset of str
+            As `summable` takes them.
+        """
+        losses = {
+            site: (own.num_examples, own.metrics["loss"])
+            for site, own in scores.items()
+            if own is not None and own.rows == "validation" and "loss" in own.metrics
+        }
+        # The best loss is written down, with the checkpoint.
+        sites = frozenset(summable(losses, in_sums_only))
+        # A mean over other sites is another figure: an easy site alone would look like progress.
+        self.judges = self.judges or sites
+        if sites and sites == self.judges:
+            rows = math.fsum(losses[site][0] for site in sites)
+            self.see(round, arrays, math.fsum(n * value for n, value in map(losses.__getitem__, sites)) / rows)
 
     def see(self, round: int, arrays: Arrays, loss: float | None) -> None:
         """Record a model and its validation loss.
@@ -70,7 +124,7 @@ class Selection:
         """Return the best arrays, and counters that JSON can hold."""
         plain = {name: getattr(self, name) for name in _COUNTERS}
         plain["best_loss"] = self.best_loss if math.isfinite(self.best_loss) else None
-        return ({} if self.best_arrays is None else {"best": self.best_arrays}), plain
+        return ({} if self.best_arrays is None else {"best": self.best_arrays}), plain | {"judges": sorted(self.judges)}
 
     def restore(self, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Restore what `state` gave."""
@@ -78,6 +132,7 @@ class Selection:
             setattr(self, name, facts[name])
         self.best_loss = float("inf") if facts["best_loss"] is None else facts["best_loss"]
         self.best_arrays = arrays.get("best")
+        self.judges = frozenset(facts["judges"])
 
     def is_over(self) -> bool:
         """Tell whether the run should stop early."""

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.aggregation.weighted_mean import joint_norms
+from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.train import CompareReply, TrainReply
+from flfed.updates.messages.train import TrainReply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +27,15 @@ class GuardResult:
     Attributes
     ----------
     accepted : dict of site to TrainReply, in name order
-    refused : dict of site to reason
+    refused : dict of site to Refusal
         Set aside; the round goes on without them.
-    flagged : dict of site to reason
+    flagged : dict of site to Refusal
         Accepted, but worth a look.
     """
 
     accepted: dict[str, TrainReply]
-    refused: dict[str, str] = field(default_factory=dict)
-    flagged: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    flagged: dict[str, Refusal] = field(default_factory=dict)
 
 
 def guard(
@@ -65,7 +67,7 @@ def guard(
     """
     measured = _norms(replies, incoming)
     good: dict[str, TrainReply] = {}
-    refused: dict[str, str] = {}
+    refused: dict[str, Refusal] = {}
     # Each update is judged by itself first, and by its norm only among those that are good.
     for site in sorted(replies):
         reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
@@ -80,12 +82,12 @@ def guard(
     for site, norm in norms.items():
         times = norm / median if median > 0 else 0.0
         if times > refuse:
-            refused[site] = f"norm of the update is {times:.1f} times the cohort's median (limit {refuse:g})"
+            refused[site] = Refusal("norm-refused", times=f"{times:.1f}", limit=f"{refuse:g}")
             del good[site]
         elif times > flag:
-            flagged[site] = f"norm of the update is {times:.1f} times the cohort's median"
+            flagged[site] = Refusal("norm-flagged", times=f"{times:.1f}")
         elif norm > 0 and median == 0 and len(norms) >= 3:
-            flagged[site] = "update is not zero, most of the cohort's are"
+            flagged[site] = Refusal("norm-not-zero")
     return GuardResult(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
 
 
@@ -100,7 +102,7 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
     """
     defects = {
         site: _bad_scores(reply, rows_high[site])
-        or (reply.offset.defect(outputs) if outputs and reply.offset is not None else "")
+        or (reply.offset.defect(outputs) if outputs and reply.offset is not None else None)
         for site, reply in sorted(replies.items())
     }
     refused = {site: reason for site, reason in defects.items() if reason}
@@ -131,68 +133,68 @@ def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     return {name: (value.shape, value.dtype) for name, value in arrays.items()}
 
 
-def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> str:
+def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> Refusal | None:
     """Return why an update cannot be used.
 
-    It is an empty text where it can. A finite `norm` says that its arrays can.
+    It is None where it can. A finite `norm` says that its arrays can.
     """
     if reply.kind != "delta":
-        return "kind is not 'delta'"
+        return Refusal("not-a-delta")
     rows = reply.num_examples
     if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
-        return "num-examples is not a positive whole number"
+        return Refusal("examples-unfit")
     if rows > rows_high:
-        return f"num-examples is above the declared band (at most {rows_high})"
+        return Refusal("examples-above-band", most=rows_high)
     if not math.isfinite(norm):
         return _array_defect(reply.delta, incoming)
     if reply.loss is not None and not math.isfinite(reply.loss):
-        return "training loss is not finite"
+        return Refusal("loss-infinite")
     if reply.steps < 1:
-        return "no step of training was taken"
+        return Refusal("no-step")
     return _bad_scores(reply, rows_high)
 
 
-def _array_defect(delta: Arrays, incoming: Arrays) -> str:
+def _array_defect(delta: Arrays, incoming: Arrays) -> Refusal | None:
     """Return why an update's arrays cannot be used.
 
     Their norm is unknown or not finite.
     """
     if set(delta) != set(incoming):
-        return "names of arrays differ from the model's"
+        return Refusal("array-names-differ")
     for name, expected in incoming.items():
         given = delta[name]
         if given.shape != expected.shape:
-            return f"array {name!r} has shape {given.shape}, not {expected.shape}"
+            return Refusal("array-shape-differs", array=name, shape=given.shape, expected=expected.shape)
         if given.dtype != expected.dtype:
-            return f"array {name!r} has dtype {given.dtype}, not {expected.dtype}"
+            return Refusal("array-dtype-differs", array=name, dtype=given.dtype, expected=expected.dtype)
         if not np.isfinite(given).all():
-            return f"array {name!r} has values that are not finite"
+            return Refusal("array-infinite", array=name)
     # An infinite norm would make the median infinite too, and pass every bound.
-    return "norm of the update is not finite"
+    return Refusal("norm-infinite")
 
 
-def _bad_scores(reply: TrainReply, rows_high: int) -> str:
-    """Return why a reply's scores are unusable, else ""."""
+def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
+    """Return why a reply's scores are unusable, else None."""
     allowed = (("scores", reply.scores, ("training", "validation")), ("holdout", reply.holdout, ("holdout",)))
     for name, scores, kinds in allowed:
         if scores is None:
             continue
         if scores.rows not in kinds:
-            return f"{name} are not over {' or '.join(kinds)} rows"
+            return Refusal("scores-other-rows", scores=name, parts=" or ".join(kinds))
         least = 1 if scores.metrics else 0
         # The band is of training rows; a holdout may be larger, and nothing is selected by it.
         if scores.num_examples < least or (name == "scores" and scores.num_examples > rows_high):
-            return f"{name} count rows outside the declared band"
+            return Refusal("scores-outside-band", scores=name)
         # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
         if not all(map(math.isfinite, scores.metrics.values())):
-            return f"{name} are not finite"
-    return ""
+            return Refusal("scores-infinite", scores=name)
+    return None
 
 
-def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> str:
+def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> Refusal | None:
     """Return why a site's sums cannot be used.
 
-    It is an empty text where they can. One site must not spoil all sites' encoder.
+    It is None where they can. One site must not spoil all sites' encoder.
 
     Parameters
     ----------
@@ -205,51 +207,51 @@ def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf
     arrays = summary.arrays()
     wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
     if wrong:
-        return f"its sums have another layout ({', '.join(wrong)})"
+        return Refusal("sums-layout", parts=", ".join(wrong))
     if not all(np.isfinite(value).all() for value in arrays.values()):
-        return "its sums are not finite"
+        return Refusal("sums-infinite")
     rows, (count, total, squares) = summary.rows[0], summary.moments.T
     if any((value < 0).any() for value in (summary.rows, summary.cells, summary.lower, summary.left, count, squares)):
-        return "its counts are negative"
+        return Refusal("sums-negative")
     if rows > rows_high:
-        return f"its rows are above the declared band (at most {rows_high:g})"
+        return Refusal("sums-above-band", most=f"{rows_high:g}")
     # Sums of z and z² lie within the count, for |z| is at most 1; a hair is rounding.
     hair = 1e-9 * (1 + rows)
     if (
         max(count.max(), np.abs(total).max(), squares.max()) > rows + hair
         or (total**2 > count * squares + hair * rows).any()
     ):
-        return "its sums do not go together"
+        return Refusal("sums-disagree")
     # Each row is in one cell of each column, or in a cell that was not given.
     places = layout.slices().values()
     cells = np.array([summary.cells[place].sum() for place in places])
     lower = np.array([summary.lower[place].sum() for place in places])
     if (np.abs(cells + summary.left - rows) > hair).any() or (lower > summary.left + hair).any():
-        return "its counts do not add up to its rows"
+        return Refusal("counts-disagree")
     # A site marks each sum as given or not; any other mark would count as several sites.
     known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
     if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
-        return "it is not the sum of one site"
+        return Refusal("sums-of-several")
     strength, weight = summary.leaks[..., 2], summary.leaks[..., 3]
     if (summary.leaks[..., 1:] < 0).any() or (strength > weight + hair).any() or (weight > rows + hair).any():
-        return "its leak sums do not go together"
-    return ""
+        return Refusal("leak-sums-disagree")
+    return None
 
 
-def comparison_defect(reply: CompareReply) -> str:
-    """Return why a comparison is not credible, else ""."""
+def comparison_defect(reply: CompareReply) -> Refusal | None:
+    """Return why a comparison is not credible, else None."""
     if reply.num_examples < 1 or reply.holdout_rows < 0:
-        return "its numbers of rows are impossible"
+        return Refusal("rows-impossible")
     figures = [*reply.arms, *reply.differences]
     # A figure that stands twice would leave open which of them counts.
     if len({(figure.metric, figure.arm) for figure in figures}) < len(figures):
-        return "a figure stands in it twice"
+        return Refusal("figure-twice")
     for figure in figures:
         numbers = (figure.value, figure.low, figure.high)
         if any(math.isinf(number) for number in numbers) or figure.low > figure.value or figure.value > figure.high:
-            return f"{figure.metric} has an impossible interval"
+            return Refusal("interval-impossible", metric=figure.metric)
     for figure in reply.arms:
         bounded = figure.metric.endswith(("auc_score", "accuracy_score", "precision_score", "brier_score_loss"))
         if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
-            return f"{figure.metric} is outside 0 to 1"
-    return ""
+            return Refusal("metric-out-of-range", metric=figure.metric)
+    return None

@@ -1,20 +1,22 @@
-"""Context of a run for strategies, and round records."""
+"""A run as strategies see it, one round's state, and its record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from flwr.app import Message
+
+from flfed.refusals import BUDGET, Refusal, refusal_of
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.guard import GuardResult
 from flfed.updates.mechanism import Mechanism, Normals
-from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.train import Scores
-
-SPENT = "privacy budget: "
-"""How the reason begins for which a site does not train that has none left: it is not asked again in that round,
-and a run that ends for want of it says so."""
+from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
+from flfed.updates.messages.offset import reads_offset
+from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class RoundRecord:
         Of the model that came into the round, on validation (or training) and on holdout rows.
     losses : dict of site to float or None
         Mean training loss over the steps of each site that trained; None where the site keeps it.
-    refused, flagged : dict of site to reason
+    refused, flagged : dict of site to Refusal
     asked : tuple of str
     bytes_to_site, bytes_to_server : dict of site to int
     seconds : float
@@ -67,8 +69,8 @@ class RoundRecord:
     scores: Mapping[str, Scores]
     holdout: Mapping[str, Scores]
     losses: Mapping[str, float | None]
-    refused: Mapping[str, str]
-    flagged: Mapping[str, str]
+    refused: Mapping[str, Refusal]
+    flagged: Mapping[str, Refusal]
     asked: tuple[str, ...]
     bytes_to_site: Mapping[str, int]
     bytes_to_server: Mapping[str, int]
@@ -117,6 +119,15 @@ class RunContext:
     chance: Callable[[int], Normals] | None = None
     outputs: int = 0
 
+    def rows_high(self) -> dict[str, int]:
+        """Return the most rows that each site said it has."""
+        return {site: enrolled.rows_high for site, enrolled in self.participants.items()}
+
+    def offset_sites(self) -> set[str]:
+        """Return the sites that are asked for their offset after the last round."""
+        known = self.participants.items() if self.outputs > 0 else ()
+        return {site for site, enrolled in known if reads_offset(enrolled.version)}
+
     def normals(self, round: int) -> Normals:
         """Return the server's noise source for a round."""
         # Institutions draw noise of their system's own, which nobody can draw again.
@@ -125,7 +136,118 @@ class RunContext:
         return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
 
 
-def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, str]) -> str:
+@dataclass(kw_only=True, eq=False)
+class Round:
+    """State of one round, over its attempts.
+
+    Attributes
+    ----------
+    kind : {"train", "evaluate"}
+    began : float
+        Seconds on the run's clock.
+    incoming : dict of name to array
+        The model that the sites are sent.
+    asked : dict of site to node
+        In the last attempt.
+    result : GuardResult
+        Of the last attempt; what did not answer is among the refused.
+    earlier : dict of site to reason
+        Refused in the first attempt.
+    spent : dict of site to reason
+        Sites without privacy budget, which are not asked again.
+    bytes_out, bytes_in : dict of site to int
+        Of all attempts.
+    """
+
+    kind: str = TRAIN
+    began: float = 0.0
+    incoming: Arrays = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+    result: GuardResult = field(default_factory=lambda: GuardResult(accepted={}))
+    earlier: dict[str, Refusal] = field(default_factory=dict)
+    spent: dict[str, Refusal] = field(default_factory=dict)
+    bytes_out: dict[str, int] = field(default_factory=dict)
+    bytes_in: dict[str, int] = field(default_factory=dict)
+
+    def messages(self, request: TrainRequest, with_offset: Collection[str] = ()) -> list[Message]:
+        """Return a message for each site that is asked.
+
+        Parameters
+        ----------
+        request : TrainRequest
+        with_offset : collection of str
+            Sites that are asked for their own offset too.
+        """
+        sizes, more = Sizes(), replace(request, offset=True)
+        # Messages differ in node and content alone, so that the others are made after the first.
+        first = Message(InMemoryRecord(request), dst_node_id=0, message_type=self.kind, group_id=str(request.round))
+        found = []
+        for site, node in self.asked.items():
+            if site not in self.spent:
+                # A record of its own for each site: one client's edit must not reach the next.
+                record = InMemoryRecord(more if site in with_offset else request)
+                self.bytes_out[site] = self.bytes_out.get(site, 0) + sizes.of(record)
+                found.append(addressed(first, node, record))
+        return found
+
+    def receive(
+        self, replies: Iterable[Message], judge: Callable[[dict[str, TrainReply]], GuardResult]
+    ) -> dict[str, TrainReply]:
+        """Read the replies, judge them, and return the accepted ones by site."""
+        found, faults = self._read(replies)
+        result = judge(found)
+        self.result = replace(result, refused=dict(sorted({**faults, **result.refused}.items())))
+        return result.accepted
+
+    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
+        """Return readable replies by site, and the others' faults."""
+        sites = {node: site for site, node in self.asked.items()}
+        found: dict[str, TrainReply] = {}
+        faults, sizes = dict.fromkeys(self.asked, Refusal("no-reply")) | self.spent, Sizes()
+        for message in replies:
+            # The first reply of a site counts: a second one must not replace it.
+            site = sites.pop(message.metadata.src_node_id, None)
+            if site is None:
+                continue
+            if message.has_error():
+                faults[site] = reason_of(message, site)
+                continue
+            self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
+            try:
+                found[site] = read(TrainReply, message.content)
+                del faults[site]
+            except MalformedMessage as error:
+                faults[site] = refusal_of(error)
+        return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
+
+    def failed(self) -> int:
+        """Note an attempt that failed, and return how many sites can be asked again."""
+        refused = self.result.refused
+        self.earlier |= {site: Refusal("first-attempt", why=reason) for site, reason in refused.items()}
+        self.spent = {site: reason for site, reason in refused.items() if reason.code in BUDGET}
+        return len(self.asked) - len(self.spent)
+
+    def record(self, number: int, arrays: Arrays, seconds: float) -> RoundRecord:
+        """Return the record of the round, for observers."""
+        accepted = self.result.accepted
+        return RoundRecord(
+            round=number,
+            model_round=number - 1,
+            arrays=arrays,
+            scores={site: reply.scores for site, reply in accepted.items() if reply.scores is not None},
+            holdout={site: reply.holdout for site, reply in accepted.items() if reply.holdout is not None},
+            losses={site: reply.loss for site, reply in accepted.items() if reply.steps},
+            refused={**self.earlier, **self.result.refused},
+            flagged=self.result.flagged,
+            asked=tuple(self.asked),
+            bytes_to_site=self.bytes_out,
+            bytes_to_server=self.bytes_in,
+            seconds=seconds,
+            fit=self.kind == TRAIN,
+        )
+
+
+def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, Refusal]) -> str:
     """Return why a run ends below its quorum.
 
     Sites that have no privacy budget left are named first.
@@ -136,18 +258,18 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
         The round.
     good, asked, needed : int
         Updates.
-    refused : mapping of site to reason
+    refused : mapping of site to Refusal
 
     Examples
     --------
-    >>> why_stopped(3, 1, 2, 2, {"a": "privacy budget: all spent"})
-    'privacy budget: none left at a; round 3 had 1 good updates of 2 asked, 2 are needed (a: privacy budget: all spent)'
+    >>> why_stopped(3, 1, 2, 2, {"a": Refusal("no-reply")})
+    'round 3 had 1 good updates of 2 asked, 2 are needed (a: no reply before the deadline)'
     """
     # A spent budget goes before all else, since no further attempt can help.
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
     said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
-    spent = [site for site, reason in refused.items() if reason.startswith(SPENT)]
-    return f"{SPENT}none left at {', '.join(spent)}; {said}" if spent else said
+    spent = [site for site, reason in refused.items() if reason.code in BUDGET]
+    return Refusal("none-left", sites=", ".join(spent), why=said) if spent else said
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:

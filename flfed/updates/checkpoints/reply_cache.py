@@ -23,6 +23,7 @@ from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError
 from flfed.paths import home, private_folder
+from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import Arrays, ndarrays
 from flfed.updates.messages.in_memory_arrays import array_record
@@ -128,7 +129,7 @@ class KeptReplies:
             for round in rounds[KEPT:]:
                 (folder / _name(round)).unlink(missing_ok=True)
         except OSError as error:
-            raise NotKept(f"it cannot keep its reply on its own disk ({error.strerror})") from None
+            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
 
     def forget(self) -> None:
         """Remove the replies of a finished run."""

@@ -8,16 +8,16 @@ One exchange an attack: the model goes to the site, what the attack reached ther
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from flwr.app import RecordDict
 
+from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
-from flfed.updates.messages.compare import MetricName
-from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage
-from flfed.updates.messages.in_memory_arrays import record_of
-from flfed.updates.messages.model_sections import model_sections, read_model
+from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage, MetricName
+from flfed.updates.messages.in_memory_arrays import kebab_record, record_of
+from flfed.updates.messages.train import read_request, request_sections
 
 AUDIT = "query.audit"
 Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
@@ -35,6 +35,7 @@ class AuditRequest:
     Attributes
     ----------
     arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
     encoder : Encoder
     attack : str
         Its name. What the run promises is not sent: it follows from the study, which the site has.
@@ -48,15 +49,12 @@ class AuditRequest:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        config = fields.config_record(protocol=PROTOCOL, attack=self.attack)
-        return record_of(model_sections(self.arrays, self.encoder) | {"config": config})
+        return record_of(request_sections(self.arrays, self.encoder, attack=self.attack))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> AuditRequest:
         """Read the message's content."""
-        config = fields.config_of(record)
-        found: AuditRequest = fields.made(cls, {**dict(config.items()), **read_model(record)})
-        return found
+        return cast(AuditRequest, fields.made(cls, read_request(record)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +64,9 @@ class AuditFigure:
     Attributes
     ----------
     metric : str
+        Its name.
     value, low, high : float
-        NaN where it could not be had.
+        The figure and its interval; NaN where it could not be had.
     promise : float
         The most that the promise lets `value` be; NaN where nothing is promised.
     verdict : {"within the promise", "beyond the promise", "not known", "no promise"}
@@ -115,7 +114,7 @@ class AuditReply:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {"num_examples": self.num_examples, "holdout_rows": self.holdout_rows}
-        records: dict[str, Any] = {"config": fields.config_record(protocol=PROTOCOL, **plain)}
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
         # A record of columns needs at least one row, so that no figures are no section.
         if self.figures:
             records["figures"] = fields.rows_record(self.figures)
@@ -132,5 +131,5 @@ class AuditReply:
         )
         # The message came from outside, so that what no site can have is refused.
         if len(found.figures) > MOST_FIGURES or min(found.num_examples, found.holdout_rows) < 0:
-            raise MalformedMessage("the message is no AuditReply: it counts what no site has")
+            raise MalformedMessage(Refusal("counts-impossible", message="AuditReply"))
         return found

@@ -1,13 +1,25 @@
-"""One figure of a comparison, as it crosses."""
+"""Messages by which the final model is compared on the sites' holdouts."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Any, cast
 
-METRIC = r"[A-Za-z0-9_ -]{1,80}"
-"""Pattern of a metric's or an arm's name, or of two."""
-MetricName = Annotated[str, METRIC]
+import numpy as np
+from flwr.app import RecordDict
+
+from flfed.refusals import Refusal
+from flfed.study.tables import OWN_FAMILIES, OwnFamily
+from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
+from flfed.summaries.summary import Encoder, Summary
+from flfed.updates.messages import fields
+from flfed.updates.messages.fields import PROTOCOL, Arrays, MetricName
+from flfed.updates.messages.in_memory_arrays import array_record, config_record, kebab_record, record_of
+from flfed.updates.messages.sentences import recorded_note
+from flfed.updates.messages.train import read_request, request_sections
+
+COMPARE = "query.compare"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +31,9 @@ class Figure:
     Attributes
     ----------
     metric, arm : str
-        For a difference `arm` is "a - b".
+        Their names; for a difference `arm` is "a - b".
     value, low, high : float
-        95 % interval; NaN where undefined.
+        The figure and its 95 % interval; NaN where undefined.
     extra : float
         Variance of an arm's figure; two-sided p of a difference.
     method : str
@@ -35,3 +47,143 @@ class Figure:
     high: float
     extra: float
     method: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompareRequest:
+    """Request to judge the final model on a holdout.
+
+    Attributes
+    ----------
+    arrays : dict of name to array
+        The global model's, of names and shapes that follow from the study.
+    encoder : Encoder
+    offset_deviation : float, >= 0
+        How far the sites' own intercepts differ, as it was estimated over them; NaN where it was not,
+        and then it does not cross.
+    odds_centre, odds_spread : float
+        Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
+        is not known, or bins about even odds do, and then neither crosses.
+
+    Reveals: nothing about rows of the site it goes to. The deviation is of all sites' offsets: see Offset. Centre
+    and spread are of the counts by predicted probability that three or more sites sent with the last round, to
+    about a quarter of the spread.
+    """
+
+    arrays: Arrays
+    encoder: Encoder
+    offset_deviation: float = math.nan
+    odds_centre: float = math.nan
+    odds_spread: float = math.nan
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        # What is not known does not cross, as earlier versions would refuse the field.
+        chosen = ("offset_deviation", "odds_centre", "odds_spread")
+        known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
+        return record_of(request_sections(self.arrays, self.encoder, **known))
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> CompareRequest:
+        """Read the message's content."""
+        found = cast(CompareRequest, fields.made(cls, read_request(record)))
+        if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
+            raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
+        # Centre and spread cross together or not at all.
+        about = (found.odds_centre, found.odds_spread)
+        if not all(map(math.isnan, about)) and not (all(map(math.isfinite, about)) and about[1] >= LEAST_SPREAD):
+            raise fields.MalformedMessage(Refusal("odds-unfit", message="CompareRequest"))
+        return found
+
+    @property
+    def deviation(self) -> float | None:
+        """Deviation of the sites' intercepts, None where not sent."""
+        return None if math.isnan(self.offset_deviation) else self.offset_deviation
+
+    @property
+    def bins(self) -> ScoreBins:
+        """Bins in which rows are to be counted."""
+        return EVEN_ODDS if math.isnan(self.odds_centre) else ScoreBins(self.odds_centre, self.odds_spread)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CompareReply:
+    """Comparison of all arms at a site, with holdout sums.
+
+    Attributes
+    ----------
+    num_examples : int
+        Training rows.
+    holdout_rows : int
+        Rows that the comparison is over.
+    arms, differences : tuple of Figure
+    summary : Summary or None
+        Over holdout rows: with the training rows' it gives Table 1. None where too few.
+    histogram : array [classes, bins] or None
+        Holdout rows by class and predicted probability; where policy allows.
+    note : str
+        What was left out and why, in fixed words.
+    own_family : str or None
+        Of the site's own model, where that is the best of several families. A section of its own, which earlier
+        versions do not read.
+
+    Reveals: the exact number of holdout rows; averages over them with intervals, under
+    disclosure "institution" only where at least the cell minimum of rows of each class stands
+    behind them and no smaller count follows, of three digits where record-level differential
+    privacy protects rows there; sums over holdout rows under the same rules as
+    SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
+    names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
+    chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
+    model is the better of two families, which one did better in cross-validation on its training rows (not where
+    record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
+    """
+
+    num_examples: int
+    holdout_rows: int
+    arms: tuple[Figure, ...]
+    differences: tuple[Figure, ...]
+    summary: Summary | None = None
+    histogram: np.ndarray | None = None
+    note: str = ""
+    own_family: OwnFamily | None = None
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        plain = {name: getattr(self, name) for name in ("num_examples", "holdout_rows", "note")}
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL, **plain)}
+        for name, figures in (("arms", self.arms), ("differences", self.differences)):
+            if figures:
+                records[name] = fields.rows_record(figures)
+        if self.summary is not None:
+            records["summary"] = array_record(self.summary.arrays())
+        if self.histogram is not None:
+            records["histogram"] = array_record({"counts": self.histogram})
+        if self.own_family is not None:
+            records["own-model"] = config_record({"family": self.own_family})
+        return record_of(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> CompareReply:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        return cls(
+            num_examples=fields.whole(config, "num-examples"),
+            holdout_rows=fields.whole(config, "holdout-rows"),
+            arms=fields.read_figures(record, "arms", Figure, kind_of="metric"),
+            differences=fields.read_figures(record, "differences", Figure, kind_of="metric"),
+            summary=fields.made(Summary, fields.ndarrays(record, "summary")) if "summary" in record else None,
+            histogram=fields.read_histogram(record, "histogram"),
+            note=recorded_note(fields.text(config, "note")),
+            own_family=_family(record),
+        )
+
+
+def _family(record: RecordDict) -> OwnFamily | None:
+    """Return the family of a site's own model, if told."""
+    if "own-model" not in record:
+        return None
+    found = fields.text(fields.section(record, "own-model"), "family")
+    # The name is written down, so that only known families are taken.
+    if found not in OWN_FAMILIES:
+        raise fields.MalformedMessage(Refusal("family-unknown"))
+    return found

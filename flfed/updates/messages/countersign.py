@@ -8,13 +8,10 @@ Two exchanges: the site says what its ledger's head is, the coordinator signs it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated
 
-from flwr.app import RecordDict
-
-from flfed.updates.messages import fields
-from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
-from flfed.updates.messages.in_memory_arrays import record_of
+from flfed.refusals import Refusal
+from flfed.updates.messages.fields import MalformedMessage, PlainMessage
 
 SEAL = "query.seal"
 SEALED = "query.sealed"
@@ -23,16 +20,24 @@ Hash = Annotated[str, r"[0-9a-f]{64}"]
 HashOrNone = Annotated[str, r"([0-9a-f]{64})?"]
 Signature = Annotated[str, r"[0-9a-f]{128}"]
 
-Kind = TypeVar("Kind")
+
+class _Counts:
+    """Message that counts lines of a ledger."""
+
+    def __post_init__(self) -> None:
+        """Refuse a negative count."""
+        if any(isinstance(value, int) and value < 0 for value in vars(self).values()):
+            raise MalformedMessage(Refusal("lines-negative", message=type(self).__name__))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SealRequest:
+class SealRequest(_Counts, PlainMessage):
     """Request for the head of a site's ledger.
 
     Attributes
     ----------
     run : str
+        Its name.
     n_known : int
         Lines of the site's ledger when the coordinator last signed its head; 0 where it never did.
 
@@ -42,18 +47,9 @@ class SealRequest:
     run: RunName
     n_known: int
 
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return _written(self)
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> SealRequest:
-        """Read the message's content."""
-        return _read(cls, record, "n_known")
-
 
 @dataclass(frozen=True, kw_only=True)
-class SealReply:
+class SealReply(_Counts, PlainMessage):
     """The head of a site's ledger.
 
     Attributes
@@ -75,18 +71,9 @@ class SealReply:
     head: Hash
     at_known: HashOrNone = ""
 
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return _written(self)
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> SealReply:
-        """Read the message's content."""
-        return _read(cls, record, "n")
-
 
 @dataclass(frozen=True, kw_only=True)
-class SealedRequest:
+class SealedRequest(_Counts, PlainMessage):
     """Signature of the coordinator over a ledger's head.
 
     It is over the coordinator's name, the run, and the head of the site's ledger.
@@ -94,8 +81,11 @@ class SealedRequest:
     Attributes
     ----------
     run : str
+        Its name.
     n : int
+        Lines of the ledger.
     head : str
+        Hash of the last of them.
     signature : str
         Ed25519, as hex.
 
@@ -107,44 +97,10 @@ class SealedRequest:
     head: Hash
     signature: Signature
 
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return _written(self)
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> SealedRequest:
-        """Read the message's content."""
-        return _read(cls, record, "n")
-
 
 @dataclass(frozen=True, kw_only=True)
-class SealedReply:
+class SealedReply(PlainMessage):
     """Confirmation that the receipt is kept.
 
     Reveals: nothing about rows; that the site holds the receipt on its disk.
     """
-
-    def to_record(self) -> RecordDict:
-        """Return the message's content."""
-        return _written(self)
-
-    @classmethod
-    def from_record(cls, record: RecordDict) -> SealedReply:
-        """Read the message's content."""
-        return _read(cls, record)
-
-
-def _written(message: Any) -> RecordDict:
-    return record_of({"config": fields.config_record(protocol=PROTOCOL, **fields.fields_of(message))})
-
-
-def _read(kind: type[Kind], record: RecordDict, counted: str = "") -> Kind:
-    """Return a message whose count of lines is not negative.
-
-    The count is in its field `counted`.
-    """
-    # What came over the border is checked, first by type and then by what it counts.
-    found = fields.made(kind, fields.config_of(record))
-    if counted and getattr(found, counted) < 0:
-        raise MalformedMessage(f"the message is no {kind.__name__}: it counts fewer than no lines")
-    return cast(Kind, found)

@@ -10,17 +10,16 @@ import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, TypeGuard, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeGuard, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flfed.errors import FlfedError
+from flfed.refusals import CONTROL, LONGEST, Refusal, recorded
 from flfed.summaries.score_bins import BINS
-from flfed.updates.messages import in_memory_arrays
-from flfed.updates.messages.compare import METRIC
-from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray
-from flfed.updates.messages.sentences import CONTROL, LONGEST, recorded, recorded_words
+from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray, kebab_record, record_of
+from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1
 LARGEST = 2**53
@@ -29,45 +28,16 @@ SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
 """A site's name, and the pattern it must match."""
 Version = Annotated[str, r"[0-9A-Za-z.+!-]{0,40}"]
 """A version of flfed."""
+METRIC = r"[A-Za-z0-9_ -]{1,80}"
+"""Pattern of a metric's or an arm's name, or of two."""
+MetricName = Annotated[str, METRIC]
 
 Arrays = dict[str, np.ndarray]
 Check = Callable[[Any], bool]
-_SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
 
 
 class MalformedMessage(FlfedError):
     """Error for a message that lacks its class's shape."""
-
-
-def count_bytes(record: Mapping[str, Any]) -> int:
-    """Return the bytes of a message's content.
-
-    The content may be some of its sections: keys, texts, numbers as 8 bytes, arrays.
-
-    As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
-    """
-    total = 0
-    for part in record.values():
-        for key, value in part.items():
-            total += len(key) + (_SIZES.get(type(value)) or _value_bytes(value))
-    return total
-
-
-def _value_bytes(value: Any) -> int:
-    if isinstance(value, InMemoryArray):
-        return value.count_bytes()
-    if isinstance(value, Array):
-        return len(value.data)
-    if isinstance(value, list):
-        return sum(map(_value_bytes, value))
-    if isinstance(value, (str, bytes)):
-        return len(value)
-    return 1 if isinstance(value, bool) else 8
-
-
-def config_record(**values: Any) -> ConfigRecord:
-    """Return plain values as a record, keys in kebab-case."""
-    return in_memory_arrays.config_record({key.replace("_", "-"): value for key, value in values.items()})
 
 
 def fields_of(message: Any) -> dict[str, Any]:
@@ -80,7 +50,7 @@ def section(record: RecordDict, name: str) -> ConfigRecord:
     """Return one section of a message, or raise MalformedMessage."""
     found = record.get(name)
     if not isinstance(found, ConfigRecord):
-        raise MalformedMessage(f"the message has no {name!r}")
+        raise MalformedMessage(Refusal("no-section", section=name))
     return found
 
 
@@ -92,7 +62,7 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
     """
     found = record.get(name)
     if not isinstance(found, ArrayRecord):
-        raise MalformedMessage(f"the message has no arrays {name!r}")
+        raise MalformedMessage(Refusal("no-arrays", section=name))
     return {key: _ndarray(array, name) for key, array in found.items()}
 
 
@@ -113,16 +83,16 @@ def _ndarray(array: Array, name: str) -> np.ndarray:
         return array.values  # of a kind, an order and a shape that bytes could have: it holds no other
     start = _NPY.match(array.data) if isinstance(array.data, bytes) else None
     if start is None or array.stype != STYPE:
-        raise MalformedMessage(f"the arrays {name!r} cannot be read")
+        raise MalformedMessage(Refusal("arrays-unreadable", section=name))
     shape = tuple(int(length) for length in start[3].replace(b",", b" ").split())
     try:
         dtype = np.dtype(start[1].decode())
         # A header may claim any size: only the bytes that are there are read.
         if len(array.data) - start.end() != math.prod(shape) * dtype.itemsize:
-            raise MalformedMessage(f"the arrays {name!r} are not as long as they say")
+            raise MalformedMessage(Refusal("arrays-cut", section=name))
         values = np.ndarray(shape, dtype, array.data, start.end(), order="F" if start[2] == b"True" else "C")
     except (TypeError, ValueError):
-        raise MalformedMessage(f"the arrays {name!r} cannot be read") from None
+        raise MalformedMessage(Refusal("arrays-unreadable", section=name)) from None
     # The copy lets the message's bytes go, and others may share it because nobody can write.
     values = values.copy()
     values.setflags(write=False)
@@ -138,7 +108,7 @@ def numbers(record: RecordDict, name: str) -> dict[str, float]:
     if not isinstance(values, MetricRecord):
         return {}
     if len(values) > LONGEST or not all(map(_NAME.fullmatch, values)):
-        raise MalformedMessage(f"the numbers in {name!r} are too many, or have no fit names")
+        raise MalformedMessage(Refusal("numbers-unfit", section=name))
     return {key: float(value) for key, value in values.items() if _is_number(value)}
 
 
@@ -149,7 +119,7 @@ def read_settings(record: RecordDict, name: str) -> dict[str, float]:
     values = section(record, name)
     # A setting that is no number is refused: the client half would train without it.
     if not all(map(_is_number, values.values())):
-        raise MalformedMessage(f"the settings in {name!r} are not numbers")
+        raise MalformedMessage(Refusal("settings-unfit", section=name))
     return {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
 
 
@@ -162,9 +132,9 @@ def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
         return None
     counts = ndarrays(record, name).get("counts")
     if counts is None or counts.shape != (2, BINS) or counts.dtype != np.float64:
-        raise MalformedMessage(f"{name!r} does not count in 2 x {BINS} bins")
+        raise MalformedMessage(Refusal("bins-unfit", section=name, bins=BINS))
     if not (counts.min() >= 0 and counts.max() < math.inf):  # which NaN is not either
-        raise MalformedMessage(f"{name!r} has counts that are negative or not finite")
+        raise MalformedMessage(Refusal("counts-unfit", section=name))
     return counts
 
 
@@ -179,11 +149,11 @@ def made(kind: type[Any], values: Mapping[str, Any]) -> Any:
     checks, required = _fields(cast(Hashable, kind))
     wrong = [name for name, value in given.items() if name in checks and not checks[name](value)]
     # The error names fields of ours alone: a name that came over the border is not repeated.
-    for names, what in ((required - given.keys(), "is missing"), (wrong, "is of a wrong type or value")):
+    for code, names in (("fields-missing", required - given.keys()), ("fields-unfit", wrong)):
         if names:
-            raise MalformedMessage(f"the message is no {kind.__name__}: {', '.join(sorted(names))} {what}")
+            raise MalformedMessage(Refusal(code, message=kind.__name__, fields=", ".join(sorted(names))))
     if given.keys() - checks.keys():
-        raise MalformedMessage(f"the message is no {kind.__name__}: it has a field that is not known")
+        raise MalformedMessage(Refusal("field-unknown", message=kind.__name__))
     return kind(**given)
 
 
@@ -251,7 +221,7 @@ def _is_plain(value: str) -> bool:
     return len(value) <= LONGEST and (value.isprintable() or not CONTROL.search(value))
 
 
-def reason_of(message: Message, site: str = "") -> str:
+def reason_of(message: Message, site: str = "") -> Refusal:
     """Return why a node gave no answer.
 
     It is one of our sentences, or how long the node's text was, as that came over the border.
@@ -264,7 +234,7 @@ def reason_of(message: Message, site: str = "") -> str:
         Whose node it is; "" where nobody knows yet.
     """
     said = message.error.reason or ""
-    return recorded(said, site) if said.strip() else f"error code {message.error.code}"
+    return recorded(said, site) if said.strip() else Refusal("error-code", number=message.error.code)
 
 
 def _fits(value: float) -> bool:
@@ -285,15 +255,29 @@ def config_of(record: RecordDict) -> ConfigRecord:
     if found != PROTOCOL:
         # What came is shown only where it is a number.
         shown = repr(found) if isinstance(found, int) and _fits(found) else "of no number"
-        raise MalformedMessage(f"protocol {shown} is not {PROTOCOL}: the other side runs another version of flfed")
+        raise MalformedMessage(Refusal("protocol-differs", theirs=shown, ours=PROTOCOL))
     return config
+
+
+class PlainMessage:
+    """Message whose fields are all plain values of one section."""
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        config = kebab_record(protocol=PROTOCOL, **fields_of(self))
+        return record_of({"config": config})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> Self:
+        """Read the message's content."""
+        return cast(Self, made(cls, config_of(record)))
 
 
 def text(config: ConfigRecord, key: str) -> str:
     """Return one text of a section, or raise MalformedMessage."""
     value = config.get(key)
     if not isinstance(value, str) or not _is_plain(value):
-        raise MalformedMessage(f"the message has no text {key!r} that is fit to be shown")
+        raise MalformedMessage(Refusal("text-unfit", key=key))
     return value
 
 
@@ -301,13 +285,13 @@ def whole(config: ConfigRecord, key: str) -> int:
     """Return one whole number of a section, or raise MalformedMessage."""
     value = config.get(key)
     if not _is_whole(value):
-        raise MalformedMessage(f"the message has no whole number {key!r}")
+        raise MalformedMessage(Refusal("number-missing", key=key))
     return value
 
 
 def rows_record(items: Sequence[Any]) -> ConfigRecord:
     """Return one or more equal dataclasses as columns."""
-    return config_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
+    return kebab_record(**{name: [getattr(item, name) for item in items] for name in fields_of(items[0])})
 
 
 def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]:
@@ -319,7 +303,7 @@ def read_rows(record: RecordDict, name: str, kind: type[Any]) -> tuple[Any, ...]
     # Columns of different lengths would put values of different rows together.
     lengths = {len(value) for value in columns.values()}
     if len(lengths) > 1 or max(lengths, default=0) > LONGEST:
-        raise MalformedMessage(f"the columns of {name!r} differ in length, or are too long")
+        raise MalformedMessage(Refusal("columns-uneven", section=name))
     return tuple(made(kind, dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
 
 

@@ -12,13 +12,13 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from flwr.app import Message, Metadata, RecordDict
 
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.in_memory_arrays import count_bytes
 
 
 class Crossing(Protocol):
     """Message that can cross, such as `TrainRequest`.
 
-    It is one of `flfed.updates.messages.train`: frozen, and nobody writes into its arrays.
+    It is a class of `flfed.updates.messages`: frozen, and nobody writes into its arrays.
     """
 
     def to_record(self) -> RecordDict:
@@ -41,7 +41,7 @@ class InMemoryRecord(RecordDict):
 
     Parameters
     ----------
-    message : a message of `flfed.updates.messages.train`
+    message : a message of `flfed.updates.messages`
         Held without a copy. Many records may hold the same one; each makes sections of its own.
 
     Notes

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
+from flfed.refusals import Refusal
 from flfed.updates.messages import fields
 from flfed.updates.messages.in_memory_arrays import array_record
 
@@ -59,8 +60,8 @@ class Offset:
         found: Offset = fields.made(cls, fields.ndarrays(record, SECTION))
         return found
 
-    def defect(self, outputs: int) -> str:
-        """Return why an offset cannot be used, else "".
+    def defect(self, outputs: int) -> Refusal | None:
+        """Return why an offset cannot be used, else None.
 
         Parameters
         ----------
@@ -68,11 +69,11 @@ class Offset:
             Of the model.
         """
         if self.value.shape != (outputs,) or self.error.shape != (outputs,):
-            return f"its offset is not of {outputs} outputs"
+            return Refusal("offset-outputs", outputs=outputs)
         # One bad offset would spoil what is estimated over all sites.
         if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
-            return "its offset is not finite, or its standard error not above 0"
-        return ""
+            return Refusal("offset-infinite")
+        return None
 
 
 def reads_offset(version: str) -> bool:

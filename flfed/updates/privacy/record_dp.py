@@ -5,12 +5,13 @@ Each row's gradient is clipped, and every step has noise.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.updates.accounting import Release, epsilon, noise_for, rdp_epsilon
-from flfed.updates.mechanism import BUDGETS, WEAK_EPSILON, Mechanism, Promise, check_steps, in_range, uncharged_outputs
+from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, rdp_epsilon
+from flfed.updates.mechanism import BUDGETS, WEAK_EPSILON, Mechanism, Promise, check_steps, uncharged_outputs
 
 ROUNDED = (
     "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
@@ -19,7 +20,7 @@ ROUNDED = (
 )
 
 
-class RecordDp(Mechanism):
+class RecordDp(Mechanism, Settings, where="[privacy]"):
     """DP-SGD at every site.
 
     Rows are drawn by Poisson sampling, each row's gradient is clipped, and each step has normal noise.
@@ -44,25 +45,11 @@ class RecordDp(Mechanism):
     Source: Abadi et al. 2016, "Deep learning with differential privacy".
     """
 
-    def __init__(
-        self,
-        *,
-        epsilon: float = 3.0,
-        delta: float = 1e-5,
-        clip: float = 1.0,
-        sampling: float = 0.1,
-        unit: Literal["person", "row"] = "person",
-    ) -> None:
-        # Settings are checked here, before any site is asked.
-        in_range("epsilon", epsilon, 0 < epsilon <= 100, "in (0, 100]; above 10 it hardly promises anything")
-        in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the rows of the largest site")
-        in_range("clip", clip, 0 < clip < 1e6, "> 0")
-        in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
-        self.epsilon = epsilon
-        self.delta = delta
-        self.clip = clip
-        self.sampling = sampling
-        self.unit = unit
+    epsilon: Epsilon = 3.0
+    delta: Annotated[Delta, "in (0, 0.1): less than one over the rows of the largest site"] = 1e-5
+    clip: Clip = 1.0
+    sampling: Sampling = 0.1
+    unit: Literal["person", "row"] = "person"
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.

@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Literal
 
 from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.updates.mechanism import NO_NOISE, Mechanism, check_steps, in_range, uncharged_outputs
+from flfed.updates.accounting import Clip, Sampling
+from flfed.updates.mechanism import NO_NOISE, Mechanism, check_steps, uncharged_outputs
 
 
-class RowClip(Mechanism):
+class RowClip(Mechanism, Settings, where="[privacy]"):
     """Poisson sampling and clipped rows, without noise.
 
     They are as under record-dp, for comparison only.
@@ -32,12 +34,9 @@ class RowClip(Mechanism):
     Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1 without its noise.
     """
 
-    def __init__(self, *, clip: float = 1.0, sampling: float = 0.1, unit: Literal["person", "row"] = "person") -> None:
-        in_range("clip", clip, 0 < clip < 1e6, "> 0")
-        in_range("sampling", sampling, 0 < sampling <= 1, "in (0, 1]")
-        self.clip = clip
-        self.sampling = sampling
-        self.unit = unit
+    clip: Clip = 1.0
+    sampling: Sampling = 0.1
+    unit: Literal["person", "row"] = "person"
 
     def check(self, study: Study) -> None:
         """Refuse what record-dp refuses.

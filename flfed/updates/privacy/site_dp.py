@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
+from flfed.study.settings import Settings
 from flfed.study.study import Study
-from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, least_noise
+from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, least_noise
 from flfed.updates.aggregation.weighted_mean import joint_norms, weighted_mean
-from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, check_curve, in_range, uncharged_outputs
+from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, check_curve, uncharged_outputs
 from flfed.updates.messages.fields import Arrays
 
 FEW_SITES = 10
 
 
-class SiteDp(Mechanism):
+class SiteDp(Mechanism, Settings, where="[privacy]"):
     """Noised mean of clipped updates.
 
     Every site counts the same, and the mean stands in place of the sites' own updates.
@@ -57,16 +59,17 @@ class SiteDp(Mechanism):
 
     refuses_by_norm = False
 
-    def __init__(self, *, epsilon: float = 8.0, noise: float = 0.0, delta: float = 1e-2, clip: float = 1.0) -> None:
-        in_range("epsilon", epsilon, 0 < epsilon <= 100, "in (0, 100]; above 10 it hardly promises anything")
-        good = noise == 0 or LEAST_NOISE <= noise <= MOST_NOISE
-        in_range("noise", noise, good, f"0 (by epsilon) or from {LEAST_NOISE:g} to {MOST_NOISE:g}")
-        in_range("delta", delta, 0 < delta < 0.1, "in (0, 0.1): less than one over the sites")
-        in_range("clip", clip, 0 < clip < 1e6, "> 0")
-        self.epsilon = epsilon
-        self.noise = noise
-        self.delta = delta
-        self.clip = clip
+    epsilon: Epsilon = 8.0
+    noise: float = 0.0
+    delta: Annotated[Delta, "in (0, 0.1): less than one over the sites"] = 1e-2
+    clip: Clip = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse noise that no accountant can count."""
+        super().__post_init__()
+        if self.noise and not LEAST_NOISE <= self.noise <= MOST_NOISE:
+            allowed = f"0 (by epsilon) or from {LEAST_NOISE:g} to {MOST_NOISE:g}"
+            raise UsageError(f"[privacy]: noise={self.noise} must be {allowed}")
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.

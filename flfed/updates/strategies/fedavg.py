@@ -5,27 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from flwr.serverapp.strategy import Result
+from pydantic import Field
 
+from flfed.callbacks import Clock
 from flfed.errors import UsageError
-from flfed.gc_pause import rarely_collected
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.updates.aggregation.early_stopping import Selection
-from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores
-from flfed.updates.aggregation.rounds import SPENT, RoundRecord, RunContext, summable, why_stopped
+from flfed.study.settings import check_ranges
+from flfed.updates.aggregation.early_stopping import Selection, check_selection
+from flfed.updates.aggregation.gc_pause import rarely_collected
+from flfed.updates.aggregation.guard import guard, guard_scores
+from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
 from flfed.updates.aggregation.weighted_mean import weighted_mean
-from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
-from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory_arrays import array_record, immutable
-from flfed.updates.messages.offset import Offset, reads_offset
+from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 Term = Callable[[Any, Any], Any]
@@ -34,14 +36,15 @@ Term = Callable[[Any, Any], Any]
 
 # One round, as `start` runs it:
 #
-#   cohort ──► configure_train ──► send_and_receive ──► _read ──► guard ──► enough good updates?
-#                    ▲                                                        │ no, the first time
-#                    └────────────── asked once more, all of them ◄───────────┤
-#                                                                             │ no, the second time: `stopped`
-#                                                                             ▼ yes
-#                            observer ◄── combine ◄── the mechanism's noise ◄─┘
+#   cohort ──► configure_train ──► send_and_receive ──► Round.receive: read, guard ──► enough good updates?
+#                    ▲                                                                  │ no, the first time
+#                    └─────────────── asked once more, all of them ◄────────────────────┤
+#                                                                                       │ no, the second: `stopped`
+#                                                                                       ▼ yes
+#                                      observer ◄── combine ◄── the mechanism's noise ◄─┘
 #
 # A site whose privacy budget is spent is not asked again. A retry computes the same bits: seeds name the round.
+@dataclass(kw_only=True, eq=False, repr=False)
 class FedAvg(FlowerFedAvg):
     """Mean of the sites' models, weighted by their rows.
 
@@ -72,91 +75,49 @@ class FedAvg(FlowerFedAvg):
     Sites send deltas; the sum is in float64 and in site-name order, so neither the order of
     replies nor node ids change a bit of it.
 
+    A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
+    `state` and `restore`; it may read `run`, `selection` and `round`.
+
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
     """
 
-    def __init__(
-        self,
-        *,
-        fraction: float = 1.0,
-        weights: Literal["rows", "equal", "capped"] = "rows",
-        cap: int = 1000,
-        server_lr: float = 1.0,
-        quorum: float = 0.75,
-        deadline: float = 600.0,
-        select: Literal["last", "best"] = "last",
-        patience: int = 0,
-        flag_norm: float = 3.0,
-        refuse_norm: float = 10.0,
-    ) -> None:
-        for key, value, good, rule in (
-            ("fraction", fraction, 0 < fraction <= 1, "in (0, 1]"),
-            ("cap", cap, cap > 0, "> 0"),
-            ("server-lr", server_lr, 0 < server_lr < math.inf, "> 0; 1.0 gives plain averaging"),
-            ("quorum", quorum, 0 < quorum <= 1, "in (0, 1]"),
-            ("deadline", deadline, deadline > 0, "> 0 seconds"),
-            ("patience", patience, patience >= 0, ">= 0; 0 never stops early"),
-            ("refuse-norm", refuse_norm, refuse_norm >= flag_norm > 0, "at least flag-norm, which is > 0"),
-        ):
-            if not good:
-                raise UsageError(f"[strategy]: {key}={value} must be {rule}")
-        super().__init__(fraction_train=fraction, fraction_evaluate=1.0)
-        self.fraction = fraction
-        self.weights = weights
-        self.cap = cap
-        self.server_lr = server_lr
-        self.quorum = quorum
-        self.deadline = deadline
-        self.select = select
-        self.patience = patience
-        self.flag_norm, self.refuse_norm = flag_norm, refuse_norm
-        self.clock: Callable[[], float] = time.monotonic
-        self._incoming: Arrays = {}
-        self._asked: dict[str, int] = {}
-        self._verdicts = GuardResult(accepted={})
-        self._began = 0.0
-        self._earlier = dict[str, str]()
-        self._spent = dict[str, str]()
-        self._bytes_out, self._bytes_in = dict[str, int](), dict[str, int]()
-        self.stopped = ""
-        self.rounds_done = 0
-        self.best_round = 0
-        self._fit = True
-        self._judges: frozenset[str] = frozenset()
-        self.offsets: dict[str, Offset] = {}
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    weights: Literal["rows", "equal", "capped"] = "rows"
+    cap: Annotated[int, Field(gt=0)] = 1000
+    server_lr: Annotated[float, Field(gt=0), "> 0; 1.0 gives plain averaging"] = 1.0
+    quorum: Annotated[float, Field(gt=0, le=1)] = 0.75
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=True), "> 0 seconds"] = 600.0
+    select: Literal["last", "best"] = "last"
+    patience: Annotated[int, Field(ge=0), ">= 0; 0 never stops early"] = 0
+    flag_norm: float = 3.0
+    refuse_norm: float = 10.0
+    clock: Clock = field(default=time.monotonic, init=False)
+    run: RunContext = field(init=False)
+    selection: Selection = field(init=False)
+    round: Round = field(default_factory=Round, init=False)
+    offsets: dict[str, Offset] = field(default_factory=dict, init=False)
+    stopped: str = field(default="", init=False)
+    rounds_done: int = field(default=0, init=False)
+    best_round: int = field(default=0, init=False)
 
-    def assign(self, assignment: RunContext) -> None:
-        """Bind the strategy to the context of a run.
+    def __post_init__(self) -> None:
+        """Refuse settings out of their range."""
+        check_ranges(self, "[strategy]")
+        if not self.refuse_norm >= self.flag_norm > 0:
+            rule = "at least flag-norm, which is > 0"
+            raise UsageError(f"[strategy]: refuse-norm={self.refuse_norm} must be {rule}")
+        super().__init__(fraction_train=self.fraction, fraction_evaluate=1.0)
 
-        Raises
-        ------
-        UsageError
-            As `check` does.
-        """
-        self.check(assignment.plan)
-        self.run = assignment
-        self.selection = Selection(assignment.plan, patience=self.patience)
+    def assign(self, run: RunContext) -> None:
+        """Bind the strategy to a run, whose plan it checks."""
+        self.check(run.plan)
+        self.run = run
+        self.selection = Selection(run.plan, patience=self.patience)
 
     def check(self, plan: Plan) -> None:
-        """Refuse a plan that would make the selection wrong.
-
-        Raises
-        ------
-        UsageError
-            If best round, early stopping or plateau is asked for without validation rows, or
-            while only some sites are asked: losses of other sites cannot be compared.
-        """
-        asked = [f"select={self.select!r}"] if self.select == "best" else []
-        asked += [f"patience={self.patience}"] if self.patience else []
-        if asked and not plan.validation:
-            raise UsageError(f"[strategy]: {asked[0]} reads validation rows: set [plan] validation = 0.2")
-        asked += ["schedule='plateau'"] if plan.schedule == "plateau" else []
-        if asked and self.fraction < 1:
-            raise UsageError(
-                f"[strategy]: fraction={self.fraction} does not go with {asked[0]}: "
-                "losses of different sites cannot be compared"
-            )
+        """Refuse a plan that does not go with the settings, by a UsageError."""
+        check_selection(plan, select=self.select, patience=self.patience, fraction=self.fraction)
 
     @rarely_collected()
     def start(
@@ -171,12 +132,10 @@ class FedAvg(FlowerFedAvg):
     ) -> Result:
         """Run the rounds and return the selected model.
 
-        The observer is told of each round.
-
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
         behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the
         quorum twice ends the run: `stopped` says why, and the result is the last good model. After
-        `restore` it goes on from the round that follows.
+        `restore` it goes on from the round that follows. The run's observer is told of each round.
         """
         arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
         result = Result()
@@ -185,73 +144,59 @@ class FedAvg(FlowerFedAvg):
             # The scores that decide came with the round before.
             if self.selection.is_over():
                 break
-            updated = self._round(number, arrays, config, grid)
+            updated = self._train(number, arrays, config, grid)
             if updated is None:
                 return result
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
         # No round has scored the last model yet.
-        self._last_evaluation(self.rounds_done, arrays, ConfigRecord(dict(evaluate_config or {})), grid)
+        last, self.round = self.rounds_done + 1, Round(began=self.clock())
+        messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
+        self.aggregate_evaluate(last, grid.send_and_receive(messages, timeout=self.deadline))
+        self._observe(last, arrays)
         if self.select == "best" and self.selection.best_arrays is not None:
             self.best_round = self.selection.best_round
             result.arrays = to_record(self.selection.best_arrays)
         return result
 
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """Return what later rounds need besides the model.
-
-        It is arrays by name, and plain facts.
+        """Return what later rounds need besides the model: arrays by name, and plain facts.
 
         A strategy with moments or counters of its own adds them, and takes them back in `restore`.
         """
-        arrays, facts = self.selection.state()
-        return arrays, {**facts, "judges": sorted(self._judges)}
+        return self.selection.state()
 
     def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Resume after `round` rounds with the state of then."""
         self.rounds_done = self.best_round = round
         self.selection.restore(arrays, facts)
-        self._judges = frozenset(facts["judges"])
 
-    def _round(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
+    def _train(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
         """Return the model after one round, None after two failures."""
-        self._begin()
+        self.round = Round(began=self.clock())
         # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
         for ask in (grid.send_and_receive, getattr(grid, "send_and_wait", grid.send_and_receive)):
             messages = list(self.configure_train(number, arrays, config, grid))
             updated, _ = self.aggregate_train(number, ask(messages, timeout=self.deadline))
             if updated is not None:
-                self._observe(number, to_arrays(updated))
+                self._observe(number, updated)
                 return updated
-            refused, asked = self._verdicts.refused, len(self._asked)
-            self._earlier |= {site: f"{reason} (first attempt)" for site, reason in refused.items()}
-            self._spent = {site: reason for site, reason in refused.items() if reason.startswith(SPENT)}
-            if asked - len(self._spent) < self.needed(asked):
+            needed = self.needed(len(self.round.asked))
+            if self.round.failed() < needed:
                 break  # the others would train, and spend, for nothing
         # The last good model is the result, and `stopped` says why the run ended.
-        self._observe(number, to_arrays(arrays))
-        self.stopped = why_stopped(number, len(self._verdicts.accepted), asked, self.needed(asked), refused)
+        self._observe(number, arrays)
+        result, asked = self.round.result, len(self.round.asked)
+        self.stopped = why_stopped(number, len(result.accepted), asked, needed, result.refused)
         return None
+
+    def _observe(self, number: int, arrays: ArrayRecord) -> None:
+        self.run.observer(self.round.record(number, to_arrays(arrays), self.clock() - self.round.began))
 
     def needed(self, asked: int) -> int:
         """Return the number of good updates needed, at least one."""
         # Less a little: .55 of 20 is 11, which in floating point is a bit more.
         return max(1, math.ceil(self.quorum * asked - 1e-9))
-
-    def _last_evaluation(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> None:
-        self._begin()
-        messages = list(self.configure_evaluate(number + 1, arrays, config, grid))
-        self.aggregate_evaluate(number + 1, grid.send_and_receive(messages, timeout=self.deadline))
-        self._observe(number + 1, to_arrays(arrays))
-
-    def _begin(self) -> None:
-        """Start the clock and counts of a round's attempts."""
-        self._began = self.clock()
-        self._earlier = {}
-        self._bytes_out = {}
-        self._bytes_in = {}
-        self._spent = {}
-        self._verdicts = GuardResult(accepted={})  # else the last round's updates are held while the next are made
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -281,88 +226,59 @@ class FedAvg(FlowerFedAvg):
     def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
         """Return gradients that sites add, of which FedAvg has none.
 
-        Parameters
-        ----------
-        settings : mapping of name to number
-            What `client_settings` gave, as it crossed.
+        They are made of what `client_settings` gave, as it crossed.
         """
         return ()
 
     def _messages(self, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
-        self._incoming = to_arrays(arrays)
-        self._asked, self._fit = {site: self.run.participants[site].node_id for site in sites}, kind == TRAIN
+        run, now = self.run, self.round
+        now.kind = kind
+        now.incoming = to_arrays(arrays)
+        now.asked = {site: run.participants[site].node_id for site in sites}
         request = TrainRequest(
-            arrays=immutable(self._incoming),
-            encoder=self.run.encoder,
+            arrays=immutable(now.incoming),
+            encoder=run.encoder,
             round=server_round,
-            rounds=self.run.rounds,
+            rounds=run.rounds,
             lr_scale=self.selection.lr_scale,
             fit=kind == TRAIN,
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
-        sizes = Sizes()
-        # Messages differ in node and content alone, so that the others are made after the first.
-        first = Message(InMemoryRecord(request), dst_node_id=0, message_type=kind, group_id=str(server_round))
-        with_offset = replace(request, offset=True)
-        to = {site: node for site, node in self._asked.items() if site not in self._spent}
-        # A record of its own for each site: one client's edit must not reach the next.
-        records = {site: InMemoryRecord(with_offset if self._says_offset(kind, site) else request) for site in to}
-        for site, record in records.items():
-            self._bytes_out[site] = self._bytes_out.get(site, 0) + sizes.of(record)
-        return [addressed(first, node, records[site]) for site, node in to.items()]
-
-    def _says_offset(self, kind: str, site: str) -> bool:
-        """Tell whether a site is asked for its offset."""
-        # This is after the last round, where the site's version knows of offsets.
-        return kind == EVALUATE and self.run.outputs > 0 and reads_offset(self.run.participants[site].version)
+        return now.messages(request, run.offset_sites() if kind == EVALUATE else ())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
-        found, faults = self._read(replies)
-        bands = {site: self.run.participants[site].rows_high for site in found}
-        mechanism, run = self.run.mechanism, self.run
+        run, now, mechanism = self.run, self.round, self.run.mechanism
         # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
-        refuse = self.refuse_norm if mechanism.refuses_by_norm else math.inf
-        verdicts = guard(found, self._incoming, bands, flag=self.flag_norm, refuse=refuse)
-        refused = dict(sorted({**faults, **verdicts.refused}.items()))
-        self._verdicts = GuardResult(accepted=verdicts.accepted, refused=refused, flagged=verdicts.flagged)
-        if len(verdicts.accepted) < self.needed(len(self._asked)):
+        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm if mechanism.refuses_by_norm else math.inf}
+        good = now.receive(replies, lambda found: guard(found, now.incoming, run.rows_high(), **bounds))
+        if len(good) < self.needed(len(now.asked)):
             return None, None
         # Once a round, however often it was asked: patience counts rounds.
-        self._select(server_round)
-        weights = {site: self.weight(reply) for site, reply in verdicts.accepted.items()}
-        deltas = {site: reply.delta for site, reply in verdicts.accepted.items()}
-        # A site may keep its loss: the mean is over those that tell it.
-        known = {site: reply.loss for site, reply in verdicts.accepted.items() if reply.loss is not None}
-        mean = MetricRecord()
-        if known:
-            total = math.fsum(weights[site] for site in known)
-            mean["loss"] = math.fsum(weights[site] * loss for site, loss in known.items()) / total
-        normals, asked = run.normals(server_round), len(self._asked)
-        merged = mechanism.merged(deltas, plan=run.plan, rounds=run.rounds, asked=asked, normals=normals)
+        self._select(server_round, good)
+        weights = {site: self.weight(reply) for site, reply in good.items()}
+        deltas = {site: reply.delta for site, reply in good.items()}
+        loss, normals = mean_loss(good, weights), run.normals(server_round)
+        merged = mechanism.merged(deltas, plan=run.plan, rounds=run.rounds, asked=len(now.asked), normals=normals)
         # One update stands for all of them, so that it has all the weight.
         if merged is not None:
             deltas, weights = {"": merged}, {"": 1.0}
-        return to_record(self.combine(self._incoming, deltas, weights)), mean
+        return to_record(self.combine(now.incoming, deltas, weights)), loss
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Record the sites' scores of the final model."""
-        found, faults = self._read(replies)
-        bands = {site: self.run.participants[site].rows_high for site in found}
-        verdicts = guard_scores(found, bands, self.run.outputs)
-        self._verdicts = GuardResult(
-            accepted=verdicts.accepted, refused=dict(sorted({**faults, **verdicts.refused}.items()))
-        )
-        accepted = verdicts.accepted.items()
-        self.offsets = {
-            site: reply.offset
-            for site, reply in accepted
-            if reply.offset is not None and self._says_offset(EVALUATE, site)
-        }
-        self._select(server_round)
+        run, asked = self.run, self.run.offset_sites()
+        good = self.round.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
+        self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
+        self._select(server_round, good)
         return None
+
+    def _select(self, server_round: int, good: Mapping[str, TrainReply]) -> None:
+        """Show the selection the incoming model's scores."""
+        scores = {site: reply.scores for site, reply in good.items()}
+        self.selection.score(server_round - 1, self.round.incoming, scores, self.run.in_sums_only)
 
     def weight(self, reply: TrainReply) -> float:
         """Return the weight of an update."""
@@ -381,63 +297,16 @@ class FedAvg(FlowerFedAvg):
             for name, value in incoming.items()
         }
 
-    def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, str]]:
-        """Return readable replies by site, and the others' faults."""
-        sites = {node: site for site, node in self._asked.items()}
-        found: dict[str, TrainReply] = {}
-        faults, sizes = dict.fromkeys(self._asked, "no reply before the deadline") | self._spent, Sizes()
-        for message in replies:
-            # The first reply of a site counts: a second one must not replace it.
-            site = sites.pop(message.metadata.src_node_id, None)
-            if site is None:
-                continue
-            if message.has_error():
-                faults[site] = reason_of(message, site)
-                continue
-            self._bytes_in[site] = self._bytes_in.get(site, 0) + sizes.of(message.content)
-            try:
-                found[site] = read(TrainReply, message.content)
-                del faults[site]
-            except MalformedMessage as error:
-                faults[site] = str(error)
-        return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
-    def _select(self, server_round: int) -> None:
-        """Show the selection the incoming model's validation loss."""
-        scored = {site: reply.scores for site, reply in self._verdicts.accepted.items() if reply.scores is not None}
-        losses = {
-            site: (scores.num_examples, scores.metrics["loss"])
-            for site, scores in scored.items()
-            if scores.rows == "validation" and "loss" in scores.metrics
-        }
-        # The best loss is written down, with the checkpoint.
-        sites = frozenset(summable(losses, self.run.in_sums_only))
-        # A mean over other sites is another figure: an easy site alone would look like progress.
-        self._judges = self._judges or sites
-        if sites and sites == self._judges:
-            rows = math.fsum(losses[site][0] for site in sites)
-            loss = math.fsum(n * value for n, value in map(losses.__getitem__, sites)) / rows
-            self.selection.see(server_round - 1, self._incoming, loss)
-
-    def _observe(self, number: int, arrays: Arrays) -> None:
-        accepted = self._verdicts.accepted
-        self.run.observer(
-            RoundRecord(
-                round=number,
-                model_round=number - 1,
-                arrays=arrays,
-                scores={site: reply.scores for site, reply in accepted.items() if reply.scores is not None},
-                holdout={site: reply.holdout for site, reply in accepted.items() if reply.holdout is not None},
-                losses={site: reply.loss for site, reply in accepted.items() if reply.steps},
-                refused={**self._earlier, **self._verdicts.refused},
-                flagged=self._verdicts.flagged,
-                asked=tuple(self._asked),
-                bytes_to_site=self._bytes_out,
-                bytes_to_server=self._bytes_in,
-                seconds=self.clock() - self._began,
-                fit=self._fit,
-            )
-        )
+def mean_loss(replies: Mapping[str, TrainReply], weights: Mapping[str, float]) -> MetricRecord:
+    """Return the sites' mean training loss, for Flower."""
+    # A site may keep its loss: the mean is over those that tell it.
+    known = {site: reply.loss for site, reply in replies.items() if reply.loss is not None}
+    mean = MetricRecord()
+    if known:
+        total = math.fsum(weights[site] for site in known)
+        mean["loss"] = math.fsum(weights[site] * loss for site, loss in known.items()) / total
+    return mean
 
 
 def to_arrays(record: ArrayRecord) -> Arrays:

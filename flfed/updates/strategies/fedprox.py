@@ -5,12 +5,14 @@ It holds sites near the global model while they train.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from flfed.errors import UsageError
+from pydantic import Field
+
+from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.fedavg import FedAvg, Term
 
@@ -37,6 +39,7 @@ def proximal_gradient(w: Tensor, anchor: Tensor, *, mu: float) -> Tensor:
     return mu * (w - anchor)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FedProx(FedAvg):
     """Server half of FedProx.
 
@@ -57,37 +60,7 @@ class FedProx(FedAvg):
     Source: Li et al. 2020, "Federated optimization in heterogeneous networks", algorithm 2.
     """
 
-    def __init__(
-        self,
-        *,
-        mu: float = 0.01,
-        fraction: float = 1.0,
-        weights: Literal["rows", "equal", "capped"] = "rows",
-        cap: int = 1000,
-        server_lr: float = 1.0,
-        quorum: float = 0.75,
-        deadline: float = 600.0,
-        select: Literal["last", "best"] = "last",
-        patience: int = 0,
-        flag_norm: float = 3.0,
-        refuse_norm: float = 10.0,
-    ) -> None:
-        if not 0 <= mu < math.inf:
-            raise UsageError(f"[strategy]: mu={mu} must be >= 0; 0 is plain averaging")
-        # All parameters are named here, as the signature is the table of a study.
-        super().__init__(
-            fraction=fraction,
-            weights=weights,
-            cap=cap,
-            server_lr=server_lr,
-            quorum=quorum,
-            deadline=deadline,
-            select=select,
-            patience=patience,
-            flag_norm=flag_norm,
-            refuse_norm=refuse_norm,
-        )
-        self.mu = mu
+    mu: Annotated[float, Field(ge=0), ">= 0; 0 is plain averaging"] = 0.01
 
     def client_settings(self) -> Mapping[str, float]:
         """Return `mu`, which the sites need."""
@@ -98,5 +71,5 @@ class FedProx(FedAvg):
         """Return the proximal gradient with the received `mu`."""
         # A site that trained without the term would take part in another algorithm.
         if "mu" not in settings:
-            raise MalformedMessage("the settings have no 'mu'")
+            raise MalformedMessage(Refusal("setting-missing", setting="mu"))
         return (partial(proximal_gradient, mu=settings["mu"]),)

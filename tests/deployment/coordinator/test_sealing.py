@@ -20,8 +20,8 @@ from flfed.deployment.coordinator.countersign import (
     seal_all,
     sign_head,
 )
-from flfed.deployment.operator.ledger_restart import restart
 from flfed.deployment.site_state import receipts
+from flfed.deployment.site_state.ledger_loss import restart
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import redact
@@ -32,7 +32,7 @@ from flfed.records.ledger.line import START, new_line
 from flfed.rows.training.one_by_one import run_client
 from flfed.signatures import coordinator_signed, signing_public
 from flfed.updates.messages.countersign import SEAL, SEALED, SealReply
-from flfed.updates.messages.fields import count_bytes
+from flfed.updates.messages.in_memory_arrays import count_bytes
 
 SITES = ("cleveland", "hungarian", "switzerland")
 

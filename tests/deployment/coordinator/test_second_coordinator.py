@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.deployment.coordinator.public_port import holding
+from flfed.deployment.coordinator.proxy import holding
 from flfed.errors import UsageError
 from tests.another_account import account
 from tests.browser import free_port

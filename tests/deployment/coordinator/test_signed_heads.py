@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flfed.deployment.coordinator.countersign import note_restart, unfollowed
-from flfed.deployment.operator.ledger_restart import restart
+from flfed.deployment.site_state.ledger_loss import restart
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.records.ledger.ledger import ledger_of

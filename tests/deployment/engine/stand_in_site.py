@@ -22,7 +22,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from flfed.deployment.flower.packing import apart, joined
-from flfed.updates.messages.train import EnrolReply
+from flfed.updates.messages.enrol import EnrolReply
 
 name = sys.argv[-1]
 app = ClientApp()

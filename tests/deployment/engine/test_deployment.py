@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flfed.deployment.engine import deployed
 from flfed.deployment.flower.control import Control, Link, database
 from flfed.errors import FlfedError, UsageError
-from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 

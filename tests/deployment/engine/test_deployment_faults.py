@@ -16,7 +16,7 @@ from flfed.deployment.coordinator.status import status
 from flfed.deployment.engine import deployed
 from flfed.deployment.flower.control import Control, Link, database
 from flfed.errors import FlfedError
-from flfed.updates.messages.train import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 

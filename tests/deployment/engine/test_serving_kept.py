@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from flfed.callbacks import now_utc
 from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server, server_days_left
-from flfed.deployment.coordinator.serve import DAY_SECONDS, RENEWED, Watch
+from flfed.deployment.coordinator.node_auth import NodeRegistration
+from flfed.deployment.coordinator.serve import DAY_SECONDS, RENEWED, CertificateWatch
 from flfed.deployment.flower.control import Control, Link, Node, pem_of
-from flfed.deployment.processes.supervisor import Supervisor
 from flfed.errors import UsageError
-from flfed.files import now_utc
 from flfed.folders import CoordinatorFolder
 
 
@@ -24,27 +24,27 @@ def aged(folder: CoordinatorFolder, days: int) -> None:
 def test_a_certificate_is_renewed_in_its_last_month_and_not_under_a_run(tmp_path):
     folder, told = CoordinatorFolder(tmp_path / "coordinator"), list[str]()
     initialise(folder, Settings("Test", "localhost:18443"))
-    watch = Watch(folder, Supervisor([]), told.append, lambda: None)
+    watch = CertificateWatch(folder, told.append)
     aged(folder, 30)
-    watch._look_at_expiry(DAY_SECONDS, busy=False)
+    watch.renew(DAY_SECONDS, busy=False)
     assert (server_days_left(folder), told) == (30, [])
     aged(folder, 29)
     for hours in (0, 1, 23, 24, 30):
-        watch._look_at_expiry(DAY_SECONDS + 3600 * hours, busy=True)
+        watch.renew(DAY_SECONDS + 3600 * hours, busy=True)
     waiting = "the server's certificate holds for 29 days; it is renewed when no run goes on"
     assert (server_days_left(folder), told) == (29, [waiting, waiting])
-    watch._look_at_expiry(DAY_SECONDS, busy=False)
+    watch.renew(DAY_SECONDS, busy=False)
     assert (server_days_left(folder), told) == (396, [waiting, waiting, RENEWED])
     trusted = (folder.keys / "ca.crt").read_bytes()
     aged(folder, -3)
-    watch._look_at_expiry(DAY_SECONDS, busy=False)
+    watch.renew(DAY_SECONDS, busy=False)
     assert (server_days_left(folder), (folder.keys / "ca.crt").read_bytes()) == (396, trusted)
     # The authority's key is kept elsewhere: said once a day, and the server serves on.
     aged(folder, 7)
     (folder.keys / "ca.key").rename(tmp_path / "ca.key")
     told.clear()
     for hours in (24, 25, 47, 48):
-        watch._look_at_expiry(DAY_SECONDS + 3600 * hours, busy=False)
+        watch.renew(DAY_SECONDS + 3600 * hours, busy=False)
     assert [said[:76] for said in told] == 2 * [
         "the server's certificate holds for 7 days, and cannot be renewed: " + str(folder.keys / "ca.key")[:10]
     ]
@@ -71,12 +71,10 @@ def test_a_key_that_is_never_taken_holds_up_no_other_site_and_is_said_once(own_w
     for site, key in keys.items():
         own_world.record(site, key=key)
     told: list[str] = []
-    watch, control = (
-        Watch(own_world.folder, Supervisor([]), told.append, lambda: None),
-        Registering(pem_of(keys["site-2"])),
-    )
+    registration = NodeRegistration(own_world.folder, told.append)
+    control = Registering(pem_of(keys["site-2"]))
     for _ in range(3):
-        watch._compare(control)
+        registration.update(control)
     assert control.taken[:2] == ["site-1", "site-3"]
     assert [sentence for sentence in told if "never holds again" in sentence] == [
         "site 'site-2': its key was revoked before and never holds again"

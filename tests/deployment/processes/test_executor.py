@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import stat
+import string
 import subprocess
 import sys
 import threading
@@ -22,16 +23,19 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flfed.deployment.flower import message_parts
 from flfed.deployment.flower import site_client as tasks_module
 from flfed.deployment.flower.site_client import Tasks
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.processes import executor as executor_module
 from flfed.deployment.processes import units
+from flfed.deployment.processes.child_processes import shared_secret
 from flfed.deployment.processes.connector import RelayClient
-from flfed.deployment.processes.executor import ENDED, Executor, shared_secret, wait_for_secret
+from flfed.deployment.processes.executor import ENDED, Executor, wait_for_secret
 from flfed.deployment.processes.pulse import BUSY, Pulse
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
+from flfed.refusals import TEMPLATES, Refusal
 
-SAYS = r'MalformedMessage\(f?"([^"]+)"\)'
+SAYS = r'Refusal\("([a-z-]+)"'
 HERE = Path(__file__).parent
 
 
@@ -139,14 +143,17 @@ def test_every_error_is_seen_before_it_leaves(gate_node: Any, gate_secret: bytes
     assert seen == [("train", "KeyError: see the site's log", "text"), ("train", bundle, "text")]
 
 
-def test_the_sentences_of_this_part_are_ones_that_the_gate_lets_out():
-    from flfed.deployment.gate.error_texts import is_ours
-    from flfed.rows.data import site as sites
+def test_the_refusals_of_this_part_are_ones_that_the_gate_lets_out():
+    from flfed.rows.data import site_discovery as sites
 
     texts = [(Path(str(module.__file__))).read_text() for module in (executor_module, tasks_module, message_parts)]
-    said = [re.sub(r"\{[^}]+\}", "7", found) for text in texts for found in re.findall(SAYS, text)] + [ENDED]
-    assert len(said) == 12
-    assert [sentence for sentence in said if not is_ours(sentence, sites.load("cleveland"))] == []
+    codes = {code for text in texts for code in re.findall(SAYS, text)} | {ENDED.code}
+    assert len(codes) == 11
+    places = {
+        code: {fact: "7" for _, fact, _, _ in string.Formatter().parse(TEMPLATES[code]) if fact} for code in codes
+    }
+    said = [Refusal(code, **facts) for code, facts in places.items()]
+    assert [refusal for refusal in said if may_leave(refusal, sites.load("cleveland")) != refusal] == []
 
 
 def test_what_is_refused_while_it_is_read_stops_nothing(gate_node: Any, running: Executor):

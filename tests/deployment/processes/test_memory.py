@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.deployment.gate.error_texts import is_ours
+from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.processes.memory import LEAST, VARIABLE, bytes_of, half_of_machine
 from flfed.deployment.processes.serve import serve
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import UsageError
-from flfed.federation.client.redaction import NO_MEMORY, _no_memory
+from flfed.federation.client.redaction import _no_memory
 from flfed.folders import SiteFolder
-from flfed.rows.data import site as sites
+from flfed.refusals import Refusal
+from flfed.rows.data import site_discovery as sites
 
 HERE = Path(__file__).parent
 LIMIT = 1 << 30
@@ -57,7 +58,7 @@ def test_what_asks_for_twice_the_memory_is_told_so_and_the_next_is_answered(
 
     assert not ask(n=1).has_error()
     for what in ("table", "tensor"):
-        assert ask(**{what: 2 * LIMIT}).error.reason == NO_MEMORY
+        assert ask(**{what: 2 * LIMIT}).error.reason == Refusal("no-memory")
         assert not ask(**{what: LIMIT // 8}).has_error()
     assert limited == []
     gate_node.put(gate_node.message(RecordDict({"config": ConfigRecord({"killed": 1.0})})))
@@ -67,7 +68,7 @@ def test_what_asks_for_twice_the_memory_is_told_so_and_the_next_is_answered(
 
 
 def test_the_sentence_is_one_that_the_gate_lets_out_and_other_errors_keep_theirs():
-    assert is_ours(NO_MEMORY, sites.load("cleveland"))
+    assert may_leave(Refusal("no-memory"), sites.load("cleveland"))
     assert [
         _no_memory(error) for error in (MemoryError(), RuntimeError("memory"), RuntimeError("cannot allocate"))
     ] == [

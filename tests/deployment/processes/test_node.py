@@ -17,17 +17,16 @@ from typing import Any
 import pytest
 
 from flfed.deployment.coordinator.certificates import Settings, initialise
+from flfed.deployment.flower.pacing import Pace
+from flfed.deployment.processes.child_processes import make_secret, node_command
 from flfed.deployment.processes.connection import replace_name
-from flfed.deployment.processes.executor import Pace
 from flfed.deployment.processes.node import (
     LEAST,
     MOST,
     QUIET,
     PacedTime,
     free_port,
-    make_secret,
     nothing_left_unsent,
-    options,
 )
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole
@@ -106,7 +105,7 @@ def folder(home: Path) -> SiteFolder:
 
 
 def test_the_command_line_names_files_and_holds_no_secret(folder: SiteFolder):
-    words = options(folder, 1234)
+    words = node_command(folder, 1234)
     given = dict(zip(words[1::2], words[2::2], strict=True))
     assert given["--superlink"] == "fl.example.org:443"
     assert (given["--host"], given["--port"]) == ("127.0.0.1", "1234")
@@ -124,15 +123,15 @@ def test_the_command_line_names_files_and_holds_no_secret(folder: SiteFolder):
 def test_a_key_that_others_may_read_and_a_site_that_has_not_joined_are_refused(folder: SiteFolder):
     folder.node_key.chmod(0o640)
     with pytest.raises(FlfedError, match="others may read"):
-        options(folder, 1)
+        node_command(folder, 1)
     folder.node_key.chmod(0o600)
-    assert options(folder, 1)[-1] == "1"
+    assert node_command(folder, 1)[-1] == "1"
     folder.join.write_text('site = "site-b"\naddress = "fl.example.org:443"\n')
     with pytest.raises(FlfedError, match="this site's name"):
-        options(folder, 1)
+        node_command(folder, 1)
     folder.join.unlink()
     with pytest.raises(UsageError, match="has not joined"):
-        options(folder, 1)
+        node_command(folder, 1)
 
 
 Heard = list[str]
@@ -187,7 +186,7 @@ def test_a_redirect_to_another_host_is_not_followed(
     folder.join.write_text(f'site = "site-a"\naddress = "localhost:{port}"\n')
     make_secret(folder)
     ours = [sys.executable, "-m", "flfed.deployment.processes.node", "site-a"]
-    flowers = [str(Path(sys.executable).parent / "flower-supernode"), *options(folder, free_port())[1:]]
+    flowers = [str(Path(sys.executable).parent / "flower-supernode"), *node_command(folder, free_port())[1:]]
     node = subprocess.Popen(
         ours if guarded else flowers,
         stderr=subprocess.PIPE,

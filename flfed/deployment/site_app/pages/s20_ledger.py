@@ -13,6 +13,7 @@ from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.charts import by_day, kind_of_line
 from flfed.deployment.site_app.ledger_view import KEPT_LINES, Left
 from flfed.deployment.site_app.page_frame import Opened
+from flfed.errors import counted
 from flfed.records.dashboard.components.figure import Line, download, figure
 from flfed.records.dashboard.components.tables import scrolled, table
 from flfed.records.dashboard.components.text import escape
@@ -74,22 +75,24 @@ def chain(name: str, found: Left) -> None:
     if found.problems or not found.lines:
         return
     st.success(
-        f"**The chain is intact:** each of {_many(found.lines, 'line')} is as it was written, from {found.since[:10]} "
-        f"to {found.until[:10]}; {size_in_words(found.bytes)} left in all."
+        f"**The chain is intact:** each of {counted(found.lines, 'line')} is as it was written, from "
+        f"{found.since[:10]} to {found.until[:10]}; {size_in_words(found.bytes)} left in all."
     )
     # Without a signature nobody outside knows how long the ledger was.
     if found.receipts:
         after = max(found.lines - found.signed_lines, 0)
-        rest = f"; {_many(after, 'later line')} would not show as cut off" if after else ""
-        st.caption(f"The coordinator signed {_many(found.receipts, 'receipt')}, up to line {found.signed_lines}{rest}.")
+        rest = f"; {counted(after, 'later line')} would not show as cut off" if after else ""
+        st.caption(
+            f"The coordinator signed {counted(found.receipts, 'receipt')}, up to line {found.signed_lines}{rest}."
+        )
     else:
         st.caption("The coordinator signed none of the lines yet: that the last ones were cut off would not show.")
     if found.repairs:
-        st.caption(f"{_many(found.repairs, 'torn line')} set aside by a recorded repair.")
+        st.caption(f"{counted(found.repairs, 'torn line')} set aside by a recorded repair.")
     if found.notes:
         st.caption(
-            f"{_many(found.notes, 'line')} of an earlier time than the line before: an earlier version wrote them, by "
-            "a clock that was set back."
+            f"{counted(found.notes, 'line')} of an earlier time than the line before: an earlier version wrote them, "
+            "by a clock that was set back."
         )
     if found.restarted:
         st.warning(escape(f"The ledger began anew {found.restarted}. What is left of the one before it is set aside."))
@@ -165,10 +168,6 @@ def lines(found: Left, study: str, day: str) -> None:
     # Older lines are in the file alone.
     if len(told) == KEPT_LINES:
         st.caption("All lines, as they stand: `flfed site ledger NAME --export FILE`")
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 if __name__ == "__main__":

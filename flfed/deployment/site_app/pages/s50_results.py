@@ -5,7 +5,6 @@ It shows how the shared model did on this site's own holdout, against its own mo
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import streamlit as st
@@ -29,6 +28,7 @@ from flfed.records.statistics.verdict import (
     number,
     verdict,
 )
+from flfed.records.store.bulk_insert import finite
 from flfed.updates.messages.compare import Figure
 
 SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
@@ -133,7 +133,7 @@ def against_our_own(result: Result, metric: str) -> None:
     table([
         {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
          f"{metric_name(metric)} (95 % interval)":
-         gain_in_brackets(Difference(plain(one.value), plain(one.low), plain(one.high)))}
+         gain_in_brackets(Difference(finite(one.value), finite(one.low), finite(one.high)))}
         for one in result.differences if one.metric == metric
         for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}
     ])  # fmt: skip
@@ -144,7 +144,7 @@ def metrics_of(result: Result) -> list[str]:
 
     The study's main one is first.
     """
-    there = sorted({one.metric for one in result.arms if plain(one.value) is not None})
+    there = sorted({one.metric for one in result.arms if finite(one.value) is not None})
     return sorted(there, key=lambda metric: metric != result.primary)
 
 
@@ -156,14 +156,14 @@ def of_metric(result: Result, metric: str) -> list[dict[str, Any]]:
     Without the adjusted one where its figure is the shared one's: an own intercept ranks no row before another.
     """
     shared, adjusted = (
-        [plain(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
+        [finite(one.value) for one in result.arms if (one.arm, one.metric) == (arm, metric)]
         for arm in ("global", "personalised")
     )
     # An own intercept ranks no row before another, so that some figures are equal.
     left_out = ("personalised",) if adjusted == shared != [None] else ()
     return [
         {"arm": one.arm, "name": ARM_NAMES.get(one.arm, one.arm), "method": one.method}
-        | {key: plain(getattr(one, key)) for key in ("value", "low", "high")}
+        | {key: finite(getattr(one, key)) for key in ("value", "low", "high")}
         for one in result.arms
         if one.metric == metric and one.arm not in left_out
     ]
@@ -176,8 +176,8 @@ def judged(result: Result, metric: str) -> tuple[str, str]:
     """
     by_arm = {one.arm: one for one in result.differences if one.metric == metric}
     shared, adjusted = (by_arm.get(f"{arm} - local-only") for arm in ("global", "personalised"))
-    figures = {one.arm: plain(one.value) for one in result.arms if one.metric == metric}
-    untold = [one.method for one in (shared, adjusted) if one is not None and plain(one.low) is None]
+    figures = {one.arm: finite(one.value) for one in result.arms if one.metric == metric}
+    untold = [one.method for one in (shared, adjusted) if one is not None and finite(one.low) is None]
     reason = untold[0] if untold else "no difference left this site"
     return verdict(
         difference(shared),
@@ -192,12 +192,7 @@ def judged(result: Result, metric: str) -> tuple[str, str]:
 
 def difference(one: Figure | None) -> Difference | None:
     """Return a figure as the verdict takes it."""
-    return None if one is None else Difference(plain(one.value), plain(one.low), plain(one.high))
-
-
-def plain(value: float) -> float | None:
-    """Return a number, or None where there is none."""
-    return value if math.isfinite(value) else None
+    return None if one is None else Difference(finite(one.value), finite(one.low), finite(one.high))
 
 
 if __name__ == "__main__":

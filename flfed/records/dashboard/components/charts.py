@@ -21,7 +21,8 @@ from flfed.records.dashboard.components.axes import (
     ticks_of,
 )
 from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VERDICT_COLOURS
-from flfed.records.reports.report import REFERENCES, Report, arms_shown, best_gain, site_verdict
+from flfed.records.reports.report import REFERENCES, arms_shown, best_gain, site_verdict
+from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ARM_NAMES, decimals_of, interval, metric_name, number
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
@@ -31,7 +32,7 @@ ARMS_PIXELS, ARMS_GAP = 62, 0.36
 Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart
 
-_inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes without types
+inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes without types
 
 
 def order_of_sites(found: Report, metric: str) -> list[str]:
@@ -97,7 +98,7 @@ def references(found: Report, metric: str) -> Layers | None:
             rows.append({"name": label, "arm": arm, **entry, "shown": number(entry["value"])})
     if not rows:
         return None
-    base = alt.Chart(_inline(values=rows))
+    base = alt.Chart(inline(values=rows))
     # The order of the rows is that of the references, not of the alphabet.
     y = names_y("name", [row["name"] for row in rows])
     arms = list(ARM_COLOURS)
@@ -138,7 +139,7 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     offset = alt.YOffset("arm:N", sort=names)
     colour = alt.Color("arm:N", scale=colours, legend=legend)
     x = figure_x("value", axis_title(metric), ticks_of(_spread(rows, "value", "low", "high"), metric))
-    base = alt.Chart(_inline(values=rows))
+    base = alt.Chart(inline(values=rows))
     # Arms without an interval are drawn as a mark alone.
     return layered(
         base.transform_filter("datum.low != null")
@@ -180,8 +181,8 @@ def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     # The colours are of all verdicts, but the legend names only those that occur.
     there = [verdict for verdict in VERDICT_COLOURS if any(row["verdict"] == verdict for row in rows)]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
-    base, y = alt.Chart(_inline(values=rows)), names_y("site", [row["site"] for row in rows])
-    zero = alt.Chart(_inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
+    base, y = alt.Chart(inline(values=rows)), names_y("site", [row["site"] for row in rows])
+    zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     # 0 is always on the axis, for it parts gain from loss.
     ends = [0.0, *_spread(rows, "value", "low", "high", "wide_low", "wide_high")]
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"

@@ -12,7 +12,6 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import data, overview
 from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.store.entries import NO_TABLE_1
 
 
 def show() -> None:
@@ -56,7 +55,7 @@ def _why_none(opened: Opened) -> str:
     status, compared = shown.found["status"], bool(shown.found["global"])
     if status == "running":
         return data.NOT_YET
-    said = next((event.reason for event in shown.events if event.reason.startswith(NO_TABLE_1)), "")
+    said = next((event.reason for event in shown.events if event.code == "no-table-1"), "")
     if said:
         return escape(f"{said[0].upper()}{said[1:]}.")
     # One site's people are not told what was compared over all sites.

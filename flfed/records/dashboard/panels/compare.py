@@ -29,7 +29,8 @@ from flfed.records.dashboard.components.round_chart import Curves, Spec
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import STATUS_WORDS
-from flfed.records.reports.report import Report, primary_of, site_verdict
+from flfed.records.reports.report import primary_of, site_verdict
+from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader

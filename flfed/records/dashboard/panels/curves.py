@@ -27,7 +27,7 @@ from flfed.records.dashboard.components.curve_charts import (
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
-from flfed.records.reports.report import Report
+from flfed.records.statistics import Report
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
     Group,

@@ -257,7 +257,7 @@ def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *,
     text = "\n".join(cell for line in lines for cell in line.values())
     said = [meaning for word, meaning in WORDS.items() if word in text]
     # Of a table that an earlier version wrote, the present explanations are not true.
-    if "± " in text and "± SD" not in text:
+    if {sign for sign in ("± ", "± SD") if sign in text} == {"± "}:
         said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
     if said:
         st.caption(" ".join(said))

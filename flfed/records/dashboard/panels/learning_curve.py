@@ -20,8 +20,8 @@ from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VER
 from flfed.records.dashboard.components.round_chart import BAND
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import Shown
-from flfed.records.statistics import learning_curve
-from flfed.records.statistics.learning_curve import GAIN, Report, by_size, curve_object, gain_at, worthwhile_in
+from flfed.records.statistics import Report, learning_curve
+from flfed.records.statistics.learning_curve import GAIN, by_size, curve_object, gain_at, worthwhile_in
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
@@ -35,7 +35,7 @@ from flfed.records.statistics.verdict import (
     metric_name,
     number,
 )
-from flfed.records.store.entries import NO_CURVE, CurveArm, LearningPoint
+from flfed.records.store.entries import CurveArm, LearningPoint
 
 ALONE: CurveArm = "local-only"
 ADJUSTED: CurveArm = "personalised"
@@ -83,7 +83,7 @@ def why_none(shown: Shown) -> str:
 
     The sentence also says how to get one.
     """
-    reasons = [event.reason for event in shown.events if event.reason.startswith(NO_CURVE)]
+    reasons = [event.reason for event in shown.events if event.code == "no-learning-curve"]
     if reasons:
         return escape(f"There is {reasons[0].rstrip('.')}.")
     if not is_asked(shown):

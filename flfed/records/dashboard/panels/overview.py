@@ -36,7 +36,7 @@ from flfed.records.reports.narrative import (
     under,
     widened_for,
 )
-from flfed.records.reports.report import Report
+from flfed.records.statistics import Report
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import ABSENT, metric_name, number, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry

@@ -11,7 +11,7 @@ import streamlit as st
 
 from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
-from flfed.records.dashboard.components.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, layered, names_y
+from flfed.records.dashboard.components.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
 from flfed.records.dashboard.components.colours import AMBER, BLUE, FIGURE, GREEN, GREY, ORANGE, PALE_BLUE, PINK
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape, with_code
@@ -35,8 +35,6 @@ NO_LEDGER = (
     "The record has no budget and no ledger of these sites: research sites that a study cuts out of a table have none, "
     "the promise of whole sites is in none, and a site in sums only does not tell."
 )
-
-_inline: Any = alt.Data  # Altair leaves its schema classes without types
 
 
 def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None) -> None:
@@ -222,13 +220,13 @@ def _spent_chart(spent: dict[str, Private]) -> Layers:
     x = figure_x("value", "ε", ticks_of([0.0, end]), grid=False)
     y = names_y("site", list(spent), paddingInner=ARMS_GAP, paddingOuter=0)
     offset = alt.YOffset("what:N", sort=[THIS_RUN, ALL_STUDIES])
-    base = alt.Chart(_inline(values=bars)).encode(x=x, y=y, color=colour)
+    base = alt.Chart(inline(values=bars)).encode(x=x, y=y, color=colour)
     base = base.encode(yOffset=offset) if two else base
     tooltip = ["site:N", "what:N", "shown:N"]
     texts = base.mark_text(align="left", dx=6, fontSize=13, fontWeight="bold").encode(
         text="shown:N", color=alt.value(FIGURE)
     )
-    ticks = alt.Chart(_inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ARMS_PIXELS * (1 - ARMS_GAP))
+    ticks = alt.Chart(inline(values=limits)).mark_tick(opacity=1, thickness=4, size=ARMS_PIXELS * (1 - ARMS_GAP))
     layers = [base.mark_bar(cornerRadiusEnd=2).encode(tooltip=tooltip), texts]
     layers += [ticks.encode(x=x, y=y, color=colour, tooltip=tooltip)] if limits else []
     return layered(*layers, height=ARMS_PIXELS * len(spent))
@@ -386,7 +384,7 @@ def _left_chart(out: Sequence[CrossedEntry], sites: Sequence[str], kinds: Sequen
     colours = [KIND_LOOKS[kind][1] if kind in KIND_LOOKS else OTHER_COLOUR for kind in kinds]
     legend = alt.Legend(**legend_of(names))
     drawn: alt.Chart = (
-        alt.Chart(_inline(values=rows))
+        alt.Chart(inline(values=rows))
         .mark_bar(size=BAR_PIXELS)
         .encode(
             x=alt.X("kB:Q", title="kB", axis=alt.Axis(tickCount=6, grid=False)),

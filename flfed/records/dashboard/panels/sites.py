@@ -29,7 +29,6 @@ from flfed.records.reports.report import (
     DIFFERENCES,
     REFERENCES,
     SITE_ARMS,
-    Report,
     arms_shown,
     best_arm,
     best_gain,
@@ -40,6 +39,7 @@ from flfed.records.reports.report import (
     varies,
     worthwhile_at,
 )
+from flfed.records.statistics import Report
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE, mean_gain_in_words
 from flfed.records.statistics.own_models import BETTER_OF, SAME
 from flfed.records.statistics.verdict import (

@@ -12,6 +12,8 @@ import pandas as pd
 
 ABSENT = "is not in the table"
 MAP_IT = " (map it to None if the site does not have it)"
+MAY_BE_ABSENT = ABSENT + MAP_IT
+ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
 NONE_FOUND = "is not in the table, and neither is any other column of the schema"
 ROWS_LOOKED_AT = 20
 

@@ -15,7 +15,7 @@ import pandas as pd
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.mapping import plain_text
-from flfed.rows.data.parsing.dates import wall_clock
+from flfed.rows.data.parsing.cells import wall_clock
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.sources import Csv, Frame, Parquet, Source, Sql, find_file
 from flfed.rows.data.transactions.simulated import SimulatedTransactions

@@ -2,5 +2,5 @@
 
 A site samples rows, clips each row's gradient and adds noise on a grid.
 
-Read `fit` first (the loop and its guarantee), then `sampling`, `per_row_gradients`, `noise` and `rounding`.
+Read `fit` first (the loop and its guarantee), then `sampling`, `noise` and `rounding`.
 """

@@ -114,22 +114,6 @@ def _unguessable(count: int) -> bytes:
     return stream.update(bytes(count))
 
 
-def source_of(rng: np.random.Generator, chance: NoiseSource | None) -> np.random.BitGenerator | None:
-    """Return the generator that a request draws from.
-
-    Requests that share one are known by it. It is None where the operating system's generator is used.
-
-    Parameters
-    ----------
-    rng : Generator
-        Of the request.
-    chance : NoiseSource or None
-        Of a protected one, which draws from nothing else.
-    """
-    drawn = rng if chance is None else getattr(chance, "rng", None)
-    return None if drawn is None else drawn.bit_generator
-
-
 def no_spending(round: int) -> None:
     """Record no privacy spending.
 

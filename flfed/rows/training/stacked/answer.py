@@ -1,29 +1,39 @@
 """Stacked engine for the requests of many sites.
 
-What is alike is stacked, and the rest is computed one by one.
+What is alike is stacked, and the rest is computed one by one. Parameters of a stack are [sites, ...], products are
+batched, and masks stand for missing rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
+
+from flfed.rows.training.fit import size_of, steps_of
 from flfed.rows.training.inference import measure_stacked, score_stacked
-from flfed.rows.training.one_by_one import compute_one_by_one
-from flfed.rows.training.private.noise import source_of
+from flfed.rows.training.one_by_one import compute_one_by_one, fit_one
 from flfed.rows.training.requests import (
     Compute,
     Failed,
     FitRequest,
+    Fitted,
     MeasureRequest,
     Request,
     RivalRequest,
     ScoreRequest,
     TuneRequest,
 )
-from flfed.rows.training.stacked.batches import Kept
-from flfed.rows.training.stacked.fit import fit_stacked
+from flfed.rows.training.stacked.backward import BufferPool
+from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, Kept, gathered
+from flfed.rows.training.stacked.grouping import program_of
+from flfed.rows.training.stacked.private_fit import fit_private_stack
+from flfed.rows.training.stacked.stack import Stack
 from flfed.rows.training.tuning.stacked import tune_together
 
 
@@ -62,8 +72,7 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     """
     # The state of every generator is noted first, for a failure may come after some draws.
     drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest))]
-    found = [source_of(request.rng, getattr(request, "chance", None)) for request in drawing]
-    sources = [source for source in found if source is not None]
+    sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
         return answer(requests) if requests else []
@@ -78,3 +87,109 @@ def _alone(request: Request) -> Any:
         return compute_one_by_one([request])[0]
     except Exception as error:  # noqa: BLE001 - raised again in the handler that asked
         return Failed(error)
+
+
+CHUNK = 64
+"""Most sites of a stack: beyond it a step's calls are a small part of its time."""
+CHUNK_BYTES = 64 * 2**20
+"""Most memory of a stack's rows, and of its activations."""
+
+
+def fit_stacked(
+    requests: Sequence[FitRequest], kept: Kept | None = None, *, alone: Callable[[FitRequest], Any] = fit_one
+) -> list[Any]:
+    """Compute the result of each fit, in order.
+
+    Requests of one program train as one stack.
+
+    Parameters
+    ----------
+    requests : sequence of FitRequest
+        They may differ in arrays, rows, learning rate, size of `l2` and random numbers; protected
+        ones train together where `private` is equal. One whose model names no `layers`, or that
+        does not fit to them, is done by itself.
+    kept : Kept, optional
+        Where packed rows stay from round to round.
+    alone : callable
+        Does one request by itself.
+
+    Returns
+    -------
+    list of Fitted, or of what `alone` returns
+        Each as `fit` returns it, but for rounding. Arrays are views of the stack's, which nobody
+        writes to any more.
+    """
+    kept = Kept(0) if kept is None else kept
+    results = list[Any]([None] * len(requests))
+    room = BufferPool()
+    sources = [request.source for request in requests]
+    drawing = Counter(id(source) for source in sources if source is not None)
+    programs: dict[Hashable, list[int]] = {}
+    known: dict[Hashable, Hashable] = {}
+    for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
+        # Requests that draw from one generator draw in their order.
+        single = source is not None and drawing[id(source)] > 1
+        programs.setdefault(None if single else program_of(request, known), []).append(place)
+    # All programs are trained with gradients written out, so that torch need not record anything.
+    with torch.inference_mode():
+        for program, places in programs.items():
+            for chunk in _chunks(requests, places) if program is not None else ():
+                for place, fitted in zip(chunk, _fit_stack([requests[p] for p in chunk], kept, room), strict=True):
+                    results[place] = fitted
+    for place in programs.get(None, ()):
+        results[place] = alone(requests[place])
+    return results
+
+
+def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[int]]:
+    """Yield the places of sites that train together.
+
+    Those with most steps come first, with batches of similar size.
+
+    A stack ends where its memory would be too much, or where most of a batch would be no rows.
+    """
+    first = requests[places[0]]
+    widths = [first.rows.x.shape[1] + 1, *(2 * first.arrays[bias].shape[0] + 1 for _, bias in first.model.layers)]
+    most = CHUNK_BYTES // np.dtype(first.plan.precision).itemsize
+    chunk: list[int] = []
+    total, widest = 0, 0
+    for _, rows, size, place in _by_steps(requests, places):
+        total, widest = total + rows, max(widest, size)
+        # Memory is that of the packed rows, or that of all activations where these are more.
+        cells = max(total * widths[0], (len(chunk) + 1) * widest * sum(widths))
+        if chunk and (len(chunk) == CHUNK or cells > most or 2 * size < widest):
+            yield chunk
+            chunk = []
+            total = rows
+            widest = size
+        chunk.append(place)
+    yield chunk
+
+
+def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[int, int, int, int]]:
+    """Sort sites by steps, then by rows.
+
+    Returns steps, rows, rows of a batch and place of each, the most first.
+    """
+    (plan, private), found = (requests[places[0]].plan, requests[places[0]].private), []
+    for place in places:
+        rows = len(requests[place].rows.y)
+        # A protected batch is of random size: its expectation is what sites are compared by.
+        size = size_of(rows, plan) if private is None else math.ceil(private.sampling * rows)
+        found.append((steps_of(rows, plan), rows, size, place))
+    return sorted(found, key=lambda site: (-site[0], -site[1]))
+
+
+def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:
+    """Return the result of each fit of one stack."""
+    plan, task = requests[0].plan, requests[0].task
+    rows = [request.rows for request in requests]
+    sizes = [len(site.y) for site in rows]
+    packed = kept.packed(rows, task, getattr(torch, plan.precision))
+    if requests[0].private is not None:
+        return fit_private_stack(requests, packed, room)
+    course = BatchPlan(sizes, plan, [request.rng for request in requests])
+    stack = Stack(requests, packed.x.dtype, room)
+    for block in course.blocks(BLOCK_BYTES // (packed.x.shape[1] * packed.x.element_size())):
+        stack.train(gathered(packed, block, room))
+    return stack.results([steps_of(n, plan) for n in sizes])

@@ -1,0 +1,104 @@
+"""Writing of a run's rounds, each checkpoint before its round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from flfed.updates.aggregation.rounds import RoundRecord
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.messages.train import Scores
+from flfed.updates.strategies.fedavg import FedAvg
+
+if TYPE_CHECKING:
+    from flfed.federation.server.server import FederatedRun
+
+RunObserver = Callable[[str, int], None]
+"""Told a stage of a round and its number: "checkpoint", "round", "evaluation"."""
+
+
+def no_observer(stage: str, round: int) -> None:
+    """Ignore the stage."""
+
+
+# A round that is due:  1. its checkpoint on the disk, whole or not at all
+#                       2. the round in the store, committed
+#                       3. the observer is told
+#
+# In this order, so that a run which is killed at any point goes on from a round that both have. Rounds between two
+# checkpoints are in the store only, and are computed again: with the same seeds, to the same bits.
+@dataclass(eq=False, repr=False)
+class CheckpointWriter:
+    """Writer of a run's rounds and of the checkpoints among them.
+
+    The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart` is a
+    checkpoint.
+
+    Attributes
+    ----------
+    run : FederatedRun
+    began : float
+        When the run began, on its clock.
+    last : Checkpoint or None
+        The newest.
+    scores : mapping of site to Scores
+        Of the last round.
+    """
+
+    run: FederatedRun
+    began: float
+    last: Checkpoint | None
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    _pending: RoundRecord | None = None
+    _due_at: float = 0.0
+
+    def seconds(self) -> float:
+        """Return the seconds that the run has taken."""
+        return self.run.clock() - self.began
+
+    def observe(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
+        """Write a round, after its checkpoint where one is due.
+
+        `common` is what all checkpoints of the run share.
+        """
+        self.scores = record.scores
+        trained = len(record.losses) >= strategy.needed(len(record.asked))
+        # A round that failed may be the last one, so the good one before it is written first: a resume begins there.
+        if not trained and self._pending is not None:
+            self._write(self._pending, strategy, common)
+        self.run.privacy.asked(record, trained=trained)
+        due = trained and (time.monotonic() >= self._due_at or record.round == self.run.study.rounds)
+        self._pending = record if trained and not due else None
+        if due:
+            self._write(record, strategy, common)
+        self.run.recorder.round(record, trained=trained, durable=due or not trained)
+        self.run.privacy.goes_on(record, trained=trained)
+        self.run.observer("round" if trained else "evaluation", record.round)
+
+    def _write(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
+        """Write the round's checkpoint."""
+        state, facts = strategy.state()
+        facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
+        self.last = replace(common, round=record.round, arrays=record.arrays, state=state, facts=facts)
+        checkpoints.write(self.run.recorder.writer.run, self.last)
+        self.run.privacy.checkpoint()
+        self._due_at = time.monotonic() + (0.0 if self.run.each_round else checkpoints.seconds_apart())
+        self.run.observer("checkpoint", record.round)
+
+    def once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return facts as the sites may have heard them.
+
+        A site compares in one way in a run, and after a crash another set of sites may answer.
+        """
+        last = self.last
+        if last is None:
+            return facts
+        # Written before it is sent: after a crash the sites hear the same again.
+        if name not in last.facts and self.run.each_round:
+            self.last = replace(last, facts={**last.facts, name: facts})
+            checkpoints.write(self.run.recorder.writer.run, self.last)
+        found: dict[str, Any] = last.facts.get(name, facts)
+        return found

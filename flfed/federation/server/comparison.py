@@ -1,0 +1,158 @@
+"""Comparison of a run's final model with others, over the sites' holdouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from flfed.errors import FlfedError
+from flfed.federation.recording.pooled_figures import SCORE_BINS, score_bins
+from flfed.federation.recording.pseudonyms import WITHHELD
+from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
+from flfed.refusals import Refusal
+from flfed.rows.comparison.pooled import Reference
+from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.summary import Encoder, encoder_moved
+from flfed.updates.aggregation.guard import comparison_defect, summary_defect
+from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.offset import reads_offset
+from flfed.updates.strategies.fedavg import FedAvg
+
+if TYPE_CHECKING:
+    from flfed.federation.engines.pooled_reference import PooledReference
+    from flfed.federation.server.server import FederatedRun
+
+FAR = 0.1
+"""Standard deviations by which a column's centre may move before the record names it."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Comparison of a run's models at every site.
+
+    Attributes
+    ----------
+    run : FederatedRun
+    participants : mapping of site to Participant
+    outcome : Outcome
+        With the final model.
+    """
+
+    run: FederatedRun
+    participants: Mapping[str, Participant]
+    outcome: Outcome
+
+    def conduct(self, start: str, strategy: FedAvg) -> None:
+        """Compare the models and record it.
+
+        What only all tables show is added. `start` is the start file's hash.
+        """
+        offsets, bins, recorder = self._offsets(strategy), self._score_bins(), self.run.recorder
+        recorder.progress("compare", 0, 1)
+        replies = self._replies(offsets, bins)
+        if not replies:
+            raise FlfedError("no site could compare the models: see the faults in the run record")
+        recorder.comparison(replies, self._reference(replies, offsets), bins)
+        self._table_one(start, replies)
+        recorder.progress("compare", 1, 1)
+
+    def _offsets(self, strategy: FedAvg) -> SiteOffsets:
+        """Return the estimate of the sites' intercepts."""
+        if not strategy.run.outputs:
+            return SiteOffsets()
+        found = SiteOffsets(**self.run.writer.once(SITE_OFFSETS, site_offsets(strategy.offsets).facts()))
+        self.run.recorder.writer.summary(SITE_OFFSETS, found.facts(), durable=False)
+        return found
+
+    def _score_bins(self) -> ScoreBins:
+        """Return the score bins that all sites can read."""
+        all_read = all(reads_offset(enrolled.version) for enrolled in self.participants.values())
+        found = score_bins(self.run.writer.scores, self.run.recorder.shared_as) if all_read else EVEN_ODDS
+        return ScoreBins(**self.run.writer.once(SCORE_BINS, asdict(found)))
+
+    def _replies(self, offsets: SiteOffsets, bins: ScoreBins) -> dict[str, CompareReply]:
+        """Return the sites' comparisons that can be used."""
+        plain = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
+        known = replace(plain, offset_deviation=offsets.sent())
+        if bins.centre is not None and bins.spread is not None:
+            known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
+        knowing = {site for site, enrolled in self.participants.items() if reads_offset(enrolled.version)}
+        requests = {site: known if site in knowing else plain for site in self.participants}
+        nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
+        answers = ask(self.run.grid, COMPARE, requests, nodes, CompareReply.from_record, timeout=timeout)
+        log_bytes(self.run.recorder, COMPARE, answers)
+        self.run.recorder.events(
+            "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
+        )
+        replies = self._usable(answers.replies)
+        for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
+            replies[site] = replace(replies[site], histogram=None)
+        return replies
+
+    def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
+        """Return credible comparisons, without sums that cannot be merged."""
+        usable, faults = {}, {}
+        for site, reply in replies.items():
+            why = comparison_defect(reply)
+            sums = summary_defect(reply.summary, self.run.layout) if reply.summary is not None else ""
+            if why:
+                faults[site] = Refusal("no-comparison", why=why)
+                continue
+            if sums:
+                faults[site] = Refusal("holdout-sums", why=sums)
+            usable[site] = replace(reply, summary=None) if sums else reply
+        self.run.recorder.events("fault", faults)
+        return usable
+
+    def _reference(self, replies: Mapping[str, CompareReply], offsets: SiteOffsets) -> Reference | None:
+        """Return the pooled reference, None where there is none."""
+        if self.run.tables is None:
+            return None
+        # Figures of a site that shares in sums only could be computed from the pooled ones.
+        if not self.run.recorder.shared_as.are_whole(replies):
+            self.run.recorder.note(Refusal("no-pooled-reference", why=WITHHELD))
+            return None
+        # Without a site's holdout it would compare with something else; and what fails there fails here.
+        if len(replies) < len(self.participants):
+            self.run.recorder.note(Refusal("no-pooled-reference", why="not every site could be compared"))
+            return None
+        arrays, encoder = self.outcome.arrays, self.outcome.encoder
+        reference = self.run.tables.reference(list(self.participants), arrays, encoder, offsets.deviation)
+        self._disclosure_cost(self.run.tables, reference.exact_encoder)
+        return reference
+
+    def _disclosure_cost(self, tables: PooledReference, exact: Encoder) -> None:
+        """Record how suppression and coarse sums moved encoder and result."""
+        used = self.outcome.encoder
+        if exact.sha256() == used.sha256() or self.run.study.encode.scaler != "global":
+            return
+        if self.run.study.privacy.name != "none":
+            return  # its rounds would be spent once more, for a difference that the noise alone makes
+        columns = encoder_moved(self.run.layout, used, exact)
+        far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
+        _, other = self.run.rounds(self.participants, exact)
+        moved = tables.primary_moved(list(self.participants), self.outcome.arrays, used, other, exact)
+        self.run.recorder.writer.summary("disclosure", {"columns-moved": columns, "primary-moved": moved})
+        figure = f"by {moved:+.4f}" if math.isfinite(moved) else "(not defined there)"
+        most = f" (most: {', '.join(far[:3])})" if far else ""
+        primary = self.run.recorder.primary
+        self.run.recorder.note(
+            f"disclosure 'institution', against exact sums, moved {primary} over all holdouts {figure}; "
+            f"in the encoder {len(far)} of {len(columns)} columns moved by more than {FAR:g} standard deviations{most}"
+        )
+
+    def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
+        """Record Table 1 from the training and holdout sums."""
+        try:
+            summaries = checkpoints.summaries_of(self.run.recorder.writer.run, start)
+        except FlfedError as error:
+            # All else of the run is there, and is not given up for it.
+            self.run.recorder.note(Refusal("no-table-1", why=error))
+        else:
+            self.run.recorder.table_one(self.run.layout, summaries, replies)

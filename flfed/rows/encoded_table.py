@@ -1,0 +1,225 @@
+"""One site's table under a study: its columns, its sums and its encoded rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data.holdout import for_validation
+from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.features.columns import ColumnArrays, coded, codes
+from flfed.rows.features.encode import Encoded, EncodedCache, decode_target, encode
+from flfed.rows.features.summarise import leaving, one_of_each, summarise
+from flfed.rows.training.losses import probabilities
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
+
+
+@dataclass(eq=False, repr=False)
+class EncodedTable:
+    """One site's table, as a study reads and encodes it.
+
+    Columns are extracted once, and rows encoded once per encoder.
+
+    Attributes
+    ----------
+    site : Site
+    study : Study
+    table : SiteTable
+    layout : Layout
+        Of the study's summaries and inputs.
+    schema : Schema
+        Of the study's dataset.
+    seed : int
+        Of the repeat; draws the validation rows.
+    """
+
+    site: Site
+    study: Study
+    table: SiteTable
+    layout: Layout
+    schema: Schema
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Draw the validation rows."""
+        # A plan with validation keeps some training rows apart, drawn by the run's seed.
+        keys = self.table.training_keys() if self.study.plan.validation else []
+        held = for_validation(keys, self.site.holdout, self.site.name, self.seed, self.study.plan.validation)
+        self._held = held if keys else np.zeros(len(self.table.training), dtype=bool)
+        self._encoded = EncodedCache()
+        self._coded: list[tuple[pd.DataFrame, ColumnArrays]] = []
+
+    @property
+    def task(self) -> str:
+        """What is predicted: two classes, several, or a number."""
+        return self.schema.task
+
+    @property
+    def classes(self) -> int:
+        """How many classes the target has."""
+        return len(self.schema.classes)
+
+    def parts(self) -> dict[str, pd.DataFrame]:
+        """Return the rows that sums are over, by part.
+
+        Fitted and validation rows are parts of their own where the plan keeps them apart.
+        """
+        found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
+        if self._held_rows:
+            found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
+        return found
+
+    def too_small(self) -> str:
+        """Return which part of the rows is too small.
+
+        It is an empty text where none is too small to be counted for others.
+
+        The exact number of rows of each part crosses with updates and figures, and an update
+        from few rows gives them away.
+        """
+        held = int(self._held.sum())
+        parts = {"training": len(self.table.training) - held, "holdout": self.table.holdout_rows}
+        if self.study.plan.validation:
+            parts["validation"] = held
+        least = self.site.policy.least_rows()
+        small = [part for part, rows in parts.items() if rows < least]
+        return f"it has fewer than {least} {' and '.join(small)} rows" if small else ""
+
+    def summary(self) -> Summary:
+        """Return the sums over training rows that may leave."""
+        return self._leaving(self.table.training, self._known(self.table.training))
+
+    def holdout_summary(self) -> Summary | None:
+        """Return the holdout sums that may leave, None if too small."""
+        held = self.table.holdout("compare")
+        if len(held) < self.site.policy.least_rows():
+            return None
+        return self._leaving(held, self.coded(held))
+
+    def _leaving(self, table: pd.DataFrame, rows: pd.DataFrame | ColumnArrays) -> Summary:
+        minimum = None if self.site.policy.disclosure == "open" else self.site.policy.cell_minimum
+        return leaving(rows, self.layout, minimum, one_of_each(table, self.schema.group))
+
+    def own_encoder(self, encoder: Encoder | None = None) -> Encoder:
+        """Return the encoder of this site's training rows alone.
+
+        Parameters
+        ----------
+        encoder : Encoder, optional
+            Of all sites; the target's scale and the class weights stay this one's.
+        """
+        own = self._own_encoder
+        if encoder is None:
+            return own
+        # The target is scaled as at all sites, so that outputs mean the same everywhere.
+        center, scale = own.center.copy(), own.scale.copy()
+        center[-1], scale[-1] = encoder.center[-1], encoder.scale[-1]
+        return replace(own, center=center, scale=scale, class_weight=encoder.class_weight)
+
+    @cached_property
+    def _own_encoder(self) -> Encoder:
+        return fit_encoder(self.layout, self.exact_summary)
+
+    @cached_property
+    def exact_summary(self) -> Summary:
+        """The exact sums over training rows.
+
+        They are for the site's own model, and for runs that hold all tables in one place.
+        """
+        return summarise(self.coded(self.table.training), self.layout)
+
+    def coded(self, table: pd.DataFrame) -> ColumnArrays:
+        """Extract a table's columns from pandas and keep them.
+
+        For what comes after the rounds: the comparison encodes the same rows several times.
+        """
+        known = self._known(table)
+        if not isinstance(known, ColumnArrays):
+            known = coded(table, self.layout)
+            self.keep(table, known)
+        return known
+
+    def keep(self, table: pd.DataFrame, known: ColumnArrays) -> None:
+        """Keep columns of a table that are known already.
+
+        From then on they are the columns of just this table.
+        """
+        self._coded.append((table, known))
+
+    def _known(self, table: pd.DataFrame) -> pd.DataFrame | ColumnArrays:
+        """Return a table's columns if kept, else the table."""
+        return next((found for own, found in self._coded if own is table), table)
+
+    def in_use(self, encoder: Encoder) -> Encoder:
+        """Return the encoder that this site's rows go through.
+
+        It is that of all sites unless the study says otherwise.
+        """
+        if self.study.encode.scaler == "schema":
+            return self._schema_encoder  # whatever was sent: no server can put rows into it
+        return self.own_encoder(encoder) if self.study.encode.scaler == "per-site" else encoder
+
+    @cached_property
+    def _schema_encoder(self) -> Encoder:
+        return schema_encoder(self.layout)
+
+    def encode(self, table: pd.DataFrame, encoder: Encoder) -> Encoded:
+        """Encode mapped rows as inputs.
+
+        They have the study's class weights, and groups where one of these has several rows.
+        """
+        rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+        if not self.schema.group:
+            return rows
+        # Groups matter only where one of them has several rows.
+        group, persons = pd.factorize(table[self.schema.group])
+        return rows if len(persons) == len(table) else replace(rows, group=group)
+
+    def training(self, encoder: Encoder) -> Encoded:
+        """Return the encoded training rows, kept for later rounds."""
+        kept = self._encoded.through(encoder)
+        if "training" not in kept:
+            kept["training"] = self.encode(self.table.training, self.in_use(encoder))
+        return kept["training"]
+
+    def fitted(self, encoder: Encoder) -> Encoded:
+        """Return the encoded training rows without those for validation."""
+        return self._parts(encoder)[0]
+
+    def _parts(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
+        """Return the rows to train on and to score.
+
+        They are the same rows where the plan keeps none apart.
+        """
+        if not self._held_rows:
+            rows = self.training(encoder)
+            return rows, rows
+        kept = self._encoded.through(encoder)
+        if "validation" not in kept:
+            rows = self.training(encoder)
+            kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
+            del kept["training"]  # made again after the rounds: else every row would be kept twice
+        return kept["fitted"], kept["validation"]
+
+    def target(self, table: pd.DataFrame) -> np.ndarray:
+        """Return class codes, or the target in its unit."""
+        known = self._known(table)
+        if isinstance(known, ColumnArrays) and self.task != "regression":
+            return known.codes[self.schema.target].astype(np.intp)
+        cells = table[self.schema.target]
+        return cells.to_numpy(dtype=float) if self.task == "regression" else codes(cells, self.layout.target)
+
+    @cached_property
+    def _held_rows(self) -> int:
+        return int(self._held.sum())
+
+    def predictions(self, outputs: np.ndarray, encoder: Encoder) -> np.ndarray:
+        """Convert outputs to probabilities, or predictions in the target's unit."""
+        if self.task == "regression":
+            return decode_target(outputs[:, 0], self.layout, encoder)
+        return probabilities(self.task, outputs)

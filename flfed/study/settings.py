@@ -1,0 +1,169 @@
+"""Settings of tables and listed classes.
+
+The signature of a class is its schema: pydantic checks values by their types and ranges, and what it refuses is
+told in one sentence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from flfed.errors import UsageError, nearest
+from flfed.registry import kebab, snake
+
+WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", "string": "a text", "tuple": "a list"}
+"""What a value must be, by pydantic's name of the type that it is not."""
+
+
+@dataclass_transform(kw_only_default=True)
+class Settings:
+    """Base that makes a class a dataclass which checks its fields.
+
+    One that has a constructor of its own stays as it is.
+    A range stands in a field's type, as `Annotated[float, Field(gt=0)]`; a text after it says the range in other words.
+
+    Parameters
+    ----------
+    where : str
+        What is being set, for an error: `class Plan(Settings, where="[plan]")`.
+    frozen : bool
+        Whether fields stay as they are, and equal ones make equal objects.
+    """
+
+    where: ClassVar[str] = ""
+
+    def __init_subclass__(cls, where: str = "", frozen: bool = False) -> None:
+        cls.where = where or cls.where
+        if "__init__" not in vars(cls):
+            dataclass(cls, kw_only=True, frozen=frozen, eq=frozen)
+
+    def __post_init__(self) -> None:
+        """Refuse a value of a wrong type or out of its range."""
+        check_ranges(self, self.where)
+
+
+def check_ranges(made: object, where: str) -> None:
+    """Refuse a dataclass with a value of a wrong type or out of its range."""
+    _checked(type(made), vars(made), where, ranges=True)
+
+
+def read_settings(
+    target: Callable[..., Any], given: Mapping[str, Any], where: str, *, beside: Collection[str] = ()
+) -> dict[str, Any]:
+    """Check settings and return keyword arguments.
+
+    The `given` keys are checked against the signature of `target`, and values against their types; ranges are
+    the class's own affair.
+
+    Parameters
+    ----------
+    target : callable
+        A class or function whose parameters are `bool`, `int`, `float`, `str`, `tuple`, `Literal`
+        or one of these or None, each with a default.
+    given : mapping of kebab-case key to value
+        As read from TOML.
+    where : str
+        What is being set, for the error: "[plan]" or "model 'mlp'".
+    beside : collection of str
+        Further keys that may stand there, for the error: who calls took them out.
+
+    Raises
+    ------
+    UsageError
+        For an unknown key or a value of a wrong type: names key, value and what is allowed.
+
+    Examples
+    --------
+    >>> def plan(*, lr: float = 0.1, batch_rows: int = 32): ...
+    >>> read_settings(plan, {"batch-rows": 8, "lr": 1}, "[plan]")
+    {'lr': 1.0, 'batch_rows': 8}
+    """
+    allowed = [kebab(name) for name in inspect.signature(target).parameters]
+    # All keys are checked here, so that a misspelt one is never silently ignored.
+    for key in given:
+        if key not in allowed:
+            known = [*beside, *allowed]
+            raise UsageError(f"{where}: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
+    return _checked(target, {snake(key): value for key, value in given.items()}, where, ranges=False)
+
+
+def hints_of(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a callable's parameters."""
+    source: Any = target
+    if isinstance(target, type):
+        # Python writes the constructor of a dataclass, whose types are those of its fields.
+        made: Any = next(kind for kind in target.__mro__ if "__init__" in vars(kind))
+        source = made if "__dataclass_fields__" in vars(made) else made.__init__
+    hints = get_type_hints(source)
+    return {name: hints.get(name, Any) for name in inspect.signature(target).parameters}
+
+
+@cache
+def _types(target: Any, ranges: bool) -> dict[str, tuple[Any, Callable[[Any], Any]]]:
+    """Return the type of each parameter, or field, and what checks it."""
+    hints = hints_of(target)
+    # Ranges are those of the fields, whatever parameters a subclass of another package takes.
+    if ranges:
+        made = next(kind for kind in target.__mro__ if "__dataclass_fields__" in vars(kind))
+        every = get_type_hints(made, include_extras=True)
+        hints = {field.name: every[field.name] for field in fields(made) if field.init}
+    return {name: (hint, _adapter(hint).validator.validate_python) for name, hint in hints.items()}
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    """Return what checks a type; no range has a number that is not finite."""
+    finite = get_origin(hint) is Annotated
+    return TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=not finite, arbitrary_types_allowed=True))
+
+
+def _checked(target: Callable[..., Any], given: Mapping[str, Any], where: str, *, ranges: bool) -> dict[str, Any]:
+    """Return values in their types, or refuse the first that is wrong."""
+    checked = {}
+    for name, (hint, check) in _types(target, ranges).items():
+        if name not in given:
+            continue
+        value = tuple(given[name]) if isinstance(given[name], list) else given[name]
+        # In Python True equals 1, which a Literal may name.
+        flag = isinstance(value, bool) and get_origin(hint) is Literal
+        try:
+            checked[name] = check(() if flag else value)
+        except ValidationError as error:
+            raise UsageError(f"{where}: {kebab(name)}{_told(hint, given[name], error)}") from None
+    return checked
+
+
+def _told(hint: Any, value: Any, refused: ValidationError) -> str:
+    """Return a wrong value and what is allowed, as an error tells them."""
+    error = refused.errors(include_url=False)[0]
+    kind = error["type"].removesuffix("_type")
+    if kind == "literal_error":
+        return f"={value!r} must be one of {error['ctx']['expected'].replace(' or ', ', ')}"
+    if kind in WORDS:
+        # Of a list, one of its values is told.
+        return f"={error['input'] if error['loc'] else value!r} must be {WORDS[kind]}"
+    return f"={value} must be {_in_words(getattr(hint, '__metadata__', [error['msg']])[-1])}"
+
+
+def _in_words(limit: str | FieldInfo) -> str:
+    """Return a range in words.
+
+    Examples
+    --------
+    >>> from pydantic import Field
+    >>> _in_words(Field(gt=0)), _in_words(Field(ge=1)), _in_words(Field(ge=0, lt=1))
+    ('> 0', '>= 1', 'in [0, 1)')
+    """
+    if isinstance(limit, str):
+        return limit
+    ends = {end: value for one in limit.metadata for end, value in asdict(one).items()}
+    if len(ends) == 1:
+        return f"> {ends['gt']}" if "gt" in ends else f">= {ends['ge']}"
+    low = f"({ends['gt']}" if "gt" in ends else f"[{ends['ge']}"
+    return f"in {low}, {ends['lt']})" if "lt" in ends else f"in {low}, {ends['le']}]"

@@ -1,0 +1,105 @@
+"""Messages by which a site enrols in a run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+from flwr.app import RecordDict
+
+from flfed.refusals import recorded, unmarked
+from flfed.study.tables import Sharing
+from flfed.updates.messages import fields
+from flfed.updates.messages.fields import PROTOCOL, PlainMessage
+from flfed.updates.messages.in_memory_arrays import kebab_record, record_of
+from flfed.updates.messages.sentences import TITLE
+
+ENROL = "query.enrol"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolRequest:
+    """Request for a node's site and its participation.
+
+    The study travels in the run config.
+
+    Attributes
+    ----------
+    dataset : str
+        Its name in the study.
+    schema_sha256 : str
+        Hash of the dataset's schema, which must be the site's.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    dataset: str
+    schema_sha256: str
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return record_of({"config": kebab_record(protocol=PROTOCOL, dataset=self.dataset, schema=self.schema_sha256)})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> EnrolRequest:
+        """Read the message's content."""
+        config = fields.config_of(record)
+        return cls(dataset=fields.text(config, "dataset"), schema_sha256=fields.text(config, "schema"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolReply(PlainMessage):
+    """Reply of a site, accepted or refused by its policy.
+
+    Attributes
+    ----------
+    site, title : str
+        The site's name, and the institution's for people.
+    version : str
+        Of its flfed.
+    accepted : bool
+        Whether it takes part.
+    reason : str
+        Why it refuses, in fixed words.
+    rows_low, rows_high : int
+        Ends of the band of training rows.
+    disclosure : {"open", "institution"}
+        What its policy lets leave of sums and scores.
+    share_metrics : {"named", "pseudonym", "aggregate-only"}
+        How its own figures may be written down.
+    resplit : bool
+        Whether repeats may hold out other rows.
+    epsilon_budget, epsilon_spent : float
+        Of the dataset, and what all studies there have spent; NaN where there is none.
+
+    Reveals: the site's name and versions, and its number of training rows as a band of one power
+    of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
+    is "fewer than 5" when small. Where the study asks for record-level differential privacy, the
+    site's budget of epsilon for the dataset, and what all studies there have spent of it (NaN: no
+    budget, or none counted): how much was computed with the rows, and nothing of what is in them.
+    """
+
+    site: fields.SiteName
+    title: str
+    version: fields.Version
+    accepted: bool
+    reason: str = ""
+    rows_low: int = 0
+    rows_high: int = 0
+    disclosure: Literal["open", "institution"] = "institution"
+    share_metrics: Sharing = "named"
+    resplit: bool = False
+    epsilon_budget: float = math.nan
+    epsilon_spent: float = math.nan
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> EnrolReply:
+        """Read the message's content."""
+        config = dict(fields.config_of(record).items())
+        # The texts are shown to people: marks that turn a line around are removed, and a reason must be known.
+        for key in ("title", "reason"):
+            if isinstance(said := config.get(key), str):
+                config[key] = unmarked(said)
+        found = cast(EnrolReply, fields.made(cls, config))
+        return replace(found, title=found.title[:TITLE], reason=recorded(found.reason) if found.reason else "")
