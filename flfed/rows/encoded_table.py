@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from flfed.refusals import Refusal
 from flfed.rows.data.holdout import for_validation
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
@@ -74,10 +75,10 @@ class EncodedTable:
             found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
         return found
 
-    def too_small(self) -> str:
+    def too_small(self) -> Refusal | None:
         """Return which part of the rows is too small.
 
-        It is an empty text where none is too small to be counted for others.
+        It is None where none is too small to be counted for others.
 
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
@@ -88,7 +89,7 @@ class EncodedTable:
             parts["validation"] = held
         least = self.site.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
-        return f"it has fewer than {least} {' and '.join(small)} rows" if small else ""
+        return Refusal("too-few-rows", least=least, parts=" and ".join(small)) if small else None
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""
