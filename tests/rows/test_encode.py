@@ -112,6 +112,8 @@ def test_balanced_weights_are_scikit_learns(places):
     theirs = compute_class_weight("balanced", classes=np.array(["no", "yes"]), y=pooled["y"])
     np.testing.assert_allclose(encoder.class_weight, theirs, rtol=1e-12)
     rows = encode(pooled, places[0].layout, encoder, weighted=True)
+    assert np.abs(theirs - 1).max() > 0.05
+    np.testing.assert_allclose(rows.weight, theirs[(pooled["y"] == "yes").to_numpy().astype(int)], rtol=1e-12)
     assert rows.weight.sum() == pytest.approx(len(pooled), rel=1e-12)
     assert (encode(pooled, places[0].layout, encoder).weight == 1).all()
 

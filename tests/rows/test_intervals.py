@@ -111,6 +111,16 @@ def test_hanley_mcneil_gives_the_variance_of_the_scores_it_assumes():
     assert hanley_mcneil(1.0, 7, 12)[0] == pytest.approx(7.5 / 8, abs=1e-15)
 
 
+def test_hanley_mcneil_tells_the_many_rows_of_one_class_from_the_few_of_the_other():
+    # Scores as it assumes: exponential, of negatives with mean 1, of positives with mean t; the AUC is t / (1 + t).
+    moved, variance = hanley_mcneil(0.9, 3, 40)
+    assert moved == pytest.approx(0.8, abs=1e-15)
+    rng = np.random.default_rng(5)
+    few, many = rng.exponential(4.0, (20_000, 3, 1)), rng.exponential(1.0, (20_000, 1, 40))
+    assert variance == pytest.approx((few > many).mean((1, 2)).var(), rel=0.05)
+    assert abs(hanley_mcneil(0.9, 40, 3)[1] / variance - 1) > 0.2
+
+
 def test_accuracy_has_wilsons_interval():
     right = np.arange(50) < 41
     y, score = np.ones(50, dtype=int), np.where(right, 0.9, 0.1)
