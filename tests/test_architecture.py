@@ -36,7 +36,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "sites": {"flwr", "torch", "streamlit"} | OURS,
     "app.py": {"flwr", "torch", "flfed.rows", "flfed.updates"} | MEETING,
 }
-"""STYLE.md section 1, by folder; `flfed` is the files directly in it, the words that all share."""
+"""What each folder may import; `flfed` is the files directly in it, the words that all share."""
 
 
 def files_of(place: str) -> list[Path]:

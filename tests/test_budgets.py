@@ -1,4 +1,4 @@
-"""The budgets of STYLE.md section 4: small files and functions, everything documented, tests that compare numbers."""
+"""The budgets: small files and functions, everything documented, tests that compare numbers."""
 
 from __future__ import annotations
 

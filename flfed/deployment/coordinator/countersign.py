@@ -23,7 +23,7 @@ from flfed.folders import CoordinatorFolder
 from flfed.records.ledger.ledger import CUT, Ledger
 from flfed.records.ledger.line import RESTARTED, START, Line
 from flfed.records.ledger.verify import Receipt
-from flfed.refusals import Refusal, refusal_of
+from flfed.refusals import Refusal
 from flfed.signatures import sign_as_coordinator
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
 
@@ -187,7 +187,7 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
         try:
             signature = sign_head(folder, site, run, reply.n, reply.head, n_known=n_known, at_known=at_known)
         except UnfollowedHead as error:
-            faults[site] = refusal_of(error)
+            faults[site] = str(error)
             continue
         signed[site] = Receipt(site=site, run=run, n=reply.n, head=reply.head)
         receipts[site] = SealedRequest(run=run, n=reply.n, head=reply.head, signature=signature)

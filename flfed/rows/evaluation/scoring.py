@@ -1,6 +1,6 @@
 """Figures of predictions on one site's rows.
 
-It also says which of them may leave.
+It holds back, by the policy, those that may not leave.
 """
 
 from __future__ import annotations

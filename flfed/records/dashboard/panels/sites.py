@@ -323,7 +323,7 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
 
 
 def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
-    """Return a site's line in the charts' table.
+    """Return a site's line in the charts' table and its CSV file.
 
     Every figure and its interval stand in a cell of its own.
     """
@@ -340,7 +340,7 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
 
 
 def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
-    """Return a site's line in the readable table."""
+    """Return a site's line in the table that is read on the page."""
     cells = {}
     for arm in arms:
         title, entry = MODELS[arm], site[arm].get(metric, {})
