@@ -28,33 +28,33 @@ def test_every_shipped_study_is_allowed_by_every_shipped_policy_and_by_the_stric
     asked = {**names, "codec": "none", "rounds": study.rounds}
     policies = [Policy(), *(sites.load(site).policy for site in sites.names())]
     assert len(policies) >= 18
-    assert {policy.not_allowed(**asked) for policy in policies} == {""}
+    assert {policy.not_allowed(**asked) for policy in policies} == {None}
     assert {policy.approval for policy in policies} == {"person"}
 
 
 @pytest.mark.parametrize(
     ("given", "asked", "expected"),
     [
-        ({}, {}, ""),
-        ({"strategies": ["fedavg"]}, {}, ""),
+        ({}, {}, None),
+        ({"strategies": ["fedavg"]}, {}, None),
         ({"strategies": []}, {}, "its policy allows strategies none at all, the study asks for 'fedavg'"),
         ({"models": ["mlp", "linear"]}, {}, "its policy allows models mlp, linear, the study asks for 'logistic'"),
         ({}, {"codec": "topk"}, "its policy allows codecs none, the study asks for 'topk'"),
-        ({"codecs": ["topk"]}, {"codec": "topk"}, ""),
-        ({}, {"mechanism": "record-dp"}, ""),
+        ({"codecs": ["topk"]}, {"codec": "topk"}, None),
+        ({}, {"mechanism": "record-dp"}, None),
         (
             {"mechanisms": ["record-dp"]},
             {},
             "its policy allows mechanisms record-dp, the study asks for 'none'",
         ),
-        ({"mechanisms": ["none"]}, {}, ""),
-        ({}, {"rounds": 1000}, ""),
+        ({"mechanisms": ["none"]}, {}, None),
+        ({}, {"rounds": 1000}, None),
         ({}, {"rounds": 1001}, "its policy allows 1000 rounds, the study has 1001"),
-        ({"rounds": 40}, {}, ""),
+        ({"rounds": 40}, {}, None),
         ({"rounds": 39}, {}, "its policy allows 39 rounds, the study has 40"),
     ],
 )
-def test_a_list_narrows_what_may_be_asked(given: dict[str, Any], asked: dict[str, Any], expected: str):
+def test_a_list_narrows_what_may_be_asked(given: dict[str, Any], asked: dict[str, Any], expected: str | None):
     assert Policy.model_validate(given).not_allowed(**{**ASKED, **asked}) == expected
 
 
@@ -74,21 +74,23 @@ def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("given", "mechanism", "delta", "expected"),
     [
-        ({}, "none", None, ""),
-        ({}, "record-dp", 1e-5, ""),
+        ({}, "none", None, None),
+        ({}, "record-dp", 1e-5, None),
         ({}, "record-dp", 1.1e-5, "its policy allows delta up to 1e-05, the study asks for 1.1e-05"),
-        ({"delta": 1e-3}, "record-dp", 1e-3, ""),
-        ({"epsilon": 3}, "record-dp", 1e-6, ""),
+        ({"delta": 1e-3}, "record-dp", 1e-3, None),
+        ({"epsilon": 3}, "record-dp", 1e-6, None),
         ({"epsilon": 3}, "row-clip", None, "its policy allows studies with record-level differential privacy only"),
-        ({"epsilon": 3, "disclosure": "open"}, "none", None, ""),
-        ({"disclosure": "open"}, "record-dp", 0.01, ""),
+        ({"epsilon": 3, "disclosure": "open"}, "none", None, None),
+        ({"disclosure": "open"}, "record-dp", 0.01, None),
         ({"mechanisms": ["record-dp"], "disclosure": "open"}, "none", None, "its policy allows mechanisms record-dp"),
         ({"mechanisms": []}, "none", None, "its policy allows mechanisms none at all, the study asks for 'none'"),
     ],
 )
-def test_a_budget_needs_a_mechanism_that_it_can_count(given: dict[str, Any], mechanism: str, delta: Any, expected: str):
+def test_a_budget_needs_a_mechanism_that_it_can_count(
+    given: dict[str, Any], mechanism: str, delta: Any, expected: str | None
+):
     said = Policy.model_validate(given).privacy_refusal(mechanism=mechanism, delta=delta)
-    assert said[: len(expected) or 1] == expected
+    assert (said and said[: len(expected or "")]) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_the_fewest_sites_are_three_where_rows_are_of_patients(given: dict[str, 
         ('approval = "nobody"', "approval: Input should be 'person' or 'none'"),
     ],
 )
-def test_a_wrong_key_says_what_is_allowed(tmp_path: Path, line: str, expected: str):
+def test_a_wrong_key_says_what_is_allowed(tmp_path: Path, line: str, expected: str | None):
     path = tmp_path / "policy.toml"
     path.write_text(f"format = 1\n{line}\n")
     with pytest.raises(UsageError) as error:
