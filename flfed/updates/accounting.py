@@ -127,7 +127,7 @@ def affordable(releases: Iterable[Release], release: Release, budget: float, del
 
 
 def delta_defect(delta: float, units: int) -> Refusal | None:
-    """Return why `delta` is too large, "" where it is not.
+    """Return why `delta` is too large, None where it is not.
 
     It is held against so many rows or persons of a table.
 
@@ -136,8 +136,8 @@ def delta_defect(delta: float, units: int) -> Refusal | None:
 
     Examples
     --------
-    >>> delta_defect(1e-5, 3000), delta_defect(1e-3, 3000)
-    XX
+    >>> delta_defect(1e-5, 3000) is None, delta_defect(1e-3, 3000).code
+    (True, 'delta-gives-away')
     """
     if delta * units < 1:
         return None
