@@ -81,7 +81,7 @@ def test_any_few_patients_of_any_classes_get_the_model_that_they_get_alone(task,
     rng = np.random.default_rng(seed)
     y = rng.normal(size=rows) if task == "regression" else rng.choice(CLASSES[task], rows, p=shares(task))
     own = Encoded(rng.normal(size=(rows, 2)), y, np.ones(rows), rng.integers(0, persons, rows))
-    # Of a few rows in three classes the optimum is flat: two searches that both ended well were 1.2e-6 apart (seed 1045).
+    # Of a few rows in three classes the optimum is flat: two searches that both ended well were 1.2e-6 apart.
     check_alike([request(own, task, seed), request(replace(own, group=None), task, seed)], within=1e-5)
 
 
