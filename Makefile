@@ -36,11 +36,11 @@ format: env
 # Bytecode is kept, whatever the environment says: else each of the many processes that tests start compiles all of flfed.
 test fast proof: export PYTHONDONTWRITEBYTECODE :=
 
-# First what holds seconds that a person waits, by itself. Then twice as many workers as two cores have: most of the time tests of
-# servers wait. Files that start servers or browsers come first (tests/conftest.py): what is left for the end is short.
+# First what holds seconds that a person waits, by itself. Files that start servers or browsers come first (tests/conftest.py):
+# what is left for the end is short. More workers than cores are no faster (measured), and make tests of seconds uncertain.
 test: lint
 	$(BIN)/pytest -m alone tests/records
-	$(BIN)/pytest -m "not alone" -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without real studies, servers and browsers: a few minutes.
 fast: env
