@@ -297,7 +297,7 @@ def test_where_there_is_no_learning_curve_one_sentence_says_why(store, write, te
     series = store.begin_series(study="heart-disease", study_sha256="", study_text=text)
     run = write(store, series) if status == "completed" else begin(store, series=series)
     if note:
-        run.events([EventRow(None, None, "note", note)])
+        run.events([EventRow(None, None, "note", note, "no-learning-curve")])
     if status == "failed":
         run.finish(status="failed", reason="it")
     assert says in words(at_site(series))
