@@ -101,7 +101,7 @@ def test_a_series_is_exported_with_all_repeats_and_each_repeat_with_its_model(ra
         f"{ran.series}-r01",
         f"{ran.series}-r02",
     }
-    assert len(EVENTS) == 6
+    assert len(EVENTS) == 7
     assert json.loads((tmp_path / "all" / "report.json").read_text())["repeats"] == 2
     assert not (tmp_path / "all" / "model.json").exists()
     one = export(f"{ran.series}-r02", tmp_path / "one")
