@@ -174,7 +174,7 @@ def compared(rounds: Rounds, quiet: list[tuple[float, float]], held: list[tuple[
 
 def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(serving: Any):
     quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
-    for _ in range(3):  # again where rounds were slow: other programs may have the machine while strangers come
+    for _ in range(3):  # again where rounds were slow, or strangers few: other programs may have the machine meanwhile
         for found in (quiet, held, reports):
             found.clear()
         with running(serving, 18) as rounds:
@@ -187,10 +187,11 @@ def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(
                         status = serving.coordinator.json("coordinator status")["sites"]
         figures = compared(rounds, quiet, held)
         print(figures, reports)
-        if figures["ratio"] <= RATIO:
+        opened = sum(report["opened"] for report in reports)
+        if figures["ratio"] <= RATIO and opened >= 30:
             break
     # Six bodies of 16 MB and more; they are opened at nice 19, so fewer on a busy machine.
-    assert sum(report["opened"] for report in reports) >= 30
+    assert opened >= 30
     assert {key for report in reports for key in report} <= {"opened", "most", "held", "401", *CLOSED}
     assert figures["growth"] < GROWTH
     assert min(figures["rounds-quiet"], figures["rounds-held"]) >= 5 and figures["ratio"] <= RATIO
