@@ -64,8 +64,9 @@ ABOUT = _TABLES["about"]
 RULES = _TABLES.pop("rules")["all"]
 """Every rule that `flfed.rows` names in an error about a table."""
 
-SPEAKERS = ("messages", "policy", "rows", "study", "errors", "grid", "table")
-OF_SITES = {code: text for name in SPEAKERS for code, text in _TABLES[name].items()}
+_OF_SITES = ("messages", "policy", "rows", "study", "errors", "grid", "table")
+_HERE = ("defects", "wrong", "server", "noted", "about", "named")
+OF_SITES = {code: text for name in _OF_SITES for code, text in _TABLES[name].items()}
 """What a site may say, or stands here in its place."""
 TEMPLATES = {code: text for table in _TABLES.values() for code, text in table.items()}
 """The one template of each code: `{fact:slot}`, or `{fact!r:slot}` where it stands in quotation marks."""
@@ -200,8 +201,8 @@ def read(text: str) -> Refusal | None:
     'no-comparison/no-reply'
     """
     # What stands around another refusal comes last, since anything may stand in it.
-    groups = (OF_SITES, *(_TABLES[name] for name in ("defects", "wrong", "server", "noted", "about", "named")))
-    return next((found for group in groups if (found := _read(text, group)) is not None), None)
+    groups = (_OF_SITES, *((name,) for name in _HERE))
+    return next((found for tables in groups if (found := _read(text, tables)) is not None), None)
 
 
 def read_of_site(text: str) -> Refusal | None:
@@ -216,7 +217,7 @@ def read_of_site(text: str) -> Refusal | None:
     >>> read_of_site("call +49 30 1234567 at once") is None
     True
     """
-    return _read(text, OF_SITES)
+    return _read(text, _OF_SITES)
 
 
 def recorded(said: str, site: str = "") -> Refusal:
@@ -237,11 +238,9 @@ def recorded(said: str, site: str = "") -> Refusal:
     """
     # Only the beginning of a long text is looked at: no honest one is as long.
     text, before = plain(said[:LONGEST]), list[str]()
+    name_first = re.compile(f"({re.escape(site) or SLOTS['name']}): ")
     # The whole text may be known by itself, before a name is taken off it.
-    while (found := read_of_site(text)) is None and len(before) < NAMES:
-        named = re.match(f"({re.escape(site) or SLOTS['name']}): ", text)
-        if named is None:
-            return Refusal("something-else", characters=len(said))
+    while (found := read_of_site(text)) is None and len(before) < NAMES and (named := name_first.match(text)):
         before.append(named[1])
         text = text[named.end() :]
     if found is None:
@@ -273,9 +272,9 @@ def any_of(templates: Iterable[str], slots: Mapping[str, str]) -> str:
     return "|".join(pattern(template, slots) for template in templates)
 
 
-def _read(text: str, group: Mapping[str, str]) -> Refusal | None:
-    """Return the refusal of one group that a text says."""
-    found = _group(tuple(group.items())).fullmatch(text)
+def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
+    """Return the refusal of some tables that a text says."""
+    found = _any(tables).fullmatch(text)
     if found is None or found.lastgroup is None:
         return None
     code = found.lastgroup.replace("_", "-")
@@ -292,8 +291,8 @@ def _read(text: str, group: Mapping[str, str]) -> Refusal | None:
 
 # Made at the first look, which most runs never take.
 @cache
-def _group(templates: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
-    slots = _slots()
+def _any(tables: tuple[str, ...]) -> re.Pattern[str]:
+    slots, templates = _slots(), (item for name in tables for item in _TABLES[name].items())
     return re.compile("|".join(f"(?P<{code.replace('-', '_')}>{pattern(of, slots)})" for code, of in templates))
 
 

@@ -193,7 +193,7 @@ class Leaving:
         except FlfedError as error:
             LOG.error("%s", error)
             text = NO_LEDGER
-        return _error_reply(text, message)
+        return error_reply(text, message)
 
     def _enrol_defect(self, record: RecordDict) -> Refusal | None:
         config = dict(record["config"].items())
@@ -249,13 +249,12 @@ def _round_of(message: Message) -> dict[str, Any]:
     return {key: value for key, value in found.items() if isinstance(value, (int, bool)) and abs(value) < 2**53}
 
 
-def error_reply(reason: Refusal, message: Message) -> Message:
-    """Return the reply that says why a message is not answered."""
-    return _error_reply(reason, message)
+def error_reply(reason: str, message: Message) -> Message:
+    """Return the reply that says why a message is not answered.
 
-
-def _error_reply(text: str, message: Message) -> Message:
-    return Message(Error(code=SITE_ERROR, reason=str(text)), reply_to=message)
+    The reason is a refusal, or its text without control characters.
+    """
+    return Message(Error(code=SITE_ERROR, reason=str(reason)), reply_to=message)
 
 
 def may_leave(text: str, site: Site) -> Refusal | None:

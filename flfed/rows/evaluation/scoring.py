@@ -72,19 +72,19 @@ def is_count(metric: str, task: str, alert_budget: float | None = None) -> bool:
 def follows_from_counts(metric: Any, task: str) -> bool:
     """Tell whether a metric is made of counts of rows, whoever wrote it.
 
-    It says so itself (`counts`), or has the same value where scores say no more than which class is called.
+    It says so itself (`behind`), or has the same value where scores say no more than which class is called.
     """
     if task == "regression":
         return False
+    if hasattr(metric, "behind"):
+        return True
     rng = np.random.default_rng(1)
     y, score = rng.integers(0, 3, 300), rng.dirichlet(np.ones(3), 300)
     sure = np.eye(3)[score.argmax(axis=1)] * 0.9 + 0.1 / 3
     if task == "binary":
         y, score = np.minimum(y, 1), rng.uniform(size=300)
         sure = np.where(score > 0.5, 0.9, 0.1)
-    return bool(
-        getattr(metric, "counts", False) or np.isclose(metric.value(y, score), metric.value(y, sure), rtol=1e-9)
-    )
+    return bool(np.isclose(metric.value(y, score), metric.value(y, sure), rtol=1e-9))
 
 
 def smallest_count(metric: Any, y: np.ndarray, score: np.ndarray) -> float:

@@ -35,7 +35,6 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
     """
 
     tasks = ("binary",)
-    counts = True
     label = "recall at the alert budget (share of events among the rows looked at)"
 
     alert_budget: Annotated[float, Field(gt=0, lt=1)] = 0.01
