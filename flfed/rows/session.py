@@ -102,6 +102,14 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
     return site.read(repeat if study.split.redraw else 0, complete=complete, published=published)
 
 
+def dataset_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return why a site has no table for a study's dataset, None where it has one."""
+    if study.dataset.name in site.datasets:
+        return None
+    mapped = " and ".join(repr(name) for name in site.datasets)
+    return Refusal("other-dataset", mapped=mapped, asked=study.dataset.name)
+
+
 def study_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why the site's policy forbids a study's rows.
 

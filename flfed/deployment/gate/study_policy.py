@@ -26,7 +26,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site
-from flfed.rows.session import study_refusal
+from flfed.rows.session import dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
@@ -38,9 +38,8 @@ def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
 
     None where it does not. It looks at the rows, and at how the study computes.
     """
-    if study.dataset.name not in site.datasets:
-        mapped = " and ".join(repr(name) for name in site.datasets)
-        return Refusal("other-dataset", mapped=mapped, asked=study.dataset.name)
+    if elsewhere := dataset_refusal(study, site):
+        return elsewhere
     if study.dataset.partition is not None:
         return Refusal("research-sites")
     codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")

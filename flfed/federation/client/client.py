@@ -38,7 +38,7 @@ from flfed.federation.client.released_rows import Releases
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site
-from flfed.rows.session import FIT, SiteSession, redraws, study_refusal
+from flfed.rows.session import FIT, SiteSession, dataset_refusal, redraws, study_refusal
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
@@ -221,9 +221,8 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
 
     An error says why the site does not take part.
     """
-    if study.dataset.name not in site.datasets:
-        mapped = " and ".join(repr(name) for name in site.datasets)
-        raise NotTakingPart(Refusal("other-dataset", mapped=mapped, asked=study.dataset.name))
+    if elsewhere := dataset_refusal(study, site):
+        raise NotTakingPart(elsewhere)
     site = site.serving(study.dataset.name)
     # Refusals that need no row come before the table is read.
     refused = study_refusal(study, site) or privacy_refusal(study, site)
