@@ -28,7 +28,7 @@ from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import ndarrays
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SummariseRequest
 from flfed.updates.messages.train import TRAIN
 

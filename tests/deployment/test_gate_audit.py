@@ -19,7 +19,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.updates.messages.audit import AUDIT, AuditReply, AuditRequest
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 DP = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.3\n'
 

@@ -27,7 +27,7 @@ from flfed.signatures import sign_as_coordinator, signing_public
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import TRAIN
 

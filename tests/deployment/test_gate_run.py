@@ -12,7 +12,7 @@ from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 FEDPROX = ('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')
 VARIANTS = {

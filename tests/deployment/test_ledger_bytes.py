@@ -12,7 +12,7 @@ from flfed.cli.site_commands.ledger import show_ledger
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.store.database import engine_to_read, store_url
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 
 def test_a_ledgers_bytes_are_those_of_the_coordinators_table(small_sites, small_study, conduct, capsys):

@@ -11,7 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flfed.deployment.flower.packing import KEY, MOST_BYTES, SECTION, apart, joined
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.reply_cache import KeptReplies
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 

@@ -27,7 +27,7 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
 from flfed.updates.messages.train import EVALUATE, TRAIN
 

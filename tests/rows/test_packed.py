@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import batches
-from flfed.rows.training.stacked.backward import BufferPool
-from flfed.rows.training.stacked.batches import BatchPlan, Kept, gathered, pack
+from flfed.rows.training.stacked.batches import BatchPlan, BufferPool, Kept, gathered, pack
 from flfed.study.plan import Plan
 
 

@@ -21,8 +21,7 @@ from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.noise import SeededNoise, SystemNoise
 from flfed.rows.training.requests import Failed, FitRequest, Fitted
 from flfed.rows.training.stacked.answer import compute_stacked, fit_stacked, program_of, stacked_compute
-from flfed.rows.training.stacked.backward import BufferPool
-from flfed.rows.training.stacked.batches import pack
+from flfed.rows.training.stacked.batches import BufferPool, pack
 from flfed.rows.training.stacked.private_fit import fit_private_stack, private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.updates.strategies.fedprox import proximal_gradient

@@ -16,7 +16,7 @@ from flfed.summaries.summary import Encoder
 from flfed.updates.messages import audit
 from flfed.updates.messages.audit import MOST_FIGURES, AuditFigure, AuditReply, AuditRequest
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 ENCODER = Encoder(
     center=np.array([0.5, 1.0]), scale=np.array([2.0, 1.0]), frequency=np.array([0.25]), spread=np.array([0.4]),

@@ -15,7 +15,7 @@ from flfed.updates.aggregation.gc_pause import RARELY, rarely_collected
 from flfed.updates.messages import fields
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory_arrays import (
+from flfed.updates.messages.in_memory import (
     InMemoryArray,
     array_record,
     config_record,

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read, replying
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, count_bytes, read, replying
 from flfed.updates.messages.summarise import SummariseRequest
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 from tests.updates.conftest import ENCODER

@@ -21,7 +21,7 @@ from flfed.updates.messages import compare, enrol, fields, summarise, train
 from flfed.updates.messages.compare import CompareReply, CompareRequest, Figure
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
-from flfed.updates.messages.in_memory_arrays import array_record, count_bytes
+from flfed.updates.messages.in_memory import array_record, count_bytes
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest

@@ -13,7 +13,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flfed.updates.messages import countersign
 from flfed.updates.messages.countersign import SealedReply, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 HEAD, OTHER = "0a" * 32, "f1" * 32
 EXAMPLES: list[Any] = [

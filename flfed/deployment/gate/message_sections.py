@@ -16,7 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flfed.refusals import Refusal
 from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, ndarrays
-from flfed.updates.messages.in_memory_arrays import InMemoryArray, count_bytes
+from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""

@@ -30,7 +30,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.train import TRAIN
 

@@ -15,7 +15,7 @@ from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage, reason_of
-from flfed.updates.messages.in_memory_arrays import count_bytes, own_copy
+from flfed.updates.messages.in_memory import count_bytes, own_copy
 
 Reply = TypeVar("Reply")
 

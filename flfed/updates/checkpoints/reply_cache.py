@@ -26,7 +26,7 @@ from flfed.paths import home, private_folder
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import Arrays, ndarrays
-from flfed.updates.messages.in_memory_arrays import array_record
+from flfed.updates.messages.in_memory import array_record
 from flfed.updates.messages.train import TrainRequest
 
 KEPT = 2

@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage, MetricName
-from flfed.updates.messages.in_memory_arrays import kebab_record, record_of
+from flfed.updates.messages.in_memory import kebab_record, record_of
 from flfed.updates.messages.train import read_request, request_sections
 
 AUDIT = "query.audit"

@@ -18,7 +18,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flfed.errors import FlfedError
 from flfed.refusals import CONTROL, LONGEST, Refusal, recorded
 from flfed.summaries.score_bins import BINS
-from flfed.updates.messages.in_memory_arrays import STYPE, InMemoryArray, kebab_record, record_of
+from flfed.updates.messages.in_memory import STYPE, InMemoryArray, kebab_record, record_of
 from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1

@@ -1,18 +1,238 @@
 """Messages within one process, without bytes.
 
-They cross as they are, and sections are made for who looks at them.
+They cross as they are: arrays are held without a copy, and sections are made for who looks at them.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from io import BytesIO
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
-from flwr.app import Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, MetricRecord, RecordDict
 
-from flfed.updates.messages.in_memory_arrays import count_bytes
+KINDS = "biuf"
+"""NumPy's letters for booleans, whole numbers and numbers."""
+STYPE = "numpy.ndarray"
+"""Flower's name for bytes as `numpy.save` writes them."""
+
+_SIZES: dict[type, int] = {float: 8, int: 8, bool: 1}
+AnyRecord = TypeVar("AnyRecord", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
+_CONFIG = ConfigRecord()
+_METRICS = MetricRecord()
+_ARRAYS = ArrayRecord()
+_RECORDS = RecordDict()
+_PLAIN: dict[type, frozenset[type]] = {
+    ConfigRecord: frozenset({bool, int, float, str, bytes}),
+    MetricRecord: frozenset({int, float}),
+}
+"""What Flower's records take, without subclasses such as NumPy's numbers: Flower itself judges those."""
+
+
+class InMemoryArray(Array):
+    """Flower's array around an ndarray.
+
+    Nothing is written as bytes unless someone asks for them.
+
+    Parameters
+    ----------
+    values : ndarray of booleans, whole numbers or numbers, in C order
+        Held without a copy, read-only: many messages may share it, and a reader gets this very array.
+
+    Raises
+    ------
+    TypeError
+        For any other array.
+
+    Notes
+    -----
+    What leaves the process (Flower's protobuf and objects, a pickle) is Flower's own array with the
+    bytes of `numpy.save`. No attribute can be set: who wants another array in a message puts it there.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        flags, dtype = values.flags, values.dtype
+        if type(values) is not np.ndarray or dtype.kind not in KINDS or not flags.c_contiguous:
+            raise TypeError("only a plain array of numbers in C order can be held")
+        # A view is made read-only, so that the caller's own array stays as it is.
+        if flags.writeable:
+            values = values.view()
+            values.setflags(write=False)
+        held = self.__dict__
+        held["values"] = values
+        held["shape"] = values.shape
+        held["stype"] = STYPE
+        held["dtype"], held["start"] = _written_as(dtype, values.shape)
+
+    values: np.ndarray
+    start: bytes
+
+    @property
+    def data(self) -> bytes:
+        """The array as `numpy.save` writes it, made anew."""
+        return self.start + self.values.tobytes()
+
+    @data.setter
+    def data(self, value: bytes) -> None:
+        """Refuse to replace the array.
+
+        The notes say why.
+        """
+        raise AttributeError("a held array is shared: put another array in its place")
+
+    def count_bytes(self) -> int:
+        """Return the length of `data`."""
+        return len(self.start) + self.values.nbytes
+
+    def numpy(self) -> np.ndarray:
+        """Return a copy, which may be written into."""
+        return self.values.copy()
+
+    def deflate(self) -> bytes:
+        """Return the array as an object that Flower sends.
+
+        It is Flower's own array, which the receiver knows by name.
+        """
+        return self._written().deflate()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change the array.
+
+        Flower's own marks may be set.
+        """
+        if name in ("values", "start", "dtype", "shape", "stype"):
+            raise AttributeError("a held array is shared: put another array in its place")
+        super().__setattr__(name, value)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether type, shape and bytes are the same."""
+        if not isinstance(other, Array):
+            return NotImplemented
+        mine, theirs = ((a.dtype, a.shape, a.stype, a.data) for a in (self, other))
+        return mine == theirs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return Flower's own array for pickles and deep copies."""
+        return Array, (self.dtype, self.shape, self.stype, self.data)
+
+    def _written(self) -> Array:
+        return Array(self.dtype, self.shape, self.stype, self.data)
+
+
+@lru_cache(maxsize=256)
+def _written_as(dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[str, bytes]:
+    """Return a type's name and its arrays' first bytes.
+
+    An array of one type and shape starts alike in NumPy's format in every round of a run.
+    """
+    start = BytesIO()
+    np.lib.format.write_array_header_1_0(start, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    return str(dtype), start.getvalue()
+
+
+def immutable(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return copies that nobody can write into.
+
+    Nobody can make them writable again: many sites share them.
+    """
+    return {
+        # Bytes never change: what is made of them already stays as it is.
+        name: value if isinstance(value.base, bytes) else np.ndarray(value.shape, value.dtype, value.tobytes())
+        for name, value in arrays.items()
+    }
+
+
+def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Return named arrays as a record.
+
+    Each is held as it is, or copied where it is not in C order.
+    """
+    # An array of another kind is left to Flower to judge.
+    in_order = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return _holding(
+        _ARRAYS,
+        {name: InMemoryArray(value) if value.dtype.kind in KINDS else Array(value) for name, value in in_order.items()},
+    )
+
+
+def config_record(values: Mapping[str, Any]) -> ConfigRecord:
+    """Return plain values as a record."""
+    return _holding(_CONFIG, dict(values)) if _is_plain(values, ConfigRecord) else ConfigRecord(dict(values))
+
+
+def kebab_record(**values: Any) -> ConfigRecord:
+    """Return plain values as a record, keys in kebab-case."""
+    return config_record({key.replace("_", "-"): value for key, value in values.items()})
+
+
+def metric_record(values: Mapping[str, Any]) -> MetricRecord:
+    """Return numbers as a record."""
+    return _holding(_METRICS, dict(values)) if _is_plain(values, MetricRecord) else MetricRecord(dict(values))
+
+
+def _is_plain(values: Mapping[str, Any], kind: type) -> bool:
+    """Tell whether Flower would take all values unchanged.
+
+    It need then not look at each again.
+    """
+    return _PLAIN[kind].issuperset(map(type, values.values())) and set(map(type, values)) <= {str}
+
+
+def record_of(sections: Mapping[str, ArrayRecord | ConfigRecord | MetricRecord]) -> RecordDict:
+    """Return sections as the content of a message."""
+    return _holding(_RECORDS, dict(sections))
+
+
+def own_copy(record: RecordDict) -> RecordDict:
+    """Return a message's content for one receiver.
+
+    The receiver may change it: only what cannot change is shared.
+
+    No section may hold a list.
+    """
+    return record_of({name: part.copy() for name, part in record.items()})
+
+
+def _holding(empty: AnyRecord, values: dict[str, Any]) -> AnyRecord:
+    """Return a record like `empty` with other values.
+
+    They are known to be such as Flower takes.
+
+    The one place that knows how Flower's records keep their values: to have Flower check each as it
+    is put in costs more than all else that is done with a message.
+    """
+    found = object.__new__(type(empty))
+    vars(found).update(vars(empty), _data=values)
+    return found
+
+
+def count_bytes(record: Mapping[str, Any]) -> int:
+    """Return the bytes of a message's content.
+
+    The content may be some of its sections: keys, texts, numbers as 8 bytes, arrays.
+
+    As Flower counts it, but Flower's own count raises on an empty text or list, which any site may send.
+    """
+    total = 0
+    for part in record.values():
+        for key, value in part.items():
+            total += len(key) + (_SIZES.get(type(value)) or _value_bytes(value))
+    return total
+
+
+def _value_bytes(value: Any) -> int:
+    if isinstance(value, InMemoryArray):
+        return value.count_bytes()
+    if isinstance(value, Array):
+        return len(value.data)
+    if isinstance(value, list):
+        return sum(map(_value_bytes, value))
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return 1 if isinstance(value, bool) else 8
 
 
 class Crossing(Protocol):

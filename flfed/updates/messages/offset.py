@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
 from flfed.updates.messages import fields
-from flfed.updates.messages.in_memory_arrays import array_record
+from flfed.updates.messages.in_memory import array_record
 
 SECTION = "offset"
 SINCE = (0, 2)

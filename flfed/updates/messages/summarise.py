@@ -9,7 +9,7 @@ from flwr.app import RecordDict
 from flfed.summaries.summary import Summary
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
-from flfed.updates.messages.in_memory_arrays import array_record, kebab_record, record_of
+from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
 
 SUMMARISE = "query.summarise"
 

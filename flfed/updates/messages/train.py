@@ -18,7 +18,7 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays
-from flfed.updates.messages.in_memory_arrays import (
+from flfed.updates.messages.in_memory import (
     array_record,
     config_record,
     immutable,

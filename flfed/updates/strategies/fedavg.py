@@ -26,7 +26,7 @@ from flfed.updates.aggregation.guard import guard, guard_scores
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
 from flfed.updates.aggregation.weighted_mean import weighted_mean
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.in_memory_arrays import array_record, immutable
+from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 

@@ -32,7 +32,7 @@ from flfed.records.ledger.line import START, new_line
 from flfed.rows.training.one_by_one import run_client
 from flfed.signatures import coordinator_signed, signing_public
 from flfed.updates.messages.countersign import SEAL, SEALED, SealReply
-from flfed.updates.messages.in_memory_arrays import count_bytes
+from flfed.updates.messages.in_memory import count_bytes
 
 SITES = ("cleveland", "hungarian", "switzerland")
 

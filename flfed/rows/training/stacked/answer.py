@@ -17,6 +17,7 @@ import torch
 
 from flfed.rows.training.fit import size_of, steps_of
 from flfed.rows.training.inference import measure_stacked, score_stacked
+from flfed.rows.training.layers import program_of
 from flfed.rows.training.one_by_one import compute_one_by_one, fit_one
 from flfed.rows.training.requests import (
     Compute,
@@ -29,9 +30,7 @@ from flfed.rows.training.requests import (
     ScoreRequest,
     TuneRequest,
 )
-from flfed.rows.training.stacked.backward import BufferPool
-from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, Kept, gathered
-from flfed.rows.training.stacked.grouping import program_of
+from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
 from flfed.rows.training.stacked.private_fit import fit_private_stack
 from flfed.rows.training.stacked.stack import Stack
 from flfed.rows.training.tuning.stacked import tune_together

@@ -5,6 +5,7 @@ All rows lie in one tensor; a plan says which of them each site takes in each st
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import order_of, size_of, steps_of
-from flfed.rows.training.stacked.backward import BufferPool
 from flfed.study.plan import Plan
 
 KEPT_BYTES = 256 * 2**20
@@ -23,6 +23,26 @@ BLOCK_BYTES = 4 * 2**20
 """Of the inputs gathered at a time: several steps, few enough to stay in the processor's cache."""
 WINDOW_BYTES = 8 * 2**20
 """Of the row numbers written down at a time."""
+
+
+class BufferPool:
+    """Memory that is reused by stacks.
+
+    One stack after the other writes to it: fresh memory costs more than small products.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[object, ...], Tensor] = {}
+
+    def of(self, use: tuple[object, ...], dtype: torch.dtype, *shape: int, ones: bool = False) -> Tensor:
+        """Return a tensor of a shape.
+
+        It holds what was in it before; at first it holds anything, or ones.
+        """
+        size, key = math.prod(shape), (*use, dtype)
+        if key not in self._held or self._held[key].numel() < size:
+            self._held[key] = (torch.ones if ones else torch.empty)(size, dtype=dtype)
+        return self._held[key][:size].view(shape)
 
 
 @dataclass(frozen=True, eq=False)
