@@ -140,6 +140,7 @@ def standing(needles: set[bytes], home: Path) -> list[str]:
     return [str(path) for path, content in contents.items() if any(needle in content for needle in needles)]
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)

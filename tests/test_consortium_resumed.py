@@ -72,6 +72,7 @@ def serve(machine: Machine, line: Path) -> subprocess.Popen[bytes]:
     return machine.start(SITE["site serve"], before=PASSED_ON, PYTHONPATH=path, SLOW_LINE=str(line))
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)

@@ -79,6 +79,7 @@ def standing(wanted: list[float], there: list[float]) -> int:
     )
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(600)

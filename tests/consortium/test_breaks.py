@@ -153,6 +153,7 @@ def kill_caddy(consortium: Any) -> None:
             os.kill(int(place.name), signal.SIGKILL)
 
 
+@pytest.mark.proof
 def test_a_run_survives_what_networks_do(consortium: Any, forwarder: Forwarder):
     alpha = consortium.sites["alpha"]
     going = Going(consortium, ("rounds = 3", "rounds = 20\nquorum = 1.0"), ("epochs = 1", "epochs = 20"))

@@ -116,6 +116,7 @@ def starts(late: set[str]) -> None:
         assert any(re.fullmatch(WAITING, line) for line in said), said
 
 
+@pytest.mark.proof
 def test_the_first_run_of_a_fresh_consortium_never_waits_silently():
     starts(set().union(*ORDERS.values()) - {"run"})  # the sites' nodes, the coordinator, admissions, run, one site
 

@@ -172,6 +172,7 @@ def compared(rounds: Rounds, quiet: list[tuple[float, float]], held: list[tuple[
     }
 
 
+@pytest.mark.proof
 def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(serving: Any):
     quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
     for _ in range(3):  # again where rounds were slow, or strangers few: other programs may have the machine meanwhile

@@ -109,15 +109,18 @@ def killed_from_outside(children: Children, round: int, known: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.servers
-def test_a_run_killed_at_ten_random_points_goes_on_to_the_same_arrays_and_record(children: Children, record: Record):
+@pytest.mark.parametrize("points", [1, pytest.param(4, marks=pytest.mark.proof)])
+def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
+    children: Children, record: Record, points: int
+):
     children.start("nowhere", 0)
     assert children.ended() == 0
     first, rounds, status = rounds_of_newest()
     assert (rounds, status) == (ROUNDS, "completed")
     wanted = record(first)
     rng = np.random.default_rng(20261120)
-    outside = [("outside", int(n)) for n in rng.choice(np.arange(1, ROUNDS), 4, replace=False)]
-    between = [("checkpoint", int(n)) for n in rng.choice(np.arange(1, ROUNDS + 1), 4, replace=False)]
+    outside = [("outside", int(n)) for n in rng.choice(np.arange(1, ROUNDS), points, replace=False)]
+    between = [("checkpoint", int(n)) for n in rng.choice(np.arange(1, ROUNDS + 1), points, replace=False)]
     latest = first
     for where, round in [*outside, *between, ("round", ROUNDS), ("compare", 0)]:
         if where == "outside":

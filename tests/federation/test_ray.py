@@ -71,7 +71,9 @@ def refusing(like: Site) -> Site:
 
 @pytest.mark.slow
 @pytest.mark.servers
-@pytest.mark.parametrize("name", ["preterm-birth", pytest.param("diabetes", marks=pytest.mark.proof), "wine"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.proof) for name in ("preterm-birth", "diabetes")), "wine"]
+)
 def test_ray_gives_the_arrays_and_the_faults_of_the_process_itself(name: str, nothing_left, capfd):
     study = Study.load(name).replace(QUICK)
     # A site that refuses comes first in name order: the others' partitions are not their places in the roster.
@@ -133,6 +135,7 @@ except RunStopped as error:
 """
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.servers
 def test_an_interrupt_ends_a_run_whose_sites_are_busy_and_rays_processes_with_it(home, nothing_left, tmp_path):

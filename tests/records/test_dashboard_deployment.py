@@ -23,6 +23,7 @@ def machines() -> Iterator[dict[str, Machine]]:
         yield found
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.browser

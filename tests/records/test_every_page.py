@@ -24,6 +24,8 @@ from tests.records.real_runs import Runs, make
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
+OFTEN = ("demo", "protected", "many")
+"""Kinds that are looked at in each run of the tests; the others' pages in `make proof`."""
 UNCHARTED = ("failed", "stopped")
 """Kinds whose few charts the others have, too."""
 FEWEST_CHARTS = {"failed": 0, "stopped": 1, "regression": 9, "multi-class": 6}
@@ -81,7 +83,7 @@ def look(address: str, runs: Runs, kind: str, widths: tuple[int, ...], *, pictur
     assert charts >= FEWEST_CHARTS.get(kind, 9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OFTEN)
 def test_every_page_shows_every_kind_of_run_on_the_narrowest_screen_and_in_the_dark(
     everywhere: str, runs: Runs, kind: str
 ):

@@ -138,7 +138,9 @@ def frames(window: Window) -> str:
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.parametrize(("own", "other"), [("hungary", "long-beach"), ("long-beach", "hungary")])
+@pytest.mark.parametrize(
+    ("own", "other"), [("hungary", "long-beach"), pytest.param("long-beach", "hungary", marks=pytest.mark.proof)]
+)
 def test_the_people_of_a_site_see_their_own_figures_and_not_those_of_another(address, people, heart, own, other):
     with opened(address) as window:
         log_in(window, people, f"it@{own}.example", f"?run={heart}")
@@ -202,6 +204,7 @@ def test_a_file_of_roles_without_a_login_lets_nobody_in(url, heart, tmp_path):
         assert frames(window).count("heart-disease") == 0
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.browser
 def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
@@ -216,7 +219,7 @@ def test_a_login_that_cannot_be_read_lets_nobody_in(url, heart, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.parametrize("page", ["Runs", "Rounds"])
+@pytest.mark.parametrize("page", [pytest.param("Runs", marks=pytest.mark.proof), "Rounds"])
 def test_another_role_reaches_a_page_that_is_open(address, people, store: RunStore, tmp_path: Path, page):
     series = store.begin_series(study="ward", study_sha256="", study_text="")
     run = store.begin_run(

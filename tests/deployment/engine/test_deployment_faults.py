@@ -102,6 +102,7 @@ def test_a_revoked_key_is_cut_off_in_the_middle_of_a_round_and_for_good(own_worl
     assert nodes_now == {"site-1": "online", "site-2": "unregistered", "site-3": "online"}
 
 
+@pytest.mark.proof
 def test_a_server_killed_in_the_middle_of_a_round_is_started_again_and_the_round_ends(world: Any):
     with deployed(world.folder, SITES, CONFIG) as grid:
         nodes = list(grid.get_node_ids())
@@ -132,6 +133,7 @@ def test_what_a_coordinator_that_was_killed_left_is_ended_and_removed_by_the_nex
         assert control.unfinished() == set()
 
 
+@pytest.mark.proof
 def test_a_node_killed_in_the_middle_of_a_round_is_an_error_before_the_deadline(world: Any):
     with deployed(world.folder, SITES, CONFIG) as grid:
         nodes = list(grid.get_node_ids())

@@ -97,6 +97,7 @@ def answers_slowly(
     return told, took[0]
 
 
+@pytest.mark.proof
 def test_a_message_that_comes_more_slowly_than_a_gate_may_be_silent_is_answered(consortium: Any, home: Path):
     folder, line = consortium.joined("cleveland"), SlowLine(consortium.port, 2000)  # of 16 kB
     folder.join.write_text(folder.join.read_text().replace(f":{consortium.port}", f":{line.port}"))
@@ -140,6 +141,7 @@ def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
         wait_until(lambda: supervisor.look() or folder.known_as.exists(), 90)
 
 
+@pytest.mark.proof
 def test_a_gate_that_loads_for_long_or_has_no_node_is_not_ended(home: Path, gate_secret: bytes):
     folder, told, silence = SiteFolder("cleveland"), list[str](), 7.0  # it asks for a node every 5 s
     folder.make()

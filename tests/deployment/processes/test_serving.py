@@ -122,6 +122,7 @@ def test_a_site_serves_refuses_survives_and_ends(consortium: Any, home: Path, wa
     assert len(consortium.do("nodes", count=0)["nodes"]) == 0  # the node said that it leaves
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.servers
 def test_a_killed_node_comes_back_within_the_minute_in_which_flower_refuses_it(
