@@ -14,12 +14,23 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.superlink import main as application
+from starlette.middleware import Middleware
 
 from flfed.deployment.coordinator.admission import revoke
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
-from flfed.deployment.coordinator.superlink import AT_A_TIME, LIMITS, BodyRefused, Lock, read_body
+from flfed.deployment.coordinator.superlink import (
+    AT_A_TIME,
+    LIMITS,
+    ROUTES_OF,
+    BodyRefused,
+    Lock,
+    OwnRoutes,
+    on_own_routes,
+    read_body,
+)  # fmt: skip
 from flfed.deployment.flower.control import HEADER, LAST_REQUESTS
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
@@ -267,3 +278,33 @@ def test_the_server_may_open_as_many_files_as_the_system_lets_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split()[-1] == "True"
+
+
+def test_flowers_middleware_is_on_its_own_routes_and_what_reads_and_translates_on_all():
+    found = on_own_routes(application._get_middleware())
+    on_all = [each.cls.__name__ for each in found if each.cls is not OwnRoutes]
+    assert on_all == ["BaseHTTPMiddleware", "ProtobufTranslationMiddleware"]
+    assert len(found) - len(on_all) == len(ROUTES_OF)
+
+
+@pytest.mark.parametrize(
+    ("path", "through"),
+    [("/v1/fleet/pull-object", True), ("/v1/control/list-nodes", False), ("/v1/fleetly", False), (None, True)],
+)
+def test_a_middleware_is_passed_by_on_other_routes_alone(path: str | None, through: bool):
+    went: list[str] = []
+
+    class Noting:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            went.append("middleware")
+            await self.app(scope, receive, send)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        went.append("application")
+
+    scope = {"type": "lifespan"} if path is None else {"type": "http", "path": path}
+    asyncio.run(OwnRoutes(app, "/v1/fleet/", Middleware(Noting))(scope, None, None))
+    assert went == ["middleware"] * through + ["application"]
