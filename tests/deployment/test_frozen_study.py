@@ -31,10 +31,6 @@ def of(dataset: str) -> list[Site]:
     return listing.of_dataset(dataset)
 
 
-def slow(*case: object) -> Any:
-    return pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.studies])
-
-
 @pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
@@ -42,12 +38,12 @@ def slow(*case: object) -> Any:
     [
         ("fed-heart", {"rounds": 3}, {}),
         ("fed-heart-flamby", {"rounds": 2}, {}),
-        slow("heart-disease", {"rounds": 4}, {}),
-        slow("heart-disease", {"rounds": 2, "plan.validation": 0.2, "compare.holdout-curve": True}, {"stacked": False}),
-        slow("heart-disease", {"rounds": 2}, {"repeats": 3}),
-        slow("preterm-birth", {"rounds": 4}, {}),
-        slow("loan-default", {"rounds": 2}, {}),
-        slow("card-fraud", {"rounds": 2}, {}),
+        ("heart-disease", {"rounds": 4}, {}),
+        ("heart-disease", {"rounds": 2, "plan.validation": 0.2, "compare.holdout-curve": True}, {"stacked": False}),
+        ("heart-disease", {"rounds": 2}, {"repeats": 3}),
+        ("preterm-birth", {"rounds": 4}, {}),
+        ("loan-default", {"rounds": 2}, {}),
+        pytest.param("card-fraud", {"rounds": 2}, {}, marks=pytest.mark.proof),
     ],
 )
 def test_a_study_on_frozen_sites_is_that_on_the_live_ones(heart, tmp_path, name, changes, options):

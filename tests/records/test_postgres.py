@@ -396,6 +396,7 @@ def test_the_roles_that_the_documentation_makes_may_write_and_read(server: Serve
         assert [(entry.run, entry.rounds) for entry in reader.runs()] == [(name, 0)]
 
 
+@pytest.mark.proof
 @pytest.mark.alone
 def test_the_app_shows_each_round_that_is_written_to_the_server_within_2_seconds(window, going, lags):
     window.page.get_by_role("link", name="long-study").click()

@@ -120,6 +120,7 @@ def test_a_fit_of_three_minutes_is_not_interrupted(consortium: Any, home: Path):
     assert [line for line in told if "ended" in line] == []
 
 
+@pytest.mark.proof
 def test_a_node_that_hangs_is_started_anew_and_so_is_the_gate_that_lost_it(
     consortium: Any, home: Path, wait_until: Callable[..., None]
 ):
