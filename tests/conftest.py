@@ -28,10 +28,10 @@ settings.load_profile("flfed")
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
-    "records/test_every_page.py", "test_consortium_resumed.py", "consortium/test_breaks.py",
-    "deployment/processes/test_liveness.py", "test_consortium_privacy.py", "federation/test_ray.py",
+    "records/test_every_page.py", "consortium/test_refused.py", "deployment/processes/test_neighbours.py",
+    "deployment/engine/test_deployment_faults.py", "consortium/test_left_behind.py", "federation/test_ray.py",
 )  # fmt: skip
-"""Files of two minutes and more, which begin first: a file is one worker's."""
+"""Files of a minute and more, which begin first: a file is one worker's."""
 ABSENT = "shared data files are not here (FLFED_TEST_DATA)"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for what it starts in the background
