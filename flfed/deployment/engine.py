@@ -21,7 +21,7 @@ from typing import cast
 from flwr.common.constant import SubStatus
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Notify, silent
+from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
 from flfed.deployment.flower.control import Control, Link, database, pem_of
@@ -31,13 +31,12 @@ from flfed.deployment.flower.questions import REPEATED_SECONDS, given_up
 from flfed.deployment.flower.run_task import Heartbeat, acquired
 from flfed.deployment.model_signer import signer_here
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import LEAST_SITES
 from flfed.folders import CoordinatorFolder
 from flfed.rows.data.site import Site
-from flfed.rows.training.requests import Compute
 from flfed.signatures import Signer
 from flfed.study.study import Study
 
@@ -60,15 +59,12 @@ class Deployment(Engine):
 
     @contextmanager
     def started(
-        self,
-        sites: Sequence[Site | RemoteSite],
-        run_config: RunConfig,
-        answer: Compute | None = None,
-        clock: Clock = time.monotonic,
-        told: Notify = silent,
+        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Give the grid, and no tables; as `Engine.started`."""
-        with deployed(CoordinatorFolder.default(), [site.name for site in sites], run_config, told=told) as grid:
+        with deployed(
+            CoordinatorFolder.default(), [site.name for site in sites], run_config, told=resources.told
+        ) as grid:
             yield grid, None
 
     def before_rounds(self, grid: Grid, recorder: Recorder) -> Callable[[Mapping[str, int]], None]:

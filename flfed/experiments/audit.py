@@ -18,6 +18,7 @@ from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, shared_model
 from flfed.federation.client.audit import promise_of
+from flfed.federation.engines.engine import RunResources
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.engines.registry import answer_of, engine_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
@@ -156,7 +157,7 @@ def audit(
         )
         recorder.after(entry.rounds + 1)
         with (
-            engine.started(found, config, answer, told=lambda sentence: progress(sentence, 0, 1)) as (grid, tables),
+            engine.started(found, config, RunResources(answer, progress)) as (grid, tables),
             engine.after_run(grid, recorder),
         ):
             done = Auditor(grid, model, entry, recorded, recorder, opened, tables, sums).conduct(chosen, only)

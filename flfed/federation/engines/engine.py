@@ -11,12 +11,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Notify, silent
+from flfed.callbacks import Clock, Progress
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
@@ -37,6 +37,31 @@ class RemoteSite:
     """
 
     name: str
+
+
+@dataclass(frozen=True)
+class RunResources:
+    """Resources of one repeat.
+
+    They are the function that answers its requests (None: one by one), its progress and its clock.
+    """
+
+    answer: Compute | None
+    progress: Progress
+    clock: Clock = time.monotonic
+    _shown: list[str] = field(default_factory=list)
+
+    def told(self, sentence: str) -> None:
+        """Show a sentence as the current activity.
+
+        It takes the place of the one before. An empty one shows none.
+        """
+        # One stage at a time: the one before is closed first.
+        while self._shown:
+            self.progress(self._shown.pop(), 1, 1)
+        if sentence:
+            self._shown.append(sentence)
+            self.progress(sentence, 0, 1)
 
 
 class Engine(ABC):
@@ -81,12 +106,7 @@ class Engine(ABC):
 
     @abstractmethod
     def started(
-        self,
-        sites: Sequence[Site | RemoteSite],
-        run_config: RunConfig,
-        answer: Compute | None = None,
-        clock: Clock = time.monotonic,
-        told: Notify = silent,
+        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
     ) -> AbstractContextManager[tuple[Grid, PooledReference | None]]:
         """Yield a grid, and the tables where all are here.
 
@@ -96,12 +116,9 @@ class Engine(ABC):
         ----------
         sites : sequence of Site, or of RemoteSite
         run_config : mapping of str to scalar
-        answer : callable, optional
-            Of the in-process engine: answers what all sites ask together; None for one by one.
-        clock : callable
-            Of the in-process engine: the run's own seconds, which deadlines are in.
-        told : callable
-            Told in a sentence which sites are waited for, and which are missing.
+        resources : RunResources
+            Of the in-process engine: what answers the requests of all sites, and the clock that deadlines are in.
+            Of a deployment: told in a sentence which sites are waited for, and which are missing.
 
         Raises
         ------

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 
 from flwr.serverapp import Grid
 
-from flfed.callbacks import Clock, Notify, silent
+from flfed.callbacks import Clock
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
 from flfed.federation.engines.inprocess import CohortGrid, InProcessGrid
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.rows.data.site import Site
@@ -33,12 +33,7 @@ class InProcess(Engine):
 
     @contextmanager
     def started(
-        self,
-        sites: Sequence[Site | RemoteSite],
-        run_config: RunConfig,
-        answer: Compute | None = None,
-        clock: Clock = time.monotonic,
-        told: Notify = silent,
+        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Yield the grid and the tables.
 
@@ -46,10 +41,9 @@ class InProcess(Engine):
         """
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
         side = SiteClient(lambda name, _: by_name[name])
-        tables = PooledReference(
-            side, (str(run_config["study"]), int(run_config["repeat"])), answer or compute_one_by_one
-        )
-        yield grid_of(side, list(by_name), run_config, answer, clock), tables
+        answer, key = resources.answer, (str(run_config["study"]), int(run_config["repeat"]))
+        tables = PooledReference(side, key, answer or compute_one_by_one)
+        yield grid_of(side, list(by_name), run_config, answer, resources.clock), tables
 
 
 def grid_of(

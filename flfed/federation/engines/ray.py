@@ -33,15 +33,13 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 
-from flfed.callbacks import Clock, Notify, silent
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
-from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
-from flfed.rows.training.requests import Compute
 
 POLL_SECONDS = 0.02
 """How often replies are looked for; Flower's own side of it polls every 0.1 s."""
@@ -89,12 +87,7 @@ class Ray(Engine):
 
     @contextmanager
     def started(
-        self,
-        sites: Sequence[Site | RemoteSite],
-        run_config: RunConfig,
-        answer: Compute | None = None,
-        clock: Clock = time.monotonic,
-        told: Notify = silent,
+        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
     ) -> Iterator[tuple[Grid, PooledReference | None]]:
         """Yield the grid, without tables.
 

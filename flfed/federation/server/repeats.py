@@ -5,16 +5,15 @@ They run one after the other, or side by side so that one engine computes for al
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from flfed.callbacks import Clock, Progress
+from flfed.callbacks import Progress
 from flfed.errors import RunStopped, UsageError
-from flfed.federation.engines.engine import Engine, RemoteSite
+from flfed.federation.engines.engine import Engine, RemoteSite, RunResources
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.engines.registry import answer_of
 from flfed.federation.recording.provenance import code_sha256
@@ -40,31 +39,6 @@ AT_ONCE = 32
 SITES_AT_ONCE = 2000
 """Sites whose tables are open at a time, over all repeats side by side."""
 KEPT = "what was done so far is kept: flfed study resume"
-
-
-@dataclass(frozen=True)
-class _RunResources:
-    """Resources of one repeat.
-
-    They are the function that answers its requests (None: one by one), its progress and its clock.
-    """
-
-    answer: Compute | None
-    progress: Progress
-    clock: Clock = time.monotonic
-    _shown: list[str] = field(default_factory=list)
-
-    def told(self, sentence: str) -> None:
-        """Show a sentence as the current activity.
-
-        It takes the place of the one before. An empty one shows none.
-        """
-        # One stage at a time: the one before is closed first.
-        while self._shown:
-            self.progress(self._shown.pop(), 1, 1)
-        if sentence:
-            self._shown.append(sentence)
-            self.progress(sentence, 0, 1)
 
 
 #   series (study run --repeats 10)
@@ -129,7 +103,7 @@ class Series:
             while left:
                 some = left[: once._at_once()]
                 if len(some) == 1:
-                    once._repeat(some[0], entries.get(some[0]), _RunResources(answer_of(self.path), self.progress))
+                    once._repeat(some[0], entries.get(some[0]), RunResources(answer_of(self.path), self.progress))
                     later = []
                 else:
                     # The first repeat shows how large the tables are; the rest may have to wait for room.
@@ -175,7 +149,7 @@ class Series:
                     if repeat in repeats[self._at_once() :]:
                         later.append(repeat)
                         return
-                    way = _RunResources(own.stopped_while(answer), progress.of(repeat), own)
+                    way = RunResources(own.stopped_while(answer), progress.of(repeat), own)
                     self._repeat(repeat, entries.get(repeat), way)
                 except RunStopped as stopped:
                     raise KeyboardInterrupt from stopped  # a person means all of them
@@ -196,7 +170,7 @@ class Series:
                 raise outcome
         return later
 
-    def _repeat(self, repeat: int, entry: RunEntry | None, way: _RunResources) -> None:
+    def _repeat(self, repeat: int, entry: RunEntry | None, way: RunResources) -> None:
         """Run one repeat.
 
         It starts at its beginning or where it ended.
@@ -247,7 +221,7 @@ class Series:
             writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
         return writer, checkpoint
 
-    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _RunResources) -> None:
+    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: RunResources) -> None:
         """Run one repeat and record its end.
 
         It is recorded whatever the end is.
@@ -267,7 +241,7 @@ class Series:
         if outcome.status == "completed":
             checkpoints.settle(writer.run)
 
-    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: _RunResources) -> Outcome:
+    def _conduct(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: RunResources) -> Outcome:
         """Run one repeat on the engine.
 
         Returns how it ended.
@@ -277,7 +251,7 @@ class Series:
         kept = self.study.dataset.partition is None and self.engine.keeps_replies
         config["run" if kept else "run-here"] = recorder.writer.run
         with (
-            self.engine.started(self.sites, config, way.answer, way.clock, way.told) as (grid, tables),
+            self.engine.started(self.sites, config, way) as (grid, tables),
             self.engine.after_run(grid, recorder),
         ):
             outcome = FederatedRun(
@@ -298,7 +272,7 @@ class Series:
             self._learning_curve(recorder, taking_part if tables is not None else None, way)
         return outcome
 
-    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: _RunResources) -> None:
+    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: RunResources) -> None:
         """Add the learning curve to the record.
 
         Where there is none, the reason is recorded. `held` are sites whose tables are here.
