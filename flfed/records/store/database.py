@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, make_url
@@ -214,6 +214,33 @@ def _sqlite_reader(address: str) -> Engine:
     There is one a process as well. It opens the file anew for each question.
     """
     return create_engine(address, poolclass=NullPool)
+
+
+class OpenStore:
+    """A run store that is open, to be closed at the end of the block.
+
+    Parameters
+    ----------
+    engine : Engine
+    url : URL
+        Where it is, for error sentences.
+    """
+
+    def __init__(self, engine: Engine, url: URL) -> None:
+        self._engine = engine
+        self._url = url
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        """Return the store, to be closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -395,14 +395,7 @@ def insert_audit(connection: Connection, run: str, at: str, rows: Iterable[Audit
     if connection.execute(select(Run.id).where(Run.id == run)).first() is None:
         raise UsageError(f"run {run!r} is not in the store")
     # What is not finite becomes NULL, in the payload as well.
-    lines = [
-        {
-            "run_id": run, "at": at, "attack": row.attack, "site": row.site, "metric": row.metric,
-            "value": finite(row.value), "low": finite(row.low), "high": finite(row.high),
-            "payload": plain(dict(row.payload)),
-        }
-        for row in rows
-    ]  # fmt: skip
+    lines = [{"run_id": run, "at": at, **plain(vars(row))} for row in rows]
     if lines:
         connection.execute(insert(Audit), lines)
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, Integer, RowMapping, Select, func, literal, or_, 
 from sqlalchemy.engine import URL
 
 from flfed.errors import UsageError, nearest
-from flfed.records.store.database import check_readable, engine_to_read, in_words, store_url
+from flfed.records.store.database import OpenStore, check_readable, engine_to_read, in_words, store_url
 from flfed.records.store.entries import (
     DIFFERENCES,
     FIGURES,
@@ -41,7 +41,7 @@ CURVE_ARMS = ("validation", "training", "holdout")
 """Arms of the curves by round, the most telling first."""
 
 
-class RunReader:
+class RunReader(OpenStore):
     """A run store open for reading.
 
     Parameters
@@ -55,8 +55,7 @@ class RunReader:
     """
 
     def __init__(self, engine: Engine, url: URL, *, only: str | None = None) -> None:
-        self._engine = engine
-        self._url = url
+        super().__init__(engine, url)
         self._only = only
         self._names = OtherNames(self._rows, only)
 
@@ -78,18 +77,6 @@ class RunReader:
             engine = engine_to_read(where)
             check_readable(engine)
         return cls(engine, where, only=only)
-
-    def close(self) -> None:
-        """Let go of the database."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        """Return the reader, to be closed at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the reader."""
-        self.close()
 
     def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
         """Return the runs, newest first, whose id, study or status has `search`."""

@@ -115,10 +115,8 @@ def take_over(connection: Connection, run: str) -> int:
     if row["status"] == "running" and not is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
         where = f"process {row['pid']} on {row['host']}"
         raise UsageError(f"run {run} is still running ({where}): wait for it, or end that process first")
-    mine = this_process()
     again = {"status": "running", "reason": "", "finished": None, "seconds": None, "arrays_sha256": None}
-    writer = {"host": mine.host, "boot": mine.boot, "pid": mine.pid, "process": mine.process}
-    connection.execute(update(Run).where(Run.id == run).values(again | writer))
+    connection.execute(update(Run).where(Run.id == run).values(again | vars(this_process())))
     return int(row["rounds"])
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from flfed.callbacks import Now, now_utc
 from flfed.errors import UsageError
 from flfed.records.store.bulk_insert import finite, insert_all, insert_columns, plain, stored
-from flfed.records.store.database import engine_to_write, in_words, store_url, upgrade
+from flfed.records.store.database import OpenStore, engine_to_write, in_words, store_url, upgrade
 from flfed.records.store.entries import (
     DIFFERENCES,
     FIGURES,
@@ -113,7 +113,7 @@ NEW_SITE = {
 """What is written of a site unless it is given; the title is its name."""
 
 
-class RunStore:
+class RunStore(OpenStore):
     """A run store open for writing.
 
     `open` makes and migrates it.
@@ -129,8 +129,7 @@ class RunStore:
     """
 
     def __init__(self, engine: Engine, url: URL, *, clock: Now = now_utc) -> None:
-        self._engine = engine
-        self._url = url
+        super().__init__(engine, url)
         self._clock = clock
 
     @classmethod
@@ -149,18 +148,6 @@ class RunStore:
             engine = engine_to_write(where)
             upgrade(engine)
         return cls(engine, where, clock=clock)
-
-    def close(self) -> None:
-        """Close the database, so that SQLite folds its log in."""
-        self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        """Return the store, to be closed at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the store."""
-        self.close()
 
     def begin_series(self, *, study: str, study_sha256: str, study_text: str, repeats: int = 1) -> str:
         """Record the start of a study and return its series' id.
@@ -207,13 +194,12 @@ class RunStore:
         UsageError
             If another process has begun it.
         """
-        writer = this_process()
         row: dict[str, Any] = {
             "series_id": series, "repeat": repeat, "engine": engine, "path": path, "task": task,
             "primary_metric": primary, "seed": int(seed), "rounds": 0, "rounds_planned": int(rounds_planned),
             "status": "running", "reason": "", "started": stamp(self._clock()),
             "versions": plain(dict(versions or {})), "hashes": plain(dict(hashes or {})),
-            "host": writer.host, "boot": writer.boot, "pid": writer.pid, "process": writer.process,
+            **vars(this_process()),
         }  # fmt: skip
         with in_words(self._url, "written"), self._engine.begin() as connection:
             repeats = connection.execute(select(Series.repeats).where(Series.id == series)).scalar()
