@@ -5,27 +5,15 @@ They are in Vega-Lite's own words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import (
-    PLOT_HEIGHT,
-    ROW_PIXELS,
-    axis_title,
-    figure_axis,
-    figures_above,
-    legend_of,
-    names_axis,
-    ticks_of,
-)
-from flfed.records.dashboard.components.colours import ARM_COLOURS, FIGURE, NEUTRAL
+from flfed.records.dashboard.components.axes import PLOT_HEIGHT, legend_of
 from flfed.records.dashboard.components.figure import Line
 from flfed.records.dashboard.components.round_chart import Curves
 from flfed.records.dashboard.panels.privacy import KIND_LOOKS, OTHER_COLOUR, size_in_words
 from flfed.records.ledger.totals import Total
-from flfed.records.statistics.verdict import number
 
 KINDS = {kind.rpartition(".")[2]: looks for kind, looks in KIND_LOOKS.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
@@ -99,43 +87,3 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, l
     all_of = {day: sum(total.bytes for (when, _), total in found.items() if when == day) for day in days}
     says = "; ".join(f"{day}: {size_in_words(count)}" for day, count in all_of.items())
     return Curves(pd.DataFrame(bars), spec), lines, says
-
-
-def arms(lines: Sequence[Mapping[str, Any]], metric: str) -> Curves | None:
-    """Return each model's figure with its interval.
-
-    It is on the site's holdout.
-
-    Parameters
-    ----------
-    lines : sequence of mappings with arm, name, value, low, high
-    metric : str
-    """
-    rows = pd.DataFrame([line for line in lines if line["value"] is not None])
-    if rows.empty:
-        return None
-    # Known arms in their usual order, and whatever else there is behind them.
-    known = [arm for arm in ARM_COLOURS if arm in set(rows["arm"])] + sorted(set(rows["arm"]) - set(ARM_COLOURS))
-    scale = {"domain": known, "range": [ARM_COLOURS.get(arm, NEUTRAL) for arm in known]}
-    colour = {"field": "arm", "type": "nominal", "legend": None, "scale": scale}
-    # The axis has to hold the intervals as well as the figures.
-    ends = [line[key] for line in lines if line["value"] is not None for key in ("value", "low", "high")]
-    x = {"type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
-    y = {"field": "name", "type": "nominal", "sort": list(rows["name"]), "axis": names_axis()}
-    rows["shown"] = [number(value) for value in rows["value"]]
-    span = {
-        "transform": [{"filter": "datum.low != null"}],
-        "mark": {"type": "rule", "strokeWidth": 3},
-        "encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}},
-    }
-    dot = {
-        "mark": {"type": "point", "filled": True, "size": 130, "opacity": 1},
-        "encoding": {"x": x | {"field": "value"}, "tooltip": [{"field": "name"}, {"field": "value"}]},
-    }
-    figures = {
-        "mark": figures_above(),
-        "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}, "color": {"value": FIGURE}},
-    }
-    height = {"height": ROW_PIXELS * len(rows), "autosize": PLOT_HEIGHT}
-    spec = height | {"encoding": {"y": y, "color": colour}, "layer": [span, dot, figures]}
-    return Curves(rows.astype({"value": "float64", "low": "float64", "high": "float64"}), spec)

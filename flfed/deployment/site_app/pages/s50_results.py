@@ -11,9 +11,9 @@ import streamlit as st
 
 from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
-from flfed.deployment.site_app.charts import arms
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.dashboard.components.figure import Line, figure
+from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment
 from flfed.records.dashboard.panels.overview import card
@@ -127,7 +127,7 @@ def against_our_own(result: Result, metric: str) -> None:
          "Method": line["method"]}
         for line in of_metric(result, metric)
     ]  # fmt: skip
-    drawn = arms(of_metric(result, metric), metric)
+    drawn = interval_chart(of_metric(result, metric), metric)
     says = f"{sentence} " + "; ".join(f"{line['Model']} {number(line[metric_name(metric)])}" for line in lines)
     figure(st, f"{metric_name(metric)} on our holdout, with 95 % interval", drawn, lines, key="own-result", says=says)
     table([

@@ -21,6 +21,8 @@ from flfed.records.dashboard.components.axes import (
     ticks_of,
 )
 from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VERDICT_COLOURS
+from flfed.records.dashboard.components.interval_chart import interval_chart
+from flfed.records.dashboard.components.round_chart import Curves
 from flfed.records.reports.report import REFERENCES, arms_shown, best_gain, site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ARM_NAMES, decimals_of, interval, metric_name, number
@@ -85,33 +87,17 @@ def _spread(rows: Rows, *keys: str) -> list[float | None]:
     return [row[key] for row in rows for key in keys]
 
 
-def references(found: Report, metric: str) -> Layers | None:
+def references(found: Report, metric: str) -> Curves | None:
     """Return the chart of the shared model's references.
 
     They are pooled, the sites' mean and one site's own model everywhere.
     """
-    rows: Rows = []
+    lines: Rows = []
     for arm in REFERENCES:
-        entry = (found[arm] or {}).get(metric)
-        if entry and entry["value"] is not None:
-            label = ARM_NAMES[arm] if arm != "global" else "shared model, all holdouts"
-            rows.append({"name": label, "arm": arm, **entry, "shown": number(entry["value"])})
-    if not rows:
-        return None
-    base = alt.Chart(inline(values=rows))
-    # The order of the rows is that of the references, not of the alphabet.
-    y = names_y("name", [row["name"] for row in rows])
-    arms = list(ARM_COLOURS)
-    colour = alt.Color("arm:N", scale=alt.Scale(domain=arms, range=[ARM_COLOURS[a] for a in arms]), legend=None)
-    x = figure_x("value", axis_title(metric), ticks_of(_spread(rows, "value", "low", "high"), metric), grid=False)
-    return layered(
-        base.transform_filter("datum.low != null")
-        .mark_rule(strokeWidth=3)
-        .encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        base.mark_point(filled=True, size=130, opacity=1).encode(x=x, y=y, color=colour, tooltip=["name:N", "shown:N"]),
-        figures(base, y),
-        height=ROW_PIXELS * len(rows),
-    )
+        label = ARM_NAMES[arm] if arm != "global" else "shared model, all holdouts"
+        if entry := (found[arm] or {}).get(metric):
+            lines.append({"name": label, "arm": arm, **entry})
+    return interval_chart(lines, metric, grid=False)
 
 
 def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:

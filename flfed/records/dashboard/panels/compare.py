@@ -10,22 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from flfed.records.dashboard import refresh
-from flfed.records.dashboard.components.axes import (
-    PLOT_HEIGHT,
-    ROW_PIXELS,
-    axis_title,
-    figure_axis,
-    figures_above,
-    names_axis,
-    ticks_of,
-)
-from flfed.records.dashboard.components.colours import ARM_COLOURS
 from flfed.records.dashboard.components.figure import Line, figure
-from flfed.records.dashboard.components.round_chart import Curves, Spec
+from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import STATUS_WORDS
@@ -176,16 +165,17 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
     It is shown over all sites as a chart, or at one site, and at each site as a table.
     """
     lines: list[Line] = []
+    drawn: list[Line] = []
     for name, shown in found:
         of = shown.found if only is None else shown.found["sites"].get(only, {"global": {}})
-        entry = of["global"].get(metric, {})
-        span = {"95 % low": entry.get("low"), "95 % high": entry.get("high")}
-        lines.append({"Run": name, metric_name(metric): entry.get("value")} | span)
+        value, low, high = map(of["global"].get(metric, {}).get, ("value", "low", "high"))
+        lines.append({"Run": name, metric_name(metric): value, "95 % low": low, "95 % high": high})
+        drawn.append({"name": name, "arm": "global", "value": value, "low": low, "high": high})
     # For one site's people the figure of their own site stands in for that of all.
     where = "over all sites" if only is None else f"at {escape(only)}"
     title = f"{metric_name(metric)} of the shared model {where}, with 95 % interval"
     says = "; ".join(f"{line['Run']}: {number(line[metric_name(metric)])}" for line in lines)
-    figure(st, title, _chart(lines, metric), lines, key="compared", says=says)
+    figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(OVERLAP)
     sites = sorted({site for _, shown in found for site in shown.found["sites"]})
     if sites:
@@ -200,31 +190,6 @@ def _at(report: Report, site: str, metric: str) -> str:
     entry = of_site["global"].get(metric, {})
     span = f" ({interval(entry['low'], entry['high'])})" if entry.get("low") is not None else ""
     return f"{number(entry.get('value'))}{span}: {site_verdict(of_site, metric)[0]}"
-
-
-def _chart(lines: Sequence[Line], metric: str) -> Curves | None:
-    known = [line for line in lines if line[metric_name(metric)] is not None]
-    if not known:
-        return None
-    keys = {"Run": "run", metric_name(metric): "value", "95 % low": "low", "95 % high": "high"}
-    rows = pd.DataFrame(known).rename(columns=keys).astype({"value": "float64", "low": "float64", "high": "float64"})
-    names = list(rows["run"])
-    rows["shown"] = [number(value) for value in rows["value"]]
-    y = {"field": "run", "type": "nominal", "sort": names, "axis": names_axis()}
-    ends = [line[key] for line in known for key in (metric_name(metric), "95 % low", "95 % high")]
-    x = {"field": "value", "type": "quantitative"} | figure_axis(axis_title(metric), ticks_of(ends, metric))
-    colour = ARM_COLOURS["global"]
-    # Runs without an interval are drawn as a point alone.
-    spans: Spec = {"mark": {"type": "rule", "strokeWidth": 3, "color": colour}}
-    spans |= {"transform": [{"filter": "isValid(datum.low)"}]}
-    spans |= {"encoding": {"x": x | {"field": "low"}, "x2": {"field": "high"}, "y": y}}
-    tooltip: list[Spec] = [{"field": "run", "type": "nominal"}]
-    tooltip += [{"field": name, "type": "quantitative"} for name in ("value", "low", "high")]
-    dots: Spec = {"mark": {"type": "point", "filled": True, "size": 130, "opacity": 1, "color": colour}}
-    dots |= {"encoding": {"x": x, "y": y, "tooltip": tooltip}}
-    figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "y": y, "text": {"field": "shown"}}}
-    height = {"height": ROW_PIXELS * len(names), "autosize": PLOT_HEIGHT}
-    return Curves(rows, height | {"layer": [spans, dots, figures]})
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
