@@ -11,6 +11,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ def kebab(name: str) -> str:
     `roc_auc` becomes `roc-auc`.
     """
     return name.replace("_", "-")
+
+
+def kebab_keys(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts under the names that files have."""
+    return {kebab(name): value for name, value in facts.items()}
 
 
 def snake(name: str) -> str:

@@ -258,7 +258,7 @@ def coordinator_status(as_json: bool = output.JSON) -> None:
     for problem in found.problems:
         typer.echo(f"Left out: {problem}.")
     if found.sites:
-        rows = [[site.site, site.status, _node(site), *_last(site.last)] for site in found.sites]
+        rows = [[site.site, site.status, _node(site), *_last(site.last_run)] for site in found.sites]
         output.as_table(["site", "", "node", "last run", "answer", "round"], rows)
     else:
         typer.echo("No site was invited yet: flfed coordinator invite SITE")

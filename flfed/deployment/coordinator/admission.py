@@ -18,6 +18,7 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
+from flfed.registry import kebab_keys, snake
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text
 
 FORMAT = 1
@@ -333,7 +334,7 @@ def _files(folder: CoordinatorFolder) -> list[Path]:
 def _read(file: Path) -> Membership:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        member = Membership(**{key.replace("-", "_"): value for key, value in facts.items()})
+        member = Membership(**{snake(key): value for key, value in facts.items()})
         # An admitted site without a key, or with a damaged one, could be neither let in nor cut off.
         keyless = member.status == "admitted" and not member.public_key
         wrong = keyless or any(node_public_key(key) is None for key in member.every_key())
@@ -345,5 +346,5 @@ def _read(file: Path) -> Membership:
 
 
 def _write(folder: CoordinatorFolder, member: Membership) -> None:
-    facts = {key.replace("_", "-"): value for key, value in asdict(member).items()}
-    write_whole(folder.sites / f"{member.site}.json", (json.dumps(facts, indent=2) + "\n").encode())
+    text = json.dumps(kebab_keys(asdict(member)), indent=2)
+    write_whole(folder.sites / f"{member.site}.json", f"{text}\n".encode())

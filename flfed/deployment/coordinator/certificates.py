@@ -137,7 +137,8 @@ def initialise(folder: CoordinatorFolder, given: Settings, *, now: datetime | No
     _write_server(folder, given.host, key, certificate, now)
     write_signing_key(folder, Ed25519PrivateKey.generate())
     # Last: a folder with settings is a whole one.
-    facts = {"format": FORMAT, "title": given.title, "address": given.address, "made": _second(now)}
+    made = now.isoformat(timespec="seconds")
+    facts = {"format": FORMAT, "title": given.title, "address": given.address, "made": made}
     write_whole(folder.settings, tomli_w.dumps(facts).encode())
     note(folder.log, now, "initialised", title=given.title, address=given.address)
 
@@ -195,16 +196,29 @@ def _alternative(name: str) -> x509.GeneralName:
         return x509.DNSName(name.lower())
 
 
+def new_loopback(now: datetime) -> tuple[bytes, bytes]:
+    """Return the key and the certificate of the loopback, which signs itself.
+
+    They hold from a day before, should this machine's clock be set back.
+    """
+    key = generate_private_key(SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flfed coordinator, loopback")])
+    names = x509.SubjectAlternativeName([_alternative("localhost"), _alternative("127.0.0.1")])
+    built = _certificate(name, name, key.public_key(), now, AUTHORITY_DAYS, timedelta(days=1))
+    return _pem(key), certificate_text(built.add_extension(names, critical=False).sign(key, hashes.SHA256()))
+
+
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, public: EllipticCurvePublicKey, now: datetime, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: EllipticCurvePublicKey,
+    now: datetime,
+    days: int,
+    earlier: timedelta = EARLIER,
 ) -> x509.CertificateBuilder:
     return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - EARLIER)
+        x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+        .not_valid_before(now - earlier)
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
@@ -359,7 +373,3 @@ def _pem(key: EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _second(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")

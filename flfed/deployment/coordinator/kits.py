@@ -30,6 +30,7 @@ from flfed.deployment.coordinator.certificates import Settings, settings, signin
 from flfed.errors import UsageError
 from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
+from flfed.registry import kebab, kebab_keys, snake
 from flfed.signatures import HASH, canonical, coordinator_signed, sign_as_coordinator, signing_public
 
 FORMAT = 1
@@ -104,7 +105,7 @@ class Kit:
         """Return the text of `kit.toml`."""
         facts = {
             "format": FORMAT,
-            **kebab(asdict(self.terms)),
+            **kebab_keys(asdict(self.terms)),
             "site": self.site,
             "invitation": self.invitation,
             "expires": self.expires,
@@ -131,7 +132,7 @@ def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
     """
     if type(facts.get("format")) is not int or facts["format"] != FORMAT:
         raise UsageError(f"{what}: its format is not known here; use the same flfed as the coordinator")
-    names = [name.replace("_", "-") for name in Terms.__dataclass_fields__]
+    names = [kebab(name) for name in Terms.__dataclass_fields__]
     expected = {"format", *names, *more}
     # Missing and unknown keys are both refused: a newer version may mean something by an unknown one.
     if facts.keys() != expected:
@@ -139,12 +140,7 @@ def terms_of(facts: Mapping[str, object], what: str, *more: str) -> Terms:
         raise UsageError(f"{what}: {odd} is missing or not known; ask the coordinator for another {what}")
     if not all(isinstance(facts[name], str) for name in expected - {"format"}):
         raise UsageError(f"{what}: a value in it is not a text; ask the coordinator for another {what}")
-    return Terms(**{name.replace("-", "_"): str(facts[name]) for name in names})
-
-
-def kebab(facts: Mapping[str, object]) -> dict[str, object]:
-    """Return facts under the names that files have."""
-    return {name.replace("_", "-"): value for name, value in facts.items()}
+    return Terms(**{snake(name): str(facts[name]) for name in names})
 
 
 def moment(name: str, text: str) -> datetime:
@@ -279,7 +275,7 @@ class Renewal:
 
     def _facts(self) -> dict[str, object]:
         # `kind` keeps it apart from whatever else that key signs.
-        return {"format": FORMAT, "kind": "renewal", **kebab(asdict(self.terms)), "ca": self.ca}
+        return {"format": FORMAT, "kind": "renewal", **kebab_keys(asdict(self.terms)), "ca": self.ca}
 
 
 def renewal_of(facts: Mapping[str, object]) -> tuple[Renewal, str]:

@@ -5,27 +5,25 @@ The SuperLink listens on loopback with Caddy before it, and the list of who may 
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import secrets
-import socket
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from contextlib import contextmanager
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import proxy
-from flfed.deployment.coordinator.certificates import RENEWED_DAYS, renew_server, server_days_left, settings
+from flfed.deployment.coordinator.certificates import (
+    RENEWED_DAYS,
+    new_loopback,
+    renew_server,
+    server_days_left,
+    settings,
+)
 from flfed.deployment.coordinator.node_auth import LOOK_SECONDS, NodeRegistration
 from flfed.deployment.coordinator.proxy import holding
 from flfed.deployment.flower.control import (
@@ -39,7 +37,7 @@ from flfed.deployment.flower.control import (
     serving_file,
 )
 from flfed.deployment.flower.message_purge import remove_bodies
-from flfed.deployment.processes.child_processes import python
+from flfed.deployment.processes.child_processes import free_port, python
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, read_private, state_of, write_whole
@@ -48,7 +46,6 @@ from flfed.folders import CoordinatorFolder
 ANEW_SECONDS = 60.0
 """How often all is compared although nothing changed, and what runs that died left is removed."""
 DAY_SECONDS = 86_400.0
-VALID_DAYS = 3650
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -290,7 +287,7 @@ def _prepare(folder: CoordinatorFolder, bind: str, public: int) -> int:
         write_whole(secret_file(folder), secrets.token_hex(32).encode())
     read_private(secret_file(folder))
     _write_certificate(folder)
-    port = _free_port(_port_before(folder))
+    port = free_port(_port_before(folder))
     proxy.write_caddyfile(folder, port, bind=bind, port=public)
     write_whole(_port_file(folder), json.dumps({"port": port}).encode())
     write_whole(serving_file(folder), json.dumps({"port": port, "process": os.getpid()}).encode())
@@ -308,16 +305,6 @@ def _port_before(folder: CoordinatorFolder) -> int:
         return 0
 
 
-def _free_port(wanted: int) -> int:
-    """Return a free loopback port, preferably the wanted one."""
-    for port in (wanted, 0):
-        with socket.socket() as found, suppress(OSError):
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(("127.0.0.1", port))
-            return int(found.getsockname()[1])
-    raise FlfedError("no port of 127.0.0.1 is free")
-
-
 def _write_certificate(folder: CoordinatorFolder) -> None:
     """Make the loopback certificate where there is none.
 
@@ -327,21 +314,9 @@ def _write_certificate(folder: CoordinatorFolder) -> None:
     if key_file.exists() and certificate_file(folder).exists():
         read_private(key_file)
         return
-    key, now = ec.generate_private_key(ec.SECP256R1()), now_utc()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "flfed coordinator, loopback")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=VALID_DAYS))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    write_whole(key_file, private)
-    write_whole(certificate_file(folder), certificate.public_bytes(serialization.Encoding.PEM))
+    key, certificate = new_loopback(now_utc())
+    write_whole(key_file, key)
+    write_whole(certificate_file(folder), certificate)
 
 
 def _superlink(folder: CoordinatorFolder, port: int) -> tuple[str, ...]:

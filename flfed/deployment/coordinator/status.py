@@ -17,6 +17,7 @@ from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.reader import RunReader
 from flfed.refusals import read
+from flfed.registry import kebab_keys
 
 RUNS_LOOKED_AT = 20
 """A site that took part in none of so many runs has no last one here."""
@@ -48,10 +49,6 @@ class LastRun:
     round: int
     of: int
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it for `--json`."""
-        return vars(self)
-
 
 @dataclass(frozen=True)
 class SiteStatus:
@@ -71,7 +68,7 @@ class SiteStatus:
         ISO 8601; empty where it is not online.
     seconds_since_request : float or None
         Since its node last asked the server something; `None` where it did not since the server began.
-    last : LastRun or None
+    last_run : LastRun or None
     """
 
     site: str
@@ -80,19 +77,12 @@ class SiteStatus:
     node: str
     online_since: str
     seconds_since_request: float | None
-    last: LastRun | None
+    last_run: LastRun | None
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
-        return {
-            "site": self.site,
-            "status": self.status,
-            "since": self.since,
-            "node": self.node,
-            "online-since": self.online_since or None,
-            "seconds-since-request": self.seconds_since_request,
-            "last-run": None if self.last is None else self.last.as_json(),
-        }
+        last = None if self.last_run is None else vars(self.last_run)
+        return kebab_keys({**vars(self), "online_since": self.online_since or None, "last_run": last})
 
 
 @dataclass(frozen=True)
@@ -120,14 +110,7 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
-        return {
-            "title": self.title,
-            "address": self.address,
-            "serving": self.serving,
-            "server-days": self.server_days,
-            "sites": [site.as_json() for site in self.sites],
-            "problems": list(self.problems),
-        }
+        return kebab_keys({**vars(self), "sites": [site.as_json() for site in self.sites]})
 
 
 def status(folder: CoordinatorFolder) -> Status:

@@ -19,12 +19,13 @@ import tomli_w
 import flfed
 from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.coordinator.kits import FORMAT, Terms, check_folder, kebab, moment, renewal_of
+from flfed.deployment.coordinator.kits import FORMAT, Terms, check_folder, moment, renewal_of
 from flfed.deployment.operator.kit import Read, check_authority, check_versions, read_kit, read_some
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, locked, note, write_whole
 from flfed.folders import SiteFolder
 from flfed.paths import home, private_folder
+from flfed.registry import kebab, kebab_keys
 from flfed.signatures import canonical, fingerprint, new_node_key, private_text, public_text, sign_as_node
 
 AHEAD = timedelta(days=1)
@@ -212,7 +213,7 @@ def _keep(folder: SiteFolder, terms: Terms, ca: bytes, own: Mapping[str, object]
     }
     write_whole(folder.terms, tomli_w.dumps(for_gate).encode(), mode=SHARED)
     write_whole(folder.authority, ca)
-    facts = {"format": FORMAT, **kebab(asdict(terms)), **own, "earlier-signing-keys": list(earlier)}
+    facts = {"format": FORMAT, **kebab_keys(asdict(terms)), **own, "earlier-signing-keys": list(earlier)}
     write_whole(folder.join, tomli_w.dumps(facts).encode())
 
 
@@ -294,7 +295,7 @@ def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
         check_authority(ca, now=now)
         check_versions(terms, "renewal", own_bundle=bundle_sha256(), own_flfed=flfed.__version__)
         # What is the site's own stays; all that the coordinator says is replaced.
-        shared = {field.name.replace("_", "-") for field in fields(Terms)} | {"format", "earlier-signing-keys"}
+        shared = {kebab(field.name) for field in fields(Terms)} | {"format", "earlier-signing-keys"}
         own = {name: value for name, value in before.items() if name not in shared}
         _keep(folder, terms, ca, own, _earlier(before, terms))
     return Renewed(site, _changed(before, terms))
@@ -337,4 +338,5 @@ def _earlier(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
 
 
 def _changed(before: Mapping[str, Any], terms: Terms) -> tuple[str, ...]:
-    return tuple(name for name, value in kebab(asdict(terms)).items() if before[name] != value and name != "issued")
+    now = kebab_keys(asdict(terms))
+    return tuple(name for name, value in now.items() if before[name] != value and name != "issued")

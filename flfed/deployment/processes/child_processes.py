@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, read_private, write_whole
@@ -49,6 +51,16 @@ def python(module: str, *words: str) -> tuple[str, ...]:
     ('-P', '-m', 'flfed.deployment.processes.node', 'cleveland')
     """
     return (sys.executable, "-P", "-m", module, *words)
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return a free port of the loopback, preferably the wanted one."""
+    for port in (wanted, 0):
+        with socket.socket() as found, suppress(OSError):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind((LOOPBACK, port))
+            return int(found.getsockname()[1])
+    raise FlfedError("no port of 127.0.0.1 is free")
 
 
 def node_command(folder: SiteFolder, port: int) -> list[str]:

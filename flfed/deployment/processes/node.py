@@ -22,7 +22,6 @@ import functools
 import importlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -31,7 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flfed.deployment.flower.pacing import Pace
-from flfed.deployment.processes.child_processes import LOOPBACK, make_secret, node_command, shared_secret
+from flfed.deployment.processes.child_processes import free_port, make_secret, node_command, shared_secret
 from flfed.deployment.processes.connection import Connection, notice_a_gate_anew, replace_name
 from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import relaying
@@ -129,16 +128,6 @@ def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> N
     replace_name(client, "__init__", made)
 
 
-def free_port() -> int:
-    """Return a free port of the loopback.
-
-    Should another program take it, the process is started again.
-    """
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
 def say(sentence: str) -> None:
     """Report an event to the log and the supervisor."""
     print(f"{NEWS}{sentence}", file=sys.stderr, flush=True)
@@ -164,7 +153,7 @@ def thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 def work(folder: SiteFolder) -> None:
     """Run the node until this process is told to end."""
-    port = free_port()
+    port = free_port()  # should another program take it, the process is started again
     words = node_command(folder, port)
     make_secret(folder)
     shared_secret(folder)

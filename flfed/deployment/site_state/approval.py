@@ -17,7 +17,7 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
 from flfed.folders import SiteFolder
-from flfed.registry import kebab, snake
+from flfed.registry import kebab_keys, snake
 from flfed.study.study import Study
 
 Decision = Literal["approved", "refused", "withdrawn"]
@@ -63,7 +63,7 @@ class Approval:
 
     def to_json(self) -> str:
         """Return the text of its file."""
-        return json.dumps({kebab(key): value for key, value in asdict(self).items()}, indent=2, ensure_ascii=False)
+        return json.dumps(kebab_keys(asdict(self)), indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: bytes) -> Approval:
