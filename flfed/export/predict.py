@@ -25,7 +25,7 @@ from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.data.table_check import MAP_TO_NONE, oddities
-from flfed.rows.evaluation.intervals import estimates
+from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.columns import codes
 from flfed.rows.features.encode import decode_target, encode
@@ -257,10 +257,11 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
     group = table[model.schema.group] if model.schema.group else None
     # Rows of one person go together into a resample, or the interval would be too short.
     groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
-    found = estimates(
+    found, _ = compare(
         metrics_of(task, model.study.compare.alert_budget),
         y,
         {"": values if task == "multi-class" else values[:, 0]},
+        (),
         generator(model.study.seed, site="", purpose="bootstrap"),
         draws=model.study.compare.draws,
         groups=groups,

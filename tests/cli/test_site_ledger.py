@@ -16,7 +16,7 @@ from flfed.deployment.site_state.receipts import keep_receipt
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.totals import Total, moment_of, totals
+from flfed.records.ledger.totals import Total, Totals, moment_of
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator, signing_public
 
@@ -269,7 +269,9 @@ def test_sums_count_only_what_is_a_number(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
     for size in (5, None, "7", 2.5, True, 6):
         ledger.append(kind="train", bytes=size, round="one", study=None)
-    found = totals(ledger.lines())
+    found = Totals()
+    for line in ledger.lines():
+        found.add(line)
     assert found.all == Total(lines=6, bytes=11)
     assert (found.studies, found.rounds) == ({"": found.all}, {(0, "train"): found.all})
     assert moment_of("2026-11-20T08:30") == "2026-11-20T08:30:00.000Z"

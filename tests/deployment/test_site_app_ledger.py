@@ -17,7 +17,7 @@ from flfed.deployment.site_state.receipts import keep_receipt, read_receipts
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, ledger_of
 from flfed.records.ledger.line import Line
-from flfed.records.ledger.totals import totals
+from flfed.records.ledger.totals import Totals
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator, signing_public
 
@@ -169,7 +169,9 @@ def test_only_what_came_is_read_again_while_the_rest_is_as_it_was(folder: SiteFo
     assert after == checked_whole(ledger, [])[1]
     assert {key: len(seen) for key, seen in before.last.items()}[("", "")] == KEPT_LINES
     # The sums are those of the command's own counting.
-    counted = totals(ledger.lines())
+    counted = Totals()
+    for line in ledger.lines():
+        counted.add(line)
     assert sum(total.bytes for total in after.left.sums.values()) == counted.all.bytes == after.left.bytes
     # What was checked holds the new lines only if the earlier ones are as they were.
     tamper(folder)

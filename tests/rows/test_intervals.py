@@ -19,10 +19,7 @@ from flfed.rows.evaluation.intervals import (
     Difference,
     Estimate,
     compare,
-    difference,
-    differences,
     estimate,
-    estimates,
     hanley_mcneil,
 )
 from flfed.rows.metrics.accuracy_score import AccuracyScore
@@ -32,6 +29,22 @@ from flfed.rows.metrics.log_loss import LogLoss
 from flfed.rows.metrics.mean_absolute_error import MeanAbsoluteError
 from flfed.rows.metrics.r2_score import R2Score
 from flfed.rows.metrics.roc_auc_score import RocAucScore
+
+
+def estimates(metrics, y, scores, *how, **groups):
+    """Each metric of each model."""
+    return compare(metrics, y, scores, (), *how, **groups)[0]
+
+
+def differences(metrics, y, scores, pairs, *how):
+    """Each metric of each pair of models."""
+    return compare(metrics, y, scores, pairs, *how)[1]
+
+
+def difference(metric, y, a, b, *how):
+    """One metric of a minus that of b."""
+    return differences({"": metric}, y, {"a": a, "b": b}, [("a", "b")], *how)[""]["a", "b"]
+
 
 AUC, AP, BRIER, ACCURACY = RocAucScore(), AveragePrecisionScore(), BrierScoreLoss(), AccuracyScore()
 BINARY = {"auc": AUC, "ap": AP, "brier": BRIER, "log": LogLoss(), "accuracy": ACCURACY}

@@ -8,9 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.fit import batches
+from flfed.rows.training.fit import epochs
 from flfed.rows.training.stacked.batches import BatchPlan, BufferPool, Kept, gathered, pack
 from flfed.study.plan import Plan
+
+
+def batches(rows, plan, rng):
+    """The row indices of each step."""
+    return [part for order, size in epochs(rows, plan, rng) for part in torch.split(order, size)]
 
 
 def table(rows: int, seed: int = 0) -> Encoded:

@@ -14,7 +14,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.fit import batches, fit, score
+from flfed.rows.training.fit import epochs, fit, score
 from flfed.rows.training.layers import affine
 from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.one_by_one import run_client
@@ -25,6 +25,11 @@ from flfed.study.plan import Plan
 SIZES = (7, 31, 104)
 OUTPUTS = {"regression": 1, "binary": 1, "multi-class": 3}
 MODELS = {"regression": Linear(), "binary": Logistic(), "multi-class": Logistic()}
+
+
+def batches(rows, plan, rng):
+    """The row indices of each step."""
+    return [part for order, size in epochs(rows, plan, rng) for part in torch.split(order, size)]
 
 
 def table(task: str, rows: int, seed: int = 0, inputs: int = 5, weighted: bool = False) -> Encoded:
@@ -171,7 +176,7 @@ def test_each_optimiser_equals_torch_optim_over_many_steps(name, learner):
     (task, model), (plan, make) = LEARNERS[learner], OPTIMISERS[name]
     plan = Plan(**{**vars(plan), "batch": 16, "steps": 120, "l2": 0.01})
     rows, before = table(task, 75, weighted=task != "regression"), start(task, model=model)
-    order = list(batches(75, plan, np.random.default_rng(4)))
+    order = batches(75, plan, np.random.default_rng(4))
     assert len(order) == 120
     expected = torch_run(task, model, rows, before if learner == "mlp" else start(task), make, order, l2=0.01)
     found = trained(task, rows, before if learner == "mlp" else start(task), plan, model=model, seed=4)
@@ -183,7 +188,7 @@ def test_each_optimiser_equals_torch_optim_over_many_steps(name, learner):
 def test_plain_steps_without_weights_are_those_of_torch_optim_to_the_last_bits():
     model, plan = Mlp(hidden=(8, 4)), Plan(batch=16, steps=60, lr=0.05)
     rows, before = table("binary", 75), start("binary", model=Mlp(hidden=(8, 4)))
-    order = list(batches(75, plan, np.random.default_rng(4)))
+    order = batches(75, plan, np.random.default_rng(4))
     expected = torch_run("binary", model, rows, before, lambda p: torch.optim.SGD(p, lr=0.05), order)
     assert distance(trained("binary", rows, before, plan, model=model, seed=4).arrays, expected) < 1e-15
     assert distance(expected, before) > 1e-2
@@ -215,7 +220,7 @@ def test_a_layer_is_the_same_alone_and_in_a_stack():
 
 def test_clipping_equals_torch_and_leaves_a_small_gradient_alone():
     rows, before = table("binary", 60), start("binary")
-    order = list(batches(60, Plan(batch=10, epochs=5), np.random.default_rng(2)))
+    order = batches(60, Plan(batch=10, epochs=5), np.random.default_rng(2))
     expected = torch_run("binary", Logistic(), rows, before, lambda p: torch.optim.SGD(p, lr=1.0), order, clip=0.05)
     plan = Plan(lr=1.0, batch=10, epochs=5, clip=0.05)
     # torch divides by norm + 1e-6, so the two differ by one part in 50,000 of a step of .05.
@@ -268,7 +273,7 @@ def test_soft_threshold_is_the_proximal_step_of_an_absolute_value():
 @pytest.mark.parametrize("rows", [1, 5, 32, 33])
 @pytest.mark.parametrize("batch", [0, 1, 8, 32, 100])
 def test_an_epoch_uses_every_row_once(rows, batch):
-    order = list(batches(rows, Plan(batch=batch, epochs=3), np.random.default_rng(0)))
+    order = batches(rows, Plan(batch=batch, epochs=3), np.random.default_rng(0))
     steps = -(-rows // (batch or rows))
     assert len(order) == 3 * steps
     for epoch in range(3):
@@ -277,7 +282,7 @@ def test_an_epoch_uses_every_row_once(rows, batch):
 
 
 def test_steps_replace_epochs_and_orders_follow_one_another():
-    order = list(batches(10, Plan(batch=4, steps=7, epochs=99), np.random.default_rng(0)))
+    order = batches(10, Plan(batch=4, steps=7, epochs=99), np.random.default_rng(0))
     assert [len(batch) for batch in order] == [4, 4, 2, 4, 4, 2, 4]
     first, second = torch.cat(order[:3]).tolist(), torch.cat(order[3:6]).tolist()
     assert sorted(first) == sorted(second) == list(range(10))

@@ -163,22 +163,6 @@ class RowSets:
         sets = self.all(lines, key)
         return list(_chosen(lines, sets)), key
 
-    def intersecting(self, id: str) -> frozenset[str]:
-        """Return the released sets that share a person.
-
-        The ids are of sets with a person of the set `id`. An unknown set meets all of them.
-
-        Raises
-        ------
-        FlfedError
-            If ledger, key or a set cannot be read.
-        """
-        with self.ledger.held() as held:
-            lines = self.lines(held)
-        sets = self.all(lines, self.key()) if lines or self.folder.is_dir() else {}
-        # An unknown set might meet any other, so that it meets all.
-        return frozenset(other for other, one in sets.items() if id not in sets or one.common(sets[id]))
-
 
 def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple[Chosen, RowSet]]:
     for line in lines:

@@ -5,7 +5,7 @@ They are summed by study, by day, and by round and kind.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -56,14 +56,6 @@ class Totals:
         _at(self.studies, study_of(line)).add(line)
         _at(self.days, line.at[:10]).add(line)
         _at(self.rounds, (round_of(line), line.kind)).add(line)
-
-
-def totals(lines: Iterable[Line]) -> Totals:
-    """Return the sums over lines."""
-    found = Totals()
-    for line in lines:
-        found.add(line)
-    return found
 
 
 def bytes_of(line: Line) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.comparison.compare import groups_of
-from flfed.rows.evaluation.intervals import NAN, Estimate, estimates
+from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import Encoded, encode
 from flfed.rows.session import Arrays, LocalModel, SiteSession
@@ -100,7 +100,7 @@ def reference(
     scores |= {arm: first.predictions(model.outputs(x), exact) for arm, model in pooled.items()}
     rng = generator(first.seed, site="", purpose="bootstrap")
     # Groups are drawn together: rows of one person are no independent evidence.
-    found = estimates(metrics, y, scores, rng, draws=first.study.compare.draws, groups=_groups(sessions))
+    found, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
     return Reference(
         union={name: arms["global"] for name, arms in found.items()},
         personalised={name: arms["personalised"] for name, arms in found.items()},

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, ndtri, stdtr, stdtrit
 
-Floats: TypeAlias = NDArray[np.float64]
-Target: TypeAlias = NDArray[np.number]
-Score: TypeAlias = NDArray[np.floating]
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
+
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.bootstrap import Floats
+from flfed.rows.evaluation.weighted_metrics import Floats
 
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -16,8 +16,9 @@ from typing import Protocol, cast
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 
-from flfed.rows.evaluation.bootstrap import Floats, Groups, Metric, OfShares, Pair, Replicates, Score, Target, replicate
+from flfed.rows.evaluation.bootstrap import Groups, Metric, OfShares, Pair, Replicates, replicate
 from flfed.rows.evaluation.delong import delong
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
 
 DRAWS = 2000
 """Bootstrap draws unless told otherwise: each 95 % limit then has 50 draws beyond it."""
@@ -86,57 +87,6 @@ def estimate(
     Parameters are as in `compare`.
     """
     return compare({"": metric}, y, {"": score}, (), rng, draws, level, groups)[0][""][""]
-
-
-def difference(
-    metric: Metric,
-    y: Target,
-    score_a: Score,
-    score_b: Score,
-    rng: np.random.Generator,
-    draws: int = DRAWS,
-    level: float = 0.95,
-    groups: Groups = None,
-) -> Difference:
-    """Return a metric of a minus that of b.
-
-    Both are on the same rows. Parameters are as in `compare`.
-    """
-    pair, scores = ("a", "b"), {"a": score_a, "b": score_b}
-    return compare({"": metric}, y, scores, [pair], rng, draws, level, groups)[1][""][pair]
-
-
-def estimates(
-    metrics: Mapping[str, Metric],
-    y: Target,
-    scores: Mapping[str, Score],
-    rng: np.random.Generator,
-    draws: int = DRAWS,
-    level: float = 0.95,
-    groups: Groups = None,
-) -> dict[str, dict[str, Estimate]]:
-    """Return `{metric: {arm: Estimate}}`.
-
-    Parameters are as in `compare`.
-    """
-    return compare(metrics, y, scores, (), rng, draws, level, groups)[0]
-
-
-def differences(
-    metrics: Mapping[str, Metric],
-    y: Target,
-    scores: Mapping[str, Score],
-    pairs: Iterable[Pair],
-    rng: np.random.Generator,
-    draws: int = DRAWS,
-    level: float = 0.95,
-    groups: Groups = None,
-) -> dict[str, dict[Pair, Difference]]:
-    """Return `{metric: {(a, b): Difference}}`.
-
-    Parameters are as in `compare`.
-    """
-    return compare(metrics, y, scores, pairs, rng, draws, level, groups)[1]
 
 
 def compare(

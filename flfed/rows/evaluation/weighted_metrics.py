@@ -12,8 +12,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+Floats: TypeAlias = NDArray[np.float64]
+Target: TypeAlias = NDArray[np.number]
+Score: TypeAlias = NDArray[np.floating]
 
-def mean(sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+
+def mean(sums: Floats, total: Floats) -> Floats:
     """Return the weighted mean [draws] of one sum.
 
     The sum is [draws, 1]. NaN where the weights sum to 0.
@@ -27,11 +31,11 @@ def mean(sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.fl
         return np.asarray(sums[:, 0] / total, dtype=np.float64)
 
 
-Drawn: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+Drawn: TypeAlias = Callable[[Floats], Floats]
 """From weights [draws, n] to a metric [draws]."""
 
 
-def undefined(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def undefined(weights: Floats) -> Floats:
     """Return NaN for each draw of `weights`.
 
     Weights are [draws, n].
@@ -39,7 +43,7 @@ def undefined(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.full(len(weights), np.nan)
 
 
-def add_up(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def add_up(rows: Floats) -> Floats:
     """Return the running sums down the rows.
 
     They are of `rows` [k, draws], which is overwritten.
@@ -72,7 +76,7 @@ class SumMetric(ABC):
     unit: str = ""
     label: str
 
-    def defined(self, y: NDArray[np.number]) -> str:
+    def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
 
         The rows have targets `y` [n].
@@ -80,19 +84,17 @@ class SumMetric(ABC):
         return "" if len(y) else "no rows"
 
     @abstractmethod
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return what is summed of each row [n, sums]."""
 
-    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.
 
         They are sums of `columns` [draws, sums] and of weights [draws].
         """
         return mean(sums, total)
 
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n].
 
         Weights are >= 0. NaN where it is not defined.
@@ -102,7 +104,7 @@ class SumMetric(ABC):
         with np.errstate(invalid="ignore"):  # of infinite scores
             return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])
 
@@ -120,7 +122,7 @@ class RankMetric(ABC):
     unit: str = ""
     label: str
 
-    def defined(self, y: NDArray[np.number]) -> str:
+    def defined(self, y: Target) -> str:
         """Return "" or why there is no figure.
 
         The rows have targets `y` [n], and two classes must occur.
@@ -129,7 +131,7 @@ class RankMetric(ABC):
             return "no rows"
         return "" if len(np.unique(y)) > 1 else "only one class in the holdout"
 
-    def ranked(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+    def ranked(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric.
 
         The rows are put in order here, once.
@@ -138,21 +140,19 @@ class RankMetric(ABC):
         return undefined if self.defined(y) or not np.isfinite(score).all() else self.drawn(y, score)
 
     @abstractmethod
-    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+    def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric.
 
         The scores are finite, and the metric is defined on `y`.
         """
 
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the metric [draws] under weights [draws, n].
 
         Weights are >= 0. NaN where it is not defined.
         """
         return self.ranked(y, score)(weights)
 
-    def value(self, y: NDArray[np.number], score: NDArray[np.floating]) -> float:
+    def value(self, y: Target, score: Score) -> float:
         """Return the metric on `y` [n], NaN if undefined."""
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import SumMetric
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
 
 
 class AccuracyScore(SumMetric):
@@ -24,7 +23,7 @@ class AccuracyScore(SumMetric):
     label: str = "accuracy (share of rows called right)"
     interval: str = "wilson"
 
-    def correct(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def correct(self, y: Target, score: Score) -> Floats:
         """Return 1 for a right call, else 0 [n].
 
         It is NaN where the score is NaN.
@@ -33,12 +32,12 @@ class AccuracyScore(SumMetric):
         unknown = np.isnan(score if score.ndim == 1 else score.sum(axis=1))
         return np.where(unknown, np.nan, called == y)
 
-    def behind(self, y: NDArray[np.number], score: NDArray[np.floating]) -> tuple[float, ...]:
+    def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many rows are called wrong, and how many are not."""
         wrong = float((self.correct(y, score) == 0).sum())
         return wrong, len(y) - wrong
 
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return whether each call is right [n, 1].
 
         The weighted sums make the metric.

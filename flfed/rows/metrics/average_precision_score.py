@@ -6,9 +6,8 @@ It is the step-wise area under the precision-recall curve.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up
 
 
 class AveragePrecisionScore(RankMetric):
@@ -26,7 +25,7 @@ class AveragePrecisionScore(RankMetric):
     label: str = "average precision (area under the precision-recall curve)"
     interval: str = "logit"
 
-    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+    def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""
         order = np.argsort(-score, kind="stable")
         falling = -score[order]
@@ -37,7 +36,7 @@ class AveragePrecisionScore(RankMetric):
         # Without ties each positive is its own last row, and a look-up is saved.
         alone = len(np.unique(last)) == len(last)
 
-        def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        def drawn(weights: Floats) -> Floats:
             mass = weights.T.take(order, axis=0)
             gain = mass.take(ones, axis=0)
             hits, called = add_up(gain.copy()), add_up(mass)[last]

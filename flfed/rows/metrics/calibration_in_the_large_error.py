@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import SumMetric
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
 
 
 class CalibrationInTheLargeError(SumMetric):
@@ -29,7 +28,7 @@ class CalibrationInTheLargeError(SumMetric):
     better: Literal["higher", "lower"] = "lower"
     label: str = "calibration in the large (size of the log of expected over observed events)"
 
-    def defined(self, y: NDArray[np.number]) -> str:
+    def defined(self, y: Target) -> str:
         """Return "" or why there is no ratio.
 
         The rows have targets `y` [n].
@@ -38,14 +37,14 @@ class CalibrationInTheLargeError(SumMetric):
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
 
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return each row's expectation and observation [n, 2].
 
         Their sums make the figure.
         """
         return np.stack([score.astype(np.float64), (y == 1).astype(np.float64)], axis=1)
 
-    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the figure with its sign [draws].
 
         It is of weighted sums of `columns` [draws, 2].
@@ -55,9 +54,7 @@ class CalibrationInTheLargeError(SumMetric):
             ratio = np.divide(expected, observed, out=np.full(len(sums), np.nan), where=observed > 0)
             return np.asarray(np.log(ratio), dtype=np.float64)
 
-    def signed(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def signed(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the logarithm with its sign [draws].
 
         It is above 0 where too many events are expected.
@@ -75,8 +72,6 @@ class CalibrationInTheLargeError(SumMetric):
         """
         return self.of_sums(weights @ self.columns(y, score), weights.sum(axis=1))
 
-    def weighted(
-        self, y: NDArray[np.number], score: NDArray[np.floating], weights: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
         """Return the error [draws], the size of `signed`."""
         return np.abs(self.signed(y, score, weights))

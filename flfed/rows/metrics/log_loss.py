@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import SumMetric
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
 
 
 class LogLoss(SumMetric):
@@ -23,7 +22,7 @@ class LogLoss(SumMetric):
     better: Literal["higher", "lower"] = "lower"
     label: str = "log loss (surprise at the outcome)"
 
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return the loss of each row [n, 1].
 
         The weighted sums make the metric.

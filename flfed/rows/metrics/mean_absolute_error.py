@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import SumMetric
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
 
 
 class MeanAbsoluteError(SumMetric):
@@ -21,7 +20,7 @@ class MeanAbsoluteError(SumMetric):
     unit: str = "target"
     label: str = "mean absolute error"
 
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return the absolute error of each row [n, 1].
 
         The weighted sums make the metric.

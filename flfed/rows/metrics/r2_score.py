@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import SumMetric
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target
 
 
 class R2Score(SumMetric):
@@ -26,7 +25,7 @@ class R2Score(SumMetric):
     better: Literal["higher", "lower"] = "higher"
     label: str = "R squared (share of the variance explained)"
 
-    def defined(self, y: NDArray[np.number]) -> str:
+    def defined(self, y: Target) -> str:
         """Return "" or why there is no R squared.
 
         The rows have targets `y` [n].
@@ -35,7 +34,7 @@ class R2Score(SumMetric):
             return "fewer than two rows" if len(y) else "no rows"
         return "" if np.ptp(y) > 0 else "the target is the same in every row"
 
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return three terms of each row [n, 3].
 
         They are squared error, squared and plain distance to the mean. Their sums make the metric.
@@ -43,7 +42,7 @@ class R2Score(SumMetric):
         centred = np.asarray(y - np.mean(y), dtype=np.float64)  # or two of the sums cancel
         return np.stack([(score.astype(np.float64) - y) ** 2, centred**2, centred], axis=1)
 
-    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return R squared [draws] of weighted sums.
 
         They are sums of `columns` [draws, 3] and of weights [draws].

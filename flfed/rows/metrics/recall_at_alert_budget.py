@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up
 from flfed.study.settings import Settings
 
 
@@ -39,7 +38,7 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
 
     alert_budget: Annotated[float, Field(gt=0, lt=1)] = 0.01
 
-    def defined(self, y: NDArray[np.number]) -> str:
+    def defined(self, y: Target) -> str:
         """Return "" or why there is no recall.
 
         The rows have targets `y` [n].
@@ -48,20 +47,20 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
             return "no rows"
         return "" if (y == 1).any() else "no positive in the holdout"
 
-    def behind(self, y: NDArray[np.number], score: NDArray[np.floating]) -> tuple[float, ...]:
+    def behind(self, y: Target, score: Score) -> tuple[float, ...]:
         """Return how many events are found, and how many are missed."""
         events = float((y == 1).sum())
         found = self.value(y, score) * events
         return found, events - found
 
-    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+    def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""
         order = np.argsort(-score, kind="stable")
         falling, positive = score[order], (y[order] == 1)[:, None]
         # first row of each block of equal scores; a block's rows are looked at in equal parts
         starts = np.concatenate([[0], np.flatnonzero(np.diff(falling)) + 1])
 
-        def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        def drawn(weights: Floats) -> Floats:
             ordered = weights.T.take(order, axis=0)
             blocks = np.add.reduceat(ordered, starts, axis=0)
             ones = np.add.reduceat(ordered * positive, starts, axis=0)

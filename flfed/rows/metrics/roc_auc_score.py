@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import Drawn, RankMetric, add_up
+from flfed.rows.evaluation.weighted_metrics import Drawn, Floats, RankMetric, Score, Target, add_up
 
 
 class RocAucScore(RankMetric):
@@ -28,7 +28,7 @@ class RocAucScore(RankMetric):
     label: str = "AUC (area under the ROC curve)"
     interval: str = "delong"
 
-    def drawn(self, y: NDArray[np.number], score: NDArray[np.floating]) -> Drawn:
+    def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""
         if score.ndim == 1:
             return _one_against_rest(y == 1, score)
@@ -36,7 +36,7 @@ class RocAucScore(RankMetric):
         return lambda weights: np.asarray(np.mean([drawn(weights) for drawn in each], axis=0), dtype=np.float64)
 
 
-def _one_against_rest(positive: NDArray[np.bool_], score: NDArray[np.floating]) -> Drawn:
+def _one_against_rest(positive: NDArray[np.bool_], score: Score) -> Drawn:
     """Return the weighted AUC of one class [draws].
 
     The function is from weights to the sum over positives of the negative weight below them, normed.
@@ -50,7 +50,7 @@ def _one_against_rest(positive: NDArray[np.bool_], score: NDArray[np.floating]) 
     # Without ties one look-up for each positive is enough.
     apart = np.array_equal(left, right)
 
-    def drawn(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def drawn(weights: Floats) -> Floats:
         columns = weights.T
         won, below = columns.take(ones, axis=0), np.zeros((len(zeros) + 1, len(weights)))
         below[1:] = add_up(columns.take(zeros, axis=0))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flfed.rows.evaluation.weighted_metrics import SumMetric, mean
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, SumMetric, Target, mean
 
 
 class RootMeanSquaredError(SumMetric):
@@ -23,14 +22,14 @@ class RootMeanSquaredError(SumMetric):
     unit: str = "target"
     label: str = "root mean squared error (large errors weigh more)"
 
-    def columns(self, y: NDArray[np.number], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def columns(self, y: Target, score: Score) -> Floats:
         """Return the squared error of each row [n, 1].
 
         The weighted sums make the metric.
         """
         return np.asarray((score.astype(np.float64) - y) ** 2)[:, None]
 
-    def of_sums(self, sums: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_sums(self, sums: Floats, total: Floats) -> Floats:
         """Return the metric [draws] of weighted sums.
 
         They are sums of `columns` [draws, sums] and of weights [draws].

@@ -108,17 +108,6 @@ def drawn(
             yield batch if weight is not None else (*batch, None)
 
 
-def batches(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[Tensor]:
-    """Yield the row indices of each step.
-
-    The order is fresh in every epoch, and its last batch may be short.
-
-    With `plan.steps` orders follow one another until that many steps are done.
-    """
-    for order, size in epochs(rows, plan, rng):
-        yield from torch.split(order, size)
-
-
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
     """Yield the row indices of each epoch.
 
