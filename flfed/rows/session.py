@@ -19,7 +19,7 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.encoded_table import EncodedTable
-from flfed.rows.evaluation.scoring import Measured, RoundFigures, RowScores, metrics_of, primary_of, too_few
+from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, primary_of, too_few
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
@@ -29,6 +29,7 @@ from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own, OwnFamily
+from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 
 Arrays = dict[str, np.ndarray]

@@ -6,7 +6,7 @@ How far an AUC of such counts may be from that of the rows is told here as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,28 @@ class ScoreBins:
 
 EVEN_ODDS = ScoreBins()
 """The bins about even odds, of every count before the last."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowScores:
+    """Scores of a model on some rows.
+
+    They are one site's, and what may not leave is left out.
+
+    Attributes
+    ----------
+    rows : {"training", "validation", "holdout"}
+    num_examples : int
+    metrics, variances : dict of name to float
+        "loss" is the training loss without penalties; others are listed metrics.
+    histogram : float64 array [2, bins] or None
+    """
+
+    rows: str
+    num_examples: int
+    metrics: dict[str, float]
+    variances: dict[str, float] = field(default_factory=dict)
+    histogram: np.ndarray | None = None
 
 
 def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:

@@ -19,8 +19,9 @@ from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
-from flfed.rows.evaluation.scoring import RowScores, three_digits
+from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
+from flfed.summaries.score_bins import RowScores
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.messages.compare import Figure
 from flfed.updates.messages.enrol import ENROL
@@ -133,13 +134,9 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     # The number of rows crosses anyway, and is all that is left.
     if stays and scores.rows == "training":
         return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
-    return Scores(
-        rows=scores.rows,
-        num_examples=scores.num_examples,
-        metrics={name: said(value) for name, value in scores.metrics.items()},
-        variances={name: said(value) for name, value in scores.variances.items()},
-        histogram=scores.histogram,
-    )
+    metrics = {name: said(value) for name, value in scores.metrics.items()}
+    variances = {name: said(value) for name, value in scores.variances.items()}
+    return Scores(**{**vars(scores), "metrics": metrics, "variances": variances})
 
 
 def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.policy import Policy
-from flfed.summaries.score_bins import BINS, EVEN_ODDS, ScoreBins, auc_bound
+from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
 DIGITS = 3
@@ -98,28 +98,6 @@ def smallest_count(metric: Any, y: np.ndarray, score: np.ndarray) -> float:
     called = score > 0.5 if score.ndim == 1 else score.argmax(axis=1)
     classes = score.shape[1] if score.ndim == 2 else 2
     return float(np.bincount(y.astype(int) * classes + called, minlength=classes**2).min())
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RowScores:
-    """Scores of a model on some rows.
-
-    They are one site's, and what may not leave is left out.
-
-    Attributes
-    ----------
-    rows : {"training", "validation", "holdout"}
-    num_examples : int
-    metrics, variances : dict of name to float
-        "loss" is the training loss without penalties; others are listed metrics.
-    histogram : float64 array [2, bins] or None
-    """
-
-    rows: str
-    num_examples: int
-    metrics: dict[str, float]
-    variances: dict[str, float] = field(default_factory=dict)
-    histogram: np.ndarray | None = None
 
 
 def withheld(

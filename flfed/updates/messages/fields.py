@@ -195,24 +195,12 @@ def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and _fits(value)
 
 
-def _is_float64(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype == np.float64
-
-
-def _is_shown(value: Any) -> bool:
-    return isinstance(value, str) and _is_plain(value)
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
 _CHECKS: dict[Any, Check] = {
     float: _is_number,
     int: _is_whole,
-    np.ndarray: _is_float64,
-    str: _is_shown,
-    bool: _is_bool,
+    np.ndarray: lambda value: isinstance(value, np.ndarray) and value.dtype == np.float64,
+    str: lambda value: isinstance(value, str) and _is_plain(value),
+    bool: lambda value: isinstance(value, bool),
 }
 
 

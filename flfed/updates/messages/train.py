@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
-import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
 from flfed.refusals import Refusal
+from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields
 from flfed.updates.messages.fields import PROTOCOL, Arrays
@@ -83,7 +83,7 @@ class TrainRequest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
+class Scores(RowScores):
     """Scores of the incoming global model at one site.
 
     Attributes
@@ -105,12 +105,6 @@ class Scores:
     histogram, where the site's policy names it, counts rows by class and predicted probability:
     with the model at hand, a cell of one row tells that row's predicted probability.
     """
-
-    rows: str
-    num_examples: int
-    metrics: dict[str, float]
-    variances: dict[str, float] = field(default_factory=dict)
-    histogram: np.ndarray | None = None
 
     def into(self, records: dict[str, Any], prefix: str) -> None:
         """Add these scores to the records of a message."""
@@ -236,16 +230,8 @@ def _encoder_record(encoder: Encoder) -> ArrayRecord:
 
 def read_request(record: RecordDict) -> dict[str, Any]:
     """Return a request's plain values and its model, or raise MalformedMessage."""
-    plain = fields.config_of(record)
-    return {**plain, "arrays": fields.ndarrays(record, "arrays"), "encoder": _read_encoder(record)}
-
-
-def _read_encoder(record: RecordDict) -> Encoder:
-    """Return the encoder of a message.
-
-    It is the same one for all sites that hold the very same arrays.
-    """
-    return _encoder_of(_Same(fields.ndarrays(record, "encoder")))
+    plain, arrays = fields.config_of(record), fields.ndarrays(record, "arrays")
+    return {**plain, "arrays": arrays, "encoder": _encoder_of(_Same(fields.ndarrays(record, "encoder")))}
 
 
 class _Same:
@@ -269,4 +255,5 @@ class _Same:
 
 @lru_cache(maxsize=64)
 def _encoder_of(same: _Same) -> Encoder:
+    """Return the encoder, one for all sites that hold the very same arrays."""
     return cast(Encoder, fields.made(Encoder, same.arrays))
