@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from flfed.summaries.summary import Encoder, Summary
 
 Arms = dict[str, dict[str, Estimate]]
 Differences = dict[str, dict[Pair, Difference]]
+Key = TypeVar("Key", str, Pair)
+Figure = TypeVar("Figure", Estimate, Difference)
 OWN_SAME = "local-only-same"
 """The arm of a site's own model of the study's kind, where its own model is the best of any."""
 PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
@@ -122,15 +124,8 @@ def compare(
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    judged = compare_scores(
-        session.metrics,
-        y,
-        scores,
-        PAIRS,
-        rng,
-        draws=session.study.compare.draws,
-        groups=groups_of(session, table),
-    )
+    draws, groups = session.study.compare.draws, groups_of(session, table)
+    judged = compare_scores(session.metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would tell it.
     found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
@@ -143,11 +138,8 @@ def compare(
     return SiteComparison(
         training_rows=len(session.table.training),
         holdout_rows=len(table),
-        arms={name: {a: _kept(e, reasons[name]) for a, e in found.items()} for name, found in arms.items()},
-        differences={
-            name: {pair: _kept_difference(d, reasons[name]) for pair, d in found.items()}
-            for name, found in differences.items()
-        },
+        arms={name: _hidden(found, reasons[name]) for name, found in arms.items()},
+        differences={name: _hidden(found, reasons[name]) for name, found in differences.items()},
         summary=session.holdout_summary(),
         histogram=counted,
         own_family=own.family,
@@ -175,10 +167,8 @@ def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -
     why = "withheld: it would say how many rows two models call differently"
     found: tuple[Arms, Differences] = dict(arms), dict(differences)
     for name in counts:
-        found[0][name] = {
-            arm: estimate if arm == "global" else _kept(estimate, why) for arm, estimate in arms[name].items()
-        }
-        found[1][name] = {pair: _kept_difference(difference, why) for pair, difference in differences[name].items()}
+        found[0][name] = _hidden(arms[name], why) | {"global": arms[name]["global"]}
+        found[1][name] = _hidden(differences[name], why)
     return found
 
 
@@ -198,11 +188,7 @@ def _left_out(session: SiteSession) -> list[str]:
     return [f"rows left out because a feature is missing: {left}"]
 
 
-def _kept(estimate: Estimate, why: str) -> Estimate:
+def _hidden(figures: Mapping[Key, Figure], why: str) -> dict[Key, Figure]:
+    """Return the figures with a reason in place of each, or as they are without one."""
     nan = float("nan")
-    return Estimate(nan, nan, nan, nan, why) if why else estimate
-
-
-def _kept_difference(difference: Difference, why: str) -> Difference:
-    nan = float("nan")
-    return Difference(nan, nan, nan, nan, why) if why else difference
+    return {key: type(figure)(nan, nan, nan, nan, why) if why else figure for key, figure in figures.items()}
