@@ -6,7 +6,7 @@ import pytest
 
 from flfed.records.dashboard.components import participation_chart
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.round_totals import Block, band_of, costs, width_of
+from flfed.records.reports.round_totals import band_of, costs, width_of
 from flfed.records.store.entries import CurvePoint, EventRow, MetricRow, SentRow
 from flfed.records.store.reader import RunReader
 
@@ -120,5 +120,3 @@ def test_the_variance_of_a_site_is_read_with_its_curve(run):
 
 def test_blocks_are_as_wide_as_a_screen_asks():
     assert [width_of(rounds, 60) for rounds in (0, 1, 60, 61, 500)] == [1, 1, 1, 2, 9]
-    assert Block("a", 1, 9, asked=0, answered=0, aside=0).share is None
-    assert Block("a", 1, 9, asked=8, answered=6, aside=2).share == 0.5

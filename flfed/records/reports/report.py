@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +17,7 @@ from flfed.records.statistics.own_models import family_in_words, family_keys
 from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import parsed_study
 from flfed.refusals import read
 
 SITE_ARMS = ("global", "local-only", "personalised")
@@ -140,7 +140,7 @@ def head(runs: Sequence[RunEntry], name: str) -> Report:
 
 def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[str]) -> Report:
     """Return the rule of every verdict: sites and worthwhile gains."""
-    table = _table(reader.series(runs[0].series).study_text).get("compare", {})
+    table = parsed_study(reader.series(runs[0].series).study_text).get("compare", {})
     asked = table.get("worthwhile") if isinstance(table, dict) else None
     # What the study calls worthwhile is in units of its primary metric, so others keep their default.
     given = {runs[0].primary: float(asked)} if isinstance(asked, (int, float)) else {}
@@ -447,11 +447,4 @@ def gain_at(site: Report, metric: str) -> Report:
 
 def purpose_of(study_text: str) -> str:
     """Return a study's purpose, "" where it has none."""
-    return str(_table(study_text).get("purpose", ""))
-
-
-def _table(study_text: str) -> Report:
-    try:
-        return tomllib.loads(study_text)
-    except tomllib.TOMLDecodeError:
-        return {}
+    return str(parsed_study(study_text).get("purpose", ""))

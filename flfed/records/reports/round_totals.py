@@ -12,18 +12,13 @@ from typing import Any
 
 from sqlalchemy import Integer, distinct, func, literal, select
 
-from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.intervals import NORMAL_95, SHARES
 from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, Metric, Sent
 
 TRAIN = "train"
 """Kind of the messages of a round of training."""
-SHARES = (
-    "roc_auc_score", "average_precision_score", "accuracy_score", "balanced_accuracy_score", "f1_score",
-    "brier_score_loss", "concordance_index", "recall_at_alert_budget",
-)  # fmt: skip
-"""Metrics between 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +40,6 @@ class Block:
     asked: int
     answered: int
     aside: int
-
-    @property
-    def share(self) -> float | None:
-        """Return the share of rounds with a good update.
-
-        It is of the rounds in which the site was asked; None where it was not asked.
-        """
-        return (self.answered - self.aside) / self.asked if self.asked else None
 
 
 @dataclass(frozen=True)
@@ -208,7 +195,7 @@ def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]
         return point.low, point.high
     reach = NORMAL_95 * math.sqrt(point.variance)
     low, high = point.value - reach, point.value + reach
-    return (max(low, 0.0), min(high, 1.0)) if metric in SHARES else (low, high)
+    return (max(low, 0.0), min(high, 1.0)) if metric.endswith(SHARES) else (low, high)
 
 
 def _block(column: Any, width: int) -> Any:

@@ -13,7 +13,7 @@ from statistics import NormalDist, fmean, stdev
 LEVEL = 0.95
 NORMAL_95 = 1.959963984540054
 """Of a standard normal variable 95 % lie within so much of 0."""
-SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget")
+SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget", "f1_score")
 """Ends of the names of metrics that lie between 0 and 1."""
 ERRORS = ("loss", "error")
 """Ends of the names of metrics that are never below 0."""

@@ -198,7 +198,7 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
     [dataset]
     <BLANKLINE>
     """
-    found = _parsed(text)
+    found = parsed_study(text)
     # Expected figures may be those of other sites, and the list of sites names them.
     found.pop("expected", None)
     found.get("dataset", {}).pop("sites", None)
@@ -207,10 +207,11 @@ def of_study(text: str, *, plain: Callable[[str], str]) -> str:
 
 def sites_of_study(text: str) -> set[str]:
     """Return the sites that a study names, none without a study."""
-    return set(_parsed(text).get("dataset", {}).get("sites", ()))
+    return set(parsed_study(text).get("dataset", {}).get("sites", ()))
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed_study(text: str) -> dict[str, Any]:
+    """Return a recorded study's tables, none of a text that is not TOML."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:

@@ -5,7 +5,6 @@ They show what each run reached over all sites and at each, and in what their st
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +22,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import parsed_study
 
 MOST = 6
 """Most runs side by side; more columns cannot be read."""
@@ -218,11 +218,8 @@ def _keys(text: str) -> dict[str, Any]:
 
     What the study expects of itself is left out.
     """
-    try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return {}
-    return {key: value for key, value in _flat(found, "").items() if not key.startswith("expected.")}
+    flat = _flat(parsed_study(text), "")
+    return {key: value for key, value in flat.items() if not key.startswith("expected.")}
 
 
 def _flat(found: Mapping[str, Any], before: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ It shows what joining is worth to a site that has few rows of its own.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +35,7 @@ from flfed.records.statistics.verdict import (
     number,
 )
 from flfed.records.store.entries import CurveArm, LearningPoint
+from flfed.records.store.visibility import parsed_study
 
 ALONE: CurveArm = "local-only"
 ADJUSTED: CurveArm = "personalised"
@@ -95,10 +95,7 @@ def why_none(shown: Shown) -> str:
 
 def is_asked(shown: Shown) -> bool:
     """Tell whether the study asks for a learning curve."""
-    try:
-        return "curve" in tomllib.loads(shown.study_text).get("compare", {})
-    except tomllib.TOMLDecodeError:
-        return False
+    return "curve" in parsed_study(shown.study_text).get("compare", {})
 
 
 def _caption(points: Sequence[LearningPoint]) -> str:
