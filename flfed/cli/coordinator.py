@@ -13,6 +13,7 @@ from flfed.cli.study import NAME, SET
 
 if TYPE_CHECKING:
     from flfed.deployment.coordinator.status import LastRun, SiteStatus
+    from flfed.folders import CoordinatorFolder
 
 
 SITE = typer.Argument(..., metavar="SITE", help="The site's name: a-z, 0-9 and single hyphens.")
@@ -71,6 +72,16 @@ def invite_site(
     typer.echo(f"The site sends {made.site}.admission back; then: flfed coordinator admit {made.site}.admission")
 
 
+def _initialised() -> CoordinatorFolder:
+    """Return the coordinator's folder, or refuse where none was initialised."""
+    from flfed.deployment.coordinator.certificates import settings
+    from flfed.folders import CoordinatorFolder
+
+    folder = CoordinatorFolder.default()
+    settings(folder)
+    return folder
+
+
 def admit_site(
     file: Path = typer.Argument(..., metavar="FILE", help="What the site sent back, SITE.admission."),
     as_json: bool = output.JSON,
@@ -80,12 +91,9 @@ def admit_site(
     Compare the key's fingerprint with the site by telephone: whoever had the kit could have made the file.
     """
     from flfed.deployment.coordinator.admission import admit
-    from flfed.deployment.coordinator.certificates import settings
-    from flfed.folders import CoordinatorFolder
 
     # Settings are read first, so that a missing coordinator is said before a file is opened.
-    folder = CoordinatorFolder.default()
-    settings(folder)
+    folder = _initialised()
     found = admit(folder, file)
     if as_json:
         output.as_json({"site": found.site, "node-key": found.fingerprint, "already": found.already})
@@ -100,11 +108,8 @@ def revoke_site(site: str = SITE, as_json: bool = output.JSON) -> None:
     What it sent before stays in the run records.
     """
     from flfed.deployment.coordinator.admission import revoke
-    from flfed.deployment.coordinator.certificates import settings
-    from flfed.folders import CoordinatorFolder
 
-    folder = CoordinatorFolder.default()
-    settings(folder)
+    folder = _initialised()
     already = revoke(folder, site)
     if as_json:
         output.as_json({"site": site, "already": already})
@@ -126,12 +131,9 @@ def site_ledger(
     then proved by what was signed here, and by the run records, alone.
     """
     from flfed.cli.site_commands.ledger import who
-    from flfed.deployment.coordinator.certificates import settings
     from flfed.deployment.coordinator.countersign import last_signed, note_restart
-    from flfed.folders import CoordinatorFolder
 
-    folder = CoordinatorFolder.default()
-    settings(folder)
+    folder = _initialised()
     # Without --restart nothing is written.
     found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
     if as_json:
@@ -168,10 +170,8 @@ def rotate_key(
     from flfed.deployment.coordinator import certificates as authority
     from flfed.deployment.coordinator import kits
     from flfed.errors import UsageError
-    from flfed.folders import CoordinatorFolder
 
-    folder, file = CoordinatorFolder.default(), None
-    authority.settings(folder)
+    folder, file = _initialised(), None
     if finish and key is not Key.authority:
         raise UsageError(f"--finish does not go with {key.value}: only an authority is changed in two steps")
     # The folder is checked before a key is changed: the renewal must not be lost.

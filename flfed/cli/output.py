@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,14 @@ JSON = typer.Option(False, "--json", help="Print one JSON object on standard out
 def as_json(found: object) -> None:
     """Print one JSON object."""
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def either(json_wanted: bool, found: object, in_words: Callable[[], None]) -> None:
+    """Print one JSON object, or the same in words."""
+    if json_wanted:
+        as_json(found)
+    else:
+        in_words()
 
 
 def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:

@@ -44,7 +44,7 @@ def list_runs(
             run["study"],
             run["status"],
             run["engine"],
-            _minute(run["started"]),
+            run["started"][:16].replace("T", " "),
             str(run["rounds"]),
             _gone(run),
         ]
@@ -59,10 +59,7 @@ def show_run(
 ) -> None:
     """Show what a run, or a series of repeats, found."""
     found = report_of(run)
-    if as_json:
-        output.as_json(found)
-    else:
-        print_report(found)
+    output.either(as_json, found, lambda: print_report(found))
 
 
 @app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
@@ -75,10 +72,7 @@ def compare(
     from flfed.experiments.compare_runs import compare_runs
 
     found = compare_runs(a, b)
-    if as_json:
-        output.as_json(found)
-    else:
-        _print_comparison(found)
+    output.either(as_json, found, lambda: _print_comparison(found))
 
 
 @app.command("export", epilog="Example: flfed run export latest --to my-model")
@@ -135,11 +129,6 @@ def _gone(run: dict[str, Any]) -> str:
     from flfed.records.reports.faults import some
 
     return f"{len(run['missing'])} of {run['sites']}: {some(run['missing'])}" if run["missing"] else ""
-
-
-def _minute(moment: str) -> str:
-    """Return "2026-11-20 15:30" of "2026-11-20T15:30:12.084Z"."""
-    return moment[:16].replace("T", " ")
 
 
 def _said(value: object) -> str:
@@ -224,10 +213,7 @@ def audit(
         from flfed.experiments.audit import audit as audit_run
     with output.progress(quiet=as_json) as told:
         found = audit_run(run, only=sites, attacks=attacks, progress=told)
-    if as_json:
-        output.as_json(found.as_object())
-    else:
-        print_audit(found, whole=all_figures)
+    output.either(as_json, found.as_object(), lambda: print_audit(found, whole=all_figures))
     # Beyond the promise is a failure, so that a script notices.
     if found.beyond():
         raise typer.Exit(1)

@@ -134,10 +134,7 @@ def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
             with suppress(FlfedError):
                 output.as_json(report_of(error.run))
         raise
-    if as_json:
-        output.as_json(result.report)
-    else:
-        print_report(result.report, short=True)
+    output.either(as_json, result.report, lambda: print_report(result.report, short=True))
     # Stopped is neither success nor failure, so that a script can tell it apart.
     if result.status == "stopped":
         raise typer.Exit(3)
@@ -236,13 +233,9 @@ def verify_study(
 
     with output.progress(quiet=as_json) as told:
         found = verify(study, engine=engine, progress=told)
-    if as_json:
-        output.as_json(found.as_json())
-    else:
-        _print_verified(found)
+    output.either(as_json, found.as_json(), lambda: _print_verified(found))
     # All figures are printed before the error ends the command.
-    error = found.error()
-    if error is not None:
+    if error := found.error():
         raise error
 
 
@@ -306,12 +299,8 @@ def sweep_study(
         typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
     with output.progress(quiet=as_json) as told:
         found = sweep(study, points, progress=told)
-    if as_json:
-        output.as_json(found.as_json())
-    else:
-        _print_swept(found)
-    error = found.error()
-    if error is not None:
+    output.either(as_json, found.as_json(), lambda: _print_swept(found))
+    if error := found.error():
         raise error
 
 

@@ -247,8 +247,7 @@ def replay_round(
     if as_json:
         output.as_json(found.as_json())
     # The object is printed first, so that a program has it also where the replay differs.
-    error = found.error()
-    if error is not None:
+    if error := found.error():
         raise error
     if not as_json:
         typer.echo(f"{site}: round {round} of run {run} gives bit for bit what left (SHA-256 {found.given[0]}).")

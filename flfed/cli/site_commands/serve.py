@@ -135,10 +135,7 @@ def join_site(
         if site:
             raise UsageError("--site goes with --renew only: a kit says for which site it is")
         found = join.join(file, to=to)
-        if as_json:
-            output.as_json(_facts(found))
-        else:
-            _say_joined(found)
+        output.either(as_json, _facts(found), lambda: _say_joined(found))
         return
     renewed = join.renew(file, to=to, site=site)
     if as_json:
