@@ -21,7 +21,7 @@ import torch
 from benchmarks.bare import Arrays, Job
 from benchmarks.workload import Workload, sites, study, write_dataset
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.local import grid_of
+from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.writer import RunStore

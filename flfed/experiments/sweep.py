@@ -20,7 +20,7 @@ import torch
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.local import InProcess, grid_of
+from flfed.federation.engines.inprocess import InProcess, grid_of
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.engines.registry import answer_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs

@@ -1,14 +1,15 @@
-"""Flower grids in this process.
+"""In-process engine and its Flower grids.
 
-That of the default engine calls the client app directly; sites of a cohort compute together, and what they ask is
-answered at once.
+All tables are in this process. One grid calls the client app directly, site by site; sites of a cohort compute
+together, and what they ask is answered at once.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -19,6 +20,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.callbacks import Clock
 from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
+from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.rows.data.site import Site
+from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, told
 
 
@@ -42,7 +47,7 @@ class InProcessGrid(Grid):
         self,
         app: ClientApp,
         sites: Sequence[str],
-        run_config: Mapping[str, bool | float | int | str],
+        run_config: RunConfig,
         *,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -153,7 +158,7 @@ class CohortGrid(InProcessGrid):
         self,
         side: SiteClient,
         sites: Sequence[str],
-        run_config: Mapping[str, bool | float | int | str],
+        run_config: RunConfig,
         answer: Compute,
         *,
         clock: Clock = time.monotonic,
@@ -216,3 +221,44 @@ class _Exchange:
         except StopIteration as end:
             self.reply, self.asked = end.value, []
         self.seconds += self._clock() - began
+
+
+class InProcess(Engine):
+    """Engine with all sites in this process.
+
+    It therefore holds every table.
+    """
+
+    name = audited_by = "inprocess"
+    stacks = True
+    keeps_replies = False
+
+    @contextmanager
+    def started(
+        self, sites: Sequence[Site | RemoteSite], run_config: RunConfig, resources: RunResources
+    ) -> Iterator[tuple[Grid, PooledReference | None]]:
+        """Yield the grid and the tables.
+
+        See `Engine.started`.
+        """
+        by_name = {site.name: site for site in sites if isinstance(site, Site)}
+        side = SiteClient(lambda name, _: by_name[name])
+        answer, key = resources.answer, (str(run_config["study"]), int(run_config["repeat"]))
+        tables = PooledReference(side, key, answer or compute_one_by_one)
+        yield grid_of(side, list(by_name), run_config, answer, resources.clock), tables
+
+
+def grid_of(
+    side: SiteClient,
+    sites: Sequence[str],
+    run_config: RunConfig,
+    answer: Compute | None,
+    clock: Clock = time.monotonic,
+) -> InProcessGrid:
+    """Return the in-process grid.
+
+    Its sites compute together by `answer`, or one by one without.
+    """
+    if answer is None:
+        return InProcessGrid(side.app(), sites, run_config, clock=clock)
+    return CohortGrid(side, sites, run_config, answer, clock=clock)

@@ -18,7 +18,7 @@ from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study
 
 ENGINES = {
-    "inprocess": "flfed.federation.engines.local:InProcess",
+    "inprocess": "flfed.federation.engines.inprocess:InProcess",
     "ray": "flfed.federation.engines.ray:Ray",
     "deployment": "flfed.deployment.engine:Deployment",
 }

@@ -15,7 +15,7 @@ from typing import get_args
 import flfed
 from flfed.callbacks import Progress, no_progress
 from flfed.federation.client.client import SiteClient
-from flfed.federation.engines.local import grid_of
+from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
