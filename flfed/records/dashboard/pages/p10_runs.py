@@ -9,11 +9,11 @@ from typing import Any
 import streamlit as st
 
 from flfed.errors import FlfedError
-from flfed.records.dashboard import access, page_files, refresh, run_page
+from flfed.records.dashboard import access, refresh, run_page
 from flfed.records.dashboard.components import page_style
 from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.panels import compare
-from flfed.records.dashboard.panels.overview import STATUS_WORDS, how_to_go_on, no_runs
+from flfed.records.dashboard.panels.overview import STATUS_WORDS, how_to_go_on, link, no_runs
 from flfed.records.reports.faults import absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
@@ -136,10 +136,8 @@ def _line(runs: list[RunEntry], figures: dict[str, float | None], absent: dict[s
     first = runs[-1]
     with st.container(key=f"{LINE}-{first.series}"):
         columns = st.columns(WIDTHS, vertical_alignment="center")
-    page = page_files()["overview"]
-    label = f":blue[**{escape(first.study)}**]"
     with columns[0]:
-        st.page_link(page, label=label, icon=":material/arrow_forward:", query_params={"run": first.series})
+        link("overview", f":blue[**{escape(first.study)}**]", first.series)
         st.caption(first.series)
     columns[1].text(moment(first.started))
     columns[2].text(", ".join(sorted({STATUS_WORDS[run.status] for run in runs})))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
@@ -101,11 +101,10 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
 
 def _further(name: str) -> None:
     """Show links to the other pages of the run."""
-    files = page_files()
     st.markdown("### More of this run")
     with st.container(horizontal=True):
         for page, label in FURTHER.items():
-            st.page_link(files[page], label=label, icon=":material/arrow_forward:", query_params={"run": name})
+            overview.link(page, label, name)
 
 
 if __name__ == "__main__":

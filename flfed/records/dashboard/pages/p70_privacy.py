@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from flfed.records.dashboard import page_files, run_page
+from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import attacks, overview
 from flfed.records.dashboard.panels import privacy as privacy_panels
@@ -44,12 +44,7 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     with st.container(horizontal=True, vertical_alignment="center"):
         went = f"{overview.STATUS_WORDS[run.status]}, {run.rounds} of {run.rounds_planned} rounds"
         st.caption(f"{escape(run.study)}: {went}{many}", width="content")
-        st.page_link(
-            page_files()["overview"],
-            label="How well it did",
-            icon=":material/arrow_forward:",
-            query_params={"run": run.series},
-        )
+        overview.link("overview", "How well it did", run.series)
     with st.container():
         privacy_panels.promise(privacy, audit, attackable=attacks.has_model(run), only=only)
     with st.container():

@@ -347,10 +347,12 @@ def leak_notice(shown: Shown, name: str) -> None:
         f"Before you believe these figures: {what} may give the answer away ({escape(listed)}), which would make every "
         "model look too good. Run the study with `features` that leave it out, to see what rests on it."
     )
-    st.page_link(
-        page_files()["data"], label="What was found, on page Data", icon=":material/arrow_forward:",
-        query_params={"run": name},
-    )  # fmt: skip
+    link("data", "What was found, on page Data", name)
+
+
+def link(page: str, label: str, run: str) -> None:
+    """Show a link to a page of a run."""
+    st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})
 
 
 def odd_sites_notice(found: Report) -> None:
