@@ -23,7 +23,7 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.engines.registry import answer_of, engine_of, path_of
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.fan_out import ask
+from flfed.federation.server.fan_out import ask, deadline_of
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import GIVEN
 from flfed.records.reports.report import report
@@ -261,7 +261,7 @@ class Auditor:
         """
         request = EnrolRequest(dataset=self.model.schema.name, schema_sha256=self.model.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
-        answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=self._deadline())
+        answers = ask(self.grid, ENROL, request, nodes, EnrolReply.from_record, timeout=deadline_of(self.model.study))
         replies = {reply.site: (key, reply) for key, reply in answers.replies.items()}
         recorded_as = self._recorded_as(list(replies))
         # What a site asked for once stays, whatever its policy says now.
@@ -336,7 +336,7 @@ class Auditor:
         It is one attack.
         """
         request = AuditRequest(arrays=self.model.arrays, encoder=self.model.encoder, attack=attack)
-        answers = ask(self.grid, AUDIT, request, nodes, AuditReply.from_record, timeout=self._deadline())
+        answers = ask(self.grid, AUDIT, request, nodes, AuditReply.from_record, timeout=deadline_of(self.model.study))
         self.recorder.crossed(AUDIT, answers.to_node, answers.to_server)
         for site, why in answers.faults.items():
             self._fault(site, why, attack)
@@ -363,13 +363,8 @@ class Auditor:
         return True
 
     def _row(self, attack: str, site: str, figure: AuditFigure) -> AuditRow:
-        payload = {
-            "promise": figure.promise,
-            "verdict": figure.verdict,
-            "says": self.recorder.shared_as.text(figure.says),
-            "method": figure.method,
-            "rows": figure.rows,
-        }
+        payload = {name: getattr(figure, name) for name in ("promise", "verdict", "says", "method", "rows")}
+        payload["says"] = self.recorder.shared_as.text(figure.says)
         return AuditRow(attack, site, figure.metric, figure.value, figure.low, figure.high, payload)
 
     def _fault(self, site: str, reason: str, attack: str = "") -> None:
@@ -382,6 +377,3 @@ class Auditor:
         if said not in self.faults.get(name, ""):
             self.faults[name] = f"{self.faults[name]}; {said}" if name in self.faults else said
             self.recorder.events("note", {site: f"not attacked: {said}"})
-
-    def _deadline(self) -> float:
-        return float(self.model.study.strategy.settings.get("deadline", 600.0))

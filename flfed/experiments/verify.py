@@ -130,11 +130,7 @@ class Compared:
             "difference": self.difference,
             "holds": self.holds,
             "source": expected.source,
-            "by-repeat": [
-                {"repeat": r.repeat, "seed": r.seed, "published": r.published, "ours": r.ours}
-                | {"difference": r.difference}
-                for r in self.by_repeat
-            ],
+            "by-repeat": [{**vars(r), "difference": r.difference} for r in self.by_repeat],
         }
 
 
