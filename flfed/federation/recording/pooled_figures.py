@@ -11,13 +11,12 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
 
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.store.entries import MetricRow
 from flfed.records.store.visibility import TRAINING_ONLY
-from flfed.rows.evaluation.intervals import hanley_mcneil
+from flfed.rows.evaluation.intervals import hanley_mcneil, logit_limits
 from flfed.rows.evaluation.scoring import auc_between
 from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
@@ -199,10 +198,7 @@ def auc_interval(counts: np.ndarray) -> tuple[float | None, float | None]:
     # All rows ranked right, or one of a class: the empirical variance is 0 or missing.
     if min(rows) < 2 or not variance > 0:
         centre, variance = hanley_mcneil(auc, int(rows[1]), int(rows[0]))
-    reach = NORMAL_95 * math.sqrt(variance) / (centre * (1 - centre))
-    low, high = expit(logit(centre) + np.array([-reach, reach]))
-    # The point itself stays within its interval, whatever its centre is.
-    return min(float(low), auc), max(float(high), auc)
+    return logit_limits(auc, centre, variance, NORMAL_95)
 
 
 def _sparse(counts: np.ndarray) -> Counts:

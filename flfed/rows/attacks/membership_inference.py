@@ -11,14 +11,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.special import expit, logit
 from scipy.stats import norm
 
 from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, pooled
 from flfed.rows.comparison.shadow_models import log_odds, trained
 from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil
+from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil, logit_limits
 from flfed.rows.features.encode import Encoded
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
@@ -167,9 +166,7 @@ def over_people(found: Estimate, member: np.ndarray, group: np.ndarray | None) -
     if min(people) == 0:
         return found
     centre, variance = hanley_mcneil(found.value, *people)
-    reach = norm.ppf(0.975) * math.sqrt(variance) / (centre * (1 - centre))
-    low, high = expit(logit(centre) + np.array([-reach, reach]))
-    limits = min(float(low), found.value), max(float(high), found.value)
+    limits = logit_limits(found.value, centre, variance, norm.ppf(0.975))
     return Estimate(found.value, *limits, variance, "Hanley-McNeil over people")
 
 

@@ -230,9 +230,7 @@ class _Areas:
         else:
             centre, variance = hanley_mcneil(value, *self.counts)
             method = "Hanley-McNeil"
-        reach = self.z * np.sqrt(variance) / (centre * (1 - centre))
-        low, high = expit(logit(centre) + np.array([-reach, reach]))
-        return Estimate(value, min(float(low), value), max(float(high), value), variance, method)
+        return Estimate(value, *logit_limits(value, centre, variance, self.z), variance, method)
 
     def difference(self, a: str, b: str) -> Difference:
         value, (i, j) = self.value[a] - self.value[b], (self.at[a], self.at[b])
@@ -244,6 +242,16 @@ class _Areas:
             variance = sum(hanley_mcneil(self.value[arm], *self.counts)[1] for arm in (a, b))
             method = "Hanley-McNeil"
         return _normal_difference(value, value, np.sqrt(variance), self.z, method)
+
+
+def logit_limits(auc: float, centre: float, variance: float, z: float) -> tuple[float, float]:
+    """Return the limits of an area under the ROC curve, normal on the logit scale about `centre`.
+
+    The area itself is within them.
+    """
+    reach = z * np.sqrt(variance) / (centre * (1 - centre))
+    low, high = expit(logit(centre) + np.array([-reach, reach]))
+    return min(float(low), auc), max(float(high), auc)
 
 
 def hanley_mcneil(auc: float, positives: int, negatives: int) -> tuple[float, float]:
