@@ -199,23 +199,34 @@ class SiteSession(EncodedTable):
         # A site that only scores draws nothing and spends nothing.
         if not fit:
             return Trained({}, len(rows), 0.0, 0, scores, held)
-        rng, protection = self._draws.of(self.site.name, round), self.protection
-        if protection is not None:
-            protection.spend(round)  # on the disk before anything is computed
-        fitted: Fitted = yield FitRequest(
+        if self.protection is not None:
+            self.protection.spend(round)  # on the disk before anything is computed
+        lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
+        rng = self._draws.of(self.site.name, round)
+        fitted: Fitted = yield self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
+        return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
+
+    def fit_request(
+        self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()
+    ) -> FitRequest:
+        """Return the request of a round's update.
+
+        It is under the site's protection where there is one.
+        """
+        protection = self.protection
+        return FitRequest(
             model=self.model,
             task=self.task,
             arrays=arrays,
             rows=rows,
             plan=self.study.plan,
-            lr=self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale,
+            lr=lr,
             rng=rng,
             terms=terms,
             delta=True,
             private=None if protection is None else protection.steps,
             chance=None if protection is None else protection.chance(rng),
         )
-        return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows without any."""

@@ -6,9 +6,10 @@ It is run again with one site cut to few rows, where all tables are here.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from statistics import fmean
 from typing import get_args
 
@@ -102,7 +103,11 @@ def learning_curve(
     if closed:
         why = f"the policy of {', '.join(closed)} does not name the output {OUTPUT!r}"
         return [], Refusal("no-learning-curve", why=why)
-    told = _Told(progress, curve.draws * (1 + len(curve.rows) * len(sites)))
+    done, reruns = count(1), curve.draws * (1 + len(curve.rows) * len(sites))
+
+    def step() -> None:
+        progress(STAGE, next(done), reruns)
+
     # Sites whose holdout never changes vary by training only, and keep their own intervals.
     fixed = {site.name for site in sites if not redraws(study, site)}
     record, waiting = _Record(fixed, curve.draws), list[_Rerun]()
@@ -111,9 +116,9 @@ def learning_curve(
         for site, rows in [("", ALL), *((site, rows) for site in draw.places for rows in curve.rows)]:
             # Nothing to cut: the point would be that of all rows once more.
             if site and rows >= len(draw.places[site].table.training):
-                told.step()
+                step()
                 continue
-            waiting.append(_Rerun(draw, site, rows, told))
+            waiting.append(_Rerun(draw, site, rows, step))
             # As many as there is room for go together; without a stacking engine, each alone.
             if len(waiting) >= (1 if answer is None else min(at_once, draw.room())):
                 record.take(waiting, answer)
@@ -198,12 +203,12 @@ class _Rerun:
     draw: _Draw
     site: str
     rows: int
-    told: _Told
+    step: Callable[[], None]
 
     def __call__(self, answer: Compute | None) -> dict[str, Figures]:
         """Run it and return the figures by site."""
         found = self.draw.few_rows(self.site, self.rows, answer) if self.site else self.draw.all_rows(answer)
-        self.told.step()
+        self.step()
         return found
 
 
@@ -252,19 +257,6 @@ def federate(
     start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
     result = strategy.start(grid, to_record(start), study.rounds)
     return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
-
-
-class _Told:
-    """Progress over the reruns."""
-
-    def __init__(self, progress: Progress, of: int) -> None:
-        self._progress = progress
-        self._of = of
-        self._done = 0
-
-    def step(self) -> None:
-        self._done += 1
-        self._progress(STAGE, self._done, self._of)
 
 
 class _Record:

@@ -122,19 +122,10 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         It is on the rows of `batch`, under the site's protection.
         """
         work, rng = attacked.session, attacked.rng(f"{NAME}/step", place)
-        protection = work.protection
-        return FitRequest(
-            model=work.model,
-            task=work.task,
-            arrays=attacked.arrays,
-            rows=replace(batch, group=None),
-            plan=replace(work.study.plan, batch=0, epochs=1, steps=1),
-            lr=work.study.plan.lr,
-            rng=rng,
-            delta=True,
-            private=None if protection is None else replace(protection.steps, sampling=1.0, unit="row"),
-            chance=None if protection is None else protection.chance(rng),
-        )
+        request = work.fit_request(attacked.arrays, replace(batch, group=None), rng, lr=work.study.plan.lr)
+        private = None if request.private is None else replace(request.private, sampling=1.0, unit="row")
+        plan = replace(work.study.plan, batch=0, epochs=1, steps=1)
+        return replace(request, plan=plan, private=private)
 
     def _judged(
         self, attacked: Attacked, x: np.ndarray, guessed: list[tuple[np.ndarray, int]], size: int

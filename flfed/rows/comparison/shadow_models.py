@@ -6,6 +6,7 @@ They are trained by a study's own plan on chosen rows. The score is how well a m
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.attack_runner import Attacked
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
-from flfed.rows.training.requests import ComputeRequest, FitRequest
+from flfed.rows.training.requests import ComputeRequest
 
 
 def trained(
@@ -41,23 +42,13 @@ def trained(
     the learning rate.
     """
     work, rounds = attacked.session, attacked.session.study.rounds
-    plan, protection = work.study.plan, work.protection
+    plan = work.study.plan
     models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
     for round in range(1, rounds + 1):
         # Each round and model has draws of its own, as at a real site.
         rngs = [attacked.rng(f"{purpose}/{round}", number) for number in range(len(tables))]
         fitted = yield [
-            FitRequest(
-                model=work.model,
-                task=work.task,
-                arrays=arrays,
-                rows=rows,
-                plan=plan,
-                lr=plan.lr * plan.factor(round, rounds),
-                rng=rng,
-                private=None if protection is None else protection.steps,
-                chance=None if protection is None else protection.chance(rng),
-            )
+            replace(work.fit_request(arrays, rows, rng, lr=plan.lr * plan.factor(round, rounds)), delta=False)
             for arrays, rows, rng in zip(models, tables, rngs, strict=True)
         ]
         models = [found.arrays for found in fitted]
