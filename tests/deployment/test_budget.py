@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
+from streamlit.testing.v1 import AppTest
 
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
@@ -231,6 +232,18 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     assert in_words(one, 1e-5, enforced=True).endswith(
         f", by 2 runs; about {rounds} more rounds like the last one fit."
     )
+
+
+@pytest.mark.parametrize(("left", "shown"), [(0.96, "0.96"), (0.0499, "0.049"), (1.9999, "1.999"), (2.0, "2")])
+def test_the_page_shows_no_more_of_the_budget_than_is_left(left: float, shown: str):
+    def show(left: float) -> None:
+        from flfed.deployment.site_app.pages.s30_budget import cards
+
+        cards({"spent": 3.0 - left, "budget": 3.0, "left": left, "rounds-left": None}, 1e-5)
+
+    opened = AppTest.from_function(show, args=(left,)).run()
+    assert {part.label: part.value for part in opened.metric}["ε left"] == shown
+    assert float(shown) <= left
 
 
 def test_updates_that_left_without_noise_are_told_before_what_was_spent_of_a_budget(gated, small_study: str, flfed):

@@ -186,6 +186,20 @@ def test_a_renewal_brings_another_authority_and_keeps_the_key(folder, kit, tmp_p
     assert len(own) == 7
 
 
+def test_a_renewal_with_certificates_that_no_site_should_trust_is_refused_though_it_is_signed(
+    folder, kit, tmp_path: Path, refused: Refused
+):
+    join(kit, to=tmp_path, now=NOW)
+    site, before = SiteFolder("cleveland"), SiteFolder("cleveland").authority.read_bytes()
+    file = kits.renewal(folder, to=tmp_path, now=after(1))
+    assert "the authority's certificate expired on 2036" in refused(renew, file, to=tmp_path, now=after(24 * 3650))
+    own, server = (folder.keys / "ca.crt", folder.keys / "server.crt")
+    own.write_bytes(own.read_bytes() + server.read_bytes())
+    file = kits.renewal(folder, to=tmp_path, now=after(2))
+    assert "a certificate that is no authority's" in refused(renew, file, to=tmp_path, now=after(3))
+    assert site.authority.read_bytes() == before
+
+
 def test_a_changed_signing_key_is_believed_for_what_the_old_one_signed(folder, kit, tmp_path: Path, refused: Refused):
     join(kit, to=tmp_path, now=NOW)
     keys = [joined(SiteFolder("cleveland"))["signing-key"]]

@@ -111,6 +111,20 @@ def test_a_breach_of_the_schema_is_refused_with_column_rule_and_count(small_site
     assert reply.reason == "column 'x1' is not a number in fewer than 10 rows"
 
 
+@pytest.mark.parametrize(("cell_minimum", "said"), [(10, "15 rows"), (20, "fewer than 20 rows")])
+def test_a_count_in_a_refusal_is_held_to_the_sites_own_cell_minimum(
+    small_sites, small_study, ask: Ask, cell_minimum: int, said: str
+):
+    def spoil(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        table["x1"] = table["x1"].astype(object)
+        table.loc[:14, "x1"] = "Jane Roe"  # 15 rows
+        return table
+
+    site = small_sites(1, change=spoil, policy=Policy(cell_minimum=cell_minimum))[0]
+    reply = enrol_reply(ask(side_of(site), site.name, ENROL, enrolment(), small_study))
+    assert reply.reason == f"column 'x1' is not a number in {said}"
+
+
 def test_a_missing_file_is_refused_without_its_path(small_sites, small_study, ask: Ask, tmp_path: Path):
     site = replace(small_sites(1)[0], source=Csv(str(tmp_path / "ward-of-jane-roe" / "table.csv")))
     reply = enrol_reply(ask(side_of(site), site.name, ENROL, enrolment(), small_study))

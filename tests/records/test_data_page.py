@@ -210,6 +210,13 @@ def test_elsewhere_is_said_only_of_sites_that_tell(store, heart: str):
     assert "and at 1 % of the rows at the other sites." in words(write(store, heart, ca))
 
 
+def test_a_large_site_is_set_beside_the_others_and_not_beside_all_sites_with_itself(store, heart: str):
+    # 8 of 100 rows against none of 20: of all 120 rows it would be 7 %, and hungary's share next to that.
+    there = {"cleveland": TOLD | {"rows": 20, "missing": 0}, "hungary": TOLD | {"rows": 100, "missing": 8}}
+    said = words(write(store, heart, column("x", **there)))
+    assert "x is missing at 8 % of hungary's rows and at 0 % of the rows at the one other site that tells." in said
+
+
 def test_a_few_missing_rows_are_not_none_and_make_no_site_stand_out(store, heart: str):
     there = {"cleveland": TOLD | {"rows": 1000, "missing": 2}, "hungary": TOLD | {"rows": 1000, "missing": 998}}
     found = write(store, heart, column("x", **there))

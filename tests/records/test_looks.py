@@ -1,4 +1,4 @@
-"""Colours of the charts: seen on both backgrounds, and told apart by colour-blind readers."""
+"""Colours of the charts: seen on both backgrounds, told apart by colour-blind readers; axes that end around figures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flfed.records.dashboard.components import colours
+from flfed.records.dashboard.components.axes import figure_axis, ticks_of
 
 CONFIG = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
 MARKS = {
@@ -122,3 +123,20 @@ def test_of_many_sites_one_is_in_colour():
     looks = colours.one_in_colour("abc", "b")
     assert [looks[site][0] for site in "abc"] == [colours.FAINT, colours.BLUE, colours.FAINT]
     assert min(apart(eyes, colours.FAINT, colours.BLUE) for eyes in ("all", *BLIND)) > 20
+
+
+@pytest.mark.parametrize(
+    ("values", "domain"),
+    [
+        ([-0.2, 0.31, None], [-0.2, 0.4]),
+        ([0.71, 0.985], [0.7, 1.0]),
+        ([-3.1, -2.2], [-3.2, -2.2]),
+        ([0.0, 9.0], [0, 10]),
+    ],
+)
+def test_an_axis_of_figures_goes_from_just_below_the_least_to_just_above_the_largest(values, domain):
+    found = figure_axis("gain", ticks_of(values))
+    assert found["scale"] == {"domain": domain, "nice": False, "zero": False}
+    known = [value for value in values if value is not None]
+    assert domain[0] <= min(known) < max(known) <= domain[1]
+    assert [found["axis"]["values"][place] for place in (0, -1)] == domain

@@ -226,6 +226,15 @@ def test_the_verdict_follows_from_the_intervals(shared, adjusted, better, code):
         assert "clearly worse here" in sentence
 
 
+@pytest.mark.parametrize(("metric", "better", "sign"), [(AUC, "higher", 1), (BRIER, "lower", -1)])
+def test_an_interval_widened_for_many_sites_decides_whichever_way_is_better(metric, better, sign):
+    # A gain of .05 with an interval of .01 to .09, widened for eight sites -.02 to .12.
+    ends = [end for span in ((0.01, 0.09), (-0.02, 0.12)) for end in sorted(sign * number for number in span)]
+    found, sentence = verdict(Difference(sign * 0.05, *ends, sites=8), None, better, metric=metric)
+    assert found == NO_CLEAR_GAIN and "the interval, so widened, contains 0" in sentence
+    assert f"+.010 to +.090; widened for 8 sites looked at, {MINUS}.020 to +.120" in sentence
+
+
 def test_a_metric_that_should_be_low_is_worded_that_way():
     code, sentence = verdict(
         Difference(-0.02, -0.035, -0.005), None, "lower", metric=BRIER, figures={"global": 0.131, "local-only": 0.151}

@@ -136,6 +136,22 @@ def test_the_federated_loss_weighs_sites_by_their_validation_rows(bench, sites):
     assert strategy.selection.best_loss == pytest.approx((30 * 1 + 10 * 5) / 40)
 
 
+def test_a_round_that_a_site_did_not_answer_is_neither_the_best_nor_counted_for_patience(bench, sites, reply):
+    # Without the third site, whose loss is high, the mean that came in round 3 would be the lowest of all.
+    for strategy in (FedAvg(select="best", quorum=0.5), FedAvg(select="best", quorum=0.5, patience=1)):
+        made = bench(strategy, 3, plan=HELD, rounds=6)
+
+        def answer(site, number, arrays, last=made.names[-1]):
+            if (site, number) == (last, 3):
+                return None
+            return replace(reply(0, like=START, loss=9 - number + 30 * (site == last)), delta={"w": np.ones(2)})
+
+        result = strategy.start(sites(made, answer), to_record(START), 6)
+        np.testing.assert_allclose(to_arrays(result.arrays)["w"], 6.0)
+        assert (strategy.best_round, strategy.rounds_done) == (6, 6)
+        assert strategy.selection.best_loss == pytest.approx(9 - 7 + 30 / 3)
+
+
 def test_the_plateau_reaches_the_sites_as_a_scale_of_their_learning_rate(bench, sites, reply):
     from flfed.updates.messages.train import TrainRequest
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+import httpx
+import pytest
+
+from flfed.deployment.flower.grid import patient
 from flfed.deployment.flower.questions import RESTART_SECONDS, Presence, Told
 from flfed.errors import FlfedError
 
@@ -65,3 +69,24 @@ def test_nothing_is_said_of_questions_that_are_soon_answered():
         telling.waiting({"b": ""}, [], 10)
     telling.over()
     assert len(said) == 0
+
+
+def test_a_server_that_is_away_is_asked_again_and_one_that_refuses_is_not():
+    codes = [502, 503, 200, 403, 200]
+
+    def ask() -> int:
+        answer = httpx.Response(codes.pop(0), request=httpx.Request("POST", "https://fl.example.org"))
+        return answer.raise_for_status().status_code
+
+    assert patient().invoke(ask) == 200
+    with pytest.raises(httpx.HTTPStatusError, match="403"):
+        patient().invoke(ask)
+    assert codes == [200]
+    failed = ["Connection refused", "certificate verify failed", "never asked"]
+
+    def connect() -> None:
+        raise httpx.ConnectError(failed.pop(0))
+
+    with pytest.raises(httpx.ConnectError, match="certificate"):
+        patient().invoke(connect)
+    assert failed == ["never asked"]
