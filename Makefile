@@ -19,7 +19,6 @@ env: .venv/made
 
 demo: env
 	@$(BIN)/flfed demo
-	@echo "In this checkout: make app"
 
 app: env
 	$(BIN)/flfed app

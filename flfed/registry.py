@@ -29,6 +29,8 @@ FOLDERS = {
 """Kind of thing to the package whose files are its listing."""
 
 
+MADE_SMALL = ("_loss", "_error", "_deviance")
+"""How names of metrics end of which less is better: scikit-learn's rule, which verdicts go by."""
 _BROKEN = (
     ArithmeticError,
     AttributeError,
@@ -167,6 +169,13 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     found = public_class(found) if inspect.ismodule(found) else found
     if not inspect.isclass(found):
         raise UsageError(f"{where}: {point.value} is no class")
+    # Verdicts know a metric's name alone: with another direction they would call a loss a gain.
+    better, wrong = getattr(found, "better", None), "higher" if point.name.endswith(MADE_SMALL) else "lower"
+    if kind == "metric" and better == wrong:
+        raise UsageError(
+            f"{where}: better={better!r} does not go with its name: names that end in {', '.join(MADE_SMALL)} "
+            "are of metrics of which less is better, all others of those of which more is"
+        )
     return found
 
 

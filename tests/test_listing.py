@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from flfed import registry
 from flfed.errors import UsageError
+from flfed.records.statistics.verdict import better_of
 from flfed.registry import kebab, load, names, public_class, snake
 
 
@@ -102,6 +103,22 @@ def test_every_kind_may_come_from_another_package_as_a_class_or_as_the_file_that
     assert {"by-class", "by-file"} <= set(names(kind))
     assert [load(kind, name).__module__ for name in ("by-class", "by-file")] == sorted(modules)
     assert len(registry.others(kind)) == 2 and registry.clashes(kind) == []
+
+
+@pytest.mark.parametrize(("name", "better"), [("cost_loss", "lower"), ("gini", "higher")])
+@pytest.mark.parametrize("as_named", [True, False])
+def test_a_metric_whose_direction_is_not_that_of_its_name_is_refused(name, better, as_named, tmp_path, monkeypatch):
+    # Verdicts go by the name: a cost that falls by joining would be called a loss.
+    said = better if as_named else {"lower": "higher", "higher": "lower"}[better]
+    text = f"class Cost:\n    better = {said!r}\n"
+    install(tmp_path, "their-metric", f"[flfed.metric]\n{name} = their_metric:Cost\n", their_metric=text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "their_metric", raising=False)
+    if as_named:
+        assert load("metric", name).better == said == better_of(name)
+    else:
+        with pytest.raises(UsageError, match=f"metric '{name}' of their-metric 1.0: better='{said}' does not go with"):
+            load("metric", name)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import typer
@@ -62,6 +63,19 @@ for whose, group, commands in (("site", rows.app, SITE), ("coordinator", consort
 app.command("audit", epilog="Example: flfed audit latest --json")(runs.audit)
 app.command("predict", epilog="Example: flfed predict my-model patients.csv --out predictions.csv")(runs.predict)
 app.command("app", epilog="Example: flfed app --port 8501")(dashboard.open_app)
+
+
+def _join_lines(commands: typer.Typer) -> None:
+    """Make each paragraph of help one line, so that a terminal breaks it at its own width alone."""
+    for command in commands.registered_commands:
+        paragraphs = inspect.getdoc(command.callback) or ""
+        command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
+    for group in commands.registered_groups:
+        if group.typer_instance:
+            _join_lines(group.typer_instance)
+
+
+_join_lines(app)
 
 
 @app.callback(invoke_without_command=True)

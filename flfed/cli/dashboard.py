@@ -32,7 +32,7 @@ def demo() -> None:
         typer.echo(f"\nRunning the study {study.name} ...", err=True)
         with output.progress() as told:
             result = run(study, progress=told)
-        print_report(result.report)
+        print_report(result.report, short=True)
     typer.echo("\nTo see both in the app: flfed app   (or, in a checkout: make app)")
     typer.echo("To run one yourself: flfed study run preterm-birth --repeats 10")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import click
@@ -44,3 +45,14 @@ def test_help_shows_each_argument_and_option_with_what_it_is(flfed, monkeypatch,
         name = given.opts[0] if isinstance(given, click.Option) else given.human_readable_name
         missing += [name] if not what or plain(what) not in shown or plain(name).lower() not in shown.lower() else []
     assert missing == []
+
+
+def test_a_paragraph_of_help_is_broken_at_the_edge_of_the_terminal_alone(flfed, monkeypatch):
+    # At 80 columns no line but a paragraph's last ends where the next word would have fitted.
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = flfed("predict", "--help")
+    lines = out.partition("Prints CSV")[2].partition("╭")[0].splitlines()
+    told = [line.strip() for line in ["Prints CSV" + lines[0], *lines[1:]] if line.strip()]
+    assert len(told) == 3
+    for line, following in itertools.pairwise(told):
+        assert len(line) + 1 + len(following.split()[0]) > 78

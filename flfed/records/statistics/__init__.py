@@ -6,4 +6,4 @@ They are intervals, tests and verdicts.
 from typing import Any
 
 Report = dict[str, Any]
-"""A run's report, or an object in it, as `flfed run report --json` has it."""
+"""A run's report, or an object in it, as `flfed run show --json` has it."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
+from flfed.registry import MADE_SMALL
+
 Better = Literal["higher", "lower"]
 
 PAYS = "joining pays"
@@ -100,7 +102,7 @@ def better_of(metric: str) -> Better:
     >>> better_of("roc_auc_score"), better_of("brier_score_loss"), better_of("mean_absolute_error")
     ('higher', 'lower', 'lower')
     """
-    return "lower" if metric.endswith(("_loss", "_error", "_deviance")) else "higher"
+    return "lower" if metric.endswith(MADE_SMALL) else "higher"
 
 
 def metric_name(metric: str) -> str:
