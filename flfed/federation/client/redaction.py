@@ -134,9 +134,14 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     # The number of rows crosses anyway, and is all that is left.
     if stays and scores.rows == "training":
         return Scores(rows=scores.rows, num_examples=scores.num_examples, metrics={})
-    metrics = {name: said(value) for name, value in scores.metrics.items()}
-    variances = {name: said(value) for name, value in scores.variances.items()}
-    return Scores(**{**vars(scores), "metrics": metrics, "variances": variances})
+    # Each field by its name: what a later version adds to the scores of rows does not leave by itself.
+    return Scores(
+        rows=scores.rows,
+        num_examples=scores.num_examples,
+        metrics={name: said(value) for name, value in scores.metrics.items()},
+        variances={name: said(value) for name, value in scores.variances.items()},
+        histogram=scores.histogram,
+    )
 
 
 def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
