@@ -334,7 +334,7 @@ def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat
     figure(st, title, drawn, lines, key="calibration", says=f"Calibration. {said}")
     st.caption(
         "On the dashed line the predictions hold; above it the model says too little, below it too much. "
-        f"Each point is a group of at least {LEAST_ROWS} rows, a larger one of more of them."
+        f"Each point is a group of at least {LEAST_ROWS} rows, and a larger one of more rows."
         + (STRETCHED if lines and is_stretched(lines) else "")
     )
 

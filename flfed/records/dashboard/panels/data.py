@@ -333,7 +333,7 @@ def _how_to_read(text: str) -> str:
     """Return the key to the map's signs in `text`."""
     signs = {
         "±": "±: a category of three or more values, whose difference has no direction.",
-        "(": "White, in brackets: no larger than what chance alone brings about in some 95 of 100 comparisons of so "
+        "(": "In brackets, without a colour: no larger than what chance alone brings about in some 95 of 100 comparisons of so "
         "many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more where rows depend "
         "on each other, as several visits of one patient do.",
         "≈": "≈: about, to one decimal. A mean in it comes from groups of bins, which stand in for values that a "
