@@ -307,7 +307,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     title = "Each model at each site, with 95 % interval"
     figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
     table(words)
-    st.caption(_untold(found, metric, order))
+    if why := _untold(found, metric, order):
+        st.caption(why)
     for line in unadjusted_in_words(found, metric):
         st.caption(escape(line))
 
