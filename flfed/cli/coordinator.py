@@ -131,11 +131,14 @@ def site_ledger(
     then proved by what was signed here, and by the run records, alone.
     """
     from flfed.cli.site_commands.ledger import who
+    from flfed.deployment.coordinator.admission import check_invited
     from flfed.deployment.coordinator.countersign import last_signed, note_restart
 
     folder = _initialised()
     # Without --restart nothing is written.
     found = note_restart(folder, site, by=who(), why=restart) if restart else last_signed(folder, [site])[site]
+    if not found.n:
+        check_invited(folder, site)
     if as_json:
         output.as_json({**found.facts(), "restarted": bool(restart)})
         return

@@ -44,13 +44,16 @@ def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str =
     # After each column stand the cell's blank and the border's, and one more border before the first.
     between = 2 * len(headers) + 1
     widths = column_widths(headers, rows, room=console.width - between)
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for header, width in zip(headers, widths, strict=True):
         table.add_column(header, overflow="fold", width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     # Where not even the words fit, the terminal breaks the lines: an id stays whole.
     console.width = max(console.width, sum(widths) + between)
+    # By itself: as the table's own title it would be broken at the width of a narrow table.
+    if title:
+        console.print(Text(title, style="bold"))
     console.print(table)
 
 

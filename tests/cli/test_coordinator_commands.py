@@ -110,12 +110,19 @@ def test_that_a_site_lost_its_ledger_is_noted_once(made: Call, home: Path):
     from flfed.deployment.coordinator.countersign import sign_head
     from flfed.folders import CoordinatorFolder
 
+    made("invite", "a")
     assert made("ledger", "a") == "No line of a's ledger is signed.\n"
     sign_head(CoordinatorFolder.default(), "a", "r0", 3, "c" * 64, n_known=0, at_known="0" * 64)
     said = f"3 lines of a's ledger were signed, at run r0, with the head {'c' * 64}.\n"
     assert made("ledger", "a") == said
     assert made("ledger", "a", "--restart", "the disk broke").startswith(said)
     assert json.loads(made("ledger", "a", "--json"))["n"] == 0
+
+
+def test_the_ledger_of_a_site_that_was_never_invited_is_asked_for_by_mistake(made: Call):
+    made("invite", "hungary")
+    with pytest.raises(UsageError, match="'hungri' was never invited; did you mean 'hungary'\\? Known: hungary"):
+        made("ledger", "hungri")
     with pytest.raises(UsageError, match="no line of a's ledger is signed"):
         made("ledger", "a", "--restart", "again")
 

@@ -46,6 +46,11 @@ def test_a_terminal_too_narrow_for_the_words_still_gets_them_whole(monkeypatch, 
     assert "mississippi-clinic" in text and "(−.081" in text
 
 
+def test_a_title_wider_than_its_table_stands_on_one_line(capsys):
+    output.as_table(["what", "lines"], [["train", "3"]], title="Left without noise: no budget counts it")
+    assert capsys.readouterr().out.splitlines()[0] == "Left without noise: no budget counts it"
+
+
 def test_what_is_left_of_a_line_goes_where_it_saves_most_lines():
     # least widths 2 + 1; the first column needs 1 more for one line, the second 2 more for each of two cells
     assert output.column_widths(["id", "n"], [["a b", "1 2"], ["c", "3 4"]], room=5) == [2, 3]

@@ -220,6 +220,23 @@ def compared(run, payload: dict, *figures: ComparisonRow) -> str:
     return str(run.run)
 
 
+def test_a_mean_prediction_outside_the_interval_of_the_observed_share_is_said_to_be_off(writer):
+    # Predictions of .50 to .59 (log-odds 0 to .375) in four bins of 10 rows each. Wilson's 95 % interval of 4 in 40 is
+    # .040 to .231, of 36 in 40 .769 to .960, of 20 in 40 .352 to .648.
+    few = [[bin, 9] for bin in range(128, 132)], [[bin, 1] for bin in range(128, 132)]
+    half = [[bin, 5] for bin in range(128, 132)]
+    run, sites = (
+        writer(),
+        {"a": {"0": few[0], "1": few[1]}, "b": {"0": few[1], "1": few[0]}, "c": {"0": half, "1": half}},
+    )
+    for site in sites:
+        run.site(site)
+    holds = table(curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3})), "Predicted, mean")
+    said = [holds[site]["Predicted, mean"].partition(", ")[2] for site in sites]
+    assert said == ["too high", "too low", ""]
+    assert holds["a"]["Observed share"] == f".100 ({interval(*proportion_confint(4, 40, method='wilson'))})"
+
+
 def test_one_class_and_few_rows_are_said(writer):
     run, sites = writer(), {"a": COUNTS, "b": {"0": [], "1": [[5, 12]]}, "c": {"0": [[5, 4]], "1": [[6, 2]]}}
     for site in sites:

@@ -104,7 +104,7 @@ def test_a_note_after_the_last_round_is_not_given_the_number_of_a_round_that_nev
 
 def test_a_site_with_one_class_is_told_apart_from_a_bad_one(shown: str, heart: str):
     page = overview(heart, SITES)
-    assert "cannot be told: AUC cannot be compared here: the holdout has one class only" in words(page)
+    assert "switzerland: AUC cannot be compared here: the holdout has one class only." in words(page)
     page.selectbox(key="site-cleveland").set_value("switzerland").run()
     assert "It cannot be told at switzerland." in words(page)
 

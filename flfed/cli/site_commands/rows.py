@@ -66,7 +66,8 @@ def check_site(
     # The file names rows, so that it is written apart from what is printed.
     if local_rows is not None:
         lines = write_local_rows(checked, local_rows)
-        typer.echo(f"{lines} lines written to {local_rows}; it names rows, so it must not leave the site.", err=True)
+        said = "1 line" if lines == 1 else f"{lines} lines"
+        typer.echo(f"{said} written to {local_rows}; it names rows, so it must not leave the site.", err=True)
     if as_json:
         counts = {"rows": checked.rows, "training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
         lines_found = [asdict(line) for line in checked.lines]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flfed.callbacks import now_utc
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, UsageError, nearest
 from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
@@ -305,8 +305,7 @@ def revoke(folder: CoordinatorFolder, site: str, *, now: datetime | None = None)
     with locked(folder.sites):
         member = _member(folder, site)
         if member is None:
-            known = ", ".join(file.stem for file in _files(folder)) or "none"
-            raise UsageError(f"site {site!r} was never invited; known are: {known}")
+            raise _never_invited(folder, site)
         if member.status == "revoked":
             return True
         _write(folder, replace(member, status="revoked", revoked=now.isoformat(timespec="seconds")))
@@ -325,6 +324,17 @@ def _member(folder: CoordinatorFolder, site: str) -> Membership | None:
     """
     files = {file.stem: file for file in _files(folder)}
     return _read(files[site]) if site in files else None
+
+
+def check_invited(folder: CoordinatorFolder, site: str) -> None:
+    """Raise `UsageError` where a site was never invited, such as a misspelt one."""
+    if site not in {file.stem for file in _files(folder)}:
+        raise _never_invited(folder, site)
+
+
+def _never_invited(folder: CoordinatorFolder, site: str) -> UsageError:
+    known = [file.stem for file in _files(folder)]
+    return UsageError(f"site {site!r} was never invited{nearest(site, known)} Known: {', '.join(known) or 'none'}")
 
 
 def _files(folder: CoordinatorFolder) -> list[Path]:

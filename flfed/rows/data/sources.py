@@ -295,4 +295,4 @@ def find_file(path: str, folders: tuple[Path, ...]) -> Path:
         if candidate.is_file():
             return candidate
     places = ", ".join(str(candidate.parent) for candidate in tried)
-    raise UsageError(f"the table {wanted.name!r} is not in {places}; if the dataset is a download: flfed data get")
+    raise UsageError(f"the table {wanted.name!r} is not in {places}; if the dataset is a download: flfed data get NAME")

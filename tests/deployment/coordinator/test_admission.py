@@ -172,7 +172,7 @@ def test_a_revoked_invitation_admits_nobody_and_left_no_key(folder, tmp_path: Pa
     revoke(folder, "a", now=NOW)
     assert "was revoked" in refusal(folder, admission(tmp_path, "a", code))
     assert revoked(folder) == ()
-    with pytest.raises(UsageError, match="known are: a"):
+    with pytest.raises(UsageError, match="Known: a"):
         revoke(folder, "b", now=NOW)
 
 
@@ -255,7 +255,7 @@ def test_a_damaged_file_is_named_and_the_others_are_read(folder, text: str):
         with pytest.raises(FlfedError, match=r"a\.json: is damaged"):
             refused()
     assert revoke(folder, "b", now=NOW) is False
-    with pytest.raises(UsageError, match="'c' was never invited; known are: a, b"):
+    with pytest.raises(UsageError, match="'c' was never invited. Known: a, b"):
         revoke(folder, "c", now=NOW)
 
 

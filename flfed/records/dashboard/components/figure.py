@@ -42,7 +42,7 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
     with column.container():
         st.markdown(f"**{title}**")
         if drawn is None or not lines:
-            st.caption("No figures to draw yet.")
+            st.caption("No figures to draw.")
             return
         # Curves are in Vega-Lite's own words: Altair's checks would be too slow for a running run.
         if isinstance(drawn, Curves):

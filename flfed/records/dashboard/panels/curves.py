@@ -71,7 +71,8 @@ can be compared by these curves only where these shares are alike. Average preci
 holds: of rows with a predicted probability of .3, three in ten have the outcome. A point above it means that the model
 says too little, below it too much. Where an interval misses the line, chance is no likely reason; but of twenty groups
 of a model that holds, about one misses it by chance. A miss that the width of the bins (below) may explain is not
-counted.
+counted. Few rows make wide intervals, in which a prediction holds easily: so the mean over all rows is held against the
+share of all that have the outcome, too.
 
 **Why two figures of each kind.** Sites do not send the predictions of their rows, only how many rows of each class
 fall into each of 256 bins of predictions. The curves are drawn from these counts, in which two rows of one bin cannot
@@ -334,7 +335,7 @@ def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat
     figure(st, title, drawn, lines, key="calibration", says=f"Calibration. {said}")
     st.caption(
         "On the dashed line the predictions hold; above it the model says too little, below it too much. "
-        f"Each point is a group of at least {LEAST_ROWS} rows, a larger one of more of them."
+        f"Each point is a group of at least {LEAST_ROWS} rows, and a larger one of more rows."
         + (STRETCHED if lines and is_stretched(lines) else "")
     )
 
@@ -343,9 +344,11 @@ def _holds(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
     groups = calibration(counts)
     predicted = observed = ABSENT
     if counts.rows:
-        mean, least, most = counts.predicted
-        predicted = f"{number(mean)} ± {_rounded_up(max(mean - least, most - mean))}"
-        observed = f"{number(counts.events / counts.rows)} ({interval(*wilson(counts.events, counts.rows))})"
+        (mean, least, most), (low, high) = counts.predicted, wilson(counts.events, counts.rows)
+        # Groups of few rows each may hide what all rows together show.
+        off = ", too high" if least > high else ", too low" if most < low else ""
+        predicted = f"{number(mean)} ± {_rounded_up(max(mean - least, most - mean))}{off}"
+        observed = f"{number(counts.events / counts.rows)} ({interval(low, high)})"
     few = f"fewer than {LEAST_ROWS} rows"
     return {
         "Rows of": name,

@@ -333,9 +333,9 @@ def _how_to_read(text: str) -> str:
     """Return the key to the map's signs in `text`."""
     signs = {
         "±": "±: a category of three or more values, whose difference has no direction.",
-        "(": "White, in brackets: no larger than what chance alone brings about in some 95 of 100 comparisons of so "
-        "many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more where rows depend "
-        "on each other, as several visits of one patient do.",
+        "(": "In brackets, without a colour: no larger than what chance alone brings about in some 95 of 100 "
+        "comparisons of so many rows. So about 1 in 20 of all cells may lie outside brackets by chance alone, and more "
+        "where rows depend on each other, as several visits of one patient do.",
         "≈": "≈: about, to one decimal. A mean in it comes from groups of bins, which stand in for values that a "
         "site's policy keeps; how much of it is chance cannot be told.",
         "–": f"A dash: no figure, such as for want of {FEW_ROWS} rows with a value; the table says why.",

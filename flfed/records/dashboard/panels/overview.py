@@ -70,8 +70,8 @@ NOT_TOLD = "not told"
 """Of a site that refused: its policy is its own."""
 COLUMNS_NAMED = 3
 """Columns named in a notice."""
-CARD_PIXELS = 176
-"""Five cards side by side beside the margin of a screen of 1,280 pixels; on a narrower one they go on below."""
+CARD_PIXELS = 172
+"""Five cards side by side beside the margin of a screen of 1,280 pixels, two on one of 390; the others go on below."""
 
 
 def no_runs() -> None:

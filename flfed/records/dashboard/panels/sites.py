@@ -307,6 +307,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     title = "Each model at each site, with 95 % interval"
     figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
     table(words)
+    if why := _untold(found, metric, order):
+        st.caption(why)
     for line in unadjusted_in_words(found, metric):
         st.caption(escape(line))
 
@@ -347,17 +349,24 @@ def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS
         value = entry.get("value")
         span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
         cells[title] = number(value) + _unbroken(span)
-    code, sentence = site_verdict(site, metric)
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
-    # Only a verdict that cannot be told needs its reason in the table.
-    said = f"{code}: {sentence.rstrip('.')}" if code == CANNOT_BE_TOLD else code
+    said = site_verdict(site, metric)[0]
     return (
         start
         | cells
         | {"Gain, + is better (95 %, unadjusted)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
     )
+
+
+def _untold(found: Report, metric: str, sites: Sequence[str]) -> str:
+    """Return a list of why it cannot be told at sites.
+
+    It stands below the table: in it a sentence would make rows high on a narrow screen.
+    """
+    told = {site: site_verdict(found["sites"][site], metric) for site in sites}
+    return "\n".join(f"- {escape(f'{site}: {why}')}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD)
 
 
 def _unbroken(text: str) -> str:
