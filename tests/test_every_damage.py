@@ -19,6 +19,8 @@ from tests.damage.catalogue import CATALOGUE
 from tests.damage.page import PAGE, page
 from tests.damage.tables import SCHEMA, Case, sound, write_dataset
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 CASES = {f"{title}: {case.about}": case for title, cases in CATALOGUE.items() for case in cases}
 PREDICTED = {name: case for name, case in CASES.items() if case.predicted is not None and not case.mapping}
 PREDICTED = {name: case for name, case in PREDICTED.items() if "encoding=" not in case.source}

@@ -21,6 +21,8 @@ from flfed.rows.training.one_by_one import run_client
 from flfed.updates.messages.audit import AUDIT, AuditReply, AuditRequest
 from flfed.updates.messages.in_memory import count_bytes
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 DP = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.3\n'
 
 
@@ -60,8 +62,6 @@ def test_the_judged_model_is_attacked_and_the_ledger_has_a_line_for_it(ended):
 
 @pytest.mark.parametrize("disclosure", ["open", "institution"])
 @pytest.mark.parametrize("protected", [False, True])
-@pytest.mark.slow
-@pytest.mark.studies
 def test_what_every_attack_says_may_leave(gated, small_study: str, conducted_through, disclosure: str, protected: bool):
     text = small_study.replace("epochs = 1", "steps = 2") + DP if protected else small_study
     site = gated(text, policy=Policy(disclosure=disclosure))

@@ -19,6 +19,8 @@ from flfed.updates.messages.audit import AUDIT, AuditRequest
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 OPEN = {"disclosure": "open", "resplit": True}
 DP = '[privacy]\nname = "record-dp"\nsampling = 0.2\n'
 

@@ -35,6 +35,8 @@ from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.enrol import ENROL
 from tests.experiments.test_canary import found_in, needles, planted, searched
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 __all__ = ["planted"]  # a fixture of that file
 
 MEMBERSHIP, INVERSION = "membership-inference", "gradient-inversion"
@@ -78,8 +80,6 @@ def small(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[
     return go
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_the_figures_in_the_store_are_those_of_the_attacks_on_a_shipped_study():
     study = Study.load("preterm-birth").replace({"rounds": 4})
     ended = run(study)
@@ -116,8 +116,6 @@ def test_an_audit_adds_to_the_record_and_changes_nothing_else(small):
     assert len(stored(ended.run)) == 6
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_every_word_of_our_attacks_and_figures_is_written_down_as_it_was_said(small, small_study):
     text = Study.parse(small_study + DP).replace({"plan.steps": 5, "privacy.delta": 1e-3}).text
     strict = {"site-02": {"disclosure": "institution", "resplit": False, "audits": True, "delta": 1e-3}}
@@ -215,8 +213,6 @@ def test_a_site_that_lets_nobody_attack_is_told_of_and_the_others_are_attacked(s
     assert caught.value.exit_code == 1
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_a_site_whose_budget_is_spent_is_attacked_still(small, small_study: str):
     # The run's whole epsilon is spent, and another round would be too much: an audit asks for none.
     held = {"disclosure": "institution", "epsilon": 2.0, "delta": 1e-3, "cell_minimum": 5, "resplit": False}
@@ -274,8 +270,6 @@ def test_of_a_series_the_first_repeat_that_has_a_model_is_attacked(small, home):
     assert (found.run, found.repeat, found.repeats) == (second, 1, 2)
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_a_promise_stands_beside_what_was_reached(small, small_study):
     text = small_study.replace("epochs = 1", "steps = 2") + DP
     sites, ended = small(text=text)
@@ -329,8 +323,6 @@ def test_a_run_without_its_model_is_not_audited(small):
         audit("20990101-000000-abcd", sites=sites)
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_nothing_of_a_cell_crosses_or_is_written_down_in_an_audit(
     planted, small_study, conduct, home, caplog, capfd
 ):  # fmt: skip

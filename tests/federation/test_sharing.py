@@ -30,6 +30,8 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 LONE = "site-02"
 Shares = Mapping[str, str]
 
@@ -103,8 +105,6 @@ def test_figures_in_sums_only_reach_no_store_no_file_and_no_log(sites, small_stu
     assert LONE not in str(run.reader.summary(run.run, "table-1")["rows"])
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_nor_does_one_follow_by_subtraction(sites, small_study, conduct):
     """Of each figure over all sites: less those of the others, weighted, it is not the figure of the one."""
     named = conduct(sites(3, {}), small_study)
@@ -140,8 +140,6 @@ def test_nor_does_one_follow_by_subtraction(sites, small_study, conduct):
     assert mean == pytest.approx(sum(two) / 2, abs=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_of_two_sites_in_sums_only_the_sum_is_exact_and_neither_is_told(sites, small_study, conduct, home):
     shares = {LONE: "aggregate-only", "site-03": "aggregate-only"}
     run = conduct(sites(3, shares), small_study, tables=True)
@@ -219,8 +217,6 @@ def tables_of(home: Path) -> str:
         return "\n".join(repr(row) for name in names for row in store.execute(f"SELECT * FROM {name}"))
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_a_pseudonym_stands_wherever_the_name_would(sites, small_study, conduct, home):
     """In figures, bytes, sums, faults and their reasons; the bad update makes the site talked about."""
 

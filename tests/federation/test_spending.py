@@ -29,6 +29,8 @@ from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.accounting import Release
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 SPENT = "privacy budget: "
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
@@ -86,8 +88,6 @@ def test_what_was_spent_given_an_encoder_of_the_rows_is_told_so(
     assert re.search(r"have spent epsilon [\d.]+, given the encoder, of 9 for 'small'", approving)
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_three_runs_on_one_ledger_end_as_the_budget_says(
     small_sites: Callable[..., list[Site]], small_study: str, home: Path
 ):
@@ -113,8 +113,6 @@ def test_three_runs_on_one_ledger_end_as_the_budget_says(
     assert by_others(history[:5]) == pytest.approx(2.0, rel=0.02)
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_the_sum_is_that_of_another_accountant_whatever_was_mixed():
     history = [Release(1.7, 0.05, 200), Release(2.2, 0.2, 30), Release(1.1, 0.01, 60), Release(1.7, 0.05, 100)]
     spending = account(Policy(epsilon=50.0))
@@ -128,8 +126,6 @@ def test_the_sum_is_that_of_another_accountant_whatever_was_mixed():
     assert account(dataset="third").spent() == 0.0
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_a_round_that_fits_is_written_and_one_that_does_not_leaves_no_line():
     spending, rounds = account(Policy(epsilon=1.0)), 0
     with pytest.raises(NotSpent) as refused:
@@ -211,8 +207,6 @@ def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], 
     assert [line["budget"] for line in report["privacy"]["sites"].values()] == [0.1, 0.1]
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 @pytest.mark.parametrize(
     ("policy", "changes", "said"),
     [
@@ -247,8 +241,6 @@ def test_a_budget_of_persons_is_not_spent_by_rows(small_sites: Callable[..., lis
     assert {line.facts["unit"] for line in spent_lines()} == {"person"}
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_what_research_sites_spend_is_not_on_the_disk(home: Path):
     changes = {"strategy.rounds": 2, "plan.steps": 4, "plan.epochs": None}
     study = Study.parse(f"{Study.load('wine').text}\n{PRIVATE}").replace(changes)
@@ -318,8 +310,6 @@ run(Study.parse(sys.stdin.read()), sites=sites, stacked=False)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
     small_sites: Callable[..., list[Site]], small_study: str
 ):
@@ -361,8 +351,6 @@ except NotSpent:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_two_processes_that_reserve_at_once_cannot_overdraw_together():
     started = [
         subprocess.Popen(

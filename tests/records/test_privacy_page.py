@@ -12,6 +12,8 @@ from flfed.records.statistics.verdict import MINUS, interval, number
 from flfed.records.store.entries import AuditRow, SentRow
 from flfed.records.store.reader import RunReader
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 HEART = ("cleveland", "hungary", "long-beach", "switzerland")
 ROOT = Path(__file__).parents[2]
 APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p70_privacy.py"

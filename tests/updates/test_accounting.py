@@ -174,6 +174,8 @@ print([name for name in ("torch", "pandas", "opacus", "opacus.accountants", "dp_
     assert opacus_analysis("rdp").__file__.endswith("opacus/accountants/analysis/rdp.py")
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_extremes_give_a_figure_without_a_warning():
     # Warnings are errors here: Opacus' own accountants warn of half of these.
     for noise in (0.3, 1.0, 50.0):
