@@ -289,7 +289,7 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.study.study import Study
-from flfed.federation.engines import local
+from flfed.federation.engines import inprocess
 from flfed.federation.server.run import run
 
 def killing(rng):  # where the draws of a round come from: asked once the round is reserved, before it is trained
@@ -299,8 +299,8 @@ def killing(rng):  # where the draws of a round come from: asked once the round 
     return SeededNoise(rng)
 
 killing.rounds = 0
-side = local.SiteClient
-local.SiteClient = lambda find: side(find, protect=LocalProtection(chance=killing))
+side = inprocess.SiteClient
+inprocess.SiteClient = lambda find: side(find, protect=LocalProtection(chance=killing))
 sites = [
     Site(name=f"site-{{n + 1:02d}}", dataset="small", source=Frame(small_table(100 + 10 * n, seed=n)),
          holdout=Holdout(salt=f"salt-{{n}}"), policy=Policy(epsilon=2.0))
