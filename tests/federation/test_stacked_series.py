@@ -218,6 +218,7 @@ run(Study.load("preterm-birth").replace({"strategy.rounds": 6, "compare.draws": 
 """
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.studies
 def test_a_series_killed_between_its_repeats_goes_on_to_the_same_arrays_and_records(record: Record):

@@ -144,6 +144,7 @@ def test_sites_of_any_sizes_train_together_as_alone(course, sizes, rule, task, w
         assert one.rng.random() == other.rng.random()  # as many draws, so that what follows is the same too
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.studies
 @settings(max_examples=60, deadline=None)
