@@ -35,19 +35,20 @@ format: env
 # Bytecode is kept, whatever the environment says: else each of the many processes that tests start compiles all of flfed.
 test fast proof: export PYTHONDONTWRITEBYTECODE :=
 
-# First what holds seconds that a person waits, by itself. Files that start servers or browsers come first (tests/conftest.py):
-# what is left for the end is short. More workers than cores are no faster (measured), and make tests of seconds uncertain.
+# Files that start servers or browsers come first (tests/conftest.py): what is left for the end is short. More workers than
+# cores are no faster (measured), and make tests of seconds uncertain.
 test: lint
-	$(BIN)/pytest -m alone tests/records
-	$(BIN)/pytest -m "not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Without real studies, servers and browsers: a few minutes.
 fast: env
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-# What takes minutes by its nature, and is not in make test: many starts of a fresh consortium, and the like.
+# What takes minutes by its nature, what real servers show at length, and, first, what holds seconds that a person waits.
+# An hour and a half on a quiet machine: before an issue or a release is closed.
 proof: env
-	$(BIN)/pytest -m proof
+	$(BIN)/pytest -m "proof and alone"
+	$(BIN)/pytest -m "proof and not alone"
 
 # flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about a quarter of an hour on a quiet machine.
 # Writes benchmarks/results.json, the tables of README.md and docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.

@@ -29,7 +29,7 @@ settings.load_profile("flfed")
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
     "records/test_every_page.py", "consortium/test_refused.py", "deployment/processes/test_neighbours.py",
-    "deployment/engine/test_deployment_faults.py", "consortium/test_left_behind.py", "federation/test_ray.py",
+    "deployment/engine/test_deployment.py", "test_consortium.py", "records/test_login.py",
 )  # fmt: skip
 """Files of a minute and more, which begin first: a file is one worker's."""
 ABSENT = "shared data files are not here (FLFED_TEST_DATA)"

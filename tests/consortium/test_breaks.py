@@ -200,6 +200,7 @@ def whose_site_starts_anew(consortium: Any, quorum: str) -> None:
     assert "Every line is as it was written." in alpha.run("site ledger alpha --verify")
 
 
+@pytest.mark.proof
 def test_a_run_survives_that_a_site_starts_anew(consortium: Any, forwarder: Forwarder):
     whose_site_starts_anew(consortium, "0.75")
 

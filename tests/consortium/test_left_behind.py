@@ -18,7 +18,7 @@ from flfed.records.ledger.ledger import Ledger
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
 THREE = ("alpha", "beta", "gamma")
 
@@ -132,7 +132,6 @@ def test_any_line_that_is_changed_removed_moved_or_cut_is_found_by_the_command(c
     assert "1 receipt of the coordinator" in beta.run("site ledger beta --verify")
 
 
-@pytest.mark.proof
 def test_no_round_begins_on_an_older_ledger_nor_by_a_clock_that_was_set_back(consortium: Any, ran: dict[str, Any]):
     coordinator, alpha, beta = consortium.coordinator, consortium.sites["alpha"], consortium.sites["beta"]
     (signed,) = [json.loads(line)["line"] for line in (alpha.gate / "receipts.jsonl").read_text().splitlines()]

@@ -230,6 +230,7 @@ for size in (17_000_000, 15_900_000, 17_000_000, 60_000_000):
 """
 
 
+@pytest.mark.proof
 def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_node(serving: Any, tmp_path: Path):
     ca, key = (serving.sites["alpha"].home / "sites/alpha/network" / name for name in ("ca.crt", "node.key"))
     words = [sys.executable, "-c", PUSHING, f"localhost:{serving.port}", str(ca), str(key), str(tmp_path)]

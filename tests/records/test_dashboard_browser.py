@@ -55,6 +55,7 @@ def test_the_run_is_shown_with_its_charts(window, heart: str):
     assert window.picture("overview", whole=True).stat().st_size > 50_000
 
 
+@pytest.mark.proof
 @pytest.mark.alone
 def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chosen(window, going, lags):
     page = window.page
@@ -93,6 +94,7 @@ def test_a_running_run_shows_each_round_within_2_seconds_and_keeps_what_was_chos
     window.picture("interrupted")
 
 
+@pytest.mark.proof
 def test_a_page_stops_looking_when_its_run_has_ended(window, store, going_begun):
     page, run = window.page, going_begun
     page.get_by_role("link", name="heart-disease").click()

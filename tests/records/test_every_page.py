@@ -24,7 +24,8 @@ from tests.records.real_runs import Runs, make
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
-OFTEN = ("demo", "protected", "many")
+"""The last two take half of the time of all; they are made for `make proof` alone."""
+OFTEN = ("demo", "protected")
 """Kinds that are looked at in each run of the tests; the others' pages in `make proof`."""
 UNCHARTED = ("failed", "stopped")
 """Kinds whose few charts the others have, too."""
@@ -39,10 +40,11 @@ MOST_BYTES = 300_000
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """A store with a real run of every kind."""
     data = Path(os.environ.get("FLFED_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
-    return make(tmp_path_factory.mktemp("runs"), data if data.is_dir() else None)
+    proof = any(item.get_closest_marker("proof") for item in request.session.items)
+    return make(tmp_path_factory.mktemp("runs"), data if proof and data.is_dir() else None)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +189,7 @@ def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, ru
         window.is_sound()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS[:-2], *(pytest.param(kind, marks=pytest.mark.proof) for kind in KINDS[-2:])])
 def test_words_table_card_command_and_json_hold_one_answer(runs: Runs, kind: str, flfed, monkeypatch):
     if kind not in runs.series:
         pytest.skip("shared data files are not here (FLFED_TEST_DATA)")

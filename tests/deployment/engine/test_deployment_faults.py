@@ -43,6 +43,7 @@ def answers(grid: Any, messages: list[Message], timeout: float) -> dict[str, str
     }
 
 
+@pytest.mark.proof
 def test_a_node_that_enrols_under_another_name_is_an_error_and_the_others_are_not(own_world: Any):
     for site in SITES:
         own_world.site(site, runs=False)

@@ -94,6 +94,7 @@ def test_nothing_in_the_current_folder_runs_in_the_gate_and_of_the_environment_o
     assert "/sites/cleveland (FLFED_PATH is not set)" in said
 
 
+@pytest.mark.proof
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another account: run as root")
 def test_a_plain_account_serves_packages_of_its_own_and_of_roots(short_home: Path, tmp_path: Path):
     # Without root's rights the gate leaves the network by a user namespace, where every other account is nobody.
@@ -128,6 +129,7 @@ def test_a_plain_account_serves_packages_of_its_own_and_of_roots(short_home: Pat
     assert "Traceback" not in log and "ended" not in said
 
 
+@pytest.mark.proof
 def test_nothing_in_the_current_folder_runs_in_other_commands_of_a_site(home: Path, planted: tuple[Path, Path]):
     for words in ("status cleveland", "approve heart-disease --site cleveland --with hungary --yes", "pause cleveland"):
         done = subprocess.run(
