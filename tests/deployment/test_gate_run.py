@@ -14,6 +14,8 @@ from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.in_memory import count_bytes
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 FEDPROX = ('name = "fedavg"', 'name = "fedprox"\nmu = 0.1')
 VARIANTS = {
     "plain": [],
@@ -32,7 +34,7 @@ CASES = [(variant, ("open", "institution")[number % 2]) for number, variant in e
 
 @pytest.mark.parametrize(
     ("variant", "disclosure"),
-    [("plain", "institution"), *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.studies]) for case in CASES)],
+    [("plain", "institution"), *CASES],
 )
 def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
     gated, conducted_through, conduct, small_study: str, variant: str, disclosure: str
@@ -58,8 +60,6 @@ def test_an_honest_run_passes_the_gate_whatever_the_study_asks(
         np.testing.assert_array_equal(value, same.arrays[name])
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 @pytest.mark.parametrize("name", ["diabetes", "wine", "heart-disease"])
 def test_every_message_of_shipped_studies_is_as_the_gate_expects(conduct, heart, name: str):
     study = Study.load(name).replace({"strategy.rounds": 2, "compare.draws": 200})

@@ -31,6 +31,8 @@ from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321
 NAME = "site-01"

@@ -17,6 +17,8 @@ from flfed.study.study import Study
 from flfed.updates.accounting import Release, epsilon, rdp_epsilon
 from flfed.updates.privacy.site_dp import site_epsilon
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 CLOSE_DELTA = "A delta close to one over the training rows"
 
 ROUNDS, STEPS = 4, 3
@@ -82,8 +84,6 @@ def test_the_record_has_the_promise_and_every_sites_steps_of_it(small_sites, pri
     }  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 @pytest.mark.parametrize(("delta", "close"), [(1e-4, 0), (3e-3, 3)])
 def test_a_delta_close_to_one_over_the_rows_is_warned_of(small_sites, private, delta, close):
     result = run(private(RECORD_DP, **{"privacy.delta": delta}), sites=small_sites(3))  # 42 training rows and more

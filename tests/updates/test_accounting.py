@@ -29,6 +29,8 @@ from flfed.updates.accounting import (
     rdp_epsilon,
 )
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
 KNOWN = [Release(1.5, 0.05, 400)]
 MIXED = (
     [Release(1.5, 0.05, 200), Release(1.0, 0.1, 50)],
@@ -51,8 +53,6 @@ def test_the_figures_of_both_accountants_are_the_published_ones():
     assert epsilon(KNOWN, 1e-5) == prv_epsilon(KNOWN, 1e-5)
 
 
-@pytest.mark.slow  # importing all of Opacus takes three seconds
-@pytest.mark.studies
 def test_our_figures_are_those_of_opacus_own_accountants():
     from opacus.accountants import PRVAccountant, RDPAccountant
 
@@ -174,8 +174,6 @@ print([name for name in ("torch", "pandas", "opacus", "opacus.accountants", "dp_
     assert opacus_analysis("rdp").__file__.endswith("opacus/accountants/analysis/rdp.py")
 
 
-@pytest.mark.slow
-@pytest.mark.studies
 def test_extremes_give_a_figure_without_a_warning():
     # Warnings are errors here: Opacus' own accountants warn of half of these.
     for noise in (0.3, 1.0, 50.0):
