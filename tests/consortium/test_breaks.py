@@ -21,7 +21,7 @@ from flfed.folders import CoordinatorFolder
 from tests.consortium.forwarder import Forwarder
 from tests.machines import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 
 LATER = ("delta",)
 SITES = ["alpha", "beta", "gamma"]
@@ -153,7 +153,6 @@ def kill_caddy(consortium: Any) -> None:
             os.kill(int(place.name), signal.SIGKILL)
 
 
-@pytest.mark.proof
 def test_a_run_survives_what_networks_do(consortium: Any, forwarder: Forwarder):
     alpha = consortium.sites["alpha"]
     going = Going(consortium, ("rounds = 3", "rounds = 20\nquorum = 1.0"), ("epochs = 1", "epochs = 20"))
@@ -200,11 +199,9 @@ def whose_site_starts_anew(consortium: Any, quorum: str) -> None:
     assert "Every line is as it was written." in alpha.run("site ledger alpha --verify")
 
 
-@pytest.mark.proof
 def test_a_run_survives_that_a_site_starts_anew(consortium: Any, forwarder: Forwarder):
     whose_site_starts_anew(consortium, "0.75")
 
 
-@pytest.mark.proof
 def test_a_run_that_needs_every_site_survives_that_one_starts_anew(consortium: Any, forwarder: Forwarder):
     whose_site_starts_anew(consortium, "1.0")

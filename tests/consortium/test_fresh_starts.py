@@ -16,7 +16,7 @@ import pytest
 from tests.consortium.conftest import Consortium
 from tests.machines import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(1200)]
 
 SITES = ["alpha", "beta", "gamma"]
 ORDERS = {
@@ -116,18 +116,15 @@ def starts(late: set[str]) -> None:
         assert any(re.fullmatch(WAITING, line) for line in said), said
 
 
-@pytest.mark.proof
 def test_the_first_run_of_a_fresh_consortium_never_waits_silently():
     starts(set().union(*ORDERS.values()) - {"run"})  # the sites' nodes, the coordinator, admissions, run, one site
 
 
-@pytest.mark.proof
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_first_run_in_any_order_never_waits_silently(order: str):
     starts(ORDERS[order])
 
 
-@pytest.mark.proof
 @pytest.mark.timeout(7200)
 def test_fifty_first_runs_of_fresh_consortia_never_wait_silently():
     for number in range(50):

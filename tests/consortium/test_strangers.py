@@ -24,7 +24,7 @@ from flfed.signatures import new_node_key
 from tests.consortium.strangers import headers
 from tests.machines import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 STRANGERS = Path(__file__).with_name("strangers.py")
 THREE = ("alpha", "beta", "gamma")
 GROWTH = 20_000_000
@@ -172,7 +172,6 @@ def compared(rounds: Rounds, quiet: list[tuple[float, float]], held: list[tuple[
     }
 
 
-@pytest.mark.proof
 def test_strangers_with_bodies_and_slow_ones_hold_nothing_and_three_sites_go_on(serving: Any):
     quiet, held, reports = list[tuple[float, float]](), list[tuple[float, float]](), list[dict[str, Any]]()
     for _ in range(3):  # again where rounds were slow, or strangers few: other programs may have the machine meanwhile
@@ -230,7 +229,6 @@ for size in (17_000_000, 15_900_000, 17_000_000, 60_000_000):
 """
 
 
-@pytest.mark.proof
 def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_node(serving: Any, tmp_path: Path):
     ca, key = (serving.sites["alpha"].home / "sites/alpha/network" / name for name in ("ca.crt", "node.key"))
     words = [sys.executable, "-c", PUSHING, f"localhost:{serving.port}", str(ca), str(key), str(tmp_path)]
@@ -240,14 +238,12 @@ def test_what_is_larger_than_the_server_takes_is_said_in_one_sentence_by_the_nod
     assert done.stderr.count(f"the coordinator's server refuses this site (413): {REFUSED[413]}\n") == 3
 
 
-@pytest.mark.proof
 def test_a_wide_model_passes_in_the_pieces_that_flower_makes(serving: Any):
     with running(serving, 1, ('name = "logistic"', 'name = "mlp"\nhidden = [1000, 700]')):
         pass  # as many answers as rounds, and no fault
     assert trained(serving, "alpha")[-1]["bytes"] > 5_600_000
 
 
-@pytest.mark.proof
 @pytest.mark.timeout(2400)
 def test_fifteen_hundred_slow_strangers_for_a_minute_and_two_hundred_with_bodies(serving: Any):
     with running(serving, 12) as first:

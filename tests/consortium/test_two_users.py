@@ -26,6 +26,7 @@ NUMBERS = {"flfed-net": NET, "flfed-gate": GATE, "flfed-link": LINK}
 LATER = ("alpha",)
 """It joins here, as its own user."""
 pytestmark = [
+    pytest.mark.proof,
     pytest.mark.slow,
     pytest.mark.servers,
     pytest.mark.timeout(600),
@@ -113,7 +114,6 @@ def ports_of(user: int) -> list[int]:
     return [int(line[1].partition(":")[2], 16) for line in lines if line[3] == "0A" and int(line[7]) == user]
 
 
-@pytest.mark.proof
 def test_a_site_of_two_users_trains_and_neither_gets_what_is_the_others(
     consortium: Any, listening: list[int], wait_until: Any
 ):

@@ -225,10 +225,8 @@ def test_a_mean_prediction_outside_the_interval_of_the_observed_share_is_said_to
     # .040 to .231, of 36 in 40 .769 to .960, of 20 in 40 .352 to .648.
     few = [[bin, 9] for bin in range(128, 132)], [[bin, 1] for bin in range(128, 132)]
     half = [[bin, 5] for bin in range(128, 132)]
-    run, sites = (
-        writer(),
-        {"a": {"0": few[0], "1": few[1]}, "b": {"0": few[1], "1": few[0]}, "c": {"0": half, "1": half}},
-    )
+    run = writer()
+    sites = {"a": {"0": few[0], "1": few[1]}, "b": {"0": few[1], "1": few[0]}, "c": {"0": half, "1": half}}
     for site in sites:
         run.site(site)
     holds = table(curves(compared(run, {"sites": sites, "all": COUNTS, "in-all": 3, "asked": 3})), "Predicted, mean")

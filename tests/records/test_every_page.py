@@ -18,6 +18,7 @@ from flfed.records.dashboard import page_files
 from flfed.records.dashboard.pages import p10_runs
 from flfed.records.store.reader import RunReader
 from tests.browser import CHARTS, Window, opened, served
+from tests.conftest import ABSENT
 from tests.records import eyes, one_answer
 from tests.records.real_runs import Runs, make
 
@@ -66,7 +67,7 @@ def visit(window: Window, name: str, picture: str = "") -> None:
 def look(address: str, runs: Runs, kind: str, widths: tuple[int, ...], *, pictures: bool = False) -> None:
     """Look at every page with one kind of run, on screens so wide, in both themes."""
     if kind not in runs.series:
-        pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
+        pytest.skip(ABSENT)
     charts, wrong = 0, []
     with opened(address) as window:
         window.page.goto(f"{address}/?run={runs.series[kind]}")
@@ -98,14 +99,19 @@ def test_every_page_shows_every_kind_of_run_on_every_screen_in_both_themes(every
     look(everywhere, runs, kind, eyes.WIDTHS, pictures=True)
 
 
-def test_runs_side_by_side_and_one_site_among_many_fit_every_screen(everywhere: str, runs: Runs):
+def test_runs_side_by_side_fit_every_screen(everywhere: str, runs: Runs):
     with opened(everywhere) as window:
         window.page.goto(f"{everywhere}/?compare={runs.series['demo']},{runs.series['protected']}")
         window.page.locator(f"{CHARTS} svg").first.wait_for()
         window.drawn()
         assert eyes.looked_at(window, widths=eyes.NARROW) == []
-        if "many" not in runs.series:
-            return
+
+
+@pytest.mark.proof
+def test_one_site_among_many_fits_every_screen(everywhere: str, runs: Runs):
+    if "many" not in runs.series:
+        pytest.skip(ABSENT)
+    with opened(everywhere) as window:
         window.page.goto(f"{everywhere}/curves?run={runs.series['many']}")
         window.page.locator(f"{CHARTS} svg").first.wait_for()
         box = window.page.get_by_test_id("stMultiSelect").first.get_by_role("combobox")
@@ -192,7 +198,7 @@ def test_a_link_opens_the_page_the_run_and_the_site_it_names(everywhere: str, ru
 @pytest.mark.parametrize("kind", [*KINDS[:-2], *(pytest.param(kind, marks=pytest.mark.proof) for kind in KINDS[-2:])])
 def test_words_table_card_command_and_json_hold_one_answer(runs: Runs, kind: str, flfed, monkeypatch):
     if kind not in runs.series:
-        pytest.skip("shared data files are not here (FLFED_TEST_DATA)")
+        pytest.skip(ABSENT)
     monkeypatch.setenv("FLFED_STORE", runs.url)
     monkeypatch.setenv("FLFED_HOME", str(runs.home))
     one_answer.check(runs.url, runs.series[kind], flfed)

@@ -8,14 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.fit import epochs
 from flfed.rows.training.stacked.batches import BatchPlan, BufferPool, Kept, gathered, pack
 from flfed.study.plan import Plan
-
-
-def batches(rows, plan, rng):
-    """The row indices of each step."""
-    return [part for order, size in epochs(rows, plan, rng) for part in torch.split(order, size)]
+from tests.rows.drawn import batches
 
 
 def table(rows: int, seed: int = 0) -> Encoded:

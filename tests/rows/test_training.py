@@ -14,22 +14,18 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
-from flfed.rows.training.fit import epochs, fit, score
+from flfed.rows.training.fit import fit, score
 from flfed.rows.training.layers import affine
 from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 from flfed.rows.training.requests import FitRequest, ScoreRequest
 from flfed.study.plan import Plan
+from tests.rows.drawn import batches
 
 SIZES = (7, 31, 104)
 OUTPUTS = {"regression": 1, "binary": 1, "multi-class": 3}
 MODELS = {"regression": Linear(), "binary": Logistic(), "multi-class": Logistic()}
-
-
-def batches(rows, plan, rng):
-    """The row indices of each step."""
-    return [part for order, size in epochs(rows, plan, rng) for part in torch.split(order, size)]
 
 
 def table(task: str, rows: int, seed: int = 0, inputs: int = 5, weighted: bool = False) -> Encoded:

@@ -30,7 +30,7 @@ from flfed.deployment.coordinator.superlink import (
     OwnRoutes,
     on_own_routes,
     read_body,
-)  # fmt: skip
+)
 from flfed.deployment.flower.control import HEADER, LAST_REQUESTS
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
