@@ -1,4 +1,4 @@
-"""`flfed data`: datasets and their files."""
+"""`flfed data`: datasets, their files, and new ones from tables of one's own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import output
-from flfed.errors import UsageError
+from flfed.errors import UsageError, count_in_words
 
 if TYPE_CHECKING:
     from flfed.rows.data.datasets import SourceDescription
+    from flfed.rows.data.schema import Task
+    from flfed.rows.proposals.workspace import Workspace
 
-app = typer.Typer(no_args_is_help=True, help="List datasets and fetch their files.")
+app = typer.Typer(
+    no_args_is_help=True, help="List datasets, fetch their files, and make new ones from your own tables."
+)
 
 
 @app.command("list", epilog="Example: flfed data list")
@@ -68,3 +72,90 @@ def get_data(
         return
     paths = datasets.get(dataset, from_folder=from_folder, progress=typer.echo)
     typer.echo(f"{name}: {len(paths)} files are in {paths[0].parent}")
+
+
+@app.command("new", epilog="Example: flfed data new north.csv south.csv --target died")
+def new_data(
+    files: list[Path] = typer.Argument(..., metavar="FILE...", help="CSV, Parquet or Excel: a site each."),
+    target: str = typer.Option(..., help="The column to predict."),
+    by: str = typer.Option("", help="Cut one table into sites by this column; the smallest are one, 'other'."),
+    group: str = typer.Option("", help="The column of the patient or customer that several rows belong to."),
+    time: str = typer.Option(
+        "", help="A column of dates: the latest rows are held out, for all sites from one day on."
+    ),
+    name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
+    task: str = typer.Option("", help="binary, multi-class or regression, where the target's values do not say it."),
+    names: str = typer.Option("", help="Names of the columns, with commas, where the files have no line of names."),
+    public: bool = typer.Option(False, "--public", help="The tables are public: exact figures may be shown."),
+    to: Path = typer.Option(Path(), help="Write the files into this folder."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Write dataset, schema, sites and a first study for tables of your own.
+
+    Kinds of columns, values, ranges and codes for "not known" are proposed from the rows, and marked for a person to
+    confirm. No value that fewer than ten rows have is written down.
+    """
+    from flfed.rows.proposals.files import read_named, source_of
+    from flfed.rows.proposals.workspace import OwnTable, new_workspace
+
+    listed = [word.strip() for word in names.split(",")] if names else []
+    sources = [(path, source_of(path, names=listed)) for path in files]
+    tables = [OwnTable(path.name.split(".")[0], source, read_named(source, path)) for path, source in sources]
+    made = new_workspace(
+        tables, target, name=name or tables[0].title, by=by, group=group, time=time,
+        task=_task(task), open_data=public,
+    )  # fmt: skip
+    study = made.study()
+    written = made.write(to, {f"{study.name}.toml": study.text()})
+    output.either(as_json, _as_json(made, written), lambda: _print_new(made, written, to))
+
+
+def _task(word: str) -> Task | None:
+    """Return the task that a word names."""
+    known: tuple[Task, ...] = ("binary", "multi-class", "regression")
+    found = next((task for task in known if task == word), None)
+    if word and found is None:
+        raise UsageError(f"--task {word}: must be one of {', '.join(known)}")
+    return found
+
+
+def _lines(made: Workspace) -> list[dict[str, object]]:
+    """Return what each column is taken for."""
+    proposal, target = made.proposal, made.proposal.target
+    first = {"column": proposal.schema.target, "kind": f"target, {target.task}", "sure": target.sure, "why": target.why}
+    return [first | {"leak": ""}] + [
+        {"column": c.name, "kind": c.kind, "sure": c.sure, "why": c.why, "leak": proposal.leaks.get(c.name, "")}
+        for c in proposal.columns.values()
+    ]
+
+
+def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
+    return {
+        "dataset": made.name,
+        "task": made.proposal.schema.task,
+        "columns": _lines(made),
+        "unconfirmed": list(made.proposal.schema.unconfirmed),
+        "sites": [site.name for site in made.sites],
+        "left-out-rows": made.left_out,
+        "files": [str(path) for path in written],
+    }
+
+
+def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
+    from flfed.rows.proposals.workspace import summary_of
+
+    rows = []
+    for line in _lines(made):
+        notes = [str(line["why"])] + ([f"POSSIBLE LEAK: {line['leak']}"] if line["leak"] else [])
+        rows.append([str(line["column"]), str(line["kind"]), "" if line["sure"] else "look", "; ".join(notes)])
+    output.as_table(["column", "taken for", "", "because"], rows, title=f"{made.name}: {summary_of(made)}")
+    if made.left_out:
+        few = count_in_words(made.left_out)
+        typer.echo(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
+    many = len(made.proposal.schema.unconfirmed)
+    typer.echo(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
+    study = next(path for path in written if path.suffix == ".toml" and path.parent == to)
+    cd = "" if to.resolve() == Path.cwd() else f"cd {to} && "
+    typer.echo(f"Written: {len(written)} files. Next:")
+    typer.echo(f"  {cd}flfed site check {made.sites[0].name}")
+    typer.echo(f"  {cd}flfed study run {study.name} && flfed app")

@@ -136,7 +136,7 @@ def map_table(
             columns[name] = _empty(column, len(raw))
             continue
         # A cell that breaks a rule is missing from here on, and noted with its row.
-        columns[name], broken = numbers.get(name) or _read_column(raw[once[name].column], name, column, once[name])
+        columns[name], broken = numbers.get(name) or read_column(raw[once[name].column], name, column, once[name])
         findings += broken
     if outcome:
         findings += _without_value(schema, {name: columns[name] for name in once}, findings)
@@ -206,10 +206,10 @@ Read = tuple[np.ndarray, list[Finding]]
 """A column as the schema has it [rows], and what is wrong with it."""
 
 
-def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Read:
+def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Read:
     """Read one column, each value once.
 
-    Cells that break a rule become missing and are reported.
+    Cells that break a rule become missing and are reported, by the column's `name` in the schema.
     """
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
     # Dates of a database or of Parquet need no reading.
@@ -230,9 +230,12 @@ def _read_column(cells: pd.Series, name: str, column: Column, field: Field) -> R
     # A code that the mapping does not know is reported, and never passed on as it stands.
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
-        foreign = [text is not None and text not in known for text in texts]
-        texts = without(texts, foreign, "has a code that the mapping does not know", broken)
-        texts = [None if text is None else known[text] for text in texts]
+        if field.other is None:
+            foreign = [text is not None and text not in known for text in texts]
+            texts = without(texts, foreign, "has a code that the mapping does not know", broken)
+        texts = [None if text is None else known.get(text, text) for text in texts]
+    if field.other is not None:
+        texts = [text if text is None or text in column.values else field.other for text in texts]
     if column.kind == "date":
         read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
     else:

@@ -27,7 +27,7 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.queries import server_of, tables_of
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Csv, Frame, Parquet, Sql, find_file
+from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Selection, Sql, find_file
 from flfed.rows.data.transactions.source import Raw, Transactions
 
 BYTES = 16
@@ -228,10 +228,14 @@ def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
     """
     if isinstance(source, Transactions):
         return _content(source.source, folders)
-    if isinstance(source, (Csv, Parquet)):
+    if isinstance(source, (Csv, Parquet, Excel)):
         with find_file(source.path, folders).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    return _sha256(*_places(source, folders)) if isinstance(source, Sql) else ""
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+    else:
+        content = _sha256(*_places(source, folders)) if isinstance(source, Sql) else ""
+    # Another selection of the same file is another set of rows.
+    chosen = [*sum(source.derive.items(), ()), source.where] if isinstance(source, Selection) else []
+    return _sha256(content, *chosen) if content and any(chosen) else content
 
 
 def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
@@ -241,7 +245,7 @@ def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
     """
     if isinstance(source, Transactions):
         return _places(source.source, folders)
-    if isinstance(source, (Csv, Parquet)):
+    if isinstance(source, (Csv, Parquet, Excel)):
         return [str(find_file(source.path, folders).resolve())]
     if isinstance(source, Sql):
         server = server_of(source._url())

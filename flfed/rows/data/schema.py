@@ -129,6 +129,9 @@ class Schema(Strict):
         that says `same_groups`.
     unlabelled : {"refuse", "leave-out"}
         Whether a row without a target breaks a rule, or is one whose outcome is not known yet.
+    unconfirmed : tuple of str
+        Columns that were proposed from rows and that no person has confirmed: their kind, range or values. Not part
+        of the schema's hash. While a feature is among them, its range is no public knowledge.
     """
 
     format: Literal[1] = 1
@@ -139,6 +142,7 @@ class Schema(Strict):
     target: str
     group: str = ""
     unlabelled: Literal["refuse", "leave-out"] = "refuse"
+    unconfirmed: tuple[str, ...] = ()
     columns: dict[str, Column]
 
     @field_validator("task", mode="before")
@@ -166,6 +170,11 @@ class Schema(Strict):
             raise ValueError(f"a multi-class target needs three values or more, not {classes}")
         if self.group and self.columns.get(self.group, column).kind != "id":
             raise ValueError(f"group {self.group!r} must be a column of kind 'id'")
+        unknown = [name for name in self.unconfirmed if name not in self.columns]
+        if unknown:
+            raise ValueError(
+                f"unconfirmed names {unknown[0]!r}, which is no column{nearest(unknown[0], list(self.columns))}"
+            )
         return self
 
     @property
@@ -211,9 +220,9 @@ class Schema(Strict):
     def sha256(self) -> str:
         """Return the hash of the schema's meaning.
 
-        Everything is in it but titles and descriptions.
+        Everything is in it but titles, descriptions and what is unconfirmed.
         """
-        meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description"})
+        meaning = self.model_dump(mode="json", by_alias=True, exclude={"title", "description", "unconfirmed"})
         if self.unlabelled == "refuse":
             # As before there was a choice: hashes that were approved stay what they were.
             meaning.pop("unlabelled")

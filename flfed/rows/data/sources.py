@@ -6,16 +6,20 @@ They are CSV, Parquet, a database, or a data frame.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import os
 import warnings
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flfed.errors import UsageError
+from flfed.rows.data.parsing.expressions import check_expression, derived_columns, rows_where
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,
@@ -43,9 +47,40 @@ PARSER_SAYS = {"EOF inside string": UNCLOSED, "field larger": TOO_LONG}
 _CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Columns that a source computes, and rows that it leaves out.
+
+    Parameters
+    ----------
+    derive : mapping of a new column to an expression
+        Over the source's own columns, such as `{"bmi": "weight / (height / 100) ** 2"}`; see `derived_columns`.
+    where : str
+        Which rows are read, such as `hospital == "north"`; see `rows_where`. Derived columns may be named.
+    """
+
+    derive: Mapping[str, str] = field(default_factory=dict, hash=False)
+    where: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse expressions that are none, before a table is read."""
+        for name, expression in self.derive.items():
+            check_expression(expression, f"derive[{name!r}]")
+        if self.where:
+            check_expression(self.where, "where")
+
+    def selected(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the table with derived columns, and only the rows that are read."""
+        attributes = table.attrs
+        table = derived_columns(table, self.derive) if self.derive else table
+        table = rows_where(table, self.where) if self.where else table
+        table.attrs = attributes
+        return table
+
+
 @dataclass(frozen=True)
-class Csv:
-    """A CSV file, read as text.
+class Csv(Selection):
+    """A CSV file, read as text. Parameters as for `Selection`, and these.
 
     The mapping gives every cell its kind.
 
@@ -72,6 +107,7 @@ class Csv:
 
         Two columns may not have one name, and a separator must be one sign.
         """
+        super().__post_init__()
         if self.columns and len(set(self.columns)) < len(self.columns):
             raise UsageError(f"{self.path}: a name stands twice in columns")
         if len(self.separator) != 1 and self.separator != BLANKS:
@@ -110,7 +146,7 @@ class Csv:
         except LookupError:
             raise self._refusal(path, "no such encoding is known") from None
         table.attrs[UNENDED] = not ended
-        return table
+        return self.selected(table)
 
     def _refusal(self, path: Path, why: str) -> UsageError:
         return UsageError(
@@ -149,7 +185,7 @@ class Csv:
 
 
 @dataclass(frozen=True)
-class Parquet:
+class Parquet(Selection):
     """A Parquet file. Parameters as for `Csv`."""
 
     path: str
@@ -164,9 +200,10 @@ class Parquet:
 
         path = find_file(self.path, folders)
         try:
-            return pd.read_parquet(path)
+            table = pd.read_parquet(path)
         except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
             raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
+        return self.selected(table)
 
 
 def _why_no_parquet(path: Path) -> str:
@@ -184,8 +221,40 @@ def _why_no_parquet(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Sql:
-    """A query on a database.
+class Excel(Selection):
+    """A sheet of an Excel file (extra `flfed[excel]`). Parameters as for `Csv`, and these.
+
+    Parameters
+    ----------
+    sheet : str
+        Its name; default: the first one.
+    """
+
+    path: str
+    sheet: str = ""
+    missing: tuple[str, ...] = ()
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Read the table.
+
+        `folders` are where a relative path is looked for.
+        """
+        if importlib.util.find_spec("openpyxl") is None:
+            raise UsageError("reading Excel needs an extra: pip install 'flfed[excel]'")
+        path = find_file(self.path, folders)
+        try:
+            table = pd.read_excel(path, sheet_name=self.sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            raise UsageError(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}") from None
+        return self.selected(table)
+
+    def _sheet_hint(self) -> str:
+        return f", or has no sheet {self.sheet!r}" if self.sheet else ""
+
+
+@dataclass(frozen=True)
+class Sql(Selection):
+    """A query on a database. Parameters as for `Selection`, and these.
 
     Parameters
     ----------
@@ -208,9 +277,10 @@ class Sql:
         try:
             # The driver's own message may quote cells, and the URL holds a password: neither is said.
             with self._connection() as connection:
-                return pd.read_sql_query(sqlalchemy.text(self.query), connection)
+                table = pd.read_sql_query(sqlalchemy.text(self.query), connection)
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise UsageError(f"the site's database query failed ({type(error).__name__})") from None
+        return self.selected(table)
 
     def _connection(self) -> Connection:
         """Connect to the database, without a pool.
@@ -252,7 +322,7 @@ class Sql:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class Frame(Selection):
     """A table in memory.
 
     For notebooks, research sites and tests.
@@ -263,7 +333,7 @@ class Frame:
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return a copy of the table."""
-        return self.table.copy()
+        return self.selected(self.table.copy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +344,7 @@ class Part(Frame):
     """
 
 
-Source = Csv | Parquet | Sql | Frame
+Source = Csv | Parquet | Excel | Sql | Frame
 
 
 def find_file(path: str, folders: tuple[Path, ...]) -> Path:

@@ -47,6 +47,9 @@ class Field:
     date : str
         How dates written as text are to be read, such as "%d.%m.%Y", with four digits of the year;
         default: 2026-01-31.
+    other : str, optional
+        The schema's value for every cell whose value it does not allow, such as "other": of a category, or of
+        classes. Without it such cells are reported.
     """
 
     column: str
@@ -58,6 +61,7 @@ class Field:
     missing: tuple[str, ...] = ()
     thousands: str | None = None
     date: str = ""
+    other: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that would silently spoil a column."""

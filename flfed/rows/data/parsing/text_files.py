@@ -369,6 +369,19 @@ def title_lines(content: bytes, encoding: str, separator: str) -> bool:
     return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
 
 
+def table_format(content: bytes) -> tuple[str, str]:
+    """Return the separator and the encoding that fit a file best.
+
+    The separator is a comma where no other cuts its first lines into alike cells.
+    """
+    encoding = next((name for mark, name in _WIDE.items() if content.startswith(mark)), "utf-8-sig")
+    if encoding == "utf-8-sig" and wrong_encoding(content, encoding):
+        encoding = "cp1252"
+    widths = {len(record) for record in _first_records(content, encoding, ",")}
+    fits = len(widths) == 1 and widths != {1}
+    return "," if fits else _other_separator(content, encoding, ",") or ",", encoding
+
+
 def _other_separator(content: bytes, encoding: str, separator: str) -> str | None:
     """Return a separator that fits the first lines better.
 

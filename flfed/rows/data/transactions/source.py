@@ -17,7 +17,7 @@ from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.cells import wall_clock
 from flfed.rows.data.schema import parse_settings
-from flfed.rows.data.sources import Csv, Frame, Parquet, Source, Sql, find_file
+from flfed.rows.data.sources import Source, find_file
 from flfed.rows.data.transactions.simulated import SimulatedTransactions
 from flfed.rows.data.transactions.windows import Windows, look_back
 
@@ -136,7 +136,7 @@ class Transactions:
             raise UsageError(f"Transactions: columns[{wrong[0]!r}] must be one of {', '.join(declared.taken())}")
         table = source.read(folders).reset_index(drop=True)
         table = table.rename(columns={own: name for name, own in columns.items()})
-        if isinstance(source, (Csv, Parquet, Sql, Frame)) and source.missing:
+        if isinstance(source, Source) and source.missing:
             table = table.mask(table.isin(source.missing))
         return table
 

@@ -1,0 +1,66 @@
+"""Opening of the tables that a person names, with separator and encoding found out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
+from flfed.rows.data.sources import Csv, Excel, Parquet, Source
+
+PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xlsm")
+_NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
+
+
+def source_of(path: Path, *, names: Sequence[str] = ()) -> Source:
+    """Return how a file is read, by its ending and its first lines.
+
+    Parameters
+    ----------
+    path : Path
+        CSV (also .tsv, .txt, and packed as .gz or .zip), Parquet or Excel.
+    names : sequence of str
+        Of the columns, where the file has no line of names.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or it holds no table.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    whole = str(path.resolve())
+    if path.suffix.lower() in PARQUET:
+        return Parquet(whole)
+    if path.suffix.lower() in EXCEL:
+        return Excel(whole)
+    try:
+        separator, encoding = table_format(content_of(path))
+    except NoTable as why:
+        raise UsageError(f"{path}: {why}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+    return Csv(whole, columns=tuple(names) or None, separator=separator, encoding=encoding)
+
+
+def read_named(source: Source, path: Path) -> pd.DataFrame:
+    """Return a table whose first line holds names.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, or its first line holds numbers.
+    """
+    table = source.read(())
+    numbers = [bool(_NUMBER.fullmatch(str(name))) for name in table.columns]
+    if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
+        raise UsageError(
+            f"{path}: its first line holds numbers, no names: name its {len(numbers)} columns with --names"
+        )
+    if not len(table):
+        raise UsageError(f"{path}: it has no rows")
+    return table

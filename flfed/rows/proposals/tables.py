@@ -1,0 +1,332 @@
+"""Proposed schemas of tables, with target, groups and columns that may leak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError, nearest
+from flfed.rows.data.mapping import read_column
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.headers import plain_name
+from flfed.rows.data.schema import Column, Schema, Task
+from flfed.rows.proposals.columns import (
+    FEW_VALUES,
+    LEAST_ROWS,
+    MOST_VALUES,
+    UNLISTED,
+    Cells,
+    ColumnProposal,
+    propose_column,
+    read_numbers,
+    round_outward,
+    unit_of,
+)
+
+LEAK_AUC = 0.98
+"""A column that alone ranks the outcome so well may have been recorded after it."""
+LEAK_CORRELATION = 0.99
+FEW_CLASSES = 5
+"""Whole numbers of at most so many values are classes; more are a number to predict."""
+POSITIVE = {
+    *("1", "yes", "true", "y", "t", "positive", "pos", "present", "case", "event", "dead", "died", "death", "bad"),
+    *("default", "fraud", "malignant", "m", "disease", "sick", "ill", "abnormal", "readmitted", "churn", "relapse"),
+}
+"""Classes that a study is after, in lower case; else it is the rarer one."""
+
+
+@dataclass(frozen=True)
+class TargetProposal:
+    """What is to be predicted.
+
+    Attributes
+    ----------
+    task : {"binary", "multi-class", "regression"}
+    column : Column
+    field : Field or None
+        How it is read; None where its cells are read as they stand.
+    why : str
+    sure : bool
+        Whether no person needs to look at task and order of classes.
+    unlabelled : int
+        Rows without a value.
+    """
+
+    task: Task
+    column: Column
+    field: Field | None
+    why: str
+    sure: bool
+    unlabelled: int
+
+
+@dataclass(frozen=True)
+class TableProposal:
+    """A schema for tables that had none.
+
+    Attributes
+    ----------
+    schema : Schema
+    columns : dict of name to ColumnProposal
+        Of all columns that were looked at but the target, in the tables' order.
+    target : TargetProposal
+    leaks : dict of name to str
+        Columns that may tell the outcome, with how well they do.
+    rows : int
+        Of all tables together.
+    """
+
+    schema: Schema
+    columns: Mapping[str, ColumnProposal]
+    target: TargetProposal
+    leaks: Mapping[str, str]
+    rows: int
+
+    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
+        """Return how a table of these column names is read.
+
+        A column that the schema reads under its own name is left out.
+
+        Parameters
+        ----------
+        names : sequence
+            Of the table; they may differ from the schema's in case, blanks and signs.
+        """
+        own = {plain_name(name): str(name) for name in reversed(list(names))}
+        own |= {plain_name(name): str(name) for name in names if str(name) in self.schema.columns}
+        fields = {name: proposal.field for name, proposal in self.columns.items()}
+        fields[self.schema.target] = self.target.field
+        found: dict[str, str | Field | None] = {}
+        for name in self.schema.columns:
+            there, field = own.get(plain_name(name)), fields[name]
+            if there is None:
+                found[name] = None
+            elif field is not None:
+                found[name] = replace(field, column=there)
+            elif there != name:
+                found[name] = there
+        return found
+
+
+def propose_schema(
+    tables: Mapping[str, pd.DataFrame],
+    target: str,
+    *,
+    name: str,
+    group: str = "",
+    time: str = "",
+    task: Task | None = None,
+    leave_out: Sequence[str] = (),
+) -> TableProposal:
+    """Return a schema for one table or several.
+
+    Parameters
+    ----------
+    tables : mapping of site to DataFrame
+        Columns whose names differ in case, blanks and signs only are one column.
+    target : str
+    name : str
+        Of the dataset.
+    group : str
+        Column whose rows belong to one patient or customer.
+    time : str
+        Column of dates by which rows are held out.
+    task : {"binary", "multi-class", "regression"}, optional
+        Instead of what the target's values say.
+    leave_out : sequence of str
+        Columns that are to be in no schema.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column, it is no date where one is needed, or the target cannot be predicted.
+    """
+    columns = _together(tables)
+    target, group, time = (_named(word, option, columns) for word, option in _options(target, group, time))
+    unread = {_named(word, "leave_out", columns) for word in leave_out}
+    predicted = propose_target(target, columns[target], task)
+    proposals = {
+        name: _forced(propose_column(name, cells), name, group, time)
+        for name, cells in columns.items()
+        if name != target and name not in unread
+    }
+    kept = {name: proposal for name, proposal in proposals.items() if proposal.column is not None}
+    if not any(proposal.kind in ("number", "category", "flag") for proposal in kept.values()):
+        raise UsageError("no column can be learnt from: all are empty, identifiers, dates or texts")
+    leaks = _leaks(columns, kept, predicted, target)
+    made = {name: proposal.column for name, proposal in kept.items() if proposal.column} | {target: predicted.column}
+    unsure = [n for n, proposal in kept.items() if proposal.from_rows or not proposal.sure or n in leaks]
+    unsure += [target] if predicted.task == "regression" or not predicted.sure else []
+    schema = Schema(
+        name=name,
+        task=predicted.task,
+        target=target,
+        group=group,
+        unlabelled="leave-out" if predicted.unlabelled else "refuse",
+        columns={n: made[n] for n in columns if n in made},
+        unconfirmed=tuple(n for n in columns if n in unsure),
+    )
+    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]))
+
+
+def _options(target: str, group: str, time: str) -> list[tuple[str, str]]:
+    return [(target, "target"), (group, "group"), (time, "time")]
+
+
+def _together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+    """Return the columns of all tables, each over all rows."""
+    names: dict[str, str] = {}
+    parts: dict[str, list[pd.Series]] = {}
+    for table in tables.values():
+        for place, name in enumerate(table.columns):
+            plain = plain_name(name) or str(name)
+            parts.setdefault(names.setdefault(plain, str(name).strip()), []).append(table.iloc[:, place])
+    return {name: pd.concat(cells, ignore_index=True) if cells[1:] else cells[0] for name, cells in parts.items()}
+
+
+def _named(word: str, option: str, columns: Mapping[str, pd.Series]) -> str:
+    """Return the column that a word names."""
+    plain = {plain_name(name): name for name in columns}
+    if not word or word in columns:
+        return word
+    if plain_name(word) in plain:
+        return plain[plain_name(word)]
+    raise UsageError(f"{option}: the table has no column {word!r}{nearest(word, list(columns))}")
+
+
+def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:
+    """Return the kind that a person gave a column."""
+    if name == group:
+        return ColumnProposal(name, "id", "rows of one belong together", True, Column(kind="id"), proposal.field)
+    if name == time and proposal.kind != "date":
+        raise UsageError(f"time: column {name!r} holds no dates that can be read: {proposal.why}")
+    return proposal
+
+
+def propose_target(name: str, cells: pd.Series, task: Task | None = None) -> TargetProposal:
+    """Return how a column is to be predicted.
+
+    Raises
+    ------
+    UsageError
+        If it has one value only, or classes of too few rows.
+    """
+    found = Cells.of(name, cells)
+    if len(found.texts) < 2:
+        values = "no value" if not found.texts else "only one value"
+        raise UsageError(f"target: column {name!r} has {values}: there is nothing to predict")
+    numbers = read_numbers(found)
+    whole = numbers is not None and bool((numbers[2] == np.rint(numbers[2])).all())
+    many = len(found.texts) > (FEW_CLASSES if whole else 2)
+    if task == "regression" or (task is None and numbers is not None and many):
+        if numbers is None:
+            raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
+        found, reading, values = numbers
+        column = Column(
+            kind="target", unit=unit_of(name), range=round_outward(float(values.min()), float(values.max()))
+        )
+        field = _read_as(found, reading)
+        why = "its values are numbers"
+        return TargetProposal("regression", column, field, why, len(values) > FEW_VALUES, len(cells) - found.known)
+    return _classes(found, task)
+
+
+def _read_as(found: Cells, reading: Field) -> Field | None:
+    field = replace(reading, column=found.name, missing=found.missing)
+    return None if field == Field(found.name) else field
+
+
+def _classes(found: Cells, task: Task | None) -> TargetProposal:
+    """Return classes for a target, the one that a study is after last."""
+    counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
+    common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
+    rare = len(found.texts) - len(common)
+    if len(common) > MOST_VALUES or not common:
+        raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
+    if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
+        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
+    field = _read_as(found, Field(""))
+    if rare:
+        field = replace(field or Field(found.name), other=UNLISTED)
+    unlabelled = found.rows - found.known
+    order, sure = _ordered(sorted(common, key=_class_key), counts)
+    values = (*order, UNLISTED) if rare and UNLISTED not in order else tuple(order)
+    chosen: Task = "binary" if len(values) == 2 else "multi-class"
+    if task is not None and task != chosen:
+        raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
+    why = f"{len(values)} classes" + (f"; {values[-1]!r} is the one that is predicted" if chosen == "binary" else "")
+    return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
+
+
+def _class_key(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return float("inf"), text
+
+
+def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], bool]:
+    """Return two classes with the positive one last, and whether that is sure."""
+    if len(classes) != 2:
+        return classes, True
+    named = [text for text in classes if text.casefold() in POSITIVE]
+    if len(named) == 1:
+        return [text for text in classes if text not in named] + named, True
+    return sorted(classes, key=lambda text: -counts[text]), False
+
+
+def _leaks(
+    columns: Mapping[str, pd.Series], kept: Mapping[str, ColumnProposal], target: TargetProposal, name: str
+) -> dict[str, str]:
+    """Return the columns that alone tell the outcome."""
+    read = read_column(columns[name], name, target.column, target.field or Field(name))[0]
+    known = ~pd.isna(read)
+    found = {}
+    for feature, proposal in kept.items():
+        if proposal.column is None or proposal.kind not in ("number", "category", "flag"):
+            continue
+        cells = read_column(columns[feature], feature, proposal.column, proposal.field or Field(feature))[0]
+        strength, words = _strength(cells[known], read[known], target.task)
+        if strength:
+            found[feature] = words
+    return found
+
+
+def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[bool, str]:
+    """Return whether a column alone tells the outcome, and in which words."""
+    ranks = _as_ranks(cells, target, task)
+    if task == "regression":
+        both = ~np.isnan(ranks)
+        size = (
+            abs(float(np.corrcoef(ranks[both], target[both].astype(float))[0, 1])) if both.sum() > FEW_VALUES else 0.0
+        )
+        return size >= LEAK_CORRELATION, f"its correlation with the outcome is {size:.2f}"
+    ranks = np.where(np.isnan(ranks), np.nanmin(ranks, initial=0.0) - 1, ranks)
+    best = max(_auc(ranks, target == value) for value in pd.unique(target))
+    return best >= LEAK_AUC, f"alone it tells the outcome with an AUC of {best:.2f}"
+
+
+def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
+    """Return numbers as they are, and categories by the outcome's mean; NaN where missing."""
+    if cells.dtype.kind == "f":
+        return cells
+    outcome = target.astype(float) if task == "regression" else (target == pd.unique(target)[0]).astype(float)
+    place, values = pd.factorize(cells)
+    sizes = np.bincount(place[place >= 0], minlength=len(values))
+    means = np.bincount(place[place >= 0], outcome[place >= 0], minlength=len(values)) / np.maximum(sizes, 1)
+    return np.where(place >= 0, means[place], np.nan)
+
+
+def _auc(ranks: np.ndarray, positive: np.ndarray) -> float:
+    """Return the area under the ROC curve, or 1 minus it where that is more."""
+    from scipy.stats import rankdata
+
+    n = int(positive.sum())
+    pairs = n * (len(positive) - n)
+    if not pairs:
+        return 0.5
+    area = float((rankdata(ranks)[positive].sum() - n * (n + 1) / 2) / pairs)
+    return max(area, 1 - area)

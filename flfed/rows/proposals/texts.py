@@ -1,0 +1,152 @@
+"""Files that hold a proposal: schema, source, site and policy.
+
+Each has comments that say what a person should look at.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+import tomli_w
+
+from flfed.errors import count_in_words
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.schema import Column
+from flfed.rows.data.sources import Source
+from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.proposals.columns import ColumnProposal
+from flfed.rows.proposals.tables import TableProposal
+
+WIDTH = 116
+CONFIRM = (
+    "Proposed from rows. Look at each of these columns, then take its name out of this list: while it stands here its "
+    "range is no public knowledge, and differential privacy of rows is refused."
+)
+POLICIES = {
+    "institution": 'disclosure = "institution"  # no count under 10 leaves; "open" is for public data',
+    "open": 'disclosure = "open"    # public data: every figure exact; "institution" lets no cell under 10 leave\n'
+    "resplit = true         # public data: repeats of a study may draw another holdout",
+}
+
+
+def schema_text(proposal: TableProposal, title: str = "") -> str:
+    """Return a proposed schema as TOML."""
+    schema = proposal.schema
+    top: dict[str, Any] = {"format": 1, "name": schema.name, "title": title, "task": schema.task}
+    top |= {"target": schema.target} | ({"group": schema.group} if schema.group else {})
+    top |= {"unlabelled": schema.unlabelled} if schema.unlabelled != "refuse" else {}
+    lines = [tomli_w.dumps(top).rstrip(), *_comment(CONFIRM), _list("unconfirmed", schema.unconfirmed)]
+    for name, column in schema.columns.items():
+        lines += ["", tomli_w.dumps({"columns": {name: {}}}).strip()]
+        if name == schema.target:
+            lines += _comment("" if proposal.target.sure else f"Not sure: {proposal.target.why}.")
+        else:
+            lines += _doubts(proposal.columns[name], proposal.leaks.get(name, ""))
+        lines += _column(column)
+    left = [f"{proposal.name}: {proposal.why}" for proposal in proposal.columns.values() if proposal.column is None]
+    lines += ["", *_comment(f"Left out: {'; '.join(left)}.")] if left else []
+    return "\n".join(lines) + "\n"
+
+
+def _doubts(proposal: ColumnProposal, leak: str) -> list[str]:
+    lines = _comment("" if proposal.sure else f"Not sure: {proposal.why}.")
+    if leak:
+        lines += _comment(f'Possible leak: {leak}. If it is known only after the outcome, write leak = "why".')
+    if proposal.unlisted:
+        few = count_in_words(proposal.unlisted)
+        lines += _comment(f"Values of fewer than 10 rows, and rare ones of many, are 'other': {few} rows.")
+    return lines
+
+
+def _column(column: Column) -> list[str]:
+    """Return the lines of one column."""
+    lines = [f'kind = "{column.kind}"', 'description = ""  # for people']
+    if column.is_number():
+        lines.append(f"unit = {_value(column.unit)}" + ("" if column.unit else "  # fill in, such as mmHg"))
+        low, high = column.range or (0.0, 1.0)
+        lines.append(f"range = [{low:.15g}, {high:.15g}]  # rounded outward from the rows; inclusive")
+    if column.values:
+        last = "  # the last one is predicted" if column.kind == "target" and len(column.values) == 2 else ""
+        lines.append(_list("values", column.values) + last)
+    if column.missing:
+        lines.append(_list("missing", column.missing) + "  # stands for not known")
+    return lines
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ") if text else []
+
+
+def _value(value: Any) -> str:
+    return tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
+
+
+def _list(key: str, values: tuple[Any, ...]) -> str:
+    """Return a list of TOML, on as many lines as it needs."""
+    parts = [_value(value) for value in values]
+    line = f"{key} = [{', '.join(parts)}]"
+    if len(line) <= WIDTH:
+        return line
+    inner = textwrap.fill(", ".join(parts), WIDTH, initial_indent="    ", subsequent_indent="    ")
+    return f"{key} = [\n{inner},\n]"
+
+
+def source_text(rows: int, tables: int) -> str:
+    """Return what `source.toml` says of tables of one's own."""
+    many = "1 table" if tables == 1 else f"{tables} tables"
+    about = {"format": 1, "licence": "not stated", "citation": f"{many} of our own, {count_in_words(rows)} rows"}
+    return tomli_w.dumps(about)
+
+
+def site_text(
+    name: str,
+    dataset: str,
+    source: Source | Transactions,
+    mapping: Mapping[str, str | Field | None],
+    holdout: Holdout | HoldoutByTime,
+    title: str = "",
+) -> str:
+    """Return the Python file of a site."""
+    body = [f"name={name!r},", f"title={title or name!r},", f"dataset={dataset!r},", f"source={_call(source)},"]
+    if mapping:
+        body.append("mapping={")
+        body += [
+            f"    {key!r}: {_call(value) if isinstance(value, Field) else repr(value)},"
+            for key, value in mapping.items()
+        ]
+        body.append("},")
+    body.append(f"holdout={_call(holdout)},")
+    used = {
+        type(part).__name__ for part in (source, holdout, *mapping.values()) if not isinstance(part, (str, type(None)))
+    }
+    lines = [f'"""{title or name}: its table, and how its columns are read."""', ""]
+    lines += [
+        f"from flfed import {', '.join(sorted(used | {'Site'}))}",
+        "",
+        "site = Site(",
+        *(f"    {line}" for line in body),
+    ]
+    return "\n".join([*lines, ")", ""])
+
+
+def _call(made: Any) -> str:
+    """Return the Python expression that makes a dataclass, without its defaults."""
+    words = []
+    for place, field in enumerate(sorted(fields(made), key=lambda one: bool(one.kw_only))):
+        value = getattr(made, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if not place:
+            words.append(repr(value))
+        elif value != default:
+            words.append(f"{field.name}={value!r}")
+    return f"{type(made).__name__}({', '.join(words)})"
+
+
+def policy_text(title: str, disclosure: str) -> str:
+    """Return what `policy.toml` says of a new site."""
+    first = f"# Policy of this site: {title}. Its operator decides here, and no study can loosen it."
+    return f"{first}\nformat = 1\n{POLICIES[disclosure]}\n"

@@ -1,0 +1,255 @@
+"""A dataset of one's own: its schema, its sites and their files."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flfed.errors import UsageError, count_in_words
+from flfed.files import write_whole
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.mapping import plain_text, read_column
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Column, Task
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Source
+from flfed.rows.proposals import texts
+from flfed.rows.proposals.columns import UNLISTED
+from flfed.rows.proposals.tables import TableProposal, propose_schema
+from flfed.study.template import MODELS, StudyTemplate
+
+LEAST_OF_SITE = 50
+"""Rows of a site that is cut from a table; those of smaller ones are one site together."""
+HOLDOUT_SHARE = 0.3
+MOST_SITES = 200
+
+
+@dataclass(frozen=True)
+class OwnTable:
+    """One table of one's own, and how it is read.
+
+    Attributes
+    ----------
+    title : str
+        What people call its site.
+    source : Csv, Parquet, Excel, Sql or Frame
+    table : DataFrame
+        What the source gives.
+    """
+
+    title: str
+    source: Source
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A proposed dataset with its sites.
+
+    Attributes
+    ----------
+    proposal : TableProposal
+    sites : tuple of Site
+    disclosure : {"institution", "open"}
+    title : str
+    left_out : int
+        Rows of too small a site to train or to judge at.
+    """
+
+    proposal: TableProposal
+    sites: tuple[Site, ...]
+    disclosure: str = "institution"
+    title: str = ""
+    left_out: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.proposal.schema.name
+
+    def study(self, **choices: Any) -> StudyTemplate:
+        """Return a first study of the dataset; `choices` as for `StudyTemplate`."""
+        columns = self.proposal.columns.values()
+        largest = int(self.proposal.rows * (1 - HOLDOUT_SHARE) / len(self.sites))
+        facts = {"gaps": any(column.gaps for column in columns), "rows": largest}
+        model = MODELS[self.proposal.schema.task]
+        return StudyTemplate(**{"name": f"{self.name}-first", "dataset": self.name, "model": model} | facts | choices)
+
+    def files(self) -> dict[str, str]:
+        """Return the text of each file, by its path in the folder."""
+        dataset = f"datasets/{self.name}"
+        return {
+            f"{dataset}/schema.toml": texts.schema_text(self.proposal, self.title),
+            f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
+        } | dict(part for site in self.sites for part in self._site_files(site))
+
+    def _site_files(self, site: Site) -> Iterator[tuple[str, str]]:
+        folder = f"sites/{site.name.replace('-', '_')}"
+        made = texts.site_text(site.name, site.dataset, site.source, site.mapping, site.holdout, site.title)
+        yield f"{folder}/__init__.py", made
+        yield f"{folder}/policy.toml", texts.policy_text(site.title, self.disclosure)
+
+    def write(self, folder: Path, more: Mapping[str, str]) -> list[Path]:
+        """Write all files, and `more` of them; nothing is replaced.
+
+        Raises
+        ------
+        UsageError
+            If one of them is there already: nothing is written.
+        """
+        files = {folder / path: text for path, text in (self.files() | dict(more)).items()}
+        there = [path for path in files if path.exists()]
+        if there:
+            raise UsageError(
+                f"{there[0]} is there already, and nothing is replaced: give another --name, or --to a folder"
+            )
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text.encode())
+        return list(files)
+
+
+def new_workspace(
+    tables: Sequence[OwnTable],
+    target: str,
+    *,
+    name: str,
+    by: str = "",
+    group: str = "",
+    time: str = "",
+    task: Task | None = None,
+    open_data: bool = False,
+    salted: bool = True,
+    title: str = "",
+) -> Workspace:
+    """Return a dataset for tables that had none, with a site for each.
+
+    Parameters
+    ----------
+    tables : sequence of OwnTable
+    target : str
+        The column to predict.
+    name : str
+        Of the dataset; made to a name of a-z, 0-9 and hyphens.
+    by : str
+        Column whose values are sites: each table is cut by it.
+    group, time, task
+        As for `propose_schema`.
+    open_data : bool
+        Whether policies let exact figures leave.
+    salted : bool
+        Whether holdouts get a secret salt each; else the site's name stands in its place.
+    title : str
+
+    Raises
+    ------
+    UsageError
+        If a column is not there, or no site has enough rows.
+    """
+    parts, left_out = _cut(tables, by) if by else (list(tables), 0)
+    name = slug(name)
+    whole = {str(place): part.table for place, part in enumerate(tables)}
+    proposal = propose_schema(whole, target, name=name, group=group, time=time, task=task, leave_out=[by] if by else [])
+    names = _site_names(parts, name)
+    if len(parts) < 2:
+        raise UsageError("a study needs at least two sites: give two tables, or --by the column that names them")
+    cut_at = _cut_date(parts, proposal, time)
+    policy = Policy(disclosure="open" if open_data else "institution", resplit=open_data and not time)
+    sites = tuple(
+        Site(
+            name=site,
+            title=part.title,
+            dataset=name,
+            source=part.source,
+            mapping=proposal.mapping(list(part.table.columns)),
+            holdout=cut_at or Holdout(HOLDOUT_SHARE, salt=secrets.token_hex(8) if salted else site),
+            policy=policy,
+        )
+        for site, part in zip(names, parts, strict=True)
+    )
+    return Workspace(proposal, sites, policy.disclosure, title, left_out)
+
+
+def slug(text: str) -> str:
+    """Return a text as a name of a-z, 0-9 and single hyphens.
+
+    Examples
+    --------
+    >>> slug("St. Mary's (2024)")
+    'st-mary-s-2024'
+    """
+    made = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if not made:
+        raise UsageError(f"{text!r} gives no name of a-z and 0-9: give --name")
+    return made
+
+
+def _site_names(parts: Sequence[OwnTable], dataset: str) -> list[str]:
+    names = [slug(part.title) for part in parts]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise UsageError(f"two sites would be called {twice!r}: rename a file, or correct the column of sites")
+    return names
+
+
+def _cut(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
+    """Return a table for each value of a column, and the rows that are in none."""
+    parts, left_out = [], 0
+    for own in tables:
+        if by not in own.table.columns:
+            raise UsageError(f"by: table {own.title!r} has no column {by!r}")
+        cells = plain_text(own.table[by])
+        counts = cells.value_counts()
+        large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
+        if len(large) > MOST_SITES:
+            raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
+        column = by if by.isidentifier() else f"column({by!r})"
+        parts += [_part(own, value, f"{column} == {value!r}") for value in large]
+        rest = int(cells.notna().sum() - counts[large].sum())
+        # Rare names are not written down: the others are those that are none of the large ones.
+        if rest >= LEAST_OF_SITE and large:
+            parts.append(_part(own, UNLISTED, f"{column} not in {tuple(large)!r}"))
+        else:
+            left_out += rest
+        left_out += int(cells.isna().sum())
+    return parts, left_out
+
+
+def _part(own: OwnTable, value: str, where: str) -> OwnTable:
+    source = replace(own.source, where=where)
+    return OwnTable(value, source, source.selected(own.table))
+
+
+def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str) -> HoldoutByTime | None:
+    """Return the holdout by time, at the date that leaves the last rows for it."""
+    if not time:
+        return None
+    schema = proposal.schema
+    name = next(name for name in schema.columns if name == time or schema.columns[name].kind == "date")
+    dates = []
+    for part in parts:
+        given = proposal.mapping(list(part.table.columns)).get(name, name)
+        field = Field(given) if isinstance(given, str) else given
+        if field is not None:
+            dates.append(pd.Series(read_column(part.table[field.column], name, Column(kind="date"), field)[0]))
+    every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
+    cut = every[int(len(every) * (1 - HOLDOUT_SHARE))].normalize()
+    if not every[0] < cut < every[-1]:
+        raise UsageError(f"time: the dates of column {time!r} are too few to hold out the last of them")
+    before = cut - pd.Timedelta(days=1)
+    return HoldoutByTime(name, train_until=before.date().isoformat(), test_from=cut.date().isoformat())
+
+
+def summary_of(workspace: Workspace) -> str:
+    """Return what was found, in one sentence."""
+    kinds = [workspace.proposal.schema.columns[name].kind for name in workspace.proposal.schema.features()]
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+    rows = count_in_words(workspace.proposal.rows)
+    return f"{len(workspace.sites)} sites, {rows} rows, {len(kinds)} features ({counted})"

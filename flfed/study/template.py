@@ -1,0 +1,90 @@
+"""Text of a new study, with a comment for each choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tomli_w
+
+LARGE = 10_000
+"""Training rows of a site from which on a round takes a fixed number of steps."""
+STEPS = 600
+EPSILON, DELTA = 3.0, 1e-5
+MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear"}
+"""The model that is proposed for each task: the one whose coefficients can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyTemplate:
+    """Choices of a new study; all others are as a first study of a table needs them.
+
+    Attributes
+    ----------
+    name, dataset : str
+    purpose : str
+    legal_basis : str
+    model : str
+        "linear", "logistic" or "mlp".
+    rounds : int
+    private : bool
+        Whether updates are protected by record-level differential privacy.
+    sites : tuple of str
+        Only these; empty for every site of the dataset.
+    gaps : bool
+        Whether features have missing cells, so that it is an input that one is missing.
+    rows : int
+        Training rows of the largest site, or 0 where that is not known.
+    seed : int
+    """
+
+    name: str
+    dataset: str
+    purpose: str = "First look: does a shared model predict better than each site's own?"
+    legal_basis: str = "to be filled in before other institutions take part"
+    model: str = "logistic"
+    rounds: int = 40
+    private: bool = False
+    sites: tuple[str, ...] = ()
+    gaps: bool = False
+    rows: int = 0
+    seed: int = 42
+
+    def text(self) -> str:
+        """Return the study as TOML."""
+        lines = [
+            *("format = 1", _line("name", self.name), _line("purpose", self.purpose)),
+            _line("legal-basis", self.legal_basis),
+            _line("seed", self.seed) + "  # every draw follows from it",
+            *("", "[dataset]", _line("name", self.dataset)),
+            *([_line("sites", list(self.sites))] if self.sites else []),
+        ]
+        if self.gaps and not self.private:
+            lines += ["", "[encode]", "missing-indicator = true  # that a cell is missing may tell something"]
+        lines += ["", "[model]", _line("name", self.model) + _MODEL_WORDS.get(self.model, "")]
+        lines += ["hidden = [16]  # one layer of 16 units"] if self.model == "mlp" else []
+        lines += ["", "[plan]", *self._plan()]
+        lines += ["", "[strategy]", 'name = "fedavg"', _line("rounds", self.rounds)]
+        lines += ["quorum = 0.75  # share of the sites that must answer in a round"]
+        if self.private:
+            lines += ["", "[privacy]", 'name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
+        return "\n".join(lines) + "\n"
+
+    def _plan(self) -> list[str]:
+        """Return how sites train; privacy needs a number of steps that no row changes."""
+        lines = ['optimiser = "sgd"', "lr = 0.05  # learning rate", 'schedule = "cosine"', "batch = 32"]
+        if self.private:
+            return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", "steps = 20  # of a round, at each site"]
+        steps = self.rows > LARGE
+        lines.append(f"steps = {STEPS}  # of a round, at each site" if steps else "epochs = 2  # of a round")
+        return [*lines, "l2 = 0.01  # penalty on the weights"]
+
+
+_MODEL_WORDS = {
+    "logistic": "  # coefficients that can be read; or mlp, a small neural network",
+    "linear": "  # coefficients that can be read; or mlp, a small neural network",
+    "mlp": "  # a small neural network; or logistic (linear for a number)",
+}
+
+
+def _line(key: str, value: object) -> str:
+    return tomli_w.dumps({key: value}).strip()
