@@ -31,7 +31,7 @@ _PUBLIC = {
     "Mechanism": "flfed.updates.mechanism",
     "Parquet": "flfed.rows.data.sources",
     "Policy": "flfed.rows.data.policy",
-    "Result": "flfed.federation.server.run",
+    "Result": "flfed.notebook.result",
     "Site": "flfed.rows.data.site",
     "SimulatedTransactions": "flfed.rows.data.transactions.simulated",
     "Sql": "flfed.rows.data.sources",
@@ -39,9 +39,12 @@ _PUBLIC = {
     "Transactions": "flfed.rows.data.transactions.source",
     "UsageError": "flfed.errors",
     "audit": "flfed.experiments.audit",
+    "federate": "flfed.notebook.federate",
     "layered_outputs": "flfed.rows.training.layers",
-    "resume": "flfed.federation.server.run",
-    "run": "flfed.federation.server.run",
+    "load": "flfed.notebook.result",
+    "resume": "flfed.notebook.runs",
+    "run": "flfed.notebook.runs",
+    "runs": "flfed.notebook.result",
 }
 
 __all__ = sorted(_PUBLIC)

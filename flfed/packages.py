@@ -17,8 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flfed.errors import UsageError, nearest
+from flfed.paths import where
 
 ROOT = 0
+FRAMES = "frames"
+"""Folder under `FLFED_HOME` with the schemas of data frames that were federated on this machine."""
 CODE = {".py", ".pyc", ".so", ".toml"}
 """Endings of a package's files that are run, or say what its site allows."""
 
@@ -79,12 +82,14 @@ def roots() -> list[Path]:
 
     They hold `sites/` and `datasets/`, and the first one goes first.
 
-    Each folder of `FLFED_PATH`, the current folder (unless strict), and what came with flfed.
+    Each folder of `FLFED_PATH`, the current folder (unless strict), what came with flfed, and (unless strict) the
+    schemas of data frames that were federated here.
     """
     given = [Path(part) for part in os.environ.get("FLFED_PATH", "").split(os.pathsep) if part]
     here = [] if _strict else [Path.cwd()]
     # The order is the precedence: what a person named goes before what came with flfed.
-    found = [*given, *here, own_root()]
+    frames = [] if _strict else [where() / FRAMES]
+    found = [*given, *here, own_root(), *frames]
     return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
 
 

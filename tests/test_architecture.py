@@ -16,7 +16,7 @@ from flfed import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 SQL = {"sqlalchemy", "alembic", "sqlite3", "psycopg", "psycopg2"}
-MEETING = {"flfed.federation", "flfed.experiments", "flfed.export", "flfed.deployment"}
+MEETING = {"flfed.federation", "flfed.experiments", "flfed.export", "flfed.deployment", "flfed.notebook"}
 OURS = {"flfed.rows", "flfed.updates", "flfed.records", "flfed.cli", "flfed.testing"} | MEETING
 TABLES = {"pandas", "sklearn", "pyarrow"}
 SHARED = ("flfed", "flfed/study", "flfed/summaries")
@@ -29,7 +29,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "flfed/testing": {"streamlit", "flfed.records", "flfed.cli"} | MEETING | SQL,
     **{
         f"flfed/{name}": {"flfed.testing", "flfed.cli"}
-        for name in ("federation", "experiments", "export", "deployment")
+        for name in ("federation", "experiments", "export", "deployment", "notebook")
     },
     "flfed/cli": {"flfed.testing"},
     **{name: OURS | {"flwr", "torch", "streamlit", "typer"} | TABLES | SQL for name in SHARED},
@@ -81,7 +81,7 @@ def test_no_file_imports_what_its_folder_must_not_know(place: str):
 
 RANKS = {
     "rows": 1, "updates": 1, "records": 1, "federation": 2, "testing": 2, "experiments": 3, "export": 3,
-    "deployment": 4, "cli": 5,
+    "notebook": 4, "deployment": 4, "cli": 5,
 }  # fmt: skip
 """Folders from what all share (0, also the files of the root) to the commands: no import goes from lower to higher."""
 

@@ -65,6 +65,9 @@ class Predictions:
     known : int
         How many rows have an outcome and a prediction.
     notes : tuple of str
+        The `clipped` ones first.
+    clipped : tuple of str
+        Of each column with values outside a range that nobody has confirmed, with how many.
     """
 
     headers: tuple[str, ...]
@@ -73,6 +76,7 @@ class Predictions:
     figures: Mapping[str, Mapping[str, Any]]
     known: int
     notes: tuple[str, ...]
+    clipped: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, float | int | None]]:
         """Return one object per row.
@@ -112,9 +116,31 @@ def predict_table(model: SharedModel, path: Path) -> Predictions:
     # A file with semicolons reads as one wide column, and would fail less clearly.
     if raw.shape[1] == 1 < len(model.layout.features):
         raise UsageError(f"table {path}: has one column only; its columns must be separated by commas")
-    # A column that the model does not read may be absent.
+    return predict_frame(model, raw)
+
+
+def predict_frame(
+    model: SharedModel, table: pd.DataFrame, mapping: Mapping[str, str | Field | None] | None = None
+) -> Predictions:
+    """Return predictions for a data frame.
+
+    A column that the model does not read may be absent.
+
+    Parameters
+    ----------
+    model : SharedModel
+    table : DataFrame
+    mapping : mapping of schema column to own column, Field or None, optional
+        How its columns are read; default: under the schema's names.
+
+    Raises
+    ------
+    TableError
+        For the first rule the table breaks: column, rule and count.
+    """
     unread = set(model.schema.features()) - {column.name for column in model.layout.features}
-    return _predict(model, raw, {name: None for name in unread if name not in raw.columns}, (), ON_TABLE)
+    absent: dict[str, str | Field | None] = {name: None for name in unread if name not in table.columns}
+    return _predict(model, table, absent | dict(mapping or {}), (), ON_TABLE)
 
 
 def predict_site(model: SharedModel, name: str) -> Predictions:
@@ -151,13 +177,14 @@ def _predict(
             "for another table; train it with scaler='global'"
         )
     # The outcome may be missing: predicting is for rows without one.
-    table, findings = map_table(raw, model.schema, mapping, missing, outcome=False)
+    table, findings = map_table(raw, _unbounded(model.schema), mapping, missing, outcome=False)
+    table, clipped = _within_ranges(model, table)
     if findings:
         raise _first_error(findings[0], model.schema)
     if not len(table):
         raise UsageError("the table has no rows: there is nothing to predict")
     values, usable = _values(model, table)
-    notes = _notes(model, raw, table, mapping)
+    notes = [*clipped, *_notes(model, raw, table, mapping)]
     if not usable.all():
         few = count_in_words(int((~usable).sum()))
         notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
@@ -171,8 +198,41 @@ def _predict(
     figures = _figures(model, table[known], values[known]) if known.any() else {}
     headers, of = _headers(model)
     return Predictions(
-        headers=headers, values=values, of=of, figures=figures, known=int(known.sum()), notes=tuple(notes)
-    )
+        headers=headers, values=values, of=of, figures=figures, known=int(known.sum()),
+        notes=tuple(notes), clipped=tuple(clipped),
+    )  # fmt: skip
+
+
+def _unbounded(schema: Schema) -> Schema:
+    """Return a schema without the ranges that nobody has confirmed."""
+    everything = {"range": (-math.inf, math.inf)}
+    columns = {
+        name: column.model_copy(update=everything) if name in schema.unconfirmed and column.kind == "number" else column
+        for name, column in schema.columns.items()
+    }
+    return schema.model_copy(update={"columns": columns})
+
+
+def _within_ranges(model: SharedModel, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table with values at the ends of unconfirmed ranges where they lie outside.
+
+    With it come a sentence for each such column, with its count.
+    """
+    notes, columns = [], {}
+    for feature in model.layout.features:
+        name, column = feature.name, model.schema.columns[feature.name]
+        if name not in model.schema.unconfirmed or column.kind != "number" or column.range is None:
+            continue
+        columns[name] = table[name].clip(*column.range)
+        outside = int((columns[name] != table[name]).sum() - table[name].isna().sum())
+        if outside:
+            few = count_in_words(outside)
+            low, high = column.range
+            notes.append(
+                f"column {name!r}: {few} rows lie outside {low:g} to {high:g}, a range that nobody has confirmed, and "
+                "are scored at its end"
+            )
+    return table.assign(**columns), notes
 
 
 ADD_IT = " (add it; leave its cells empty where they are not known)"

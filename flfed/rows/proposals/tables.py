@@ -216,12 +216,12 @@ def propose_target(name: str, cells: pd.Series, task: Task | None = None) -> Tar
     """
     found = Cells.of(name, cells)
     if len(found.texts) < 2:
-        values = "no value" if not found.texts else "only one value"
-        raise UsageError(f"target: column {name!r} has {values}: there is nothing to predict")
+        many = "no value" if not found.texts else "only one value"
+        raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
     numbers = read_numbers(found)
     whole = numbers is not None and bool((numbers[2] == np.rint(numbers[2])).all())
-    many = len(found.texts) > (FEW_CLASSES if whole else 2)
-    if task == "regression" or (task is None and numbers is not None and many):
+    several = len(found.texts) > (FEW_CLASSES if whole else 2)
+    if task == "regression" or (task is None and numbers is not None and several):
         if numbers is None:
             raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
         found, reading, values = numbers

@@ -1,0 +1,170 @@
+"""Federated learning on data frames, in one call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from flfed.callbacks import Progress, no_progress
+from flfed.errors import UsageError
+from flfed.federation.server.run import run as run_study
+from flfed.files import write_whole
+from flfed.notebook.result import Result, with_model
+from flfed.packages import FRAMES
+from flfed.paths import home
+from flfed.registry import kebab
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.schema import Task
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame, Parquet
+from flfed.rows.proposals.workspace import OwnTable, Workspace, new_workspace, summary_of
+from flfed.study.study import Study
+
+Say = Callable[[str], None]
+
+
+def federate(
+    tables: Mapping[str, pd.DataFrame],
+    target: str,
+    *,
+    model: str = "",
+    rounds: int = 40,
+    repeats: int = 1,
+    group: str = "",
+    time: str = "",
+    task: Task | None = None,
+    name: str = "",
+    store: str | None = None,
+    say: Say = print,
+    progress: Progress = no_progress,
+    **changes: Any,
+) -> Result:
+    """Train one model on several tables as if each stayed with its owner, and compare.
+
+    Kinds of columns, ranges and codes for "not known" are taken from the rows; what they were taken for is said.
+
+    Parameters
+    ----------
+    tables : mapping of site to DataFrame, at least two
+    target : str
+        The column to predict.
+    model : {"logistic", "linear", "mlp"}, optional
+        Default: logistic regression for classes, linear regression for a number.
+    rounds : int, >= 1
+    repeats : int, >= 1
+        Runs with other seeds and other holdouts.
+    group : str
+        Column of the patient or customer whose rows stay on one side of the holdout.
+    time : str
+        Column of dates by which the latest rows are held out.
+    task : {"binary", "multi-class", "regression"}, optional
+        Where the target's values do not say it.
+    name : str
+        Of the dataset; default: "frames" and a part of its schema's hash.
+    store : str, optional
+        Database URL of the run store.
+    say : callable
+        Told what the columns were taken for.
+    progress : callable (stage, done, of)
+    **changes
+        Keys of the study, such as `lr=0.1` or `encode={"scaler": "per-site"}`.
+
+    Raises
+    ------
+    UsageError
+        If a column is not there or cannot be used, or a table breaks a rule: says which, with a count.
+
+    Examples
+    --------
+    >>> from flfed import federate
+    >>> result = federate({"north": df1, "south": df2}, target="died", repeats=10)  # doctest: +SKIP
+    >>> result.gains  # doctest: +SKIP
+    """
+    workspace = workspace_of(tables, target, group=group, time=time, task=task, name=name)
+    told(workspace, say)
+    choices = {"rounds": rounds} | ({"model": model} if model else {})
+    study = Study.parse(workspace.study(**choices).text())
+    study = study.replace(keys_of(changes)) if changes else study
+    keep_schema(workspace)
+    found = run_study(study, repeats=repeats, sites=list(workspace.sites), store=store, progress=progress)
+    return with_model(found, workspace)
+
+
+def workspace_of(tables: Mapping[str, pd.DataFrame], target: str, *, name: str = "", **options: Any) -> Workspace:
+    """Return the dataset and the sites of data frames."""
+    if not isinstance(tables, Mapping) or not all(isinstance(table, pd.DataFrame) for table in tables.values()):
+        raise UsageError('federate takes a data frame for each site: {"north": df1, "south": df2}')
+    own = [OwnTable(str(site), Frame(table), table) for site, table in tables.items()]
+    made = new_workspace(own, target, name=name or "frames", open_data=True, salted=False, **options)
+    if name:
+        return made
+    # Tables of the same columns and ranges are one dataset, whenever they are federated.
+    digest = hashlib.sha256(made.files()["datasets/frames/schema.toml"].encode()).hexdigest()[:8]
+    return new_workspace(own, target, name=f"frames-{digest}", open_data=True, salted=False, **options)
+
+
+def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments as keys of a study: `lr=0.1`, `encode={"scaler": "per-site"}`."""
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            found |= {f"{kebab(key)}.{kebab(inner)}": one for inner, one in value.items()}
+        else:
+            found[kebab(key)] = value
+    return found
+
+
+def told(workspace: Workspace, say: Say) -> None:
+    """Say what columns were taken for, and which of them a person should look at."""
+    proposal = workspace.proposal
+    say(f"{summary_of(workspace)}; target {proposal.schema.target!r}: {proposal.target.why}")
+    left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id")]
+    if left:
+        say(f"not learnt from: {', '.join(left)}")
+    for column in proposal.columns.values():
+        if not column.sure:
+            say(f"look at {column.name!r}: taken for {column.kind}, for {column.why}")
+    for name, why in proposal.leaks.items():
+        say(f"possible leak: {name!r}: {why}")
+
+
+def keep_schema(workspace: Workspace) -> None:
+    """Write a dataset's schema where studies find it by name."""
+    for path, text in workspace.files().items():
+        if path.startswith("datasets/"):
+            place = home() / FRAMES / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, text.encode())
+
+
+def save(result: Result, folder: Path) -> list[Path]:
+    """Write a result's tables, dataset, sites and study into a folder."""
+    workspace = result.workspace
+    if workspace is None:
+        raise UsageError("the result is not of data frames")
+    sites, tables = [], {}
+    for site in workspace.sites:
+        path = folder / "tables" / f"{site.name}.parquet"
+        tables[path] = _storable(site)
+        sites.append(replace(site, source=Parquet(str(path.resolve()))))
+    study = result.study
+    written = replace(workspace, sites=tuple(sites)).write(folder, {f"{study.name}.toml": study.text})
+    for path, table in tables.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(path, index=False)
+    return [*written, *tables]
+
+
+def _storable(site: Site) -> pd.DataFrame:
+    """Return a site's table with texts where cells are of several kinds."""
+    source = site.source
+    if not isinstance(source, Frame):
+        raise UsageError(f"site {site.name!r}: its table is no data frame")
+    table = source.table
+    mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
+    return table.assign(**{str(name): plain_text(table[name]) for name in mixed})

@@ -1,0 +1,292 @@
+"""Result of a run for notebooks: tables, charts, a model and a verdict."""
+
+from __future__ import annotations
+
+import html
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.federation.server import run as server
+from flfed.records.reports.narrative import story
+from flfed.records.reports.report import gain_at, primary_of, report
+from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.store.reader import CURVE_ARMS, RunReader
+from flfed.rows.data.parsing.fields import Field
+from flfed.study.study import Study
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from flfed.export.model_folder import SharedModel
+    from flfed.rows.proposals.workspace import Workspace
+
+GAINS = ("site", "gain", "low", "high", "verdict", "model")
+
+
+@dataclass(frozen=True)
+class Result(server.Result):
+    """Result of a run or of a series of repeats.
+
+    `overall` and `sites` are its figures as data frames, as `flfed run show` has them.
+    """
+
+    workspace: Workspace | None = None
+
+    @property
+    def primary(self) -> str | None:
+        """The metric of the verdict; None where nothing was compared."""
+        return primary_of(self.report)
+
+    @cached_property
+    def study(self) -> Study:
+        """Study that was run."""
+        with RunReader.open(self.store) as reader:
+            return Study.parse(reader.series(self.run).study_text)
+
+    @cached_property
+    def gains(self) -> pd.DataFrame:
+        """Table of what joining gains at each site, in the primary metric.
+
+        One row a site: `gain` (above 0 where joining is better), its 95 % interval `low` and `high`, the `verdict`,
+        and which `model` the gain is of, as the app and `flfed run show` tell them.
+        """
+        lines = []
+        for site, figures in self.report["sites"].items() if self.primary else ():
+            told = gain_at(figures, self.primary or "")
+            lines.append([site, told["value"], told["low"], told["high"], told["verdict"], told["model"]])
+        return pd.DataFrame(lines, columns=list(GAINS))
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """Table of figures by round: round, site ("" for all together), arm, metric and value.
+
+        Means over repeats, of the rows that rounds are scored on.
+        """
+        lines = []
+        with RunReader.open(self.store) as reader:
+            runs = [entry.run for entry in reader.runs_of(self.run)]
+            for arm, metrics in reader.curve_names(runs).items():
+                for metric in metrics:
+                    points = reader.curves(runs, arm=arm, metric=metric)
+                    lines += [[point.round, point.site or "", arm, metric, point.value] for point in points]
+        return pd.DataFrame(lines, columns=["round", "site", "arm", "metric", "value"])
+
+    @cached_property
+    def learning_curve(self) -> pd.DataFrame:
+        """Table of figures by own training rows; empty unless the study asks with `compare.curve`."""
+        curve = self.report["learning-curve"]
+        return pd.DataFrame(curve["points"] if curve else [])
+
+    @cached_property
+    def model(self) -> Model:
+        """Shared model, to predict with; of a series the first repeat's.
+
+        Raises
+        ------
+        UsageError
+            If the run has no model on this machine.
+        """
+        from flfed.export.run_folder import shared_model
+
+        with RunReader.open(self.store) as reader:
+            run = reader.runs_of(self.run)[0]
+            shared = shared_model(reader, run, reader.series(run.run), report(reader, run.run))
+        return Model(shared, self.workspace)
+
+    @property
+    def plot(self) -> Plots:
+        """Charts of the result: `plot.gains()` and `plot.rounds()`."""
+        return Plots(self)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write dataset, sites and study of a `federate` call, to go on with commands.
+
+        Afterwards `cd FOLDER && flfed study run NAME.toml` repeats this result, array by array.
+
+        Raises
+        ------
+        UsageError
+            If the result is not of data frames, or a file is there already.
+        """
+        if self.workspace is None:
+            raise UsageError("only what federate(...) made of data frames can be saved; a study's own files are there")
+        from flfed.notebook.federate import save
+
+        return save(self, Path(folder))
+
+    def __repr__(self) -> str:
+        """Return the result in a few lines."""
+        return "\n".join([f"{self.report['study']}: {self.status} ({self.run})", *self._sentences()])
+
+    def _repr_html_(self) -> str:
+        """Return the result as a notebook shows it: the verdict, then what joining gains at each site."""
+        first, *others = self._sentences()
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in others)
+        table = self.gains.drop(columns="model").to_html(index=False, na_rep="–", float_format=_signed, border=0)
+        return f"<p><b>{html.escape(first)}</b></p>{said}{table if len(self.gains) else ''}"
+
+    def _sentences(self) -> list[str]:
+        return story(self.report)[:4]
+
+
+def _signed(value: float) -> str:
+    return number(value, signed=True)
+
+
+class Model:
+    """Shared model of a run.
+
+    Parameters
+    ----------
+    shared : SharedModel
+        With arrays, encoder, schema and study.
+    workspace : Workspace, optional
+        How data frames were read, where the run was of such.
+    """
+
+    def __init__(self, shared: SharedModel, workspace: Workspace | None = None) -> None:
+        self.shared = shared
+        self._workspace = workspace
+
+    @property
+    def classes_(self) -> tuple[str, ...]:
+        """Classes of the target, in the order of `predict_proba`; none of a regression."""
+        return self.shared.schema.classes
+
+    @property
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """Trained arrays by name."""
+        return self.shared.arrays
+
+    def predict_proba(self, table: pd.DataFrame) -> np.ndarray:
+        """Return probabilities, float64 [rows, classes].
+
+        Parameters
+        ----------
+        table : DataFrame
+            Columns as in training; the outcome may be missing.
+
+        Raises
+        ------
+        UsageError
+            If the model predicts a number, or the table does not fit it.
+        """
+        if not self.classes_:
+            raise UsageError("the model predicts a number: use predict")
+        values = self._values(table)
+        return np.column_stack([1 - values[:, 0], values[:, 0]]) if len(self.classes_) == 2 else values
+
+    def predict(self, table: pd.DataFrame) -> np.ndarray:
+        """Return the most probable class of each row, or a number in the target's unit."""
+        if not self.classes_:
+            return self._values(table)[:, 0]
+        best = self.predict_proba(table).argmax(axis=1)
+        return np.array([self.classes_[place] for place in best], dtype=object)
+
+    def _values(self, table: pd.DataFrame) -> np.ndarray:
+        from flfed.export.predict import predict_frame
+
+        mapping: Mapping[str, str | Field | None] = {}
+        if self._workspace is not None:
+            mapping = self._workspace.proposal.mapping(list(table.columns))
+        found = predict_frame(self.shared, table, mapping)
+        for sentence in found.clipped:
+            warnings.warn(sentence, stacklevel=3)
+        return found.values
+
+    def __repr__(self) -> str:
+        """Return what the model is."""
+        schema = self.shared.schema
+        return f"{self.shared.study.model.name} model for {schema.target!r} ({schema.task}), run {self.shared.run}"
+
+
+class Plots:
+    """Charts of a result, as the app draws them (Altair)."""
+
+    def __init__(self, result: Result) -> None:
+        self._result = result
+
+    def gains(self) -> alt.LayerChart | alt.FacetChart:
+        """Return the gain of each site with its intervals."""
+        from flfed.records.dashboard.components import charts
+
+        found, metric = self._result.report, self._metric()
+        drawn = charts.gains(found, metric, charts.order_of_sites(found, metric))
+        if drawn is None:
+            raise UsageError("no site has a gain to draw: see result.gains")
+        return drawn
+
+    def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
+        """Return a figure by round, over all sites or of the named ones."""
+        import altair as alt
+
+        from flfed.records.dashboard.components import colours, round_chart
+
+        with RunReader.open(self._result.store) as reader:
+            runs = [entry.run for entry in reader.runs_of(self._result.run)]
+            names = reader.curve_names(runs)
+            arm = next((arm for arm in CURVE_ARMS if names.get(arm)), None)
+            if arm is None:
+                raise UsageError("the run has no figures by round")
+            chosen = metric or (self._metric() if self._metric() in names[arm] else names[arm][0])
+            points = reader.curves(runs, arm=arm, metric=chosen, sites=sites or None)
+        if sites:
+            drawn = round_chart.of_each_site(points, chosen, colours.site_looks(sites))
+        else:
+            drawn = round_chart.of_all_sites(points, chosen)
+        if drawn is None:
+            raise UsageError(f"the run has no {metric_name(chosen)} by round; it has {', '.join(names[arm])}")
+        values = json.loads(drawn.rows.to_json(orient="records"))
+        return alt.LayerChart.from_dict({"data": {"values": values}, **drawn.spec})
+
+    def _metric(self) -> str:
+        metric = self._result.primary
+        if metric is None:
+            raise UsageError("nothing was compared: there is nothing to draw")
+        return metric
+
+
+def with_model(found: server.Result, workspace: Workspace | None = None) -> Result:
+    """Return a run's result for notebooks."""
+    return Result(found.report, found.store, workspace)
+
+
+def load(run: str = "latest", *, store: str | None = None) -> Result:
+    """Return the result of a run that is in the store.
+
+    Parameters
+    ----------
+    run : str
+        Id of a run or a series, or "latest".
+    store : str, optional
+        Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such run.
+    """
+    with RunReader.open(store) as reader:
+        return Result(report(reader, run), store)
+
+
+def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
+    """Return the runs of the store, the newest first.
+
+    One row a run: its id, study, status, engine, start, rounds, and the shared model's primary metric.
+    """
+    keys = ("run", "series", "study", "status", "engine", "started", "rounds")
+    with RunReader.open(store) as reader:
+        entries = reader.runs(search=search)
+        figures = reader.headlines([entry.run for entry in entries])
+    lines = [{key: getattr(entry, key) for key in keys} | {"figure": figures.get(entry.run)} for entry in entries]
+    return pd.DataFrame(lines, columns=[*keys, "figure"])
