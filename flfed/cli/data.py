@@ -100,7 +100,7 @@ def new_data(
 
     listed = [word.strip() for word in names.split(",")] if names else []
     sources = [(path, source_of(path, names=listed)) for path in files]
-    tables = [OwnTable(path.name.split(".")[0], source, read_named(source, path)) for path, source in sources]
+    tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
         task=_task(task), open_data=public,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -55,6 +57,45 @@ def show_study(name: str = NAME) -> None:
     study = Study.load(name)
     typer.echo(study.text.rstrip())
     typer.echo(f"\n# SHA-256 {study.sha256()}")
+
+
+@app.command("new", epilog="Example: flfed study new --dataset heart-disease --model logistic --name my-study")
+def new_study(
+    dataset: str = typer.Option("", help="Which dataset; asked for where it is left out."),
+    model: str = typer.Option("", help="logistic, linear or mlp; asked for where it is left out."),
+    private: bool | None = typer.Option(
+        None, "--private/--not-private", help="Protect each row by differential privacy; asked for where left out."
+    ),
+    name: str = typer.Option("", help="Name of the study; default: the dataset's with -study."),
+    purpose: str = typer.Option("", help="What it is for; everybody who approves it reads this."),
+    to: Path = typer.Option(Path(), help="Write NAME.toml into this folder."),
+) -> None:
+    """Write a new study, with a comment for each choice."""
+    from flfed.federation.server.preflight import check
+    from flfed.rows.data import datasets
+    from flfed.rows.proposals.workspace import write_new
+    from flfed.study.study import Study
+    from flfed.study.template import MODELS, StudyTemplate
+
+    dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
+    task = datasets.load(dataset).schema.task
+    model = model or _asked("--model", "Model", [MODELS[task], "mlp"], MODELS[task])
+    if private is None:
+        private = _asked("--private or --not-private", "Differential privacy of rows", ["yes", "no"], "no") == "yes"
+    named = name or f"{dataset}-study"
+    purpose = purpose or StudyTemplate.purpose
+    text = StudyTemplate(name=named, dataset=dataset, purpose=purpose, model=model, private=private).text()
+    # What cannot be run is refused before it is written.
+    check(Study.parse(text))
+    path = write_new(to, {f"{named}.toml": text})[0]
+    typer.echo(f"Written: {path}. Look at purpose and legal-basis in it. Next: flfed study run {path}")
+
+
+def _asked(option: str, question: str, known: list[str], default: str) -> str:
+    """Ask a person at a terminal; a program is told which option is missing."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"give {option}; known: {', '.join(known)}")
+    return str(typer.prompt(f"{question} ({', '.join(known)})", default=default or None))
 
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")

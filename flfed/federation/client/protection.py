@@ -67,11 +67,15 @@ def privacy_refusal(study: Study, site: Site) -> Refusal | None:
     None where it does not. No row is read.
     """
     charge, policy = charge_of(study), site.policy
+    schema = datasets.load(study.dataset.name).schema
+    unconfirmed = schema.unconfirmed_features(study.dataset.features)
+    if charge is not None and unconfirmed:
+        return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
     # Only a budget of a site that enforces it can be overdrawn.
     if refused or charge is None or policy.disclosure == "open" or policy.epsilon is None:
         return refused
-    if charge.unit == "row" and datasets.load(study.dataset.name).schema.group:
+    if charge.unit == "row" and schema.group:
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return None

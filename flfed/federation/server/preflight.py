@@ -40,6 +40,14 @@ def check(study: Study) -> dict[str, str]:
     mechanism = mechanism_of(study)
     if mechanism is not None:
         mechanism.check(study)
+    unconfirmed = dataset.schema.unconfirmed_features(study.dataset.features)
+    # A range that was read off rows tells of them, and so does whatever is scaled by it.
+    if mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None and unconfirmed:
+        raise UsageError(
+            f"[privacy]: nobody has confirmed the ranges or values of {', '.join(unconfirmed)} in "
+            f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
+            "the names out of unconfirmed"
+        )
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")

@@ -217,6 +217,10 @@ class Schema(Strict):
         # The schema's order holds, however the names were given: inputs must be the same everywhere.
         return tuple(name for name in allowed if name in set(chosen))
 
+    def unconfirmed_features(self, chosen: Sequence[str] | None = None) -> list[str]:
+        """Return the columns in use that no person has confirmed, features and target."""
+        return [name for name in (*self.features(chosen), self.target) if name in self.unconfirmed]
+
     def sha256(self) -> str:
         """Return the hash of the schema's meaning.
 

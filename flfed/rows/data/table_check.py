@@ -95,7 +95,23 @@ def check_site(site: Site) -> Checked:
     lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, schema, site.mapping)]
     opened = site.read()
     lines += _table_lines(opened, schema, site)
+    if schema.unconfirmed:
+        many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"
+        lines.append(Line("table", True, f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}", note=True))
+    lines += [Line(name, True, words, note=True) for name, words in _others(table, schema, site)]
     return Checked(site.name, len(table), len(opened.training), opened.holdout_rows, tuple(lines), ())
+
+
+UNCONFIRMED = "proposed from rows, and nobody has confirmed kind, range or values (unconfirmed in schema.toml)"
+
+
+def _others(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[tuple[str, str]]:
+    """Yield how many rows a column has whose value is none of the schema's."""
+    for name in schema.columns:
+        field = site.mapping.get(name)
+        if isinstance(field, Field) and field.other is not None:
+            others = int((table[name] == field.other).sum())
+            yield name, f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
 
 
 def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding]) -> Line:

@@ -47,7 +47,7 @@ def source_of(path: Path, *, names: Sequence[str] = ()) -> Source:
     return Csv(whole, columns=tuple(names) or None, separator=separator, encoding=encoding)
 
 
-def read_named(source: Source, path: Path) -> pd.DataFrame:
+def read_named(source: Source) -> pd.DataFrame:
     """Return a table whose first line holds names.
 
     Raises
@@ -55,7 +55,7 @@ def read_named(source: Source, path: Path) -> pd.DataFrame:
     UsageError
         If it cannot be read, or its first line holds numbers.
     """
-    table = source.read(())
+    table, path = source.read(()), getattr(source, "path", "the query")
     numbers = [bool(_NUMBER.fullmatch(str(name))) for name in table.columns]
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
         raise UsageError(

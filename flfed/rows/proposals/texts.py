@@ -5,6 +5,7 @@ Each has comments that say what a person should look at.
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -109,13 +110,20 @@ def site_text(
     mapping: Mapping[str, str | Field | None],
     holdout: Holdout | HoldoutByTime,
     title: str = "",
+    comments: Mapping[str, str] | None = None,
 ) -> str:
-    """Return the Python file of a site."""
-    body = [f"name={name!r},", f"title={title or name!r},", f"dataset={dataset!r},", f"source={_call(source)},"]
+    """Return the Python file of a site; `comments` stand behind columns of the mapping."""
+    said = {key: f"  # {words}" for key, words in (comments or {}).items()}
+    body = [
+        f"name={_literal(name)},",
+        f"title={_literal(title or name)},",
+        f"dataset={_literal(dataset)},",
+        f"source={_call(source)},",
+    ]
     if mapping:
         body.append("mapping={")
         body += [
-            f"    {key!r}: {_call(value) if isinstance(value, Field) else repr(value)},"
+            f"    {_literal(key)}: {_call(value) if isinstance(value, Field) else _literal(value)},{said.get(key, '')}"
             for key, value in mapping.items()
         ]
         body.append("},")
@@ -123,7 +131,7 @@ def site_text(
     used = {
         type(part).__name__ for part in (source, holdout, *mapping.values()) if not isinstance(part, (str, type(None)))
     }
-    lines = [f'"""{title or name}: its table, and how its columns are read."""', ""]
+    lines = ['"""A site: its table, and how its columns are read."""', ""]
     lines += [
         f"from flfed import {', '.join(sorted(used | {'Site'}))}",
         "",
@@ -133,6 +141,17 @@ def site_text(
     return "\n".join([*lines, ")", ""])
 
 
+def _literal(value: Any) -> str:
+    """Return a value as Python has it, with double quotation marks."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_literal(key)}: {_literal(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "(" + ", ".join(map(_literal, value)) + ("," if len(value) == 1 else "") + ")"
+    return repr(value)
+
+
 def _call(made: Any) -> str:
     """Return the Python expression that makes a dataclass, without its defaults."""
     words = []
@@ -140,13 +159,14 @@ def _call(made: Any) -> str:
         value = getattr(made, field.name)
         default = field.default_factory() if field.default_factory is not MISSING else field.default
         if not place:
-            words.append(repr(value))
+            words.append(_literal(value))
         elif value != default:
-            words.append(f"{field.name}={value!r}")
+            words.append(f"{field.name}={_literal(value)}")
     return f"{type(made).__name__}({', '.join(words)})"
 
 
 def policy_text(title: str, disclosure: str) -> str:
     """Return what `policy.toml` says of a new site."""
-    first = f"# Policy of this site: {title}. Its operator decides here, and no study can loosen it."
+    shown = " ".join(word for word in title.split() if word.isprintable())
+    first = f"# Policy of this site: {shown}. Its operator decides here, and no study can loosen it."
     return f"{first}\nformat = 1\n{POLICIES[disclosure]}\n"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
+from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
@@ -22,6 +23,8 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import UNLISTED
+from flfed.rows.proposals.files import read_named
+from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, propose_mapping
 from flfed.rows.proposals.tables import TableProposal, propose_schema
 from flfed.study.template import MODELS, StudyTemplate
 
@@ -57,7 +60,6 @@ class Workspace:
     ----------
     proposal : TableProposal
     sites : tuple of Site
-    disclosure : {"institution", "open"}
     title : str
     left_out : int
         Rows of too small a site to train or to judge at.
@@ -65,7 +67,6 @@ class Workspace:
 
     proposal: TableProposal
     sites: tuple[Site, ...]
-    disclosure: str = "institution"
     title: str = ""
     left_out: int = 0
 
@@ -88,13 +89,7 @@ class Workspace:
         return {
             f"{dataset}/schema.toml": texts.schema_text(self.proposal, self.title),
             f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
-        } | dict(part for site in self.sites for part in self._site_files(site))
-
-    def _site_files(self, site: Site) -> Iterator[tuple[str, str]]:
-        folder = f"sites/{site.name.replace('-', '_')}"
-        made = texts.site_text(site.name, site.dataset, site.source, site.mapping, site.holdout, site.title)
-        yield f"{folder}/__init__.py", made
-        yield f"{folder}/policy.toml", texts.policy_text(site.title, self.disclosure)
+        } | dict(part for site in self.sites for part in _site_files(site))
 
     def write(self, folder: Path, more: Mapping[str, str]) -> list[Path]:
         """Write all files, and `more` of them; nothing is replaced.
@@ -104,16 +99,7 @@ class Workspace:
         UsageError
             If one of them is there already: nothing is written.
         """
-        files = {folder / path: text for path, text in (self.files() | dict(more)).items()}
-        there = [path for path in files if path.exists()]
-        if there:
-            raise UsageError(
-                f"{there[0]} is there already, and nothing is replaced: give another --name, or --to a folder"
-            )
-        for path, text in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, text.encode())
-        return list(files)
+        return write_new(folder, self.files() | dict(more))
 
 
 def new_workspace(
@@ -174,7 +160,7 @@ def new_workspace(
         )
         for site, part in zip(names, parts, strict=True)
     )
-    return Workspace(proposal, sites, policy.disclosure, title, left_out)
+    return Workspace(proposal, sites, title, left_out)
 
 
 def slug(text: str) -> str:
@@ -253,3 +239,92 @@ def summary_of(workspace: Workspace) -> str:
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     rows = count_in_words(workspace.proposal.rows)
     return f"{len(workspace.sites)} sites, {rows} rows, {len(kinds)} features ({counted})"
+
+
+@dataclass(frozen=True)
+class SiteProposal:
+    """A site with a mapping to an existing schema.
+
+    Attributes
+    ----------
+    site : Site
+    matches : list of Match
+        What each column is read from.
+    unread : tuple of str
+        Columns of the table that nothing is read from.
+    """
+
+    site: Site
+    matches: list[Match]
+    unread: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the package into `sites/` of a folder; nothing is replaced.
+
+        Raises
+        ------
+        UsageError
+            If one of its files is there already.
+        """
+        return write_new(folder, dict(_site_files(self.site, self._comments())))
+
+    def _comments(self) -> dict[str, str]:
+        """Return the schema's values for each column whose codes a person has to name."""
+        columns = datasets.load(self.site.dataset).schema.columns
+        unnamed = [m.column for m in self.matches if m.field and UNKNOWN in (m.field.values or {}).values()]
+        return {name: f"each is one of: {', '.join(columns[name].values)}" for name in unnamed}
+
+
+def propose_site(name: str, dataset: str, source: Source, *, title: str = "", open_data: bool = False) -> SiteProposal:
+    """Return a site whose table is mapped to a dataset's schema.
+
+    Parameters
+    ----------
+    name : str
+    dataset : str
+    source : Csv, Parquet, Excel or Sql
+    title : str
+    open_data : bool
+        Whether its policy lets exact figures leave.
+
+    Raises
+    ------
+    UsageError
+        If the dataset is not known, or the table cannot be read.
+    """
+    schema = datasets.load(dataset).schema
+    table = read_named(source)
+    matches = propose_mapping(table, schema)
+    used = {match.own for match in matches}
+    unread = tuple(str(name) for name in table.columns if str(name) not in used)
+    policy = Policy(disclosure="open" if open_data else "institution", resplit=open_data)
+    holdout = Holdout(HOLDOUT_SHARE, salt=secrets.token_hex(8))
+    mapping = mapping_of(matches)
+    site = Site(name=name, title=title, dataset=dataset, source=source, mapping=mapping, holdout=holdout, policy=policy)
+    return SiteProposal(site, matches, unread)
+
+
+def write_new(folder: Path, texts_by_path: Mapping[str, str]) -> list[Path]:
+    """Write new files below a folder, and replace none.
+
+    Raises
+    ------
+    UsageError
+        If one of them is there already: nothing is written.
+    """
+    files = {folder / path: text for path, text in texts_by_path.items()}
+    there = [path for path in files if path.exists()]
+    if there:
+        raise UsageError(f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    return list(files)
+
+
+def _site_files(site: Site, comments: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the files of a site's package, by their path in the folder."""
+    folder = f"sites/{site.name.replace('-', '_')}"
+    made = texts.site_text(site.name, site.dataset, site.source, site.mapping, site.holdout, site.title, comments)
+    yield f"{folder}/__init__.py", made
+    yield f"{folder}/policy.toml", texts.policy_text(site.title or site.name, site.policy.disclosure)

@@ -1,0 +1,268 @@
+"""Proposed mappings of a table to a schema that is there already: by names, values, units and ranges."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data.mapping import read_column
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.headers import plain_name
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.proposals.columns import (
+    FLAGS,
+    LEAST_ROWS,
+    TRUE,
+    Cells,
+    name_words,
+    propose_column,
+    read_numbers,
+    unit_of,
+)
+
+NAME_WEIGHT = 0.7
+"""Of a name's likeness in a match; the rest is how well the values fit."""
+LEAST_MATCH = 0.6
+"""Of a pair that is proposed at all."""
+FITTING = 0.98
+"""Share of a column's rows that must fit for the match to be sure."""
+UNKNOWN = "?"
+"""Stands in a mapping for the schema's value of a code that a person has to name."""
+SYNONYMS = (
+    {"sex", "gender"}, {"age", "years"}, {"bmi", "body mass index"}, {"sbp", "systolic", "trestbps"},
+    {"chol", "cholesterol"}, {"hr", "heart rate", "thalach", "pulse"}, {"diagnosis", "disease", "dx", "outcome"},
+    {"id", "patient id", "patient"}, {"income", "annual inc", "salary"}, {"dob", "birth date", "date of birth"},
+    {"smoker", "smoking"}, {"died", "death", "mortality"}, {"default", "loan status", "bad"},
+)  # fmt: skip
+FACTORS = (
+    (38.67, "mmol/L", "mg/dL", "cholesterol"), (1 / 38.67, "mg/dL", "mmol/L", "cholesterol"),
+    (88.57, "mmol/L", "mg/dL", "triglycerides"), (18.016, "mmol/L", "mg/dL", "glucose"),
+    (1 / 18.016, "mg/dL", "mmol/L", "glucose"), (88.42, "mg/dL", "µmol/L", "creatinine"),
+    (1 / 88.42, "µmol/L", "mg/dL", "creatinine"), (2.54, "inches", "cm", ""), (100.0, "m", "cm", ""),
+    (0.01, "cm", "m", ""), (0.45359237, "lb", "kg", ""), (100.0, "shares", "%", ""), (1 / 365.25, "days", "years", ""),
+    (1 / 12, "months", "years", ""), (12.0, "years", "months", ""), (1000.0, "thousands", "", ""),
+)  # fmt: skip
+"""What a number is multiplied by: the factor, from which unit to which, and of what."""
+_SPLIT = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a schema column is read from.
+
+    Attributes
+    ----------
+    column : str
+        Of the schema.
+    own : str or None
+        The table's; None where none fits.
+    field : Field or None
+        How it is read; None where there is none.
+    why : str
+        Holds no cell.
+    sure : bool
+    """
+
+    column: str
+    own: str | None
+    field: Field | None
+    why: str
+    sure: bool
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How well a column's values fit, and how they are read then."""
+
+    share: float
+    field: Field
+    why: str
+
+
+def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
+    """Return what each column of a schema is read from, one to one.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As a source gives it.
+    schema : Schema
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    own = [str(name) for name in table.columns]
+    names = list(schema.columns)
+    alike = np.array([[name_likeness(name, other) for other in own] for name in names])
+    fits = {
+        (i, j): _fit(table.iloc[:, j], other, name, schema.columns[name])
+        for i, name in enumerate(names)
+        for j, other in enumerate(own)
+        if alike[i, j] > 0.3
+    }
+    score = np.zeros_like(alike)
+    for (i, j), fit in fits.items():
+        score[i, j] = NAME_WEIGHT * alike[i, j] + (1 - NAME_WEIGHT) * fit.share
+    rows, columns = linear_sum_assignment(-score)
+    pairs: dict[int, int] = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    found = []
+    for i, name in enumerate(names):
+        j = pairs.get(i, -1)
+        if j < 0 or score[i, j] < LEAST_MATCH:
+            found.append(Match(name, None, None, "no column of the table fits", sure=False))
+            continue
+        fit, same = fits[i, j], alike[i, j] == 1
+        why = f"{'the names agree' if same else 'the names are alike'}; {fit.why}"
+        found.append(Match(name, own[j], fit.field, why, bool(same and fit.share >= FITTING)))
+    return found
+
+
+def mapping_of(matches: list[Match]) -> dict[str, str | Field | None]:
+    """Return the mapping of a site; what is read under the schema's own name is left out."""
+    found: dict[str, str | Field | None] = {}
+    for match in matches:
+        if match.own is None or match.field is None:
+            found[match.column] = None
+        elif match.field != Field(match.own):
+            found[match.column] = match.field
+        elif match.own != match.column:
+            found[match.column] = match.own
+    return found
+
+
+def name_likeness(one: str, other: str) -> float:
+    """Return how alike two names are, from 0 to 1.
+
+    Examples
+    --------
+    >>> name_likeness("age", "AGE"), name_likeness("sex", "Gender"), name_likeness("chol", "ward")
+    (1.0, 0.9, 0.0)
+    """
+    plain = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
+    if plain[0] == plain[1] and plain[0]:
+        return 1.0
+    words = [" ".join(_SPLIT.split(name_words(name))).strip() for name in (one, other)]
+    if any(all(_speaks_of(word, names) for word in words) for names in SYNONYMS):
+        return 0.9
+    parts = [set(word.split()) for word in words]
+    shared = len(parts[0] & parts[1]) / max(1, min(map(len, parts)))
+    ratio = difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
+    likeness = max(0.85 * shared, ratio if ratio >= 0.75 else 0.0)
+    return round(likeness, 3)
+
+
+def _speaks_of(words: str, names: set[str]) -> bool:
+    return any(f" {name} " in f" {words} " for name in names)
+
+
+def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
+    """Return how well one column's cells fit a schema column."""
+    found = Cells.of(own, cells)
+    plain = Field(own, missing=found.missing)
+    if not found.known:
+        return _Fit(0.0, plain, "it is empty")
+    if column.is_number():
+        return _number(found, plain, name, column)
+    if column.values or column.kind == "flag":
+        return _codes(found, plain, column)
+    proposal = propose_column(own, cells)
+    field = replace(proposal.field or plain, column=own)
+    return _Fit(1.0 if proposal.kind == column.kind else 0.3, field, f"it holds {proposal.kind} values")
+
+
+def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
+    numbers = read_numbers(found)
+    if numbers is None or column.range is None:
+        return _Fit(0.0, plain, "it holds no numbers")
+    found, reading, values = numbers
+    field = replace(reading, column=found.name, missing=found.missing)
+    known = np.isin(values, [code for code in column.missing if isinstance(code, float)])
+    inside = _inside(values[~known], found.counts[~known], column.range)
+    if inside >= FITTING:
+        return _Fit(inside, field, "its values lie in the range" + _unit(found.name, column))
+    # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
+    factors = [
+        one
+        for one in _factors(found.name, name, column)
+        if _inside(values[~known] * one[0], found.counts[~known], column.range) >= FITTING
+    ]
+    if inside < 0.5 and len(factors) == 1:
+        factor, before, after, _ = factors[0]
+        why = f"its values lie in the range after {before} were made {after}"
+        return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
+    return _Fit(inside, field, "its values lie in the range" + _unit(found.name, column))
+    # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
+    found_factors = [f for f in FACTORS if _inside(values[~known] * f, found.counts[~known], column.range) >= FITTING]
+    if inside < 0.5 and len(found_factors) == 1:
+        factor = found_factors[0]
+        why = f"its values lie in the range after {FACTORS[factor]}"
+        return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
+    return _Fit(inside, field, f"{round(100 * inside)} % of its values lie in the range; another unit?")
+
+
+def _factors(own: str, name: str, column: Column) -> list[tuple[float, str, str, str]]:
+    """Return the conversions to a column's unit; of a substance where the names say which."""
+    fitting = [one for one in FACTORS if plain_name(one[2]) == plain_name(column.unit)]
+    named = [one for one in fitting if one[3] and any(one[3].startswith(plain_name(word)[:4]) for word in (own, name))]
+    return named or fitting
+
+
+def _unit(own: str, column: Column) -> str:
+    unit = unit_of(own)
+    other = unit and column.unit and plain_name(unit) != plain_name(column.unit)
+    return f"; its name says {unit}, the schema {column.unit}" if other else ""
+
+
+def _inside(values: np.ndarray, counts: np.ndarray, ends: tuple[float, float]) -> float:
+    within = (values >= ends[0]) & (values <= ends[1])
+    return float(counts[within].sum() / max(counts.sum(), 1))
+
+
+def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
+    """Return how codes are read as a schema's values."""
+    read, broken = read_column(pd.Series(found.texts, dtype=object), found.name, column, plain)
+    if not broken and len(read):
+        return _Fit(1.0, plain, "its values are those of the schema")
+    named = _named_flags(found) if column.kind == "flag" else _named_values(found, column)
+    known = sum(count for text, count in _both(found) if text in named)
+    share = known / max(found.known, 1)
+    if share >= FITTING:
+        return _Fit(share, replace(plain, values=named), "its codes are short for the schema's values")
+    # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.
+    listed = {text: named.get(text, UNKNOWN) for text, count in _both(found) if count >= LEAST_ROWS}
+    fits_in_number = len(found.texts) <= max(len(column.values), 2)
+    why = "a person must say what its codes mean"
+    return _Fit(0.6 if fits_in_number else 0.2 * share, replace(plain, values=listed), why)
+
+
+def _both(found: Cells) -> zip[tuple[str, int]]:
+    return zip(found.texts, found.counts.tolist(), strict=True)
+
+
+def _named_flags(found: Cells) -> dict[str, str]:
+    texts = {text.casefold() for text in found.texts}
+    known = any(texts <= pair for pair in (*FLAGS, {"0", "1"}))
+    return {text: str(int(text.casefold() in TRUE)) for text in found.texts} if known else {}
+
+
+def _named_values(found: Cells, column: Column) -> dict[str, str]:
+    """Return the schema's value of each code that is short for just one."""
+    named: Mapping[str, list[str]] = {
+        text: [value for value in column.values if plain_name(value).startswith(plain_name(text)) and plain_name(text)]
+        for text in found.texts
+    }
+    same = {plain_name(value): value for value in column.values}
+    return {
+        text: same.get(plain_name(text)) or one[0]
+        for text, one in named.items()
+        if plain_name(text) in same or len(one) == 1
+    }
+
+
+def codes_to_name(matches: list[Match]) -> int:
+    """Return how many columns have codes that a person has to name."""
+    return sum(match.field is not None and UNKNOWN in (match.field.values or {}).values() for match in matches)
