@@ -29,9 +29,10 @@ Say = Callable[[str], None]
 
 
 def federate(
-    tables: Mapping[str, pd.DataFrame],
+    tables: Mapping[str, pd.DataFrame] | pd.DataFrame,
     target: str,
     *,
+    by: str = "",
     model: str = "",
     rounds: int = 40,
     repeats: int = 1,
@@ -50,9 +51,11 @@ def federate(
 
     Parameters
     ----------
-    tables : mapping of site to DataFrame, at least two
+    tables : mapping of site to DataFrame, at least two; or one DataFrame with `by`
     target : str
         The column to predict.
+    by : str
+        The column of one table whose values are sites; the smallest are one, "other".
     model : {"logistic", "linear", "mlp"}, optional
         Default: logistic regression for classes, linear regression for a number.
     rounds : int, >= 1
@@ -85,7 +88,7 @@ def federate(
     >>> result = federate({"north": df1, "south": df2}, target="died", repeats=10)  # doctest: +SKIP
     >>> result.gains  # doctest: +SKIP
     """
-    workspace = workspace_of(tables, target, group=group, time=time, task=task, name=name)
+    workspace = workspace_of(tables, target, by=by, group=group, time=time, task=task, name=name)
     told(workspace, say)
     choices = {"rounds": rounds} | ({"model": model} if model else {})
     study = Study.parse(workspace.study(**choices).text())
@@ -95,8 +98,12 @@ def federate(
     return with_model(found, workspace)
 
 
-def workspace_of(tables: Mapping[str, pd.DataFrame], target: str, *, name: str = "", **options: Any) -> Workspace:
+def workspace_of(
+    tables: Mapping[str, pd.DataFrame] | pd.DataFrame, target: str, *, name: str = "", **options: Any
+) -> Workspace:
     """Return the dataset and the sites of data frames."""
+    if isinstance(tables, pd.DataFrame) and options.get("by"):
+        tables = {"table": tables}
     if not isinstance(tables, Mapping) or not all(isinstance(table, pd.DataFrame) for table in tables.values()):
         raise UsageError('federate takes a data frame for each site: {"north": df1, "south": df2}')
     own = [OwnTable(str(site), Frame(table), table) for site, table in tables.items()]

@@ -322,7 +322,7 @@ class Sql(Selection):
 
 
 @dataclass(frozen=True, eq=False)
-class Frame(Selection):
+class Frame:
     """A table in memory.
 
     For notebooks, research sites and tests.
@@ -333,7 +333,7 @@ class Frame(Selection):
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return a copy of the table."""
-        return self.selected(self.table.copy())
+        return self.table.copy()
 
 
 @dataclass(frozen=True, eq=False)

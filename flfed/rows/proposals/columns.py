@@ -26,6 +26,8 @@ LEAST_ROWS = 10
 """Of a value of fewer rows nothing is written down."""
 MOST_VALUES = 50
 """Values of a category at most; the least frequent of more are `UNLISTED`."""
+FEW_CODES = 5
+"""Whole numbers of so few values are taken for codes."""
 FEW_VALUES = 12
 """Whole numbers of so few values may be codes."""
 MOST_WORDS = 3
@@ -54,7 +56,7 @@ READINGS = tuple(
 """Ways to read numbers, the plain one first."""
 
 _ID_NAME = re.compile(
-    r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|index|rowid|identifier)($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|key)$|#$"
+    r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|index|rowid|identifier)($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|#$"
 )
 _PERSON_NAME = re.compile(r"^(subject|patient|customer|client|person|member|account)s?[^a-z]*$")
 _CODE_NAME = re.compile(r"code|type|class|category|group|status|sex|gender|race|ethnic|region|education|marri|marital")
@@ -213,12 +215,12 @@ def unit_of(name: str) -> str:
 def round_outward(low: float, high: float) -> tuple[float, float]:
     """Return a range of round numbers around another one.
 
-    Its ends lie up to a fifth of the span further out, so that they tell no row's value.
+    Its ends lie up to a fifth of the span further out, which is less than a row's value.
 
     Examples
     --------
     >>> round_outward(29, 77), round_outward(0.02, 0.97), round_outward(0, 4)
-    ((20.0, 80.0), (0.0, 1.0), (0.0, 4.0))
+    ((25.0, 80.0), (0.0, 1.0), (0.0, 4.0))
     """
     span = high - low
     step = _nice(span / 5)
@@ -264,8 +266,8 @@ def _as_number(found: Cells) -> ColumnProposal | None:
         return _codes(found, "its numbers begin with zeros")
     if whole and (proposal := _whole_numbers(found, values, words)):
         return proposal
-    if len(values) == 2:
-        return _category(found, "it has two values", sure=False)
+    if whole and len(values) <= FEW_CODES:
+        return _category(found, f"it has {len(values)} whole numbers: if they are amounts, a number", sure=False)
     sure = len(values) > FEW_VALUES or not whole
     why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
     return _number(found, reading, values, why, sure=sure and not _AREA_NAME.search(words))
@@ -314,7 +316,7 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
     if distinct <= MOST_VALUES and distinct > 2 and (named or _CODE_NAME.search(words)):
         return _category(found, "its name speaks of codes", sure=False)
     gaps = distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct
-    return _category(found, "its few whole numbers have gaps", sure=False) if gaps and distinct > 2 else None
+    return _category(found, "its few whole numbers have gaps", sure=False) if gaps else None
 
 
 def _codes(found: Cells, why: str) -> ColumnProposal:

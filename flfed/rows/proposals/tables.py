@@ -28,6 +28,8 @@ from flfed.rows.proposals.columns import (
 
 LEAK_AUC = 0.98
 """A column that alone ranks the outcome so well may have been recorded after it."""
+LEAK_SHARE = 0.95
+"""Of the rows with one value: so many have one outcome, which less than half of the others have."""
 LEAK_CORRELATION = 0.99
 FEW_CLASSES = 5
 """Whole numbers of at most so many values are classes; more are a number to predict."""
@@ -153,7 +155,10 @@ def propose_schema(
         for name, cells in columns.items()
         if name != target and name not in unread
     }
-    kept = {name: proposal for name, proposal in proposals.items() if proposal.column is not None}
+    # Identifiers and free texts tell a model nothing, and whoever needs one names it as the group.
+    kept = {
+        n: proposal for n, proposal in proposals.items() if proposal.column and (proposal.kind != "id" or n == group)
+    }
     if not any(proposal.kind in ("number", "category", "flag") for proposal in kept.values()):
         raise UsageError("no column can be learnt from: all are empty, identifiers, dates or texts")
     leaks = _leaks(columns, kept, predicted, target)
@@ -272,6 +277,9 @@ def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], 
     """Return two classes with the positive one last, and whether that is sure."""
     if len(classes) != 2:
         return classes, True
+    # Of two numbers the larger one is the event, which 0 and 1 say plainly.
+    if all(_class_key(text)[0] < float("inf") for text in classes):
+        return classes, classes == ["0", "1"]
     named = [text for text in classes if text.casefold() in POSITIVE]
     if len(named) == 1:
         return [text for text in classes if text not in named] + named, True
@@ -306,7 +314,20 @@ def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[bool, 
         return size >= LEAK_CORRELATION, f"its correlation with the outcome is {size:.2f}"
     ranks = np.where(np.isnan(ranks), np.nanmin(ranks, initial=0.0) - 1, ranks)
     best = max(_auc(ranks, target == value) for value in pd.unique(target))
-    return best >= LEAK_AUC, f"alone it tells the outcome with an AUC of {best:.2f}"
+    if best >= LEAK_AUC:
+        return True, f"alone it tells the outcome with an AUC of {best:.2f}"
+    return _tells(cells, target)
+
+
+def _tells(cells: np.ndarray, target: np.ndarray) -> tuple[bool, str]:
+    """Return whether nearly all rows of one value have one outcome that most others do not have."""
+    for value in pd.unique(cells[~pd.isna(cells)])[:MOST_VALUES]:
+        rows = cells == value
+        outcomes, counts = np.unique(target[rows].astype(str), return_counts=True)
+        share, rest = counts.max() / rows.sum(), target[~rows].astype(str) == outcomes[counts.argmax()]
+        if rows.sum() >= 2 * LEAST_ROWS and share >= LEAK_SHARE and rest.mean() < 0.5:
+            return True, f"{share:.0%} of the rows with one of its values have the same outcome"
+    return False, ""
 
 
 def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:

@@ -48,7 +48,7 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
         else:
             lines += _doubts(proposal.columns[name], proposal.leaks.get(name, ""))
         lines += _column(column)
-    left = [f"{proposal.name}: {proposal.why}" for proposal in proposal.columns.values() if proposal.column is None]
+    left = [f"{one.name}: {one.why}" for one in proposal.columns.values() if one.name not in schema.columns]
     lines += ["", *_comment(f"Left out: {'; '.join(left)}.")] if left else []
     return "\n".join(lines) + "\n"
 

@@ -16,11 +16,12 @@ from flfed.files import write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import plain_text, read_column
+from flfed.rows.data.parsing.expressions import rows_where
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Source
+from flfed.rows.data.sources import Frame, Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.files import read_named
@@ -209,8 +210,9 @@ def _cut(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
 
 
 def _part(own: OwnTable, value: str, where: str) -> OwnTable:
-    source = replace(own.source, where=where)
-    return OwnTable(value, source, source.selected(own.table))
+    table = rows_where(own.table, where)
+    source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where)
+    return OwnTable(value, source, table)
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str) -> HoldoutByTime | None:

@@ -285,10 +285,10 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any, where: str) -> Any:
     if any(dates):
         # A text beside an order is a date: admitted >= "2024-01-31".
         times = [
-            pd.Timestamp(_moment(side, where)) if text else _dates(side, where).to_numpy()
+            _moment(side, where).to_datetime64() if text else _dates(side, where).to_numpy()
             for side, text in zip((left, right), dates, strict=True)
         ]
-        return _ORDER[op](pd.Series(times[0]) if not dates[0] else times[0], times[1]).to_numpy()
+        return _ORDER[op](*times)
     return _ORDER[op](_numbers(left, where), _numbers(right, where))
 
 

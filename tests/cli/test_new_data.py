@@ -1,0 +1,143 @@
+"""`flfed data new`, `flfed site new` and `flfed study new`: from files to a verdict without a line of Python."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flfed.rows.data import datasets
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def clinics(rows: int = 400) -> pd.DataFrame:
+    rng = np.random.default_rng(9)
+    age = rng.normal(60, 10, rows).round(1)
+    wards = rng.choice(["north", "south", "St. Mary's", "tiny"], rows, p=[0.4, 0.35, 0.2, 0.05])
+    died = np.where(rng.random(rows) < 1 / (1 + np.exp(-0.1 * (age - 62))), "yes", "no")
+    return pd.DataFrame({"clinic": wards, "age": age, "sex": rng.choice(["F", "M"], rows), "died": died})
+
+
+def test_two_files_become_a_dataset_two_sites_and_a_study_that_runs(folder: Path, flfed: Command):
+    table = clinics()
+    table[:200].to_csv("north.csv", index=False, sep=";", decimal=",")
+    table[200:].rename(columns={"age": "Age "}).to_parquet("south.parquet")
+    code, out, err = flfed(
+        "data", "new", "north.csv", "south.parquet", "--target", "died", "--name", "Own Data", "--json"
+    )
+    assert code == 0, err
+    made = json.loads(out)
+    assert (
+        made["dataset"] == "own-data"
+        and made["sites"] == ["north", "south"]
+        and made["unconfirmed"] == ["clinic", "age", "sex"]
+    )
+    schema = datasets.load("own-data").schema
+    assert schema.classes == ("no", "yes") and schema.unconfirmed == ("clinic", "age", "sex")
+    for site in made["sites"]:
+        code, out, err = flfed("site", "check", site)
+        assert code == 0 and "3 columns were proposed from rows, and nobody has confirmed" in " ".join(out.split()), err
+    code, out, err = flfed("study", "run", "own-data-first.toml", "--set", "rounds=3", "--json")
+    assert code == 0 and json.loads(out)["global"]["roc_auc_score"]["value"] > 0.5, err
+
+
+def test_one_table_is_cut_into_sites_and_the_smallest_are_one(folder: Path, flfed: Command):
+    clinics(600).to_csv("all.csv", index=False)
+    code, out, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")
+    assert code == 0, err
+    assert sorted(path.name for path in Path("sites").iterdir()) == ["north", "south", "st_mary_s"]
+    assert "rows are at no site" in out  # of the tiny one
+    assert "clinic" not in datasets.load("all").schema.columns
+    rows = {}
+    for site in ("north", "south", "st-mary-s"):
+        code, out, _ = flfed("site", "check", site, "--json")
+        rows[site] = json.loads(out)["rows"]
+    assert rows == clinics(600)["clinic"].value_counts().rename({"St. Mary's": "st-mary-s"}).drop("tiny").to_dict()
+
+
+def test_small_sites_together_are_one_and_their_names_are_nowhere(folder: Path, flfed: Command):
+    table = clinics(900)
+    few = np.arange(900) % 9 == 0
+    table.loc[few, "clinic"] = [f"village {number % 4}" for number in range(few.sum())]
+    table.to_csv("all.csv", index=False)
+    assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")[0] == 0
+    assert "other" in [path.name for path in Path("sites").iterdir()]
+    texts = [path.read_text() for path in Path().rglob("*.py")] + [path.read_text() for path in Path().rglob("*.toml")]
+    assert not any("village" in text for text in texts)
+
+
+def test_nothing_is_replaced_and_a_title_is_no_code(folder: Path, flfed: Command):
+    table = clinics()
+    table["clinic"] = np.where(table["clinic"] == "north", '"""\nimport os\nos.abort()\n"""', "south")
+    table.to_csv("all.csv", index=False)
+    assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")[0] == 0
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for site in ("import-os-os-abort", "south"):
+        assert flfed("site", "check", site)[0] == 0
+    code, _, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")
+    assert code == 2 and "is there already" in err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--target", "dies"], "no column 'dies'"), (["--target", "died", "--by", "ward"], "no column 'ward'"),
+        (["--target", "died"], "at least two sites"), (["--target", "died", "--task", "ordinal"], "must be one of"),
+        (["--target", "clinic", "--by", "sex", "--task", "binary"], "which is multi-class"),
+    ],
+)  # fmt: skip
+def test_a_wrong_wish_is_refused_and_nothing_is_written(folder: Path, flfed: Command, words: list[str], said: str):
+    clinics().to_csv("all.csv", index=False)
+    code, _, err = flfed("data", "new", "all.csv", *words)
+    assert code == 2 and said in err
+    assert [path.name for path in folder.iterdir()] == ["all.csv"]
+
+
+def test_files_without_names_and_files_that_are_none_are_told(folder: Path, flfed: Command):
+    clinics().assign(clinic=1, sex=0, died=1).to_csv("bare.csv", index=False, header=False)
+    code, _, err = flfed("data", "new", "bare.csv", "--target", "died")
+    assert code == 2 and "its first line holds numbers" in err and "--names" in err
+    Path("picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    assert flfed("data", "new", "picture.csv", "--target", "died")[0] == 2
+    assert "there is no such file" in flfed("data", "new", "absent.csv", "--target", "died")[2]
+
+
+def test_a_site_joins_a_dataset_with_a_proposed_mapping(folder: Path, flfed: Command):
+    rng = np.random.default_rng(2)
+    pd.DataFrame(
+        {
+            "AGE": rng.integers(30, 80, 90), "Gender": rng.choice(["F", "M"], 90), "chol": rng.integers(150, 320, 90),
+            "disease": rng.choice(["absent", "present"], 90), "notes": [f"seen by {number}" for number in range(90)],
+        }
+    ).to_csv("own.csv", index=False)  # fmt: skip
+    code, out, err = flfed("site", "new", "my-clinic", "--from", "own.csv", "--dataset", "heart-disease")
+    assert code == 0 and "seen by" not in out and "Nothing is read from notes." in out, err
+    code, out, err = flfed("site", "check", "my-clinic")
+    assert code == 0 and "fits" in out, err
+    assert 'disclosure = "institution"' in Path("sites/my_clinic/policy.toml").read_text()
+    assert flfed("site", "new", "my-clinic", "--from", "own.csv", "--dataset", "heart-disease")[0] == 2
+    assert "either --from FILE or --query" in flfed("site", "new", "x", "--dataset", "heart-disease")[2]
+
+
+def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
+    code, _, err = flfed("study", "new", "--dataset", "wine", "--model", "logistic", "--not-private", "--name", "mine")
+    assert code == 0, err
+    assert tomllib.loads(Path("mine.toml").read_text())["dataset"] == {"name": "wine"}
+    assert flfed("study", "check", "mine.toml", "--set", "dataset.partition={by='iid', sites=3}")[0] == 0
+    assert "give --model" in flfed("study", "new", "--dataset", "wine")[2]
+    assert flfed("study", "new", "--dataset", "wine", "--model", "linear", "--not-private")[0] == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.toml"]

@@ -1,0 +1,153 @@
+"""Federated learning on data frames: six lines, and the same arrays by the files that `save` writes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import flfed
+from flfed.errors import UsageError
+from flfed.notebook.result import Result
+from flfed.records.reports.report import report
+from flfed.records.store.reader import RunReader
+
+
+def frame(rows: int, seed: int) -> pd.DataFrame:
+    """Return patients with numbers, booleans, texts, dates and missing values."""
+    rng = np.random.default_rng(seed)
+    age = rng.normal(60, 12, rows)
+    smoker = rng.random(rows) < 0.3
+    lab = np.where(rng.random(rows) < 0.2, np.nan, rng.lognormal(1, 0.5, rows))
+    risk = 1 / (1 + np.exp(-(0.09 * (age - 60) + 1.2 * smoker - 0.8)))
+    days = pd.to_timedelta(rng.integers(0, 700, rows), unit="D")
+    return pd.DataFrame(
+        {
+            "patient": [f"P{seed}-{number}" for number in range(rows)], "age": age.round(1), "smoker": smoker,
+            "sex": rng.choice(["F", "M"], rows), "admitted": pd.Timestamp("2024-01-01") + days, "lab": lab,
+            "ward": rng.choice(["A", "B", None], rows), "died": rng.random(rows) < risk,
+        }
+    )  # fmt: skip
+
+
+FRAMES = {"north": frame(300, 1), "south": frame(200, 2), "east": frame(150, 3), "west": frame(250, 4)}
+
+
+@pytest.fixture
+def result() -> Result:
+    return flfed.federate(FRAMES, target="died", model="logistic", rounds=10, repeats=2, say=lambda line: None)
+
+
+def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
+    assert result.status == "completed" and result.primary == "roc_auc_score"
+    shared = result.overall.query("arm == 'global' and metric == 'roc_auc_score'").iloc[0]
+    assert 0.6 < shared["value"] < 0.9
+    assert sorted(result.gains["site"]) == sorted(FRAMES)
+    # The gains are those of `flfed run show`, and so are the verdicts.
+    told = result.sites.query("arm == 'gain' and metric == 'roc_auc_score'").set_index("site")
+    for line in result.gains.itertuples():
+        assert line.gain == told.loc[line.site, "value"] and line.verdict == told.loc[line.site, "verdict"]
+    assert set(result.rounds["round"]) == set(range(11))
+    assert result.learning_curve.empty
+    probabilities = result.model.predict_proba(FRAMES["north"].drop(columns="died"))
+    assert probabilities.shape == (300, 2) and np.allclose(probabilities.sum(axis=1), 1)
+    assert set(result.model.predict(FRAMES["north"])) == {"0", "1"}
+    for chart in (result.plot.gains(), result.plot.rounds(), result.plot.rounds(sites=["north", "south"])):
+        assert chart.to_dict()["layer"]
+    assert len(repr(result).splitlines()) <= 6
+    assert all(word in result._repr_html_() for word in ("north", "verdict", "AUC"))
+
+
+def test_what_columns_are_taken_for_is_said():
+    said: list[str] = []
+    flfed.federate(FRAMES, target="died", rounds=1, say=said.append)
+    assert "4 sites, 900 rows, 5 features" in said[0] and "'died'" in said[0]
+    assert "patient" in said[1]
+
+
+def test_the_files_that_save_writes_give_the_same_arrays(
+    result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flfed: Callable[..., Any]
+):
+    written = result.save(tmp_path / "own")
+    study = next(path for path in written if path.suffix == ".toml" and path.parent == tmp_path / "own")
+    monkeypatch.chdir(tmp_path / "own")
+    code, out, err = flfed("study", "run", study.name, "--repeats", "2", "--json")
+    assert code == 0, err
+    frames, files = (hashes(run) for run in (result.run, json.loads(out)["run"]))
+    assert frames == files and len(set(frames)) == 2
+    with pytest.raises(UsageError, match="is there already"):
+        result.save(tmp_path / "own")
+
+
+def hashes(series: str) -> list[str]:
+    with RunReader.open() as reader:
+        return [str(report(reader, run.run)["arrays-sha256"]) for run in reader.runs_of(series)]
+
+
+def test_a_value_outside_an_unconfirmed_range_is_scored_at_its_end_with_a_warning(result: Result):
+    schema = result.model.shared.schema
+    low, high = schema.columns["age"].range
+    rows = FRAMES["north"].head(3)
+    with pytest.warns(UserWarning, match="column 'age': fewer than 5 rows lie outside"):
+        far = result.model.predict_proba(rows.assign(age=[high + 100, low - 100, 60]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ends = result.model.predict_proba(rows.assign(age=[high, low, 60.0]))
+    np.testing.assert_array_equal(far, ends)
+
+
+def test_differential_privacy_of_rows_is_refused_while_ranges_come_from_rows():
+    private = {"name": "record-dp", "epsilon": 3, "delta": 1e-5}
+    with pytest.raises(UsageError, match="nobody has confirmed the ranges or values of age, sex, lab, ward"):
+        flfed.federate(FRAMES, target="died", rounds=2, steps=5, privacy=private, say=lambda line: None)
+
+
+def test_keys_of_a_study_are_keywords():
+    found = flfed.run("wine", rounds=2, encode={"scaler": "per-site"})
+    assert found.study.rounds == 2 and found.study.encode.scaler == "per-site"
+    assert flfed.load(found.run).report == found.report
+    assert flfed.runs()["run"].tolist() == [found.run] and flfed.runs()["figure"].notna().all()
+    with pytest.raises(UsageError, match="the key is not known"):
+        flfed.run("wine", round=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"target": "dead"}, "no column 'dead'"), ({"group": "pat"}, "no column 'pat'"),
+        ({"time": "age"}, "holds no dates"), ({"tables": {"north": FRAMES["north"]}}, "at least two sites"),
+        ({"tables": {"north": 3}}, "a data frame for each site"), ({"target": "patient"}, "too many for classes"),
+        ({"task": "regression", "target": "ward"}, "no number can be predicted"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learnt_is_refused_in_one_sentence(change: dict[str, Any], words: str):
+    given = {"tables": FRAMES, "target": "died", "rounds": 1, "say": lambda line: None} | change
+    with pytest.raises(UsageError, match=words):
+        flfed.federate(given.pop("tables"), given.pop("target"), **given)
+
+
+def test_a_group_stays_on_one_side_and_dates_hold_out_the_latest_rows():
+    twice = {site: pd.concat([table, table.assign(age=table["age"] + 1)]) for site, table in FRAMES.items()}
+    found = flfed.federate(twice, target="died", group="patient", rounds=2, say=lambda line: None)
+    assert found.model.shared.schema.group == "patient"
+    late = flfed.federate(FRAMES, target="died", time="admitted", rounds=2, say=lambda line: None)
+    holdout = sum(site["holdout-rows"] for site in late.report["sites"].values())
+    assert 0.2 < holdout / 900 < 0.4
+
+
+def test_a_number_is_predicted_in_its_own_unit():
+    tables = {
+        site: table.assign(cost=100 + 20 * table["age"] + 5 * table["lab"].fillna(0)) for site, table in FRAMES.items()
+    }
+    found = flfed.federate(tables, target="cost", rounds=30, say=lambda line: None)
+    predicted = found.model.predict(tables["north"])
+    assert np.corrcoef(predicted, tables["north"]["cost"])[0, 1] > 0.95
+    assert abs(predicted.mean() - tables["north"]["cost"].mean()) < 60
+    with pytest.raises(UsageError, match="use predict"):
+        found.model.predict_proba(tables["north"])
