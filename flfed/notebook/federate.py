@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,10 +16,8 @@ from flfed.notebook.result import Result, with_model
 from flfed.packages import FRAMES
 from flfed.paths import home
 from flfed.registry import kebab
-from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Task
-from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame, Parquet
+from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.workspace import OwnTable, Workspace, new_workspace, summary_of
 from flfed.study.study import Study
 
@@ -147,31 +143,3 @@ def keep_schema(workspace: Workspace) -> None:
             place = home() / FRAMES / path
             place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, text.encode())
-
-
-def save(result: Result, folder: Path) -> list[Path]:
-    """Write a result's tables, dataset, sites and study into a folder."""
-    workspace = result.workspace
-    if workspace is None:
-        raise UsageError("the result is not of data frames")
-    sites, tables = [], {}
-    for site in workspace.sites:
-        path = folder / "tables" / f"{site.name}.parquet"
-        tables[path] = _storable(site)
-        sites.append(replace(site, source=Parquet(str(path.resolve()))))
-    study = result.study
-    written = replace(workspace, sites=tuple(sites)).write(folder, {f"{study.name}.toml": study.text})
-    for path, table in tables.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(path, index=False)
-    return [*written, *tables]
-
-
-def _storable(site: Site) -> pd.DataFrame:
-    """Return a site's table with texts where cells are of several kinds."""
-    source = site.source
-    if not isinstance(source, Frame):
-        raise UsageError(f"site {site.name!r}: its table is no data frame")
-    table = source.table
-    mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
-    return table.assign(**{str(name): plain_text(table[name]) for name in mixed})

@@ -119,9 +119,9 @@ class Result(server.Result):
         """
         if self.workspace is None:
             raise UsageError("only what federate(...) made of data frames can be saved; a study's own files are there")
-        from flfed.notebook.federate import save
+        from flfed.notebook.saving import save
 
-        return save(self, Path(folder))
+        return save(self.workspace, self.study, Path(folder))
 
     def __repr__(self) -> str:
         """Return the result in a few lines."""

@@ -73,7 +73,6 @@ def test_a_source_reads_its_rows_and_derived_columns(tmp_path):
     for source in (
         Csv(str(tmp_path / "a.csv"), **chosen),
         Parquet(str(tmp_path / "a.parquet"), **chosen),
-        Frame(TABLE, **chosen),
     ):
         read = source.read(())
         assert read["age"].tolist() == ["44"] and read["stay"].tolist() == [2.0]

@@ -83,7 +83,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _value(value: Any) -> str:
-    return tomli_w.dumps({"v": value}).removeprefix("v = ").strip()
+    return tomli_w.dumps({"v": value})[4:].strip()  # without "v = "
 
 
 def _list(key: str, values: tuple[Any, ...]) -> str:
