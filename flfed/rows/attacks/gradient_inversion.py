@@ -114,7 +114,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         work = attacked.session
         if work.protection is not None:
             return max(1, round(work.protection.steps.sampling * rows))
-        return min(work.study.plan.batch, rows) or rows
+        return work.study.plan.batch_size(rows)
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
         """Return the request for one step.
