@@ -38,7 +38,7 @@ _PUBLIC = {
     "Transactions": "flfed.rows.data.transactions.source",
     "UsageError": "flfed.errors",
     "audit": "flfed.experiments.audit",
-    "layered_outputs": "flfed.rows.training.layers",
+    "layered_outputs": "flfed.rows.training.functional",
     "resume": "flfed.federation.server.run",
     "run": "flfed.federation.server.run",
 }

@@ -15,7 +15,7 @@ from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.features.columns import ColumnArrays, coded, codes
 from flfed.rows.features.encode import Encoded, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
-from flfed.rows.training.losses import probabilities
+from flfed.rows.training.functional import probabilities
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
 

@@ -17,7 +17,7 @@ from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, shar
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
-from flfed.rows.training.layers import layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest, FitRequest
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from flfed.rows.evaluation.scoring import Measured
 from flfed.rows.features.encode import Encoded
+from flfed.rows.training.functional import batch_loss
 from flfed.rows.training.inference import measure_stacked, score_stacked
-from flfed.rows.training.losses import batch_loss
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.requests import FitRequest, Fitted, MeasureRequest, ScoreRequest
 from flfed.study.plan import Plan

@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from flfed.rows.evaluation.delong import alike, areas
 from flfed.rows.evaluation.scoring import Measured, histograms_of_odds
-from flfed.rows.training.layers import layers_of
-from flfed.rows.training.losses import row_losses
+from flfed.rows.training.functional import layers_of, row_losses
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 from flfed.summaries.score_bins import BINS
 

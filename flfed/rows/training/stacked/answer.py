@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from flfed.rows.training.inference import measure_stacked, score_stacked
-from flfed.rows.training.layers import program_of
 from flfed.rows.training.one_by_one import compute_one_by_one, fit_one
 from flfed.rows.training.requests import (
     Compute,
@@ -28,6 +27,7 @@ from flfed.rows.training.requests import (
     RivalRequest,
     ScoreRequest,
     TuneRequest,
+    program_of,
 )
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
 from flfed.rows.training.stacked.private_fit import fit_private_stack

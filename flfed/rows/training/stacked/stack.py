@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flfed.rows.training.losses import as_expected, expected, row_losses
+from flfed.rows.training.functional import as_expected, expected, row_losses
 from flfed.rows.training.optimisers import soft_threshold
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.batches import Batches, BufferPool
