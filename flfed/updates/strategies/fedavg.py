@@ -22,9 +22,8 @@ from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
 from flfed.updates.aggregation.gc_pause import rarely_collected
-from flfed.updates.aggregation.guard import guard, guard_scores
+from flfed.updates.aggregation.guard import guard, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
-from flfed.updates.aggregation.weighted_mean import weighted_mean
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
