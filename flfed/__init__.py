@@ -40,7 +40,7 @@ _PUBLIC = {
     "UsageError": "flfed.errors",
     "audit": "flfed.experiments.audit",
     "federate": "flfed.notebook.federate",
-    "layered_outputs": "flfed.rows.training.layers",
+    "layered_outputs": "flfed.rows.training.functional",
     "load": "flfed.notebook.result",
     "resume": "flfed.notebook.runs",
     "run": "flfed.notebook.runs",

@@ -63,7 +63,7 @@ def test_the_example_keeps_the_contract_also_with_other_settings(trimmed):
 
 def test_what_the_guide_names_is_public_and_the_paths_of_the_version_before_still_work():
     import flfed
-    from flfed.rows.training.layers import layered_outputs
+    from flfed.rows.training.functional import layered_outputs
     from flfed.updates.messages.fields import Arrays
 
     assert {"Arrays", "FedAvg", "Mechanism", "UsageError", "layered_outputs"} <= set(flfed.__all__)

@@ -71,6 +71,21 @@ def test_a_cosine_schedule_is_that_of_torch(rounds):
         schedule.step()
 
 
+@pytest.mark.parametrize(
+    ("given", "rows", "size", "steps"),
+    [
+        ({"batch": 32}, 100, 32, 4),
+        ({"batch": 32, "epochs": 3}, 96, 32, 9),
+        ({"batch": 32}, 20, 20, 1),
+        ({"batch": 0, "epochs": 2}, 100, 100, 2),
+        ({"batch": 32, "epochs": 3, "steps": 5}, 100, 32, 5),
+        ({"batch": 32, "steps": 5}, 0, 0, 0),
+    ],
+)
+def test_steps_follow_from_rows_and_batch_unless_the_plan_fixes_them(given, rows, size, steps):
+    assert (Plan(**given).batch_size(rows), Plan(**given).steps_a_round(rows)) == (size, steps)
+
+
 def test_a_constant_schedule_and_the_sites_side_of_a_plateau_change_nothing():
     for plan in (Plan(), Plan(schedule="plateau", validation=0.1)):
         assert {plan.factor(number, 9) for number in range(1, 10)} == {1.0}

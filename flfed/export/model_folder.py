@@ -23,7 +23,7 @@ from flfed.export.model_signature import Signature, read_signature
 from flfed.rows.data.schema import Schema, read_schema
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import study_layout
-from flfed.rows.training.losses import outputs_of
+from flfed.rows.training.functional import outputs_of
 from flfed.signatures import Signer
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256

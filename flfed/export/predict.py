@@ -30,7 +30,7 @@ from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.columns import codes
 from flfed.rows.features.encode import decode_target, encode
 from flfed.rows.training.fit import score
-from flfed.rows.training.losses import probabilities
+from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text

@@ -14,7 +14,7 @@ import numpy as np
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.fit import score
-from flfed.rows.training.losses import loss_of_rows, outputs_of
+from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
     ComputeRequest,
     FitRequest,

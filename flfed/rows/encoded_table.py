@@ -13,9 +13,9 @@ from flfed.rows.data.holdout import for_validation
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.features.columns import ColumnArrays, coded, codes
-from flfed.rows.features.encode import Encoded, EncodedCache, decode_target, encode
+from flfed.rows.features.encode import Encoded, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
-from flfed.rows.training.losses import probabilities
+from flfed.rows.training.functional import probabilities
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
 
@@ -224,3 +224,35 @@ class EncodedTable:
         if self.task == "regression":
             return decode_target(outputs[:, 0], self.layout, encoder)
         return probabilities(self.task, outputs)
+
+
+class EncodedCache:
+    """Cache of rows that went through one encoder.
+
+    They are kept by part of the table, and made once for all rounds.
+    """
+
+    def __init__(self) -> None:
+        self._encoder: Encoder | None = None
+        self._rows: dict[str, Encoded] = {}
+
+    def through(self, encoder: Encoder) -> dict[str, Encoded]:
+        """Return the cached rows of one encoder.
+
+        The dictionary is to be added to. Rows of another encoder are dropped.
+        """
+        # The same object needs no look at its numbers, which most rounds save.
+        if encoder is not self._encoder:
+            if self._encoder is None or not _same(encoder, self._encoder):
+                self._rows = {}
+            self._encoder = encoder
+        return self._rows
+
+
+def _same(one: Encoder, other: Encoder) -> bool:
+    """Tell whether two encoders have the same numbers.
+
+    Each message may bring an encoder of its own.
+    """
+    pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
+    return all(mine is theirs or mine.tobytes() == theirs.tobytes() for mine, theirs in pairs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import expit
 
-from flfed.rows.training.losses import loss_of_rows
+from flfed.rows.training.functional import loss_of_rows
 
 INTERCEPT_SD = 2.0
 """Prior deviation of a site's own intercept, in log-odds (or target deviations), where none was estimated

@@ -198,13 +198,13 @@ class SiteSession(EncodedTable):
             held = yield from self._score_holdout(arrays, encoder)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
-            return Trained({}, len(rows), 0.0, 0, scores, held)
+            return Trained({}, len(rows.y), 0.0, 0, scores, held)
         if self.protection is not None:
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
         rng = self._draws.of(self.site.name, round)
         fitted: Fitted = yield self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
-        return Trained(fitted.arrays, len(rows), fitted.loss, fitted.steps, scores, held)
+        return Trained(fitted.arrays, len(rows.y), fitted.loss, fitted.steps, scores, held)
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()

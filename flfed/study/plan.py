@@ -102,6 +102,23 @@ class Plan(Settings, where="[plan]", frozen=True):
             return (1 + math.cos(math.pi * (round - 1) / rounds)) / 2
         return 1.0
 
+    def batch_size(self, rows: int) -> int:
+        """Return the rows of a full batch, of so many rows."""
+        return min(self.batch, rows) if self.batch else rows
+
+    def steps_a_round(self, rows: int) -> int:
+        """Return the steps a round of a site with so many rows.
+
+        They are none for a site without rows.
+
+        Examples
+        --------
+        >>> plan = Plan(batch=32, epochs=2)
+        >>> [plan.steps_a_round(rows) for rows in (0, 20, 100)]
+        [0, 2, 8]
+        """
+        return (self.steps or self.epochs * -(-rows // self.batch_size(rows))) if rows else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateSteps:

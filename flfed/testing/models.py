@@ -12,7 +12,7 @@ from flfed.rows.data import datasets
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.training.fit import fit, score
-from flfed.rows.training.losses import outputs_of
+from flfed.rows.training.functional import outputs_of
 from flfed.rows.training.requests import FitRequest, Fitted, ScoreRequest
 from flfed.study.plan import Plan
 from flfed.testing.rules import LISTED, Rule, Subject, check, hold, largest_gap

@@ -22,7 +22,7 @@ from flfed.rows.data.sources import Csv, Frame
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession
 from flfed.rows.training.fit import fit
-from flfed.rows.training.losses import loss_of_rows
+from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator
 from flfed.study.study import Study

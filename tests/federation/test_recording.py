@@ -14,7 +14,7 @@ from flfed.federation.recording.recorder import Recorder, from_replies, sites_me
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Policy
-from flfed.rows.training.losses import loss_of_rows
+from flfed.rows.training.functional import loss_of_rows
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 from flfed.updates.messages.train import TRAIN, Scores, TrainRequest

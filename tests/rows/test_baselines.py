@@ -21,7 +21,7 @@ from flfed.rows.features.summarise import summarise
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.session import SiteSession
 from flfed.rows.training.fit import score
-from flfed.rows.training.losses import loss_of_rows, probabilities
+from flfed.rows.training.functional import loss_of_rows, probabilities
 from flfed.rows.training.one_by_one import compute_one_by_one, run_client
 from flfed.rows.training.requests import FitRequest, ScoreRequest, listed, run_client_by
 from flfed.rows.training.tuning.linear import FOLDS, PENALTIES, tuned_linear, units_by_class

@@ -18,8 +18,8 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training import inference as module
 from flfed.rows.training.fit import measure, score
+from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.inference import measure_stacked, score_stacked
-from flfed.rows.training.losses import loss_of_rows
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 
 WIDTHS = {"binary": 1, "multi-class": 3, "regression": 1}

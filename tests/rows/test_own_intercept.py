@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from flfed.rows.own_intercept import INTERCEPT_SD, own_intercept, own_offset, residual_variance, site_deviation
-from flfed.rows.training.losses import probabilities
+from flfed.rows.training.functional import probabilities
 
 CLASSES = {"binary": 2, "multi-class": 3, "regression": 0}
 

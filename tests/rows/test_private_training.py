@@ -18,7 +18,7 @@ from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit, gradient
-from flfed.rows.training.losses import row_losses
+from flfed.rows.training.functional import row_losses
 from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.private.fit import clipped_by_row, fit_by_row
 from flfed.rows.training.private.noise import SeededNoise

@@ -15,8 +15,7 @@ from flfed.rows.models.linear import Linear
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.models.mlp import Mlp
 from flfed.rows.training.fit import fit, score
-from flfed.rows.training.layers import affine
-from flfed.rows.training.losses import batch_loss, loss_of_rows, probabilities, row_losses
+from flfed.rows.training.functional import affine, batch_loss, loss_of_rows, probabilities, row_losses
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.optimisers import clip_by_norm, soft_threshold
 from flfed.rows.training.requests import FitRequest, ScoreRequest

@@ -172,13 +172,13 @@ def test_a_checkpoint_that_cannot_be_written_says_so_and_harms_none(home):
 def test_a_selection_goes_on_where_it_was():
     plan = Plan(schedule="plateau", plateau_patience=2, validation=0.2)
     losses = [1.0, 0.9, 0.95, 0.96, 0.97, 0.5, 0.6, 0.7]
-    straight, broken = Selection(plan, patience=4), Selection(plan, patience=4)
+    straight, broken = Selection(plan), Selection(plan)
     for round, loss in enumerate(losses):
         arrays = {"w": np.array([loss])}
         straight.see(round, arrays, loss)
         broken.see(round, arrays, loss)
         state, facts = broken.state()
-        broken = Selection(plan, patience=4)
+        broken = Selection(plan)
         broken.restore(state, facts)
         assert broken.state()[1] == straight.state()[1]
     assert (broken.best_round, broken.best_arrays["w"][0], broken.lr_scale) == (5, 0.5, 0.25)

@@ -7,8 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from flfed.updates.aggregation.guard import guard
-from flfed.updates.aggregation.weighted_mean import BLOCK, joint_norms, weighted_mean
+from flfed.updates.aggregation.guard import BLOCK, guard, joint_norms, weighted_mean
 from flfed.updates.messages.train import TrainReply
 
 SHAPES = {"weight": (3, 4), "bias": (4,), "none": (0, 2), "one": (1,)}

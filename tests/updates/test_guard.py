@@ -27,8 +27,7 @@ from flfed.rows.comparison.pooled import union_scores
 from flfed.rows.data.site import Site
 from flfed.rows.training.one_by_one import compute_one_by_one, run_client
 from flfed.study.study import Study
-from flfed.updates.aggregation.guard import guard, guard_scores
-from flfed.updates.aggregation.weighted_mean import joint_norms
+from flfed.updates.aggregation.guard import guard, guard_scores, joint_norms
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply
 
 BAD = "site-05"

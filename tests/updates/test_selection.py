@@ -17,9 +17,9 @@ HELD = Plan(validation=0.2)
 START = {"w": np.zeros(2)}
 
 
-def followed(losses: list[float | None], plan: Plan = HELD, patience: int = 0) -> Selection:
+def followed(losses: list[float | None], plan: Plan = HELD) -> Selection:
     """A selection that saw these losses of the models of rounds 0, 1, ..."""
-    selection = Selection(plan, patience=patience)
+    selection = Selection(plan)
     for number, loss in enumerate(losses):
         selection.see(number, {"w": np.full(2, float(number))}, loss)
     return selection
@@ -38,19 +38,25 @@ def test_a_change_by_rounding_is_no_improvement_and_nan_never_is():
 
 
 @pytest.mark.parametrize(
-    ("losses", "patience", "over"),
+    ("losses", "rounds"),
     [
-        ([5, 4, 3, 2], 1, False),
-        ([5, 4, 4], 1, True),
-        ([5, 4, 4], 2, False),
-        ([5, 4, 4, 4], 2, True),
-        ([5, 4, 4, 3, 3], 2, False),  # an improvement starts the count anew
-        ([5, None, None, None], 2, False),  # a round without a loss says nothing
-        ([1, 2, 3, 4, 5, 6], 0, False),  # 0 never stops
+        ([5, 4, 3, 2], 0),
+        ([5, 4, 4], 1),
+        ([5, 4, 4, 4], 2),
+        ([5, 4, 4, 3, 3], 1),  # an improvement starts the count anew
+        ([5, None, None, None], 0),  # a round without a loss says nothing
+        ([1, 2, 3, 4, 5, 6], 5),
     ],
 )
-def test_patience_counts_rounds_since_the_best(losses, patience, over):
-    assert followed(losses, patience=patience).is_over() is over
+def test_rounds_are_counted_since_the_best(losses, rounds):
+    assert followed(losses).since_best == rounds
+
+
+@pytest.mark.parametrize(("patience", "rounds"), [(0, 6), (1, 3), (2, 4), (3, 5)])
+def test_a_run_waits_as_many_rounds_as_its_patience_and_0_is_for_ever(bench, sites, reply, patience, rounds):
+    strategy = FedAvg(patience=patience)
+    run_of(bench, sites, reply, strategy, [9, 1, 2, 3, 4, 5, 6])
+    assert strategy.rounds_done == rounds
 
 
 def test_a_plateau_multiplies_the_learning_rate_after_its_patience_and_starts_anew():

@@ -39,7 +39,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of, primary_of
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import study_layout, study_trainable
-from flfed.rows.training.losses import outputs_of
+from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, Own
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD

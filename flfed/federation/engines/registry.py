@@ -12,7 +12,7 @@ import numpy as np
 
 from flfed.errors import UsageError, nearest
 from flfed.federation.engines.engine import Engine
-from flfed.rows.training.layers import layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study

@@ -134,9 +134,8 @@ class SiteCharges:
 
     Attributes
     ----------
-    protected : bool
-        Whether the study names a mechanism; without one nothing is counted.
-    mechanism : Mechanism
+    mechanism : Mechanism or None
+        The study's; without one nothing is counted.
     promise : Promise or None
     of_sites : bool
         Whether the unit that is protected is a site.
@@ -144,23 +143,21 @@ class SiteCharges:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        found = mechanism_of(study)
-        self.protected, self.mechanism = found is not None, found or Mechanism()
-        self.promise: Promise | None = self.mechanism.promise(study.plan, study.rounds)
+        found = self.mechanism = mechanism_of(study)
+        self.promise: Promise | None = None if found is None else found.promise(study.plan, study.rounds)
         self.of_sites = self.promise is not None and self.promise.unit == "site"
         self._rounds = Counter[str]()
         self._ledgers: dict[str, tuple[float, float]] = {}
 
     def enrolled(self, replies: Mapping[str, EnrolReply]) -> None:
         """Add the sites' budgets; what is known from before stays."""
-        if self.protected:
+        if self.mechanism is not None:
             found = {site: (reply.epsilon_budget, reply.epsilon_spent) for site, reply in replies.items()}
             self._ledgers = found | self._ledgers
 
     def add(self, sites: Collection[str]) -> None:
         """Count one round of these sites."""
-        if self.protected:
-            self._rounds.update(list(sites))  # of a mapping a Counter would add the values
+        self._rounds.update(list(sites))  # of a mapping a Counter would add the values
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint has of the charges."""
@@ -179,7 +176,7 @@ class SiteCharges:
 
         A sentence goes with it where it is more than was planned.
         """
-        if not self.protected:
+        if self.mechanism is None:
             return {}, ""
         plan = self._study.plan
         rounds = self._study.rounds
@@ -220,6 +217,11 @@ class PrivacyRecord:
         Through whose names sites are written down; those in sums only are not.
     deployed : bool
         Whether institutions take part: then noise comes from the operating system.
+
+    Attributes
+    ----------
+    mechanism : Mechanism or None
+        The study's. Without one there is nothing to count, and `asked` and `goes_on` need not be called.
 
     Notes
     -----
@@ -263,7 +265,7 @@ class PrivacyRecord:
     def facts(self) -> dict[str, Any]:
         """Return the privacy facts of a checkpoint."""
         close = {"delta-close": self._close} if self._close else {}
-        return {**self._charges.facts(), **close} if self._charges.protected else {}
+        return {**self._charges.facts(), **close} if self.mechanism is not None else {}
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Restore the facts from a checkpoint.
@@ -301,7 +303,8 @@ class PrivacyRecord:
         """
         self._sites, self._facts = tuple(sites), facts_of(self._study, len(sites))
         self.write()
-        self._begin_after(self._done)
+        if self.mechanism is not None:
+            self._begin_after(self._done)
         try:
             yield
         except BaseException:
@@ -309,7 +312,7 @@ class PrivacyRecord:
             with suppress(FlfedError):  # what ended the run is what counts
                 self.write(final=True)
             raise
-        if self._charges.protected:
+        if self.mechanism is not None:
             self.write(final=True)
 
     def asked(self, record: RoundRecord, *, trained: bool) -> None:
@@ -338,8 +341,6 @@ class PrivacyRecord:
 
     def _begin_after(self, round: int) -> None:
         """Record the sites of the round after this one."""
-        if not self._charges.protected:
-            return
         self._going_on = self._sites if round < self._study.rounds else ()
         if not self._deployed:
             return  # a round that is done again has the same noise
@@ -387,14 +388,6 @@ class PrivacyRecord:
         how = f": {promise.delta:g} is above a tenth of it at {self._close} of {len(self._sites)} sites. "
         todo = "At one over the rows, one of them may be given away whole: choose a smaller delta."
         return [Refusal("close-delta", how=how + todo)]
-
-    def checkpoint(self) -> None:
-        """Write the summary with a checkpoint.
-
-        A run without a mechanism has nothing new.
-        """
-        if self._charges.protected:
-            self.write()
 
 
 def more_than_planned(

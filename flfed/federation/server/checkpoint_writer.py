@@ -66,16 +66,19 @@ class CheckpointWriter:
         """
         self.scores = record.scores
         trained = len(record.losses) >= strategy.needed(len(record.asked))
+        protected = self.run.privacy.mechanism is not None  # without one there is nothing to count
         # A round that failed may be the last one, so the good one before it is written first: a resume begins there.
         if not trained and self._pending is not None:
             self._write(self._pending, strategy, common)
-        self.run.privacy.asked(record, trained=trained)
+        if protected:
+            self.run.privacy.asked(record, trained=trained)
         due = trained and (time.monotonic() >= self._due_at or record.round == self.run.study.rounds)
         self._pending = record if trained and not due else None
         if due:
             self._write(record, strategy, common)
         self.run.recorder.round(record, trained=trained, durable=due or not trained)
-        self.run.privacy.goes_on(record, trained=trained)
+        if protected:
+            self.run.privacy.goes_on(record, trained=trained)
         self.run.observer("round" if trained else "evaluation", record.round)
 
     def _write(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
@@ -84,7 +87,8 @@ class CheckpointWriter:
         facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
         self.last = replace(common, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.run.recorder.writer.run, self.last)
-        self.run.privacy.checkpoint()
+        if self.run.privacy.mechanism is not None:
+            self.run.privacy.write()
         self._due_at = time.monotonic() + (0.0 if self.run.each_round else checkpoints.seconds_apart())
         self.run.observer("checkpoint", record.round)
 

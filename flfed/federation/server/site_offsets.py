@@ -12,7 +12,7 @@ from typing import Any
 
 from flfed.records.statistics.intervals import variance_between
 from flfed.rows.data.schema import Schema
-from flfed.rows.training.losses import outputs_of
+from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
 from flfed.updates.messages.offset import Offset
 

@@ -24,12 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flfed.callbacks import Now, now_utc
+from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.line import FORMAT, REPAIRED, START, Line, is_object, new_line, read_line
 from flfed.records.ledger.verify import Inspection, Receipt
-from flfed.records.store.entries import stamp
 
 BLOCK = 16_384
 """Bytes read at once from the end: a ledger's last line is in the first block."""

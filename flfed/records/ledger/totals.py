@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from flfed.callbacks import stamp
 from flfed.errors import UsageError
 from flfed.records.ledger.line import Line
-from flfed.records.store.entries import stamp
 
 Key = TypeVar("Key", bound=Hashable)
 

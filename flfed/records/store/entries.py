@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Connection, RowMapping, Select, insert, select
@@ -19,19 +18,6 @@ enrol; `leak`: a column that may give the target away; `holdout-opened`: the hol
 
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
-
-
-def stamp(moment: datetime) -> str:
-    """Return a UTC time as ISO text.
-
-    It has milliseconds, so that texts sort as the times do.
-
-    Examples
-    --------
-    >>> stamp(datetime(2026, 11, 20, 15, 30, 12, 5000, tzinfo=UTC))
-    '2026-11-20T15:30:12.005Z'
-    """
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class MetricRow(NamedTuple):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, up
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from flfed.callbacks import Now, now_utc
+from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import UsageError
 from flfed.records.store.bulk_insert import finite, insert_all, insert_columns, plain, stored
 from flfed.records.store.database import OpenStore, engine_to_write, in_words, store_url, upgrade
@@ -30,7 +30,6 @@ from flfed.records.store.entries import (
     SentRow,
     SiteRow,
     insert_audit,
-    stamp,
 )
 from flfed.records.store.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import rewind, take_over, this_process

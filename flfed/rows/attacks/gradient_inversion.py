@@ -17,7 +17,7 @@ from flfed.rows.comparison.attack_runner import Attacked, Finding, nothing, shar
 from flfed.rows.evaluation.intervals import NAN
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
-from flfed.rows.training.layers import layers_of
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest, FitRequest
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings
@@ -114,7 +114,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         work = attacked.session
         if work.protection is not None:
             return max(1, round(work.protection.steps.sampling * rows))
-        return min(work.study.plan.batch, rows) or rows
+        return work.study.plan.batch_size(rows)
 
     def _step(self, attacked: Attacked, batch: Encoded, place: int) -> FitRequest:
         """Return the request for one step.

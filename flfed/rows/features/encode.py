@@ -52,38 +52,6 @@ class Encoded:
         return Encoded(self.x[rows], self.y[rows], self.weight[rows], group)
 
 
-class EncodedCache:
-    """Cache of rows that went through one encoder.
-
-    They are kept by part of the table, and made once for all rounds.
-    """
-
-    def __init__(self) -> None:
-        self._encoder: Encoder | None = None
-        self._rows: dict[str, Encoded] = {}
-
-    def through(self, encoder: Encoder) -> dict[str, Encoded]:
-        """Return the cached rows of one encoder.
-
-        The dictionary is to be added to. Rows of another encoder are dropped.
-        """
-        # The same object needs no look at its numbers, which most rounds save.
-        if encoder is not self._encoder:
-            if self._encoder is None or not _same(encoder, self._encoder):
-                self._rows = {}
-            self._encoder = encoder
-        return self._rows
-
-
-def _same(one: Encoder, other: Encoder) -> bool:
-    """Tell whether two encoders have the same numbers.
-
-    Each message may bring an encoder of its own.
-    """
-    pairs = zip(one.arrays().values(), other.arrays().values(), strict=True)
-    return all(mine is theirs or mine.tobytes() == theirs.tobytes() for mine, theirs in pairs)
-
-
 def input_names(layout: Layout) -> tuple[str, ...]:
     """Return the names of the inputs.
 

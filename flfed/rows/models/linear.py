@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flfed.rows.training.layers import layered_outputs
+from flfed.rows.training.functional import layered_outputs
 from flfed.seeds import seed_of
 
 

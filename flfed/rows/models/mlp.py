@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.training.layers import layered_outputs
+from flfed.rows.training.functional import layered_outputs
 
 
 class Mlp:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from flfed.rows.evaluation.scoring import Measured
 from flfed.rows.features.encode import Encoded
+from flfed.rows.training.functional import batch_loss
 from flfed.rows.training.inference import measure_stacked, score_stacked
-from flfed.rows.training.losses import batch_loss
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.requests import FitRequest, Fitted, MeasureRequest, ScoreRequest
 from flfed.study.plan import Plan
@@ -111,30 +111,11 @@ def drawn(
 def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
     """Yield the row indices of each epoch.
 
-    There are as many as its steps use; with them comes the number of rows of a step.
+    There are as many as its steps use; with them comes the number of rows of a step. With one batch of all rows
+    their order stays as it is, and nothing is drawn.
     """
-    size, left = size_of(rows, plan), steps_of(rows, plan)
+    size, left = plan.batch_size(rows), plan.steps_a_round(rows)
     while left > 0:
-        yield torch.from_numpy(order_of(rows, size, rng)[: left * size]), size
+        order = rng.permutation(rows) if size < rows else np.arange(rows)
+        yield torch.from_numpy(order[: left * size]), size
         left -= -(-rows // size)
-
-
-def order_of(rows: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the order of an epoch's rows.
-
-    It is int64. With one batch of all rows the order stays as it is, and nothing is drawn.
-    """
-    return rng.permutation(rows) if size < rows else np.arange(rows)
-
-
-def size_of(rows: int, plan: Plan) -> int:
-    """Return the number of rows in a full batch."""
-    return min(plan.batch, rows) if plan.batch else rows
-
-
-def steps_of(rows: int, plan: Plan) -> int:
-    """Return a site's number of steps in a round.
-
-    It is 0 for a site without rows.
-    """
-    return (plan.steps or plan.epochs * -(-rows // size_of(rows, plan))) if rows else 0

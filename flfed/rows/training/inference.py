@@ -17,8 +17,7 @@ from torch.nn import functional
 
 from flfed.rows.evaluation.delong import alike, areas
 from flfed.rows.evaluation.scoring import Measured, histograms_of_odds
-from flfed.rows.training.layers import layers_of
-from flfed.rows.training.losses import row_losses
+from flfed.rows.training.functional import layers_of, row_losses
 from flfed.rows.training.requests import MeasureRequest, ScoreRequest
 from flfed.summaries.score_bins import BINS
 
@@ -86,12 +85,12 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     outputs = _outputs([(r.model, r.arrays, r.rows.x, r.precision) for r in requests])
     figures = np.full((3, len(requests)), np.nan)
     # Requests without rows still get a histogram, of zeros.
-    empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows)]
+    empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows.y)]
     counts = {place: np.zeros((2, BINS)) for place in empty}
     # Losses differ by task, so that each task is measured by itself.
     for task in sorted({request.task for request in requests}):
         some = np.array([place for place, request in enumerate(requests) if request.task == task])
-        sizes = np.array([len(requests[place].rows) for place in some.tolist()])
+        sizes = np.array([len(requests[place].rows.y) for place in some.tolist()])
         for part in alike(sizes):  # a few sites at a time, whose rows stay in the processor's cache
             places = some[part].tolist()
             asked, found = [requests[place] for place in places], [outputs[place] for place in places]

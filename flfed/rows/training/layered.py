@@ -1,4 +1,4 @@
-"""Former place of `flfed.rows.training.layers`.
+"""Former place of `flfed.rows.training.functional`.
 
 It was here up to version 0.1; read it from `flfed`. Goes with version 0.3.
 """
@@ -12,4 +12,4 @@ from flfed.moved import moved
 
 def __getattr__(name: str) -> Any:
     """Return a moved name, with a warning."""
-    return moved("flfed.rows.training.layered", "flfed.rows.training.layers", name)
+    return moved("flfed.rows.training.layered", "flfed.rows.training.functional", name)

@@ -51,18 +51,17 @@ class Selection:
     Attributes
     ----------
     plan : Plan
-    patience : int
-        Rounds without improvement after which the run stops early; 0 never.
     best_loss, best_round, best_arrays
         Of the best model so far; round r's model is what r rounds of training gave.
     lr_scale : float
         What the plateau rule has multiplied the learning rate by.
+    since_best : int
+        Rounds without improvement: after `FedAvg.patience` of them the run stops early.
     judges : frozenset of str
         The sites whose validation rows decide, from the first model on.
     """
 
     plan: Plan
-    patience: int = 0
     best_loss: float = float("inf")
     best_round: int = 0
     best_arrays: Arrays | None = None
@@ -133,7 +132,3 @@ class Selection:
         self.best_loss = float("inf") if facts["best_loss"] is None else facts["best_loss"]
         self.best_arrays = arrays.get("best")
         self.judges = frozenset(facts["judges"])
-
-    def is_over(self) -> bool:
-        """Tell whether the run should stop early."""
-        return self.patience > 0 and self.since_best >= self.patience

@@ -1,12 +1,13 @@
-"""Update guard against broken and overweight updates.
+"""Update guard, and the weighted mean of the updates that pass it.
 
-No single site can make the model NaN, stop the run, or outweigh the others.
+No single site can make the model NaN, stop the run, or outweigh the others. Norms and means go over a cohort's updates
+block by block, so that memory does not grow with the cohort.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +15,12 @@ import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
-from flfed.updates.aggregation.weighted_mean import joint_norms
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
 
-SHARES = ("auc_score", "accuracy_score", "precision_score", "brier_score_loss", "recall_at_alert_budget")
-"""Ends of the names of metrics that lie between 0 and 1."""
+BLOCK = 64
+"""Sites whose arrays are laid side by side at a time: few enough to stay in a processor's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +192,60 @@ def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
         if not all(map(math.isfinite, scores.metrics.values())):
             return Refusal("scores-infinite", scores=name)
     return None
+
+
+def joint_norms(updates: Sequence[Arrays]) -> np.ndarray:
+    """Return the joint L2 norm of each update.
+
+    It is over all arrays of an update together, as float64 [updates].
+
+    Parameters
+    ----------
+    updates : sequence of dict of name to array
+        All with the same names and shapes. A value that is not finite gives a norm that is not,
+        and so do values too large to be squared.
+    """
+    squares = np.zeros(len(updates))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name in sorted(updates[0]) if updates else ():
+            for place, block in _blocks(updates, name):
+                squares[place] += np.square(block, dtype=np.float64).sum(axis=1)
+    return np.sqrt(squares)
+
+
+def weighted_mean(updates: Sequence[Arrays], name: str, shares: np.ndarray) -> np.ndarray:
+    """Return `sum(share_k update_k)` of one array.
+
+    It is float64, in the array's shape.
+
+    Parameters
+    ----------
+    updates : sequence of dict of name to array, at least one
+        Summed in this order.
+    name : str
+    shares : float64 array [updates], of sum 1
+
+    Notes
+    -----
+    The sum is about the first update: where all agree the mean is theirs to the last bit, so that a
+    weight that L1 made 0 everywhere is 0, not 1e-17.
+    """
+    first = updates[0][name].astype(np.float64)
+    total = np.zeros(first.size)
+    for place, block in _blocks(updates, name):
+        total += shares[place] @ np.subtract(block, first.reshape(-1), dtype=np.float64)
+    return first + total.reshape(first.shape)
+
+
+def _blocks(updates: Sequence[Arrays], name: str) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield one array of all updates in blocks.
+
+    A block is [sites, values] of `BLOCK` sites at a time, and comes with which sites they are.
+    """
+    for start in range(0, len(updates), BLOCK):
+        part = [update[name] for update in updates[start : start + BLOCK]]
+        together = np.concatenate(part) if part[0].ndim else np.array(part)
+        yield slice(start, start + len(part)), together.reshape(len(part), -1 if part[0].size else 0)
 
 
 def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> Refusal | None:

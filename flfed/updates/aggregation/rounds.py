@@ -100,8 +100,8 @@ class RunContext:
         Told each round once it is complete.
     in_sums_only : frozenset of str
         Sites of the run whose figures go into sums over sites only, as `summable` says.
-    mechanism : Mechanism
-        What is done to a round's updates before the strategy sees them; one that changes nothing by default.
+    mechanism : Mechanism, optional
+        What is done to a round's updates before the strategy sees them.
     chance : callable (round) → Normals, optional
         Where the server's own noise comes from; by default it follows from the seed and the round.
     outputs : int
@@ -115,7 +115,7 @@ class RunContext:
     seed: int
     observer: Observer = field(default=ignore)
     in_sums_only: frozenset[str] = frozenset()
-    mechanism: Mechanism = field(default_factory=Mechanism)
+    mechanism: Mechanism | None = None
     chance: Callable[[int], Normals] | None = None
     outputs: int = 0
 
@@ -127,6 +127,16 @@ class RunContext:
         """Return the sites that are asked for their offset after the last round."""
         known = self.participants.items() if self.outputs > 0 else ()
         return {site for site, enrolled in known if reads_offset(enrolled.version)}
+
+    def merged(self, deltas: Mapping[str, Arrays], *, round: int, asked: int) -> Arrays | None:
+        """Return the one update that the mechanism makes of a round's.
+
+        It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says.
+        """
+        if self.mechanism is None:
+            return None
+        normals = self.normals(round)
+        return self.mechanism.merged(deltas, plan=self.plan, rounds=self.rounds, asked=asked, normals=normals)
 
     def normals(self, round: int) -> Normals:
         """Return the server's noise source for a round."""
@@ -203,7 +213,8 @@ class Round:
         """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self.asked.items()}
         found: dict[str, TrainReply] = {}
-        faults, sizes = dict.fromkeys(self.asked, Refusal("no-reply")) | self.spent, Sizes()
+        faults: dict[str, Refusal] = {}
+        sizes = Sizes()
         for message in replies:
             # The first reply of a site counts: a second one must not replace it.
             site = sites.pop(message.metadata.src_node_id, None)
@@ -215,9 +226,12 @@ class Round:
             self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
             try:
                 found[site] = read(TrainReply, message.content)
-                del faults[site]
             except MalformedMessage as error:
                 faults[site] = refusal_of(error)
+        # Whose budget is spent was not asked again; all others had the time to answer.
+        if silent := self.asked.keys() - found.keys() - faults.keys():
+            faults |= dict.fromkeys(silent, Refusal("no-reply"))
+            faults |= {site: reason for site, reason in self.spent.items() if site in silent}
         return {site: found[site] for site in sorted(found)}, dict(sorted(faults.items()))
 
     def failed(self) -> int:

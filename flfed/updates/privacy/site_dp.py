@@ -16,7 +16,7 @@ from flfed.study.plan import Plan
 from flfed.study.settings import Settings
 from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, least_noise
-from flfed.updates.aggregation.weighted_mean import joint_norms, weighted_mean
+from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, check_curve, uncharged_outputs
 from flfed.updates.messages.fields import Arrays
 

@@ -22,9 +22,8 @@ from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
 from flfed.updates.aggregation.gc_pause import rarely_collected
-from flfed.updates.aggregation.guard import guard, guard_scores
+from flfed.updates.aggregation.guard import guard, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
-from flfed.updates.aggregation.weighted_mean import weighted_mean
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
@@ -112,7 +111,7 @@ class FedAvg(FlowerFedAvg):
         """Bind the strategy to a run, whose plan it checks."""
         self.check(run.plan)
         self.run = run
-        self.selection = Selection(run.plan, patience=self.patience)
+        self.selection = Selection(run.plan)
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan that does not go with the settings, by a UsageError."""
@@ -137,11 +136,10 @@ class FedAvg(FlowerFedAvg):
         `restore` it goes on from the round that follows. The run's observer is told of each round.
         """
         arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
-        result = Result()
-        result.arrays = arrays
+        result = Result(arrays=arrays)
         for number in range(self.rounds_done + 1, num_rounds + 1):
             # The scores that decide came with the round before.
-            if self.selection.is_over():
+            if 0 < self.patience <= self.selection.since_best:
                 break
             updated = self._train(number, arrays, config, grid)
             if updated is None:
@@ -249,9 +247,10 @@ class FedAvg(FlowerFedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
-        run, now, mechanism = self.run, self.round, self.run.mechanism
+        run, now = self.run, self.round
         # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
-        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm if mechanism.refuses_by_norm else math.inf}
+        by_norm = run.mechanism is None or run.mechanism.refuses_by_norm
+        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm if by_norm else math.inf}
         good = now.receive(replies, lambda found: guard(found, now.incoming, run.rows_high(), **bounds))
         if len(good) < self.needed(len(now.asked)):
             return None, None
@@ -259,8 +258,7 @@ class FedAvg(FlowerFedAvg):
         self._select(server_round, good)
         weights = {site: self.weight(reply) for site, reply in good.items()}
         deltas = {site: reply.delta for site, reply in good.items()}
-        loss, normals = mean_loss(good, weights), run.normals(server_round)
-        merged = mechanism.merged(deltas, plan=run.plan, rounds=run.rounds, asked=len(now.asked), normals=normals)
+        loss, merged = mean_loss(good, weights), run.merged(deltas, round=server_round, asked=len(now.asked))
         # One update stands for all of them, so that it has all the weight.
         if merged is not None:
             deltas, weights = {"": merged}, {"": 1.0}
@@ -275,9 +273,10 @@ class FedAvg(FlowerFedAvg):
         return None
 
     def _select(self, server_round: int, good: Mapping[str, TrainReply]) -> None:
-        """Show the selection the incoming model's scores."""
-        scores = {site: reply.scores for site, reply in good.items()}
-        self.selection.score(server_round - 1, self.round.incoming, scores, self.run.in_sums_only)
+        """Show the selection the incoming model's scores, where rows are kept for them."""
+        if self.run.plan.validation:
+            scores = {site: reply.scores for site, reply in good.items()}
+            self.selection.score(server_round - 1, self.round.incoming, scores, self.run.in_sums_only)
 
     def weight(self, reply: TrainReply) -> float:
         """Return the weight of an update."""

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.training.layers import layers_of
-from flfed.rows.training.losses import row_losses
+from flfed.rows.training.functional import layers_of, row_losses
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps, units

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from flfed.rows.training.fit import size_of, steps_of
 from flfed.rows.training.inference import measure_stacked, score_stacked
-from flfed.rows.training.layers import program_of
 from flfed.rows.training.one_by_one import compute_one_by_one, fit_one
 from flfed.rows.training.requests import (
     Compute,
@@ -29,6 +27,7 @@ from flfed.rows.training.requests import (
     RivalRequest,
     ScoreRequest,
     TuneRequest,
+    program_of,
 )
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
 from flfed.rows.training.stacked.private_fit import fit_private_stack
@@ -174,8 +173,8 @@ def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[i
     for place in places:
         rows = len(requests[place].rows.y)
         # A protected batch is of random size: its expectation is what sites are compared by.
-        size = size_of(rows, plan) if private is None else math.ceil(private.sampling * rows)
-        found.append((steps_of(rows, plan), rows, size, place))
+        size = plan.batch_size(rows) if private is None else math.ceil(private.sampling * rows)
+        found.append((plan.steps_a_round(rows), rows, size, place))
     return sorted(found, key=lambda site: (-site[0], -site[1]))
 
 
@@ -191,4 +190,4 @@ def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list
     stack = Stack(requests, packed.x.dtype, room)
     for block in course.blocks(BLOCK_BYTES // (packed.x.shape[1] * packed.x.element_size())):
         stack.train(gathered(packed, block, room))
-    return stack.results([steps_of(n, plan) for n in sizes])
+    return stack.results([plan.steps_a_round(n) for n in sizes])

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.fit import order_of, size_of, steps_of
 from flfed.study.plan import Plan
 
 KEPT_BYTES = 256 * 2**20
@@ -212,9 +211,9 @@ class BatchPlan:
     def __init__(self, rows: Sequence[int], plan: Plan, rngs: Sequence[np.random.Generator]) -> None:
         self._rows = np.array(rows)
         self._starts = np.cumsum(self._rows) - self._rows
-        self._size = np.array([size_of(n, plan) for n in rows])
+        self._size = np.array([plan.batch_size(n) for n in rows])
         self._width = int(self._size.max())
-        self._steps = np.array([steps_of(n, plan) for n in rows])
+        self._steps = np.array([plan.steps_a_round(n) for n in rows])
         self._epoch = -(-self._rows // self._size)
         self._whole = bool((self._epoch == 1).all())
         self._rngs = rngs
@@ -284,7 +283,7 @@ class BatchPlan:
             within = step % epoch
             # An order is drawn only when its epoch begins, so that draws come as in `fit`.
             if within == 0:
-                self._order[site] = order_of(rows, size, self._rngs[site])
+                self._order[site] = self._rngs[site].permutation(rows)
             until = min(end, step - within + epoch)
             part = self._order[site][within * size : (until - step + within) * size]
             at = (step - start) * size

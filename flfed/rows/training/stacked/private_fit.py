@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.training.layers import program_of
-from flfed.rows.training.losses import as_expected, expected, row_losses
+from flfed.rows.training.functional import as_expected, expected, row_losses
 from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps, units
-from flfed.rows.training.requests import FitRequest, Fitted
+from flfed.rows.training.requests import FitRequest, Fitted, program_of
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, BufferPool, Packed, pack
 from flfed.rows.training.stacked.stack import Passes, Stack
 

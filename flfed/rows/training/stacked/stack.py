@@ -1,4 +1,4 @@
-"""Arrays of a stack of sites in training, with their forward and backward passes.
+"""Arrays of a stack of sites in training, with their passes and the optimiser's steps.
 
 Parameters are [sites, ...], and products are batched. A layer's weights and intercepts are one
 tensor [sites, inputs + 1, outputs], the intercepts last: inputs carry a column of ones, so that one
@@ -9,15 +9,17 @@ costs more than the products of small layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flfed.rows.training.losses import as_expected, expected, row_losses
-from flfed.rows.training.optimisers import OptimiserState, clip_in_place, soft_threshold, step_in_place
+from flfed.rows.training.functional import as_expected, expected, row_losses
+from flfed.rows.training.optimisers import soft_threshold
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.batches import Batches, BufferPool
+from flfed.study.plan import Plan
 
 
 # A layer of all sites is one tensor, the intercepts its last row; a step of all sites is one batched product.
@@ -107,8 +109,8 @@ class Stack:
         if not self._plain:
             self._add_penalties([tensors.w for tensors in moving], [tensors.g for tensors in moving], sites)
             if plan.clip:
-                clip_in_place([tensors.g for tensors in moving], plan.clip)
-            step_in_place(moving, lr, self._done, plan)
+                _clip_in_place([tensors.g for tensors in moving], plan.clip)
+            _step_in_place(moving, lr, self._done, plan)
         if plan.l1:
             for w in self._penalised([tensors.w for tensors in moving]):
                 w.copy_(soft_threshold(w, _like(lr * plan.l1, w)))
@@ -175,6 +177,85 @@ def _losses(task: str, outputs: Tensor, batches: Batches) -> Tensor:
         # A row that is none may have an infinite loss, which no share of 0 takes away.
         found.masked_fill_(batches.share == 0, 0)
     return found.sum(dim=(0, 2)).to(torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class OptimiserState:
+    """Optimiser state of one tensor, for stacked sites.
+
+    It holds the tensor itself, its gradient and its memory.
+
+    Attributes
+    ----------
+    w, g : tensor [sites, any, any]
+        The same tensor where gradients are added to the weights at once.
+    memory : tuple of tensor, same shape
+        The velocity of SGD with momentum, the two moments of Adam; zeros before the first step.
+    """
+
+    w: Tensor
+    g: Tensor
+    memory: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, w: Tensor, g: Tensor, plan: Plan) -> OptimiserState:
+        """Return the state before the first step."""
+        memories = int(plan.momentum > 0) if plan.optimiser == "sgd" else 2
+        return cls(w, g, tuple(torch.zeros_like(w) for _ in range(memories)))
+
+    def first(self, sites: int) -> OptimiserState:
+        """Return the first sites, as views."""
+        w = self.w[:sites]
+        g = w if self.g is self.w else self.g[:sites]
+        return OptimiserState(w, g, tuple(part[:sites] for part in self.memory))
+
+
+def _step_in_place(moving: Sequence[OptimiserState], lr: Tensor, step: int, plan: Plan) -> None:
+    """Take the plan's step for every site.
+
+    It is the same step as `step_of` takes, for the sites of a stack.
+
+    Parameters
+    ----------
+    moving : sequence of OptimiserState
+    lr : tensor [sites, 1, 1]
+    step : int, from 1
+    """
+    for tensors in moving:
+        if plan.optimiser == "sgd":
+            _sgd_in_place(tensors, lr, plan.momentum)
+        else:
+            _adam_in_place(tensors, lr, step, plan)
+
+
+def _sgd_in_place(tensors: OptimiserState, lr: Tensor, momentum: float) -> None:
+    for velocity in tensors.memory:
+        torch.add(tensors.g, velocity, alpha=momentum, out=velocity)
+    g = tensors.memory[0] if tensors.memory else tensors.g
+    tensors.w.addcmul_(g, lr, value=-1)
+
+
+def _adam_in_place(tensors: OptimiserState, lr: Tensor, step: int, plan: Plan) -> None:
+    (first, second), (m, v) = plan.betas, tensors.memory
+    m.mul_(first).add_(tensors.g, alpha=1 - first)
+    v.mul_(second).addcmul_(tensors.g, tensors.g, value=1 - second)
+    if plan.optimiser == "adamw":
+        tensors.w.mul_(1 - lr * plan.weight_decay)
+    # The gradient is used up by now: its memory serves for the root.
+    root = torch.div(v, 1 - second**step, out=tensors.g).sqrt_().add_(plan.eps)
+    unit = torch.div(m, root, out=root)
+    tensors.w.addcmul_(unit, lr / (1 - first**step), value=-1)
+
+
+def _clip_in_place(gradients: Sequence[Tensor], bound: float) -> None:
+    """Scale gradients in place, site by site.
+
+    They are [sites, any, any]; each site's joint L2 norm is then at most `bound`.
+    """
+    squares = torch.stack([g.square().sum(dim=(1, 2)) for g in gradients])
+    factor = bound / squares.sum(dim=0).sqrt().clamp(min=bound)
+    for g in gradients:
+        g.mul_(factor[:, None, None])
 
 
 class Passes:

@@ -1,11 +1,60 @@
-"""Losses and outputs of each task."""
+"""Outputs of layered models, and losses of each task.
+
+They are functions of arrays alone, as those of `torch.nn.functional` are.
+"""
 
 from __future__ import annotations
+
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return `x @ weight + bias`, [..., rows, outputs].
+
+    Parameters
+    ----------
+    x : tensor [..., rows, inputs]
+    weight : tensor [..., inputs, outputs]
+    bias : tensor [..., outputs]
+
+    Notes
+    -----
+    One call where nothing is stacked: a step of a small model costs its calls, not its products.
+    """
+    if x.dim() == weight.dim() == 2:
+        return torch.addmm(bias, x, weight)
+    return x @ weight + bias.unsqueeze(-2)
+
+
+class _Layers(Protocol):
+    layers: tuple[tuple[str, str], ...]
+
+
+def layered_outputs(model: _Layers, arrays: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Return the outputs of a model's layers.
+
+    [..., rows, outputs] from x [..., rows, inputs]; arrays may have leading dimensions.
+
+    A model that is nothing but its `layers`, (weight, intercepts) by name in order with ReLU
+    between, says `outputs = layered_outputs` in its class: then it can be computed for many sites
+    at once, with gradients written out.
+    """
+    for number, (weight, bias) in enumerate(model.layers):
+        x = affine(x if number == 0 else x.relu(), arrays[weight], arrays[bias])
+    return x
+
+
+def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
+    """Return a model's layers.
+
+    There are none where its class has other outputs, which may be something else.
+    """
+    return tuple(model.layers) if getattr(type(model), "outputs", None) is layered_outputs else ()
 
 
 def outputs_of(task: str, classes: int) -> int:
@@ -32,10 +81,8 @@ def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
     if task == "regression":
         return 0.5 * (outputs.squeeze(-1) - y).square()
     if task == "binary":
-        return functional.binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
-    return functional.nll_loss(torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none").reshape(
-        y.shape
-    )
+        return binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype), reduction="none")
+    return nll_loss(torch.log_softmax(outputs, -1).flatten(0, -2), y.flatten(), reduction="none").reshape(y.shape)
 
 
 def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -48,7 +95,7 @@ def batch_loss(task: str, outputs: Tensor, y: Tensor, weight: Tensor | None = No
     if weight is not None:
         return (weight * row_losses(task, outputs, y)).sum() / len(y)
     if task == "binary":  # the mean within the one call: same bits, fewer calls to differentiate
-        return functional.binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype))
+        return binary_cross_entropy_with_logits(outputs.squeeze(-1), y.to(outputs.dtype))
     return row_losses(task, outputs, y).mean()
 
 
