@@ -23,6 +23,7 @@ _PUBLIC = {
     "Csv": "flfed.rows.data.sources",
     "Excel": "flfed.rows.data.sources",
     "FedAvg": "flfed.updates.strategies.fedavg",
+    "FederatedClassifier": "flfed.notebook.classifier",
     "Field": "flfed.rows.data.parsing.fields",
     "Frame": "flfed.rows.data.sources",
     "Holdout": "flfed.rows.data.holdout",

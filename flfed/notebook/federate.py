@@ -18,7 +18,7 @@ from flfed.paths import home
 from flfed.registry import kebab
 from flfed.rows.data.schema import Task
 from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.workspace import OwnTable, Workspace, new_workspace, summary_of
+from flfed.rows.proposals.workspace import HOLDOUT_SHARE, OwnTable, Workspace, new_workspace, summary_of
 from flfed.study.study import Study
 
 Say = Callable[[str], None]
@@ -34,6 +34,7 @@ def federate(
     repeats: int = 1,
     group: str = "",
     time: str = "",
+    holdout: float = HOLDOUT_SHARE,
     task: Task | None = None,
     name: str = "",
     store: str | None = None,
@@ -61,6 +62,8 @@ def federate(
         Column of the patient or customer whose rows stay on one side of the holdout.
     time : str
         Column of dates by which the latest rows are held out.
+    holdout : float in [0, 1)
+        Share of rows that models are judged on. 0 trains on all rows, and compares nothing.
     task : {"binary", "multi-class", "regression"}, optional
         Where the target's values do not say it.
     name : str
@@ -84,7 +87,8 @@ def federate(
     >>> result = federate({"north": df1, "south": df2}, target="died", repeats=10)  # doctest: +SKIP
     >>> result.gains  # doctest: +SKIP
     """
-    workspace = workspace_of(tables, target, by=by, group=group, time=time, task=task, name=name)
+    chosen = {"by": by, "group": group, "time": time, "holdout": holdout, "task": task}
+    workspace = workspace_of(tables, target, name=name, **chosen)
     told(workspace, say)
     choices = {"rounds": rounds} | ({"model": model} if model else {})
     study = Study.parse(workspace.study(**choices).text())

@@ -85,6 +85,8 @@ class EncodedTable:
         """
         held = int(self._held.sum())
         parts = {"training": len(self.table.training) - held, "holdout": self.table.holdout_rows}
+        if self.site.holds_nothing_out():
+            del parts["holdout"]
         if self.study.plan.validation:
             parts["validation"] = held
         least = self.site.policy.least_rows()

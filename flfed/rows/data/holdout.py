@@ -44,8 +44,9 @@ class Holdout:
 
     Parameters
     ----------
-    share : float in (0, 1)
-        Expected share of rows (of groups) that are held out.
+    share : float in [0, 1)
+        Expected share of rows (of groups) that are held out. 0 holds out none, which only open data may: then no
+        model is judged there.
     salt : str
         The site's own; fixed for all studies. A private site's never leaves it.
 
@@ -59,12 +60,9 @@ class Holdout:
     salt: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a share that leaves either side empty.
-
-        There must be training rows and a holdout.
-        """
-        if not 0 < self.share < 1:
-            raise UsageError(f"holdout: share={self.share} must be in (0, 1)")
+        """Refuse a share that leaves no training rows."""
+        if not 0 <= self.share < 1:
+            raise UsageError(f"holdout: share={self.share} must be in [0, 1)")
 
     def split(
         self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None

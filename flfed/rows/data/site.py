@@ -113,6 +113,10 @@ class Site:
         """The datasets that the site serves, its own first."""
         return (self.dataset, *self.also)
 
+    def holds_nothing_out(self) -> bool:
+        """Tell whether all rows are trained on, by intention and with open data."""
+        return self.policy.disclosure == "open" and isinstance(self.holdout, Holdout) and not self.holdout.share
+
     def serving(self, dataset: str) -> Site:
         """Return the site with a dataset's mapping, source and holdout.
 

@@ -111,6 +111,7 @@ def new_workspace(
     by: str = "",
     group: str = "",
     time: str = "",
+    holdout: float = HOLDOUT_SHARE,
     task: Task | None = None,
     open_data: bool = False,
     salted: bool = True,
@@ -129,6 +130,8 @@ def new_workspace(
         Column whose values are sites: each table is cut by it.
     group, time, task
         As for `propose_schema`.
+    holdout : float in [0, 1)
+        Share of rows that are held out; 0 of open data alone.
     open_data : bool
         Whether policies let exact figures leave.
     salted : bool
@@ -156,7 +159,7 @@ def new_workspace(
             dataset=name,
             source=part.source,
             mapping=proposal.mapping(list(part.table.columns)),
-            holdout=cut_at or Holdout(HOLDOUT_SHARE, salt=secrets.token_hex(8) if salted else site),
+            holdout=cut_at or Holdout(holdout, salt=secrets.token_hex(8) if salted else site),
             policy=policy,
         )
         for site, part in zip(names, parts, strict=True)

@@ -1,0 +1,221 @@
+"""Federated classification as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d, validate_data
+
+from flfed.errors import FlfedError
+from flfed.notebook.training import train
+from flfed.rows.data import datasets
+from flfed.rows.data.datasets import Dataset, SourceDescription
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Column, Schema, Task
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Part
+from flfed.rows.features.encode import encode
+from flfed.rows.proposals.workspace import slug
+from flfed.rows.session import study_layout
+from flfed.rows.training.fit import score
+from flfed.rows.training.functional import probabilities
+from flfed.rows.training.requests import ScoreRequest
+from flfed.study.study import Study
+from flfed.study.template import StudyTemplate
+
+TARGET = "target"
+
+
+class FitError(FlfedError, ValueError):
+    """What cannot be fitted, as a ValueError too, for scikit-learn's own tools."""
+
+
+class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Classifier that several sites train together by federated averaging.
+
+    All rows train: nothing is held out, compared or recorded. Missing values may be NaN.
+
+    Parameters
+    ----------
+    model : {"logistic", "mlp"}
+    rounds : int, >= 1
+    lr : float, > 0
+        Learning rate of the sites' steps.
+    epochs : int, >= 1
+        Of each site in a round.
+    batch : int, >= 0
+        Rows of a step; 0 means all.
+    l2 : float, >= 0
+        Penalty on the weights.
+    hidden : tuple of int
+        Units of the layers of an mlp.
+    random_state : int, >= 0
+        Every draw follows from it.
+
+    Attributes
+    ----------
+    classes_ : array of the classes
+    arrays_ : dict of name to array
+        Of the trained model.
+    sites_ : list of str
+        Who took part.
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from flfed import FederatedClassifier
+    >>> FederatedClassifier(rounds=20).fit(X, y, sites=hospital).predict_proba(X)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str = "logistic",
+        *,
+        rounds: int = 40,
+        lr: float = 0.05,
+        epochs: int = 2,
+        batch: int = 32,
+        l2: float = 0.01,
+        hidden: tuple[int, ...] = (16,),
+        random_state: int = 42,
+    ) -> None:
+        self.model = model
+        self.rounds = rounds
+        self.lr = lr
+        self.epochs = epochs
+        self.batch = batch
+        self.l2 = l2
+        self.hidden = hidden
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sites: Any = None) -> Self:
+        """Train on all rows.
+
+        Parameters
+        ----------
+        X : array or DataFrame of numbers [rows, features]
+        y : array [rows]
+        sites : array [rows], optional
+            Label of the site that each row is of, two at least; without it, rows are cut in two by their hash.
+
+        Raises
+        ------
+        FitError
+            A ValueError, if X or y cannot be used, or a parameter is out of its range.
+        """
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise FitError("the classifier needs two classes at least, and y has only one class")
+        labels = _halves(X) if sites is None else column_or_1d(sites)
+        check_consistent_length(X, labels)
+        dataset = self._dataset(X)
+        table = _table(X).assign(**{TARGET: _class_names(len(self.classes_))[codes]})
+        try:
+            with datasets.known(dataset):
+                made = _sites(table, labels, dataset.name)
+                study = self._study(dataset.name)
+                self.arrays_, self._encoder = train(study, made)
+        except FlfedError as error:
+            raise FitError(str(error)) from None
+        self.sites_ = [site.name for site in made]
+        self._layout, self._model = study_layout(study, dataset.schema), study.model.build("model")
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities, float64 [rows, classes], in the order of `classes_`."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        table = _table(X).assign(**{TARGET: None})
+        rows = encode(table, self._layout, self._encoder)
+        outputs = score(ScoreRequest(model=self._model, arrays=dict(self.arrays_), x=rows.x))
+        task = "binary" if len(self.classes_) == 2 else "multi-class"
+        found = probabilities(task, outputs)
+        return np.column_stack([1 - found, found]) if task == "binary" else found
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each row [rows]."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn may expect: missing values are allowed."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _dataset(self, x: np.ndarray) -> Dataset:
+        """Return a dataset of numbers for this fit alone."""
+        columns = {
+            name: Column(kind="number", range=_range(x[:, place])) for place, name in enumerate(_names(x.shape[1]))
+        }
+        classes = tuple(_class_names(len(self.classes_)))
+        task: Task = "binary" if len(classes) == 2 else "multi-class"
+        columns[TARGET] = Column(kind="target", values=classes)
+        schema = Schema(name=f"fit-{uuid4().hex[:12]}", task=task, target=TARGET, columns=columns)
+        return Dataset(schema.name, Path(), schema, SourceDescription(licence="", citation=""))
+
+    def _study(self, dataset: str) -> Study:
+        text = StudyTemplate(name="fit", dataset=dataset, model=self.model, rounds=self.rounds).text()
+        keys = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "l2": self.l2}
+        changes: dict[str, Any] = {f"plan.{key}": value for key, value in keys.items()}
+        changes |= {"seed": self.random_state, "strategy.quorum": 1.0}
+        changes |= {"model.hidden": list(self.hidden)} if self.model == "mlp" else {}
+        return Study.parse(text).replace(changes)
+
+
+def _names(count: int) -> list[str]:
+    return [f"x{number}" for number in range(count)]
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Return a range that all values lie in."""
+    known = values[~np.isnan(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    wider = 0.1 * (high - low) + 1e-6 * max(abs(low), abs(high)) or 1.0
+    return low - wider, high + wider
+
+
+def _class_names(count: int) -> np.ndarray:
+    return np.array([f"class-{number:06d}" for number in range(count)], dtype=object)
+
+
+def _table(x: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(x, columns=_names(x.shape[1]))
+
+
+def _halves(x: np.ndarray) -> np.ndarray:
+    """Return which half each row is of, by its hash; every second one where one half would be empty."""
+    numbers = np.ascontiguousarray(x + 0.0)
+    halves = np.array([hashlib.sha256(row.tobytes()).digest()[0] % 2 for row in numbers])
+    return halves if 0 < halves.sum() < len(halves) else np.arange(len(halves)) % 2
+
+
+def _sites(table: pd.DataFrame, labels: np.ndarray, dataset: str) -> list[Site]:
+    """Return a site for each label, all of whose rows train."""
+    whose, values = pd.factorize(labels, sort=True, use_na_sentinel=False)
+    if len(values) < 2:
+        raise FitError("sites must name two sites at least")
+    names = [slug(f"site-{value}") for value in values]
+    # Labels that differ in signs only are told apart by their place.
+    names = names if len(set(names)) == len(names) else [f"site-{place:06d}" for place in range(len(names))]
+    policy = Policy(disclosure="open")
+    return [
+        Site(
+            name=name,
+            dataset=dataset,
+            source=Part(table[whose == place]),
+            holdout=Holdout(0.0, salt=name),
+            policy=policy,
+        )
+        for place, name in enumerate(names)
+    ]

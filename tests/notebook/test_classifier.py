@@ -1,0 +1,88 @@
+"""The scikit-learn estimator: its checks, its equality with `federate`, and its errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from flfed import FederatedClassifier, federate
+from flfed.errors import FlfedError
+
+X, Y = load_breast_cancer(return_X_y=True)
+SITES = np.resize(["north", "south", "east", "west"], len(Y))
+
+
+@pytest.mark.slow
+def test_scikit_learns_own_checks_pass():
+    results = check_estimator(FederatedClassifier(), on_fail=None, on_skip=None)
+    assert len(results) > 50
+    assert [result["check_name"] for result in results if result["status"] == "failed"] == []
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_with_sites_the_probabilities_are_those_of_federate_without_a_holdout(model: str):
+    fitted = FederatedClassifier(model=model, rounds=5).fit(X, Y, sites=SITES)
+    columns = [f"x{number}" for number in range(X.shape[1])]
+    table = pd.DataFrame(X, columns=columns).assign(target=Y)
+    frames = {f"site-{site}": table[site == SITES] for site in np.unique(SITES)}
+    again = federate(
+        frames, "target", model=model, rounds=5, holdout=0, l2=0.01, strategy={"quorum": 1.0}, say=lambda line: None
+    )
+    assert again.report["status"] == "completed"
+    ours, theirs = fitted.predict_proba(X), again.model.predict_proba(table)
+    assert ours.shape == (569, 2)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_it_learns_as_well_as_the_same_model_on_all_rows_in_one_place():
+    fitted = FederatedClassifier().fit(X, Y, sites=SITES)
+    pooled = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
+    assert fitted.score(X, Y) > pooled.score(X, Y) - 0.01
+    assert fitted.sites_ == ["site-east", "site-north", "site-south", "site-west"]
+
+
+def test_it_works_in_cross_validation_with_sites_routed():
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = FederatedClassifier(rounds=10).set_fit_request(sites=True)
+        scores = cross_val_score(model, X, Y, params={"sites": SITES}, cv=3)
+    assert len(scores) == 3 and scores.min() > 0.9
+    assert cross_val_score(FederatedClassifier(rounds=10), X, Y, cv=3).min() > 0.9
+    folds = GroupKFold(2).split(X, Y, SITES)
+    assert all(len(set(SITES[train])) >= 2 for train, _ in folds)
+
+
+def test_missing_values_and_several_classes_are_learnt():
+    x, y = load_iris(return_X_y=True)
+    x = np.where(np.random.default_rng(0).random(x.shape) < 0.1, np.nan, x)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    fitted = FederatedClassifier(rounds=60, lr=0.3).fit(x, names)
+    assert fitted.score(x, names) > 0.9 and list(fitted.classes_) == ["setosa", "versicolor", "virginica"]
+    assert fitted.predict_proba(x).shape == (150, 3)
+
+
+def test_nothing_is_recorded(home: Path):
+    FederatedClassifier(rounds=1).fit(X, Y, sites=SITES)
+    assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "sites", "words"),
+    [
+        ({"lr": -1.0}, SITES, "lr"), ({"model": "forest"}, SITES, "forest"), ({}, np.zeros(569), "two sites"),
+        ({}, SITES[:9], "inconsistent"), ({"rounds": 0}, SITES, "rounds"),
+    ],
+)  # fmt: skip
+def test_errors_are_value_errors(settings: dict, sites: np.ndarray, words: str):
+    with pytest.raises(ValueError, match=words) as error:
+        FederatedClassifier(**settings).fit(X, Y, sites=sites)
+    assert isinstance(error.value, FlfedError) or words == "inconsistent"
