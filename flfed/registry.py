@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -82,7 +83,35 @@ def names(kind: str) -> list[str]:
     >>> "fedavg" in names("strategy"), "roc_auc_score" in names("metric")
     (True, True)
     """
-    return sorted({*_own(kind), *(point.name for point in _entry_points(kind))})
+    lent = {name for of, name in _LENT if of == kind}
+    return sorted({*_own(kind), *(point.name for point in _entry_points(kind)), *lent})
+
+
+_LENT: dict[tuple[str, str], type] = {}
+"""Classes that a program gave, by kind and name: in this process alone."""
+
+
+def lend(kind: str, thing: type) -> str:
+    """List a class in this process, under its own name, and return the name.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `FOLDERS`.
+    thing : class
+        `TrimmedMean` becomes `trimmed-mean`, and the metric `Youden` becomes `youden`.
+
+    Raises
+    ------
+    UsageError
+        If the name is one of ours, or an installed package's.
+    """
+    name = _key(kind, re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", thing.__name__).lower())
+    if name in _own(kind) or any(point.name == name for point in _entry_points(kind)):
+        raise UsageError(f"{kind} {name!r} is listed already: give the class {thing.__name__} another name")
+    _check_direction(kind, name, thing, f"{kind} {name!r}")
+    _LENT[kind, name] = thing
+    return name
 
 
 def _own(kind: str) -> list[str]:
@@ -114,6 +143,8 @@ def load(kind: str, name: str) -> Any:
     if name not in names(kind):
         known = names(kind)
         raise UsageError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+    if (kind, name) in _LENT:
+        return _LENT[kind, name]
     # Ours go first, so that an installed package cannot replace a mechanism unnoticed.
     if name in _own(kind):
         return public_class(importlib.import_module(f"{FOLDERS[kind]}.{snake(name)}"))
@@ -169,14 +200,19 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
     found = public_class(found) if inspect.ismodule(found) else found
     if not inspect.isclass(found):
         raise UsageError(f"{where}: {point.value} is no class")
+    _check_direction(kind, point.name, found, where)
+    return found
+
+
+def _check_direction(kind: str, name: str, found: type, where: str) -> None:
+    """Refuse a metric whose direction does not go with its name."""
     # Verdicts know a metric's name alone: with another direction they would call a loss a gain.
-    better, wrong = getattr(found, "better", None), "higher" if point.name.endswith(MADE_SMALL) else "lower"
+    better, wrong = getattr(found, "better", None), "higher" if name.endswith(MADE_SMALL) else "lower"
     if kind == "metric" and better == wrong:
         raise UsageError(
             f"{where}: better={better!r} does not go with its name: names that end in {', '.join(MADE_SMALL)} "
             "are of metrics of which less is better, all others of those of which more is"
         )
-    return found
 
 
 def public_class(module: Any) -> type:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 
+from flfed import registry
 from flfed.callbacks import Progress, no_progress
 from flfed.errors import UsageError
+from flfed.federation.server.checkpoint_writer import RoundCallback
 from flfed.federation.server.run import run as run_study
 from flfed.files import write_whole
+from flfed.notebook.modules import name_of_model
 from flfed.notebook.result import Result, with_model
 from flfed.packages import FRAMES
 from flfed.paths import home
-from flfed.registry import kebab
 from flfed.rows.data.schema import Task
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, OwnTable, Workspace, new_workspace, summary_of
-from flfed.study.study import Study
+from flfed.study.study import Study, keys_of
 
 Say = Callable[[str], None]
 
@@ -29,7 +32,9 @@ def federate(
     target: str,
     *,
     by: str = "",
-    model: str = "",
+    model: str | type | torch.nn.Module = "",
+    strategy: str | type = "",
+    metrics: Sequence[type] = (),
     rounds: int = 40,
     repeats: int = 1,
     group: str = "",
@@ -40,6 +45,7 @@ def federate(
     store: str | None = None,
     say: Say = print,
     progress: Progress = no_progress,
+    callback: RoundCallback | None = None,
     **changes: Any,
 ) -> Result:
     """Train one model on several tables as if each stayed with its owner, and compare.
@@ -53,8 +59,12 @@ def federate(
         The column to predict.
     by : str
         The column of one table whose values are sites; the smallest are one, "other".
-    model : {"logistic", "linear", "mlp"}, optional
-        Default: logistic regression for classes, linear regression for a number.
+    model : {"logistic", "linear", "mlp"}, a torch.nn.Module or a model's class, optional
+        Default: logistic regression for classes, linear regression for a number. A module takes [rows, inputs] and
+        gives [rows, outputs]: log-odds, logits or a number; it starts from the arrays that it has.
+    strategy : name, or a strategy's class, optional
+    metrics : sequence of classes
+        Further figures, as docs/extend.md says; in this process alone, and so are classes of models and strategies.
     rounds : int, >= 1
     repeats : int, >= 1
         Runs with other seeds and other holdouts.
@@ -73,6 +83,8 @@ def federate(
     say : callable
         Told what the columns were taken for.
     progress : callable (stage, done, of)
+    callback : callable (figures), optional
+        Told the figures of each round; the run ends after it where what it returns is true.
     **changes
         Keys of the study, such as `lr=0.1` or `encode={"scaler": "per-site"}`.
 
@@ -90,11 +102,19 @@ def federate(
     chosen = {"by": by, "group": group, "time": time, "holdout": holdout, "task": task}
     workspace = workspace_of(tables, target, name=name, **chosen)
     told(workspace, say)
-    choices = {"rounds": rounds} | ({"model": model} if model else {})
+    choices = {"rounds": rounds} | ({"model": name_of_model(model)} if model else {})
     study = Study.parse(workspace.study(**choices).text())
-    study = study.replace(keys_of(changes)) if changes else study
+    if strategy:
+        changes = {
+            "strategy.name": strategy if isinstance(strategy, str) else registry.lend("strategy", strategy)
+        } | changes
+    for metric in metrics:
+        registry.lend("metric", metric)
+    study = study.replace(keys_of(changes), "keyword") if changes else study
     keep_schema(workspace)
-    found = run_study(study, repeats=repeats, sites=list(workspace.sites), store=store, progress=progress)
+    found = run_study(
+        study, repeats=repeats, sites=list(workspace.sites), store=store, progress=progress, callback=callback
+    )
     return with_model(found, workspace)
 
 
@@ -113,17 +133,6 @@ def workspace_of(
     # Tables of the same columns and ranges are one dataset, whenever they are federated.
     digest = hashlib.sha256(made.files()["datasets/frames/schema.toml"].encode()).hexdigest()[:8]
     return new_workspace(own, target, name=f"frames-{digest}", open_data=True, salted=False, **options)
-
-
-def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments as keys of a study: `lr=0.1`, `encode={"scaler": "per-site"}`."""
-    found: dict[str, Any] = {}
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            found |= {f"{kebab(key)}.{kebab(inner)}": one for inner, one in value.items()}
-        else:
-            found[kebab(key)] = value
-    return found
 
 
 def told(workspace: Workspace, say: Say) -> None:

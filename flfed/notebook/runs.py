@@ -8,11 +8,10 @@ from typing import Any
 
 from flfed.callbacks import Progress, no_progress
 from flfed.federation.server import run as server
-from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
-from flfed.notebook.federate import keys_of
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.notebook.result import Result, with_model
 from flfed.rows.data.site import Site
-from flfed.study.study import Study
+from flfed.study.study import Study, keys_of
 
 
 def run(
@@ -25,6 +24,7 @@ def run(
     stacked: bool = True,
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
+    callback: RoundCallback | None = None,
     **changes: Any,
 ) -> Result:
     """Run a study and return its result.
@@ -49,11 +49,11 @@ def run(
     >>> result = run("wine", rounds=5)  # doctest: +SKIP
     """
     chosen = study if isinstance(study, Study) else Study.load(study)
-    chosen = chosen.replace(keys_of(changes)) if changes else chosen
+    chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
     return with_model(
         server.run(
             chosen, engine=engine, repeats=repeats, sites=sites, store=store, stacked=stacked,
-            progress=progress, observer=observer,
+            progress=progress, observer=observer, callback=callback,
         )
     )  # fmt: skip
 

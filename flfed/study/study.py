@@ -31,6 +31,7 @@ from flfed.study.tables import (
     Split,
     parse_sweep,
 )
+from flfed.study.template import StudyTemplate
 
 FOLDER = Path(__file__).parents[1] / "studies"
 LATER: dict[str, dict[str, str | None] | None] = {
@@ -43,11 +44,22 @@ LARGEST_SEED = 2**63 - 10**6 - 1
 """Repeats count on from the seed, and a run's record keeps it in 64 bits."""
 
 
+class _FromKeywords(type):
+    """Makes a study of plain keywords: `Study(dataset="wine", model="mlp", rounds=5)`."""
+
+    def __call__(cls, *values: Any, **given: Any) -> Any:
+        # The parsed tables make the dataclass itself; a dataset's name asks for a text first.
+        if isinstance(given.get("dataset"), str):
+            return _from_keywords(**given)
+        return super().__call__(*values, **given)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(metaclass=_FromKeywords):
     """One study, checked.
 
-    Make one with `Study.load` or `Study.parse`.
+    Make one with `Study.load`, `Study.parse`, or of plain keywords: `Study(dataset="wine", model="mlp", rounds=5)`.
+    Then every other keyword is a key of the study, as `keys_of` has them.
 
     Attributes
     ----------
@@ -142,13 +154,15 @@ class Study:
         """
         return self.privacy.name == "none" and bool(registry.load("model", self.model.name).linear)
 
-    def replace(self, changes: Mapping[str, Any]) -> Study:
+    def replace(self, changes: Mapping[str, Any], said: str = "--set") -> Study:
         """Return the study with some keys set, as `--set key=value` does.
 
         Parameters
         ----------
         changes : mapping of key to value
             A key is `table.key`, or the bare key where only one table has it. None leaves it out.
+        said : str
+            What stands before a key in an error.
 
         Raises
         ------
@@ -160,12 +174,12 @@ class Study:
         table = tomllib.loads(self.text)
         for key, value in changes.items():
             # A table that the study leaves out is made, so that any key can be set.
-            *path, last = _path(key, table)
+            *path, last = _path(key, table, said)
             place = table
             for part in path:
                 place = place.setdefault(part, {})
                 if not isinstance(place, dict):
-                    raise UsageError(f"--set {key}: {part!r} is no table of the study")
+                    raise UsageError(f"{said} {key}: {part!r} is no table of the study")
             if value is None:
                 place.pop(last, None)
             else:
@@ -189,6 +203,30 @@ class Study:
             For a bare key that is unknown or stands in several tables.
         """
         return ".".join(_path(key, tomllib.loads(self.text), said))
+
+
+def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments as keys of a study.
+
+    Examples
+    --------
+    >>> keys_of({"lr": 0.1, "encode": {"missing_indicator": True}})
+    {'lr': 0.1, 'encode.missing-indicator': True}
+    """
+    found: dict[str, Any] = {}
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            found |= {f"{registry.kebab(key)}.{registry.kebab(inner)}": one for inner, one in value.items()}
+        else:
+            found[registry.kebab(key)] = value
+    return found
+
+
+def _from_keywords(*, dataset: str, model: str = "logistic", name: str = "", **changes: Any) -> Study:
+    """Return a study of a dataset's name, a model's name and keys."""
+    chosen = {key: changes.pop(key) for key in ("purpose", "legal_basis", "rounds", "seed") if key in changes}
+    text = StudyTemplate(name=name or f"{dataset}-study", dataset=dataset, model=model, **chosen).text()
+    return Study.parse(text).replace(keys_of(changes), "keyword") if changes else Study.parse(text)
 
 
 def toml_value(word: str) -> Any:

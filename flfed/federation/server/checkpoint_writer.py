@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from flfed.federation.recording.pooled_figures import round_figures
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 RunObserver = Callable[[str, int], None]
 """Told a stage of a round and its number: "checkpoint", "round", "evaluation"."""
+
+
+RoundCallback = Callable[[Mapping[str, Any]], object]
+"""Told the figures of each round; the run ends after it where what it returns is true."""
 
 
 def no_observer(stage: str, round: int) -> None:
@@ -59,10 +64,10 @@ class CheckpointWriter:
         """Return the seconds that the run has taken."""
         return self.run.clock() - self.began
 
-    def observe(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
+    def observe(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> bool:
         """Write a round, after its checkpoint where one is due.
 
-        `common` is what all checkpoints of the run share.
+        `common` is what all checkpoints of the run share. Returns whether the run is to end after this round.
         """
         self.scores = record.scores
         trained = len(record.losses) >= strategy.needed(len(record.asked))
@@ -80,6 +85,19 @@ class CheckpointWriter:
         if protected:
             self.run.privacy.goes_on(record, trained=trained)
         self.run.observer("round" if trained else "evaluation", record.round)
+        return trained and self.run.callback is not None and bool(self.run.callback(self._figures(record)))
+
+    def _figures(self, record: RoundRecord) -> dict[str, Any]:
+        """Return the figures of a round, under the names that are recorded."""
+        shared_as = self.run.recorder.shared_as
+        return {
+            "run": self.run.recorder.writer.run,
+            "round": record.round,
+            "rounds": self.run.study.rounds,
+            "scored-model": record.model_round,
+            "all": {line.metric: line.value for line in round_figures(record.scores, shared_as)},
+            "sites": {site: dict(scores.metrics) for site, scores in shared_as.own(record.scores).items()},
+        }
 
     def _write(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
         """Write the round's checkpoint."""

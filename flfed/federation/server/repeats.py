@@ -20,7 +20,7 @@ from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
-from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
@@ -72,6 +72,8 @@ class Series:
     progress, observer : callables
         Side by side, the progress is that of the slowest repeat, and the observer is told by each
         repeat in its turn.
+    callback : callable (figures), optional
+        Told the figures of each round of each repeat; that repeat ends after it where what it returns is true.
     """
 
     store: RunStore
@@ -85,6 +87,7 @@ class Series:
     asked: dict[str, Any]
     progress: Progress
     observer: RunObserver
+    callback: RoundCallback | None = None
 
     def go_on(self, entries: dict[int, RunEntry]) -> None:
         """Run every repeat that is not completed.
@@ -262,6 +265,7 @@ class Series:
                 tables=tables,
                 checkpoint=checkpoint,
                 observer=_after_writing(self.observer, recorder.writer),
+                callback=self.callback,
                 clock=way.clock,
                 each_round=self.engine.remote,
                 enrolled=self.engine.before_rounds(grid, recorder),

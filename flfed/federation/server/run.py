@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.federation.engines.engine import RemoteSite
 from flfed.federation.engines.registry import engine_of, path_of
 from flfed.federation.recording.recorded_study import encoder_of, study_of
-from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
+from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
 from flfed.records.reports.report import REFERENCES, gain_at, report
@@ -106,6 +106,7 @@ def run(
     stacked: bool = True,
     progress: Progress = no_progress,
     observer: RunObserver = no_observer,
+    callback: RoundCallback | None = None,
 ) -> Result:
     """Run a study and return its result.
 
@@ -129,6 +130,10 @@ def run(
     observer : callable (stage, round)
         Told "checkpoint" once a round's file is on the disk, "round" once it is in the store. Repeats
         side by side tell it in turn, a round of each before the next one.
+    callback : callable (figures), optional
+        Told the figures of each round: `run`, `round`, `rounds`, `scored-model` (after how many rounds the model came
+        that they are of), `all` (by metric, over all sites) and `sites`. A repeat ends after the round in which it
+        returns something true, and is compared with the model of then.
 
     Notes
     -----
@@ -164,7 +169,9 @@ def run(
         )
         asked = _asked(sites, found) | {"stacked": stacked}
         path = path_of(runs_on, chosen, stacked=stacked)
-        Series(opened, series, repeats, chosen, facts, runs_on, path, found, asked, progress, observer).go_on({})
+        Series(opened, series, repeats, chosen, facts, runs_on, path, found, asked, progress, observer, callback).go_on(
+            {}
+        )
     with RunReader.open(store) as reader:
         return Result(report(reader, series), store)
 

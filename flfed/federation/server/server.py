@@ -17,7 +17,7 @@ from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.checkpoint_writer import CheckpointWriter, RunObserver, no_observer
+from flfed.federation.server.checkpoint_writer import CheckpointWriter, RoundCallback, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
 from flfed.federation.server.site_offsets import offset_outputs
@@ -85,6 +85,8 @@ class FederatedRun:
         Of the round after which the run goes on.
     observer : callable (stage, round), optional
         Told "checkpoint" once a round's file is on the disk, "round" once it is in the store.
+    callback : callable (figures), optional
+        Told the figures of each round; the run ends after it where what it returns is true.
     clock : callable
         Seconds that are the run's own.
     each_round : bool
@@ -102,6 +104,7 @@ class FederatedRun:
     tables: PooledReference | None = None
     checkpoint: Checkpoint | None = None
     observer: RunObserver = no_observer
+    callback: RoundCallback | None = None
     clock: Clock = time.monotonic
     each_round: bool = False
     enrolled: Callable[[Mapping[str, int]], None] = lambda nodes: None

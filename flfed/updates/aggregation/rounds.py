@@ -78,7 +78,7 @@ class RoundRecord:
     fit: bool = True
 
 
-Observer = Callable[[RoundRecord], None]
+Observer = Callable[[RoundRecord], object]
 
 
 def ignore(record: RoundRecord) -> None:
@@ -97,7 +97,7 @@ class RunContext:
     rounds : int
     seed : int
     observer : callable
-        Told each round once it is complete.
+        Told each round once it is complete; the rounds end where what it returns is true.
     in_sums_only : frozenset of str
         Sites of the run whose figures go into sums over sites only, as `summable` says.
     mechanism : Mechanism, optional
@@ -167,6 +167,8 @@ class Round:
         Sites without privacy budget, which are not asked again.
     bytes_out, bytes_in : dict of site to int
         Of all attempts.
+    ends_run : bool
+        Whether the run's observer asked that no round follows.
     """
 
     kind: str = TRAIN
@@ -178,6 +180,7 @@ class Round:
     spent: dict[str, Refusal] = field(default_factory=dict)
     bytes_out: dict[str, int] = field(default_factory=dict)
     bytes_in: dict[str, int] = field(default_factory=dict)
+    ends_run: bool = False
 
     def messages(self, request: TrainRequest, with_offset: Collection[str] = ()) -> list[Message]:
         """Return a message for each site that is asked.

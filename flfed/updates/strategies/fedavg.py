@@ -146,6 +146,8 @@ class FedAvg(FlowerFedAvg):
                 return result
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
+            if self.round.ends_run:
+                break
         # No round has scored the last model yet.
         last, self.round = self.rounds_done + 1, Round(began=self.clock())
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
@@ -188,7 +190,8 @@ class FedAvg(FlowerFedAvg):
         return None
 
     def _observe(self, number: int, arrays: ArrayRecord) -> None:
-        self.run.observer(self.round.record(number, to_arrays(arrays), self.clock() - self.round.began))
+        record = self.round.record(number, to_arrays(arrays), self.clock() - self.round.began)
+        self.round.ends_run = bool(self.run.observer(record))
 
     def needed(self, asked: int) -> int:
         """Return the number of good updates needed, at least one."""

@@ -1,0 +1,122 @@
+"""Models, strategies and metrics that a program gives as such, and callbacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+import flfed
+from flfed.errors import UsageError
+from flfed.rows.baselines import first_arrays
+from flfed.rows.session import study_trainable
+from tests.notebook.test_federate import FRAMES
+
+
+INPUTS = 10
+"""Of the frames: five columns, and of each that it is missing."""
+
+
+def federated(**more: Any) -> flfed.Result:
+    return flfed.federate(FRAMES, "died", **({"say": lambda line: None, "rounds": 4} | more))
+
+
+class Net(torch.nn.Module):
+    """Two layers, as the listed mlp has them."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(inputs, 8), torch.nn.Linear(8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
+    listed = federated(model="mlp", hidden=[8])
+    shared = listed.model.shared
+    inputs = len(shared.arrays["weight-0"])
+    trainable = study_trainable(shared.study, shared.schema, shared.study.model.build("model"), seed=shared.study.seed)
+    first = {name: torch.tensor(value) for name, value in first_arrays(trainable, inputs).items()}
+    net = Net(inputs).double()
+    with torch.no_grad():
+        for layer, number in ((net.first, 0), (net.last, 1)):
+            layer.weight.copy_(first[f"weight-{number}"].T)
+            layer.bias.copy_(first[f"bias-{number}"])
+    before = net.first.weight.detach().clone()
+    own = federated(model=net)
+    assert torch.equal(net.first.weight, before)  # the module that was given stays as it is
+    for name, place in (("first.weight", "weight-0"), ("last.weight", "weight-1")):
+        np.testing.assert_allclose(own.model.arrays[name].T, listed.model.arrays[place], rtol=0, atol=1e-10)
+    rows = FRAMES["north"]
+    np.testing.assert_allclose(own.model.predict_proba(rows), listed.model.predict_proba(rows), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([torch.nn.Linear(INPUTS, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1)], "buffers .* BatchNorm"),
+        ([torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1)], "draws at random"),
+        ([torch.nn.Linear(3, 1)], "does not take"), ([torch.nn.Linear(INPUTS, 2)], "gives .2, 2. for 2 rows"),
+        ([torch.nn.ReLU()], "no parameters"),
+    ],
+)  # fmt: skip
+def test_a_module_that_cannot_be_averaged_is_refused(layers: list, words: str):
+    with pytest.raises(UsageError, match=words):
+        federated(model=torch.nn.Sequential(*layers))
+    with pytest.raises(UsageError, match="give an object of Net"):
+        federated(model=Net)
+
+
+class HalfStep(flfed.FedAvg):
+    """FedAvg that goes half the way. Source: McMahan et al. 2017, with a server learning rate."""
+
+    def __init__(self, *, quorum: float = 0.75) -> None:
+        super().__init__(quorum=quorum, server_lr=0.5)
+
+
+class BalancedAccuracyShare:
+    """Mean of the recalls of both classes. Source: `sklearn.metrics.balanced_accuracy_score`."""
+
+    tasks = ("binary",)
+    better = "higher"
+
+    def __call__(self, y: np.ndarray, predicted: np.ndarray) -> float:
+        return float(balanced_accuracy_score(y, predicted > 0.5))
+
+
+def test_a_strategy_class_is_used_as_it_is_given():
+    own, listed = federated(strategy=HalfStep), federated(server_lr=0.5)
+    assert own.study.strategy.name == "half-step"
+    for name, value in listed.model.arrays.items():
+        np.testing.assert_array_equal(own.model.arrays[name], value)
+
+
+def test_a_callback_hears_the_figures_of_each_round_and_may_end_the_run():
+    heard: list[dict[str, Any]] = []
+
+    def callback(figures: dict[str, Any]) -> bool:
+        heard.append(figures)
+        return figures["round"] == 3
+
+    result = federated(rounds=20, repeats=2, callback=callback)
+    assert [figures["round"] for figures in heard] == [1, 1, 2, 2, 3, 3]
+    assert result.status == "completed" and result.report["rounds"] == 3
+    assert set(heard[0]["sites"]) == set(FRAMES) and heard[0]["rounds"] == 20
+    # They are the figures that the record has, of the model that came into the round.
+    assert heard[-1]["scored-model"] == 2
+    run = heard[-1]["run"]
+    recorded = flfed.load(run).rounds.query("round == 2 and site == ''").set_index("metric")["value"]
+    for metric, value in heard[-1]["all"].items():
+        assert value == pytest.approx(recorded[metric], rel=1e-12)
+
+
+def test_a_class_cannot_take_a_name_that_is_listed():
+    class Fedprox(flfed.FedAvg):
+        """Takes a name of ours."""
+
+    with pytest.raises(UsageError, match="'fedprox' is listed already"):
+        federated(strategy=Fedprox)
