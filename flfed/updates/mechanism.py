@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.updates.accounting import Release
-from flfed.updates.messages.fields import Arrays
+
+if TYPE_CHECKING:
+    from flfed.updates.messages.fields import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""

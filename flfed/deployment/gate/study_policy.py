@@ -11,26 +11,27 @@ import tomllib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
-from flfed.folders import NAME, SiteFolder
-from flfed.refusals import CONTROL, Refusal
+from flfed.folders import NAME, RUN, SiteFolder
+from flfed.refusals import CONTROL, Refusal, refusal_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
-from flfed.rows.data.site import Site
-from flfed.rows.session import dataset_refusal, study_refusal
+from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
-from flfed.updates.checkpoints.reply_cache import RUN
+
+if TYPE_CHECKING:
+    from flfed.deployment.gate.message_schema import StudyMessages
 
 
 def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
@@ -198,6 +199,33 @@ class StudyAdmission:
 
         Raises `Refused` where the run config brings none that may be answered.
         """
+        study = self._study(config)
+        return self._admitted.get(sha256_of(study.text)) or self._messages(study)
+
+    def standing(self, approval: Approval) -> Refusal | None:
+        """Return why a study would be refused now.
+
+        All that is known at the site is considered, and its policy as it stands. None where it would be answered.
+
+        The model is not made: it was when the study was approved, for this very version of flfed, and nothing else of
+        this needs torch.
+        """
+        # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
+        names = ",".join(sorted({self.site.name, *approval.co_sites}))
+        try:
+            now = self.policy_now()
+            if now != self.site.policy:
+                self.adopt(now)
+            self._study({"study": approval.text, "run": "status", "sites": names})
+        except Refused as error:
+            return refusal_of(error)
+        return None
+
+    def _study(self, config: Mapping[str, object]) -> Study:
+        """Return a run config's study, which may be answered.
+
+        Raises `Refused` where it brings none.
+        """
         text = config.get("study")
         repeat = config.get("repeat", 0)
         run = config.get("run")
@@ -219,7 +247,7 @@ class StudyAdmission:
             raise Refused(refused)
         self._check_rows(study, approval)
         self._check_cohort(config.get("sites"), study, approval)
-        return known or self._messages(study)
+        return study
 
     def check_decision(self, text: str) -> Approval | None:
         """Return the approval of a study's exact text.
@@ -294,6 +322,8 @@ class StudyAdmission:
             raise Refused(refused)
 
     def _messages(self, study: Study) -> StudyMessages:
+        from flfed.deployment.gate.message_schema import StudyMessages
+
         found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried

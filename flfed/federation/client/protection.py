@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.row_accounts import origin_of
@@ -23,6 +23,9 @@ from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoi
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
 from flfed.updates.mechanism import mechanism_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Draw = Callable[[np.random.Generator], NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
