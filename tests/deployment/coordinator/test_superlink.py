@@ -31,7 +31,7 @@ from flfed.deployment.coordinator.superlink import (
     on_own_routes,
     read_body,
 )
-from flfed.deployment.flower.control import HEADER, LAST_REQUESTS
+from flfed.deployment.flower.link import HEADER, LAST_REQUESTS
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text
