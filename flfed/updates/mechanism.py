@@ -100,6 +100,15 @@ class Mechanism:
         """
         return None
 
+    def charged(self, plan: Plan, rounds: int) -> tuple[str, float] | None:
+        """Return whose privacy a site's ledger counts, and at which δ.
+
+        It is the promise's unit and δ, and None where the ledger counts nothing. A mechanism that knows both without
+        its accountant says so here: a site's status asks for no more.
+        """
+        promise = self.promise(plan, rounds) if self.round_release(plan, rounds) is not None else None
+        return None if promise is None else (promise.unit, promise.delta)
+
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return the planned run's guarantee, None for nothing."""
         return None

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
 
 
-def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
+def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
     """Return why a site's policy refuses a study.
 
-    None where it does not. It looks at the rows, and at how the study computes.
+    None where it does not. It looks at the rows, and at how the study computes; `noise` as for `privacy_refusal`.
     """
     if elsewhere := dataset_refusal(study, site):
         return elsewhere
@@ -49,7 +49,7 @@ def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
     # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
     try:
-        return refused or privacy_refusal(study, site)
+        return refused or privacy_refusal(study, site, noise=noise)
     except FlfedError as error:
         return Refusal("privacy-unusable", error=error)
 
@@ -207,8 +207,8 @@ class StudyAdmission:
 
         All that is known at the site is considered, and its policy as it stands. None where it would be answered.
 
-        The model is not made: it was when the study was approved, for this very version of flfed, and nothing else of
-        this needs torch.
+        Neither the model is made nor its noise computed: both were when the study was approved, for this very version
+        of flfed, and nothing else of this needs torch or an accountant.
         """
         # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
         names = ",".join(sorted({self.site.name, *approval.co_sites}))
@@ -216,12 +216,12 @@ class StudyAdmission:
             now = self.policy_now()
             if now != self.site.policy:
                 self.adopt(now)
-            self._study({"study": approval.text, "run": "status", "sites": names})
+            self._study({"study": approval.text, "run": "status", "sites": names}, noise=False)
         except Refused as error:
             return refusal_of(error)
         return None
 
-    def _study(self, config: Mapping[str, object]) -> Study:
+    def _study(self, config: Mapping[str, object], *, noise: bool = True) -> Study:
         """Return a run config's study, which may be answered.
 
         Raises `Refused` where it brings none.
@@ -242,7 +242,7 @@ class StudyAdmission:
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
             raise Refused(Refusal("expired", day=study.expires.isoformat()))
-        refused = study_policy_refusal(study, self.site)
+        refused = study_policy_refusal(study, self.site, noise=noise)
         if refused:
             raise Refused(refused)
         self._check_rows(study, approval)

@@ -64,17 +64,27 @@ def charge_of(study: Study) -> Charge | None:
     return Charge(release=release, unit=promise.unit, delta=promise.delta)
 
 
-def privacy_refusal(study: Study, site: Site) -> Refusal | None:
+def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
     """Return why a policy refuses a study's protection.
 
     None where it does not. No row is read.
+
+    Parameters
+    ----------
+    study : Study
+    site : Site
+    noise : bool
+        Whether it is seen that some noise is enough, which takes the accountant a second and raises where none is.
     """
-    charge, policy = charge_of(study), site.policy
-    refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
+    mechanism, policy = mechanism_of(study), site.policy
+    unit, delta = (mechanism and mechanism.charged(study.plan, study.rounds)) or (None, None)
+    if noise:
+        charge_of(study)
+    refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
-    if refused or charge is None or policy.disclosure == "open" or policy.epsilon is None:
+    if refused or unit is None or policy.disclosure == "open" or policy.epsilon is None:
         return refused
-    if charge.unit == "row" and datasets.load(study.dataset.name).schema.group:
+    if unit == "row" and datasets.load(study.dataset.name).schema.group:
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return None
