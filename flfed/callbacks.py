@@ -25,19 +25,6 @@ def now_utc() -> datetime:
     return datetime.now(UTC)
 
 
-def stamp(moment: datetime) -> str:
-    """Return a UTC time as ISO text.
-
-    It has milliseconds, so that texts sort as the times do.
-
-    Examples
-    --------
-    >>> stamp(datetime(2026, 11, 20, 15, 30, 12, 5000, tzinfo=UTC))
-    '2026-11-20T15:30:12.005Z'
-    """
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def today_utc() -> date:
     """Return the date in UTC, as a ledger has it."""
     return now_utc().date()
