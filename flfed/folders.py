@@ -90,6 +90,8 @@ class CoordinatorFolder:
 
 NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*")
 """A site's name."""
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
+"""A run's name that is fit for a folder."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,14 @@ def test_ours_keep_the_contract_with_other_settings_too():
     check_mechanism(RowClip, {"clip": 3.0})
 
 
+@pytest.mark.parametrize("mechanism", [Mechanism(), RecordDp(unit="row", delta=1e-4), RecordDp(), SiteDp(), RowClip()])
+def test_what_a_ledger_counts_is_told_without_the_accountant_as_the_promise_has_it(mechanism: Mechanism):
+    plan = Plan(steps=4)
+    release, promise = mechanism.round_release(plan, 3), mechanism.promise(plan, 3)
+    told = None if release is None else (promise.unit, promise.delta)
+    assert mechanism.charged(plan, 3) == told == Mechanism.charged(mechanism, plan, 3)
+
+
 # One for each rule, that breaks it and none before it.
 
 

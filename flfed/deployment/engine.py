@@ -24,8 +24,9 @@ from flwr.serverapp import Grid
 from flfed.callbacks import Notify, silent
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.countersign import SignedHeads, sealed_afterwards
-from flfed.deployment.flower.control import Control, Link, database, pem_of
+from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.grid import DeployedGrid
+from flfed.deployment.flower.link import Link, database, pem_of
 from flfed.deployment.flower.message_purge import remove_bodies
 from flfed.deployment.flower.questions import REPEATED_SECONDS, given_up
 from flfed.deployment.flower.run_task import Heartbeat, acquired

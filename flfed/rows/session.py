@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from flfed import registry
-from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, best, fine_tuned, network_predictor, tuned
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.site import dataset_refusal as dataset_refusal
+from flfed.rows.data.site import study_refusal as study_refusal
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, primary_of, too_few
 from flfed.rows.features.encode import Encoded
@@ -101,22 +102,6 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
         return site.read(repeat, complete=complete)
     published = registry.load("split", study.split.fixed)()
     return site.read(repeat if study.split.redraw else 0, complete=complete, published=published)
-
-
-def dataset_refusal(study: Study, site: Site) -> Refusal | None:
-    """Return why a site has no table for a study's dataset, None where it has one."""
-    if study.dataset.name in site.datasets:
-        return None
-    mapped = " and ".join(repr(name) for name in site.datasets)
-    return Refusal("other-dataset", mapped=mapped, asked=study.dataset.name)
-
-
-def study_refusal(study: Study, site: Site) -> Refusal | None:
-    """Return why the site's policy forbids a study's rows.
-
-    It is None where the policy allows them. No row is read.
-    """
-    return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
 
 
 def redraws(study: Study, site: Site) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
 from flfed.updates.accounting import Release
-from flfed.updates.messages.fields import Arrays
+
+if TYPE_CHECKING:
+    from flfed.updates.messages.fields import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""
@@ -97,6 +99,15 @@ class Mechanism:
         It is None where its ledger counts nothing.
         """
         return None
+
+    def charged(self, plan: Plan, rounds: int) -> tuple[str, float] | None:
+        """Return whose privacy a site's ledger counts, and at which δ.
+
+        It is the promise's unit and δ, and None where the ledger counts nothing. A mechanism that knows both without
+        its accountant says so here: a site's status asks for no more.
+        """
+        promise = self.promise(plan, rounds) if self.round_release(plan, rounds) is not None else None
+        return None if promise is None else (promise.unit, promise.delta)
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return the planned run's guarantee, None for nothing."""

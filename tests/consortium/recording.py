@@ -15,8 +15,8 @@ from typing import Any
 from flwr.app import Message
 
 from flfed.cli import main
-from flfed.deployment.flower.control import database
 from flfed.deployment.flower.grid import DeployedGrid
+from flfed.deployment.flower.link import database
 from flfed.folders import CoordinatorFolder
 from flfed.updates.messages.fields import ndarrays
 

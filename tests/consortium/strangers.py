@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
 
 from flfed.callbacks import now_utc
-from flfed.deployment.flower.control import pem_of
+from flfed.deployment.flower.link import pem_of
 from flfed.signatures import public_text
 
 BODY = 15_900_000

@@ -20,7 +20,8 @@ from flwr.superlink.main import create_app
 
 from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import Settings, initialise
-from flfed.deployment.flower.control import HEADER, Control, Link
+from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.link import HEADER, Link
 from flfed.errors import FlfedError
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder

@@ -7,8 +7,12 @@ import io
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
-from flfed.deployment.bundle import bundle, bundle_sha256
+import pytest
+
+import flfed
+from flfed.deployment.bundle import MODULE, PROJECT, bundle, bundle_sha256
 
 
 def test_the_bundle_holds_two_files_and_flowers_list_of_them():
@@ -21,3 +25,12 @@ def test_another_process_builds_the_very_same_bytes():
     code = "from flfed.deployment.bundle import bundle_sha256; print(bundle_sha256())"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == bundle_sha256() == hashlib.sha256(bundle()).hexdigest()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what Flower reads .gitignore with
+def test_flower_writes_the_very_same_bytes(tmp_path: Path):
+    from flwr.cli.build import build_fab_from_disk
+
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format(version=flfed.__version__), encoding="utf-8")
+    (tmp_path / "flfed_bundle.py").write_text(MODULE, encoding="utf-8")
+    assert build_fab_from_disk(tmp_path) == bundle()

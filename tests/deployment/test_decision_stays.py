@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.freeze import refresh
 from flfed.rows.data.policy import Policy
@@ -39,7 +40,8 @@ def test_people_who_opt_out_after_the_freezing_stop_the_answers_until_the_rows_a
         "its list of people who opted out changed after the rows were frozen; at the site: flfed site refresh site-01"
     )
     assert site.refusal(site.trained()) == said
-    assert site.gate.standing(site.approve()) == said
+    admission = StudyAdmission(site.folder, site.site, today=lambda: site.today, expected_bundle=site.bundle)
+    assert admission.standing(site.approve()) == said
     refresh(site.folder, site.site).write()
     assert site.refusal(site.trained()) == "its frozen rows changed after the approval: the study needs a new one"
     site.approve()

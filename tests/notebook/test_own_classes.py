@@ -15,7 +15,6 @@ from flfed.rows.baselines import first_arrays
 from flfed.rows.session import study_trainable
 from tests.notebook.test_federate import FRAMES
 
-
 INPUTS = 10
 """Of the frames: five columns, and of each that it is missing."""
 

@@ -370,3 +370,22 @@ def test_texts_of_rows_that_are_known_already_change_no_split(schema, holdout):
     if isinstance(holdout, Holdout):
         # They are what is hashed: of equal texts all rows are on one side, but for groups.
         assert len(set(holdout.split(table, schema, 2, ["x"] * 60)[1])) == (2 if schema.group else 1)
+
+
+@pytest.mark.parametrize("gap", [0, 30])
+@pytest.mark.parametrize(("start", "end"), [("", ""), ("2019-12-31", "2021-02-28")])
+def test_plain_days_are_what_pandas_reads_of_them(gap: int, start: str, end: str):
+    made = HoldoutByTime("at", "2020-06-30", "2020-07-31", gap_days=gap, train_from=start, test_until=end)
+    days, moments = made._days(), made._moments()
+    assert days is not None and moments is not None
+    limits = slice(None) if start else slice(1, 4)  # without one each has its own first and last day
+    assert [pd.Timestamp(day) for day in days[limits]] == list(moments[limits])
+    assert days[0] < days[1] and days[3] < days[4]
+
+
+@pytest.mark.parametrize("day", ["2020-6-30", "20200630", "2020-06-30T12:00", "1600-01-01", "2020-02-30"])
+def test_other_dates_are_left_to_pandas(day: str):
+    made = object.__new__(HoldoutByTime)
+    vars(made).update(column="at", train_until=day, test_from="2021-01-01", gap_days=0, train_from="", test_until="")
+    assert made._days() is None
+    assert (made._moments() is None) == (day in ("1600-01-01", "2020-02-30"))

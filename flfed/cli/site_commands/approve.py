@@ -39,7 +39,6 @@ def approve_study(
     Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
     text of the study and these sites, until it is withdrawn or the study ends.
     """
-    from flfed.deployment.operator.study_description import plain_words
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.deployment.site_state.coordinator_terms import coordinator_of
     from flfed.study.study import Study
@@ -53,6 +52,8 @@ def approve_study(
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
         return
     others = _others(co_sites, found, own)
+    from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
+
     # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
     words = plain_words(found, own, others, coordinator_of(folder)) + _rows(folder, own, found)

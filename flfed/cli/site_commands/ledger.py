@@ -14,7 +14,6 @@ import typer
 
 from flfed.cli import output
 from flfed.errors import FlfedError, UsageError, counted
-from flfed.records.ledger.line import RESTARTED
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.receipts import Receipts
@@ -243,6 +242,8 @@ def _verified_as_json(site: str, count: int, inspection: Inspection, receipts: R
 
 
 def _print_verified(site: str, count: int, first: Line | None, inspection: Inspection, receipts: Receipts) -> None:
+    from flfed.records.ledger.line import RESTARTED
+
     last = inspection.last
     if first is None or last is None:
         typer.echo(f"{site}: no lines.")

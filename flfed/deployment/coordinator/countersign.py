@@ -10,22 +10,25 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
-
-from flwr.serverapp import Grid
+from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.coordinator.certificates import signing_key
-from flfed.deployment.flower.grid import DeployedGrid
 from flfed.errors import FlfedError, RunStopped, UsageError
-from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.fan_out import Answers, ask
 from flfed.folders import CoordinatorFolder
 from flfed.records.ledger.ledger import CUT, Ledger
 from flfed.records.ledger.line import RESTARTED, START, Line
 from flfed.records.ledger.verify import Receipt
 from flfed.refusals import Refusal
 from flfed.signatures import sign_as_coordinator
-from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealedRequest, SealReply, SealRequest
+from flfed.updates.messages.kinds import SEAL, SEALED
+
+if TYPE_CHECKING:
+    from flwr.serverapp import Grid
+
+    from flfed.deployment.flower.grid import DeployedGrid
+    from flfed.federation.recording.recorder import Recorder
+    from flfed.federation.server.fan_out import Answers
+    from flfed.updates.messages.countersign import SealReply
 
 SIGNED = "signed"
 SEE = "a backup of it"
@@ -152,6 +155,10 @@ def _heads(
 
     The head is what the site itself says.
     """
+    # Who asks a site has Flower at hand; who only looks at what is signed needs none.
+    from flfed.federation.server.fan_out import ask
+    from flfed.updates.messages.countersign import SealReply, SealRequest
+
     _repair(folder)
     known = last_signed(folder, nodes)
     questions = {site: SealRequest(run=run, n_known=known[site].n) for site in nodes}
@@ -177,6 +184,9 @@ def seal_all(grid: Grid, folder: CoordinatorFolder, run: str, nodes: Mapping[str
     FlfedError
         If this coordinator's own receipts or its key cannot be read or written.
     """
+    from flfed.federation.server.fan_out import Answers, ask
+    from flfed.updates.messages.countersign import SealedReply, SealedRequest
+
     known, heads = _heads(grid, folder, run, nodes, timeout)
     signed: dict[str, Receipt] = {}
     receipts: dict[str, SealedRequest] = {}

@@ -22,7 +22,8 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_sig
 
 from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import admission
-from flfed.deployment.flower.control import Control, Refused, pem_of
+from flfed.deployment.flower.control import Control, Refused
+from flfed.deployment.flower.link import pem_of
 from flfed.errors import FlfedError, UsageError
 from flfed.files import note, state_of
 from flfed.folders import CoordinatorFolder

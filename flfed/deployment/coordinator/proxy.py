@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flfed.deployment.coordinator.certificates import settings
-from flfed.deployment.flower.control import certificate_file
+from flfed.deployment.flower.link import certificate_file
 from flfed.deployment.processes.child_processes import passed_on
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole

@@ -11,7 +11,7 @@ from typing import Any
 
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.certificates import server_days_left, settings
-from flfed.deployment.flower.control import ANSWER_SECONDS, Control, Link, Node, pem_of
+from flfed.deployment.flower.link import ANSWER_SECONDS, LAST_REQUESTS, NODES, Link, Node, NoRoute, pem_of
 from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.folders import CoordinatorFolder
@@ -128,14 +128,27 @@ def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[st
     Nodes are None where the server does not answer. Last requests are seconds ago, by site.
     """
     try:
-        with Control(Link.of(folder), timeout=ANSWER_SECONDS) as control:
-            nodes = control.nodes()
-            try:
-                return nodes, control.seconds_since_request()
-            except FlfedError:
-                return nodes, {}  # a server of an earlier version that is still running
+        link = Link.of(folder)
+        nodes = _registered(link)
     except FlfedError:
         return None, {}
+    try:
+        return nodes, {str(site): float(seconds) for site, seconds in link.ask(LAST_REQUESTS).items()}
+    except FlfedError:
+        return nodes, {}  # a server of an earlier version that is still running
+
+
+def _registered(link: Link) -> dict[bytes, Node]:
+    """Return every node ever registered, by its key."""
+    try:
+        nodes = [Node.from_json(found) for found in link.ask(NODES)]
+    except NoRoute:
+        # A server of an earlier version that is still running is asked as Flower does it, which takes a second more.
+        from flfed.deployment.flower.control import Control
+
+        with Control(link, timeout=ANSWER_SECONDS) as control:
+            return control.nodes()
+    return {node.public_key: node for node in nodes}
 
 
 def _site(

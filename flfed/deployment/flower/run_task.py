@@ -22,7 +22,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
-from flfed.deployment.flower.control import NOT_SERVING, Control, Link
+from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.link import NOT_SERVING, Link
 from flfed.errors import FlfedError
 from flfed.files import locked
 from flfed.folders import CoordinatorFolder

@@ -19,7 +19,6 @@ from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
-from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
@@ -202,20 +201,6 @@ class Gate:
         if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
         return found
-
-    def standing(self, approval: Approval) -> Refusal | None:
-        """Return why a study would be refused now.
-
-        All that is known at the site is considered. None where it would be answered.
-        """
-        # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
-        names = ",".join(sorted({self.site.name, *approval.co_sites}))
-        try:
-            self._check_policy()
-            self._studies.check({"study": approval.text, "run": "status", "sites": names})
-        except Refused as error:
-            return refusal_of(error)
-        return None
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows.

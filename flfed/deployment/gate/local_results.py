@@ -19,11 +19,10 @@ from flfed.callbacks import now_utc
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.errors import FlfedError
 from flfed.files import read_private, write_whole
-from flfed.folders import SiteFolder
+from flfed.folders import RUN, SiteFolder
 from flfed.paths import give
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
-from flfed.updates.checkpoints.reply_cache import RUN
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
 

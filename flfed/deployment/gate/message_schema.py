@@ -31,6 +31,7 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
+from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS
@@ -44,7 +45,6 @@ from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, Own
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
-from flfed.updates.checkpoints.reply_cache import RUN
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED

@@ -11,32 +11,33 @@ import tomllib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
-from flfed.folders import NAME, SiteFolder
-from flfed.refusals import CONTROL, Refusal
+from flfed.folders import NAME, RUN, SiteFolder
+from flfed.refusals import CONTROL, Refusal, refusal_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import parse_settings
-from flfed.rows.data.site import Site
-from flfed.rows.session import dataset_refusal, study_refusal
+from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
-from flfed.updates.checkpoints.reply_cache import RUN
+
+if TYPE_CHECKING:
+    from flfed.deployment.gate.message_schema import StudyMessages
 
 
-def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
+def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
     """Return why a site's policy refuses a study.
 
-    None where it does not. It looks at the rows, and at how the study computes.
+    None where it does not. It looks at the rows, and at how the study computes; `noise` as for `privacy_refusal`.
     """
     if elsewhere := dataset_refusal(study, site):
         return elsewhere
@@ -48,7 +49,7 @@ def study_policy_refusal(study: Study, site: Site) -> Refusal | None:
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
     # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
     try:
-        return refused or privacy_refusal(study, site)
+        return refused or privacy_refusal(study, site, noise=noise)
     except FlfedError as error:
         return Refusal("privacy-unusable", error=error)
 
@@ -198,6 +199,33 @@ class StudyAdmission:
 
         Raises `Refused` where the run config brings none that may be answered.
         """
+        study = self._study(config)
+        return self._admitted.get(sha256_of(study.text)) or self._messages(study)
+
+    def standing(self, approval: Approval) -> Refusal | None:
+        """Return why a study would be refused now.
+
+        All that is known at the site is considered, and its policy as it stands. None where it would be answered.
+
+        Neither the model is made nor its noise computed: both were when the study was approved, for this very version
+        of flfed, and nothing else of this needs torch or an accountant.
+        """
+        # The approval's own sites stand in for a run's: that is the cohort that a person agreed to.
+        names = ",".join(sorted({self.site.name, *approval.co_sites}))
+        try:
+            now = self.policy_now()
+            if now != self.site.policy:
+                self.adopt(now)
+            self._study({"study": approval.text, "run": "status", "sites": names}, noise=False)
+        except Refused as error:
+            return refusal_of(error)
+        return None
+
+    def _study(self, config: Mapping[str, object], *, noise: bool = True) -> Study:
+        """Return a run config's study, which may be answered.
+
+        Raises `Refused` where it brings none.
+        """
         text = config.get("study")
         repeat = config.get("repeat", 0)
         run = config.get("run")
@@ -214,12 +242,12 @@ class StudyAdmission:
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
             raise Refused(Refusal("expired", day=study.expires.isoformat()))
-        refused = study_policy_refusal(study, self.site)
+        refused = study_policy_refusal(study, self.site, noise=noise)
         if refused:
             raise Refused(refused)
         self._check_rows(study, approval)
         self._check_cohort(config.get("sites"), study, approval)
-        return known or self._messages(study)
+        return study
 
     def check_decision(self, text: str) -> Approval | None:
         """Return the approval of a study's exact text.
@@ -294,6 +322,8 @@ class StudyAdmission:
             raise Refused(refused)
 
     def _messages(self, study: Study) -> StudyMessages:
+        from flfed.deployment.gate.message_schema import StudyMessages
+
         found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried

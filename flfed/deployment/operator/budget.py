@@ -24,11 +24,10 @@ from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RESTARTED, Line
 from flfed.records.ledger.totals import Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
-from flfed.records.store.bulk_insert import finite
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import known
 from flfed.updates.accounting import Release, composed, epsilon
-from flfed.updates.messages.train import TRAIN
+from flfed.updates.messages.kinds import TRAIN
 
 ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
 """Why no ε bounds what was spent of persons."""
@@ -82,13 +81,13 @@ class RunSpent:
 
         Each has the ε of the whole run alone at `delta`.
         """
-        alone = finite(epsilon(self.releases, delta))
+        alone = epsilon(self.releases, delta)
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
         plain |= {"first": self.first, "last": self.last}
         return [
             {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
-             "epsilon": alone}
+             "epsilon": alone if math.isfinite(alone) else None}
             for kind in composed(self.releases)
         ]  # fmt: skip
 
@@ -297,7 +296,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "dataset": name,
         "account": list(account.datasets),
         "budget": budget,
-        "spent": finite(spent),
+        "spent": spent if math.isfinite(spent) else None,
         "given-encoder": account.given_encoder,
         "left": None if budget is None else max(0.0, budget - spent),
         "rounds-left": rounds,

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+from flfed.callbacks import today_utc
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.gate.gate import Gate
+from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
@@ -106,9 +107,9 @@ def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[s
     except FlfedError as error:
         problems.append(str(error))
         return []
-    # The gate itself is asked, so that the status cannot differ from what it does.
-    gate = Gate(folder, site, expected_bundle=bundle_sha256())
-    return [{**facts_of(one), "reason": gate.standing(one) or ""} for one in decided]
+    # What the gate asks is asked, so that the status cannot differ from what it does.
+    admission = StudyAdmission(folder, site, today=today_utc, expected_bundle=bundle_sha256())
+    return [{**facts_of(one), "reason": admission.standing(one) or ""} for one in decided]
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:

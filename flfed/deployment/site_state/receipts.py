@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
-
-from flwr.app import Message
+from typing import TYPE_CHECKING, Any
 
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.errors import FlfedError, UsageError
@@ -18,7 +16,11 @@ from flfed.records.ledger.ledger import CUT, Ledger, ledger_of
 from flfed.records.ledger.line import RECEIPT
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.signatures import HASH, coordinator_signed
-from flfed.updates.messages.countersign import SealedReply, SealedRequest, SealReply, SealRequest
+
+if TYPE_CHECKING:
+    from flwr.app import Message
+
+    from flfed.updates.messages.countersign import SealedReply, SealReply
 
 
 class RefusedReceipt(FlfedError):
@@ -144,6 +146,9 @@ def seal(message: Message, open_session: Callable[[], Any], site: str) -> Genera
 
     It is a handler of the client app; no row is read.
     """
+    # Flower is loaded where a message is answered, and not where receipts are read.
+    from flfed.updates.messages.countersign import SealReply, SealRequest
+
     request = SealRequest.from_record(message.content)
     ledger = ledger_of(SiteFolder(site))
     n, head = ledger.head()
@@ -157,6 +162,8 @@ def sealed(message: Message, open_session: Callable[[], Any], site: str) -> Gene
 
     It is a handler of the client app; no row is read.
     """
+    from flfed.updates.messages.countersign import SealedReply, SealedRequest
+
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)

@@ -19,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 import flfed
-from flfed.folders import SiteFolder
+from flfed.folders import RUN, SiteFolder
 from flfed.paths import replace_whole
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.checkpoints.reply_cache import RUN, NotKept
+from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.tensor_file import file_content
 from flfed.updates.messages import fields
 from flfed.updates.messages.train import TRAIN, TrainRequest

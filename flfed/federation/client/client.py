@@ -37,8 +37,8 @@ from flfed.federation.client.redaction import (
 from flfed.federation.client.released_rows import Releases
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
-from flfed.rows.data.site import Site
-from flfed.rows.session import FIT, SiteSession, dataset_refusal, redraws, study_refusal
+from flfed.rows.data.site import Site, dataset_refusal, study_refusal
+from flfed.rows.session import FIT, SiteSession, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws

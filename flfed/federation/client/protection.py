@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.row_accounts import origin_of
@@ -23,6 +23,9 @@ from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoi
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
 from flfed.updates.mechanism import mechanism_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Draw = Callable[[np.random.Generator], NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
@@ -61,21 +64,31 @@ def charge_of(study: Study) -> Charge | None:
     return Charge(release=release, unit=promise.unit, delta=promise.delta)
 
 
-def privacy_refusal(study: Study, site: Site) -> Refusal | None:
+def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
     """Return why a policy refuses a study's protection.
 
     None where it does not. No row is read.
+
+    Parameters
+    ----------
+    study : Study
+    site : Site
+    noise : bool
+        Whether it is seen that some noise is enough, which takes the accountant a second and raises where none is.
     """
-    charge, policy = charge_of(study), site.policy
+    mechanism, policy = mechanism_of(study), site.policy
+    unit, delta = (mechanism and mechanism.charged(study.plan, study.rounds)) or (None, None)
+    if noise:
+        charge_of(study)
     schema = datasets.load(study.dataset.name).schema
     unconfirmed = schema.unconfirmed_features(study.dataset.features)
-    if charge is not None and unconfirmed:
+    if unit is not None and unconfirmed:
         return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
-    refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=None if charge is None else charge.delta)
+    refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
-    if refused or charge is None or policy.disclosure == "open" or policy.epsilon is None:
+    if refused or unit is None or policy.disclosure == "open" or policy.epsilon is None:
         return refused
-    if charge.unit == "row" and schema.group:
+    if unit == "row" and schema.group:
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return None

@@ -17,10 +17,8 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
-
-import pandas as pd
 
 from flfed.errors import FlfedError
 from flfed.federation.client.released_sets import RELEASED, RowSets
@@ -38,6 +36,9 @@ from flfed.rows.snapshots.differencing import RowSet, apart_by_few, too_close
 from flfed.rows.snapshots.persons import SourceSet
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.snapshots.withholding import Chosen
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LOG = logging.getLogger("flfed.site")
 
@@ -96,6 +97,8 @@ def _rows_of(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
 
     The source rows are the same rows as the source has them, and None where nothing tells.
     """
+    import pandas as pd
+
     if isinstance(site, FrozenSite):
         return site.inspect()[0], site.source_rows
     return rows_here(site) if is_plain(site) else (pd.DataFrame(), None)

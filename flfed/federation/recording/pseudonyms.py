@@ -16,7 +16,6 @@ from typing import TypeVar
 from flfed.errors import FlfedError
 from flfed.paths import home, replace_whole
 from flfed.study.tables import Sharing, strictest
-from flfed.updates.aggregation.rounds import summable
 
 T = TypeVar("T")
 DIGITS = 10
@@ -70,6 +69,8 @@ class SharedAs:
 
     def summable(self, sites: Collection[str]) -> list[str]:
         """Return the sites whose sum may be recorded."""
+        from flfed.updates.aggregation.rounds import summable  # Flower, which the coordinator's status has no need of
+
         return summable(sites, self.in_sums_only)
 
     def are_whole(self, sites: Collection[str]) -> bool:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import pandas as pd
 from pydantic import Field as PydanticField
 
 from flfed.errors import FlfedError, UsageError
@@ -24,6 +23,9 @@ from flfed.paths import home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
 from flfed.rows.data.sources import Csv, Parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMED = 4
 """At most so many files are named in an error."""

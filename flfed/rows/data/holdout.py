@@ -10,18 +10,24 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.schema import Schema
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CELLS_AT_ONCE = 2**20
 """Cells whose texts are made in one piece."""
+FIRST_DAY, LAST_DAY = "1678-01-01", "2262-01-01"
+"""Between these every day is one of pandas', and stands for no limit."""
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
@@ -116,27 +122,52 @@ class HoldoutByTime:
         """
         if isinstance(self.gap_days, bool) or not isinstance(self.gap_days, int) or self.gap_days < 0:
             raise UsageError(f"holdout: gap-days={self.gap_days!r} must be >= 0, in whole days")
-        # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
-        try:
-            late, early = pd.Timestamp(self.test_from), pd.Timestamp(self.train_until)
-            start, end = self._limits()
-            usable = all(isinstance(one, pd.Timestamp) and one.tz is None for one in (late, early, start, end))
-            self.last_training()
-        except (OverflowError, TypeError, ValueError):
-            usable = False
-        if not usable:
+        found = self._days() or self._moments()
+        if found is None:
             raise UsageError(
                 f"holdout: train-until={self.train_until!r} and test-from={self.test_from!r} (and train-from and "
                 "test-until, where given) must be dates such as 2026-01-31, without a time zone"
             )
+        start, early, last, late, end = found
         if late < early or (late == early and not self.gap_days):
             raise UsageError(f"holdout: test-from={self.test_from} must be later than train-until={self.train_until}")
-        if start > self.last_training():
+        if start > last:
             raise UsageError(f"holdout: train-from={self.train_from} leaves no day before the last training day")
         if end <= late:
             raise UsageError(f"holdout: test-until={self.test_until} must be later than test-from={self.test_from}")
 
+    def _days(self) -> tuple[date, ...] | None:
+        """Return the limits as plain days, None where one is something else.
+
+        They are start, training's end, its last day, the test's start and end. A site is made with each command that
+        names it, and most need no pandas.
+        """
+        texts = [self.train_from or FIRST_DAY, self.train_until, self.test_from, self.test_until or LAST_DAY]
+        try:
+            start, early, late, end = (date.fromisoformat(text) if _DAY.fullmatch(text) else date.min for text in texts)
+            last = early - timedelta(days=self.gap_days)
+        except (OverflowError, TypeError, ValueError):
+            return None
+        found = (start, early, last, late, end)
+        within = all(FIRST_DAY <= one.isoformat() <= LAST_DAY for one in found) and late < date.fromisoformat(LAST_DAY)
+        return found if within else None
+
+    def _moments(self) -> tuple[pd.Timestamp, ...] | None:
+        """Return what `_days` does as pandas reads it, None where it cannot be used."""
+        import pandas as pd
+
+        # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
+        try:
+            start, end = self._limits()
+            early, late = pd.Timestamp(self.train_until), pd.Timestamp(self.test_from)
+            found = (start, early, self.last_training(), late, end)
+        except (OverflowError, TypeError, ValueError):
+            return None
+        return found if all(isinstance(one, pd.Timestamp) and one.tz is None for one in found) else None
+
     def _limits(self) -> tuple[pd.Timestamp, pd.Timestamp]:
+        import pandas as pd
+
         return pd.Timestamp(self.train_from or pd.Timestamp.min), pd.Timestamp(self.test_until or pd.Timestamp.max)
 
     def last_training(self) -> pd.Timestamp:
@@ -144,6 +175,8 @@ class HoldoutByTime:
 
         It is `train_until` minus the gap.
         """
+        import pandas as pd
+
         return pd.Timestamp(self.train_until) - pd.Timedelta(days=self.gap_days)
 
     def periods(self, dates: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -151,6 +184,8 @@ class HoldoutByTime:
 
         They say which of `dates` [rows] are in which.
         """
+        import pandas as pd
+
         start, end = self._limits()
         train = (dates >= start) & (dates <= self.last_training())
         return train.to_numpy(), ((dates >= pd.Timestamp(self.test_from)) & (dates < end)).to_numpy()
@@ -209,6 +244,8 @@ def row_texts(table: pd.DataFrame) -> list[str]:
     As `canonical_rows`, with the length before each text: no cell can look like two, and an empty text
     is not a missing one. -0.0 is 0.0.
     """
+    import pandas as pd
+
     words = {
         name: [None if cell is None else f"{len(cell)}:{cell}" for cell in table[name]]
         for name, dtype in table.dtypes.items()
@@ -235,6 +272,8 @@ def _number_texts(values: np.ndarray) -> np.ndarray:
 
     Missing ones are empty; the shape stays the same.
     """
+    import pandas as pd
+
     # Adding 0.0 turns -0.0 into 0.0. Once for each number: counts and shares have few.
     place, known = pd.factorize((values + 0.0).ravel())
     # NaN has the place -1, the last one.
@@ -243,6 +282,8 @@ def _number_texts(values: np.ndarray) -> np.ndarray:
 
 def _cell_texts(cells: pd.Series) -> list[str]:
     """Return one column's cells as text, missing ones empty."""
+    import pandas as pd
+
     if cells.dtype.kind == "f":
         return list(_number_texts(cells.to_numpy(dtype=np.float64)))
     if cells.dtype.kind != "M":

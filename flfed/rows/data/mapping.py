@@ -9,10 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from flfed.rows.data.parsing.cells import Broken, Texts, read_dates, read_marks, spoiled, without
 from flfed.rows.data.parsing.fields import NO_GROUP, Field, Finding
@@ -25,6 +24,9 @@ from flfed.rows.data.parsing.headers import (
     where_names_stand,
 )
 from flfed.rows.data.schema import Column, Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
@@ -42,6 +44,8 @@ def plain_text(cells: pd.Series) -> pd.Series:
 
     The same cell read from CSV, Parquet or SQL gives the same text.
     """
+    import pandas as pd
+
     place, values = _once(cells)
     texts = np.array([*map(_plain_cell, values), None], dtype=object)
     return pd.Series(texts[place], index=cells.index, name=cells.name)
@@ -52,6 +56,8 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
 
     With them comes where each cell's is among them [rows], -1 where it is missing. Each value is then read once.
     """
+    import pandas as pd
+
     if cells.dtype.kind == "f" and getattr(cells.dtype, "itemsize", 8) < 8:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
@@ -75,11 +81,18 @@ def _plain_cell(cell: Any) -> str | None:
     if isinstance(cell, bytes):
         cell = cell.decode("utf-8", "replace")
     if not isinstance(cell, str):
-        if cell is None or cell is pd.NaT or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell)):
+        if cell is None or (isinstance(cell, float) and np.isnan(cell)):
             return None
         if isinstance(cell, (bool, np.bool_)):
             return "1" if cell else "0"
-        cell = repr(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
+        if isinstance(cell, (float, np.floating)):
+            cell = repr(float(cell))
+        else:
+            import pandas as pd  # not for every number
+
+            if cell is pd.NaT or cell is pd.NA:
+                return None
+            cell = str(cell)
     text = cell.strip()
     whole = _TRAILING_ZEROS.fullmatch(text) if text.endswith("0") else None
     return (whole.group(1) if whole else text) or None
@@ -119,6 +132,8 @@ def map_table(
     findings : list of Finding
         Empty for a table that keeps every rule. A cell that breaks one is missing in `table`.
     """
+    import pandas as pd
+
     columns: dict[str, np.ndarray] = {}
     # A misspelt name in the mapping would otherwise leave its column unread without a word.
     unknown = [name for name in mapping if name not in schema.columns]
@@ -211,6 +226,8 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
 
     Cells that break a rule become missing and are reported, by the column's `name` in the schema.
     """
+    import pandas as pd
+
     codes = {_plain_cell(code) for code in (*field.missing, *column.missing)}
     # Dates of a database or of Parquet need no reading.
     if column.kind == "date" and cells.dtype == np.dtype("datetime64[ns]") and not codes:
@@ -294,6 +311,8 @@ def _to_numbers(texts: Sequence[object]) -> np.ndarray:
 
     They are [texts], NaN where pandas cannot read one.
     """
+    import pandas as pd
+
     return np.asarray(pd.to_numeric(np.array(texts, dtype=object), errors="coerce"), dtype=float)
 
 
@@ -336,6 +355,8 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
     Its reading is exact for decimals of up to 15 digits, 9 of them after the point, and may
     be off in the last bits for longer ones; rows are told apart by what it gives.
     """
+    import pandas as pd
+
     scaled = np.rint(numbers * 1e9)
     # An integer below 1e15 over a power of ten is rounded once, as text of so few digits is.
     short = (np.abs(scaled) < 1e15) & (scaled / 1e9 == numbers)
@@ -378,6 +399,8 @@ def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: 
 
     What a finding is about already is not said again.
     """
+    import pandas as pd
+
     rules = {} if schema.unlabelled == "leave-out" else {schema.target: NO_OUTCOME}
     rules |= {schema.group: NO_GROUP} if schema.group else {}
     found = []

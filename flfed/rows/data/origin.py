@@ -15,10 +15,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import row_texts
@@ -29,6 +28,9 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Excel, Frame, Parquet, Selection, Sql, find_file
 from flfed.rows.data.transactions.source import Raw, Transactions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BYTES = 16
 """Of a row's hash, or a keyed one: of a billion, two alike are an accident of 1 in 10^20."""
@@ -164,6 +166,8 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         What `served` is mapped to.
     schema : Schema
     """
+    import pandas as pd
+
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
     raw = served.source.table

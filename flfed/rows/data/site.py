@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
@@ -20,6 +20,11 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Part, Source
 from flfed.rows.data.transactions.source import Transactions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flfed.study.study import Study
 
 ColumnMapping = Mapping[str, str | Field | None]
 """Schema column to own column, Field, or None where the site does not have it."""
@@ -212,6 +217,22 @@ class Site:
     def _split(self, rows: SortedRows, train: np.ndarray, held: np.ndarray) -> SiteTable:
         training, holdout = (rows.table.take(side).reset_index(drop=True) for side in (train, held))
         return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
+
+
+def dataset_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return why a site has no table for a study's dataset, None where it has one."""
+    if study.dataset.name in site.datasets:
+        return None
+    mapped = " and ".join(repr(name) for name in site.datasets)
+    return Refusal("other-dataset", mapped=mapped, asked=study.dataset.name)
+
+
+def study_refusal(study: Study, site: Site) -> Refusal | None:
+    """Return why the site's policy forbids a study's rows.
+
+    It is None where the policy allows them. No row is read.
+    """
+    return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
 
 
 @dataclass(frozen=True, eq=False)

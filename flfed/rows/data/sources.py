@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from flfed.errors import UsageError
 from flfed.rows.data.parsing.expressions import check_expression, derived_columns, rows_where
 from flfed.rows.data.parsing.text_files import (
@@ -34,6 +32,7 @@ from flfed.rows.data.parsing.text_files import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sqlalchemy import Connection
 
 EXAMPLE = "postgresql+psycopg://user:password@host/database"
@@ -44,7 +43,6 @@ _PICKLES = (".pkl", ".pickle", ".joblib", ".p")
 
 PARSER_SAYS = {"EOF inside string": UNCLOSED, "field larger": TOO_LONG}
 """What is wrong with a file, by words of the parsers' own errors, which have no codes."""
-_CSV_ERRORS = (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +121,8 @@ class Csv(Selection):
         UsageError
             If the file is no such table, or one of its lines is longer or shorter than the first; says what it is.
         """
+        import pandas as pd
+
         path = find_file(self.path, folders)
         try:
             content = without_end_sign(content_of(path))
@@ -136,7 +136,7 @@ class Csv(Selection):
             raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
         except NoTable as why:
             raise self._refusal(path, str(why)) from None
-        except (*_CSV_ERRORS, csv.Error) as error:
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, csv.Error) as error:
             # The parser's own message quotes cells.
             default = UNCLOSED if isinstance(error, csv.Error) else "its lines are not alike"
             rule = next((rule for words, rule in PARSER_SAYS.items() if words in str(error)), default)
@@ -167,6 +167,8 @@ class Csv(Selection):
         return lines.ended
 
     def _table(self, content: bytes) -> pd.DataFrame:
+        import pandas as pd
+
         if self.columns:
             return self._parse(content, names=list(self.columns))
         table = self._parse(content, header=0)
@@ -177,6 +179,8 @@ class Csv(Selection):
 
     def _parse(self, content: bytes, **chosen: Any) -> pd.DataFrame:
         """Parse the file with pandas, all cells as text."""
+        import pandas as pd
+
         plain = {"header": None, "dtype": str, "keep_default_na": False, "index_col": False}
         found: pd.DataFrame = pd.read_csv(
             io.BytesIO(content), sep=self.separator, encoding=self.encoding, **{**plain, **chosen}
@@ -196,6 +200,7 @@ class Parquet(Selection):
 
         `folders` are where a relative path is looked for.
         """
+        import pandas as pd
         from pyarrow import ArrowException
 
         path = find_file(self.path, folders)
@@ -272,6 +277,7 @@ class Sql(Selection):
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the rows of the query."""
+        import pandas as pd
         import sqlalchemy
 
         try:

@@ -29,14 +29,17 @@ import hmac
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import BYTES
 from flfed.rows.data.schema import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DIGEST = np.dtype(f"S{BYTES}")
 NOBODY = np.empty(0, DIGEST)

@@ -11,9 +11,9 @@ import io
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.files import read_private
@@ -22,6 +22,9 @@ from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Part
 from flfed.rows.data.transactions.source import Raw, Transactions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class Excluded:
         UsageError
             If it cannot be read, others may read it, or a line has several cells. Nothing of it is quoted.
         """
+        import pandas as pd
+
         try:
             text = read_private(path, rows=True).decode("utf-8-sig")
             lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]

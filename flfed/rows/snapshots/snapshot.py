@@ -12,12 +12,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, TableError, UsageError
@@ -32,11 +29,14 @@ from flfed.rows.data.sources import Part
 from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.snapshots.opt_outs import Excluded, Exclusion, Resting
 
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
 FACTS = "frozen.json"
 """What is known of a snapshot, and which file it is: replaced last, so that there is always a whole one."""
 PARTS = ("excluded", "resting", "origin")
 """Of these facts, those that have keys of their own."""
-_TYPES = {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +271,8 @@ def load(site: Site, folder: Path) -> FrozenSite:
         If nothing is frozen yet; if the snapshot is damaged, cut short, another site's or another
         schema's; if others than its owner may read it; or if it holds the transactions of other periods.
     """
+    import pyarrow as pa
+
     own, schema = folder / site.dataset, datasets.load(site.dataset).schema
     if not own.is_dir():
         raise _nothing(site)
@@ -354,14 +356,26 @@ def rows_sha256(table: pd.DataFrame) -> str:
 
 def _as_parquet(table: pd.DataFrame) -> bytes:
     """Write a table as Parquet bytes, NaN and null kept apart."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     columns = {str(name): _arrow(cells) for name, cells in table.items()}
     out = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), out, compression="zstd", write_statistics=False)
     return bytes(out.getvalue())
 
 
+def _types() -> dict[str, pa.DataType]:
+    """Return Parquet's type of each of NumPy's kind letters."""
+    import pyarrow as pa
+
+    return {"f": pa.float64(), "M": pa.timestamp("ns"), "O": pa.large_string()}
+
+
 def _arrow(cells: pd.Series) -> pa.Array:
-    return pa.array(cells.to_numpy(), type=_TYPES[cells.dtype.kind], from_pandas=False)
+    import pyarrow as pa
+
+    return pa.array(cells.to_numpy(), type=_types()[cells.dtype.kind], from_pandas=False)
 
 
 def _refuse_other_than_text(table: pd.DataFrame) -> None:
@@ -379,9 +393,13 @@ def _is_text(cell: object) -> bool:
 
 def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
     """Read a mapped table from Parquet, ValueError under another schema."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     table = pq.read_table(pa.BufferReader(whole), use_threads=False)
-    kinds = {name: _kind(column) for name, column in schema.columns.items()}
-    if [(field.name, field.type) for field in table.schema] != [(name, _TYPES[kind]) for name, kind in kinds.items()]:
+    types, kinds = _types(), {name: _kind(column) for name, column in schema.columns.items()}
+    if [(field.name, field.type) for field in table.schema] != [(name, types[kind]) for name, kind in kinds.items()]:
         raise ValueError("another schema")
     return pd.DataFrame({name: _cells(table.column(name), kind) for name, kind in kinds.items()})
 

@@ -17,10 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import SortedRows, for_validation, row_keys
@@ -35,6 +34,9 @@ from flfed.rows.snapshots.differencing import (
     value_texts,
     whose_rows,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ("validation", "fitted", "training", "holdout")
 """What sums are over: `fitted` are the training rows without those kept for validation."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -26,7 +26,9 @@ from flfed.paths import home, private_folder
 from flfed.study.tables import Sharing
 from flfed.summaries.summary import Encoder, Stacked, Summary, arrays_sha256
 from flfed.updates.checkpoints.tensor_file import file_content
-from flfed.updates.messages.fields import Arrays
+
+if TYPE_CHECKING:
+    from flfed.updates.messages.fields import Arrays
 
 KEPT = 2
 """Checkpoints that stay: the last one, and the one before in case its round is not in the store."""

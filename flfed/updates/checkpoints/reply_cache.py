@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from flfed.errors import FlfedError
+from flfed.folders import RUN
 from flfed.paths import home, private_folder
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
@@ -33,8 +33,6 @@ KEPT = 2
 """Rounds whose replies stay."""
 RUNS = 32
 """Runs of a site whose replies stay, for a run that never compares would keep them for ever: the latest ones."""
-RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
-"""A run's name that is fit for a folder."""
 _KINDS: dict[str, Any] = {"config": ConfigRecord, "metrics": MetricRecord}
 
 

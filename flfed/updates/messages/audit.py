@@ -14,12 +14,12 @@ from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
-from flfed.updates.messages import fields
+from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays, MalformedMessage, MetricName
 from flfed.updates.messages.in_memory import kebab_record, record_of
 from flfed.updates.messages.train import read_request, request_sections
 
-AUDIT = "query.audit"
+AUDIT = kinds.AUDIT
 Verdict = Literal["within the promise", "beyond the promise", "not known", "no promise"]
 AttackName = Annotated[str, r"[a-z0-9]+(-[a-z0-9]+)*"]
 MOST_FIGURES = 16

@@ -13,13 +13,13 @@ from flfed.refusals import Refusal
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
-from flfed.updates.messages import fields
+from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays, MetricName
 from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
 from flfed.updates.messages.sentences import recorded_note
 from flfed.updates.messages.train import read_request, request_sections
 
-COMPARE = "query.compare"
+COMPARE = kinds.COMPARE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from flfed.refusals import Refusal
+from flfed.updates.messages import kinds
 from flfed.updates.messages.fields import MalformedMessage, PlainMessage
 
-SEAL = "query.seal"
-SEALED = "query.sealed"
+SEAL = kinds.SEAL
+SEALED = kinds.SEALED
 RunName = Annotated[str, r"[A-Za-z0-9][A-Za-z0-9-]{0,99}"]
 Hash = Annotated[str, r"[0-9a-f]{64}"]
 HashOrNone = Annotated[str, r"([0-9a-f]{64})?"]

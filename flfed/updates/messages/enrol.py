@@ -10,12 +10,12 @@ from flwr.app import RecordDict
 
 from flfed.refusals import recorded, unmarked
 from flfed.study.tables import Sharing
-from flfed.updates.messages import fields
+from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
 from flfed.updates.messages.in_memory import kebab_record, record_of
 from flfed.updates.messages.sentences import TITLE
 
-ENROL = "query.enrol"
+ENROL = kinds.ENROL
 
 
 @dataclass(frozen=True, kw_only=True)

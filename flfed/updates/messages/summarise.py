@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from flwr.app import RecordDict
 
 from flfed.summaries.summary import Summary
-from flfed.updates.messages import fields
+from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
 from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
 
-SUMMARISE = "query.summarise"
+SUMMARISE = kinds.SUMMARISE
 
 
 @dataclass(frozen=True, kw_only=True)

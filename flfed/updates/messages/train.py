@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, RecordDict
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder
-from flfed.updates.messages import fields
+from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays
 from flfed.updates.messages.in_memory import (
     array_record,
@@ -28,8 +28,8 @@ from flfed.updates.messages.in_memory import (
 )
 from flfed.updates.messages.offset import Offset
 
-TRAIN = "train"
-EVALUATE = "evaluate"
+TRAIN = kinds.TRAIN
+EVALUATE = kinds.EVALUATE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

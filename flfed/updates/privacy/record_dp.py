@@ -67,6 +67,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """Return what one round spends at a site."""
         return self._release(plan, rounds, 1)
 
+    def charged(self, plan: Plan, rounds: int) -> tuple[str, float] | None:
+        """Return whose privacy a site's ledger counts, and at which δ."""
+        return self.unit, self.delta
+
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""
         release = self._release(plan, rounds, rounds)

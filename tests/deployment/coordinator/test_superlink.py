@@ -31,7 +31,7 @@ from flfed.deployment.coordinator.superlink import (
     on_own_routes,
     read_body,
 )
-from flfed.deployment.flower.control import HEADER, LAST_REQUESTS
+from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
 from flfed.signatures import new_node_key, public_text
@@ -253,12 +253,13 @@ def test_who_knows_the_word_is_asked_for_nothing_else_and_hears_of_each_sites_la
 ):
     alpha, word = admit(folder, "alpha"), {HEADER: "word"}
     beta = admit(folder, "beta")
-    for path in ("/v1/control/list-nodes", LAST_REQUESTS, "/v1/fleet/register-node", "/docs"):
+    for path in ("/v1/control/list-nodes", NODES, LAST_REQUESTS, "/v1/fleet/register-node", "/docs"):
         for said in ({}, headers(alpha), {HEADER: "guess"}):
             refused = ask(lock, path, said, [b"x"])
             assert (refused.status, refused.read) == (403, 0)
     assert ask(lock, "/v1/runtime/push-object", word, [bytes(20_000_000)]).status == 200
     assert json.loads(ask(lock, LAST_REQUESTS, word).sent[1]["body"]) == {}
+    assert json.loads(ask(lock, NODES, word).sent[1]["body"]) == []  # Flower's list, which knows no node here
     ask(lock, PULL, headers(new_node_key()))
     ask(lock, PULL, headers(alpha))
     ask(lock, PULL, headers(beta))

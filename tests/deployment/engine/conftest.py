@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.coordinator.certificates import Settings, initialise
-from flfed.deployment.flower.control import Control, Link
+from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.link import Link
 from flfed.errors import FlfedError
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder

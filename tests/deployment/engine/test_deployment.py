@@ -13,7 +13,8 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from flfed.deployment.engine import deployed
-from flfed.deployment.flower.control import Control, Link, database
+from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.link import Link, database
 from flfed.errors import FlfedError, UsageError
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 

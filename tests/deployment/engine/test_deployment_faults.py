@@ -14,7 +14,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from flfed.deployment.coordinator.status import status
 from flfed.deployment.engine import deployed
-from flfed.deployment.flower.control import Control, Link, database
+from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.link import Link, database
 from flfed.errors import FlfedError
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
 import ssl
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ from flfed.deployment.coordinator import proxy
 from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server
 from flfed.deployment.coordinator.serve import Watch, _prepare, _superlink, serve
 from flfed.deployment.coordinator.status import status
-from flfed.deployment.flower.control import HEADER, Control, Link, NotLocked, word_of
+from flfed.deployment.flower.control import Control, NotLocked
+from flfed.deployment.flower.link import HEADER, Link, word_of
 from flfed.deployment.processes.supervisor import Supervisor
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import CoordinatorFolder
@@ -185,6 +188,18 @@ def test_the_status_says_who_is_online_since_when(world: Any):
     assert len(seconds) == 3 and all(since is not None and 0 <= since < 15 for since in seconds)
     assert found.as_json()["sites"][0]["last-run"] is None
     assert found.as_json()["server-days"] > 30
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_the_status_of_a_running_server_loads_no_flower(world: Any):
+    code = (
+        "import json, sys; from pathlib import Path; from flfed.folders import CoordinatorFolder; "
+        "from flfed.deployment.coordinator.status import status; found = status(CoordinatorFolder(Path(sys.argv[1]))); "
+        "print(json.dumps([[site.node for site in found.sites], [m for m in ('flwr', 'torch') if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, world.folder.root], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [["online", "online", "online"], []]
 
 
 @pytest.mark.slow

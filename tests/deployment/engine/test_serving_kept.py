@@ -11,7 +11,8 @@ from flfed.callbacks import now_utc
 from flfed.deployment.coordinator.certificates import Settings, initialise, renew_server, server_days_left
 from flfed.deployment.coordinator.node_auth import NodeRegistration
 from flfed.deployment.coordinator.serve import DAY_SECONDS, RENEWED, CertificateWatch
-from flfed.deployment.flower.control import Control, Link, Node, pem_of
+from flfed.deployment.flower.control import Control
+from flfed.deployment.flower.link import Link, Node, pem_of
 from flfed.errors import UsageError
 from flfed.folders import CoordinatorFolder
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NO_DATE = "is not a date such as 2026-01-31"
 OTHER_FORMAT = "is not a date as its mapping says"
@@ -40,9 +42,12 @@ def wall_clock(cells: pd.Series) -> pd.Series:
 
     Examples
     --------
+    >>> import pandas as pd
     >>> str(wall_clock(pd.Series(["2026-01-31T00:00:00+01:00"]))[0])
     '2026-01-31 00:00:00'
     """
+    import pandas as pd
+
     if cells.dtype.kind == "M":
         zoned = getattr(cells.dt, "tz", None) is not None
         return (cells.dt.tz_localize(None) if zoned else cells).astype("datetime64[ns]")
@@ -67,6 +72,8 @@ def read_dates(
     rows : int array [texts], optional
         In how many rows each text stands; default: in one.
     """
+    import pandas as pd
+
     known = np.array([text is not None for text in texts], dtype=bool)
     if form:
         dates = pd.to_datetime(pd.Series(list(texts), dtype=object), format=form, errors="coerce")

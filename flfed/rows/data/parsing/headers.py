@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 ABSENT = "is not in the table"
 MAP_IT = " (map it to None if the site does not have it)"

@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -89,6 +92,8 @@ class SimulatedTransactions:
 
     def _make(self) -> pd.DataFrame:
         """Return the table, made anew."""
+        import pandas as pd
+
         # Terminals are drawn from the seed alone, so that all banks share them.
         place, stolen_at = _terminals(np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(0,))))
         rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(1, self.issuer)))

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.holdout import HoldoutByTime
@@ -20,6 +20,9 @@ from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.sources import Source, find_file
 from flfed.rows.data.transactions.simulated import SimulatedTransactions
 from flfed.rows.data.transactions.windows import Windows, look_back
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Raw = Source | SimulatedTransactions
 
@@ -94,6 +97,8 @@ class Transactions:
         TableError
             If a transaction has no moment, amount or owner.
         """
+        import pandas as pd
+
         declared = parse_settings(Windows, find_file(self.windows, folders))
         unknown = [name for name in self.feeds if name not in declared.owners()]
         if unknown:
@@ -164,6 +169,8 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     -----
     Owners become text, so that terminal 7 of a database is terminal "7" of a feed in CSV.
     """
+    import pandas as pd
+
     found = {}
     for name in needed:
         if (table.columns == name).sum() != 1:
@@ -208,6 +215,8 @@ def refuse_unknown_labels(holdout: HoldoutByTime, declared: Windows) -> None:
     UsageError
         Says which gap is needed, or that the holdout looks at another column than the windows.
     """
+    import pandas as pd
+
     if holdout.column != declared.time:
         raise UsageError(f"holdout: column={holdout.column!r} must be {declared.time!r}, as the windows' file declares")
     first = pd.Timestamp(holdout.test_from) - pd.Timedelta(days=declared.label_delay_days)

@@ -6,14 +6,16 @@ They give counts, sums and risk, as a dataset declares them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from flfed.rows.data.schema import Strict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Integers = NDArray[np.int64]
 
@@ -242,6 +244,8 @@ def look_back(
     Source: the counts, means and risk of Le Borgne, Siblini, Lebichot and Bontempi 2022,
     "Reproducible machine learning for credit card fraud detection: practical handbook", chapter 3.
     """
+    import pandas as pd
+
     columns: dict[str, NDArray[np.number]] = {
         name: _flag(table.loc[wanted, declared.time], rule) for name, rule in declared.calendar.items()
     }

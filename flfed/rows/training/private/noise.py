@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from flfed.study.plan import PrivateSteps
 
@@ -96,6 +95,8 @@ class SystemNoise:
 
         Of each pair one is made by a cosine and one by a sine; these are independent.
         """
+        import torch  # what a site's budget and policy ask of this module needs none of it
+
         pairs = (count + 1) // 2
         u, v = self.uniform(2 * pairs).reshape(2, pairs)
         radius, angle = np.sqrt(-2 * np.log(1 - u)), torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0

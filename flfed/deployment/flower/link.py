@@ -1,0 +1,280 @@
+"""Link to this machine's SuperLink.
+
+It says where the server is and what it trusts. Routes of our own are asked here; what Flower has routes for is
+`control`'s, and Flower is loaded only for that.
+
+Private names of Flower: `ControlHttpClient`, `RuntimeHttpClient` and their `_client`; the interceptors
+`RuntimeVersionHttpInterceptor` and `SuperExecAuthHttpInterceptor` with `ProtobufClientInterceptor`; the fields
+of `NodeInfo`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import http.client
+import json
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from flfed.errors import FlfedError, UsageError
+from flfed.files import read_private
+from flfed.folders import CoordinatorFolder
+from flfed.signatures import node_public_key
+
+if TYPE_CHECKING:
+    import httpx
+    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.supercore.control.control_http_client import ControlHttpClient
+    from flwr.supercore.protobuf.client import (
+        ProtobufCall,
+        ProtobufClient,
+        ProtobufClientInterceptor,
+        ProtobufRequestContext,
+    )
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+REFUSED = "the server refuses this command: another coordinator uses its port"
+NOT_SERVING = "the coordinator's server does not answer; start it and leave it running: flfed coordinator serve"
+HEADER = "x-flfed-coordinator"
+LAST_REQUESTS = "/flfed/last-requests"
+NODES = "/flfed/nodes"
+"""Routes of our own at the server, see `superlink`."""
+TIMEOUT_SECONDS = 30.0
+ANSWER_SECONDS = 5.0
+"""How long the server is waited for where nobody waits for a run."""
+
+Client = TypeVar("Client", bound="ProtobufClient")
+
+
+def serving_file(folder: CoordinatorFolder) -> Path:
+    """Return the file with the running server's port."""
+    return folder.server / "serving.json"
+
+
+def database(folder: CoordinatorFolder) -> Path:
+    """Return Flower's database."""
+    return folder.server / "flower.db"
+
+
+def secret_file(folder: CoordinatorFolder) -> Path:
+    """Return the file with the server's secret.
+
+    The server and the coordinator's commands know each other by it.
+    """
+    return folder.server / "executor.secret"
+
+
+def certificate_file(folder: CoordinatorFolder) -> Path:
+    """Return the server's loopback certificate file.
+
+    Only this machine's commands and Caddy trust it.
+    """
+    return folder.server / "loopback.crt"
+
+
+def word_of(secret: bytes) -> str:
+    """Return the header's word for a secret.
+
+    It is not the secret itself, which signs other things.
+
+    Examples
+    --------
+    >>> word_of(b"a") == word_of(b"b"), len(word_of(b"a"))
+    (False, 64)
+    """
+    return hmac.new(secret, b"flfed coordinator", hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True)
+class Word:
+    """Interceptor that authenticates the coordinator's commands.
+
+    The header shows that the caller may read the coordinator's folder.
+
+    Attributes
+    ----------
+    secret : bytes
+    """
+
+    secret: bytes
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Add the header to one request."""
+        context.request.headers[HEADER] = word_of(self.secret)
+        return call_next(context)
+
+
+@dataclass(frozen=True)
+class Link:
+    """How this machine's SuperLink is reached.
+
+    Attributes
+    ----------
+    address : str
+        Host and port, on loopback.
+    certificate : str
+        The only one that is trusted there, PEM.
+    secret : bytes
+        What a caller must know.
+    """
+
+    address: str
+    certificate: str
+    secret: bytes
+
+    @classmethod
+    def of(cls, folder: CoordinatorFolder) -> Self:
+        """Return the link to the running server.
+
+        Raises
+        ------
+        FlfedError
+            If there is none.
+        """
+        try:
+            port = int(json.loads(serving_file(folder).read_text(encoding="utf-8"))["port"])
+            certificate = certificate_file(folder).read_text(encoding="ascii")
+            return cls(f"127.0.0.1:{port}", certificate, read_private(secret_file(folder)))
+        except (OSError, UsageError):
+            raise FlfedError(NOT_SERVING) from None
+        except (ValueError, KeyError, TypeError):
+            # A damaged file is told apart from a missing one: starting the server is not enough to mend it.
+            raise FlfedError(f"{serving_file(folder)}: is damaged; stop the server and start it again") from None
+
+    def control(self, *, timeout: float = TIMEOUT_SECONDS, known: bool = True) -> ControlHttpClient:
+        """Return a client of the control interface.
+
+        One that is not `known` sends no word, and shows that it is refused.
+        """
+        from flwr.supercore.control.control_http_client import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        given: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor("flwr CLI")]
+        if known:
+            given.append(Word(self.secret))
+        return self._client(ControlHttpClient, given, timeout)
+
+    def runtime(self, name: str, *more: ProtobufClientInterceptor) -> RuntimeHttpClient:
+        """Return a client of the runtime interface.
+
+        It speaks for the component `name`, with `more` interceptors.
+        """
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from flwr.supercore.runtime import RuntimeHttpClient
+
+        given: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor(name), Word(self.secret), *more]
+        return self._client(RuntimeHttpClient, given, TIMEOUT_SECONDS)
+
+    def acquiring(self) -> RuntimeHttpClient:
+        """Return a runtime client that may acquire tasks."""
+        from flwr.supercore.interceptors import SuperExecAuthHttpInterceptor
+
+        signed = frozenset({"/flwr.proto.Runtime/AcquireTask"})
+        signing = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods=signed)
+        return self.runtime("SuperExec", signing)
+
+    def _client(self, kind: type[Client], given: Sequence[ProtobufClientInterceptor], timeout: float) -> Client:
+        """Return a Flower client connected directly to loopback.
+
+        It uses no proxy and follows no redirect.
+        """
+        import httpx
+
+        # Flower's own HTTP client is replaced by one that trusts this certificate alone and obeys no environment.
+        client = kind(f"https://{self.address}", interceptors=given)
+        client._client.close()
+        client._client = httpx.Client(verify=self._trusted(), timeout=timeout, follow_redirects=False, trust_env=False)
+        return client
+
+    def ask(self, route: str, *, timeout: float = ANSWER_SECONDS) -> Any:
+        """Return what a route of our own says, as JSON.
+
+        No part of Flower is needed for it.
+
+        Raises
+        ------
+        NoRoute
+            If the server has none: an earlier version's is still running.
+        FlfedError
+            If the server does not answer, or refuses.
+        """
+        connection = http.client.HTTPSConnection(self.address, timeout=timeout, context=self._trusted())
+        try:
+            connection.request("GET", route, headers={HEADER: word_of(self.secret)})
+            reply = connection.getresponse()
+            content = reply.read()
+        except (OSError, http.client.HTTPException):
+            raise FlfedError(NOT_SERVING) from None
+        finally:
+            connection.close()
+        if reply.status == http.HTTPStatus.FORBIDDEN:
+            raise FlfedError(REFUSED)
+        if reply.status != http.HTTPStatus.OK:
+            raise NoRoute(f"the coordinator's server has no answer to {route}")
+        return json.loads(content)
+
+    def _trusted(self) -> ssl.SSLContext:
+        """Return what trusts the server's certificate alone."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.certificate)
+        return context
+
+
+class NoRoute(FlfedError):
+    """A route that the running server does not have."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that Flower knows.
+
+    Attributes
+    ----------
+    node_id : int
+    public_key : bytes
+        PEM.
+    status : str
+        "registered" (never seen yet), "online", "offline" or "unregistered".
+    online_since : str
+        ISO 8601; empty where it is not online.
+    """
+
+    node_id: int
+    public_key: bytes
+    status: str
+    online_since: str
+
+    @classmethod
+    def of(cls, info: NodeInfo) -> Self:
+        """Return the node that Flower's message describes."""
+        since = info.last_activated_at if info.status == "online" else ""
+        return cls(info.node_id, info.public_key, info.status, since)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for the server's own route."""
+        return vars(self) | {"public_key": self.public_key.decode("ascii")}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Parse it from that route's answer."""
+        return cls(**{**found, "public_key": found["public_key"].encode("ascii")})
+
+
+def pem_of(public_key_openssh: str) -> bytes:
+    """Return a node's public key as Flower keeps it.
+
+    Raises
+    ------
+    FlfedError
+        If it is none.
+    """
+    key = node_public_key(public_key_openssh)
+    if key is None:
+        raise FlfedError("a site's public key is damaged; bring its file back from a backup, or invite it anew")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
