@@ -24,7 +24,7 @@ def demo() -> None:
     with loading():
         from flfed.federation.server.run import run
     from flfed.cli import output
-    from flfed.cli.study import print_report
+    from flfed.cli.run_text import print_report
     from flfed.study.study import Study
 
     for name in STUDIES:
@@ -32,7 +32,7 @@ def demo() -> None:
         typer.echo(f"\nRunning the study {study.name} ...", err=True)
         with output.progress() as told:
             result = run(study, progress=told)
-        print_report(result.report, short=True)
+        print_report(result.report)
     typer.echo("\nTo see both in the app: flfed app   (or, in a checkout: make app)")
     typer.echo("To run one yourself: flfed study run preterm-birth --repeats 10")
 

@@ -17,6 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="List datasets and fetch their file
 
 
 @app.command("list", epilog="Example: flfed data list")
+@output.tables
 def list_data(as_json: bool = output.JSON) -> None:
     """List the datasets found, and whether their files are here."""
     from flfed.rows.data import datasets
@@ -41,7 +42,7 @@ def list_data(as_json: bool = output.JSON) -> None:
         output.as_json({"datasets": found})
         return
     headers = ["dataset", "task", "kind", "licence", "state"]
-    output.as_table(headers, [[str(line[key]) for key in headers] for line in found])
+    output.as_table(headers, [[str(line[key]) for key in headers] for line in found], spare=("licence", "kind", "task"))
 
 
 def _kind(source: SourceDescription) -> str:

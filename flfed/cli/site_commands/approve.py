@@ -111,6 +111,7 @@ def pause_site(
     typer.echo(f"{folder.site} {said}{same}.")
 
 
+@output.tables
 def site_status(name: str = typer.Argument(..., help="The site's name."), as_json: bool = output.JSON) -> None:
     """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
     from flfed.deployment.operator.status import status_of
@@ -295,8 +296,12 @@ def _holds(found: dict[str, Any]) -> str:
     return "yes" if not found["reason"] else f"no: {found['reason']}"
 
 
+SPARE = ("SHA-256", "at", "line", "with", "run")
+"""Columns that go first where a terminal is narrow."""
+
+
 def _table(headers: list[str], rows: list[list[str]], title: str, nothing: str) -> None:
     if rows:
-        output.as_table(headers, rows, title=title)
+        output.as_table(headers, rows, title=title, spare=SPARE)
     else:
         typer.echo(f"{title}: {nothing}")

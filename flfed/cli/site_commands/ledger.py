@@ -31,6 +31,7 @@ PROBLEMS = 20
 NONE = "–"
 
 
+@output.tables
 def show_ledger(
     name: str = typer.Argument(..., help="A site's name."),
     verify: bool = typer.Option(False, "--verify", help="Check every line and the coordinator's receipts."),
@@ -109,7 +110,7 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     earlier = found.all.lines - len(last)
     title = f"{name}: the last {len(last)} of {found.all.lines:,} lines" if earlier else f"{name}: what left"
     columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
-    output.as_table(columns, [_row(line) for line in last], title=title)
+    output.as_table(columns, [_row(line) for line in last], title=title, spare=("study", "line"))
     if run:
         cells = [[str(r or NONE), kind, f"{total.bytes:,}"] for (r, kind), total in by_round]
         output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
@@ -270,6 +271,7 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         typer.echo(f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair.")
 
 
+@output.tables
 def show_budget(
     name: str = typer.Argument(..., help="A site's name."),
     dataset: str = typer.Option("", "--dataset", help="One of the site's datasets; all unless given."),
@@ -318,7 +320,8 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     if rows:
         columns = ["study", "run", *(["dataset"] if several else []), "unit", "since", "rounds", "steps", "noise"]
         columns += ["sampling", "epsilon alone"]
-        output.as_table(columns, rows, title="Spent; together it is less than the sum of the last column")
+        spare = ("unit", "sampling", "steps", "since", "noise")
+        output.as_table(columns, rows, title="Spent; together it is less than the sum of the last column", spare=spare)
     rows = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
     if rows:
         output.as_table(["what", "lines", "bytes"], rows, title="Left without noise: no budget counts it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.
 
 
 @app.command("list", epilog="Example: flfed site list")
-def list_sites(as_json: bool = output.JSON) -> None:
+@output.tables
+def list_sites(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
     from flfed.rows.data import site_discovery as sites
 
@@ -40,7 +40,8 @@ def list_sites(as_json: bool = output.JSON) -> None:
     if as_json:
         output.as_json({"sites": found})
         return
-    output.as_table(["site", "title", "dataset", "disclosure"], lines)
+    headers = ["site", "title", "dataset", "disclosure"]
+    output.as_table(headers, lines, spare=("title",), more="sites: --all", whole=whole)
 
 
 def _passed(line: Line) -> str:
@@ -48,6 +49,7 @@ def _passed(line: Line) -> str:
 
 
 @app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
+@output.tables
 def check_site(
     name: str = typer.Argument(..., help="A site's name, or an import path such as package.module."),
     dataset: str = typer.Option("", help="One of the datasets that the site serves; its own unless given."),
@@ -114,6 +116,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, a
     typer.echo(f"SHA-256 of the rows: {frozen.sha256}")
 
 
+@output.tables
 def refresh_rows(
     name: str = NAME,
     dataset: str = DATASET,
@@ -135,7 +138,7 @@ def refresh_rows(
     if not as_json:
         _say_difference(found, exact)
     # With --json nothing is asked, so that only --yes writes.
-    agreed = found.changes and (yes or (not as_json and _asked()))
+    agreed = found.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
     frozen = found.write() if agreed else None
     if as_json:
         # Small counts are withheld here, too: the output may be sent on.
@@ -156,11 +159,6 @@ def refresh_rows(
         typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
     elif found.changes:
         typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
-
-
-def _asked() -> bool:
-    """Ask the person at the terminal; where there is none, nobody agrees."""
-    return sys.stdin.isatty() and typer.confirm("Freeze the rows as they are now?")
 
 
 def _say_difference(found: Refresh, exact: bool) -> None:
