@@ -7,6 +7,9 @@ import signal
 import sys
 from typing import NoReturn
 
+STOPPED = 3
+"""Exit code of what was stopped by a person, or by its own rules."""
+
 
 def main() -> None:
     """Run a command; an error a person can act on is one sentence and an exit code."""
@@ -17,7 +20,7 @@ def main() -> None:
         _run()
     except KeyboardInterrupt:
         # Before a command began, or where it has nothing to say of what is left undone.
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(STOPPED)
 
 
 def _run() -> NoReturn:
@@ -50,10 +53,12 @@ def _run() -> NoReturn:
         # Whoever read our output (head, less) has left.
         sys.stderr.close()
         sys.exit(1)
-    sys.exit(code)
+    # Typer's own code for Ctrl-C.
+    sys.exit(STOPPED if code == 128 + signal.SIGINT else code)
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
     """Print one line to standard error and end."""
     print(f"flfed: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(code)
+    # Typer's own code for Ctrl-C.
+    sys.exit(STOPPED if code == 128 + signal.SIGINT else code)

@@ -86,6 +86,7 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
         [arm, metric, *(_said(both[key]) for key in sides)]
         for arm, metrics in over_all
         for metric, both in metrics.items()
+        if whole or arm == "global" or metric in found["primary"].values()
     ]
     if lines:
         output.as_table(["over all sites", "metric", "A", "B", "B - A"], lines)
@@ -99,7 +100,7 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     ]
     if lines:
         headers = ["site", "arm", "metric", "A", "B", "B - A"]
-        output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole)
+        output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
     apart = found["arrays-max-difference"]
     typer.echo(
         f"The models' arrays differ by at most {apart:.3g}." if apart is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,7 +13,7 @@ import typer
 from flfed.callbacks import Progress
 from flfed.cli import output, run_text
 from flfed.cli.output import loading
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, RunStopped, Terminated, UsageError
 
 if TYPE_CHECKING:
     from flfed.experiments.sweep import Swept
@@ -103,16 +105,13 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
-    # Imported in the block: it loads torch, and takes most of a short command's time.
-    with loading():
-        study = study_of(name, changes)
-        from flfed.federation.server.run import run
-    _shown(
-        lambda told: run(
-            study, engine=engine, repeats=repeats, sites=sites or None, stacked=not one_by_one, progress=told
-        ),
-        as_json,
-    )
+    options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
+    with _ended_by_sigterm():
+        # Imported in the block: it loads torch, and takes most of a short command's time.
+        with loading():
+            study = study_of(name, changes)
+            from flfed.federation.server.run import run
+        _shown(lambda told: run(study, progress=told, **options), as_json)
 
 
 @app.command("resume", epilog="Example: flfed study resume latest")
@@ -125,9 +124,29 @@ def resume_study(
 
     No round is lost or counted twice. Exit codes: as for study run.
     """
-    with loading():
-        from flfed.federation.server.run import resume
-    _shown(lambda told: resume(run, progress=told), as_json)
+    with _ended_by_sigterm():
+        with loading():
+            from flfed.federation.server.run import resume
+        _shown(lambda told: resume(run, progress=told), as_json)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop a run as Ctrl-C does: its record says so, and it can be gone on with."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Terminated:
+        raise RunStopped("stopped by SIGTERM before a run began") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
