@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import sys
 from collections import deque
@@ -91,8 +92,8 @@ def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
 def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     from flfed.records.ledger.totals import Totals
 
-    # A ledger may be long: it is added up line by line, and the last ones are kept.
-    found, last = Totals(), deque[Any](maxlen=SHOWN)
+    # A ledger may be long: it is added up line by line, and for people the last ones are kept.
+    found, last = Totals(), deque[Any](maxlen=None if as_json else SHOWN)
     for line in lines:
         found.add(line)
         last.append(line)
@@ -101,7 +102,10 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     if as_json:
         sums = {"lines": found.all.lines, "bytes": found.all.bytes}
         tables = {"studies": _listed(found.studies, "study"), "days": _listed(found.days, "day")}
-        output.as_json({"site": name, "run": run or None, **sums, **tables, **({"rounds": rounds} if run else {})})
+        # As they stand in the ledger, and as --export gives them.
+        entries = {"entries": [json.loads(line.raw) for line in last]}
+        by_run = {"rounds": rounds} if run else {}
+        output.as_json({"site": name, "run": run or None, **sums, **tables, **by_run, **entries})
         return
     if not last:
         typer.echo(f"{name}: nothing of this left so far." if run else f"{name}: nothing left so far.")

@@ -229,7 +229,7 @@ def _resting(resting: Resting | None, exact: bool) -> dict[str, str] | None:
 
 
 def replay_round(
-    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it."),
+    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it, or latest."),
     round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
     site: str = typer.Option(..., "--site", help="The site's name."),
     as_json: bool = output.JSON,
@@ -249,4 +249,4 @@ def replay_round(
     if error := found.error():
         raise error
     if not as_json:
-        typer.echo(f"{site}: round {round} of run {run} gives bit for bit what left (SHA-256 {found.given[0]}).")
+        typer.echo(f"{site}: round {round} of run {found.run} gives bit for bit what left (SHA-256 {found.given[0]}).")
