@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import json
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Literal, TextIO
@@ -18,13 +17,8 @@ from typing import Any, Literal, TextIO
 import click
 import typer
 
-from flfed.callbacks import Progress
 from flfed.errors import UsageError
 from flfed.spreadsheet import csv_text
-
-FIRST = "reading tables"
-SENTENCES = ("waiting for ", "without ")
-"""So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
 
 SCREEN = 30
 """Lines that are printed of a long table; with what stands around it, that is a screen of 40."""
@@ -274,71 +268,9 @@ def _lines(cells: Sequence[str], width: int) -> int:
     return found
 
 
-@contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a function that shows stages on standard error while something long runs.
-
-    Where there is no bar, since the output is piped or is to be `quiet`, who is waited for is said in lines.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    # A bar that is redrawn would fill a log file.
-    if quiet or not console.is_terminal:
-        yield _in_lines
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        # A stage that cannot be counted has no total: its bar moves, and its clock runs.
-        tasks: dict[str, Any] = {}
-        stand_in = [bars.add_task(FIRST, total=None)]
-
-        def told(stage: str, done: int, of: int) -> None:
-            # The first stage is a stand-in until the run tells its own.
-            while stand_in:
-                bars.remove_task(stand_in.pop())
-            many = of if of > 1 else None
-            if many is None and done == of and stage not in tasks:
-                return
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=many)
-            bars.update(tasks[stage], completed=done, total=many)
-            # A stage without a count has no full bar to show, and goes when it is done.
-            if many is None and done == of:
-                bars.remove_task(tasks.pop(stage))
-
-        yield told
-
-
 def passed_over(site: str) -> None:
     """Say where a package of this site lies in the current folder, and another one is taken."""
     from flfed.packages import passed_over as said
 
     if sentence := said("site", site):
         typer.echo(sentence, err=True)
-
-
-def _in_lines(stage: str, done: int, of: int) -> None:
-    """Say a stage that is a sentence, in a line on standard error; show no other."""
-    if (done, of) == (0, 1) and stage.startswith(SENTENCES):
-        typer.echo(stage, err=True)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Import in a `with` block without a look for garbage after every few hundred new objects.
-
-    Modules are kept for good, so there is nothing to find; looking takes a sixth of a short run's
-    seconds (measured). What was loaded is left out of later looks too.
-    """
-    # The second import finds everything loaded, and changes nothing.
-    if "torch" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -10,7 +10,7 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST
-from flfed.cli.output import loading
+from flfed.cli.progress import loading, progress
 from flfed.cli.run_text import print_report, report_of
 from flfed.errors import UsageError
 
@@ -189,7 +189,7 @@ def audit(
     """
     with loading():
         from flfed.experiments.audit import audit as audit_run
-    with output.progress(quiet=as_json) as told:
+    with progress(quiet=as_json) as told:
         found = audit_run(run, only=sites, attacks=attacks, progress=told)
     output.either(as_json, found.as_object(), lambda: print_audit(found, whole=all_figures))
     # Beyond the promise is a failure, so that a script notices.

@@ -12,7 +12,7 @@ import typer
 
 from flfed.callbacks import Progress
 from flfed.cli import output, run_text
-from flfed.cli.output import loading
+from flfed.cli.progress import loading, progress
 from flfed.errors import FlfedError, RunStopped, Terminated, UsageError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
     """Run with progress shown, print what it found, and leave with 3 where it stopped."""
     try:
-        with output.progress(quiet=as_json) as told:
+        with progress(quiet=as_json) as told:
             result = go(told)
     # A run that failed is in the store, and --json gives what it has.
     except FlfedError as error:
@@ -204,7 +204,7 @@ def verify_study(
     study = study_of(name, changes)
     from flfed.experiments.verify import verify
 
-    with output.progress(quiet=as_json) as told:
+    with progress(quiet=as_json) as told:
         found = verify(study, engine=engine, progress=told)
     output.either(as_json, found.as_json(), lambda: _print_verified(found))
     # All figures are printed before the error ends the command.
@@ -271,7 +271,7 @@ def sweep_study(
     if not as_json:
         many = "1 point" if len(points) == 1 else f"{len(points)} points"
         typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
-    with output.progress(quiet=as_json) as told:
+    with progress(quiet=as_json) as told:
         found = sweep(study, points, progress=told)
     output.either(as_json, found.as_json(), lambda: _print_swept(found))
     if error := found.error():

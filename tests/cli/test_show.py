@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from flfed.cli import data, main, output
+from flfed.cli import data, main, output, progress
 
 HEADERS = [
     "site",
@@ -84,7 +84,7 @@ def test_a_stage_that_cannot_be_counted_is_shown_too(monkeypatch, capsys):
     monkeypatch.setattr(
         "rich.console.Console", lambda **_: Console(file=sys.stdout, width=80, force_terminal=True, _environ={})
     )
-    with output.progress() as told:
+    with progress.progress() as told:
         told("rounds", 1, 2)
         told("compare", 0, 1)
         told("compare", 1, 1)
