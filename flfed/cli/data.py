@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _kind(source: SourceDescription) -> str:
 
 @app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
 def get_data(
-    name: str = typer.Argument(..., help="A dataset's name."),
+    name: str = typer.Argument(..., help="A dataset's name.", autocompletion=completion.datasets),
     from_folder: Path | None = typer.Option(
         None, "--from", help="Take the files from this folder and its sub-folders, found by hash: no internet needed."
     ),

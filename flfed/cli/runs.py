@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WORST = 4
 """Sites of each attack that are shown where there are many."""
-app = typer.Typer(no_args_is_help=True, help="List, show, compare and export runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, note, compare, export and delete runs.")
 
 
 @app.command("show", epilog="Example: flfed run show latest")
@@ -172,7 +172,12 @@ def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
 
 @output.tables
 def audit(
-    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest; of repeats the first."),
+    run: str = typer.Argument(
+        "latest",
+        metavar="RUN",
+        help="A run's or series' id, or latest; of repeats the first.",
+        autocompletion=completion.runs,
+    ),
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
     all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),

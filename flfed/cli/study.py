@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.callbacks import Progress
-from flfed.cli import output, run_text
+from flfed.cli import completion, output, run_text
+from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading, progress
 from flfed.errors import FlfedError, RunStopped, Terminated, UsageError
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
 
-NAME = typer.Argument(..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.")
+NAME = typer.Argument(
+    ..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.", autocompletion=completion.studies
+)
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
 
 
@@ -117,7 +120,7 @@ def run_study(
 @app.command("resume", epilog="Example: flfed study resume latest")
 @output.tables
 def resume_study(
-    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest."),
+    run: str = LATEST,
     as_json: bool = output.JSON,
 ) -> None:
     """Go on with a run that died, stopped or failed, and with the repeats that are left.

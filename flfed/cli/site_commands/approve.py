@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def withdraw_study(
 
 
 def pause_site(
-    name: str = typer.Argument(..., help="The site's name."),
+    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
     end: bool = typer.Option(False, "--resume", help="Answer again."),
     by: str = BY,
     as_json: bool = output.JSON,
@@ -112,7 +112,10 @@ def pause_site(
 
 
 @output.tables
-def site_status(name: str = typer.Argument(..., help="The site's name."), as_json: bool = output.JSON) -> None:
+def site_status(
+    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
+    as_json: bool = output.JSON,
+) -> None:
     """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
     from flfed.deployment.operator.status import status_of
 

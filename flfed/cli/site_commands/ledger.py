@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted
 from flfed.records.ledger.line import RESTARTED
 
@@ -34,7 +34,7 @@ NONE = "–"
 
 @output.tables
 def show_ledger(
-    name: str = typer.Argument(..., help="A site's name."),
+    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
     verify: bool = typer.Option(False, "--verify", help="Check every line and the coordinator's receipts."),
     export: str = typer.Option("", "--export", metavar="FILE|-", help="Write the lines as they are: JSON lines."),
     since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date, or time, on."),
@@ -277,7 +277,7 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
 
 @output.tables
 def show_budget(
-    name: str = typer.Argument(..., help="A site's name."),
+    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
     dataset: str = typer.Option("", "--dataset", help="One of the site's datasets; all unless given."),
     as_json: bool = output.JSON,
 ) -> None:

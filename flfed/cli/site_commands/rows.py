@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import UsageError, count_in_words
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def _passed(line: Line) -> str:
 @app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
 @output.tables
 def check_site(
-    name: str = typer.Argument(..., help="A site's name, or an import path such as package.module."),
+    name: str = typer.Argument(
+        ..., help="A site's name, or an import path such as package.module.", autocompletion=completion.sites
+    ),
     dataset: str = typer.Option("", help="One of the datasets that the site serves; its own unless given."),
     local_rows: Path | None = typer.Option(
         None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
@@ -90,7 +92,7 @@ def check_site(
         )
 
 
-NAME = typer.Argument(..., help="The site's name.")
+NAME = typer.Argument(..., help="The site's name.", autocompletion=completion.sites)
 DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
 EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
 
