@@ -144,7 +144,8 @@ def note_run(
     from flfed.cli.site_commands.ledger import who
     from flfed.records.store.writer import RunStore
 
-    found, words = _runs_of(run), " ".join(text.split())
+    # What is no text at all becomes a question mark: no database takes it.
+    found, words = _runs_of(run), " ".join(text.encode("utf-8", "replace").decode().split())
     with RunStore.open() as store:
         store.note([one.run for one in found], words, by=who())
     if as_json:
