@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -166,13 +164,14 @@ def test_a_run_that_a_living_process_writes_is_not_deleted_and_one_of_a_dead_one
         "s.begin_run(g, engine='inprocess', path='p', seed=1, rounds_planned=1, primary='r2_score', task='number')\n"
     )
     code += "print(g, flush=True); time.sleep(600)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    name = process.stdout.readline().strip()
-    code_, _, err = flfed("run", "delete", name, "--yes")
-    assert code_ == 2 and f"is still running (process {process.pid} on " in err and left_of(name) != {}
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=30)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            name = process.stdout.readline().strip()
+            code_, _, err = flfed("run", "delete", name, "--yes")
+            assert code_ == 2 and f"is still running (process {process.pid} on " in err and left_of(name) != {}
+        finally:
+            process.kill()
     assert flfed("run", "delete", name, "--yes")[0] == 0 and left_of(name) == {}
 
 
