@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import null, select
 
+from flfed.callbacks import stamp
 from flfed.records.reports.faults import missing_of
 from flfed.records.reports.report import head
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.verdict import interval, metric_name, number
-from flfed.records.store.entries import PERSONS_NOTE, RunEntry, stamp
+from flfed.records.store.entries import PERSONS_NOTE, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Metric, Summary
 
