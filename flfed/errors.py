@@ -43,6 +43,21 @@ class RunStopped(FlfedError):
     """What the run's record says in place of the sentence, where that names a site which has a pseudonym there."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the wish that a run stops, of a person or of the system."""
+
+
+def interruption(error: KeyboardInterrupt) -> str:
+    """Return by what a run was interrupted, in words.
+
+    Examples
+    --------
+    >>> interruption(KeyboardInterrupt()), interruption(Terminated())
+    ('interrupted from the keyboard', 'stopped by SIGTERM')
+    """
+    return "stopped by SIGTERM" if isinstance(error, Terminated) else "interrupted from the keyboard"
+
+
 class TableError(FlfedError):
     """Error of a table that breaks a rule.
 

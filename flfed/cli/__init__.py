@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import click
+
+ALIKE = 0.7
+"""Likeness from which on an option is taken to be the one that was meant (of 1)."""
+STOPPED = 3
+"""Exit code of what was stopped by a person, or by its own rules."""
 
 
 def main() -> None:
@@ -17,13 +26,12 @@ def main() -> None:
         _run()
     except KeyboardInterrupt:
         # Before a command began, or where it has nothing to say of what is left undone.
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(STOPPED)
 
 
 def _run() -> NoReturn:
     import atexit
     import gc
-    import re
 
     import click
 
@@ -40,20 +48,45 @@ def _run() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        asked = f"; see: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
-        # Click and Typer both add what was meant: said once, it is enough.
-        said = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
-        _leave(f"{said}{asked}", error.exit_code)
+        _leave(_in_words(error), error.exit_code)
     except click.Abort:
         sys.exit(1)
     except BrokenPipeError:
         # Whoever read our output (head, less) has left.
         sys.stderr.close()
         sys.exit(1)
-    sys.exit(code)
+    # Typer's own code for Ctrl-C.
+    sys.exit(STOPPED if code == 128 + signal.SIGINT else code)
+
+
+def _in_words(error: click.ClickException) -> str:
+    """Return what is wrong with a command's words, and where to look."""
+    import click
+
+    # Click and Typer both add what was meant: said once, it is enough.
+    said = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
+    if not isinstance(error, click.UsageError) or error.ctx is None:
+        return said
+    if isinstance(error, click.NoSuchOption):
+        said = error.message.rstrip(".")
+        # Click also finds words alike that have little more than the dashes in common.
+        near = [name for name in error.possibilities or () if _alike(name, error.option_name)]
+        if near:
+            said += f"; did you mean {near[0]}?"
+        elif any("--set" in parameter.opts for parameter in error.ctx.command.params):
+            said += "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3"
+    return f"{said}{' See' if said.endswith('?') else '; see'}: {error.ctx.command_path} --help"
+
+
+def _alike(name: str, typed: str) -> bool:
+    """Tell whether an option is probably the one that was meant."""
+    from difflib import SequenceMatcher
+
+    return SequenceMatcher(None, name.strip("-"), typed.strip("-")).ratio() >= ALIKE
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
     """Print one line to standard error and end."""
     print(f"flfed: {' '.join(sentence.split())}", file=sys.stderr)
-    sys.exit(code)
+    # Typer's own code for Ctrl-C.
+    sys.exit(STOPPED if code == 128 + signal.SIGINT else code)

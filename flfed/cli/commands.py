@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from flfed.cli import coordinator, dashboard, data, runs, study
+from flfed.cli import catalogue, coordinator, dashboard, data, runs, study
 from flfed.cli.site_commands import approve, ledger, new, rows, serve
 from flfed.packages import strictly
 
@@ -42,11 +42,17 @@ SITE: Commands = (
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Federated learning for hospitals and banks, on tables. Start with: flfed demo",
 )
+for name, command, example in (
+    ("list", catalogue.list_runs, "list --study heart-disease --status completed"),
+    ("log", catalogue.log_run, "log latest"),
+    ("note", catalogue.note_run, "note latest 'the one of the paper'"),
+    ("delete", catalogue.delete_run, "delete 20261120-153012-a1b2"),
+):
+    runs.app.command(name, epilog=f"Example: flfed run {example}")(command)
 app.command("demo", epilog="Example: flfed demo")(dashboard.demo)
 study.app.command("verify", epilog="Example: flfed study verify wine")(study.verify_study)
 study.app.command("sweep", epilog="Example: flfed study sweep wine --set validation=0.2 --grid lr=0.1,0.3")(

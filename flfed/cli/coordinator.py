@@ -245,7 +245,8 @@ def serve_coordinator(listen: str = LISTEN) -> None:
         serve(CoordinatorFolder.default(), stop, told=lambda said: typer.echo(said, err=True), bind=bind, port=port)
 
 
-def coordinator_status(as_json: bool = output.JSON) -> None:
+@output.tables
+def coordinator_status(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
     """Show who is admitted and online, and what each site did in its last run."""
     from flfed.deployment.coordinator.status import status
     from flfed.folders import CoordinatorFolder
@@ -261,8 +262,16 @@ def coordinator_status(as_json: bool = output.JSON) -> None:
     for problem in found.problems:
         typer.echo(f"Left out: {problem}.")
     if found.sites:
-        rows = [[site.site, site.status, _node(site), *_last(site.last_run)] for site in found.sites]
-        output.as_table(["site", "", "node", "last run", "answer", "round"], rows)
+        rows = [[site.site, site.status, *_node(site), *_last(site.last_run)] for site in found.sites]
+        headers = ["site", "", "node", "asked", "online since", "last run", "run", "answer", "round"]
+        spare = ("run", "online since", "asked", "round", "last run")
+        output.as_table(headers, rows, spare=spare, more="sites: --all", whole=whole)
+        reasons = [
+            f"{site.site}: {site.last_run.answer}: {site.last_run.reason}"
+            for site in found.sites
+            if site.last_run is not None and site.last_run.reason
+        ]
+        output.say_some(reasons, whole=whole)
     else:
         typer.echo("No site was invited yet: flfed coordinator invite SITE")
 
@@ -275,19 +284,21 @@ def _days(left: int) -> str:
     return f"{left} days; a coordinator that serves renews it where no run goes on, or: flfed coordinator rotate server"
 
 
-def _node(site: SiteStatus) -> str:
-    said = f"online since {site.online_since[:16]}" if site.online_since else site.node
+def _node(site: SiteStatus) -> list[str]:
+    """Return how a site's node stands, when it asked last, and since when it is online."""
     seconds = site.seconds_since_request
-    return said if seconds is None else f"{said}, last request {seconds:.0f} s ago"
+    asked = "" if seconds is None else f"{seconds:.0f} s ago"
+    since = site.online_since[:16].replace("T", " ")
+    return ["online" if site.online_since else site.node, asked, since]
 
 
 def _last(last: LastRun | None) -> list[str]:
     if last is None:
-        return ["", "", ""]
-    why = f": {last.reason}" if last.reason else ""
-    return [f"{last.study} ({last.run}, {last.state})", f"{last.answer}{why}", f"{last.round} of {last.of}"]
+        return ["", "", "", ""]
+    return [f"{last.study}, {last.state}", last.run, last.answer, f"{last.round} of {last.of}"]
 
 
+@output.tables
 def run_deployed(
     name: str = NAME,
     changes: list[str] = SET,

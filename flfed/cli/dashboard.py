@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from flfed.cli.output import loading
+from flfed.cli.progress import loading, progress
 from flfed.errors import UsageError
 
 STUDIES = ("preterm-birth", "loan-default")
@@ -23,16 +23,15 @@ def demo() -> None:
     """Run two studies on real embedded data: four clinics, and four lenders."""
     with loading():
         from flfed.federation.server.run import run
-    from flfed.cli import output
-    from flfed.cli.study import print_report
+    from flfed.cli.run_text import print_report
     from flfed.study.study import Study
 
     for name in STUDIES:
         study = Study.load(name)
         typer.echo(f"\nRunning the study {study.name} ...", err=True)
-        with output.progress() as told:
+        with progress() as told:
             result = run(study, progress=told)
-        print_report(result.report, short=True)
+        print_report(result.report)
     typer.echo("\nTo see both in the app: flfed app   (or, in a checkout: make app)")
     typer.echo("To run one yourself: flfed study run preterm-birth --repeats 10")
 

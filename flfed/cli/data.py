@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import UsageError, count_in_words
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ app = typer.Typer(
 
 
 @app.command("list", epilog="Example: flfed data list")
+@output.tables
 def list_data(as_json: bool = output.JSON) -> None:
     """List the datasets found, and whether their files are here."""
     from flfed.rows.data import datasets
@@ -45,7 +46,7 @@ def list_data(as_json: bool = output.JSON) -> None:
         output.as_json({"datasets": found})
         return
     headers = ["dataset", "task", "kind", "licence", "state"]
-    output.as_table(headers, [[str(line[key]) for key in headers] for line in found])
+    output.as_table(headers, [[str(line[key]) for key in headers] for line in found], spare=("licence", "kind", "task"))
 
 
 def _kind(source: SourceDescription) -> str:
@@ -57,7 +58,7 @@ def _kind(source: SourceDescription) -> str:
 
 @app.command("get", epilog="Example: flfed data get heart-disease --from /media/stick")
 def get_data(
-    name: str = typer.Argument(..., help="A dataset's name."),
+    name: str = typer.Argument(..., help="A dataset's name.", autocompletion=completion.datasets),
     from_folder: Path | None = typer.Option(
         None, "--from", help="Take the files from this folder and its sub-folders, found by hash: no internet needed."
     ),

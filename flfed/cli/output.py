@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
-import gc
+import inspect
 import json
+import re
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal, TextIO
 
+import click
 import typer
 
-from flfed.callbacks import Progress
+from flfed.errors import UsageError
+from flfed.spreadsheet import csv_text
 
-FIRST = "reading tables"
-SENTENCES = ("waiting for ", "without ")
-"""So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
-
+SCREEN = 30
+"""Lines that are printed of a long table; with what stands around it, that is a screen of 40."""
+Form = Literal["plain", "csv", "md"]
+FORMAT = typer.Option("plain", "--format", help="How tables are printed; of csv the rest goes to standard error.")
+ALL = typer.Option(False, "--all", help="Print every line of a long table.")
 JSON = typer.Option(False, "--json", help="Print one JSON object on standard output.")
+
+
+def agreed(question: str) -> bool:
+    """Ask the person at the terminal; where there is none, nobody agrees."""
+    return sys.stdin.isatty() and typer.confirm(question)
 
 
 def as_json(found: object) -> None:
     """Print one JSON object."""
     typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def say(line: str) -> None:
+    """Print a line for people; a terminal gets it broken between words."""
+    if sys.stdout.isatty():
+        # A word that is longer than a line, such as a path, stays whole.
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    typer.echo(line)
+
+
+def say_some(lines: Sequence[str], *, whole: bool, most: int = 8) -> None:
+    """Print the first of some lines, and how many more there are; all of them where `whole`."""
+    for line in lines if whole else lines[:most]:
+        say(line)
+    if len(lines) > most and not whole:
+        say(f"… and {len(lines) - most} more such lines: --all")
 
 
 def either(json_wanted: bool, found: object, in_words: Callable[[], None]) -> None:
@@ -33,21 +63,102 @@ def either(json_wanted: bool, found: object, in_words: Callable[[], None]) -> No
         in_words()
 
 
-def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print a table for people; on a pipe it is as wide as it needs to be, on a terminal lines break between words."""
+def tables(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that prints tables the option --format."""
+
+    @wraps(command)
+    def formatted(*args: Any, form: Form = "plain", **options: Any) -> None:
+        if form == "plain":
+            return command(*args, **options)
+        if options.get("as_json"):
+            raise UsageError("--format and --json are asked one at a time")
+        click.get_current_context().meta[__name__] = _Tables(form, sys.stdout)
+        # Of CSV standard output has the tables alone, so that a program can read it.
+        with redirect_stdout(sys.stderr if form == "csv" else sys.stdout):
+            return command(*args, **options)
+
+    # Typer reads the options off the signature, and their types off the annotations.
+    signature = inspect.signature(command)
+    option = inspect.Parameter("form", inspect.Parameter.KEYWORD_ONLY, default=FORMAT, annotation=Form)
+    formatted.__dict__["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    formatted.__annotations__ = command.__annotations__ | {"form": Form}
+    return formatted
+
+
+@dataclass
+class _Tables:
+    """How a command's tables are printed, and where."""
+
+    form: Form
+    to: TextIO
+    printed: int = 0
+
+    def print(self, headers: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+        """Print one table, behind a blank line where another stands before it."""
+        gap = "\n" if self.printed else ""
+        self.printed += 1
+        if self.form == "csv":
+            self.to.write(gap + csv_text(headers, rows))
+            return
+        lines = [headers, ["---"] * len(headers), *rows]
+        text = "".join(f"| {' | '.join(_in_markdown(cell) for cell in line)} |\n" for line in lines)
+        self.to.write(f"{gap}{title and f'**{_in_markdown(title)}**'}{title and 2 * chr(10)}{text}\n")
+
+
+def _in_markdown(cell: str) -> str:
+    """Return a text as one cell of a Markdown table."""
+    return re.sub(r"([\\|*_`<\[])", r"\\\1", " ".join(cell.split()))
+
+
+def as_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    *,
+    spare: Sequence[str] = (),
+    more: str = "",
+    whole: bool = False,
+    most: int = SCREEN,
+) -> list[str]:
+    """Print a table for people, and return the columns that were left out.
+
+    On a pipe it is as wide as it needs to be, on a terminal lines break between words.
+
+    Parameters
+    ----------
+    headers, rows : sequences
+    title : str
+    spare : sequence of str
+        Headers of columns that are left out, in this order, until every row fits on one line.
+    more : str
+        What its lines are, and how to see all of them ("sites: --all"): of more than `most` lines the first ones are
+        printed, with how many more there are; unless `whole`, and only as a plain table.
+    """
+    context = click.get_current_context(silent=True)
+    if context is not None and (other := context.meta.get(__name__)) is not None:
+        other.print(headers, rows, title)
+        return []
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    # After each column stand the cell's blank and the border's, and one more border before the first.
-    between = 2 * len(headers) + 1
-    widths = column_widths(headers, rows, room=console.width - between)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    fold = bool(more) and not whole and len(rows) > most
+    shown = [list(row) for row in (rows[:most] if fold else rows)]
+    # After each column stand the cell's blank and the border's.
+    all_headers, headers, left_out = headers, list(headers), list(spare)
+    while left_out and sum(_whole_cells(headers, shown)) + 2 * len(headers) > console.width:
+        name = left_out.pop(0)
+        if name in headers:
+            place = headers.index(name)
+            headers, shown = _without(headers, place), [_without(row, place) for row in shown]
+    between = 2 * len(headers)
+    widths = column_widths(headers, shown, room=console.width - between)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for header, width in zip(headers, widths, strict=True):
         table.add_column(header, overflow="fold", width=width)
-    for row in rows:
+    for row in shown:
         table.add_row(*(Text(cell) for cell in row))
     # Where not even the words fit, the terminal breaks the lines: an id stays whole.
     console.width = max(console.width, sum(widths) + between)
@@ -55,24 +166,37 @@ def as_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str =
     if title:
         console.print(Text(title, style="bold"))
     console.print(table)
+    if fold:
+        typer.echo(f"… and {len(rows) - len(shown)} more {more}")
+    return [name for name in spare if name in all_headers and name not in headers]
 
 
-def privacy(found: Mapping[str, Any], *, short: bool = False) -> None:
+def _without(cells: Sequence[str], place: int) -> list[str]:
+    return [cell for number, cell in enumerate(cells) if number != place]
+
+
+def _whole_cells(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the least widths at which no cell is broken, and no word of a header."""
+    words = [max((len(word) for word in header.split()), default=1) for header in headers]
+    return [max([least, *(len(row[place]) for row in rows)]) for place, least in enumerate(words)]
+
+
+def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
     """Print what a run promised of privacy, what of it was spent and measured, and what it does not cover.
 
-    `short`: of a run without a mechanism only how much is not covered.
+    `whole`: with the list of what is not covered.
     """
     from flfed.records.reports.privacy import in_words, not_covered
 
     private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
     for line in in_words(private, found["audit"], attackable=ended):
-        typer.echo(line)
+        say(line)
     uncharged = not_covered(private)
     if not uncharged:
         # A run without anything uncovered has nothing to warn of.
         return
-    if short and private["mechanism"] == "none":
-        typer.echo(f"Not covered: {len(uncharged)} things that leave the sites, or steer the run: see flfed run show.")
+    if not whole:
+        typer.echo(f"Not covered: {len(uncharged)} things, see: flfed run show {found['run']} --all")
         return
     nothing = private["epsilon"] is None
     typer.echo("Not covered, for nothing was promised:" if nothing else "Not covered by the promise:")
@@ -116,7 +240,10 @@ def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room
     """
     # No column starts narrower than its longest word.
     columns = [[header, *(row[place] for row in rows)] for place, header in enumerate(headers)]
-    widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
+    widths = _whole_cells(headers, rows)
+    # Where every cell has room on one line, only headers are broken.
+    if sum(widths) > room:
+        widths = [max((len(word) for cell in column for word in cell.split()), default=1) for column in columns]
     most = [max(len(cell) for cell in column) for column in columns]
     lines = [_lines(column, width) for column, width in zip(columns, widths, strict=True)]
     for _ in range(room - sum(widths)):
@@ -141,71 +268,9 @@ def _lines(cells: Sequence[str], width: int) -> int:
     return found
 
 
-@contextmanager
-def progress(quiet: bool = False) -> Iterator[Progress]:
-    """Yield a function that shows stages on standard error while something long runs.
-
-    Where there is no bar, since the output is piped or is to be `quiet`, who is waited for is said in lines.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    # A bar that is redrawn would fill a log file.
-    if quiet or not console.is_terminal:
-        yield _in_lines
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        # A stage that cannot be counted has no total: its bar moves, and its clock runs.
-        tasks: dict[str, Any] = {}
-        stand_in = [bars.add_task(FIRST, total=None)]
-
-        def told(stage: str, done: int, of: int) -> None:
-            # The first stage is a stand-in until the run tells its own.
-            while stand_in:
-                bars.remove_task(stand_in.pop())
-            many = of if of > 1 else None
-            if many is None and done == of and stage not in tasks:
-                return
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=many)
-            bars.update(tasks[stage], completed=done, total=many)
-            # A stage without a count has no full bar to show, and goes when it is done.
-            if many is None and done == of:
-                bars.remove_task(tasks.pop(stage))
-
-        yield told
-
-
 def passed_over(site: str) -> None:
     """Say where a package of this site lies in the current folder, and another one is taken."""
     from flfed.packages import passed_over as said
 
     if sentence := said("site", site):
         typer.echo(sentence, err=True)
-
-
-def _in_lines(stage: str, done: int, of: int) -> None:
-    """Say a stage that is a sentence, in a line on standard error; show no other."""
-    if (done, of) == (0, 1) and stage.startswith(SENTENCES):
-        typer.echo(stage, err=True)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Import in a `with` block without a look for garbage after every few hundred new objects.
-
-    Modules are kept for good, so there is nothing to find; looking takes a sixth of a short run's
-    seconds (measured). What was loaded is left out of later looks too.
-    """
-    # The second import finds everything loaded, and changes nothing.
-    if "torch" in sys.modules or not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

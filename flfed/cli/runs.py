@@ -8,76 +8,50 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import output
-from flfed.cli.output import loading
-from flfed.cli.study import print_report, report_of
+from flfed.cli import completion, output
+from flfed.cli.catalogue import LATEST
+from flfed.cli.progress import loading, progress
+from flfed.cli.run_text import print_report, report_of
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
     from flfed.export.predict import Predictions
 
-app = typer.Typer(no_args_is_help=True, help="List, show, compare and export runs.")
-
-
-@app.command("list", epilog="Example: flfed run list --json")
-def list_runs(
-    search: str = typer.Option("", help="Only runs whose study or id contains this."),
-    limit: int = typer.Option(50, min=1, help="At most so many."),
-    as_json: bool = output.JSON,
-) -> None:
-    """List runs, newest first."""
-    from flfed.records.reports.report import run_list
-    from flfed.records.store.reader import RunReader
-
-    with RunReader.open() as reader:
-        found = run_list(reader, search=search, limit=limit)
-    if as_json:
-        output.as_json(found)
-        return
-    if not found["runs"]:
-        typer.echo("No run matches." if search else "No runs yet. Start one with: flfed demo")
-        return
-    lines = [
-        [
-            run["run"],
-            run["study"],
-            run["status"],
-            run["engine"],
-            run["started"][:16].replace("T", " "),
-            str(run["rounds"]),
-            _gone(run),
-        ]
-        for run in found["runs"]
-    ]
-    output.as_table(["run", "study", "status", "engine", "started, UTC", "rounds", "sites that took no part"], lines)
+WORST = 4
+"""Sites of each attack that are shown where there are many."""
+app = typer.Typer(no_args_is_help=True, help="List, show, note, compare, export and delete runs.")
 
 
 @app.command("show", epilog="Example: flfed run show latest")
-def show_run(
-    run: str = typer.Argument("latest", help="A run's or series' id, or latest."), as_json: bool = output.JSON
-) -> None:
-    """Show what a run, or a series of repeats, found."""
+@output.tables
+def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
+    """Show what a run, or a series of repeats, found.
+
+    Of many sites the most telling are shown; --all shows each, and lists what no promise covers.
+    """
     found = report_of(run)
-    output.either(as_json, found, lambda: print_report(found))
+    output.either(as_json, found, lambda: print_report(found, whole=whole))
 
 
 @app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")
+@output.tables
 def compare(
-    a: str = typer.Argument(..., help="A run's or series' id, or latest."),
-    b: str = typer.Argument(..., help="The other one."),
+    a: str = typer.Argument(..., help="A run's or series' id, or latest.", autocompletion=completion.runs),
+    b: str = typer.Argument(..., help="The other one.", autocompletion=completion.runs),
+    whole: bool = output.ALL,
     as_json: bool = output.JSON,
 ) -> None:
     """Show two runs side by side: settings, figures, and how far their models are apart."""
     from flfed.experiments.compare_runs import compare_runs
 
     found = compare_runs(a, b)
-    output.either(as_json, found, lambda: _print_comparison(found))
+    output.either(as_json, found, lambda: _print_comparison(found, whole=whole))
 
 
 @app.command("export", epilog="Example: flfed run export latest --to my-model")
 def export_run(
-    run: str = typer.Argument("latest", help="A run's or series' id, or latest."),
+    run: str = LATEST,
     to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
     as_json: bool = output.JSON,
 ) -> None:
@@ -97,7 +71,7 @@ def export_run(
         typer.echo(f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that.")
 
 
-def _print_comparison(found: dict[str, Any]) -> None:
+def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     """Print two runs side by side, for people."""
     keys = ("run", "study", "status", "engine", "rounds", "repeats", "seconds")
     rows = [[key, _said(found["a"][key]), _said(found["b"][key])] for key in keys]
@@ -106,29 +80,32 @@ def _print_comparison(found: dict[str, Any]) -> None:
     output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different", None: "not known"}
     typer.echo(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
-    figures = [("all sites", arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
-    figures += [(site, arm, both) for site, arms in found["sites"].items() for arm, both in arms.items() if both]
-    # Of a single site the primary metric is enough; all sites show every one.
+    sides = ("a", "b", "difference")
+    over_all = [(arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
     lines = [
-        [where, arm, metric, *(_said(both[key]) for key in ("a", "b", "difference"))]
-        for where, arm, metrics in figures
+        [arm, metric, *(_said(both[key]) for key in sides)]
+        for arm, metrics in over_all
         for metric, both in metrics.items()
-        if metric in found["primary"].values() or where == "all sites"
+        if whole or arm == "global" or metric in found["primary"].values()
     ]
     if lines:
-        output.as_table(["where", "arm", "metric", "A", "B", "B - A"], lines)
+        output.as_table(["over all sites", "metric", "A", "B", "B - A"], lines)
+    # Of a single site the primary metric is enough.
+    lines = [
+        [site, arm, metric, *(_said(both[key]) for key in sides)]
+        for site, arms in found["sites"].items()
+        for arm, metrics in arms.items()
+        for metric, both in metrics.items()
+        if metric in found["primary"].values()
+    ]
+    if lines:
+        headers = ["site", "arm", "metric", "A", "B", "B - A"]
+        output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
     apart = found["arrays-max-difference"]
     typer.echo(
         f"The models' arrays differ by at most {apart:.3g}." if apart is not None
         else f"How far the models' arrays are apart is not known: {found['arrays-reason']}."
     )  # fmt: skip
-
-
-def _gone(run: dict[str, Any]) -> str:
-    """Return "2 of 4: basel, bern", "" where all took part."""
-    from flfed.records.reports.faults import some
-
-    return f"{len(run['missing'])} of {run['sites']}: {some(run['missing'])}" if run["missing"] else ""
 
 
 def _said(value: object) -> str:
@@ -193,8 +170,14 @@ def _print_figures(found: Predictions, *, to_stderr: bool) -> None:
         typer.echo(f"  {name}: {said}", err=to_stderr)
 
 
+@output.tables
 def audit(
-    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest; of repeats the first."),
+    run: str = typer.Argument(
+        "latest",
+        metavar="RUN",
+        help="A run's or series' id, or latest; of repeats the first.",
+        autocompletion=completion.runs,
+    ),
     sites: list[str] = typer.Option([], "--site", metavar="NAME", help="Only at these sites, as the run names them."),
     attacks: list[str] = typer.Option([], "--attack", metavar="NAME", help="Only these attacks."),
     all_figures: bool = typer.Option(False, "--all", help="Print every figure, not only each attack's main one."),
@@ -211,7 +194,7 @@ def audit(
     """
     with loading():
         from flfed.experiments.audit import audit as audit_run
-    with output.progress(quiet=as_json) as told:
+    with progress(quiet=as_json) as told:
         found = audit_run(run, only=sites, attacks=attacks, progress=told)
     output.either(as_json, found.as_object(), lambda: print_audit(found, whole=all_figures))
     # Beyond the promise is a failure, so that a script notices.
@@ -238,19 +221,26 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
         )
     rows = [row.as_object() for row in found.findings]
     shown = ordered(rows) if whole else headlines(rows)
+    # Of many sites those at which an attack got farthest.
+    told = shown if whole or len(shown) <= output.SCREEN else [row for of in by_figure(shown) for row in of[:WORST]]
     if shown:
-        bounds = ["nothing" if row["promise"] is None else number(row["promise"]) for row in shown]
+        bounds = ["nothing" if row["promise"] is None else number(row["promise"]) for row in told]
         lines = [
             [row["attack"], row["site"], figure_name(row["metric"]), reached(row), bound, row["verdict"]]
-            for row, bound in zip(shown, bounds, strict=True)
+            for row, bound in zip(told, bounds, strict=True)
         ]
-        output.as_table(["attack", "site", "figure", "reached (95 %)", "promised", "verdict"], lines)
-        typer.echo("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
+        headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
+        gone = output.as_table(headers, lines, spare=("promised", "figure"))
+        for attack, figure in dict.fromkeys((line[0], line[2]) for line in lines) if "figure" in gone else ():
+            output.say(f"{attack}: {figure}.")
+        if len(told) < len(shown):
+            typer.echo(f"… and {len(shown) - len(told)} more lines: --all")
+        output.say("A verdict goes by the interval's lower end: a figure over the promise may be chance.")
     # Of each figure what it means at the worst site; where there is none, why.
     worst = [lines[0] for lines in by_figure(shown)]
     told = shown if whole else [*worst, *(line for line in shown if line["value"] is None)]
     for line in [*_sentences(told, rows), *not_promised(rows)]:
-        typer.echo(line)
+        output.say(line)
     if len(shown) < len(rows):
         typer.echo(f"{len(rows) - len(shown)} more figures: --all prints them, --json has them too.")
     for site, reason in found.faults.items():
@@ -259,10 +249,12 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
 
 def _sentences(told: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return what figures mean, each sentence once, with its sites where it is not true of all that were attacked."""
+    from flfed.records.reports.faults import some
+
     found = []
     # A sentence that is true of all sites names none of them.
     for attack, says in dict.fromkeys((row["attack"], row["says"]) for row in told):
         tried = dict.fromkeys(row["site"] for row in rows if row["attack"] == attack)
         sites = dict.fromkeys(row["site"] for row in rows if (row["attack"], row["says"]) == (attack, says))
-        found.append(f"{attack}{'' if len(sites) == len(tried) else ', ' + ', '.join(sites)}: {says}")
+        found.append(f"{attack}{'' if len(sites) == len(tried) else ', ' + some(list(sites))}: {says}")
     return found

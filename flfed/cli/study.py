@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from flfed.callbacks import Progress
-from flfed.cli import output
-from flfed.cli.output import loading
-from flfed.errors import FlfedError, UsageError
+from flfed.cli import completion, output, run_text
+from flfed.cli.catalogue import LATEST
+from flfed.cli.progress import loading, progress
+from flfed.errors import FlfedError, RunStopped, Terminated, UsageError
 
 if TYPE_CHECKING:
     from flfed.experiments.sweep import Swept
@@ -22,11 +25,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, check and run studies.")
 
-NAME = typer.Argument(..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.")
+NAME = typer.Argument(
+    ..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.", autocompletion=completion.studies
+)
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
 
 
 @app.command("list", epilog="Example: flfed study list")
+@output.tables
 def list_studies(as_json: bool = output.JSON) -> None:
     """List the shipped studies, what a study may name (strategies, models, mechanisms), metrics and attacks."""
     from flfed import registry
@@ -99,7 +105,9 @@ def _asked(option: str, question: str, known: list[str], default: str) -> str:
 
 
 @app.command("check", epilog="Example: flfed study check my-study.toml")
-def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = output.JSON) -> None:
+def check_study(
+    name: str = NAME, changes: list[str] = SET, whole: bool = output.ALL, as_json: bool = output.JSON
+) -> None:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
     from flfed.federation.engines.local_sites import find_sites
@@ -113,11 +121,15 @@ def check_study(name: str = NAME, changes: list[str] = SET, as_json: bool = outp
         output.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy})
         return
     typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
-    typer.echo(f"Sites: {', '.join(sites)}")
+    from flfed.records.reports.faults import some
+
+    listed = ", ".join(sites) if whole else some(sites)
+    typer.echo(f"Sites: {listed}" + ("" if listed.count(",") + 1 >= len(sites) else " (--all names them)"))
     output.promise(privacy)
 
 
 @app.command("run", epilog="Example: flfed study run preterm-birth --repeats 10 --set rounds=20 --json")
+@output.tables
 def run_study(
     name: str = NAME,
     engine: str = typer.Option(
@@ -137,103 +149,66 @@ def run_study(
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
-    # Imported in the block: it loads torch, and takes most of a short command's time.
-    with loading():
-        study = study_of(name, changes)
-        from flfed.federation.server.run import run
-    _shown(
-        lambda told: run(
-            study, engine=engine, repeats=repeats, sites=sites or None, stacked=not one_by_one, progress=told
-        ),
-        as_json,
-    )
+    options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
+    with _ended_by_sigterm():
+        # Imported in the block: it loads torch, and takes most of a short command's time.
+        with loading():
+            study = study_of(name, changes)
+            from flfed.federation.server.run import run
+        _shown(lambda told: run(study, progress=told, **options), as_json)
 
 
 @app.command("resume", epilog="Example: flfed study resume latest")
+@output.tables
 def resume_study(
-    run: str = typer.Argument("latest", metavar="RUN", help="A run's or series' id, or latest."),
+    run: str = LATEST,
     as_json: bool = output.JSON,
 ) -> None:
     """Go on with a run that died, stopped or failed, and with the repeats that are left.
 
     No round is lost or counted twice. Exit codes: as for study run.
     """
-    with loading():
-        from flfed.federation.server.run import resume
-    _shown(lambda told: resume(run, progress=told), as_json)
+    with _ended_by_sigterm():
+        with loading():
+            from flfed.federation.server.run import resume
+        _shown(lambda told: resume(run, progress=told), as_json)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop a run as Ctrl-C does: its record says so, and it can be gone on with."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Terminated:
+        raise RunStopped("stopped by SIGTERM before a run began") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
     """Run with progress shown, print what it found, and leave with 3 where it stopped."""
     try:
-        with output.progress(quiet=as_json) as told:
+        with progress(quiet=as_json) as told:
             result = go(told)
     # A run that failed is in the store, and --json gives what it has.
     except FlfedError as error:
         if as_json and error.run:
             # Where the store itself has gone, the first error is what counts.
             with suppress(FlfedError):
-                output.as_json(report_of(error.run))
+                output.as_json(run_text.report_of(error.run))
         raise
-    output.either(as_json, result.report, lambda: print_report(result.report, short=True))
+    output.either(as_json, result.report, lambda: run_text.print_report(result.report))
     # Stopped is neither success nor failure, so that a script can tell it apart.
     if result.status == "stopped":
         raise typer.Exit(3)
-
-
-def report_of(run: str) -> dict[str, Any]:
-    """Return what the store has of a run."""
-    from flfed.records.reports.report import report
-    from flfed.records.store.reader import RunReader
-
-    with RunReader.open() as reader:
-        return report(reader, run)
-
-
-def print_report(found: dict[str, Any], *, short: bool = False) -> None:
-    """Print a run's comparison and its story, for people; `short` without the list of what nobody promised."""
-    from flfed.records.reports.faults import fault_kind, sites_together
-    from flfed.records.reports.narrative import comparison_rows
-    from flfed.records.reports.report import purpose_of
-    from flfed.records.statistics.learning_curve import curve_rows
-    from flfed.records.store.reader import RunReader
-
-    # Events are not in the report, which is of the figures.
-    with RunReader.open() as reader:
-        events = reader.events([run.run for run in reader.runs_of(found["run"])])
-        purpose = purpose_of(reader.series(found["run"]).study_text)
-    if purpose:
-        typer.echo(f"{found['study']}: {purpose}.")
-    headers, rows, footer = comparison_rows(found)
-    if rows:
-        output.as_table(headers, rows, title=f"{found['study']} ({found['run']})")
-    for line in [*footer, *_unfinished(found)]:
-        typer.echo(line)
-    if found["learning-curve"]:
-        headers, rows, footer = curve_rows(found["learning-curve"])
-        output.as_table(headers, rows, title="Learning curve: with few rows of its own, and with all")
-        for line in footer:
-            typer.echo(line)
-    output.privacy(found, short=short)
-    # Kinds of events that people should know of; the others stay in the store.
-    words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
-    words["update set aside"] = "Set aside"
-    kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]
-    told = [(words[kind], event) for kind, event in zip(kinds, events, strict=True) if kind in words]
-    for word, site, reason in sites_together({(word, event.site or "", event.reason): [] for word, event in told}):
-        typer.echo(f"{word}: {site + ': ' if site else ''}{reason}")
-
-
-def _unfinished(found: dict[str, Any]) -> list[str]:
-    """Return what to know of a run that is not completed: what its figures are of, and how to go on with it."""
-    if found["status"] == "completed":
-        return []
-    why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-    lines = [f"Status: {found['status']}{why}; figures are of what was compared so far."] if found["global"] else []
-    # A point of a sweep is not gone on with: the sweep is run again.
-    if found["status"] != "running" and not found["study"].endswith("-sweep"):
-        lines.append(f"Go on with it: flfed study resume {found['run']}")
-    return lines
 
 
 def study_of(name: str, changes: list[str]) -> Any:
@@ -259,6 +234,7 @@ GRID = typer.Option(
 )
 
 
+@output.tables
 def verify_study(
     name: str = NAME,
     engine: str = typer.Option("inprocess", help="As for study run."),
@@ -272,7 +248,7 @@ def verify_study(
     study = study_of(name, changes)
     from flfed.experiments.verify import verify
 
-    with output.progress(quiet=as_json) as told:
+    with progress(quiet=as_json) as told:
         found = verify(study, engine=engine, progress=told)
     output.either(as_json, found.as_json(), lambda: _print_verified(found))
     # All figures are printed before the error ends the command.
@@ -323,6 +299,7 @@ def _signed(value: float | None) -> str:
     return ABSENT if value is None else f"{value:+.4f}" if f"{abs(value):.4f}" != "0.0000" else "0.0000"
 
 
+@output.tables
 def sweep_study(
     name: str = NAME, grid: list[str] = GRID, changes: list[str] = SET, as_json: bool = output.JSON
 ) -> None:
@@ -338,7 +315,7 @@ def sweep_study(
     if not as_json:
         many = "1 point" if len(points) == 1 else f"{len(points)} points"
         typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
-    with output.progress(quiet=as_json) as told:
+    with progress(quiet=as_json) as told:
         found = sweep(study, points, progress=told)
     output.either(as_json, found.as_json(), lambda: _print_swept(found))
     if error := found.error():

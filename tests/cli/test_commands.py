@@ -113,7 +113,7 @@ def test_an_empty_store_says_what_to_do(flfed):
     code, out, _ = flfed("run", "list")
     assert code == 0
     assert "flfed demo" in out
-    assert flfed("run", "list", "--json")[1].strip() == '{\n  "runs": []\n}'
+    assert flfed("run", "list", "--json")[1].strip() == '{\n  "runs": [],\n  "series": []\n}'
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ main()
 def test_ctrl_c_while_a_module_is_imported_ends_a_command_without_a_word(module: str, home):
     words = [sys.executable, "-c", STARTED.format(module=module), "study", "run", "wine"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (130, "")
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 @pytest.mark.slow

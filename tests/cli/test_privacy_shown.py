@@ -39,7 +39,7 @@ def ran(flfed, tmp_path: Path):
         file.write_text(text)
         code, out, err = flfed("study", "run", str(file), "--json")
         assert code == 0, err
-        _, said, _ = flfed("run", "show", "latest")
+        _, said, _ = flfed("run", "show", "latest", "--all")
         _, shown, _ = flfed("run", "show", "latest", "--json")
         return json.loads(out), said, json.loads(shown)
 

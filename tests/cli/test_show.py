@@ -10,7 +10,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from flfed.cli import data, main, output
+from flfed.cli import data, main, output, progress
 
 HEADERS = [
     "site",
@@ -84,7 +84,7 @@ def test_a_stage_that_cannot_be_counted_is_shown_too(monkeypatch, capsys):
     monkeypatch.setattr(
         "rich.console.Console", lambda **_: Console(file=sys.stdout, width=80, force_terminal=True, _environ={})
     )
-    with output.progress() as told:
+    with progress.progress() as told:
         told("rounds", 1, 2)
         told("compare", 0, 1)
         told("compare", 1, 1)
@@ -100,6 +100,21 @@ def test_what_a_dataset_is_made_of_is_said_truly(tmp_path, monkeypatch, capsys):
     assert found["card-fraud"] == "simulated"
     assert found["card-fraud-ulb"] == found["heart-disease"] == found["heart-flamby"] == "download"
     assert (found["wine"], found["preterm-birth"]) == ("in a package", "embedded")
+
+
+WRONG = {
+    "study run wine --round 3": "; a key of the study is set with --set KEY=VALUE, such as --set rounds=3; see: ",
+    "study run wine --repeat 3": "; did you mean --repeats? See: ",
+    "run list --jsn": "; did you mean --json? See: ",
+    "run lst": ". Did you mean 'list'? See: ",
+}
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_word_is_answered_with_what_was_meant_and_never_with_what_has_only_dashes_in_common(words, flfed):
+    code, out, err = flfed(*words.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert WRONG[words] in err and "?;" not in err and err.endswith(" --help\n")
 
 
 def test_what_was_meant_is_said_once(monkeypatch, capsys):

@@ -86,6 +86,15 @@ def test_a_person_sees_the_lines_and_the_sums_by_study_and_day(ledger, folder):
     assert out.splitlines()[-1] == "In all 5,220 bytes in 7 lines."
 
 
+def test_the_object_has_the_lines_as_they_stand_in_the_ledger(ledger, folder):
+    found = json.loads(ledger("cleveland", "--json")[1])
+    assert found["lines"] == len(found["entries"]) == 7
+    assert found["entries"] == [json.loads(line) for line in folder.ledger.read_text().splitlines()]
+    assert [line["kind"] for line in json.loads(ledger("cleveland", "--run", "r3", "--json")[1])["entries"]] == [
+        "enrol"
+    ]
+
+
 def test_of_a_long_ledger_the_last_lines_are_shown_and_all_are_counted(ledger, folder):
     for _ in range(60):
         ledger_of(folder).append(kind="train", study="wine", run="r4", round=1, bytes=1)

@@ -137,6 +137,15 @@ def test_a_round_that_is_no_longer_kept_says_so(gated):
         replay(site.folder, site.site, RUN, 2)
 
 
+def test_latest_is_the_last_run_of_which_an_update_left(gated):
+    site = gated()
+    with pytest.raises(UsageError, match="its ledger has nothing of that run"):
+        replay(site.folder, site.site, "latest", 1)
+    trained(site)
+    found = replay(site.folder, site.site, "latest", 1)
+    assert found == replay(site.folder, site.site, RUN, 1) and (found.run, found.matches) == (RUN, True)
+
+
 def test_what_the_ledger_does_not_have_cannot_be_replayed(gated):
     site = gated()
     with pytest.raises(UsageError, match="its ledger has nothing of that run"):

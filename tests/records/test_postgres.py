@@ -193,6 +193,15 @@ def test_the_same_study_leaves_the_same_records_in_both_databases(url, small_sit
     first, second = (result.report | {"run": "", "seconds": 0} for result in results)
     assert json.dumps(first) == json.dumps(second)
     assert first["status"] == "completed" and first["rounds"] == 5
+    for store in stores:
+        with RunReader.open(store) as reader:
+            runs = [run.run for run in reader.runs()]
+        with RunStore.open(store) as opened:
+            opened.note(runs, "=1+1, mit ü", by="ana")
+            opened.delete(runs[:1])
+            assert len(everything(store)["series"]) == len(everything(store)["run"]) == 1
+            opened.delete(runs[1:])
+        assert not any(everything(store).values())
 
 
 def test_numbers_flags_and_objects_come_back_as_written(url, tmp_path):

@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 from flfed.records.reports import report as reports
+from flfed.records.reports.catalogue import run_list
 from flfed.records.reports.faults import fault_kind, refused_sites
 from flfed.records.reports.narrative import comparison_rows, story
-from flfed.records.reports.report import purpose_of, report, run_list
+from flfed.records.reports.report import purpose_of, report
 from flfed.records.statistics.intervals import resplit_interval, student_t_bound, student_t_within
 from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, MINUS, NO_CLEAR_GAIN, PAYS, Difference, verdict
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow
@@ -117,7 +118,8 @@ def test_the_status_of_a_series_is_that_of_its_worst_run(store, url, write):
 def test_the_list_of_runs_has_the_keys_of_the_design(url, heart):
     with RunReader.open(url) as reader:
         line = run_list(reader)["runs"][0]
-    assert list(line) == ["run", "study", "status", "engine", "started", "rounds", "sites", "missing"]
+    keys = ["run", "study", "status", "engine", "started", "rounds", "sites", "missing", "series", "repeat", "note"]
+    assert list(line) == [*keys, "metric", "value", "low", "high"]
     assert (line["run"], line["rounds"]) == (heart, 40)
     assert (line["sites"], line["missing"]) == (5, ["basel"])
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report, run_list
+from flfed.records.reports.catalogue import run_list
+from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report
 from flfed.records.store.entries import EventEntry, EventRow, LearningPoint, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary

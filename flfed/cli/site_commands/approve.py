@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def withdraw_study(
 
 
 def pause_site(
-    name: str = typer.Argument(..., help="The site's name."),
+    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
     end: bool = typer.Option(False, "--resume", help="Answer again."),
     by: str = BY,
     as_json: bool = output.JSON,
@@ -112,7 +112,11 @@ def pause_site(
     typer.echo(f"{folder.site} {said}{same}.")
 
 
-def site_status(name: str = typer.Argument(..., help="The site's name."), as_json: bool = output.JSON) -> None:
+@output.tables
+def site_status(
+    name: str = typer.Argument(..., help="The site's name.", autocompletion=completion.sites),
+    as_json: bool = output.JSON,
+) -> None:
     """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
     from flfed.deployment.operator.status import status_of
 
@@ -296,8 +300,12 @@ def _holds(found: dict[str, Any]) -> str:
     return "yes" if not found["reason"] else f"no: {found['reason']}"
 
 
+SPARE = ("SHA-256", "at", "line", "with", "run")
+"""Columns that go first where a terminal is narrow."""
+
+
 def _table(headers: list[str], rows: list[list[str]], title: str, nothing: str) -> None:
     if rows:
-        output.as_table(headers, rows, title=title)
+        output.as_table(headers, rows, title=title, spare=SPARE)
     else:
         typer.echo(f"{title}: {nothing}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import sys
 from collections import deque
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ PROBLEMS = 20
 NONE = "–"
 
 
+@output.tables
 def show_ledger(
-    name: str = typer.Argument(..., help="A site's name."),
+    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
     verify: bool = typer.Option(False, "--verify", help="Check every line and the coordinator's receipts."),
     export: str = typer.Option("", "--export", metavar="FILE|-", help="Write the lines as they are: JSON lines."),
     since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date, or time, on."),
@@ -89,8 +91,8 @@ def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
 def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     from flfed.records.ledger.totals import Totals
 
-    # A ledger may be long: it is added up line by line, and the last ones are kept.
-    found, last = Totals(), deque[Any](maxlen=SHOWN)
+    # A ledger may be long: it is added up line by line, and for people the last ones are kept.
+    found, last = Totals(), deque[Any](maxlen=None if as_json else SHOWN)
     for line in lines:
         found.add(line)
         last.append(line)
@@ -99,7 +101,10 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     if as_json:
         sums = {"lines": found.all.lines, "bytes": found.all.bytes}
         tables = {"studies": _listed(found.studies, "study"), "days": _listed(found.days, "day")}
-        output.as_json({"site": name, "run": run or None, **sums, **tables, **({"rounds": rounds} if run else {})})
+        # As they stand in the ledger, and as --export gives them.
+        entries = {"entries": [json.loads(line.raw) for line in last]}
+        by_run = {"rounds": rounds} if run else {}
+        output.as_json({"site": name, "run": run or None, **sums, **tables, **by_run, **entries})
         return
     if not last:
         typer.echo(f"{name}: nothing of this left so far." if run else f"{name}: nothing left so far.")
@@ -108,7 +113,7 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     earlier = found.all.lines - len(last)
     title = f"{name}: the last {len(last)} of {found.all.lines:,} lines" if earlier else f"{name}: what left"
     columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
-    output.as_table(columns, [_row(line) for line in last], title=title)
+    output.as_table(columns, [_row(line) for line in last], title=title, spare=("study", "line"))
     if run:
         cells = [[str(r or NONE), kind, f"{total.bytes:,}"] for (r, kind), total in by_round]
         output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
@@ -271,8 +276,9 @@ def _print_verified(site: str, count: int, first: Line | None, inspection: Inspe
         typer.echo(f"{counted(inspection.repairs, 'torn line')} set aside by a recorded repair.")
 
 
+@output.tables
 def show_budget(
-    name: str = typer.Argument(..., help="A site's name."),
+    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
     dataset: str = typer.Option("", "--dataset", help="One of the site's datasets; all unless given."),
     as_json: bool = output.JSON,
 ) -> None:
@@ -319,7 +325,8 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     if rows:
         columns = ["study", "run", *(["dataset"] if several else []), "unit", "since", "rounds", "steps", "noise"]
         columns += ["sampling", "epsilon alone"]
-        output.as_table(columns, rows, title="Spent; together it is less than the sum of the last column")
+        spare = ("unit", "sampling", "steps", "since", "noise")
+        output.as_table(columns, rows, title="Spent; together it is less than the sum of the last column", spare=spare)
     rows = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
     if rows:
         output.as_table(["what", "lines", "bytes"], rows, title="Left without noise: no budget counts it")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import UsageError, count_in_words
 
 if TYPE_CHECKING:
@@ -22,7 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="List sites and check their tables.
 
 
 @app.command("list", epilog="Example: flfed site list")
-def list_sites(as_json: bool = output.JSON) -> None:
+@output.tables
+def list_sites(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
     """List the sites found, with dataset and disclosure."""
     from flfed.rows.data import site_discovery as sites
 
@@ -40,7 +40,8 @@ def list_sites(as_json: bool = output.JSON) -> None:
     if as_json:
         output.as_json({"sites": found})
         return
-    output.as_table(["site", "title", "dataset", "disclosure"], lines)
+    headers = ["site", "title", "dataset", "disclosure"]
+    output.as_table(headers, lines, spare=("title",), more="sites: --all", whole=whole)
 
 
 def _passed(line: Line) -> str:
@@ -48,8 +49,11 @@ def _passed(line: Line) -> str:
 
 
 @app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
+@output.tables
 def check_site(
-    name: str = typer.Argument(..., help="A site's name, or an import path such as package.module."),
+    name: str = typer.Argument(
+        ..., help="A site's name, or an import path such as package.module.", autocompletion=completion.sites
+    ),
     dataset: str = typer.Option("", help="One of the datasets that the site serves; its own unless given."),
     local_rows: Path | None = typer.Option(
         None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
@@ -88,7 +92,7 @@ def check_site(
         )
 
 
-NAME = typer.Argument(..., help="The site's name.")
+NAME = typer.Argument(..., help="The site's name.", autocompletion=completion.sites)
 DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
 EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
 
@@ -114,6 +118,7 @@ def freeze_rows(name: str = NAME, dataset: str = DATASET, exact: bool = EXACT, a
     typer.echo(f"SHA-256 of the rows: {frozen.sha256}")
 
 
+@output.tables
 def refresh_rows(
     name: str = NAME,
     dataset: str = DATASET,
@@ -135,7 +140,7 @@ def refresh_rows(
     if not as_json:
         _say_difference(found, exact)
     # With --json nothing is asked, so that only --yes writes.
-    agreed = found.changes and (yes or (not as_json and _asked()))
+    agreed = found.changes and (yes or (not as_json and output.agreed("Freeze the rows as they are now?")))
     frozen = found.write() if agreed else None
     if as_json:
         # Small counts are withheld here, too: the output may be sent on.
@@ -156,11 +161,6 @@ def refresh_rows(
         typer.echo(f"{frozen.site}: frozen again. SHA-256 of the rows: {frozen.sha256}")
     elif found.changes:
         typer.echo(f"{site.name}: nothing was written; to write it: flfed site refresh {site.name} --yes")
-
-
-def _asked() -> bool:
-    """Ask the person at the terminal; where there is none, nobody agrees."""
-    return sys.stdin.isatty() and typer.confirm("Freeze the rows as they are now?")
 
 
 def _say_difference(found: Refresh, exact: bool) -> None:
@@ -231,7 +231,7 @@ def _resting(resting: Resting | None, exact: bool) -> dict[str, str] | None:
 
 
 def replay_round(
-    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it."),
+    run: str = typer.Argument(..., help="The run's id, as the site's ledger has it, or latest."),
     round: int = typer.Option(..., "--round", min=1, help="The round, from 1."),
     site: str = typer.Option(..., "--site", help="The site's name."),
     as_json: bool = output.JSON,
@@ -251,4 +251,4 @@ def replay_round(
     if error := found.error():
         raise error
     if not as_json:
-        typer.echo(f"{site}: round {round} of run {run} gives bit for bit what left (SHA-256 {found.given[0]}).")
+        typer.echo(f"{site}: round {round} of run {found.run} gives bit for bit what left (SHA-256 {found.given[0]}).")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flfed.cli import output
+from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _has_package(site: str) -> bool:
 
 
 def open_site_app(
-    name: str = typer.Argument(..., help="A site's name."),
+    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
     port: int = typer.Option(8502, min=1, max=65535, help="Port on this machine."),
     headless: bool = typer.Option(False, help="Do not open a browser window."),
 ) -> None:

@@ -28,6 +28,7 @@ from flfed.updates.messages.train import TRAIN
 
 LEFT = "train"
 """The kind of a ledger's line for an update."""
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     folder : SiteFolder
     site : Site
     run : str
-        As the ledger has it.
+        As the ledger has it; "latest" is the last one of which an update left.
     round : int
 
     Raises
@@ -127,6 +128,9 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     LedgerError
         If the ledger is not as it was written.
     """
+    if run == LATEST:
+        sent = [str(line.facts.get("run")) for line in Ledger(folder.ledger).lines() if line.kind == LEFT]
+        run = sent[-1] if sent else run
     left = _left(folder, run, round)
     messages = asked(folder, run, round)
     if not messages:

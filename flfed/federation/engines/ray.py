@@ -336,6 +336,9 @@ def _ray() -> Iterator[None]:
         ray.init(include_dashboard=False, logging_level=logging.CRITICAL, log_to_driver=False)
     except (OSError, RuntimeError, ValueError) as error:
         raise FlfedError(f"engine 'ray': Ray could not be started ({type(error).__name__})") from error
+    # Ray would end the process at once, and nobody would write down how the run ended.
+    if callable(on_term) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)
     node: Any = worker._global_node  # mypy sees None, which Ray replaces when it starts
     started = [info.process for found in node.all_processes.values() for info in found]
     try:

@@ -10,17 +10,19 @@ import math
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
 from flfed.records.statistics import Report
-from flfed.records.statistics.mean_gain import apart_in_words, mean_gain_in_words
+from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import family_in_words, own_models_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
+    DO_NOT_USE,
     PAYS,
     VERDICTS,
     Difference,
     as_given,
     better_of,
+    code_of,
     decimals_of,
     gain_in_brackets,
     gain_of,
@@ -28,6 +30,7 @@ from flfed.records.statistics.verdict import (
     interval,
     metric_name,
     number,
+    size_and_span,
 )
 from flfed.refusals import read
 
@@ -74,11 +77,54 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     for arm in (*overall, "own-model-everywhere"):
         entry = (found[arm] or {}).get(metric)
         if entry:
-            label = _OVER_ALL.get(arm) or reference_name(found, arm) + over_sites(entry)
+            label = _OVER_ALL.get(arm) or reference_name(found, arm)
             adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
             cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
             rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
-    return headers, rows, [*story(found, metric=metric), *untold_in_words(found), *unadjusted_in_words(found, metric)]
+    return headers, rows, _below_table(found, metric)
+
+
+def _below_table(found: Report, metric: str) -> list[str]:
+    """Return what a table of sites and references does not say, each thing once."""
+    best = _who_gains(found, metric) if stands_out(found, metric) else []
+    lines = [*missing_in_words(found), *_reach(found, metric)[:1], *best]
+    mean = found["mean-gain"].get(metric)
+    differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
+    lines += [said for said in (own_models_in_words(found), apart_in_words(mean) if differ else "") if said]
+    if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
+        least = least_gain(found, metric)
+        lines.append(f"Joining pays where the interval, widened for {many} sites, lies above {least}.")
+    lines += [*odd_sites_in_words(found), *untold_in_words(found), *unadjusted_in_words(found, metric)]
+    for arm in ("sites-mean", "own-model-everywhere"):
+        if said := over_sites((found[arm] or {}).get(metric, {})):
+            lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
+    # Who was refused stands in the first sentence.
+    return [*lines, _course(found, None, refusals=not missing_in_words(found))]
+
+
+def joining_in_words(found: Report, metric: str) -> str:
+    """Return whether joining pays on average, in one line.
+
+    Examples
+    --------
+    >>> mean = {"value": 0.008, "low": -0.061, "high": 0.077, "sites": 3, "of": 4, "worthwhile": 0.005}
+    >>> joining_in_words({"mean-gain": {"roc_auc_score": mean}}, "roc_auc_score")
+    'No clear benefit from joining: AUC +.008 on average (95 % CI −.061 to +.077; 3 of 4 sites can be judged).'
+    """
+    entry = found["mean-gain"].get(metric)
+    if not entry or entry["value"] is None:
+        return ""
+    gain = Difference(entry["value"], entry["low"], entry["high"])
+    says = {PAYS: "A clear benefit from joining", DO_NOT_USE: "A clear loss from joining"}.get(
+        code_of(gain, entry["worthwhile"])
+    )
+    size, span = size_and_span(gain, entry["worthwhile"])
+    start = f"{says or 'No clear benefit from joining'}: {metric_name(metric)} {size} on average"
+    return f"{start} (95 % CI {span}; {entry['sites']} of {entry['of']} sites can be judged)."
+
+
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
 
 
 def untold_in_words(found: Report) -> list[str]:
@@ -318,11 +364,10 @@ def tally(found: Report, metric: str) -> str:
             of = f" of {len(found['sites'])} sites" if code == PAYS else ""
             listed = f" ({', '.join(names)})" if 0 < len(names) <= 6 else ""
             parts.append(f"{code.removesuffix(' here')} at {len(names)}{of}{listed}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{_capital('; '.join(parts))}."
 
 
-def _course(found: Report, planned: int | None) -> str:
+def _course(found: Report, planned: int | None, *, refusals: bool = True) -> str:
     """Return how many rounds ran and what was set aside."""
     # Faults that are no update and no refusal are counted apart.
     rounds = f"{found['rounds']} of {_rounds(planned)}" if planned else _rounds(found["rounds"])
@@ -331,7 +376,8 @@ def _course(found: Report, planned: int | None) -> str:
     line = f"{rounds} ran" + (" in every repeat" if found["repeats"] > 1 else "")
     names = f" ({some(refused)})" if refused else ""
     more = f"; other faults: {others}" if others else ""
-    return f"{line}; updates set aside: {aside}; sites refused: {len(refused)}{names}{more}."
+    told = f"; sites refused: {len(refused)}{names}" if refusals else ""
+    return f"{line}; updates set aside: {aside}{told}{more}."
 
 
 def _rounds(count: int) -> str:

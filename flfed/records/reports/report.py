@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flfed.records.reports.faults import faults_of, missing_of
+from flfed.records.reports.faults import faults_of
 from flfed.records.reports.privacy import audit_of, privacy_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.statistics import Report, intervals
@@ -32,17 +32,6 @@ AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
 SAME = 1e-9
 """Largest difference between repeats that is rounding."""
-
-
-def run_list(reader: RunReader, *, search: str = "", limit: int | None = None) -> Report:
-    """Return the object of `flfed run list --json`.
-
-    The newest run comes first, and each has the sites that took no part.
-    """
-    keys = ("run", "study", "status", "engine", "started", "rounds")
-    runs = reader.runs(search=search, limit=limit)
-    absent = missing_of(reader, [run.run for run in runs])
-    return {"runs": [{key: getattr(run, key) for key in keys} | absent[run.run] for run in runs]}
 
 
 def report(reader: RunReader, name: str) -> Report:

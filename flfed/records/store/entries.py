@@ -16,6 +16,9 @@ EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"
 """`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not
 enrol; `leak`: a column that may give the target away; `holdout-opened`: the holdout was read."""
 
+PERSONS_NOTE = "persons-note"
+"""Name of the object with what a person noted on a run; no site's people are shown it."""
+
 Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 """How a run stands. `interrupted` is never written: it is a running run whose process is gone."""
 

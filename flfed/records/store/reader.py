@@ -78,9 +78,18 @@ class RunReader(OpenStore):
             check_readable(engine)
         return cls(engine, where, only=only)
 
-    def runs(self, *, search: str = "", limit: int | None = None) -> list[RunEntry]:
-        """Return the runs, newest first, whose id, study or status has `search`."""
+    def runs(self, *, search: str = "", limit: int | None = None, **only: str) -> list[RunEntry]:
+        """Return the runs, newest first, whose id, study or status has `search`.
+
+        `only` may name a `study`, an `engine`, a `site` that was asked, and `since`, when they began.
+        """
         query = self._runs().order_by(Run.started.desc(), Run.repeat.desc(), Run.id.desc())
+        by = {"study": Series.study, "engine": Run.engine}
+        query = query.where(*(by[name] == word for name, word in only.items() if name in by and word))
+        if only.get("since"):
+            query = query.where(Run.started >= only["since"])
+        if only.get("site"):
+            query = query.where(Run.id.in_(select(RunSite.run_id).where(RunSite.site == only["site"])))
         if not search:
             return self._entries(query.limit(limit))
         word = search.lower()
@@ -168,14 +177,19 @@ class RunReader(OpenStore):
 
     def headlines(self, runs: Sequence[str]) -> dict[str, float | None]:
         """Return the shared model's primary metric on the holdouts by run."""
+        return {run: row.value for run, row in self.headline_rows(runs).items()}
+
+    def headline_rows(self, runs: Sequence[str]) -> dict[str, ComparisonRow]:
+        """Return the same with its interval."""
         query = (
-            select(Run.id, Comparison.value)
+            select(Run.id, *(Comparison.__table__.c[name] for name in FIGURES))
             .join(Comparison, (Comparison.run_id == Run.id) & (Comparison.metric == Run.primary_metric))
             .where(Run.id.in_(runs), Comparison.against.is_(None), Comparison.arm == "global")
             # A reader that sees all takes the figure of all holdouts together, which has no site.
             .where(Comparison.site.is_not_distinct_from(self._only))
         )
-        return {row["id"]: row["value"] for row in self.rows(query, site=Comparison.site)}
+        rows = self.rows(query, site=Comparison.site)
+        return {row["id"]: ComparisonRow(*(row[name] for name in FIGURES)) for row in rows}
 
     def curves(
         self,

@@ -1,16 +1,18 @@
-"""Ownership of a run, and its takeover from a dead process."""
+"""Ownership of a run: its takeover from a dead process, and its deletion."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from flfed.errors import UsageError
-from flfed.records.store.tables import Comparison, Event, Metric, Run, RunSite, Sent, Summary
+from flfed.records.store.entries import PERSONS_NOTE
+from flfed.records.store.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,17 @@ def take_over(connection: Connection, run: str) -> int:
     row = connection.execute(select(*columns).where(Run.id == run).with_for_update()).mappings().one()
     if row["status"] == "completed":
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
-    if row["status"] == "running" and not is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
-        where = f"process {row['pid']} on {row['host']}"
-        raise UsageError(f"run {run} is still running ({where}): wait for it, or end that process first")
+    _refuse_living(run, row)
     again = {"status": "running", "reason": "", "finished": None, "seconds": None, "arrays_sha256": None}
     connection.execute(update(Run).where(Run.id == run).values(again | vars(this_process())))
     return int(row["rounds"])
+
+
+def _refuse_living(run: str, row: RowMapping) -> None:
+    """Refuse to touch a run that a living process writes."""
+    if row["status"] == "running" and not is_gone(Writer(row["host"], row["boot"], row["pid"], row["process"])):
+        where = f"process {row['pid']} on {row['host']}"
+        raise UsageError(f"run {run} is still running ({where}): wait for it, or end that process first")
 
 
 def rewind(connection: Connection, run: str, rounds: int) -> None:
@@ -137,8 +144,38 @@ def rewind(connection: Connection, run: str, rounds: int) -> None:
         # Which sites were to be asked stays: their names must stay hidden from one another.
         for table in (Sent, RunSite):
             connection.execute(delete(table).where(table.run_id == run))
-        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name != "asked"))
+        # So does what a person noted.
+        kept = ("asked", PERSONS_NOTE)
+        connection.execute(delete(Summary).where(Summary.run_id == run, Summary.name.not_in(kept)))
         connection.execute(events)
         return
     connection.execute(delete(Sent).where(Sent.run_id == run, Sent.round > rounds))
     connection.execute(events.where(Event.round > rounds))
+
+
+OF_A_RUN = (Metric, Comparison, Summary, Event, Sent, Audit, RunSite)
+"""Tables whose lines are of one run."""
+
+
+def delete_runs(connection: Connection, runs: Sequence[str]) -> None:
+    """Delete everything of some runs, in the caller's transaction.
+
+    A series goes with the last of its runs, and its learning curve with it.
+
+    Raises
+    ------
+    UsageError
+        If a living process writes one of them; nothing is deleted then.
+    """
+    # The rows are locked, so that no process takes one of them over meanwhile.
+    columns = (Run.id, Run.series_id, Run.status, Run.host, Run.boot, Run.pid, Run.process)
+    found = connection.execute(select(*columns).where(Run.id.in_(runs)).with_for_update()).mappings().all()
+    for row in found:
+        _refuse_living(row["id"], row)
+    for table in OF_A_RUN:
+        connection.execute(delete(table).where(table.run_id.in_(runs)))
+    connection.execute(delete(Run).where(Run.id.in_(runs)))
+    for series in {row["series_id"] for row in found}:
+        if connection.execute(select(Run.id).where(Run.series_id == series)).first() is None:
+            connection.execute(delete(Curve).where(Curve.series_id == series))
+            connection.execute(delete(Series).where(Series.id == series))

@@ -21,6 +21,7 @@ from flfed.records.store.database import OpenStore, engine_to_write, in_words, s
 from flfed.records.store.entries import (
     DIFFERENCES,
     FIGURES,
+    PERSONS_NOTE,
     AuditRow,
     ComparisonRow,
     DifferenceRow,
@@ -32,7 +33,7 @@ from flfed.records.store.entries import (
     insert_audit,
 )
 from flfed.records.store.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
-from flfed.records.store.takeover import rewind, take_over, this_process
+from flfed.records.store.takeover import delete_runs, rewind, take_over, this_process
 
 Line = tuple[Any, ...]
 Numbered = tuple[int, Sequence[MetricRow | SentRow]]
@@ -234,6 +235,26 @@ class RunStore(OpenStore):
     def added_to(self, run: str) -> RunWriter:
         """Return a writer that adds to a finished run."""
         return RunWriter(self._engine, self._url, run, clock=self._clock)
+
+    def delete(self, runs: Sequence[str]) -> None:
+        """Delete everything of some runs.
+
+        Raises
+        ------
+        UsageError
+            If a living process writes one of them; nothing is deleted then.
+        """
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            delete_runs(connection, runs)
+
+    def note(self, runs: Sequence[str], text: str, *, by: str) -> None:
+        """Write or replace a person's note on some runs; an empty one takes it away."""
+        payload = {"text": text, "by": by, "at": stamp(self._clock())}
+        with in_words(self._url, "written"), self._engine.begin() as connection:
+            connection.execute(delete(Summary).where(Summary.run_id.in_(runs), Summary.name == PERSONS_NOTE))
+            lines = [{"run_id": run, "name": PERSONS_NOTE, "payload": payload} for run in runs if text]
+            if lines:
+                connection.execute(insert(Summary), lines)
 
     def audit(self, run: str, rows: Iterable[AuditRow]) -> None:
         """Add audit figures to the record of a finished run."""

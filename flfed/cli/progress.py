@@ -1,0 +1,146 @@
+"""How far something long is, on standard error: a bar on a terminal, lines elsewhere; and a quicker import."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+from flfed.callbacks import Clock, Progress
+
+FIRST = "reading tables"
+SENTENCES = ("waiting for ", "without ")
+"""So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
+MINUTE, SOON = 60.0, 10.0
+"""Seconds after which a line is printed in any case, and before which none is: a short run prints none."""
+TENTHS = 10
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """Yield a function that shows stages on standard error while something long runs.
+
+    Where there is no bar, since the output is piped, a line is printed now and then; where it is to be `quiet`, only
+    who is waited for is said.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    # A bar that is redrawn would fill a log file.
+    if quiet or not console.is_terminal:
+        yield _waiting if quiet else ProgressLines()
+        return
+    clocks = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *clocks)
+    with Progress(*columns, console=console, transient=True) as bars:
+        # A stage that cannot be counted has no total: its bar moves, and its clock runs.
+        tasks: dict[str, Any] = {}
+        stand_in = [bars.add_task(FIRST, total=None)]
+
+        def told(stage: str, done: int, of: int) -> None:
+            # The first stage is a stand-in until the run tells its own.
+            while stand_in:
+                bars.remove_task(stand_in.pop())
+            many = of if of > 1 else None
+            if many is None and done == of and stage not in tasks:
+                return
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=many)
+            bars.update(tasks[stage], completed=done, total=many)
+            # A stage without a count has no full bar to show, and goes when it is done.
+            if many is None and done == of:
+                bars.remove_task(tasks.pop(stage))
+
+        yield told
+
+
+def _to_stderr(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+class ProgressLines:
+    """Lines that say how far a stage is and how long it will take: each tenth, or each minute.
+
+    Parameters
+    ----------
+    say : callable
+    clock : callable
+        Seconds; tests pass their own.
+    """
+
+    def __init__(self, say: Callable[[str], None] = _to_stderr, clock: Clock = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._began: dict[str, tuple[float, int]] = {}
+        self._last, self._tenth = clock(), 0
+
+    def __call__(self, stage: str, done: int, of: int) -> None:
+        """Tell how much of a stage is done."""
+        if of <= 1:
+            _waiting(stage, done, of, self._say)
+            return
+        now = self._clock()
+        if stage not in self._began:
+            self._began[stage], self._tenth = (now, done), done * TENTHS // of
+        since, before = self._began[stage]
+        waited, tenth = now - self._last, done * TENTHS // of
+        if waited < SOON or (waited < MINUTE and tenth <= self._tenth):
+            return
+        self._last, self._tenth = now, tenth
+        line = f"{stage}: {done} of {of}, {in_words(now - since)}"
+        if done > before and done < of:
+            line += f", about {in_words((now - since) / (done - before) * (of - done))} left"
+        self._say(line)
+
+
+def in_words(seconds: float) -> str:
+    """Return a time in the two largest units.
+
+    Examples
+    --------
+    >>> in_words(42.4), in_words(63), in_words(7384)
+    ('42 s', '1 min 3 s', '2 h 3 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _waiting(stage: str, done: int, of: int, say: Callable[[str], None] = _to_stderr) -> None:
+    """Say a stage that is a sentence; show no other."""
+    if (done, of) == (0, 1) and stage.startswith(SENTENCES):
+        say(stage)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Import in a `with` block without a look for garbage after every few hundred new objects.
+
+    Modules are kept for good, so there is nothing to find; looking takes a sixth of a short run's
+    seconds (measured). What was loaded is left out of later looks too.
+    """
+    # The second import finds everything loaded, and changes nothing.
+    if "torch" in sys.modules or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -1,0 +1,211 @@
+"""`flfed run list`, `log`, `note` and `delete`, and tables in other forms, on a store of real runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, inspect, text
+
+from flfed import Study, run
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.records.reports.catalogue import notes_of
+from flfed.records.reports.report import report
+from flfed.records.store.database import store_url
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from tests.terminal import in_terminal
+
+QUICK = {"rounds": 3, "draws": 200}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """A home with three repeats of one study and one run of another; both series' ids."""
+    home = tmp_path_factory.mktemp("ran")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLFED_HOME", str(home))
+        patch.delenv("FLFED_STORE", raising=False)
+        several = run(Study.load("preterm-birth").replace(QUICK), repeats=3).run
+        return home, several, run(Study.load("breast-cancer").replace(QUICK)).run
+
+
+@pytest.fixture
+def here(ran: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+    """The ids of both series, in whose home this test is."""
+    monkeypatch.setenv("FLFED_HOME", str(ran[0]))
+    return ran[1:]
+
+
+def test_the_list_has_one_line_for_all_repeats_with_the_mean_over_them(here, flfed):
+    several, single = here
+    code, out, err = flfed("run", "list", "--format", "csv")
+    assert (code, err) == (0, "")
+    lines = {line["run"]: line for line in csv.DictReader(io.StringIO(out))}
+    assert list(lines) == [single, several]
+    with RunReader.open() as reader:
+        values = [report(reader, f"{several}-r0{n}")["global"]["roc_auc_score"]["value"] for n in (1, 2, 3)]
+        one = report(reader, single)["global"]["roc_auc_score"]
+    mean, sd = (f"{of(values):.3f}".removeprefix("0") for of in (statistics.mean, statistics.stdev))
+    assert (lines[several]["figure"], lines[several]["95 % CI"]) == (f"AUC {mean}", f"sd {sd}")
+    assert (lines[several]["repeats"], lines[several]["rounds"], lines[several]["status"]) == ("3", "3", "completed")
+    low, high = (f"{one[end]:.3f}".removeprefix("0") for end in ("low", "high"))
+    assert lines[single]["95 % CI"] == f"{low} to {high}"
+    found = json.loads(flfed("run", "list", "--json")[1])
+    assert [line["run"] for line in found["runs"]] == [single, *(f"{several}-r0{n}" for n in (3, 2, 1))]
+    assert found["series"][1]["value"] == pytest.approx(statistics.mean(values), abs=1e-12)
+    every = list(csv.DictReader(io.StringIO(flfed("run", "list", "--all", "--format", "csv")[1])))
+    assert [line["run"] for line in every] == [line["run"] for line in found["runs"]]
+
+
+FILTERS = {
+    "--study breast-cancer": 1, "--study nothing": None, "--status completed": 2, "--status failed": None,
+    "--engine inprocess": 2, "--engine ray": None, "--since 2020-01-01": 2, "--since 2999-01-01": None,
+    "--site kentucky-clinic": 1, "--site nowhere": None, "--search preterm": 1, "--limit 1": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", FILTERS)
+def test_the_list_is_filtered(words: str, here, flfed):
+    code, out, _ = flfed("run", "list", *words.split(), "--json")
+    found = json.loads(out)
+    assert code == 0 and len(found["series"]) == (FILTERS[words] or 0)
+    assert {line["series"] for line in found["runs"]} <= {here[0], here[1]}
+    if not FILTERS[words]:
+        assert found["runs"] == [] and flfed("run", "list", *words.split())[1] == "No run matches.\n"
+
+
+def test_a_status_or_a_date_that_is_none_is_said(here, flfed):
+    assert flfed("run", "list", "--status", "done")[0] == 2
+    code, _, err = flfed("run", "list", "--since", "yesterday")
+    assert code == 2 and "no date" in err
+
+
+def test_the_log_has_begin_rounds_events_and_end_in_order_of_time(here, flfed):
+    several, single = here
+    found = json.loads(flfed("run", "log", several, "--json")[1])
+    times = [line["at"] for line in found["log"]]
+    assert times == sorted(times)
+    for number in (1, 2, 3):
+        mine = [line for line in found["log"] if line["run"] == f"{several}-r0{number}"]
+        kinds = [line["kind"] for line in mine]
+        assert (kinds[0], kinds[-1]) == ("begin", "end") and "holdout-opened" in kinds
+        assert [line["round"] for line in mine if line["kind"] == "round"] == [1, 2, 3]
+    with RunReader.open() as reader:
+        events = len(reader.events([single]))
+    code, out, _ = flfed("run", "log", single, "--format", "csv")
+    assert code == 0 and len(list(csv.reader(io.StringIO(out)))) == 1 + 2 + 3 + events
+
+
+def test_a_note_is_shown_by_list_and_show_and_goes_with_an_empty_text(here, flfed):
+    several, _ = here
+    assert flfed("run", "note", several, "the one of the paper") == (0, f"{several}: noted.\n", "")
+    assert "the one of the paper" in flfed("run", "list")[1]
+    assert "the one of the paper" in "\n".join(in_terminal("run", "list")[1])  # however narrow
+    assert "Note: the one of the paper\n" in flfed("run", "show", several)[1]
+    assert json.loads(flfed("run", "list", "--json")[1])["series"][1]["note"] == "the one of the paper"
+    with RunReader.open(only="kentucky-clinic") as reader:  # it may name another site
+        assert notes_of(reader, [f"{several}-r01"]) == {} and reader.summary(f"{several}-r01", "persons-note") is None
+    flfed("run", "note", f"{several}-r02", "this one again")
+    assert "the one of the paper | this one again" in flfed("run", "list")[1]
+    assert flfed("run", "note", several, "")[0] == 0
+    assert "the one of" not in flfed("run", "list")[1]
+    assert flfed("run", "note", "nothing", "x")[0] == 2
+
+
+def left_of(run: str) -> dict[str, int]:
+    """How many lines of each table name a run."""
+    engine = create_engine(store_url())
+    with engine.connect() as connection:
+        found = {}
+        for table in inspect(engine).get_table_names():
+            columns = {column["name"] for column in inspect(engine).get_columns(table)} & {"run_id", "series_id", "id"}
+            for column in columns:
+                query = text(f"SELECT count(*) FROM {table} WHERE CAST({column} AS VARCHAR) LIKE :run")
+                found[f"{table}.{column}"] = connection.execute(query, {"run": f"{run}%"}).scalar_one()
+    engine.dispose()
+    return {place: count for place, count in found.items() if count}
+
+
+def test_a_run_is_deleted_whole_and_no_ledger_changes(home, flfed):
+    ids = [run(Study.load("preterm-birth").replace(QUICK), repeats=2).run for _ in range(2)]
+    folder = SiteFolder("kentucky-clinic")
+    folder.gate.mkdir(parents=True, mode=0o700)
+    ledger_of(folder).append(kind="train", study="preterm-birth", run=f"{ids[0]}-r01", round=1, bytes=10)
+    before = {file: file.read_bytes() for file in folder.root.rglob("*") if file.is_file()}
+    other = left_of(ids[1])
+    code, _, err = flfed("run", "delete", ids[0])  # nobody is there to agree
+    assert code == 2 and f"flfed run delete {ids[0]} --yes" in err and left_of(ids[0]) != {}
+    assert flfed("run", "delete", f"{ids[0]}-r02", "--yes") == (0, f"{ids[0]}-r02: deleted (1 run).\n", "")
+    assert flfed("run", "list")[1].count(ids[0]) == 1 and "1 of 2" in flfed("run", "list")[1]
+    assert not checkpoints.folder_of(f"{ids[0]}-r02").exists() and checkpoints.folder_of(f"{ids[0]}-r01").exists()
+    assert json.loads(flfed("run", "delete", ids[0], "--yes", "--json")[1]) == {
+        "run": f"{ids[0]}", "deleted": [f"{ids[0]}-r01"],
+    }  # fmt: skip
+    assert left_of(ids[0]) == {} and left_of(ids[1]) == other
+    assert not checkpoints.folder_of(f"{ids[0]}-r01").exists() and checkpoints.final(f"{ids[1]}-r01").round == 3
+    assert len(before) >= 1 and all(file.read_bytes() == content for file, content in before.items())
+    assert flfed("run", "delete", ids[0], "--yes")[0] == 2
+
+
+def test_a_run_that_a_living_process_writes_is_not_deleted_and_one_of_a_dead_one_is(home, flfed):
+    code = "from flfed.records.store.writer import RunStore; import time\n"
+    code += "s = RunStore.open(); g = s.begin_series(study='s', study_sha256='', study_text='')\n"
+    code += (
+        "s.begin_run(g, engine='inprocess', path='p', seed=1, rounds_planned=1, primary='r2_score', task='number')\n"
+    )
+    code += "print(g, flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            name = process.stdout.readline().strip()
+            code_, _, err = flfed("run", "delete", name, "--yes")
+            assert code_ == 2 and f"is still running (process {process.pid} on " in err and left_of(name) != {}
+        finally:
+            process.kill()
+    assert flfed("run", "delete", name, "--yes")[0] == 0 and left_of(name) == {}
+
+
+def test_a_terminal_asks_before_a_run_is_deleted(home):
+    with RunStore.open() as store:
+        series = store.begin_series(study="s", study_sha256="", study_text="")
+        begun: dict[str, Any] = {"engine": "inprocess", "path": "p", "seed": 1, "rounds_planned": 1}
+        store.begin_run(series, **begun, primary="r2_score", task="number").finish(status="failed", reason="x")
+    code, lines = in_terminal("run", "delete", series, typed="n\n")
+    assert code == 2 and f"Delete {series} (s, 1 run) for good?" in "\n".join(lines) and left_of(series) != {}
+    code, _ = in_terminal("run", "delete", series, typed="y\n")
+    assert code == 0 and left_of(series) == {}
+
+
+def test_tables_are_printed_as_markdown_and_as_csv_alone(here, flfed):
+    several, _ = here
+    out = flfed("run", "show", several, "--format", "md")[1]
+    head = next(line for line in out.splitlines() if line.startswith("| site |"))
+    rows = [line for line in out.splitlines() if line.startswith("| kentucky")]
+    assert len(rows) == 1 and rows[0].count("|") == head.count("|") and "3 rounds ran" in out
+    code, out, err = flfed("run", "show", several, "--format", "csv")
+    tables = [list(csv.reader(io.StringIO(part))) for part in out.split("\n\n")]
+    assert code == 0 and [table[0][0] for table in tables] == ["site", "over all sites"]
+    assert all(len(row) == len(table[0]) for table in tables for row in table)
+    assert "3 rounds ran" in err  # what is no table
+    code, _, err = flfed("run", "show", several, "--format", "csv", "--json")
+    assert code == 2 and "one at a time" in err
+    assert flfed("site", "list", "--format", "csv")[1].startswith("site,title,dataset,disclosure\n")
+
+
+def test_no_cell_of_csv_is_a_formula_and_no_cell_of_markdown_ends_its_column(here, flfed):
+    several, _ = here
+    flfed("run", "note", several, '=HYPERLINK("http://x") | b')
+    assert "'=HYPERLINK" in flfed("run", "list", "--format", "csv")[1]
+    assert r"=HYPERLINK(" "" in flfed("run", "list", "--format", "md")[1]
+    assert r" \| b |" in flfed("run", "list", "--format", "md")[1]
+    flfed("run", "note", several, "")

@@ -1,0 +1,69 @@
+"""How far a run is, where no bar can be drawn: a line each tenth or each minute, and how long it will take."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from flfed import Study, run
+from flfed.cli.progress import ProgressLines
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told(steps: list[tuple[float, int]], of: int, stage: str = "rounds") -> list[str]:
+    """Return the lines of a stage of which so much is done at these seconds."""
+    clock, said = Clock(), list[str]()
+    lines = ProgressLines(said.append, clock)
+    for at, done in steps:
+        clock.now = 100.0 + at
+        lines(stage, done, of)
+    return said
+
+
+def test_a_line_comes_at_each_tenth_with_the_time_that_is_left():
+    # 100 rounds of 4 s: after 10 rounds 40 s have passed, and 90 rounds of 4 s are left, which is 6 minutes
+    said = told([(4.0 * done, done) for done in range(101)], 100)
+    assert len(said) == 10
+    assert said[0] == "rounds: 10 of 100, 40 s, about 6 min 0 s left"
+    assert said[-1] == "rounds: 100 of 100, 6 min 40 s"
+
+
+def test_of_a_long_run_a_line_comes_each_minute():
+    said = told([(20.0 * done, done) for done in range(31)], 3000)
+    assert len(said) == 10  # 30 rounds of 20 s are 10 minutes, and not yet a tenth
+    assert said[0] == "rounds: 3 of 3000, 1 min 0 s, about 16 h 39 min left"
+
+
+def test_a_short_run_and_a_fast_one_print_next_to_nothing():
+    assert told([(0.05 * done, done) for done in range(101)], 100) == []
+    assert len(told([(0.2 * done, done) for done in range(101)], 100)) == 2  # of 20 s, 10 s apart
+
+
+def test_a_run_that_is_gone_on_with_counts_from_where_it_was():
+    said = told([(0.0, 50), (20.0, 60)], 100)
+    assert said == ["rounds: 60 of 100, 20 s, about 1 min 20 s left"]
+
+
+def test_a_stage_that_waits_is_said_at_once_and_one_that_cannot_be_counted_is_not():
+    said = list[str]()
+    lines = ProgressLines(said.append, Clock())
+    lines("waiting for cleveland", 0, 1)
+    lines("compare", 0, 1)
+    assert said == ["waiting for cleveland"]
+
+
+def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
+    said, seconds = list[str](), count(step=5.0)
+    study = Study.load("breast-cancer").replace({"rounds": 20, "draws": 200})
+    run(study, progress=ProgressLines(said.append, lambda: next(seconds)))
+    rounds = [line for line in said if line.startswith("rounds: ")]
+    assert 5 <= len(rounds) <= 10 and " of 20, " in rounds[0] and rounds[0].endswith(" left")
+    assert flfed("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "draws=200", "--json")[2] == ""
