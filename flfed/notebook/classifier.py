@@ -38,7 +38,7 @@ class FitError(FlfedError, ValueError):
     """What cannot be fitted, as a ValueError too, for scikit-learn's own tools."""
 
 
-class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # - scikit-learn has no types
     """Classifier that several sites train together by federated averaging.
 
     All rows train: nothing is held out, compared or recorded. Missing values may be NaN.
@@ -124,11 +124,11 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with datasets.known(dataset):
                 made = _sites(table, labels, dataset.name)
                 study = self._study(dataset.name)
-                self.arrays_, self._encoder = train(study, made)
+                self.arrays_, encoder = train(study, made)
         except FlfedError as error:
             raise FitError(str(error)) from None
         self.sites_ = [site.name for site in made]
-        self._layout, self._model = study_layout(study, dataset.schema), study.model.build("model")
+        self._fitted = study_layout(study, dataset.schema), encoder, study.model.build("model")
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -136,8 +136,9 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
         table = _table(X).assign(**{TARGET: None})
-        rows = encode(table, self._layout, self._encoder)
-        outputs = score(ScoreRequest(model=self._model, arrays=dict(self.arrays_), x=rows.x))
+        layout, encoder, model = self._fitted
+        rows = encode(table, layout, encoder)
+        outputs = score(ScoreRequest(model=model, arrays=dict(self.arrays_), x=rows.x))
         task = "binary" if len(self.classes_) == 2 else "multi-class"
         found = probabilities(task, outputs)
         return np.column_stack([1 - found, found]) if task == "binary" else found

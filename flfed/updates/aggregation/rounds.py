@@ -244,8 +244,8 @@ class Round:
         self.spent = {site: reason for site, reason in refused.items() if reason.code in BUDGET}
         return len(self.asked) - len(self.spent)
 
-    def record(self, number: int, arrays: Arrays, seconds: float) -> RoundRecord:
-        """Return the record of the round, for observers."""
+    def record(self, number: int, arrays: Arrays, now: float) -> RoundRecord:
+        """Return the record of the round, for observers; `now` is on the clock of `began`."""
         accepted = self.result.accepted
         return RoundRecord(
             round=number,
@@ -259,7 +259,7 @@ class Round:
             asked=tuple(self.asked),
             bytes_to_site=self.bytes_out,
             bytes_to_server=self.bytes_in,
-            seconds=seconds,
+            seconds=now - self.began,
             fit=self.kind == TRAIN,
         )
 

@@ -139,15 +139,13 @@ class FedAvg(FlowerFedAvg):
         result = Result(arrays=arrays)
         for number in range(self.rounds_done + 1, num_rounds + 1):
             # The scores that decide came with the round before.
-            if 0 < self.patience <= self.selection.since_best:
+            if 0 < self.patience <= self.selection.since_best or self.round.ends_run:
                 break
             updated = self._train(number, arrays, config, grid)
             if updated is None:
                 return result
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
-            if self.round.ends_run:
-                break
         # No round has scored the last model yet.
         last, self.round = self.rounds_done + 1, Round(began=self.clock())
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
@@ -190,8 +188,7 @@ class FedAvg(FlowerFedAvg):
         return None
 
     def _observe(self, number: int, arrays: ArrayRecord) -> None:
-        record = self.round.record(number, to_arrays(arrays), self.clock() - self.round.began)
-        self.round.ends_run = bool(self.run.observer(record))
+        self.round.ends_run = bool(self.run.observer(self.round.record(number, to_arrays(arrays), self.clock())))
 
     def needed(self, asked: int) -> int:
         """Return the number of good updates needed, at least one."""
