@@ -170,19 +170,7 @@ def _predict(
     missing: tuple[str, ...],
     about: str,
 ) -> Predictions:
-    # There is no encoder that would fit a table which no site scaled.
-    if model.study.encode.scaler == "per-site":
-        raise UsageError(
-            "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
-            "for another table; train it with scaler='global'"
-        )
-    # The outcome may be missing: predicting is for rows without one.
-    table, findings = map_table(raw, _unbounded(model.schema), mapping, missing, outcome=False)
-    table, clipped = _within_ranges(model, table)
-    if findings:
-        raise _first_error(findings[0], model.schema)
-    if not len(table):
-        raise UsageError("the table has no rows: there is nothing to predict")
+    table, clipped = mapped_rows(model, raw, mapping, missing)
     values, usable = _values(model, table)
     notes = [*clipped, *_notes(model, raw, table, mapping)]
     if not usable.all():
@@ -201,6 +189,38 @@ def _predict(
         headers=headers, values=values, of=of, figures=figures, known=int(known.sum()),
         notes=tuple(notes), clipped=tuple(clipped),
     )  # fmt: skip
+
+
+def mapped_rows(
+    model: SharedModel,
+    raw: pd.DataFrame,
+    mapping: Mapping[str, str | Field | None] | None = None,
+    missing: tuple[str, ...] = (),
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return a table in the schema's columns, as a model's encoder takes it.
+
+    With it comes a sentence for each column with values outside a range that nobody has confirmed.
+
+    Raises
+    ------
+    TableError
+        For the first rule the table breaks: column, rule and count.
+    UsageError
+        If it has no rows, or no encoder fits it.
+    """
+    # There is no encoder that would fit a table which no site scaled.
+    if model.study.encode.scaler == "per-site":
+        raise UsageError(
+            "the model was trained with encode.scaler='per-site', every site by its own means: there is no encoder "
+            "for another table; train it with scaler='global'"
+        )
+    # The outcome may be missing: predicting is for rows without one.
+    table, findings = map_table(raw, _unbounded(model.schema), mapping or {}, missing, outcome=False)
+    if findings:
+        raise _first_error(findings[0], model.schema)
+    if not len(table):
+        raise UsageError("the table has no rows: there is nothing to predict")
+    return _within_ranges(model, table)
 
 
 def _unbounded(schema: Schema) -> Schema:

@@ -25,6 +25,7 @@ from flfed.study.study import Study
 
 if TYPE_CHECKING:
     import altair as alt
+    from sklearn.pipeline import Pipeline
 
     from flfed.export.model_folder import SharedModel
     from flfed.rows.proposals.workspace import Workspace
@@ -192,13 +193,46 @@ class Model:
         best = self.predict_proba(table).argmax(axis=1)
         return np.array([self.classes_[place] for place in best], dtype=object)
 
+    def to_sklearn(self) -> Pipeline:
+        """Return a linear model as a fitted scikit-learn pipeline, from the schema's columns.
+
+        Raises
+        ------
+        UsageError
+            If the model is not linear, or its target is logarithmic.
+        """
+        from flfed.export.sklearn_pipeline import to_sklearn
+
+        return to_sklearn(self.shared)
+
+    def to_onnx(self, path: str | Path) -> None:
+        """Write the model's network as an ONNX file, from the encoder's inputs.
+
+        Raises
+        ------
+        UsageError
+            If the extra `flfed[onnx]` is not installed, or the model is not made of layers.
+        """
+        from flfed.export.onnx_file import write_onnx
+
+        write_onnx(self.shared, Path(path))
+
+    def inputs(self, table: pd.DataFrame) -> np.ndarray:
+        """Return a table as the encoder's inputs, float64 [rows, inputs], which an ONNX file takes."""
+        from flfed.export.predict import mapped_rows
+        from flfed.rows.features.encode import encode
+
+        mapped, _ = mapped_rows(self.shared, table, self._mapping(table))
+        return encode(mapped, self.shared.layout, self.shared.encoder).x
+
+    def _mapping(self, table: pd.DataFrame) -> Mapping[str, str | Field | None]:
+        """Return how a data frame is read: as those of the training were."""
+        return {} if self._workspace is None else self._workspace.proposal.mapping(list(table.columns))
+
     def _values(self, table: pd.DataFrame) -> np.ndarray:
         from flfed.export.predict import predict_frame
 
-        mapping: Mapping[str, str | Field | None] = {}
-        if self._workspace is not None:
-            mapping = self._workspace.proposal.mapping(list(table.columns))
-        found = predict_frame(self.shared, table, mapping)
+        found = predict_frame(self.shared, table, self._mapping(table))
         for sentence in found.clipped:
             warnings.warn(sentence, stacklevel=3)
         return found.values

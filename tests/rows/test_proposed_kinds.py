@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flfed.errors import UsageError
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.sources import Excel
 from flfed.rows.proposals.columns import propose_column, round_outward
 from flfed.rows.proposals.tables import propose_schema
 
@@ -172,6 +174,10 @@ TABLES: dict[str, tuple[Read, dict[str, str]]] = {
         | all_of("Weight (Kilograms), Freight Cost (USD), Line Item Insurance (USD)", "number")
         | {"First Line Designation": "flag"},
     ),
+    "uci_energy_efficiency": (
+        lambda data: Excel(str(data / "uci_energy_efficiency/ENB2012_data.xlsx")).read(()),
+        all_of("X1, X2, X3, X4, X5, X7, Y1, Y2", "number category") | all_of("X6, X8", ORDINAL),
+    ),
     "tetuan_power": (
         lambda data: text(data / "tetuan_power/Tetuan City power consumption.csv"),
         all_of("Temperature, Humidity, Wind Speed, Zone 1 Power Consumption", "number") | {"DateTime": "date"},
@@ -264,6 +270,21 @@ def test_cells_in_many_ways_of_writing_are_told(cells: object, kind: str, sure: 
 def test_ranges_are_rounded_outward(ends: tuple[float, float], rounded: tuple[float, float]):
     found = round_outward(*ends)
     assert found == rounded and found[0] <= ends[0] and found[1] >= ends[1]
+
+
+def test_a_sheet_of_excel_reads_as_the_same_table_in_csv(tmp_path: Path):
+    table = pd.DataFrame({"age": [50, 61, None], "ward": ["A", "B", "A"], "seen": pd.to_datetime(["2024-01-31"] * 3)})
+    with pd.ExcelWriter(tmp_path / "a.xlsx") as book:
+        pd.DataFrame({"other": [1]}).to_excel(book, sheet_name="first", index=False)
+        table.to_excel(book, sheet_name="patients", index=False)
+    read = Excel(str(tmp_path / "a.xlsx"), sheet="patients", where="ward == 'A'").read(())
+    assert read["age"].tolist()[0] == 50 and read["age"].isna().tolist() == [False, True]
+    assert propose_column("seen", pd.concat([read["seen"], pd.Series([pd.Timestamp("2025-01-01")])])).kind == "date"
+    with pytest.raises(UsageError, match="no sheet 'absent'"):
+        Excel(str(tmp_path / "a.xlsx"), sheet="absent").read(())
+    (tmp_path / "b.xlsx").write_bytes(b"no workbook")
+    with pytest.raises(UsageError, match="cannot be read as an Excel file"):
+        Excel(str(tmp_path / "b.xlsx")).read(())
 
 
 def test_a_column_that_tells_the_outcome_is_marked_as_a_possible_leak():

@@ -18,6 +18,7 @@ from flfed.records.reports.privacy import given_the_encoder
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Selection
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.mechanism import mechanism_of
@@ -99,6 +100,7 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
         f"{site.policy.least_cohort()} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
         "leaves, and names the sites of a run.",
         f"Columns: {'; '.join(_columns(study, schema))}.",
+        *_selection(site.serving(study.dataset.name)),
         *_leaving(study, messages, audits=site.policy.audits),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
         f"Privacy: {_privacy(study)}",
@@ -106,6 +108,16 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
     ]
+
+
+def _selection(site: Site) -> list[str]:
+    """Return which rows the site's package reads, and what it computes of them, where it says so."""
+    source = site.source
+    if not isinstance(source, Selection) or not (source.where or source.derive):
+        return []
+    rows = f"only those with {shown(source.where)}" if source.where else "all of the source"
+    made = "; ".join(f"{shown(name)} = {shown(rule)}" for name, rule in source.derive.items())
+    return [f"Rows: {rows}." + (f" Computed columns of the source: {made}." if made else "")]
 
 
 def shown(text: str) -> str:

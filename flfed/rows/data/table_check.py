@@ -22,7 +22,7 @@ from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.headers import alike
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site, SiteTable
-from flfed.rows.data.sources import UNENDED
+from flfed.rows.data.sources import UNENDED, Selection
 from flfed.rows.data.transactions.source import Transactions
 from flfed.spreadsheet import csv_text
 
@@ -145,6 +145,8 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
     if isinstance(site.source, Transactions):
         words = "history of others comes from a feed, not from the site's own transactions"
         lines += [Line(owner, True, words) for owner in site.source.feeds]
+    if isinstance(site.source, Selection) and site.source.where:
+        lines.append(Line("table", True, f"only the rows with {site.source.where} are read", note=True))
     # Without a salt the hash of a row can be computed by anybody who knows the row.
     if isinstance(site.holdout, Holdout) and not site.holdout.salt:
         words = "warning: the holdout has no salt, so whoever knows a row can tell its side; set Holdout(salt=...)"
