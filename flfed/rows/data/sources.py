@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
-from flfed.rows.data.parsing.expressions import check_expression, derived_columns, rows_where
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,
@@ -62,6 +61,11 @@ class Selection:
 
     def __post_init__(self) -> None:
         """Refuse expressions that are none, before a table is read."""
+        if not self.derive and not self.where:
+            return
+        # A source without expressions needs no pandas to be made.
+        from flfed.rows.data.parsing.expressions import check_expression
+
         for name, expression in self.derive.items():
             check_expression(expression, f"derive[{name!r}]")
         if self.where:
@@ -69,6 +73,10 @@ class Selection:
 
     def selected(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the table with derived columns, and only the rows that are read."""
+        if not self.derive and not self.where:
+            return table
+        from flfed.rows.data.parsing.expressions import derived_columns, rows_where
+
         attributes = table.attrs
         table = derived_columns(table, self.derive) if self.derive else table
         table = rows_where(table, self.where) if self.where else table
@@ -246,6 +254,8 @@ class Excel(Selection):
         """
         if importlib.util.find_spec("openpyxl") is None:
             raise UsageError("reading Excel needs an extra: pip install 'flfed[excel]'")
+        import pandas as pd
+
         path = find_file(self.path, folders)
         try:
             table = pd.read_excel(path, sheet_name=self.sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
