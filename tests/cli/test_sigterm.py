@@ -31,6 +31,7 @@ def stopped(words: Sequence[str], *, after: int, by: signal.Signals = signal.SIG
     return process.returncode, out, err
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize("repeats", [1, 2])

@@ -22,6 +22,7 @@ X, Y = load_breast_cancer(return_X_y=True)
 SITES = np.resize(["north", "south", "east", "west"], len(Y))
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 def test_scikit_learns_own_checks_pass():
     results = check_estimator(FederatedClassifier(), on_fail=None, on_skip=None)

@@ -41,7 +41,7 @@ FRAMES = {"north": frame(300, 1), "south": frame(200, 2), "east": frame(150, 3),
 
 @pytest.fixture
 def result() -> Result:
-    return flfed.federate(FRAMES, target="died", model="logistic", rounds=10, repeats=2, say=lambda line: None)
+    return flfed.federate(FRAMES, target="died", model="logistic", rounds=4, repeats=2, say=lambda line: None)
 
 
 def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
@@ -53,7 +53,7 @@ def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
     told = result.sites.query("arm == 'gain' and metric == 'roc_auc_score'").set_index("site")
     for line in result.gains.itertuples():
         assert line.gain == told.loc[line.site, "value"] and line.verdict == told.loc[line.site, "verdict"]
-    assert set(result.rounds["round"]) == set(range(11))
+    assert set(result.rounds["round"]) == set(range(5))
     assert result.learning_curve.empty
     probabilities = result.model.predict_proba(FRAMES["north"].drop(columns="died"))
     assert probabilities.shape == (300, 2) and np.allclose(probabilities.sum(axis=1), 1)
