@@ -46,7 +46,10 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
         runs = [run.run for run in reader.runs_of(found["run"])]
         events, note = reader.events(runs), note_in_words(notes_of(reader, runs))
         purpose = purpose_of(reader.series(found["run"]).study_text)
-    for line in (purpose and f"{found['study']}: {purpose}.", note and f"Note: {note}"):
+    for line in (
+        purpose and f"{found['study']}: {purpose}{'' if purpose[-1] in '.?!' else '.'}",
+        note and f"Note: {note}",
+    ):
         if line:
             output.say(line)
     headers, rows, below = comparison_rows(found)

@@ -76,7 +76,7 @@ class StudyTemplate:
             return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", "steps = 20  # of a round, at each site"]
         steps = self.rows > LARGE
         lines.append(f"steps = {STEPS}  # of a round, at each site" if steps else "epochs = 2  # of a round")
-        return [*lines, "l2 = 0.01  # penalty on the weights"]
+        return [*lines, "l2 = 0.01  # penalty on the weights", "clip = 1.0  # largest norm of a step's gradient"]
 
 
 _MODEL_WORDS = {

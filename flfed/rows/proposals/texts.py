@@ -92,8 +92,13 @@ def _list(key: str, values: tuple[Any, ...]) -> str:
     line = f"{key} = [{', '.join(parts)}]"
     if len(line) <= WIDTH:
         return line
-    inner = textwrap.fill(", ".join(parts), WIDTH, initial_indent="    ", subsequent_indent="    ")
-    return f"{key} = [\n{inner},\n]"
+    lines = [""]
+    for part in parts:
+        # A value is never broken, however long it is.
+        if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 6:
+            lines.append("")
+        lines[-1] += f" {part}," if lines[-1] else f"    {part},"
+    return "\n".join([f"{key} = [", *lines, "]"])
 
 
 def source_text(rows: int, tables: int) -> str:

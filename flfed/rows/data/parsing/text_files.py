@@ -378,8 +378,12 @@ def table_format(content: bytes) -> tuple[str, str]:
     if encoding == "utf-8-sig" and wrong_encoding(content, encoding):
         encoding = "cp1252"
     widths = {len(record) for record in _first_records(content, encoding, ",")}
-    fits = len(widths) == 1 and widths != {1}
-    return "," if fits else _other_separator(content, encoding, ",") or ",", encoding
+    if len(widths) == 1 and widths != {1}:
+        return ",", encoding
+    other = _other_separator(content, encoding, ",")
+    if other is None and len({len(record) for record in _first_records(content, encoding, BLANKS)} - {1}) == 1:
+        other = BLANKS
+    return other or ",", encoding
 
 
 def _other_separator(content: bytes, encoding: str, separator: str) -> str | None:
