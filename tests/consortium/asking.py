@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def ask(
     if bundle:
         replaced["bundle"] = lambda: Path(bundle).read_bytes()
         if not claimed:
-            replaced["bundle_sha256"] = lambda: control.hashlib.sha256(Path(bundle).read_bytes()).hexdigest()
+            replaced["bundle_sha256"] = lambda: hashlib.sha256(Path(bundle).read_bytes()).hexdigest()
     folder = CoordinatorFolder.default()
     config: dict[str, bool | float | int | str] = {"study": study, "repeat": 0, "run": run}
     with mock.patch.multiple(control, **replaced), deployed(folder, sites, config, wait_seconds=60) as grid:
