@@ -8,7 +8,7 @@ from collections.abc import Callable
 import typer
 
 from flfed.cli import catalogue, coordinator, dashboard, data, runs, study
-from flfed.cli.site_commands import approve, ledger, new, rows, serve
+from flfed.cli.site_commands import approve, ledger, rows, serve
 from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -61,9 +61,6 @@ study.app.command("sweep", epilog="Example: flfed study sweep wine --set validat
 app.add_typer(study.app, name="study")
 app.add_typer(runs.app, name="run")
 app.add_typer(data.app, name="data")
-rows.app.command("new", epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease")(
-    new.new_site
-)
 consortium = typer.Typer(no_args_is_help=True, help="Invite sites, serve them, and run studies at them.")
 for whose, group, commands in (("site", rows.app, SITE), ("coordinator", consortium, COORDINATOR)):
     for name, command, example in commands:

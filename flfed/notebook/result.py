@@ -120,9 +120,7 @@ class Result(server.Result):
         """
         if self.workspace is None:
             raise UsageError("only what federate(...) made of data frames can be saved; a study's own files are there")
-        from flfed.notebook.saving import save
-
-        return save(self.workspace, self.study, Path(folder))
+        return self.workspace.save(Path(folder), self.study)
 
     def __repr__(self) -> str:
         """Return the result in a few lines."""

@@ -21,12 +21,13 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame, Source
+from flfed.rows.data.sources import Frame, Parquet, Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, propose_mapping
 from flfed.rows.proposals.tables import TableProposal, propose_schema
+from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
 LEAST_OF_SITE = 50
@@ -101,6 +102,35 @@ class Workspace:
             If one of them is there already: nothing is written.
         """
         return write_new(folder, self.files() | dict(more))
+
+    def save(self, folder: Path, study: Study) -> list[Path]:
+        """Write the tables of data frames, with dataset, sites and study, to go on with commands.
+
+        Raises
+        ------
+        UsageError
+            If a file is there already: nothing is written.
+        """
+        sites, tables = [], {}
+        for site in self.sites:
+            path = folder / "tables" / f"{site.name}.parquet"
+            tables[path] = _storable(site)
+            sites.append(replace(site, source=Parquet(str(path.resolve()))))
+        written = replace(self, sites=tuple(sites)).write(folder, {f"{study.name}.toml": study.text})
+        for path, table in tables.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(path, index=False)
+        return [*written, *tables]
+
+
+def _storable(site: Site) -> pd.DataFrame:
+    """Return a site's table with texts where cells are of several kinds."""
+    source = site.source
+    if not isinstance(source, Frame):
+        raise UsageError(f"site {site.name!r}: its table is no data frame")
+    table = source.table
+    mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
+    return table.assign(**{str(name): plain_text(table[name]) for name in mixed})
 
 
 def new_workspace(
