@@ -37,7 +37,7 @@ def federate(
     *,
     by: str = "",
     model: str | type | torch.nn.Module = "",
-    strategy: str | type = "",
+    strategy: str | type | Mapping[str, Any] = "",
     metrics: Sequence[type] = (),
     rounds: int = 40,
     repeats: int = 1,
@@ -66,7 +66,7 @@ def federate(
     model : {"logistic", "linear", "mlp"}, a torch.nn.Module or a model's class, optional
         Default: logistic regression for classes, linear regression for a number. A module takes [rows, inputs] and
         gives [rows, outputs]: log-odds, logits or a number; it starts from the arrays that it has.
-    strategy : name, or a strategy's class, optional
+    strategy : name, a strategy's class, or keys such as `{"name": "fedprox", "mu": 0.1}`, optional
     metrics : sequence of classes
         Further figures, as docs/extend.md says; in this process alone, and so are classes of models and strategies.
     rounds : int, >= 1
@@ -106,7 +106,9 @@ def federate(
     chosen = {"by": by, "group": group, "time": time, "holdout": holdout, "task": task}
     workspace = workspace_of(tables, target, name=name, **chosen)
     told(workspace, say)
-    choices = {"rounds": rounds} | ({"model": name_of_model(model)} if model else {})
+    choices: dict[str, Any] = {"rounds": rounds} | ({"model": name_of_model(model)} if model else {})
+    privacy = changes.get("privacy", {})
+    choices["private"] = isinstance(privacy, Mapping) and privacy.get("name") == "record-dp"
     study = Study.parse(workspace.study(**choices).text())
     if strategy:
         changes = {
