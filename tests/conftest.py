@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from flfed import packages
+from flfed import packages, registry
 from flfed.cli import main
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
@@ -47,6 +47,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in ("FLFED_STORE", "FLFED_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(registry, "_LENT", {})  # classes that a test gave are no other test's
     monkeypatch.setattr(packages, "_strict", False)  # a command of an institution that ran in this process stays so
     return path
 

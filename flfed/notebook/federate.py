@@ -110,10 +110,10 @@ def federate(
     privacy = changes.get("privacy", {})
     choices["private"] = isinstance(privacy, Mapping) and privacy.get("name") == "record-dp"
     study = Study.parse(workspace.study(**choices).text())
-    if strategy:
-        changes = {
-            "strategy.name": strategy if isinstance(strategy, str) else registry.lend("strategy", strategy)
-        } | changes
+    if isinstance(strategy, Mapping):
+        changes["strategy"] = strategy
+    elif strategy:
+        changes["strategy.name"] = strategy if isinstance(strategy, str) else registry.lend("strategy", strategy)
     for metric in metrics:
         registry.lend("metric", metric)
     study = study.replace(keys_of(changes), "keyword") if changes else study
