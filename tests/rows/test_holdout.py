@@ -138,10 +138,16 @@ def test_a_known_customer_is_in_both_periods_only_where_the_holdout_says_so():
     assert both.split(table, GROUPED)[1].tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
-def test_a_share_that_leaves_one_side_empty_is_refused(share):
+@pytest.mark.parametrize("share", [1.0, -0.1, float("nan")])
+def test_a_share_that_leaves_no_training_rows_is_refused(share):
     with pytest.raises(UsageError, match="must be in"):
         Holdout(share=share)
+
+
+def test_a_share_of_0_holds_nothing_out():
+    table = visits([number % 20 for number in range(50)])
+    training, held = Holdout(share=0.0, salt="any").split(table, GROUPED)
+    assert training.all() and not held.any()
 
 
 def test_the_share_is_kept_and_salt_and_repeat_draw_other_rows():
