@@ -99,8 +99,7 @@ def new_data(
     from flfed.rows.proposals.files import read_named, source_of
     from flfed.rows.proposals.workspace import OwnTable, new_workspace
 
-    listed = [word.strip() for word in names.split(",")] if names else []
-    sources = [(path, source_of(path, names=listed)) for path in files]
+    sources = [(path, source_of(path, names=names)) for path in files]
     tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,

@@ -223,6 +223,13 @@ def mapped_rows(
     return _within_ranges(model, table)
 
 
+def inputs_of(
+    model: SharedModel, raw: pd.DataFrame, mapping: Mapping[str, str | Field | None] | None = None
+) -> np.ndarray:
+    """Return a table as the encoder's inputs, float64 [rows, inputs]. Raises as `mapped_rows` does."""
+    return encode(mapped_rows(model, raw, mapping)[0], model.layout, model.encoder).x
+
+
 def _unbounded(schema: Schema) -> Schema:
     """Return a schema without the ranges that nobody has confirmed."""
     everything = {"range": (-math.inf, math.inf)}

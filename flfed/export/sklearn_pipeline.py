@@ -12,8 +12,8 @@ from sklearn.pipeline import Pipeline
 
 from flfed.errors import UsageError
 from flfed.export.model_folder import SharedModel
-from flfed.export.predict import mapped_rows
-from flfed.rows.features.encode import encode, input_names
+from flfed.export.predict import inputs_of
+from flfed.rows.features.encode import input_names
 
 
 class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - scikit-learn has no types
@@ -33,7 +33,7 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         """Return the inputs, float64 [rows, inputs]."""
-        return encode(mapped_rows(self.shared, X)[0], self.shared.layout, self.shared.encoder).x
+        return inputs_of(self.shared, X)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the inputs."""

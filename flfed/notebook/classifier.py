@@ -135,7 +135,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dataset = self._dataset(X)
         table = _table(X).assign(**{TARGET: _class_names(len(self.classes_))[codes]})
         try:
-            with datasets.known(dataset):
+            with datasets.in_memory(dataset):
                 made = _sites(table, labels, dataset.name)
                 study = self._study(dataset.name)
                 self.arrays_, encoder = train(study, made)

@@ -105,7 +105,7 @@ def federate(
     """
     chosen = {"by": by, "group": group, "time": time, "holdout": holdout, "task": task}
     workspace = workspace_of(tables, target, name=name, **chosen)
-    told(workspace, say)
+    say_columns(workspace, say)
     choices: dict[str, Any] = {"rounds": rounds} | ({"model": name_of_model(model)} if model else {})
     privacy = changes.get("privacy", {})
     choices["private"] = isinstance(privacy, Mapping) and privacy.get("name") == "record-dp"
@@ -138,10 +138,10 @@ def workspace_of(
         return made
     # Tables of the same columns and ranges are one dataset, whenever they are federated.
     digest = hashlib.sha256(made.files()["datasets/frames/schema.toml"].encode()).hexdigest()[:8]
-    return new_workspace(own, target, name=f"frames-{digest}", open_data=True, salted=False, **options)
+    return made.named(f"frames-{digest}")
 
 
-def told(workspace: Workspace, say: Say) -> None:
+def say_columns(workspace: Workspace, say: Say) -> None:
     """Say what columns were taken for, and which of them a person should look at."""
     proposal = workspace.proposal
     say(f"{summary_of(workspace)}; target {proposal.schema.target!r}: {proposal.target.why}")

@@ -217,11 +217,9 @@ class Model:
 
     def inputs(self, table: pd.DataFrame) -> np.ndarray:
         """Return a table as the encoder's inputs, float64 [rows, inputs], which an ONNX file takes."""
-        from flfed.export.predict import mapped_rows
-        from flfed.rows.features.encode import encode
+        from flfed.export.predict import inputs_of
 
-        mapped, _ = mapped_rows(self.shared, table, self._mapping(table))
-        return encode(mapped, self.shared.layout, self.shared.encoder).x
+        return inputs_of(self.shared, table, self._mapping(table))
 
     def _mapping(self, table: pd.DataFrame) -> Mapping[str, str | Field | None]:
         """Return how a data frame is read: as those of the training were."""

@@ -33,7 +33,7 @@ class StudyTemplate:
     gaps : bool
         Whether features have missing cells, so that it is an input that one is missing.
     rows : int
-        Training rows of the largest site, or 0 where that is not known.
+        Training rows of a site on average, or 0 where that is not known.
     seed : int
     """
 

@@ -72,3 +72,11 @@ def test_the_same_table_needs_no_mapping_and_codes_of_few_rows_are_not_written_d
 )
 def test_names_are_alike_by_words_and_known_synonyms(one: str, other: str, least: float, most: float):
     assert least <= name_likeness(one, other) == name_likeness(other, one) <= most
+
+
+def test_a_number_in_no_unit_that_is_known_is_told_by_how_many_values_fit():
+    schema = datasets.load("heart-disease").schema
+    table = pd.DataFrame({"age": [str(12 * number) for number in range(60)]})
+    (age,) = (match for match in propose_mapping(table, schema) if match.column == "age")
+    assert (age.own, age.sure) == ("age", False)
+    assert age.why == "the names agree; 13 % of its values lie in the range; another unit?"

@@ -307,20 +307,18 @@ def _source(file: Path | None, query: str, url_variable: str, names: str) -> Sou
         raise UsageError("give either --from FILE or --query SELECT")
     if file is None:
         return Sql(query, url_variable)
-    return source_of(file, names=[word.strip() for word in names.split(",")] if names else [])
+    return source_of(file, names=names)
 
 
 def _advice(made: SiteProposal, path: Path) -> list[str]:
     """Return what a person has to do in the file."""
     from flfed.rows.proposals.matching import UNKNOWN
 
-    unnamed = [m.column for m in made.matches if m.field and UNKNOWN in (m.field.values or {}).values()]
     absent = [m.column for m in made.matches if m.own is None]
     lines = [f"Written: {path} and policy.toml beside it."]
-    if unnamed:
-        lines.append(
-            f"Say there what the codes of {', '.join(unnamed)} mean: each {UNKNOWN!r} is one of the schema's values."
-        )
+    if made.unnamed:
+        columns = ", ".join(made.unnamed)
+        lines.append(f"Say there what the codes of {columns} mean: each {UNKNOWN!r} is one of the schema's values.")
     if absent:
         lines.append(
             f"No column was found for {', '.join(absent)}: they are mapped to None, which means not recorded here."

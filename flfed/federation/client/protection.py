@@ -80,13 +80,13 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     unit, delta = (mechanism and mechanism.charged(study.plan, study.rounds)) or (None, None)
     if noise:
         charge_of(study)
-    schema = datasets.load(study.dataset.name).schema
-    unconfirmed = schema.unconfirmed_features(study.dataset.features)
-    if unit is not None and unconfirmed:
+    schema = None if unit is None else datasets.load(study.dataset.name).schema
+    unconfirmed = schema.unconfirmed_features(study.dataset.features) if schema else []
+    if unconfirmed:
         return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
-    if refused or unit is None or policy.disclosure == "open" or policy.epsilon is None:
+    if refused or schema is None or policy.disclosure == "open" or policy.epsilon is None:
         return refused
     if unit == "row" and schema.group:
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.

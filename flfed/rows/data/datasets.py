@@ -144,7 +144,7 @@ _IN_MEMORY: dict[str, Dataset] = {}
 
 
 @contextmanager
-def known(dataset: Dataset) -> Iterator[None]:
+def in_memory(dataset: Dataset) -> Iterator[None]:
     """Let a dataset without files be found by its name while the block runs."""
     _IN_MEMORY[dataset.name] = dataset
     try:

@@ -92,7 +92,7 @@ def _owners(table: pd.DataFrame, dataset: Dataset, partition: Partition) -> tupl
     # A column of the schema is a natural partition: each of its values is a site.
     if partition.by in dataset.schema.columns:
         owner, values = pd.factorize(table[partition.by], use_na_sentinel=False)
-        names = [_slug(f"{dataset.name}-{value}") for value in values]
+        names = [site_name(f"{dataset.name}-{value}") for value in values]
         if len(set(names)) < len(names):
             raise UsageError(f"[dataset] partition: two values of {partition.by!r} give one site's name")
         return owner, names
@@ -138,9 +138,9 @@ def _labels(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     return np.asarray(pd.Index(dataset.schema.classes).get_indexer(pd.Index(target)))
 
 
-def _slug(text: str) -> str:
+def site_name(text: str) -> str:
     """Convert text to a site's name.
 
-    It is of a-z, 0-9 and single hyphens.
+    It is of a-z, 0-9 and single hyphens, and empty where the text has none of them.
     """
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -242,13 +242,13 @@ def _is_flag(found: Cells) -> bool:
 
 def _flag(found: Cells) -> ColumnProposal:
     words = {text.casefold() for text in found.texts}
-    field = _field(found)
+    field = field_of(found)
     if not words <= {"0", "1", "yes", "no", "true", "false"}:
         field = replace(field or Field(found.name), values={t: str(int(t.casefold() in TRUE)) for t in found.texts})
     return ColumnProposal(found.name, "flag", "has two values, yes and no", column=Column(kind="flag"), field=field)
 
 
-def _field(found: Cells, reading: Field | None = None) -> Field | None:
+def field_of(found: Cells, reading: Field | None = None) -> Field | None:
     """Return how cells are read, None where as they stand."""
     field = replace(reading or Field(found.name), column=found.name, missing=found.missing)
     return None if field == Field(found.name) else field
@@ -335,7 +335,7 @@ def _number(found: Cells, reading: Field, values: np.ndarray, why: str, *, sure:
         sure, why = False, f"{why}; one value far from all others is taken for 'not known'"
     low, high = float(values.min()), float(values.max())
     column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=codes)
-    return ColumnProposal(found.name, "number", why, sure, column, _field(found, reading), from_rows=True)
+    return ColumnProposal(found.name, "number", why, sure, column, field_of(found, reading), from_rows=True)
 
 
 def _as_date(found: Cells) -> ColumnProposal | None:
@@ -363,7 +363,7 @@ def _formats(texts: Sequence[str]) -> Iterator[str]:
 
 def _date(found: Cells, form: str, *, sure: bool = True) -> ColumnProposal:
     why = "its values are dates" if sure else "its values are dates; day and month could be exchanged"
-    field = _field(found, Field("", date=form))
+    field = field_of(found, Field("", date=form))
     return ColumnProposal(found.name, "date", why, sure, Column(kind="date"), field)
 
 
@@ -386,7 +386,7 @@ def _as_words(found: Cells) -> ColumnProposal | None:
 
 
 def _identifier(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
-    return ColumnProposal(found.name, "id", why, sure, Column(kind="id"), _field(found))
+    return ColumnProposal(found.name, "id", why, sure, Column(kind="id"), field_of(found))
 
 
 def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
@@ -396,8 +396,8 @@ def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
     if not listed:
         return _identifier(found, "no value has ten rows", sure=False)
     unlisted = found.known - int(sum(found.counts[place] for place in order[: len(listed)]))
-    values = sorted(listed, key=_by_number)
-    field = _field(found)
+    values = sorted(listed, key=by_number)
+    field = field_of(found)
     if unlisted:
         values = [*(value for value in values if value != UNLISTED), UNLISTED]
         field = replace(field or Field(found.name), other=UNLISTED)
@@ -407,7 +407,8 @@ def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
     return ColumnProposal(found.name, "category", why, sure, column, field, from_rows=True, unlisted=unlisted)
 
 
-def _by_number(text: str) -> tuple[float, str]:
+def by_number(text: str) -> tuple[float, str]:
+    """Return a key that sorts numbers by size, and other texts after them."""
     try:
         return float(text), text
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,15 +15,15 @@ PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xlsm")
 _NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
 
 
-def source_of(path: Path, *, names: Sequence[str] = ()) -> Source:
+def source_of(path: Path, *, names: str = "") -> Source:
     """Return how a file is read, by its ending and its first lines.
 
     Parameters
     ----------
     path : Path
         CSV (also .tsv, .txt, and packed as .gz or .zip), Parquet or Excel.
-    names : sequence of str
-        Of the columns, where the file has no line of names.
+    names : str
+        Of the columns, with commas between, where the file has no line of names.
 
     Raises
     ------
@@ -44,7 +43,8 @@ def source_of(path: Path, *, names: Sequence[str] = ()) -> Source:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
-    return Csv(whole, columns=tuple(names) or None, separator=separator, encoding=encoding)
+    columns = tuple(name.strip() for name in names.split(",")) if names else None
+    return Csv(whole, columns=columns, separator=separator, encoding=encoding)
 
 
 def read_named(source: Source) -> pd.DataFrame:

@@ -74,6 +74,11 @@ class Match:
     why: str
     sure: bool
 
+    @property
+    def has_unnamed_codes(self) -> bool:
+        """Whether a person has to name a code of it."""
+        return self.field is not None and UNKNOWN in (self.field.values or {}).values()
+
 
 @dataclass(frozen=True)
 class _Fit:
@@ -194,13 +199,6 @@ def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
         factor, before, after, _ = factors[0]
         why = f"its values lie in the range after {before} were made {after}"
         return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
-    return _Fit(inside, field, "its values lie in the range" + _unit(found.name, column))
-    # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
-    found_factors = [f for f in FACTORS if _inside(values[~known] * f, found.counts[~known], column.range) >= FITTING]
-    if inside < 0.5 and len(found_factors) == 1:
-        factor = found_factors[0]
-        why = f"its values lie in the range after {FACTORS[factor]}"
-        return _Fit(0.9, replace(field, multiply=round(factor, 8)), why)
     return _Fit(inside, field, f"{round(100 * inside)} % of its values lie in the range; another unit?")
 
 
@@ -261,8 +259,3 @@ def _named_values(found: Cells, column: Column) -> dict[str, str]:
         for text, one in named.items()
         if plain_name(text) in same or len(one) == 1
     }
-
-
-def codes_to_name(matches: list[Match]) -> int:
-    """Return how many columns have codes that a person has to name."""
-    return sum(match.field is not None and UNKNOWN in (match.field.values or {}).values() for match in matches)

@@ -20,6 +20,8 @@ from flfed.rows.proposals.columns import (
     UNLISTED,
     Cells,
     ColumnProposal,
+    by_number,
+    field_of,
     propose_column,
     read_numbers,
     round_outward,
@@ -233,15 +235,10 @@ def propose_target(name: str, cells: pd.Series, task: Task | None = None) -> Tar
         column = Column(
             kind="target", unit=unit_of(name), range=round_outward(float(values.min()), float(values.max()))
         )
-        field = _read_as(found, reading)
+        field = field_of(found, reading)
         why = "its values are numbers"
         return TargetProposal("regression", column, field, why, len(values) > FEW_VALUES, len(cells) - found.known)
     return _classes(found, task)
-
-
-def _read_as(found: Cells, reading: Field) -> Field | None:
-    field = replace(reading, column=found.name, missing=found.missing)
-    return None if field == Field(found.name) else field
 
 
 def _classes(found: Cells, task: Task | None) -> TargetProposal:
@@ -253,11 +250,11 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
         raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
     if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
         raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
-    field = _read_as(found, Field(""))
+    field = field_of(found)
     if rare:
         field = replace(field or Field(found.name), other=UNLISTED)
     unlabelled = found.rows - found.known
-    order, sure = _ordered(sorted(common, key=_class_key), counts)
+    order, sure = _ordered(sorted(common, key=by_number), counts)
     values = (*order, UNLISTED) if rare and UNLISTED not in order else tuple(order)
     chosen: Task = "binary" if len(values) == 2 else "multi-class"
     if task is not None and task != chosen:
@@ -266,19 +263,12 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
     return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
 
 
-def _class_key(text: str) -> tuple[float, str]:
-    try:
-        return float(text), text
-    except ValueError:
-        return float("inf"), text
-
-
 def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], bool]:
     """Return two classes with the positive one last, and whether that is sure."""
     if len(classes) != 2:
         return classes, True
     # Of two numbers the larger one is the event, which 0 and 1 say plainly.
-    if all(_class_key(text)[0] < float("inf") for text in classes):
+    if all(by_number(text)[0] < float("inf") for text in classes):
         return classes, classes == ["0", "1"]
     named = [text for text in classes if text.casefold() in POSITIVE]
     if len(named) == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,8 @@ from flfed.files import write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import plain_text, read_column
-from flfed.rows.data.parsing.expressions import rows_where
 from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.partition import site_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
@@ -25,14 +24,14 @@ from flfed.rows.data.sources import Frame, Parquet, Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.files import read_named
-from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, propose_mapping
+from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
 from flfed.rows.proposals.tables import TableProposal, propose_schema
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
 LEAST_OF_SITE = 50
 """Rows of a site that is cut from a table; those of smaller ones are one site together."""
-HOLDOUT_SHARE = 0.3
+HOLDOUT_SHARE = Holdout.share
 MOST_SITES = 200
 
 
@@ -77,11 +76,16 @@ class Workspace:
         """Name of the dataset."""
         return self.proposal.schema.name
 
+    def named(self, name: str) -> Workspace:
+        """Return the same dataset under another name."""
+        proposal = replace(self.proposal, schema=self.proposal.schema.model_copy(update={"name": name}))
+        return replace(self, proposal=proposal, sites=tuple(replace(site, dataset=name) for site in self.sites))
+
     def study(self, **choices: Any) -> StudyTemplate:
         """Return a first study of the dataset; `choices` as for `StudyTemplate`."""
         columns = self.proposal.columns.values()
-        largest = int(self.proposal.rows * (1 - HOLDOUT_SHARE) / len(self.sites))
-        facts = {"gaps": any(column.gaps for column in columns), "rows": largest}
+        rows = int(self.proposal.rows * (1 - HOLDOUT_SHARE) / len(self.sites))
+        facts = {"gaps": any(column.gaps for column in columns), "rows": rows}
         model = MODELS[self.proposal.schema.task]
         return StudyTemplate(**{"name": f"{self.name}-first", "dataset": self.name, "model": model} | facts | choices)
 
@@ -177,7 +181,7 @@ def new_workspace(
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
     proposal = propose_schema(whole, target, name=name, group=group, time=time, task=task, leave_out=[by] if by else [])
-    names = _site_names(parts, name)
+    names = _site_names(parts)
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or --by the column that names them")
     cut_at = _cut_date(parts, proposal, time)
@@ -205,13 +209,13 @@ def slug(text: str) -> str:
     >>> slug("St. Mary's (2024)")
     'st-mary-s-2024'
     """
-    made = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    made = site_name(text)
     if not made:
         raise UsageError(f"{text!r} gives no name of a-z and 0-9: give --name")
     return made
 
 
-def _site_names(parts: Sequence[OwnTable], dataset: str) -> list[str]:
+def _site_names(parts: Sequence[OwnTable]) -> list[str]:
     names = [slug(part.title) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
@@ -231,19 +235,21 @@ def _cut(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         if len(large) > MOST_SITES:
             raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
         column = by if by.isidentifier() else f"column({by!r})"
-        parts += [_part(own, value, f"{column} == {value!r}") for value in large]
+        parts += [_part(own, value, f"{column} == {value!r}", cells == value) for value in large]
         rest = int(cells.notna().sum() - counts[large].sum())
         # Rare names are not written down: the others are those that are none of the large ones.
         if rest >= LEAST_OF_SITE and large:
-            parts.append(_part(own, UNLISTED, f"{column} not in {tuple(large)!r}"))
+            others = cells.notna() & ~cells.isin(large)
+            parts.append(_part(own, UNLISTED, f"{column} not in {tuple(large)!r}", others))
         else:
             left_out += rest
         left_out += int(cells.isna().sum())
     return parts, left_out
 
 
-def _part(own: OwnTable, value: str, where: str) -> OwnTable:
-    table = rows_where(own.table, where)
+def _part(own: OwnTable, value: str, where: str, rows: pd.Series) -> OwnTable:
+    """Return the rows for which `where` holds, as a table of their own."""
+    table = own.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
     source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where)
     return OwnTable(value, source, table)
 
@@ -293,6 +299,11 @@ class SiteProposal:
     matches: list[Match]
     unread: tuple[str, ...] = ()
 
+    @property
+    def unnamed(self) -> list[str]:
+        """Columns with codes that a person has to name."""
+        return [match.column for match in self.matches if match.has_unnamed_codes]
+
     def write(self, folder: Path) -> list[Path]:
         """Write the package into `sites/` of a folder; nothing is replaced.
 
@@ -306,8 +317,7 @@ class SiteProposal:
     def _comments(self) -> dict[str, str]:
         """Return the schema's values for each column whose codes a person has to name."""
         columns = datasets.load(self.site.dataset).schema.columns
-        unnamed = [m.column for m in self.matches if m.field and UNKNOWN in (m.field.values or {}).values()]
-        return {name: f"each is one of: {', '.join(columns[name].values)}" for name in unnamed}
+        return {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
 
 
 def propose_site(name: str, dataset: str, source: Source, *, title: str = "", open_data: bool = False) -> SiteProposal:
