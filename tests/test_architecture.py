@@ -47,7 +47,7 @@ def files_of(place: str) -> list[Path]:
     return sorted(path.glob("*.py") if place == "flfed" else path.rglob("*.py"))
 
 
-def imported(source: str) -> Iterator[str]:
+def _imported(source: str) -> Iterator[str]:
     """Yield each module that a file imports, anywhere in it; a public name of flfed as where it is defined."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -60,6 +60,12 @@ def imported(source: str) -> Iterator[str]:
                     if node.module == "flfed"
                     else (f"{node.module}.{alias.name}")
                 )
+
+
+@cache
+def imported(source: str) -> tuple[str, ...]:
+    """Return what a file imports; a file is asked for by several tests."""
+    return tuple(_imported(source))
 
 
 def breaches(source: str, forbidden: set[str]) -> list[str]:

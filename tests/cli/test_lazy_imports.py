@@ -17,6 +17,8 @@ from flfed.cli import main
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 
+pytestmark = [pytest.mark.slow, pytest.mark.servers]  # each is a command in a process of its own
+
 HEAVY = {"torch", "flwr", "sklearn", "streamlit"}
 SITE, OTHERS = "kentucky-clinic", "minnesota-clinic,mississippi-clinic,new-york-clinic"
 STUDY = """

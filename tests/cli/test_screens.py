@@ -12,6 +12,8 @@ from flfed.records.store.reader import RunReader
 from tests.conftest import small_table
 from tests.terminal import in_terminal
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # runs of a hundred sites
+
 SCREEN = 40
 
 

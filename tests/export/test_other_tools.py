@@ -13,6 +13,8 @@ import flfed
 from flfed.errors import UsageError
 from tests.notebook.test_federate import FRAMES
 
+pytestmark = [pytest.mark.slow, pytest.mark.studies]  # every row of real runs
+
 MODELS = [("died", "mlp"), ("died", "logistic"), ("cost", "linear"), ("band", "mlp")]
 
 

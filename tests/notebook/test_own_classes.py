@@ -34,6 +34,8 @@ class Net(torch.nn.Module):
         return self.last(torch.relu(self.first(x)))
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
     listed = federated(model="mlp", hidden=[8])
     shared = listed.model.shared

@@ -155,6 +155,8 @@ class SlowServer(Server):
         return super().ConfirmMessageReceived(request)
 
 
+@pytest.mark.slow
+@pytest.mark.servers
 @pytest.mark.parametrize("online", [True, False])
 def test_a_reply_that_comes_slowly_is_waited_for_and_holds_up_no_other(
     said, monkeypatch: pytest.MonkeyPatch, online: bool
