@@ -11,9 +11,7 @@ if TYPE_CHECKING:
     from flfed.records.store.entries import EventEntry
 
 SHORTER = {
-    "holdout rows": "test rows",
     "shared model": "shared",
-    "own model alone": "own",
     "adjusted to site": "adjusted",
     "gain (+ is better), 95 % unadjusted": "gain (95 % CI)",
 }
@@ -78,7 +76,7 @@ def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) ->
     from flfed.records.reports.faults import fault_kind, sites_together
 
     words = {"refused": "Refused", "fault": "Fault", "flag": "Odd", "leak": "Possible leak", "note": "Note"}
-    words["update set aside"] = "Set aside"
+    words["update rejected"] = "Rejected"
     kinds = [fault_kind({"round": e.round, "reason": e.reason}) if e.kind == "fault" else e.kind for e in events]
     told = {
         (words[kind], event.site or "", event.reason): list[int | None]()
@@ -107,7 +105,7 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     order = [*shown, *(name for name in best if name not in set(shown))]
     more = f"sites: flfed run show {found['run']} --all"
     title = f"{found['study']} ({found['run']})"
-    spare = ("adjusted", "test rows", "own")
+    spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
     if adjusted & set(shown):
         output.say(f"{MARK.strip()} of the shared model adjusted to the site, which is the better one there.")

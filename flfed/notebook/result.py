@@ -250,7 +250,7 @@ class Plots:
         from flfed.records.dashboard.components import charts
 
         found, metric = self._result.report, self._metric()
-        drawn = charts.gains(found, metric, charts.order_of_sites(found, metric))
+        drawn = charts.forest_plot(found, metric, charts.order_of_sites(found, metric))
         if drawn is None:
             raise UsageError("no site has a gain to draw: see result.gains")
         return drawn

@@ -14,16 +14,16 @@ from flfed.cli import data, main, output, progress
 
 HEADERS = [
     "site",
-    "holdout rows",
+    "test rows",
     "shared model",
-    "own model alone",
+    "site model",
     "adjusted to site",
     "gain (+ is better), 95 %",
     "verdict",
 ]
 ROWS = [
     ["mississippi-clinic", "54", ".784", ".743", ".784", "+.041 (−.081 to +.163)", "no clear gain"],
-    ["a site's own model used at all sites (mean)", "", ".616", "", "", "", ""],
+    ["a site's model used at all sites (mean)", "", ".616", "", "", "", ""],
 ]
 
 

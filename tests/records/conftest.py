@@ -19,7 +19,7 @@ from flfed.records.store.writer import ComparisonRow, DifferenceRow, EventRow, M
 from tests.browser import Window, opened, served
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
-HOSPITALS = {  # rows, holdout rows, AUC of global, local-only, personalised (TARGETS.md section 1, rounded)
+HOSPITALS = {  # rows, test rows, AUC of global, local-only, personalised (TARGETS.md section 1, rounded)
     "cleveland": (303, 91, 0.882, 0.883, 0.886),
     "hungary": (294, 88, 0.871, 0.874, 0.873),
     "long-beach": (200, 60, 0.662, 0.600, 0.711),

@@ -102,7 +102,7 @@ def test_the_figures_are_those_of_the_record_and_of_scikit_learn(three):
         assert ranks[name]["AUC, from rows"] == figure_of(of_record[AUC])
         assert ranks[name]["Average precision, from rows"] == figure_of(of_record[PRECISION])
         assert holds[name]["Brier score (lower is better)"] == figure_of(of_record[BRIER])
-        assert ranks[name]["Holdout rows"] == str(len(y))
+        assert ranks[name]["Test rows"] == str(len(y))
         assert ranks[name]["With the outcome"] == f"{y.sum()} ({100 * y.mean():.0f} %)"
         assert ranks[name]["AUC, of the curve"].split(" ± ")[0] == number(roc_auc_score(y, score))
         of_curve = ranks[name]["Average precision, of the curve"].split(" ± ")
@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_the_record_and_of_scikit_learn(three):
         assert holds[name]["Predicted, mean"].split(" ± ")[0] == number(score.mean())
         span = proportion_confint(y.sum(), len(y), method="wilson")
         assert holds[name]["Observed share"] == f"{number(y.mean())} ({interval(*span)})"
-    assert [float(ranks[site]["Holdout rows"]) for site in three["sites"]] == [
+    assert [float(ranks[site]["Test rows"]) for site in three["sites"]] == [
         site["holdout-rows"] for site in three["sites"].values()
     ]
 
@@ -173,10 +173,10 @@ def test_repeats_are_not_added_up(small_sites, small_study):
         page = curves(name)
         shown = table(page, "AUC, from rows")
         assert shown[ALL]["AUC, from rows"] == figure_of(each[place]["global"][AUC])
-        assert int(shown[ALL]["Holdout rows"]) == sum(site["holdout-rows"] for site in each[place]["sites"].values())
+        assert int(shown[ALL]["Test rows"]) == sum(site["holdout-rows"] for site in each[place]["sites"].values())
         alone, several = words(page), place == 0
         assert [f"**Repeat {place + 1} of 2 alone**" in info.value for info in page.info] == [True] * several
-        assert ("differ from those on Overview and Sites, which are means over the repeats" in alone) == several
+        assert ("Overview and Sites show means." in alone) == several
         headings = [block.value for block in page.markdown if block.value.startswith("## ")]
         assert [heading.endswith(", in repeat 1") for heading in headings] == [several] * 2
 
@@ -221,7 +221,7 @@ def compared(run, payload: dict, *figures: ComparisonRow) -> str:
 
 
 def test_a_mean_prediction_outside_the_interval_of_the_observed_share_is_said_to_be_off(writer):
-    # Predictions of .50 to .59 (log-odds 0 to .375) in four bins of 10 rows each. Wilson's 95 % interval of 4 in 40 is
+    # Predictions of .50 to .59 (log-odds 0 to .375) in four bins of 10 rows each. Wilson's 95 % CI of 4 in 40 is
     # .040 to .231, of 36 in 40 .769 to .960, of 20 in 40 .352 to .648.
     few = [[bin, 9] for bin in range(128, 132)], [[bin, 1] for bin in range(128, 132)]
     half = [[bin, 5] for bin in range(128, 132)]
@@ -259,7 +259,7 @@ def test_counts_of_some_sites_stand_beside_no_figure_of_all(writer):
     part = "2 of 4 sites together"
     ranks, holds = table(page, "AUC, from rows"), table(page, "Predicted, mean")
     assert list(ranks) == list(holds) == [part, "a", "b"]
-    assert ranks[part]["Holdout rows"] == "29"
+    assert ranks[part]["Test rows"] == "29"
     for cell in (
         ranks[part]["AUC, from rows"], ranks[part]["Average precision, from rows"],
         holds[part]["Brier score (lower is better)"],

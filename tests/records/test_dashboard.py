@@ -70,7 +70,7 @@ def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart
         in said
     )
     assert "would reach .901: .005 better than the shared model" in said
-    assert "40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel)" in said
+    assert "40 of 40 rounds ran; rejected updates: 2; sites refused: 1 (basel)" in said
     assert "3 values that are not finite" in said
     assert "its policy does not allow the data set" in said
     assert "norm of the delta is 3.1 times the median" in said
@@ -153,7 +153,7 @@ def test_a_metric_can_be_chosen_and_its_direction_is_said(shown: str, heart: str
     assert not page.exception
     assert "lower is better" in words(page)
     # Four sites alike: each -.010 (-.030 to +.010); the mean's interval is t(3) = 3.182 of .010204 / 2, to each side.
-    told = "before adjustment, against each one's own: gain +.010 in Brier score (95 % interval −.006 to +.026"
+    told = "before adjustment, against each one's own: gain +.010 in Brier score (95 % CI −.006 to +.026"
     assert f"the shared model, {told}" in words(page)
 
 
@@ -177,10 +177,10 @@ def test_repeats_are_shown_together_and_one_by_one(shown: str, store, write):
         write(store, series, repeat=repeat, shift=repeat / 100, resplit=True)
     page = overview(series)
     assert not page.exception
-    assert "AUC .906 (mean of 3 repeats; of one of them, 95 % interval .881 to .929)" in words(page)
+    assert "AUC .906 (mean of 3 repeats; of one of them, 95 % CI .881 to .929)" in words(page)
     page.sidebar.selectbox[1].set_value(f"{series}-r03").run()
     assert not page.exception
-    assert "AUC .916 (95 % interval" in words(page)
+    assert "AUC .916 (95 % CI" in words(page)
     assert page.query_params["run"] == f"{series}-r03"
 
 
@@ -205,5 +205,5 @@ def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: s
     page = overview(run.run)
     assert not page.exception
     assert "about one interval in twenty, if it is not widened, excludes 0 by chance" in words(page)
-    assert "4 sites that gain most" in words(page)
+    assert "Of 100 sites, those that gain most and least" in words(page)
     assert "12 sites that gain most" in words(overview(run.run, SITES))

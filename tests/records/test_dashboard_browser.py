@@ -10,7 +10,7 @@ from flfed.records.store.entries import LearningPoint, MetricRow
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 ROOT = Path(__file__).parents[2]
-CURVES = {  # own rows: own model alone, joined, half the interval of the difference
+CURVES = {  # own rows: site model, joined, half the interval of the difference
     "cleveland": {
         10: (0.84, 0.885, 0.02),
         20: (0.86, 0.884, 0.02),

@@ -237,13 +237,13 @@ def test_the_learning_curve_says_and_tabulates_what_joining_is_worth_by_own_rows
     assert not page.exception
     assert page.query_params["site"] == "long-beach"
     said = words(page)
-    widened = "(95 % interval +.090 to +.290; widened for 4 sites looked at, +.052 to +.328)"
+    widened = "(95 % CI +.090 to +.290; widened for 4 sites looked at, +.052 to +.328)"
     assert f"with 10 rows of its own, joining gains +.190 AUC {widened}" in said
     # With 40 rows +.110, and widened as those of 10 by 1.38: from -.000.
     assert "The gain is clear with 10 rows, not with the other sizes." in said
     lines = table_of(page)
     assert list(lines) == ["10", "40", "all (140)"]
-    assert lines["40"]["Own model alone"] == ".640 (.590 to .690)"
+    assert lines["40"]["Site model"] == ".640 (.590 to .690)"
     assert lines["40"]["Gain, + is better (95 %, unadjusted)"] == "+.110 (+.030 to +.190)"
     assert [line["In words"] for line in lines.values()] == ["clear gain", "no clear gain", "no clear gain"]
     told = [chart.proto.alt for chart in page.get("vega_lite_chart")]

@@ -80,16 +80,16 @@ def test_the_table_has_a_line_for_each_size_with_the_gain_and_its_interval():
         ["long-beach", "85 (all)", ".667", ".744", "+.077 (−.030 to +.183)"],
     ]
     assert sentences == [
-        "long-beach: with 10 rows of its own, joining gains +.194 AUC (95 % interval +.022 to +.365); "
-        "with all its 85 rows, no clear gain: +.077 AUC (95 % interval −.030 to +.183)."
+        "long-beach: with 10 rows of its own, joining gains +.194 AUC (95 % CI +.022 to +.365); "
+        "with all its 85 rows, no clear gain: +.077 AUC (95 % CI −.030 to +.183)."
     ]
 
 
 def test_a_metric_that_is_better_when_lower_is_turned_so_that_a_gain_is_above_zero():
     sizes = {10: change(-0.2, -0.3, -0.1), 50: change(0.05, 0.02, 0.08)}
     sentence = in_words("vienna", sizes, {"metric": "log_loss"}, draws=10)
-    assert "with 10 rows of its own, joining gains +.200 log loss (95 % interval +.100 to +.300)" in sentence
-    assert "with all its 50 rows, joining costs .050 log loss (gain −.050, 95 % interval −.080 to −.020)" in sentence
+    assert "with 10 rows of its own, joining gains +.200 log loss (95 % CI +.100 to +.300)" in sentence
+    assert "with all its 50 rows, joining costs .050 log loss (gain −.050, 95 % CI −.080 to −.020)" in sentence
 
 
 @pytest.mark.parametrize("freedom", [None, 9])
@@ -117,7 +117,7 @@ def test_a_gain_at_all_rows_is_widened_as_in_the_table_of_the_comparison(store, 
         (change(None, None, None, 0), "it cannot be told: AUC was not defined in any draw."),
         (change(0.2, None, None, 6), "it cannot be told: AUC was defined in too few draws (in 6 of 10 draws)."),
         (change(0.002, 0.001, 0.003), "+.003); the interval lies above 0, but the gain is too small to matter"),
-        (change(0.2, 0.1, 0.3, 9), "joining gains +.200 AUC (95 % interval +.100 to +.300) (in 9 of 10 draws)."),
+        (change(0.2, 0.1, 0.3, 9), "joining gains +.200 AUC (95 % CI +.100 to +.300) (in 9 of 10 draws)."),
     ],
 )
 def test_undefined_draws_and_gains_that_are_too_small_are_said(arms, said):

@@ -98,7 +98,7 @@ def test_the_data_of_a_site_in_sums_only_say_so(sums_only):
 def test_what_was_set_aside_is_that_of_the_site(heart):
     assert "the delta has 3 values" in str([table.value for table in page("p20_overview", heart, "hungary").table])
     shown = page("p20_overview", heart, "switzerland")
-    assert "Nothing of switzerland was set aside or refused." in said(shown)
+    assert "Nothing of switzerland was rejected or refused." in said(shown)
     assert len(shown.table) == 0
 
 
@@ -168,7 +168,7 @@ def test_two_runs_side_by_side_are_compared_at_the_site_alone(store, heart, writ
     assert not shown.exception
     tables = str([table.value.to_dict() for table in shown.table])
     assert ".871" in tables and ".881" in tables  # of hungary: 0.871, and 0.01 more
-    assert "AUC of the shared model at hungary, with 95 % interval" in said(shown)
+    assert "AUC of the shared model at hungary, with 95 % CI" in said(shown)
     assert "long-beach" not in tables + said(shown)
     assert "'Sites'" not in tables
     assert ".896" not in tables + said(shown)

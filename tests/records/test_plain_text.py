@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 
 from flfed.records.dashboard.components.text import JOINER, escape, with_code
 from flfed.records.dashboard.panels.overview import holdout_in_words
 from flfed.records.dashboard.panels.sites import _words
+from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import report
 from flfed.records.store.entries import EventEntry, EventRow
 from flfed.records.store.reader import RunReader
@@ -113,7 +115,7 @@ def test_what_the_holdouts_were_read_for_is_told_reason_by_reason(runs, said):
     lines = holdout_in_words([*events, EventEntry("r0", "", 1, "a", "fault", "compare")])
     assert len(lines) == len(said)
     for line, wanted in zip(lines, said, strict=True):
-        assert line.startswith(f"Holdout rows were read {wanted}")
+        assert line.startswith(f"Test rows were read {wanted}")
 
 
 def test_the_page_of_a_run_with_a_learning_curve_speaks_of_no_curve_by_round(store, write, url, monkeypatch):
@@ -123,7 +125,7 @@ def test_the_page_of_a_run_with_a_learning_curve_speaks_of_no_curve_by_round(sto
     run = write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=2)
     run.events([EventRow(3, site, "holdout-opened", why) for site in "ab" for why in ("compare", "learning-curve")])
     said = words(overview(run.run))
-    assert "read once for the comparison, after the last round. Holdout rows were read for each point" in said
+    assert "read once for the comparison, after the last round. Test rows were read for each point" in said
     assert "in each round, for a curve" not in said
 
 
@@ -165,7 +167,7 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
     page, main = window.page, window.page.locator("[data-testid=stMain]")
     page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
     page.goto(f"{window.address}/overview?run={runs[0]}")
-    page.get_by_role("heading", name="Set aside").wait_for()
+    page.get_by_role("heading", name="Rejected").wait_for()
     window.drawn()
     cell = main.locator("[data-testid=stTable] td").filter(has_text="evil.example").first
     assert cell.inner_text().replace(JOINER, "") == TRAP
@@ -180,3 +182,8 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
     assert len(lines) == 41
     assert sum(cell.startswith(f"'{FORMULA}") for cell in cells) == 40
     assert [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))] == []
+
+
+def test_the_glossary_of_the_pages_is_that_of_the_documents():
+    lines = (Path(__file__).resolve().parents[2] / "docs" / "glossary.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| ")][1:] == [f"| {k} | {v} |" for k, v in GLOSSARY.items()]

@@ -244,7 +244,7 @@ def test_a_metric_that_should_be_low_is_worded_that_way():
     assert code == PAYS
     assert sentence == (
         "Brier score (lower is better) .131 with the shared model against .151 alone: gain +.020 "
-        "(95 % interval +.005 to +.035)."
+        "(95 % CI +.005 to +.035)."
     )
 
 
@@ -262,7 +262,7 @@ def test_an_adjusted_model_that_is_clearly_worse_is_named():
     code, sentence = verdict(shared, adjusted, "higher", metric=AUC, figures=figures)
     assert code == DO_NOT_USE
     assert sentence == (
-        f"AUC .720 with the shared model adjusted to the site against .750 alone: gain {MINUS}.030 (95 % interval "
+        f"AUC .720 with the shared model adjusted to the site against .750 alone: gain {MINUS}.030 (95 % CI "
         f"{MINUS}.050 to {MINUS}.010): the interval lies below {MINUS}.005, the shared model adjusted to the site is "
         "clearly worse here."
     )
@@ -276,7 +276,7 @@ def test_what_fails_after_the_last_round_is_no_update_set_aside(store, url, writ
     with RunReader.open(url) as reader:
         found = report(reader, series)
     # the fixture sets one update aside itself
-    assert story(found)[-1].endswith("updates set aside: 1; sites refused: 1 (basel); other faults: 3.")
+    assert story(found)[-1].endswith("rejected updates: 1; sites refused: 1 (basel); other faults: 3.")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_fault_of_no_round_is_a_refusal_only_where_it_says_so(store, url, writ
         **{f"repeat {k}: x": "fault" for k in (1, 2)},
     }
     assert refused_sites(found) == ["basel", "geneva"]
-    expected = "updates set aside: 2; sites refused: 2 (basel, geneva); other faults: 4."
+    expected = "rejected updates: 2; sites refused: 2 (basel, geneva); other faults: 4."
     assert story(found)[-1].endswith(expected)
 
 
@@ -353,7 +353,7 @@ def test_the_story_says_who_gains_how_far_pooled_is_and_what_was_set_aside(found
         in said
     )
     assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
-    assert said.endswith("40 of 40 rounds ran; updates set aside: 2; sites refused: 1 (basel).")
+    assert said.endswith("40 of 40 rounds ran; rejected updates: 2; sites refused: 1 (basel).")
 
 
 def test_the_table_has_a_line_a_site_and_a_line_a_reference(found):

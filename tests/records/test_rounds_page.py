@@ -48,7 +48,7 @@ def begin(store, *, series: str = "", repeat: int = 0, rounds: int = ROUNDS):
 
 
 def write(run, *, rounds: int = ROUNDS, shift: float = 0.0, sent=crossed, band: tuple[float, ...] = ()) -> str:
-    """Write rounds of three sites; `a` has an update set aside in round 3."""
+    """Write rounds of three sites; `a` has an update rejected in round 3."""
     for site in SITES:
         run.site(site)
     for last in range(1, rounds + 1):
@@ -115,7 +115,7 @@ def test_each_cell_of_the_tables_is_that_of_the_record(store):
             line = {"After round": str(n), "Site": site, "AUC": number(auc(n, site)), "95 % low": low}
             expected.append(line | {"95 % high": high})
     assert each == expected
-    names = ("Rounds asked", "No answer", "Answer set aside", "Good updates", "Good updates, % of asked")
+    names = ("Rounds asked", "No answer", "Answer rejected", "Good updates", "Good updates, % of asked")
     counts = {"a": (6, 0, 1, 5, 83), "b": (6, 0, 0, 6, 100), "c": (6, 1, 0, 5, 83)}
     assert part == [{"Site": site, **dict(zip(names, map(str, of), strict=True))} for site, of in counts.items()]
     expected = []
@@ -147,7 +147,7 @@ def test_only_the_picked_site_has_a_band(store):
         mine = rows[rows["site"] == site]
         reach = [1.959964 * math.sqrt(variance(n, site)) for n in mine["round"]]
         np.testing.assert_allclose(mine["value"] - mine["low"], reach, rtol=1e-6)
-        assert f"The band is the 95 % interval of each figure of {site}." in words(page)
+        assert f"The band is the 95 % CI of each figure of {site}." in words(page)
         page.selectbox(key="curve-band-b").set_value("c").run()
     assert "Without a band: what the sites send in a round gives this figure, but not its interval." in words(page)
 
@@ -187,7 +187,7 @@ def test_a_map_of_one_block_is_a_sentence(store):
     assert "map" in drawn(page)
     assert "A site that was not asked in a round has no cell there" in words(page)
     page = rounds_page(write(begin(store)))
-    assert set(drawn(page)["map"][1]["state"]) == {"took part", "answer set aside", "no answer"}
+    assert set(drawn(page)["map"][1]["state"]) == {"took part", "answer rejected", "no answer"}
     assert "A site that was not asked" not in words(page)
     assert drawn(page)["map"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
 

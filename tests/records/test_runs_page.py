@@ -108,7 +108,7 @@ def test_runs_on_other_data_or_other_holdouts_are_not_compared_without_a_word(tw
     assert said.endswith("say nothing of each other (heart-disease: a; diabetes: b).")
     fewer = one | {"sites": {"cleveland": one["sites"]["cleveland"]}}
     (said,) = warnings([("a", one, study()), ("b", fewer, study()), ("c", one, study())])
-    assert said.startswith("Not all were judged on the same sites and holdout rows (a and c; b): part of a")
+    assert said.startswith("Not all were judged on the same sites and test rows (a and c; b): part of a")
 
 
 def test_each_run_is_warned_of_with_those_of_its_own_data_whatever_else_is_beside_them(two):

@@ -30,7 +30,7 @@ LOWER = {"brier_score_loss", ERROR}
 NUMBER = re.compile(r"[+\u2212]?(?:\d*\.\d+|\d+)")
 ARMS = {
     "Shared model": "global",
-    "Own model alone": "local-only",
+    "Site model": "local-only",
     "Adjusted to the site": "personalised",
     "Adjusted to site": "personalised",
 }
@@ -199,7 +199,7 @@ def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: 
     for metric in by_metric(opened, found):
         told, shared = cards(opened), found["global"][metric]
         is_shown(told["Shared model"][0], shared["value"])
-        is_shown(told["Shared model"][1].partition("95 % interval")[2], shared["low"], shared["high"])
+        is_shown(told["Shared model"][1].partition("95 % CI")[2], shared["low"], shared["high"])
         is_shown(told["All rows in one place"][0], found["pooled"][metric]["value"])
         # The difference of the two figures as they are shown, so that a reader who takes one from the other agrees.
         apart = abs(float(told["All rows in one place"][0]) - float(told["Shared model"][0]))
@@ -243,7 +243,7 @@ def test_every_site_shows_the_figures_of_the_command_line(series: str, found: An
             is_shown(answer.partition(": these rows")[2], *(wide if "No clear" in answer else []))
             is_shown(told["Gain by joining"][0].replace("n/a", ""), gain[0])
             if gain[0] is not None:
-                is_shown(told["Gain by joining"][1].partition("95 % interval")[2].partition(";")[0], *gain[1:])
+                is_shown(told["Gain by joining"][1].partition("95 % CI")[2].partition(";")[0], *gain[1:])
                 both = {arm: gain_of(of_site | {key: {}}, metric)[0] for arm, key in OTHER.items()}
                 arm = max(both, key=lambda arm: -math.inf if both[arm] is None else both[arm])
                 assert told["Gain by joining"][1].startswith(f"by the {ARM_NAMES[arm]}, 95 %")
@@ -257,7 +257,7 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
             plain = {key: cell.replace("\\", "").replace("n/a", "") for key, cell in line.items()}
             of_site = found["sites"][plain["Site"]]
             is_shown(plain["Holdout / all rows"], of_site["holdout-rows"], of_site["rows"])
-            for title in ("Shared model", "Own model alone", "Adjusted to site"):
+            for title in ("Shared model", "Site model", "Adjusted to site"):
                 is_shown(plain[title], *three(of_site[ARMS[title]].get(metric, {})))
             is_shown(plain["Gain, + is better (95 %, unadjusted)"], *gain_of(of_site, metric))
         gains = [gain_of(found["sites"][line["Site"].replace("\\", "")], metric)[0] for line in lines]
@@ -297,7 +297,7 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
     opened = page("p30_sites", run=series, site="a")
     said = " ".join(block.value for block in opened.caption)
     assert "about 88 of its 294 rows (76 to 99, drawn anew), which no model was trained on, in each of 2" in said
-    assert "About 30 of about 88 holdout rows have the outcome" in said  # 46 and 69 have it not, about 58 of them
+    assert "About 30 of about 88 test rows have the outcome" in said  # 46 and 69 have it not, about 58 of them
     single = page("p30_sites", run=f"{series}-r02", site="a")
     assert "99 of its 294 rows, which no model" in " ".join(block.value for block in single.caption)
 
@@ -316,12 +316,12 @@ def test_few_holdout_rows_are_said_and_the_answer_follows_the_verdict(store: Run
     north, south = (page("p30_sites", run=name, site=site) for site in ("north", "south"))
     assert "### Yes: joining pays at north." in [block.value for block in north.markdown]
     assert sum(block.value.startswith("### No clear gain at south: these rows leave") for block in south.markdown) == 1
-    few = [sum("holdout rows are few" in block.value for block in opened.caption) for opened in (north, south)]
-    assert few == [0, 1]  # 363 holdout rows are enough to know a half to within .05, 27 are not
+    few = [sum("test rows are few" in block.value for block in opened.caption) for opened in (north, south)]
+    assert few == [0, 1]  # 363 test rows are enough to know a half to within .05, 27 are not
 
 
 def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: RunStore):
-    # card-fraud, valley-bank: 10 frauds among 1,549 holdout rows, AUC .316 to .983
+    # card-fraud, valley-bank: 10 frauds among 1,549 test rows, AUC .316 to .983
     series = store.begin_series(study="fraud", study_sha256="", study_text="")
     run = store.begin_run(series, engine="e", path="p", seed=1, rounds_planned=1, primary=AUC, task="binary")
     counted = {"valley": (1539, 10), "lake": (1400, 149), "hill": (1542, 7)}
@@ -340,10 +340,10 @@ def test_rows_of_each_class_are_counted_and_few_of_the_rarer_are_said(store: Run
     pages = {site: page("p30_sites", run=series, site=site) for site in counted}
     said = {site: " ".join(block.value for block in opened.caption) for site, opened in pages.items()}
     few = "few, so a gain that matters may stay unseen."
-    assert f"10 of the 1549 holdout rows have the outcome: {few}" in said["valley"]
-    assert "149 of the 1549 holdout rows have the outcome." in said["lake"] and few not in said["lake"]
+    assert f"10 of the 1549 test rows have the outcome: {few}" in said["valley"]
+    assert "149 of the 1549 test rows have the outcome." in said["lake"] and few not in said["lake"]
     assert "### It cannot be told at hill." in [block.value for block in pages["hill"].markdown]
-    assert "7 of the 1549 holdout rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
+    assert "7 of the 1549 test rows have the outcome; at least 10 with it and 10 without are needed" in "".join(
         block.value for block in pages["hill"].markdown
     )
     assert cards(pages["hill"])["Gain by joining"] == ("n/a", "it cannot be told")

@@ -144,7 +144,7 @@ def test_a_shared_model_that_is_clearly_worse_is_told_of_whatever_adjusting_it_d
         found, sentence = verdict(shared, Difference(*adjusted), "lower", metric=CALIBRATION, figures=figures)
         assert found == code
         assert sentence.endswith(
-            f"; without adjustment the shared model is clearly worse here ({MINUS}.096, 95 % interval "
+            f"; without adjustment the shared model is clearly worse here ({MINUS}.096, 95 % CI "
             f"{MINUS}.126 to {MINUS}.066): do not use it so."
         )
     unclear = Difference(0.096, -0.01, 0.2)
@@ -170,7 +170,7 @@ def test_the_sentence_and_the_gain_are_of_one_model_and_of_one_sign(metric, shar
         return
     arm, gain = best
     assert best_gain(site, metric) == gain
-    told = re.search(r" with the (.*?) against .* alone: gain (\S+) \(95 % interval (\S+) to ([^)]+)\)", sentence)
+    told = re.search(r" with the (.*?) against .* alone: gain (\S+) \(95 % CI (\S+) to ([^)]+)\)", sentence)
     assert told is not None and told[1] == ARM_NAMES[arm]
     for text, value in zip(told.groups()[1:], (gain.value, gain.low, gain.high), strict=True):
         digits = len(text.partition(".")[2])
@@ -192,7 +192,7 @@ def test_a_bound_that_is_not_zero_does_not_read_as_zero(low, digits):
 
 
 def test_the_interval_of_repeats_stays_within_what_the_metric_can_be(store, url):
-    # heart-disease, switzerland: -.09 (-1.58 to +1.41); 38 holdout rows of 127
+    # heart-disease, switzerland: -.09 (-1.58 to +1.41); 38 test rows of 127
     wild, some, tame = [0.25, -0.9, 0.4], [0.1, 0.5, 0.3], [0.02, 0.01, 0.03]
     sites: dict[str, tuple[Gain, Gain]] = {"some": (None, None), "tame": (None, None), "wild": (None, None)}
     values = {"wild": wild, "some": some, "tame": tame}
@@ -231,12 +231,12 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
     needed = f"at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
     said = {site: site_verdict(of, AUC)[1] for site, of in sites.items()}
     start = "AUC cannot be compared here: "
-    assert said["rare"] == f"{start}2 of the 38 holdout rows do not have the outcome; {needed}."
-    assert said["sick"] == f"{start}1 of the 31 holdout rows has the outcome; {needed}."
+    assert said["rare"] == f"{start}2 of the 38 test rows do not have the outcome; {needed}."
+    assert said["sick"] == f"{start}1 of the 31 test rows has the outcome; {needed}."
     assert (best_gain(sites["rare"], AUC), gain_in_words(sites["rare"], AUC)) == (None, "n/a")
     assert gain_in_words(sites["least"], AUC) == "+.400 (+.100 to +.700), shared"
     assert found["mean-gain"][AUC]["sites"] == 2
-    rare = "Why it cannot be told at rare: 2 of the 38 holdout rows do not have the outcome"
+    rare = "Why it cannot be told at rare: 2 of the 38 test rows do not have the outcome"
     (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Why ")]
     assert why == f"{rare}; {needed}. It is alike at 1 more."
     whole = {**found, "sites": {"least": sites["least"]}}

@@ -36,7 +36,7 @@ def kind_of_line(kind: str) -> str:
     Examples
     --------
     >>> kind_of_line("compare"), kind_of_line("spent"), kind_of_line("new")
-    ('comparison on the holdout', 'privacy spent', 'new')
+    ('comparison on test rows', 'privacy spent', 'new')
     """
     return KINDS[kind][0] if kind in KINDS else OTHERS.get(kind, kind)
 

@@ -55,7 +55,7 @@ def faults_of(reader: RunReader, recorded: Recorded) -> list[Fault]:
     return result
 
 
-def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fault"]:
+def fault_kind(fault: Fault) -> Literal["update rejected", "site refused", "fault"]:
     """Return the kind of one line of `faults`.
 
     It follows from what the reason says: not every fault of a round is an update.
@@ -63,7 +63,7 @@ def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fau
     Examples
     --------
     >>> fault_kind({"round": 3, "reason": "not finite"}), fault_kind({"round": None, "reason": "refused: policy"})
-    ('update set aside', 'site refused')
+    ('update rejected', 'site refused')
     >>> fault_kind({"round": 41, "reason": "repeat 2: no comparison: no answer before the deadline"})
     'fault'
     """
@@ -71,7 +71,7 @@ def fault_kind(fault: Fault) -> Literal["update set aside", "site refused", "fau
     codes = set() if found is None else set(found.path.split("/"))
     if fault["round"] is None:
         return "site refused" if "refused" in codes else "fault"
-    return "fault" if codes & NO_UPDATE else "update set aside"
+    return "fault" if codes & NO_UPDATE else "update rejected"
 
 
 def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
@@ -194,7 +194,7 @@ def missing_of(reader: RunReader, runs: Sequence[str]) -> dict[str, dict[str, An
 
 def updates_set_aside(found: Mapping[str, Any]) -> int:
     """Return how many updates were set aside in all repeats."""
-    return sum(fault_kind(fault) == "update set aside" for fault in found["faults"])
+    return sum(fault_kind(fault) == "update rejected" for fault in found["faults"])
 
 
 def refused_sites(found: Mapping[str, Any]) -> list[str]:

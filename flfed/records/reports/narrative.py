@@ -6,6 +6,7 @@ They tell the mean gain, who gains, the verdicts, and what went wrong.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
@@ -40,8 +41,8 @@ GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
 """Of the column with the intervals that are not widened for the number of sites looked at."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
 """Short names of arms in the cells of a table."""
-COLUMNS = {"global": "shared model", "local-only": "own model alone", "personalised": "adjusted to site"}
-_OVER_ALL = {"global": "all holdouts, shared model", "personalised": "all holdouts, adjusted to each site"}
+COLUMNS = {"global": "shared model", "local-only": "site model", "personalised": "adjusted to site"}
+_OVER_ALL = {"global": "all test rows, shared model", "personalised": "all test rows, adjusted to each site"}
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
 
 
@@ -65,7 +66,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
         return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
     arms, rows = arms_shown(found, metric), []
-    headers = ["site", "holdout rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
+    headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
     for name, site in found["sites"].items():
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
@@ -120,7 +121,55 @@ def joining_in_words(found: Report, metric: str) -> str:
     )
     size, span = size_and_span(gain, entry["worthwhile"])
     start = f"{says or 'No clear benefit from joining'}: {metric_name(metric)} {size} on average"
-    return f"{start} (95 % CI {span}; {entry['sites']} of {entry['of']} sites can be judged)."
+    judged = f"{entry['of']} sites"
+    if entry["sites"] < entry["of"]:
+        judged = f"{entry['sites']} of {judged} can be judged"
+    return f"{start} (95 % CI {span}; {judged})."
+
+
+def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Report]:
+    """Return the lines of a forest plot: a site each, the mean last.
+
+    Parameters
+    ----------
+    found : dict
+        From `report`.
+    metric : str
+    sites : sequence of str
+        In this order.
+
+    Returns
+    -------
+    list of dict
+        `site`, null of the mean; `name`; `rows`, the test rows; `own` and `shared`, the figures of the two models;
+        `model`, "global" or "personalised", of which of them the gain is; `value`, `low`, `high`, `widened-low` and
+        `widened-high` of the gain, above 0 where joining is better; `verdict`. Null where it is not known.
+    """
+    lines = []
+    for name in sites:
+        site, best = found["sites"][name], best_arm(found["sites"][name], metric)
+        arm, gain = best or ("global", Difference(None))
+        wide = gain.deciding
+        own, shared = (site[of].get(metric, {}).get("value") for of in ("local-only", arm))
+        line: Report = {
+            "site": name,
+            "name": name,
+            "rows": site["holdout-rows"],
+            "own": own,
+            "shared": shared,
+            "model": arm,
+        }
+        line |= {"value": gain.value, "low": gain.low, "high": gain.high}
+        line |= {"widened-low": wide.low, "widened-high": wide.high, "verdict": site_verdict(site, metric)[0]}
+        lines.append(line)
+    mean = found["mean-gain"].get(metric)
+    # The mean is of the shared model before adjustment, and of all sites, shown here or not.
+    if mean and mean["value"] is not None:
+        ends = {end: mean[end] for end in ("value", "low", "high")}
+        line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "own": None, "shared": None}
+        line |= {"model": "global"} | ends | {"widened-low": mean["low"], "widened-high": mean["high"]}
+        lines.append(line | {"verdict": code_of(Difference(**ends), mean["worthwhile"])})
+    return lines
 
 
 def _capital(text: str) -> str:
@@ -145,7 +194,7 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
     if "personalised" in arms_shown(found, metric):
         return []
     same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
-    return [f"{same} Over all holdouts the figure may differ: there, rows of several sites are ranked together."]
+    return [f"{same} Over all test rows the figure may differ: there, rows of several sites are ranked together."]
 
 
 def reference_name(found: Report, arm: str) -> str:
@@ -232,13 +281,13 @@ def _reach(found: Report, metric: str) -> list[str]:
         return [f"The shared model's {name} over all sites is not known: {entry['reason']}."]
     said = "; ".join(under(entry, found["repeats"]))
     line = f"The shared model reaches {name} {number(entry['value'])}" + (f" ({said})" if said else "")
-    lines = [f"{line}, on the holdout rows of all sites together ({better} is better)."]
+    lines = [f"{line}, on the test rows of all sites together ({better} is better)."]
     pooled = f"; {words}" if (words := pooled_in_words(found)) else ""
     # Each reference is told by how far it is from the shared model.
     for arm, start in (
         ("pooled", f"Training on all rows in one place (pooled, for reference only{pooled}) would reach"),
         ("pooled-same", "A model of the shared one's own kind, trained there, would reach"),
-        ("own-model-everywhere", "A site's own model used at all sites would reach, on average over sites,"),
+        ("own-model-everywhere", "A site's model used at all sites would reach, on average over sites,"),
     ):
         other = (found[arm] or {}).get(metric, {}).get("value")
         if other is not None:
@@ -256,7 +305,7 @@ def under(entry: Report, repeats: int) -> list[str]:
     Examples
     --------
     >>> under({"low": 0.874, "high": 0.944}, 1), under({"low": 0.874, "high": 0.944}, 3)
-    (['95 % interval .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % interval .874 to .944'])
+    (['95 % CI .874 to .944'], ['mean of 3 repeats', 'of one of them, 95 % CI .874 to .944'])
     >>> under({"low": None, "high": None, "method": "mean over sites weighted by rows"}, 1)
     ['no interval: mean over sites weighted by rows']
     >>> under({"low": 0.874, "high": 0.944, "bound": 0.0031}, 1)[1]
@@ -266,7 +315,7 @@ def under(entry: Report, repeats: int) -> list[str]:
     counted = [f"within {bound_of(entry)}, as scores are counted in bins"] if entry.get("bound") is not None else []
     if entry["low"] is None or entry["high"] is None:
         return [*mean, *([f"no interval: {entry['method']}"] if entry.get("method") else []), *counted]
-    span = f"95 % interval {interval(entry['low'], entry['high'])}"
+    span = f"95 % CI {interval(entry['low'], entry['high'])}"
     return [*mean, f"of one of them, {span}" if mean else span, *counted]
 
 
@@ -377,7 +426,7 @@ def _course(found: Report, planned: int | None, *, refusals: bool = True) -> str
     names = f" ({some(refused)})" if refused else ""
     more = f"; other faults: {others}" if others else ""
     told = f"; sites refused: {len(refused)}{names}" if refusals else ""
-    return f"{line}; updates set aside: {aside}{told}{more}."
+    return f"{line}; rejected updates: {aside}{told}{more}."
 
 
 def _rounds(count: int) -> str:

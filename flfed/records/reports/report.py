@@ -27,7 +27,7 @@ REFERENCES = (
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
 )  # fmt: skip
 LEAST_OF_A_CLASS = 10
-"""Fewest holdout rows of each class from which models are told apart: of fewer no 95 % interval holds (simulated)."""
+"""Fewest test rows of each class from which models are told apart: of fewer no 95 % CI holds (simulated)."""
 AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
 SAME = 1e-9
@@ -55,7 +55,7 @@ def report(reader: RunReader, name: str) -> Report:
     it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a
     `method` where it is known how it came about. A difference's `freedom` are the degrees of freedom of Student's
     t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the
-    fewest and most of any repeat. `holdout-classes` are the holdout rows without and with the outcome,
+    fewest and most of any repeat. `holdout-classes` are the test rows without and with the outcome,
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
     that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
     difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
@@ -64,7 +64,7 @@ def report(reader: RunReader, name: str) -> Report:
     they were coded otherwise (`odd_sites`). `local-only` and `pooled` are what joining is held against: their
     `-family` says what was taken most often ("same": a model of the shared one's own kind), `-families` in how many
     repeats which, and `-same` are the figures of one of the shared one's own kind where another was taken. `faults`
-    lists updates set aside and, with round null, what belongs to no round: sites refused, whose reason starts with
+    lists rejected updates and, with round null, what belongs to no round: sites refused, whose reason starts with
     "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached.
 
@@ -185,7 +185,7 @@ def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> 
 
 
 def _classes(counted: Sequence[Report], site: str) -> Report | None:
-    """Return the holdout rows of each class at a site.
+    """Return the test rows of each class at a site.
 
     They are without and with the outcome, by the score counts that the site gave, averaged over repeats.
 
@@ -318,7 +318,7 @@ def class_words(site: Report) -> str:
     Examples
     --------
     >>> class_words({"holdout-classes": {"0": 2, "1": 36}}), class_words({"holdout-classes": {"0": 30, "1": 1}})
-    ('2 of the 38 holdout rows do not have the outcome', '1 of the 31 holdout rows has the outcome')
+    ('2 of the 38 test rows do not have the outcome', '1 of the 31 test rows has the outcome')
     """
     without, with_ = site["holdout-classes"]["0"], site["holdout-classes"]["1"]
     rare = min(without, with_)
@@ -326,7 +326,7 @@ def class_words(site: Report) -> str:
     if without < with_:
         some = "does not have" if rare == 1 else "do not have"
     about = "about " if varies(site) else ""
-    return f"{about}{rare} of {about or 'the '}{without + with_} holdout rows {some} the outcome"
+    return f"{about}{rare} of {about or 'the '}{without + with_} test rows {some} the outcome"
 
 
 def site_verdict(site: Report, metric: str) -> tuple[str, str]:

@@ -72,7 +72,7 @@ def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
     curve : dict
         From `curve_object`.
     """
-    headers = ["site", "own rows", "own model alone", "adjusted to site", "gain (+ is better), 95 % unadjusted"]
+    headers = ["site", "own rows", "site model", "adjusted to site", "gain (+ is better), 95 % unadjusted"]
     rows, sentences = [], []
     for site, sizes in by_size(curve).items():
         for size, arms in sizes.items():
@@ -141,7 +141,7 @@ def in_words(site: str, sizes: dict[int, dict[str, Report]], curve: Report, *, d
     >>> few = {"value": 0.19, "low": 0.05, "high": 0.33, "draws": 10}
     >>> many = {"value": 0.004, "low": -0.02, "high": 0.03, "draws": 8}
     >>> in_words("vienna", {10: {GAIN: few}, 85: {GAIN: many}}, {"metric": "roc_auc_score"}, draws=10).split("; ")[0]
-    'vienna: with 10 rows of its own, joining gains +.190 AUC (95 % interval +.050 to +.330)'
+    'vienna: with 10 rows of its own, joining gains +.190 AUC (95 % CI +.050 to +.330)'
     """
     parts = []
     # A site with one size only gets one part: the fewest rows are all of them.

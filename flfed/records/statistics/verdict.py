@@ -48,12 +48,12 @@ METRIC_NAMES = {
 
 ARM_NAMES = {
     "global": "shared model",
-    "local-only": "own model alone",
-    "local-only-same": "own model of the shared one's kind",
+    "local-only": "site model",
+    "local-only-same": "site model of the shared one's kind",
     "personalised": "shared model adjusted to the site",
     "pooled": "all rows in one place (pooled)",
     "pooled-same": "pooled, of the shared model's kind",
-    "own-model-everywhere": "a site's own model used at all sites (mean)",
+    "own-model-everywhere": "a site's model used at all sites (mean)",
     "sites-mean": "shared model, mean of the sites",
     "personalised-sites-mean": "adjusted to the site, mean of the sites",
 }
@@ -68,7 +68,7 @@ FAMILY_NAMES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference of two arms with its 95 % interval.
+    """Difference of two arms with its 95 % CI.
 
     Any part may be unknown.
 
@@ -349,7 +349,7 @@ def verdict(
     >>> code
     'joining pays'
     >>> sentence
-    'AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190).'
+    'AUC .710 with the shared model against .600 alone: gain +.110 (95 % CI +.020 to +.190).'
     """
     best = best_of(shared, personalised, better)
     if best is None or not has_interval(best[1]):
@@ -433,9 +433,9 @@ def gain_with_interval(gain: Difference, worthwhile: float = 0.0) -> str:
     Examples
     --------
     >>> gain_with_interval(Difference(0.11, 0.02, 0.19))
-    '+.110, 95 % interval +.020 to +.190'
+    '+.110, 95 % CI +.020 to +.190'
     """
-    return ", 95 % interval ".join(size_and_span(gain)) + widened_in_words(gain, worthwhile)
+    return ", 95 % CI ".join(size_and_span(gain)) + widened_in_words(gain, worthwhile)
 
 
 def widened_in_words(gain: Difference, worthwhile: float = 0.0) -> str:
@@ -483,7 +483,7 @@ def _sentence(
 ) -> str:
     """Return the verdict's figures as a sentence.
 
-    Such as "AUC .710 with the shared model against .600 alone: gain +.110 (95 % interval +.020 to +.190)".
+    Such as "AUC .710 with the shared model against .600 alone: gain +.110 (95 % CI +.020 to +.190)".
     """
     with_, own = figures.get(arm), figures.get("local-only")
     # Both figures get equally many decimals, so that they can be compared.
@@ -492,4 +492,4 @@ def _sentence(
     size, span = size_and_span(gain)
     start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {number(own, digits)} alone"
     start += f" ({alone})" if alone else ""
-    return f"{start}: gain {size} (95 % interval {span}{widened_in_words(gain, worthwhile)})"
+    return f"{start}: gain {size} (95 % CI {span}{widened_in_words(gain, worthwhile)})"

@@ -1,6 +1,6 @@
 """Page of the site's own results.
 
-It shows how the shared model did on this site's own holdout, against its own model alone.
+It shows how the shared model did on this site's own holdout, against its site model.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flfed.records.statistics.verdict import (
 from flfed.records.store.bulk_insert import finite
 from flfed.updates.messages.compare import Figure
 
-SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
 
 ALONE = (
     "This site's result is looked at alone here. In the record of the run, where all sites' are looked at, intervals "
@@ -87,7 +87,7 @@ def in_a_line(result: Result) -> dict[str, Any]:
         "Run": result.run,
         "When (UTC)": moment(result.at),
         "Training rows": result.rows,
-        "Holdout rows": result.holdout_rows,
+        "Test rows": result.holdout_rows,
         "Verdict": code,
     }
 
@@ -106,7 +106,7 @@ def against_our_own(result: Result, metric: str) -> None:
                 card(
                     SHORT.get(line["arm"], line["name"]),
                     number(line["value"]),
-                    f"95 % interval {interval(line['low'], line['high'])}",
+                    f"95 % CI {interval(line['low'], line['high'])}",
                 )
         st.caption(
             f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
@@ -129,10 +129,10 @@ def against_our_own(result: Result, metric: str) -> None:
     ]  # fmt: skip
     drawn = interval_chart(of_metric(result, metric), metric)
     says = f"{sentence} " + "; ".join(f"{line['Model']} {number(line[metric_name(metric)])}" for line in lines)
-    figure(st, f"{metric_name(metric)} on our holdout, with 95 % interval", drawn, lines, key="own-result", says=says)
+    figure(st, f"{metric_name(metric)} on our test rows, with 95 % CI", drawn, lines, key="own-result", says=says)
     table([
         {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
-         f"{metric_name(metric)} (95 % interval)":
+         f"{metric_name(metric)} (95 % CI)":
          gain_in_brackets(Difference(finite(one.value), finite(one.low), finite(one.high)))}
         for one in result.differences if one.metric == metric
         for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}

@@ -119,7 +119,7 @@ def columns_for(names: Sequence[str]) -> int:
 
     Examples
     --------
-    >>> columns_for(["east", "west", "north"]), columns_for(["own model alone", "shared model adjusted to the site"])
+    >>> columns_for(["east", "west", "north"]), columns_for(["site model", "shared model adjusted to the site"])
     (3, 1)
     """
     widest = max((len(name) for name in names), default=0) * LETTER_PIXELS + SYMBOL_PIXELS

@@ -11,25 +11,43 @@ from typing import Any
 import altair as alt
 
 from flfed.records.dashboard.components.axes import (
+    NAME_PIXELS,
     PLOT_HEIGHT,
     ROW_PIXELS,
     axis_title,
     figure_axis,
-    figures_above,
     legend_of,
     names_axis,
     ticks_of,
 )
-from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VERDICT_COLOURS
+from flfed.records.dashboard.components.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
 from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.reports.report import REFERENCES, arms_shown, best_gain, site_verdict
+from flfed.records.reports.narrative import forest_lines
+from flfed.records.reports.report import REFERENCES, arms_shown, best_gain
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ARM_NAMES, decimals_of, interval, metric_name, number
+from flfed.records.statistics.verdict import ARM_NAMES, Difference, gain_in_brackets, interval, metric_name, number
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
 """Height of a site's row with a mark for each model, and which share of it is left for the name."""
+NARROW = "width < 780"
+"""On such a plot, in Vega's language, a row of the forest plot has its name and gain above its mark, and no columns."""
+BEFORE_PLOT, BEHIND_PLOT = 330, 300
+"""Pixels of a forest plot's columns on a wide screen, left and right of its marks."""
+FOREST_COLUMNS = {
+    "name": ("site", "0", "left"),
+    "rows": ("test rows", "185", "right"),
+    "own": ("site model", "258", "right"),
+    "shared": ("shared", "312", "right"),
+    "gain": ("gain (95 % CI)", "width - 282", "left"),
+    "verdict": ("verdict", "width", "right"),
+}
+"""Title, place in Vega's language and side of a forest plot's columns."""
+NAME_LIMIT = 125
+"""Pixels of a site's name in its column; the table has it whole."""
+MARK = " *"
+"""Behind the gain of a shared model adjusted to the site, which is the better one there."""
 
 Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart
@@ -74,15 +92,6 @@ def names_y(field: str, names: Sequence[str], **scale: Any) -> alt.Y:
     return alt.Y(f"{field}:N", sort=list(names), axis=alt.Axis(**names_axis(**above)), scale=alt.Scale(**scale))
 
 
-def figures(base: alt.Chart, y: alt.Y) -> alt.Chart:
-    """Return figures at their names' right ends.
-
-    They are written on the names' lines, where they cover nothing.
-    """
-    written: alt.Chart = base.mark_text(**{key: value for key, value in figures_above().items() if key != "type"})
-    return written.encode(x=alt.value("width"), y=y, text="shown:N")
-
-
 def _spread(rows: Rows, *keys: str) -> list[float | None]:
     return [row[key] for row in rows for key in keys]
 
@@ -94,7 +103,7 @@ def references(found: Report, metric: str) -> Curves | None:
     """
     lines: Rows = []
     for arm in REFERENCES:
-        label = ARM_NAMES[arm] if arm != "global" else "shared model, all holdouts"
+        label = ARM_NAMES[arm] if arm != "global" else "shared model, all test rows"
         if entry := (found[arm] or {}).get(metric):
             lines.append({"name": label, "arm": arm, **entry})
     return interval_chart(lines, metric, grid=False)
@@ -143,47 +152,85 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
     )
 
 
-def gains(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
-    """Return the chart of each site's gain.
+def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
+    """Return the forest plot of the gains: a row a site, the mean last.
 
-    The gain is over its own model alone, with a line at no gain.
-
-    Thick is its unadjusted interval, thin the one that the verdict goes by.
+    Thick is the unadjusted interval, thin the one that the verdict goes by. On a wide screen each row has its
+    figures beside it, on a narrow one its name and gain above it.
     """
-    rows: Rows = []
-    for name in sites:
-        gain, site = best_gain(found["sites"][name], metric), found["sites"][name]
-        if gain is not None:
-            row = {"site": name, "value": gain.value, "low": gain.low, "high": gain.high}
-            row |= {"wide_low": gain.deciding.low, "wide_high": gain.deciding.high}
-            row |= {"verdict": site_verdict(site, metric)[0]}
-            rows.append(row)
-    if not rows:
+    lines = forest_lines(found, metric, sites)
+    if all(line["value"] is None for line in lines):
         return None
-    # All gains are written with equally many decimals, so that they can be compared.
-    digits = decimals_of(*(row["value"] for row in rows))
-    rows = [row | {"shown": number(row["value"], digits, signed=True)} for row in rows]
+    rows = [_forest_row(line) for line in lines]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     # The colours are of all verdicts, but the legend names only those that occur.
-    there = [verdict for verdict in VERDICT_COLOURS if any(row["verdict"] == verdict for row in rows)]
+    there = [
+        verdict
+        for verdict in VERDICT_COLOURS
+        if any(row["verdict"] == verdict and row["value"] is not None for row in rows)
+    ]
     colour = alt.Color("verdict:N", scale=colours, legend=alt.Legend(**legend_of(there, values=there)))
-    base, y = alt.Chart(inline(values=rows)), names_y("site", [row["site"] for row in rows])
-    zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
+    base = alt.Chart(inline(values=rows))
+    y = alt.Y("name:N", sort=[row["name"] for row in rows], axis=None)
     # 0 is always on the axis, for it parts gain from loss.
     ends = [0.0, *_spread(rows, "value", "low", "high", "wide_low", "wide_high")]
-    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
-    x = figure_x("value", title, ticks_of(ends, metric, difference=True))
+    x = figure_x(
+        "value", f"gain in {metric_name(metric)} (right of 0: it helps)", ticks_of(ends, metric, difference=True)
+    )
+    ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
+    x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
+    zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
+    drawn = base.transform_filter("datum.value != null")
     return layered(
         zero.encode(x="at:Q"),
-        base.transform_filter("datum.wide_low != null")
+        drawn.transform_filter("datum.wide_low != null")
         .mark_rule(strokeWidth=1.5)
         .encode(x="wide_low:Q", x2="wide_high:Q", y=y, color=colour),
-        base.transform_filter("datum.low != null")
+        drawn.transform_filter("datum.low != null")
         .mark_rule(strokeWidth=4.5)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),
-        base.mark_point(filled=True, size=140, opacity=1).encode(
-            x=x, y=y, color=colour, tooltip=["site:N", "shown:N", "verdict:N"]
+        drawn.mark_point(filled=True, opacity=1, size=alt.ExprRef("datum.mean ? 260 : 140")).encode(
+            x=x,
+            y=y,
+            color=colour,
+            shape=alt.Shape("mean:N", scale=alt.Scale(domain=[False, True], range=["circle", "diamond"]), legend=None),
+            tooltip=["name:N", "gain:N", "verdict:N"],
         ),
-        figures(base, y),
+        *_forest_columns(base, y),
         height=ROW_PIXELS * len(rows),
     )
+
+
+def _forest_row(line: Report) -> dict[str, Any]:
+    """Return a line of the forest plot with its texts."""
+    gain = Difference(line["value"], line["low"], line["high"])
+    row = {key: line[key] for key in ("name", "value", "low", "high", "verdict")}
+    row |= {"wide_low": line["widened-low"], "wide_high": line["widened-high"], "mean": line["site"] is None}
+    row |= {model: "" if line[model] is None else number(line[model]) for model in ("own", "shared")}
+    marked = MARK if line["model"] == "personalised" else ""
+    return row | {"rows": "" if line["rows"] is None else str(line["rows"]), "gain": gain_in_brackets(gain) + marked}
+
+
+def _forest_columns(base: alt.Chart, y: alt.Y) -> list[alt.Chart]:
+    """Return the texts of a forest plot, in columns under their titles.
+
+    On a narrow screen there is room for name and gain alone, which stand above the row's mark.
+    """
+    titles, drawn = alt.Chart(inline(values=[{}])), []
+    for field, (title, x, side) in FOREST_COLUMNS.items():
+        narrow = {"name": "0", "gain": "width"}.get(field)
+        where = x if narrow is None else f"{NARROW} ? {narrow} : {x}"
+        wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
+        align: Any = alt.ExprRef(f"{NARROW} ? 'right' : 'left'") if field == "gain" else side
+        look = {"x": alt.ExprRef(where), "align": align, "fontSize": 13, "color": FIGURE}
+        above = alt.ExprRef(f"{NARROW} ? {-NAME_PIXELS} : 0")
+        text = base.mark_text(
+            **look,
+            dy=above,
+            fontWeight="bold" if field == "gain" else "normal",
+            opacity=wide_only if narrow is None else 1,
+            limit=alt.ExprRef(f"{NARROW} ? 0 : {NAME_LIMIT if field == 'name' else 0}"),
+        )
+        drawn.append(text.encode(y=y, text=f"{field}:N"))
+        drawn.append(titles.mark_text(**look, text=title, y=-10, opacity=wide_only))
+    return drawn

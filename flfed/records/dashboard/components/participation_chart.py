@@ -20,7 +20,7 @@ SITES_DRAWN = 40
 STATES = {
     "took part": BLUE,
     "in some of the rounds": PALE_BLUE,
-    "answer set aside": ORANGE,
+    "answer rejected": ORANGE,
     "no answer": AMBER,
 }
 """What a cell says of its rounds, and its colour; a site that was not asked has no cell."""
@@ -36,13 +36,13 @@ def state_of(block: Block) -> str:
     Examples
     --------
     >>> [state_of(Block("a", 1, 9, asked=9, answered=9, aside=aside)) for aside in (0, 1, 9)]
-    ['took part', 'in some of the rounds', 'answer set aside']
+    ['took part', 'in some of the rounds', 'answer rejected']
     """
     if block.answered - block.aside >= block.asked:
         return "took part"
     if block.answered > block.aside:
         return "in some of the rounds"
-    return "answer set aside" if block.aside else "no answer"
+    return "answer rejected" if block.aside else "no answer"
 
 
 def lines(blocks: Sequence[Block]) -> list[Line]:
@@ -60,7 +60,7 @@ def lines(blocks: Sequence[Block]) -> list[Line]:
             "Site": site,
             "Rounds asked": asked,
             "No answer": asked - answered,
-            "Answer set aside": aside,
+            "Answer rejected": aside,
             "Good updates": answered - aside,
             "Good updates, % of asked": f"{100 * (answered - aside) / asked:.0f}" if asked else "",
         }

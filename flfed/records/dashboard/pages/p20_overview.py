@@ -13,6 +13,7 @@ from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.report import purpose_of
+from flfed.records.statistics.odd_sites import odd_sites_in_words
 
 FURTHER = {
     "sites": "Should a site join?",
@@ -51,6 +52,7 @@ def parts(opened: Opened) -> None:
         overview.set_aside(found, shown.events, only=opened.only)
     with st.container():
         _further(opened.name)
+    overview.words()
     overview.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
@@ -64,14 +66,11 @@ def _own(shown: Shown, site: str) -> None:
             sites.why_not_told(shown.found, shown.sites, site)
         else:
             sites.answer(shown.found, site, metric)
-            overview.odd_sites_notice(shown.found)
+            overview.warn(odd_sites_in_words(shown.found))
 
 
 def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
-    """Show the verdict over all sites.
-
-    It says at how many sites joining pays, the figures over all sites, and who gains.
-    """
+    """Show whether joining pays on average, each site's gain, and what to know of it."""
     found = shown.found
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
@@ -80,20 +79,21 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
         if metric is None:
             overview.not_compared(found)
         else:
-            overview.verdicts(found, metric)
+            warnings = overview.warnings_of(found, shown)
+            overview.answer(found, metric, len(warnings))
+            sites.who_gains(found, metric)
+            overview.warn(warnings)
             overview.cards(found, metric, planned)
-            overview.leak_notice(shown, opened.name)
-            overview.odd_sites_notice(found)
     with st.container():
         left, right = st.columns(2)
         with left:
             if metric is not None:
                 sites.references(found, metric)
         with right:
-            if metric is not None:
-                sites.who_gains(found, metric, opened.name)
+            overview.in_words(found, metric, planned)
     with st.container():
-        overview.in_words(found, metric, planned)
+        if metric is not None:
+            sites.links(found, metric, opened.name)
     with st.container():
         if shown.curve_names or found["status"] == "running":
             rounds.together(opened, shown)

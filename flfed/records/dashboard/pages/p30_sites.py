@@ -29,6 +29,7 @@ def parts(opened: Opened) -> None:
     shown = opened.shown()
     found = shown.found
     metric = None
+    first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         if report.primary_of(found) is None and opened.only:
             sites.why_not_told(found, shown.sites, opened.only)
@@ -36,14 +37,14 @@ def parts(opened: Opened) -> None:
             overview.not_compared(found)
         else:
             metric = sites.choose_metric(found)
-    with st.container():
+    with first:
         if metric is not None:
             # Sites that share sums only have no figures to look at by themselves.
             own = sites.own_figures(found, shown.sites)
             if own:
                 site = run_page.choose_site(own, label="Was it worth joining for this site?")
                 sites.answer(found, site, metric)
-                overview.leak_notice(shown, opened.name)
+                overview.warn(overview.leak_in_words(shown))
                 learning_curve.curve(shown, site)
             else:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")

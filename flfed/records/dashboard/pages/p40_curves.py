@@ -52,9 +52,9 @@ def parts(opened: Opened) -> None:
             return
         chosen = curves.choose(found)
     with st.container():
-        curves.areas(chosen, shown.found, repeat)
+        curves.ranking(chosen, looks, repeat)
     with st.container():
-        curves.ranking(chosen, looks)
+        curves.areas(chosen, shown.found)
     with st.container():
         curves.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
@@ -102,8 +102,8 @@ def _why_none(opened: Opened) -> None:
 
 def _not_compared(status: str) -> str:
     if status == "running":
-        return "The curves come with the comparison on holdout rows, after the last round."
-    return "This run ended before its model was compared on holdout rows, so there are no curves."
+        return "The curves come with the comparison on test rows, after the last round."
+    return "This run ended before its model was compared on test rows, so there are no curves."
 
 
 def _is_compared(shown: Shown) -> bool:

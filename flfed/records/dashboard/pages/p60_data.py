@@ -37,14 +37,15 @@ def parts(opened: Opened) -> None:
     taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
     with st.container():
         if len(opened.runs) > 1:
-            st.caption("The rows are the same in every repeat; what follows was summed in the first.")
+            st.caption("Of the first repeat; the rows are the same in each.")
         sites = data.choose_sites(of)
-    with st.container():
-        data.table_1(table_1, sites, of, why_none=why)
+    # Charts first: a table of all columns would hide them.
     with st.container():
         data.missing(columns, sites, of=taking_part, why_none=why)
     with st.container():
         data.drift(columns, sites, of=taking_part, why_none=why)
+    with st.container():
+        data.table_1(table_1, sites, of, why_none=why)
     with st.container():
         overview.leaks(shown.events, shown.leaks, only=opened.only)
 

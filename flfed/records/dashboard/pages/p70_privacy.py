@@ -8,8 +8,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels import attacks, overview
+from flfed.records.dashboard.panels import attacks
 from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.privacy import Private, Runs, audit_of, privacy_of
@@ -40,21 +39,18 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     So one that comes later moves no other.
     """
     run, sites = found[0]
-    many = f", {len(found)} repeats" if len(found) > 1 else ""
-    with st.container(horizontal=True, vertical_alignment="center"):
-        went = f"{overview.STATUS_WORDS[run.status]}, {run.rounds} of {run.rounds_planned} rounds"
-        st.caption(f"{escape(run.study)}: {went}{many}", width="content")
-        overview.link("overview", "How well it did", run.series)
     with st.container():
         privacy_panels.promise(privacy, audit, attackable=attacks.has_model(run), only=only)
+    with st.container():
+        privacy_panels.left(crossed, len(found))
+    with st.container():
+        privacy_panels.limits_of_promise(privacy, audit, only=only)
     with st.container():
         privacy_panels.spending(privacy)
     with st.container():
         attacks.attacks(privacy, audit, run, only=only)
     with st.container():
         privacy_panels.mechanisms(privacy, list(sites.values()), only=only)
-    with st.container():
-        privacy_panels.left(crossed, len(found))
     with st.container():
         privacy_panels.uncharged(privacy)
 

@@ -64,7 +64,7 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
     first = audit_headlines.headlines(audit)
     several = len({line["run"] for line in audit}) > 1
     st.caption(
-        "Each attack's main figure, with 95 % intervals. An upright line is what was promised at most; without it "
+        "Each attack's main figure, with 95 % CIs. An upright line is what was promised at most; without it "
         "nothing is promised."
     )
     names = list(dict.fromkeys(line["attack"] for line in first))

@@ -27,7 +27,7 @@ from flfed.records.store.visibility import parsed_study
 MOST = 6
 """Most runs side by side; more columns cannot be read."""
 OVERLAP = (
-    "Intervals that overlap do not mean that two runs are alike. On the same holdout rows both go up and down "
+    "Intervals that overlap do not mean that two runs are alike. On the same test rows both go up and down "
     "together, so that a difference between them is known better than either figure; it is not measured here."
 )
 Compared = list[tuple[str, refresh.Shown]]
@@ -100,7 +100,7 @@ def warnings(
         by_rows = _groups({name: judged[name] for name in names if judged[name]})
         if len(by_rows) > 1:
             told = "; ".join(_and(of) for of in by_rows.values())
-            said = f"not all were judged on the same sites and holdout rows ({told}): part of a difference is chance."
+            said = f"not all were judged on the same sites and test rows ({told}): part of a difference is chance."
             lines.append(_sentence(where + said))
     return lines
 
@@ -173,7 +173,7 @@ def _figures(found: Compared, metric: str, only: str | None) -> None:
         drawn.append({"name": name, "arm": "global", "value": value, "low": low, "high": high})
     # For one site's people the figure of their own site stands in for that of all.
     where = "over all sites" if only is None else f"at {escape(only)}"
-    title = f"{metric_name(metric)} of the shared model {where}, with 95 % interval"
+    title = f"{metric_name(metric)} of the shared model {where}, with 95 % CI"
     says = "; ".join(f"{line['Run']}: {number(line[metric_name(metric)])}" for line in lines)
     figure(st, title, interval_chart(drawn, metric), lines, key="compared", says=says)
     st.caption(OVERLAP)

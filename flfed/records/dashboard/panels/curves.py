@@ -82,7 +82,7 @@ from these same counts where the sites are apart.
 
 **What is not shown.** Whether acting on a prediction helps anybody, where to draw the line between yes and no, and how
 the model will do next year or elsewhere. With few rows of a class a curve has few, large steps, and would look
-different with other rows: see the 95 % intervals.
+different with other rows: see the 95 % CIs.
 """
 
 
@@ -109,7 +109,7 @@ def choose(found: Found) -> Found:
     if len(sites) < 2:
         return found
     first = sorted(sorted(sites, key=lambda site: -found[site].rows)[:SITES_DRAWN])
-    more = f" (of {len(sites)}; at first those with most holdout rows)" if len(sites) > SITES_DRAWN else ""
+    more = f" (of {len(sites)}; at first those with most test rows)" if len(sites) > SITES_DRAWN else ""
     chosen = st.multiselect(
         f"Sites{more}", sites, default=first, max_selections=MOST_DRAWN, key=f"curves-sites-{'-'.join(first)}"
     )
@@ -130,7 +130,7 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
     only : str, optional
         The one site that the reader sees.
     """
-    lines = ["The shared model on holdout rows, which nobody trained on."]
+    lines = ["The shared model on test rows, which nobody trained on."]
     if only:
         lines[0] += " Those of your site."
     elif not payload["all"]:
@@ -157,11 +157,7 @@ def says_which_repeat(repeat: int, repeats: int) -> str:
 
     The record has several, and the sentence says why one alone is shown.
     """
-    return (
-        f"**Repeat {repeat} of {repeats} alone**: the holdouts of repeats have rows in common, so their curves are not "
-        "added up. Its figures differ from those on Overview and Sites, which are means over the repeats. "
-        "Another repeat: in the margin, under Repeats."
-    )
+    return f"**Repeat {repeat} of {repeats} alone**; others: in the margin. Overview and Sites show means."
 
 
 def _heading(said: str, repeat: int | None) -> str:
@@ -172,14 +168,13 @@ def _heading(said: str, repeat: int | None) -> str:
     return f"## {said}" + ("" if repeat is None else f", in repeat {repeat}")
 
 
-def areas(found: Found, report: Report, repeat: int | None = None) -> None:
+def areas(found: Found, report: Report) -> None:
     """Show the area under each curve.
 
     It stands beside the figure that the site computed from its rows. `repeat` is the one of several that is shown.
     """
-    st.markdown(_heading("How well it ranks", repeat))
     table([_area(name, counts, report) for name, counts in found.items()])
-    st.caption("Higher is better for both. In brackets: the 95 % interval. Behind ±: what the counting can hide.")
+    st.caption("Higher is better for both. In brackets: the 95 % CI. Behind ±: what the counting can hide.")
     # The record's figure over all sites is of other rows than a curve of some of them.
     part = [name for name in found if is_together(name) and name != ALL]
     if part:
@@ -198,7 +193,7 @@ def areas(found: Found, report: Report, repeat: int | None = None) -> None:
 def _area(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
     return {
         "Rows of": name,
-        "Holdout rows": f"{counts.rows}",
+        "Test rows": f"{counts.rows}",
         "With the outcome": f"{counts.events} ({_percent(counts.events, counts.rows)} %)",
         "AUC, from rows": _of_rows(name, report, "roc_auc_score"),
         "AUC, of the curve": _of_curve(counts, roc_auc, roc_auc_hidden),
@@ -254,11 +249,12 @@ def _rounded_up(reach: float) -> str:
     return number(math.ceil(reach * 1000 - 1e-9) / 1000)
 
 
-def ranking(found: Found, looks: Looks) -> None:
+def ranking(found: Found, looks: Looks, repeat: int | None = None) -> None:
     """Show the ROC and precision-recall curves.
 
     They are of those that have rows of both classes.
     """
+    st.markdown(_heading("How well it ranks", repeat))
     there, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
     left, right = st.columns(2)
     points = _points({name: thinned(*roc(counts)) for name, counts in there.items()})
@@ -328,7 +324,7 @@ def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat
         for group in of
     ]
     title, said = (
-        "Observed share against predicted probability, with 95 % interval",
+        "Observed share against predicted probability, with 95 % CI",
         "; ".join(f"{name}: predictions hold in {_held(of)}" for name, of in groups.items()),
     )
     drawn = calibration_chart(lines, list(groups), looks)

@@ -282,8 +282,6 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     # Columns that only one site tells of come last.
     gappy.sort(key=lambda column: (-(widest_gap(column) or (-100.0,))[0], -_most_missing(column)))
     sentences = gaps_in_words(payload, sites=of)
-    for sentence in sentences:
-        st.markdown(f"- {escape(sentence)}")
     cells = [_missing_cell(column, site) for column in gappy[:COLUMNS_DRAWN] for site in sites]
     lines: list[Line] = [
         {"Column": column["column"]} | {site: _share(column["sites"].get(site)) for site in sites} for column in gappy
@@ -291,6 +289,8 @@ def missing(payload: Payload | None, sites: Sequence[str], *, of: int, why_none:
     title = "Rows without a value, % of each site's rows"
     _say_how_many(gappy, "with the largest gaps between sites")
     figure(st, title, _map(cells, most=100), lines, key="missing", says=" ".join(sentences))
+    for sentence in sentences:
+        st.markdown(f"- {escape(sentence)}")
     if any(cell["value"] is None for cell in cells):
         st.caption(
             "A dash stands for a count that the site's policy keeps back: it, or another that it would give away, "
@@ -314,8 +314,6 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
         st.caption(escape(f"No difference can be given: {reasons}."))
         return
     sentences = drift_in_words(payload, sites=of)
-    for sentence in sentences:
-        st.markdown(f"- {escape(sentence)}")
     cells = [
         _drift_cell(column, site, entry)
         for column in columns[:COLUMNS_DRAWN]
@@ -326,6 +324,8 @@ def drift(payload: Payload | None, sites: Sequence[str], *, of: int, why_none: s
     title = "Difference from the other sites, in standard deviations"
     drawn = _map(cells, most=1)
     figure(st, title, drawn, _drift_lines(columns, sites), key="drift", says=" ".join(sentences))
+    for sentence in sentences:
+        st.markdown(f"- {escape(sentence)}")
     st.caption(_how_to_read("".join(cell["text"] for cell in cells)))
 
 

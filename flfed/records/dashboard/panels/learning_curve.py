@@ -101,7 +101,7 @@ def is_asked(shown: Shown) -> bool:
 def _caption(points: Sequence[LearningPoint]) -> str:
     return (
         "The federation was trained again with this site cut to so many of its training rows, the other sites whole. "
-        f"Means over {max(point.draws for point in points)} draws; the bands are 95 % intervals, widened because "
+        f"Means over {max(point.draws for point in points)} draws; the bands are 95 % CIs, widened because "
         "draws share rows."
     )
 
@@ -153,7 +153,7 @@ def described(points: Sequence[LearningPoint]) -> str:
     They are for a reader who cannot see it, and have both models' figures by own rows.
     """
     start = f"{axis_title(points[0].metric)} at {points[0].site} by own training rows"
-    parts = [f"{line['Own rows']}: {line['Own model alone']} alone, {line['Joined']} joined" for line in lines(points)]
+    parts = [f"{line['Own rows']}: {line['Site model']} alone, {line['Joined']} joined" for line in lines(points)]
     return f"{start}. {'; '.join(parts)}."
 
 
@@ -169,7 +169,7 @@ def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[d
     for rows in sizes:
         cells = {"Own rows": f"all ({rows})" if rows == sizes[-1] else str(rows)}
         cells |= {
-            "Own model alone": _cell(by_place.get((rows, ALONE))),
+            "Site model": _cell(by_place.get((rows, ALONE))),
             "Joined": _cell(by_place.get((rows, ADJUSTED))),
         }
         # A size whose gain is not defined keeps its line, for its figures may be.

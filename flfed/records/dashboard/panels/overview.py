@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import streamlit as st
 
+from flfed.errors import counted
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment, with_code
@@ -25,20 +26,22 @@ from flfed.records.reports.faults import (
     sites_together,
     updates_set_aside,
 )
+from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.narrative import (
     apart,
-    headline,
     is_measured,
+    joining_in_words,
     least_gain,
     pooled_in_words,
     stands_out,
     story,
+    tally,
     under,
     widened_for,
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.verdict import ABSENT, metric_name, number, size_and_span
+from flfed.records.statistics.verdict import ABSENT, metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 
@@ -55,7 +58,7 @@ HOLDOUT_READ = {
     "learning-curve": "for each point of the learning curve; nothing was selected by it",
     "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
 }
-"""For what holdout rows were read, by the reason in the record."""
+"""For what test rows were read, by the reason in the record."""
 GOES_ON = {
     "interrupted": "Go on from the last round that was kept",
     "stopped": "Once the cause is put right, go on with",
@@ -114,7 +117,7 @@ def progress(runs: Sequence[RunEntry]) -> None:
     last = min(going, key=lambda run: run.rounds)
     said = f"Round {last.rounds} of {last.rounds_planned}"
     if last.rounds >= last.rounds_planned:
-        said = "All rounds ran; joining is compared now, on holdout rows"
+        said = "All rounds ran; joining is compared now, on test rows"
     if len(going) > 1:
         said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
     elif last.repeats > 1:
@@ -175,7 +178,7 @@ def cards(found: Report, metric: str, planned: int) -> None:
         card("All rows in one place", number(pooled), f"pooled, for reference; {family}{away}")
         card("Largest clear gain", *_most(found, metric))
         card("Rounds run", f"{found['rounds']} of {planned}", short)
-        card("Updates set aside", str(updates_set_aside(found)), below)
+        card("Rejected updates", str(updates_set_aside(found)), below)
 
 
 def card(label: str, value: str, below: str) -> None:
@@ -204,23 +207,40 @@ def _most(found: Report, metric: str) -> tuple[str, str]:
 def in_words(found: Report, metric: str | None, planned: int) -> None:
     """Show the run as sentences.
 
-    The verdict stands above already.
+    The warnings stand above already.
     """
-    above = [*missing_in_words(found), *headline(found, metric)] if metric else []
-    above += odd_sites_in_words(found)
+    above = [*missing_in_words(found), *odd_sites_in_words(found)] if metric else odd_sites_in_words(found)
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
         st.markdown("\n".join(f"- {escape(line)}" for line in lines))
 
 
-def verdicts(found: Report, metric: str) -> None:
-    """Show what joining gains over sites.
+def answer(found: Report, metric: str, warnings: int) -> None:
+    """Show whether joining pays on average, with the figure.
 
-    It is the gain on average, and at how many sites, and which, joining pays by themselves.
+    Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
-    first, *others = [*missing_in_words(found), *headline(found, metric)]
-    st.info("  \n".join([f"**{escape(first)}**", *map(escape, others)]))
+    said, _, figures = joining_in_words(found, metric).partition(": ")
+    st.markdown(f"## {escape(said or tally(found, metric).rstrip('.'))}")
+    if figures:
+        st.markdown(f"**{escape(sentence_case(figures))}**")
+    if warnings:
+        st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
+
+
+def warnings_of(found: Report, shown: Shown) -> list[str]:
+    """Return what to know before one believes the figures.
+
+    That is which sites are missing, which columns may leak the target, and which sites seem coded otherwise.
+    """
+    return [*missing_in_words(found), *leak_in_words(shown), *odd_sites_in_words(found)]
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Show warnings as one list."""
+    if lines:
+        st.warning("\n".join(f"- {escape(line)}" for line in lines))
 
 
 def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> None:
@@ -237,10 +257,10 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
     for event in events:
         if event.kind in words:
             groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
-    st.markdown("## Set aside, refused, odd")
+    st.markdown("## Rejected, refused, odd")
     if not found["faults"]:
-        none = "No update was set aside and no site was refused."
-        st.markdown(none if only is None else f"Nothing of {escape(only)} was set aside or refused.")
+        none = "No update was rejected and no site was refused."
+        st.markdown(none if only is None else f"Nothing of {escape(only)} was rejected or refused.")
     if groups:
         # Events after the last round belong to the comparison.
         last = found["rounds"] if found["status"] == "completed" else None
@@ -256,7 +276,7 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
 
 
 def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
-    """Return what holdout rows were read for.
+    """Return what test rows were read for.
 
     There is a sentence for each reason in the record, with how often they were read.
     """
@@ -268,7 +288,7 @@ def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
         found = [event for event in opened if event.reason == reason]
         often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
         said = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
-        lines.append(f"Holdout rows were read {said}.")
+        lines.append(f"Test rows were read {said}.")
     return lines
 
 
@@ -333,21 +353,17 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
         st.caption(escape(f"Too few rows have a gap, or none, to test whether gaps tell the target: {listed}."))
 
 
-def leak_notice(shown: Shown, name: str) -> None:
-    """Warn of columns that may leak the target.
-
-    It stands where figures are read, with a link to the page Data.
-    """
+def leak_in_words(shown: Shown) -> list[str]:
+    """Return a warning of columns that may leak the target."""
     columns = list(dict.fromkeys(str(one["column"]) for one in (shown.leaks or {}).get("found", ())))
     if not columns:
-        return
+        return []
     what = "a column" if len(columns) == 1 else f"{len(columns)} columns"
     listed = ", ".join(columns[:COLUMNS_NAMED]) + (" and others" if len(columns) > COLUMNS_NAMED else "")
-    st.warning(
-        f"Before you believe these figures: {what} may give the answer away ({escape(listed)}), which would make every "
-        "model look too good. Run the study with `features` that leave it out, to see what rests on it."
-    )
-    link("data", "What was found, on page Data", name)
+    return [
+        f"Before you believe these figures: {what} may give the answer away ({listed}), which would make every model "
+        "look too good. Run the study with features that leave it out, to see what rests on it; page Data says more."
+    ]
 
 
 def link(page: str, label: str, run: str) -> None:
@@ -355,14 +371,10 @@ def link(page: str, label: str, run: str) -> None:
     st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})
 
 
-def odd_sites_notice(found: Report) -> None:
-    """Warn of sites that seem coded otherwise.
-
-    It stands where figures are read.
-    """
-    lines = odd_sites_in_words(found)
-    if lines:
-        st.warning("\n".join(f"- {escape(line)}" for line in lines))
+def words() -> None:
+    """Show the glossary, folded away."""
+    with st.expander("What the words mean"):
+        st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in GLOSSARY.items()))
 
 
 def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:

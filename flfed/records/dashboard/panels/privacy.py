@@ -9,6 +9,7 @@ from typing import Any, Literal
 import altair as alt
 import streamlit as st
 
+from flfed.errors import counted
 from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
 from flfed.records.dashboard.components.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
@@ -38,7 +39,7 @@ NO_LEDGER = (
 
 
 def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = True, only: str | None = None) -> None:
-    """Show the guarantee and what it leaves out.
+    """Show the guarantee, its first sentence unfolded.
 
     Only a guarantee that was measured at all sites is green.
 
@@ -50,15 +51,23 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
             st.markdown("### What is promised", width="content")
             st.badge(code, color=STANDING_COLOURS.get(code, "orange"))
         lines = private.promise_in_words(privacy)
+        st.markdown(with_code(lines[0]))
         lines += [sentence] if privacy["mechanism"] not in (None, "none") or audit else []
-        st.markdown("\n".join(f"- {with_code(line)}" for line in lines))
+        if more := lines[1:]:
+            with st.expander("What this means"):
+                st.markdown("\n".join(f"- {with_code(line)}" for line in more))
+    for warning in privacy["warnings"]:
+        st.warning(escape(warning))
+
+
+def limits_of_promise(privacy: Private, audit: Sequence[Private], *, only: str | None = None) -> None:
+    """Show what the guarantee leaves out."""
+    with st.container(border=True):
         st.markdown("### What is not promised")
         # What an attack has shown to leak is red, what is merely not covered is not.
         colour = "red" if not_promised(audit) else "orange"
         said = unpromised_in_words(len(privacy["uncharged"]), audit, only=only)
         st.markdown("\n".join(f"- :{colour}[**{escape(line)}**]" for line in said))
-    for warning in privacy["warnings"]:
-        st.warning(escape(warning))
 
 
 def mechanisms(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> None:
@@ -240,15 +249,16 @@ def uncharged(privacy: Private) -> None:
             "The record lists nothing." if privacy["mechanism"] is not None else f"Not known: {privacy['reason']}."
         )
         return
-    if privacy["epsilon"] is None:
-        st.markdown("Nothing was promised, so none of this is covered:")
-    st.markdown("\n".join(f"- {escape(said)}" for said in privacy["uncharged"]))
+    count = counted(len(privacy["uncharged"]), "thing")
+    why = "Nothing was promised, so none of it is covered" if privacy["epsilon"] is None else "Not covered"
+    with st.expander(f"{why}: {count}"):
+        st.markdown("\n".join(f"- {escape(said)}" for said in privacy["uncharged"]))
 
 
 BAR_PIXELS = 18
 KIND_LOOKS = {
     "train": ("updates of training", BLUE),
-    "query.compare": ("comparison on the holdout", PINK),
+    "query.compare": ("comparison on test rows", PINK),
     "query.summarise": ("sums over rows", AMBER),
     "evaluate": ("figures of a round", PALE_BLUE),
     "query.enrol": ("enrolment", GREY),
@@ -270,11 +280,11 @@ def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
     for entry in out:
         totals[entry.site] = totals.get(entry.site, 0) + entry.bytes
     most = sorted(totals, key=lambda site: (-totals[site], site))[:SITES_SHOWN]
-    if len(most) < len(totals):
-        st.caption(f"The chart shows the {len(most)} sites that sent most, of {len(totals)}.")
     says = "; ".join(f"{site} {size_in_words(totals[site])}" for site in most)
     title = "Bytes that left, by kind of message"
     figure.figure(st, title, _left_chart(out, most, kinds), _left_lines(crossed, kinds), key="bytes", says=says)
+    if len(most) < len(totals):
+        st.caption(f"The chart shows the {len(most)} sites that sent most, of {len(totals)}.")
     # Repeats send everything again, so that the sum is not that of one run.
     together = f" of all {repeats} repeats together" if repeats > 1 else ""
     st.caption(

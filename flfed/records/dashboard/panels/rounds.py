@@ -37,7 +37,7 @@ POINTS = 200
 ON_ROWS = {
     "training": "measured on the rows the model was trained on, so they look better than they are",
     "validation": "measured on validation rows that were kept out of training",
-    "holdout": "measured on the holdout, for reporting only",
+    "holdout": "measured on the test rows, for reporting only",
 }
 WAYS = {"to_site": ("to the sites", BLUE), "to_server": ("from the sites", ORANGE)}
 HEIGHT = 300
@@ -69,9 +69,9 @@ def curves(opened: Opened, shown: Shown) -> None:
             "Sites", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
         )
     points = _points(opened, arm, metric, sites)
-    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
     with st.container():
         _of_all_sites(opened, points, metric)
+    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
     with st.container():
         _of_each_site(opened, shown, points, metric, sites)
 
@@ -210,7 +210,7 @@ def _of_each_site(
         asked = of_address("site")
         first = picks.index(asked) if asked in picks else 0
         label = f"Show in colour, with the other {len(sites) - 1} sites in grey"
-        label = label if many else "Draw the 95 % interval of"
+        label = label if many else "Draw the 95 % CI of"
         banded = st.selectbox(label, picks, index=first, key=f"curve-band-{picks[first]}", width=320)
     looks = site_looks(site.site for site in shown.sites)
     if many and banded is not None:
@@ -224,7 +224,7 @@ def _of_each_site(
         means = " The lines are means over the repeats." if len(opened.runs) > 1 else ""
         st.caption(f"Without bands: the spread of this figure is not known.{means}")
     else:
-        st.caption(escape(f"The band is the 95 % interval of each figure of {banded}.{_over_repeats(opened)}"))
+        st.caption(escape(f"The band is the 95 % CI of each figure of {banded}.{_over_repeats(opened)}"))
 
 
 def _banded(points: Sequence[CurvePoint], metric: str) -> set[str]:
@@ -320,7 +320,7 @@ def _lines(points: Sequence[CurvePoint], metric: str, sites: Sequence[str] | Non
         if (point.site is None) if sites is None else (point.site in sites):
             low, high = by_database.band_of(point, metric)
             who = {} if sites is None else {"Site": point.site}
-            # Of all sites together the bounds are of the counting, not a 95 % interval.
+            # Of all sites together the bounds are of the counting, not a 95 % CI.
             bounds = ("At least", "At most") if sites is None else ("95 % low", "95 % high")
             figures = {metric_name(metric): point.value} | dict(zip(bounds, (low, high), strict=True))
             ends = {} if point.first is None else {"Least": point.least, "Largest": point.most}

@@ -13,6 +13,7 @@ import streamlit as st
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components import charts
 from flfed.records.dashboard.components.figure import Line, figure
+from flfed.records.dashboard.components.interval_chart import ENDS, interval_chart
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card, not_compared
@@ -22,6 +23,7 @@ from flfed.records.reports.narrative import (
     over_sites,
     pooled_in_words,
     reference_name,
+    tally,
     unadjusted_in_words,
     widened_for,
 )
@@ -64,7 +66,7 @@ from flfed.records.statistics.verdict import (
 from flfed.records.store.entries import SiteEntry
 
 FEW_HOLDOUT_ROWS = 100
-"""Below so many holdout rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
+"""Below so many test rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
 one half is known to within .10."""
 FEW_SITES = 8
 """Sites on the page Overview."""
@@ -74,11 +76,11 @@ SHOULD = {
     DO_NOT_USE: "No: do not use the shared model at {site}.",
 }
 """The answer to "should this site join?" by its verdict."""
-CARDS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
-MODELS = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to site"}
+CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
+MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
 """The columns of the table, by arm."""
 MEANING = (
-    "A 95 % interval is the range that these holdout rows leave open. Where that of the gain contains 0, once it is "
+    "A 95 % CI is the range that these test rows leave open. Where that of the gain contains 0, once it is "
     "widened for the number of sites looked at, joining may as well bring nothing."
 )
 
@@ -86,8 +88,10 @@ COSTS = (
     "Whether it is worth it depends on what joining costs as well: page Privacy says what this run promises about a "
     "person's rows, and what left."
 )
+HOW_DRAWN = "Thick lines: 95 % CI. Thin lines: widened for the number of sites looked at; verdicts go by these."
+ADJUSTED = "*: of the shared model adjusted to the site."
 TOGETHER = (
-    "Over all holdouts together a model is credited for telling the sites apart, too; what a site gains by joining is "
+    "Over all test rows together a model is credited for telling the sites apart, too; what a site gains by joining is "
     "measured within each site."
 )
 
@@ -102,6 +106,7 @@ def answer(found: Report, site: str, metric: str) -> None:
     said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
     with st.container(border=True):
         st.markdown(f"### {escape(said)}")
+        _models(found, site, metric)
         st.markdown(escape(sentence))
         with st.container(horizontal=True, gap="xsmall"):
             card("Gain by joining", *_gain(of_site, metric))
@@ -114,8 +119,21 @@ def answer(found: Report, site: str, metric: str) -> None:
                 value, below = _figure(found["pooled"].get(metric, {}), metric, found["repeats"])
                 family = f"{words}; " if (words := pooled_in_words(found)) else ""
                 card("All rows in one place", value, f"{family}{below}; at all sites together, for reference")
-        for line in rests_on(found, site, metric):
-            st.caption(escape(line))
+        with st.expander("What these figures rest on, and what they do not show"):
+            st.markdown("\n".join(f"- {escape(line)}" for line in rests_on(found, site, metric)))
+
+
+def _models(found: Report, site: str, metric: str) -> None:
+    """Show each model at one site as a chart."""
+    lines = [
+        {"name": CARDS[arm], "arm": arm, **entry}
+        for arm in arms_shown(found, metric)
+        if (entry := found["sites"][site][arm].get(metric))
+    ]
+    drawn = interval_chart(lines, metric)
+    table = [{"Model": line["name"], **{end: line[end] for end in ENDS}} for line in lines]
+    says = "; ".join(f"{line['name']} {number(line['value'])}" for line in lines)
+    figure(st, f"{metric_name(metric)} at {escape(site)}, with 95 % CI", drawn, table, key="site-own-models", says=says)
 
 
 def _worse_to_better(of_site: Report, metric: str) -> str:
@@ -141,7 +159,7 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
         return ABSENT, "it cannot be told"
     size, span = size_and_span(best[1])
     wide = widened_in_words(best[1], worthwhile_at(of_site, metric))
-    return size, f"by the {ARM_NAMES[best[0]]}, 95 % interval {span}{wide}; + is better"
+    return size, f"by the {ARM_NAMES[best[0]]}, 95 % CI {span}{wide}; + is better"
 
 
 def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
@@ -202,7 +220,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             least, most = of_site["holdout-rows-range"]
             count = f"about {count} ({least} to {most}, drawn anew)"
         lines.append(
-            f"Measured on the site's own holdout: {count}, which no model was trained on{over}. "
+            f"Measured on the site's own test rows: {count}, which no model was trained on{over}. "
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
         lines += _few(of_site)
@@ -214,13 +232,13 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     # The two are measured on other rows, so that a comparison of them would mislead.
     if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
         lines.append(
-            "A model of all rows in one place (pooled) is measured on all holdouts together, not at one site: compare "
+            "A model of all rows in one place (pooled) is measured on all test rows together, not at one site: compare "
             f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
         )
     lines.append(COSTS)
     lines.append(
         "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
-        "each model ranks or predicts the outcomes of this holdout."
+        "each model ranks or predicts the outcomes of these test rows."
     )
     return lines
 
@@ -244,15 +262,17 @@ def _two_intervals(of_site: Report, metric: str) -> str:
     key = DIFFERENCES[best is not None and best[0] == "personalised"]
     # Degrees of freedom are there only where repeats draw their own holdouts.
     if (of_site[key].get(metric) or {}).get("freedom") is None:
-        return "Every interval is that of one typical repeat: on the same holdout, repeats tell nothing more about it."
+        return (
+            "Every interval is that of one typical repeat: on the same test rows, repeats tell nothing more about it."
+        )
     return (
         "Behind a model's figure is the interval of one typical repeat. Behind the gain is that of the mean of all "
-        "repeats, with room for the rows that their holdouts have in common (Nadeau and Bengio)."
+        "repeats, with room for the rows that their test rows have in common (Nadeau and Bengio)."
     )
 
 
 def _few(of_site: Report) -> list[str]:
-    """Return how many holdout rows have the outcome.
+    """Return how many test rows have the outcome.
 
     It says so where that is counted, and whether these are few.
     """
@@ -260,7 +280,7 @@ def _few(of_site: Report) -> list[str]:
     holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
     # Without counts of the classes only the rows can be judged.
     if classes is None:
-        return [f"{holdout} holdout rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
+        return [f"{holdout} test rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
     said = sentence_case(class_words(of_site))
     return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
 
@@ -290,21 +310,17 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     arms = arms_shown(found, metric)
     lines = [_line(name, found["sites"][name], metric, arms) for name in order]
     left, right = st.columns(2)
-    gains, models = charts.gains(found, metric, shown), charts.sites_by_arm(found, metric, shown)
+    gains, models = charts.forest_plot(found, metric, shown), charts.sites_by_arm(found, metric, shown)
     says = "; ".join(
         f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
     )
-    figure(
-        left, "Gain of each site, with 95 % interval", gains, lines, key="site-gains", says=f"Gain by joining. {says}"
-    )
-    with left:
-        _say_not_drawn(found, metric, shown)
+    figure(left, "Gain of each site, with 95 % CI", gains, lines, key="site-gains", says=f"Gain by joining. {says}")
     words = [_words(name, found["sites"][name], metric, arms) for name in order]
     names = [MODELS[arm] for arm in arms]
     by_site = (
         f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
     )
-    title = "Each model at each site, with 95 % interval"
+    title = "Each model at each site, with 95 % CI"
     figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
     table(words)
     if why := _untold(found, metric, order):
@@ -329,7 +345,7 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
 
     Every figure and its interval stand in a cell of its own.
     """
-    cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Holdout rows": site["holdout-rows"]}
+    cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Test rows": site["holdout-rows"]}
     for arm in arms:
         entry = site[arm].get(metric, {})
         title = ARM_NAMES[arm].capitalize()
@@ -351,7 +367,7 @@ def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS
         cells[title] = number(value) + _unbroken(span)
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
-    start = {"Site": name, "Holdout / all rows": f"{holdout} / {rows}"}
+    start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
     said = site_verdict(site, metric)[0]
     return (
         start
@@ -391,39 +407,44 @@ def references(found: Report, metric: str) -> None:
             lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | figures)
     says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
     drawn = charts.references(found, metric)
-    figure(st, "All holdouts together, and references", drawn, lines, key="references", says=says)
+    figure(st, "All test rows together, and references", drawn, lines, key="references", says=says)
     st.caption(TOGETHER)
     if fewer := over_sites((found["sites-mean"] or {}).get(metric, {})):
         st.caption(escape(f"{sentence_case(ARM_NAMES['sites-mean'])}{fewer}."))
 
 
-def who_gains(found: Report, metric: str, name: str) -> None:
-    """Show the gain of each site.
-
-    A link leads to those that gain most and least.
-    """
+def who_gains(found: Report, metric: str) -> None:
+    """Show the forest plot of the sites' gains, of many those at its ends."""
     order = charts.order_of_sites(found, metric)
-    # Few sites are shown here; the page Sites has all.
-    shown = order if len(order) <= FEW_SITES else [*order[: FEW_SITES // 2], *order[-FEW_SITES // 2 :]]
-    arms = arms_shown(found, metric)
-    lines = [_line(site, found["sites"][site], metric, arms) for site in order]
+    # Those that cannot be judged come last: they are no end of the order.
+    judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
+    shown = order if len(order) <= FEW_SITES else ends_of(judged or order)
+    lines = [_line(site, found["sites"][site], metric, arms_shown(found, metric)) for site in order]
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
-    drawn = charts.gains(found, metric, shown)
-    figure(st, "Gain of each site by joining, with 95 % interval", drawn, lines, key="gains", says=says)
-    if len(shown) < len(order):
-        st.caption(f"The {FEW_SITES // 2} sites that gain most and the {FEW_SITES // 2} that gain least.")
-    _say_not_drawn(found, metric, shown)
-    st.caption("Was it worth joining? One site at a time:")
+    drawn = charts.forest_plot(found, metric, shown)
+    figure(st, "Gain by joining, 95 % CI", drawn, lines, key="gains", says=says)
+    marks = [f"Of {len(order)} sites, those that gain most and least."] if len(shown) < len(order) else []
+    if drawn is not None:
+        marks.append(HOW_DRAWN)
+        adjusted = [best[0] for site in shown if (best := best_arm(found["sites"][site], metric)) is not None]
+        marks += [ADJUSTED] if "personalised" in adjusted else []
+    # A gain on average may be clear where it is so at no site by itself.
+    st.markdown(escape(tally(found, metric)))
+    st.caption(" ".join(marks))
+
+
+def ends_of(order: Sequence[str]) -> list[str]:
+    """Return the sites at both ends of an order, at most `FEW_SITES`."""
+    half = FEW_SITES // 2
+    return [*order] if len(order) <= FEW_SITES else [*order[:half], *order[-half:]]
+
+
+def links(found: Report, metric: str, name: str) -> None:
+    """Show a link to each site, of many to those at the ends of the forest plot."""
+    st.markdown("### One site at a time")
     with st.container(horizontal=True, gap="xsmall"):
-        for site in shown:
+        for site in ends_of(charts.order_of_sites(found, metric)):
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
-
-
-def _say_not_drawn(found: Report, metric: str, sites: Sequence[str]) -> None:
-    """Say which sites a chart of gains leaves out."""
-    names = [site for site in sites if best_gain(found["sites"][site], metric) is None]
-    if names:
-        st.caption(escape(f"Not drawn, as their gain cannot be told: {', '.join(names)}."))
 
 
 def how_to_read(found: Report, metric: str) -> None:
@@ -432,7 +453,7 @@ def how_to_read(found: Report, metric: str) -> None:
     small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
     with st.expander("How to read this"):
         st.markdown(
-            "- *Own model alone*: a model each site tuned on its own rows.\n"
+            "- *Site model*: a model each site tuned on its own rows.\n"
             "- *Shared model*: trained by all sites; no row left any of them.\n"
             "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
             "- *All rows in one place*: for reference; needs rows to leave the sites.\n"

@@ -1,0 +1,34 @@
+"""Glossary: what the words of pages, reports and commands mean.
+
+docs/glossary.md has the same list, which a test compares.
+"""
+
+from __future__ import annotations
+
+GLOSSARY = {
+    "site": "An institution that takes part with rows of its own, such as a hospital or a bank.",
+    "row": "One case in a site's table: a patient, a loan, a payment.",
+    "test rows": "Rows of a site that no model was trained on. Every figure here is measured on them.",
+    "shared model": "The model that all sites train together. No row leaves a site for it.",
+    "site model": "What a site reaches with its own rows alone: the best model that it can tune on them.",
+    "adjusted to the site": "The shared model, corrected with the site's own training rows.",
+    "pooled": "A model of all rows in one place, for reference only: rows would have to leave the sites.",
+    "gain": "The better of shared and adjusted model minus the site model. Above 0, joining helps.",
+    "AUC": "How often the model ranks a row with the outcome above one without it: .5 is chance, 1 is always.",
+    "95 % CI": "Confidence interval: the range that the test rows leave open for a figure, 95 times of 100.",
+    "widened": "An interval made wider because several sites are looked at: some gain by chance alone.",
+    "joining pays": "The widened interval of the gain lies above what is worthwhile.",
+    "no clear gain": "The interval leaves open that joining brings nothing, or less than what is worthwhile.",
+    "do not use it here": "The widened interval lies below 0, beyond what is worthwhile: the site model is better.",
+    "cannot be told": "Too few test rows, or too few with the outcome, to compare models at this site.",
+    "calibration": "Whether predicted probabilities hold: of rows given .3, three in ten have the outcome.",
+    "net benefit": "True alarms minus false ones, weighed by the threshold, for each row: what acting on alarms gains.",
+    "round": "One exchange: every site trains on its rows, and the updates are averaged.",
+    "update": "How a site's training changed the model. It leaves the site; rows do not.",
+    "rejected update": "An update that was not averaged, as it was damaged, out of bounds or late.",
+    "refused": "A site that did not take part, as its policy or its table did not allow it.",
+    "repeat": "The same study once more with another seed and, on open data, other test rows.",
+    "ε (epsilon)": "How much a run may tell about one person's row at most; less is more private.",
+    "policy": "A site's rules on what may leave it, such as the smallest count that it gives.",
+}
+"""Meaning by term, in the order in which a reader meets them."""
