@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 from streamlit.testing.v1 import AppTest
 
@@ -178,7 +178,52 @@ def test_repeats_are_not_added_up(small_sites, small_study):
         assert [f"**Repeat {place + 1} of 2 alone**" in info.value for info in page.info] == [True] * several
         assert ("Overview and Sites show means." in alone) == several
         headings = [block.value for block in page.markdown if block.value.startswith("## ")]
-        assert [heading.endswith(", in repeat 1") for heading in headings] == [several] * 2
+        assert [heading.endswith(", in repeat 1") for heading in headings] == [several] * 3
+
+
+def test_who_is_flagged_at_a_threshold_or_a_budget_is_that_of_scikit_learn(three):
+    page, payload = curves(three["run"]), summary_of(three["run"])
+    assert page.radio[0].options == ["a threshold", "an alert budget"]  # a third of the rows has the outcome
+    offered = page.select_slider[0].options
+    picked = offered[len(offered) // 3]
+    page.select_slider[0].set_value(edge_of(payload, picked)).run()
+    y, score = rows_of(counts_of(payload, ALL))
+    allowed = {}
+    for name in (ALL, "site-01", "site-02", "site-03"):
+        y, score = rows_of(counts_of(payload, name))
+        tn, fp, fn, tp = confusion_matrix(y, score >= edge_of(payload, picked)).ravel()
+        shown, shares = table(page, FLAGGED)[name], table(page, "Net benefit")[name]
+        assert [int(shown[column]) for column in CELLS] == [tp, fp, fn, tn]
+        assert shown["Flagged from"] == picked
+        assert shown["Flagged"] == f"{tp + fp} of {len(y)}"
+        odds = edge_of(payload, picked) / (1 - edge_of(payload, picked))
+        assert shares["Net benefit"] == number(tp / len(y) - fp / len(y) * odds)
+        assert (shares["Sensitivity"], shares["PPV"]) == (number(tp / (tp + fn)), number(tp / (tp + fp)))
+        allowed[name] = 0.2 * len(y)
+    page.radio[0].set_value("an alert budget").run()
+    page.number_input[0].set_value(20.0).run()
+    for name, most in allowed.items():
+        y, score = rows_of(counts_of(payload, name))
+        shown = table(page, FLAGGED)[name]
+        flagged = int(shown[CELLS[0]]) + int(shown[CELLS[1]])
+        lower = score >= np.sort(score)[-flagged - 1]  # the next bin as well
+        assert flagged <= most + 1e-9 < lower.sum()
+    assert "Of 1,000 rows" in words(page)
+
+
+CELLS = (
+    "of them with the outcome (TP)", "without it (FP)", "Not flagged, with the outcome (FN)", "without it (TN)",
+)  # fmt: skip
+FLAGGED = CELLS[0]
+
+
+def edge_of(payload: dict, said: str) -> float:
+    """The edge of bins that the page calls so."""
+    from flfed.records.dashboard.panels.operating_points import _probability
+    from flfed.records.statistics.operating_points import edges
+
+    counts = [counts_of(payload, name) for name in (ALL, *payload["sites"])]
+    return next(edge for edge in edges(counts) if _probability(edge) == said)
 
 
 @pytest.fixture
@@ -295,6 +340,18 @@ def test_the_calibration_of_a_rare_outcome_is_no_blot(writer):
         if site == "a":
             assert rows["x"].iloc[-2] < 0.01 * min(top)  # all but the last group, on an even axis
             assert (rows["x"].iloc[:-1] / min(top)).pow(1 / 3).min() > 0.05
+
+
+def test_of_a_rare_outcome_the_alert_budget_comes_first(writer):
+    run = writer()
+    run.site("a")
+    page = curves(compared(run, {"sites": {"a": rare(2000)}, "all": None, "in-all": 0, "asked": 1}))
+    assert page.radio[0].options == ["an alert budget", "a threshold"]
+    # 6,020 rows, 14 of them with the outcome; one hundredth is 60: the 12 rows of the highest bin, not the next 2,006.
+    assert table(page, FLAGGED)["a"]["Flagged"] == "12 of 6020"
+    assert "a: Of 1,000 rows, 2 would be flagged; 1 of them has the outcome." in words(page)
+    page.radio[0].set_value("a threshold").run()
+    assert table(page, FLAGGED)["a"]["Flagged from"] == ".00259"  # of the edges the nearest to 14 of 6,020
 
 
 def ends(layer: dict) -> list[dict]:

@@ -1,6 +1,6 @@
 """Page Curves of the shared model.
 
-It shows ROC, precision and recall, and calibration, by site and all together.
+It shows ROC, precision and recall, calibration, and operating points, by site and all together.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import curves
+from flfed.records.dashboard.panels.operating_points import operating_points
 from flfed.records.dashboard.refresh import Shown, read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
@@ -57,6 +58,8 @@ def parts(opened: Opened) -> None:
         curves.areas(chosen, shown.found)
     with st.container():
         curves.calibrated(found, chosen, shown.found, looks, repeat)
+    with st.container():
+        operating_points(found, chosen, repeat)
     with st.container():
         curves.how_to_read()
 
