@@ -20,15 +20,16 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 import flfed.updates.messages as package
 from flfed.deployment.operator.study_description import reveals
 from flfed.study.tables import OWN_FAMILIES
-from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.compare import CompareReply, PointCounts
 from flfed.updates.messages.train import EVALUATE, TrainReply
 from tests.updates import test_auditing, test_messages, test_sealing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "messages.md"
+POINT = PointCounts(by="threshold", at=0.2, tp=12, fp=10, fn=-1, tn=-1, method="")
 FULL = [
     dataclasses.replace(example, holdout=test_messages.SCORES)
     if isinstance(example, TrainReply)
-    else dataclasses.replace(example, own_family=OWN_FAMILIES[0])
+    else dataclasses.replace(example, own_family=OWN_FAMILIES[0], points=(POINT,))
     for example in test_messages.EXAMPLES
     if isinstance(example, (TrainReply, CompareReply))
 ]
@@ -113,7 +114,7 @@ def variants(kind: type) -> Iterator[RecordDict]:
         yield example.to_record()
         least = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
         lists = {f.name: () for f in dataclasses.fields(kind) if isinstance(getattr(example, f.name), tuple)}
-        yield dataclasses.replace(example, **least, **lists).to_record()
+        yield dataclasses.replace(example, **(least | lists)).to_record()
 
 
 def typed(value: Any) -> str:

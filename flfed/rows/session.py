@@ -112,6 +112,10 @@ def redraws(study: Study, site: Site) -> bool:
     return site.policy.resplit and isinstance(site.holdout, Holdout)
 
 
+def _never() -> bool:
+    return False
+
+
 class SiteSession(EncodedTable):
     """One site's side of one study.
 
@@ -150,6 +154,8 @@ class SiteSession(EncodedTable):
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
         self.validation_only = validation_only
+        # Who answers for the site says otherwise, once it has looked at what left before.
+        self.counts_may_leave: Callable[[], bool] = _never
         self._draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
         self.metrics = metrics_of(self.task, study.compare.alert_budget)

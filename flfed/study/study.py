@@ -320,6 +320,12 @@ def _study(table: dict[str, Any], text: str) -> Study:
         )
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
+    privacy = _privacy(parts["privacy"])
+    if made["compare"].points and privacy.name != "none":
+        raise UsageError(
+            "[compare]: thresholds and alert-budgets ask for exact counts of rows, on which there is no noise, and "
+            f"[privacy] name={privacy.name!r} protects rows or sites: leave one of them out"
+        )
     return Study(
         name=_name(table),
         purpose=_text(table, "purpose"),
@@ -328,7 +334,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         seed=_seed(table),
         model=_named(parts["model"], "model"),
         strategy=_named(parts["strategy"], "strategy"),
-        privacy=_privacy(parts["privacy"]),
+        privacy=privacy,
         rounds=rounds,
         text=text,
         expected=Expected.parse(parts["expected"]),

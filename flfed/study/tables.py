@@ -25,6 +25,12 @@ Own = Literal["best", "same"]
 OwnFamily = Literal["logistic-regression", "ridge-regression", "boosted-trees"]
 """Families that the best model of some rows may have."""
 OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
+PointKind = Literal["threshold", "alert-budget"]
+"""How rows are chosen to be flagged: from a predicted probability on, or a share of the rows."""
+POINT_KINDS: tuple[PointKind, ...] = get_args(PointKind)
+Point = tuple[PointKind, float]
+MOST_POINTS = 10
+"""Thresholds, and alert budgets, that a study may name."""
 SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 """Ways of sharing, the strictest last."""
 
@@ -195,6 +201,11 @@ class Compare(Settings, where="[compare]", frozen=True):
         `encode.scaler = "per-site"` repeats tables that mixed the two.
     alert_budget : float in (0, 1) or None
         Share of rows that people can look at; None shows no `recall_at_alert_budget`.
+    thresholds : tuple of float in (0, 1)
+        Predicted probabilities from which on rows are flagged: sites count, exactly, how many of these and of the
+        others have the outcome. An institution gives each of the four counts only as its policy allows.
+    alert_budgets : tuple of float in (0, 1)
+        Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
         "joining pays". None means .005 for an AUC and 0 for any other.
@@ -214,12 +225,20 @@ class Compare(Settings, where="[compare]", frozen=True):
     pooled: Plan | None = None
     union_scaler: Literal["same", "global"] = "same"
     alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None
+    thresholds: tuple[float, ...] = ()
+    alert_budgets: tuple[float, ...] = ()
     worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
     own: Own | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
+        for key, values in (("thresholds", self.thresholds), ("alert-budgets", self.alert_budgets)):
+            if not all(0 < value < 1 for value in values) or len(set(values)) < len(values):
+                raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
+            # Each count between two of them must be large, so that of many most would be withheld.
+            if len(values) > MOST_POINTS:
+                raise UsageError(f"[compare]: {key} has {len(values)} numbers; at most {MOST_POINTS} are counted")
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
@@ -228,6 +247,11 @@ class Compare(Settings, where="[compare]", frozen=True):
                 "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
                 "leave one of them out"
             )
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Operating points at which sites count exactly, in the study's order."""
+        return (*(("threshold", at) for at in self.thresholds), *(("alert-budget", at) for at in self.alert_budgets))
 
     def own_of(self, *, linear: bool) -> Own:
         """Return the kind of a site's own model.

@@ -155,9 +155,11 @@ class Gated:
 def gated(small_sites: Callable[..., list[Site]], small_study: str) -> Iterator[Callable[..., Gated]]:
     """A function that returns an approved site of three, behind its gate."""
 
-    def make(text: str = "", *, policy: Policy | None = None, approved: bool = True, sites: int = 3) -> Gated:
+    def make(
+        text: str = "", *, policy: Policy | None = None, approved: bool = True, sites: int = 3, rows: int = 80
+    ) -> Gated:
         study = Study.parse(text or small_study)
-        own, *others = small_sites(sites, rows=80, policy=policy or Policy(disclosure="open", resplit=True))
+        own, *others = small_sites(sites, rows=rows, policy=policy or Policy(disclosure="open", resplit=True))
         own = replace(own, source=CountingFrame(own.source.table))
         folder = SiteFolder(own.name)
         folder.make()

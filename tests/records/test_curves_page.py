@@ -226,6 +226,31 @@ def edge_of(payload: dict, said: str) -> float:
     return next(edge for edge in edges(counts) if _probability(edge) == said)
 
 
+def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.4]\nalert-budgets = [0.25]\n")
+    sites = small_sites(3, rows=200)
+    sites[2] = replace(sites[2], policy=Policy())
+    result = run(Study.parse(text), sites=sites).report
+    page, counted = curves(result["run"]), result["operating-points"]
+    assert "At the study's own thresholds" in words(page)
+    for place, label in enumerate(("a probability of at least .4", "an alert budget of 25 %")):
+        box = next(box for box in page.selectbox if box.label == "Counted by the sites")
+        assert box.options[place] == label
+        box.set_value((counted["all"][place]["by"], counted["all"][place]["at"])).run()
+        shown = [table.value for table in page.table if FLAGGED in table.value.columns][-1].to_dict("records")
+        lines = {line["Rows of"].replace("\\", ""): line for line in shown}
+        assert list(lines) == ["2 of 3 sites together", "site-01", "site-02", "site-03"]
+        for site in ("site-01", "site-02"):
+            point = counted["sites"][site][place]
+            assert [int(lines[site][column]) for column in CELLS] == [point[key] for key in ("tp", "fp", "fn", "tn")]
+        assert lines["site-03"]["Flagged"] == "withheld: fewer than 10 rows in a cell"
+        both = [int(lines["2 of 3 sites together"][column]) for column in CELLS]
+        assert both == [counted["all"][place][key] for key in ("tp", "fp", "fn", "tn")]
+    closed = run(Study.parse(text), sites=small_sites(3, rows=200, policy=Policy()))
+    lines = table(curves(closed.report["run"]), FLAGGED)
+    assert {line["Flagged"] for line in lines.values()} == {"withheld: fewer than 10 rows in a cell"}
+
+
 @pytest.fixture
 def writer(store, url: str, monkeypatch: pytest.MonkeyPatch):
     """A function that begins a run of the test's own store."""

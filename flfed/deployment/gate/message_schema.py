@@ -42,14 +42,14 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.session import study_layout, study_trainable
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
-from flfed.study.tables import OWN_FAMILIES, Own
+from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import METRIC, PROTOCOL
+from flfed.updates.messages.fields import LARGEST, METRIC, PROTOCOL
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN
@@ -272,7 +272,24 @@ class StudyMessages:
             "summary": self._summary(needed=False),
             **self._histogram("histogram"),
             **family,
+            **self._points(),
         }
+
+    def _points(self) -> Sections:
+        """Return the section of exact counts, none where the study asks for none.
+
+        A count is large enough for the policy, or is not there.
+        """
+        points = self.study.compare.points if self.schema.task == "binary" else ()
+        if not points:
+            return {}
+        least, known = self.site.policy.least_rows(), {at for _, at in points}
+        small = 0 if least == 1 else least
+        at = Field(fits=lambda value: type(value) is float and value in known)
+        count = Field(fits=lambda value: type(value) is int and (value == -1 or small <= value <= LARGEST))
+        counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
+        fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
+        return {"points": Columns(fields=fields, longest=len(points))}
 
     def run_bytes(self) -> int:
         """Return the most bytes that a run may send.

@@ -23,7 +23,7 @@ from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, PointCounts
 from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
@@ -199,9 +199,20 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     if study.adjusts_intercept():
         yield f"With the last of these, once: {reveals(Offset)}"
     yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[messages.own]}"
+    if study.compare.points:
+        yield f"With it, at {_points(study)}: {reveals(PointCounts)}"
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+
+
+def _points(study: Study) -> str:
+    """Return the thresholds and alert budgets at which a study has rows counted."""
+    asked = {
+        "the predicted probabilities": study.compare.thresholds,
+        "alert budgets (shares of the rows)": study.compare.alert_budgets,
+    }
+    return " and ".join(f"{what} {', '.join(f'{at:g}' for at in values)}" for what, values in asked.items() if values)
 
 
 def _outputs(site: Site) -> str:

@@ -9,7 +9,8 @@ import datetime
 import logging
 import math
 from collections.abc import Callable, Generator
-from functools import cache, lru_cache
+from dataclasses import asdict
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -46,7 +47,7 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, PointCounts
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
 from flfed.updates.messages.offset import Offset
@@ -204,9 +205,14 @@ class SiteClient:
         refused = self._releases.refusal(opened, run, leaves=leaves) if held and self._releases is not None else None
         if refused:
             raise NotTakingPart(refused)
+        opened.counts_may_leave = partial(self._counts_may_leave, opened, run, held=held)
         if self._runs.get(key) != run:  # each run spends under its own name
             opened.protection, self._runs[key] = self._protect(opened.site, opened.study, key[2], run), run
         return opened
+
+    def _counts_may_leave(self, session: SiteSession, run: str, *, held: bool) -> bool:
+        """Tell whether exact counts of the holdout may leave in this run."""
+        return not held or self._releases is None or self._releases.first_counts(session, run)
 
 
 @lru_cache(maxsize=8)
@@ -344,6 +350,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], site: str) 
         histogram=found.histogram,
         note=found.note,
         own_family=None if training_stays(session) else found.own_family,
+        points=tuple(PointCounts(**asdict(point)) for point in found.points),
     )
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOG = logging.getLogger("flfed.site")
+COUNTED = "exact-counts"
+"""Key of a line for a set of rows of which exact counts at thresholds or alert budgets leave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,10 +171,27 @@ class Releases:
             done.add((run, leaves))
         return said
 
+    def first_counts(self, session: SiteSession, run: str) -> bool:
+        """Tell whether exact counts of the holdout may leave.
+
+        They may where no other run's had any of these rows in them; the ledger has it afterwards.
+
+        Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
+        """
+        folder, dataset = SiteFolder(session.site.name), session.study.dataset.name
+        kept = RowSets(folder, dataset, self._ledger_of(session.site))
+        try:
+            key, parts = kept.key(), self._parts[session]
+            with kept.ledger.held() as held:
+                return _claim_counts(kept, held, parts, _facts(session, run or self._here, parts, key), key)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return False
+
     def _decided(self, session: SiteSession, run: str, leaves: bool) -> Refusal | None:
-        folder, study = SiteFolder(session.site.name), session.study
+        folder = SiteFolder(session.site.name)
         folder.make()
-        kept = RowSets(folder, study.dataset.name, self._ledger_of(session.site))
+        kept = RowSets(folder, session.study.dataset.name, self._ledger_of(session.site))
         # The key is made only where no line and no set can be of another one.
         with kept.ledger.held() as held:
             key = kept.key(make=not any(line.kind == RELEASED or names_in(line.facts) for line in held.backwards()))
@@ -185,9 +204,7 @@ class Releases:
                 accounts.add(line)
                 released += [line] if line.kind == RELEASED else []
             lines = [line for line in released if line.facts.get("dataset") == kept.dataset]
-            facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": kept.dataset}
-            facts |= {"run": run, "repeat": session.seed - study.seed}
-            facts |= {} if parts.origin is None else named(parts.origin, key)
+            facts = _facts(session, run, parts, key)
             before = kept.all(lines, key)
             for part in parts.all:
                 if part.rows.id in before:
@@ -199,6 +216,38 @@ class Releases:
             if leaves and not said:
                 _record(kept, held, parts.all, lines, facts)
         return said
+
+
+def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str, Any]:
+    """Return what each line of a run's releases says."""
+    study = session.study
+    facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
+    facts |= {"run": run, "repeat": session.seed - study.seed}
+    return facts | ({} if parts.origin is None else named(parts.origin, key))
+
+
+def _claim_counts(kept: RowSets, held: HeldLedger, parts: Parts, facts: Mapping[str, Any], key: bytes) -> bool:
+    """Tell whether exact counts may leave, and record it.
+
+    The ledger is held meanwhile, so that no other run claims the same rows.
+    """
+    accounts, counted = RowAccounts(), []
+    for line in held.backwards():
+        accounts.add(line)
+        counted += [line] if line.kind == RELEASED and line.facts.get(COUNTED) else []
+    if run_of(facts) in map(run_of, (line.facts for line in counted)):
+        return True  # asked again: the same counts
+    same = accounts.datasets(kept.dataset, names_in(facts))
+    counted = [line for line in counted if line.facts.get("dataset") in {*same, kept.dataset}]
+    # Rows under another dataset's name cannot be told from these one by one.
+    if any(line.facts.get("dataset") != kept.dataset for line in counted):
+        return False
+    before = kept.all(counted, key)
+    holdout = next(part for part in parts.all if part.chosen.part == "holdout")
+    if any(before[str(line.facts["rows-sha256"])].shares(holdout.rows) for line in counted):
+        return False
+    held.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=holdout.chosen.facts(), **{COUNTED: True})
+    return True
 
 
 def _refusal(

@@ -22,7 +22,7 @@ from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
 from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
-from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.compare import CompareReply, PointCounts
 from flfed.updates.messages.train import Scores
 
 Counts = dict[str, list[list[int]]]
@@ -115,6 +115,43 @@ def score_histograms(
         "in-all": len(summed),
         "asked": len(replies),
     }
+
+
+def exact_counts(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
+    """Return the exact counts on holdout rows.
+
+    They are the shared model's, by site and added up. None where no site was asked for any.
+
+    Returns
+    -------
+    dict
+        `rows` (which), `asked` (of how many sites), `sites` (by site) and `all`: lists of points, each with `by`, `at`,
+        `tp`, `fp`, `fn` and `tn`, which are None where they stay; of a site `why` they do, of `all` in `sites` how
+        many sites are added up. At an alert budget each site flags that share of its own rows.
+    """
+    given = {site: {point.point: point for point in reply.points} for site, reply in replies.items() if reply.points}
+    if not given:
+        return None
+    points = list(dict.fromkeys(point for of in given.values() for point in of))
+    known = {site: {point for point, of in own.items() if min(of.counts) >= 0} for site, own in given.items()}
+    # Of sums over other sites at each point, what one site in sums only has could be worked out.
+    whole = {site for site in shared_as.in_sums_only if len(known.get(site, ())) == len(points)}
+    summed = []
+    for by, at in points:
+        inside = [site for site in known if (by, at) in known[site] and site not in shared_as.in_sums_only - whole]
+        counts = [given[site][by, at].counts for site in shared_as.summable(inside)]
+        total = np.sum(counts, axis=0).tolist() if counts else [None] * 4
+        summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
+    own = {site: [_point(of) for of in points_of.values()] for site, points_of in shared_as.own(given).items()}
+    return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
+
+
+CELLS = ("tp", "fp", "fn", "tn")
+
+
+def _point(of: PointCounts) -> dict[str, Any]:
+    counts = of.counts if min(of.counts) >= 0 else [None] * 4
+    return {"by": of.by, "at": of.at, **dict(zip(CELLS, counts, strict=True)), "why": of.method}
 
 
 def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[MetricRow]:

@@ -14,6 +14,7 @@ from flfed.callbacks import Progress, no_progress
 from flfed.federation.recording.pooled_figures import (
     MEANS,
     auc_interval,
+    exact_counts,
     round_figures,
     score_histograms,
     tables_of,
@@ -272,6 +273,8 @@ class Recorder:
             self.writer.summary("own-models", {"sites": families, "pooled": pooled}, durable=False)
         if (histograms := score_histograms(replies, self.shared_as, bins)) is not None:
             self.writer.summary("score-histograms", histograms, durable=False)
+        if (counts := exact_counts(replies, self.shared_as)) is not None:
+            self.writer.summary("operating-points", counts, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 

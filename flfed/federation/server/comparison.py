@@ -106,7 +106,9 @@ class Comparison:
                 continue
             if sums:
                 faults[site] = Refusal("holdout-sums", why=sums)
-            usable[site] = replace(reply, summary=None) if sums else reply
+            # What the study does not ask for is of no site's policy, and is not written down.
+            points = tuple(point for point in reply.points if point.point in self.run.study.compare.points)
+            usable[site] = replace(reply, summary=None if sums else reply.summary, points=points)
         self.run.recorder.events("fault", faults)
         return usable
 

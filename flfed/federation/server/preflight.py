@@ -48,6 +48,11 @@ def check(study: Study) -> dict[str, str]:
             f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
             "the names out of unconfirmed"
         )
+    if study.compare.points and dataset.schema.task != "binary":
+        raise UsageError(
+            "[compare]: thresholds and alert-budgets are for outcomes that are yes or no; the dataset's task is "
+            f"{dataset.schema.task!r}"
+        )
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")

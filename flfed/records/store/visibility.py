@@ -29,6 +29,7 @@ KEPT = {
     "columns": (),
     "own-models": (),
     "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
+    "operating-points": ("rows", "asked"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
     ),
@@ -110,9 +111,11 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     # A histogram over all sites less the site's own is that of the others.
     if name == "score-histograms":
         found |= {"all": None}
+    if name == "operating-points":
+        found |= {"all": []}
     if name == "privacy":
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
-    if name in ("score-histograms", "privacy", "own-models"):
+    if name in ("score-histograms", "operating-points", "privacy", "own-models"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
     else:
         found |= {"note": _own_note(payload.get("note", ""), site)}

@@ -12,10 +12,20 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from flfed.rows.comparison.operating_points import (
+    ANOTHER,
+    HISTOGRAM,
+    ONCE,
+    CellSuppression,
+    PointCounts,
+    accuracy_leaves,
+    count_points,
+    withhold_all,
+)
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
-from flfed.rows.evaluation.scoring import histogram, is_count, withheld
+from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.seeds import generator
@@ -48,6 +58,8 @@ class SiteComparison:
     note : str
     own_family : str or None
         Of the site's own model; None where it is of the study's own kind.
+    points : sequence of PointCounts
+        Of the global model, at the thresholds and alert budgets that the study names.
     """
 
     training_rows: int
@@ -58,6 +70,7 @@ class SiteComparison:
     histogram: np.ndarray | None
     note: str
     own_family: OwnFamily | None = None
+    points: Sequence[PointCounts] = ()
 
 
 def arm_scores(
@@ -143,8 +156,43 @@ def compare(
         summary=session.holdout_summary(),
         histogram=counted,
         own_family=own.family,
+        points=_points(session, table, scores["global"], {name: reasons[name] for name in counts}),
         note="; ".join(_left_out(session) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
     )
+
+
+def _points(
+    session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str]
+) -> list[PointCounts]:
+    """Return the exact counts at the study's points, as they may leave.
+
+    `counts` are the metrics of counts of the same rows: why each stays, or "".
+    """
+    points, policy, y = session.study.compare.points, session.site.policy, session.target(table)
+    if not points or session.task != "binary":
+        return []
+    if policy.disclosure == "open":
+        return count_points(points, y, score)
+    accuracy = accuracy_leaves(counts)
+    why = too_few(y, session.task, session.classes, policy)
+    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
+    why = why or (HISTOGRAM if policy.allows("score-histogram") else ANOTHER if accuracy is None else "")
+    if why:
+        return withhold_all(points, why)
+    groups = groups_of(session, table)
+    suppression = CellSuppression(
+        y=y,
+        score=score,
+        person=np.arange(len(y)) if groups is None else groups,
+        rows=session.coded(table),
+        layout=session.layout,
+        minimum=policy.cell_minimum,
+        accuracy=bool(accuracy),
+    )
+    found = suppression.leaving(points)
+    # Last, since it is written down: by another model's counts of the same rows few rows could be told apart.
+    leaves = all(point.method for point in found) or session.counts_may_leave()
+    return found if leaves else withhold_all(points, ONCE)
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:

@@ -220,6 +220,10 @@ class RowSet:
         """
         return len(np.intersect1d(self.digests, other.digests, assume_unique=True))
 
+    def shares(self, other: RowSet) -> bool:
+        """Tell whether a person is in both sets, by rows or identifier."""
+        return bool(self.common(other) or len(np.intersect1d(self.people, other.people)))
+
 
 def digest(key: bytes, dataset: str, text: str) -> bytes:
     """Return the keyed hash of one person's text.

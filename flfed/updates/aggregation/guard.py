@@ -313,4 +313,15 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
         )
         if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
             return Refusal("metric-out-of-range", metric=figure.metric)
+    return _points_defect(reply)
+
+
+def _points_defect(reply: CompareReply) -> Refusal | None:
+    """Return why exact counts are not credible, else None."""
+    known = [point for point in reply.points if point.counts != (-1, -1, -1, -1)]
+    # All of one table are over the same rows, of which as many have the outcome.
+    events = {point.tp + point.fn for point in known}
+    impossible = any(min(point.counts) < 0 or sum(point.counts) != reply.holdout_rows for point in known)
+    if impossible or len(events) > 1 or len({point.point for point in reply.points}) < len(reply.points):
+        return Refusal("points-impossible")
     return None

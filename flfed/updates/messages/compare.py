@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 from flwr.app import RecordDict
@@ -47,6 +47,50 @@ class Figure:
     high: float
     extra: float
     method: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointCounts:
+    """Confusion table at one operating point.
+
+    It crosses only where the study names thresholds or alert budgets.
+
+    Attributes
+    ----------
+    by : {"threshold", "alert-budget"}
+        How rows are flagged: from a predicted probability on, or a share of the rows.
+    at : float
+        The probability, or the share.
+    tp, fp, fn, tn : int
+        Holdout rows flagged with and without the outcome, and not flagged with and without it; -1 where they stay.
+    method : str
+        Why they stay, or "".
+
+    Reveals: how many holdout rows of each class the shared model flags at each threshold and alert budget that the
+    study names, exactly. Under disclosure "institution" only where each of these counts, each difference between two of
+    them, and what is left of a class, is over at least the cell minimum of rows, of as many persons; where they do
+    not differ by fewer from rows in the groups of a column that the sums give; never beside a histogram of predictions;
+    and of any row in one run alone, since the counts of two models differ by the rows that they call differently.
+    No noise is on them: a study that protects rows or sites by a mechanism has none.
+    """
+
+    by: Annotated[str, r"threshold|alert-budget"]
+    at: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    method: str
+
+    @property
+    def point(self) -> tuple[str, float]:
+        """Operating point that the counts are of."""
+        return self.by, self.at
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """All four counts."""
+        return self.tp, self.fp, self.fn, self.tn
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,6 +170,8 @@ class CompareReply:
     own_family : str or None
         Of the site's own model, where that is the best of several families. A section of its own, which earlier
         versions do not read.
+    points : tuple of PointCounts
+        Of the global model.
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
@@ -146,6 +192,7 @@ class CompareReply:
     histogram: np.ndarray | None = None
     note: str = ""
     own_family: OwnFamily | None = None
+    points: tuple[PointCounts, ...] = ()
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -160,6 +207,8 @@ class CompareReply:
             records["histogram"] = array_record({"counts": self.histogram})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
+        if self.points:
+            records["points"] = fields.rows_record(self.points)
         return record_of(records)
 
     @classmethod
@@ -175,6 +224,7 @@ class CompareReply:
             histogram=fields.read_histogram(record, "histogram"),
             note=recorded_note(fields.text(config, "note")),
             own_family=_family(record),
+            points=fields.read_figures(record, "points", PointCounts, kind_of="metric"),
         )
 
 

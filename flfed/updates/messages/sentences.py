@@ -22,6 +22,8 @@ TITLE = 100
 WITHHELD = (
     "fewer than {n} rows", "fewer than {n} rows of a class", "fewer than {n} rows behind it",
     "it would say how many rows two models call differently",
+    "fewer than {n} rows in a cell", "the histogram of predictions leaves", "another count of these rows leaves",
+    "exact counts of these rows left in another run", "enough counts of these rows leave",
 )  # fmt: skip
 METHODS = (
     "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",

@@ -13,7 +13,7 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import curves
-from flfed.records.dashboard.panels.operating_points import operating_points
+from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import Shown, read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 
@@ -31,9 +31,10 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
-    place, payload = _first_with_counts(opened)
+    place, payload = _first_with(opened, "score-histograms")
     if payload is None:
         _why_none(opened)
+        _exact(opened)
         return
     # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
     shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
@@ -60,20 +61,29 @@ def parts(opened: Opened) -> None:
         curves.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
         operating_points(found, chosen, repeat)
+    _exact(opened)
     with st.container():
         curves.how_to_read()
 
 
-def _first_with_counts(opened: Opened) -> tuple[int, dict[str, Any] | None]:
-    """Return the first repeat with score histograms.
+def _first_with(opened: Opened, name: str) -> tuple[int, dict[str, Any] | None]:
+    """Return the first repeat with an object of this name.
 
-    The result is its place and its histograms, which are None where no repeat has any.
+    The result is its place and the object, which is None where no repeat has one.
     """
     for place in range(len(opened.runs)):
-        payload = read_summaries(where(), opened.mark[place : place + 1], "score-histograms", opened.only)[0]
+        payload = read_summaries(where(), opened.mark[place : place + 1], name, opened.only)[0]
         if payload is not None:
             return place, payload
     return 0, None
+
+
+def _exact(opened: Opened) -> None:
+    """Show the exact counts, where the study asked for any."""
+    place, counted = _first_with(opened, "operating-points")
+    if counted is not None:
+        with st.container():
+            exact_counts(counted, opened.runs[place].repeat + 1 if len(opened.runs) > 1 else None)
 
 
 def _why_none(opened: Opened) -> None:

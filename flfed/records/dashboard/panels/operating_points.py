@@ -6,10 +6,11 @@ It shows who would be flagged at a threshold or an alert budget.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import streamlit as st
 
-from flfed.records.dashboard.components.curve_charts import is_together
+from flfed.records.dashboard.components.curve_charts import ALL, TOGETHER, is_together
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges, in_words
@@ -17,6 +18,9 @@ from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.records.statistics.verdict import ABSENT, number
 
 THRESHOLD, BUDGET = "a threshold", "an alert budget"
+CELLS = (
+    "of them with the outcome (TP)", "without it (FP)", "Not flagged, with the outcome (FN)", "without it (TN)",
+)  # fmt: skip
 FEW_EVENTS = 0.01
 """Share of rows with the outcome below which the first budget is a hundredth of the rows."""
 Found = Mapping[str, ScoreCounts]
@@ -62,9 +66,7 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
     else:
         threshold = _threshold(edges(found.values()), share)
         points = {name: at_threshold(counts, threshold) for name, counts in chosen.items()}
-    first = next(iter(points))
-    if said := in_words(points[first]):
-        st.markdown(escape(f"{first[0].upper()}{first[1:]}: {said}" if is_together(first) else f"{first}: {said}"))
+    _say_first(points)
     table([_counts(name, point) for name, point in points.items()])
     table([_figures(name, point) for name, point in points.items()])
     st.caption(
@@ -73,6 +75,63 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
     )
     with st.expander("How to read these tables"):
         st.markdown(HOW_TO_READ)
+
+
+def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
+    """Show the counts at the thresholds and alert budgets that the study names.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "operating-points" of a run.
+    repeat : int, optional
+        The one of several that is shown.
+    """
+    st.markdown("## At the study's own thresholds" + ("" if repeat is None else f", in repeat {repeat}"))
+    lists = [payload["all"], *payload["sites"].values()]
+    points = list(dict.fromkeys((of["by"], of["at"]) for one in lists for of in one))
+    labels = {point: _label(*point) for point in points}
+    picked = st.selectbox("Counted by the sites", points, format_func=labels.__getitem__, key="points-exact", width=320)
+    lines, known = {}, {}
+    for name, one in _named(payload).items():
+        of = next((of for of in one if (of["by"], of["at"]) == picked), None)
+        if of is None or of["tp"] is None:
+            why = "not told" if of is None else of.get("why") or "withheld"
+            lines[name] = {"Rows of": name, "Flagged from": ABSENT, "Flagged": why} | dict.fromkeys(CELLS, ABSENT)
+        else:
+            threshold = of["at"] if of["by"] == "threshold" else None
+            known[name] = OperatingPoint(threshold, of["tp"], of["fp"], of["fn"], of["tn"])
+            lines[name] = _counts(name, known[name])
+    _say_first(known)
+    table(list(lines.values()))
+    if known:
+        table([_figures(name, point) for name, point in known.items()])
+    st.caption(
+        "Each site counted its test rows exactly; a count that its policy holds back is not there, nor is one from "
+        "which such a count would follow."
+        + (" At an alert budget each site flags that share of its own rows." if picked[0] == "alert-budget" else "")
+    )
+
+
+def _say_first(points: Mapping[str, OperatingPoint]) -> None:
+    """Say in words what the first table is, that of all sites where it is there."""
+    name, said = next(((name, in_words(point)) for name, point in points.items()), ("", ""))
+    if said:
+        st.markdown(escape(f"{name[0].upper()}{name[1:]}: {said}" if is_together(name) else f"{name}: {said}"))
+
+
+def _named(payload: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the points of all sites together, where these are several, and of each site."""
+    inside = max((of["sites"] for of in payload["all"]), default=0)
+    name = ALL if inside >= payload["asked"] else f"{inside} of {payload['asked']} {TOGETHER}"
+    together = {name: [of for of in payload["all"] if of["sites"] == inside]} if inside > 1 else {}
+    return together | {site: payload["sites"][site] for site in sorted(payload["sites"])}
+
+
+def _label(by: str, at: float) -> str:
+    return (
+        f"a probability of at least {_probability(at)}" if by == "threshold" else f"an alert budget of {100 * at:g} %"
+    )
 
 
 def _budget(share: float) -> float:
@@ -114,10 +173,7 @@ def _counts(name: str, point: OperatingPoint) -> dict[str, str]:
         "Rows of": name,
         "Flagged from": ABSENT if point.threshold is None else _probability(point.threshold),
         "Flagged": f"{point.alerts} of {point.rows}",
-        "of them with the outcome (TP)": f"{point.tp}",
-        "without it (FP)": f"{point.fp}",
-        "Not flagged, with the outcome (FN)": f"{point.fn}",
-        "without it (TN)": f"{point.tn}",
+        **dict(zip(CELLS, map(str, (point.tp, point.fp, point.fn, point.tn)), strict=True)),
     }
 
 

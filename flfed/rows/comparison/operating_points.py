@@ -1,0 +1,205 @@
+"""Exact confusion tables at the thresholds and alert budgets of a study.
+
+They are of one model on one site's holdout, and held back as the site's policy has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.features.summarise import grouped
+from flfed.study.tables import Point, PointKind
+from flfed.summaries.summary import Layout
+
+CALLED = 0.5
+"""Probability above which accuracy calls a row positive."""
+HISTOGRAM = "the histogram of predictions leaves"
+ONCE = "exact counts of these rows left in another run"
+ENOUGH = "enough counts of these rows leave"
+MOST_CUTS = 6
+"""Points of an institution whose counts leave: all that follows from more of them could not be looked through."""
+ANOTHER = "another count of these rows leaves"
+SUPPRESSED = -1
+"""Stands for a count that stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointCounts:
+    """Confusion table at one operating point, as it may leave.
+
+    Attributes
+    ----------
+    by : {"threshold", "alert-budget"}
+    at : float
+        The probability, or the share of rows.
+    tp, fp, fn, tn : int
+        Rows flagged with and without the outcome, and not flagged with and without it; `SUPPRESSED` where they stay.
+    method : str
+        Why they stay, or "".
+    """
+
+    by: PointKind
+    at: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+    method: str = ""
+
+
+def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
+    """Return which rows are flagged at an operating point.
+
+    At an alert budget they are as many of the highest scores as it allows. Of equal scores all are flagged or none.
+
+    Parameters
+    ----------
+    score : array [rows]
+        Predicted probabilities; one that is not a number is never flagged.
+    point : (kind, number)
+
+    Examples
+    --------
+    >>> score = np.array([0.1, 0.9, 0.4, 0.4])
+    >>> flagged_rows(score, ("threshold", 0.4)).tolist(), flagged_rows(score, ("alert-budget", 0.5)).tolist()
+    ([False, True, True, True], [False, True, False, False])
+    """
+    by, at = point
+    known = np.where(np.isnan(score), -np.inf, score)
+    if by == "threshold":
+        return np.asarray(known >= at)
+    allowed = int(at * len(known) + 1e-9)  # 29 of 100 rows are .29 of them, and .29 * 100 is a little less than 29
+    # The row after the last that is allowed stays, and so do all that have its score.
+    return np.asarray(known > np.sort(known)[::-1][allowed]) if allowed < len(known) else np.ones(len(known), bool)
+
+
+def count_points(points: Sequence[Point], y: np.ndarray, score: np.ndarray) -> list[PointCounts]:
+    """Return the exact confusion table at each point."""
+    return [_counted(point, y == 1, flagged_rows(score, point)) for point in points]
+
+
+def _counted(point: Point, event: np.ndarray, flagged: np.ndarray) -> PointCounts:
+    tp, fp = int((flagged & event).sum()), int((flagged & ~event).sum())
+    tn = int((~event).sum()) - fp
+    return PointCounts(by=point[0], at=point[1], tp=tp, fp=fp, fn=int(event.sum()) - tp, tn=tn)
+
+
+def withhold_all(points: Sequence[Point], why: str) -> list[PointCounts]:
+    """Return the points without their counts, and why."""
+    kept = dict.fromkeys(("tp", "fp", "fn", "tn"), SUPPRESSED)
+    return [PointCounts(by=by, at=at, method=f"withheld: {why}", **kept) for by, at in points]
+
+
+@dataclass(frozen=True, eq=False)
+class CellSuppression:
+    """Suppression of small cells in an institution's exact counts.
+
+    Attributes
+    ----------
+    y : array [rows]
+        Class codes.
+    score : array [rows]
+    person : int array [rows]
+        Whose each row is.
+    rows : ColumnArrays
+        The same rows, of which sums leave.
+    layout : Layout
+        Of these sums.
+    minimum : int
+        Smallest count that leaves.
+    accuracy : bool
+        Whether the accuracy of the same scores leaves.
+
+    Guarantee: from the counts that leave, the accuracy, and the numbers of rows in the groups of any one column
+    of the summary, no sum and no difference gives a number of rows, with the outcome, without it or in all, that
+    is below `minimum`; zero counts as small. The flagged rows of all points are nested, so that together they cut
+    the rows into layers: each has at least `minimum` rows, of as many persons, of each class, and every count and
+    every difference of counts is a sum of such cells. Neither do cells, nor several together, miss or exceed groups
+    of a column by a few rows, as they would where the model knows little more than that column.
+
+    What it does not cover: several columns' sums put together. Two models would differ by the rows that one of
+    them flags and the other does not: so exact counts of a row leave in one run alone, which is not decided here.
+    """
+
+    y: np.ndarray
+    score: np.ndarray
+    person: np.ndarray
+    rows: ColumnArrays
+    layout: Layout
+    minimum: int
+    accuracy: bool
+
+    def leaving(self, points: Sequence[Point]) -> list[PointCounts]:
+        """Return the points with the counts that may leave.
+
+        They are taken in the study's order: a later one stays where it lies too close to an earlier one.
+        """
+        found = count_points(points, self.y, self.score)
+        # Accuracy counts both kinds of wrong calls at a half, so that this cut is there before all others.
+        cuts = [self.score > CALLED] if self.accuracy else []
+        for place, point in enumerate(points):
+            cut = flagged_rows(self.score, point)
+            same = point == ("threshold", CALLED) and self.accuracy and bool((cut == cuts[0]).all())
+            if len(cuts) == MOST_CUTS and not same:
+                found[place] = withhold_all([point], ENOUGH)[0]
+            elif self._fits(cuts if same else [*cuts, cut]):
+                cuts += [] if same else [cut]
+            else:
+                found[place] = withhold_all([point], f"fewer than {self.minimum} rows in a cell")[0]
+        return found
+
+    def _fits(self, cuts: Sequence[np.ndarray]) -> bool:
+        """Tell whether no small count follows from these cuts."""
+        # Nested sets: a row's layer is how many of them it is in, and each layer has a cell a class.
+        cells = 2 * (len(cuts) + 1)
+        cell = 2 * np.sum(cuts, axis=0, dtype=int) + (self.y == 1)
+        # Each pair of cell and person once, for several rows of one person hide nobody.
+        people = np.unique(np.stack([cell, self.person]), axis=1)[0]
+        if np.bincount(people, minlength=cells).min() < self.minimum:
+            return False
+        return all(self._apart(cell, cells, group, groups) for group, groups in self._columns())
+
+    def _columns(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield each row's group in each column of the summary, and how many groups there are."""
+        for column in self.layout.features:
+            codes = self.rows.codes[column.name]
+            counts = np.bincount(codes, minlength=len(column.cells))
+            groups = grouped(counts, column.kind, self.minimum)
+            of_cell = np.zeros(len(column.cells), int)
+            for number, cells in enumerate(groups):
+                of_cell[cells] = number
+            yield of_cell[codes], len(groups)
+
+    def _apart(self, cell: np.ndarray, cells: int, group: np.ndarray, groups: int) -> bool:
+        """Tell whether cells and groups differ by no few rows.
+
+        They do where some cells together lie within some groups together, and the rest of these is small. Cells that
+        hold groups with a small rest are the same, seen from the other side: all else lies within the other groups.
+        """
+        both = np.bincount(cell * groups + group, minlength=cells * groups).reshape(cells, groups).astype(float)
+        # Every choice of cells, of which there are at most 2 ** 14.
+        chosen = (np.arange(2**cells)[:, None] >> np.arange(cells)) & 1
+        inside = chosen @ both
+        rest = (inside > 0) @ both.sum(axis=0) - inside.sum(axis=1)
+        return not ((rest > 0) & (rest < self.minimum)).any()
+
+
+def accuracy_leaves(counts: Mapping[str, str]) -> bool | None:
+    """Tell whether accuracy alone of the metrics of counts leaves.
+
+    Parameters
+    ----------
+    counts : dict of metric to str
+        Of the metrics from which counts of rows follow, why each stays, or "".
+
+    Returns
+    -------
+    bool or None
+        None where another one leaves, of which nobody knows where it cuts.
+    """
+    leaves = {name for name, why in counts.items() if not why}
+    return None if leaves - {"accuracy_score"} else bool(leaves)
