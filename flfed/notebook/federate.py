@@ -224,6 +224,7 @@ class ModuleModel:
 
     tasks: tuple[str, ...] = ("binary", "multi-class", "regression")
     linear = False
+    rows_apart = False  # a module may let one row's output depend on others, which a listed model does not
     module: torch.nn.Module
     arrays: dict[str, np.ndarray]
     penalised: tuple[str, ...]

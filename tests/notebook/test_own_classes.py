@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
@@ -121,3 +122,14 @@ def test_a_class_cannot_take_a_name_that_is_listed():
 
     with pytest.raises(UsageError, match="'fedprox' is listed already"):
         federated(strategy=Fedprox)
+
+
+def test_a_module_is_refused_where_each_row_is_protected():
+    draw = np.random.default_rng(5)
+    # Of columns that are true or false nothing was read off rows, which would be refused before.
+    frames = {
+        site: pd.DataFrame({name: draw.random(80) < 0.4 for name in ("smokes", "drinks", "died")}) for site in "ab"
+    }
+    given = {"model": torch.nn.Linear(2, 1), "rounds": 2, "steps": 5, "say": lambda line: None}
+    with pytest.raises(UsageError, match="a model whose rows do not see each other; a torch.nn.Module"):
+        flfed.federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)

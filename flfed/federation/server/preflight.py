@@ -40,9 +40,16 @@ def check(study: Study) -> dict[str, str]:
     mechanism = mechanism_of(study)
     if mechanism is not None:
         mechanism.check(study)
+    by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
+    # Nobody knows whether one row's output in a module depends on the rows beside it.
+    if by_row and not getattr(model, "rows_apart", True):
+        raise UsageError(
+            f"[privacy]: {study.privacy.name} needs a model whose rows do not see each other; a torch.nn.Module is not "
+            "looked through for that: use a listed model, or a model's class"
+        )
     unconfirmed = dataset.schema.unconfirmed_features(study.dataset.features)
     # A range that was read off rows tells of them, and so does whatever is scaled by it.
-    if mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None and unconfirmed:
+    if by_row and unconfirmed:
         raise UsageError(
             f"[privacy]: nobody has confirmed the ranges or values of {', '.join(unconfirmed)} in "
             f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
