@@ -25,6 +25,8 @@ ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}
 """Gain that is worth joining for, by metric; 0 of any other. A study's `[compare] worthwhile` goes before it."""
 TOO_SMALL = "too small to matter"
+RAN_AWAY = 1e9
+"""From here on a figure is that of a model that diverged, whose digits tell nothing."""
 MOST_MORE = 3
 """Decimals that a figure gets so that a bound near 0 does not read as 0, at most."""
 
@@ -146,10 +148,12 @@ def decimals_of(*values: float | None) -> int:
 def number(value: float | None, decimals: int | None = None, *, signed: bool = False) -> str:
     """Return a figure without a leading zero.
 
-    It has as many decimals as its size deserves unless they are given.
+    It has as many decimals as its size deserves unless they are given; one that ran away is a power of ten.
 
     Examples
     --------
+    >>> number(1.2e30), number(-3.4e9) == MINUS + "3.4e+09"
+    ('1.2e+30', True)
     >>> number(0.7124), number(0.11, 2, signed=True), number(12.345), number(4321.0), number(None)
     ('.712', '+.11', '12.3', '4321', 'n/a')
     >>> number(-0.0341) == MINUS + ".034", number(-0.0001, signed=True), number(1.0), number(0.2, 0)
@@ -157,6 +161,8 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
     """
     if value is None:
         return ABSENT
+    if abs(value) >= RAN_AWAY:
+        return (MINUS if value < 0 else "+" if signed else "") + f"{abs(value):.1e}"
     text = f"{abs(value):.{decimals_of(value) if decimals is None else decimals}f}"
     # A figure that is rounded to 0 has no sign.
     sign = "" if not float(text) else MINUS if value < 0 else "+" if signed else ""
