@@ -133,7 +133,7 @@ def _models(found: Report, site: str, metric: str) -> None:
     drawn = interval_chart(lines, metric)
     table = [{"Model": line["name"], **{end: line[end] for end in ENDS}} for line in lines]
     says = "; ".join(f"{line['name']} {number(line['value'])}" for line in lines)
-    figure(st, f"{metric_name(metric)} at {escape(site)}, with 95 % CI", drawn, table, key="site-own-models", says=says)
+    figure(st, f"{metric_name(metric)} of each model, 95 % CI", drawn, table, key="site-own-models", says=says)
 
 
 def _worse_to_better(of_site: Report, metric: str) -> str:
