@@ -33,6 +33,7 @@ def report_of(run: str) -> dict[str, Any]:
 def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     """Print a run's comparison and its story, for people; `whole` with every site, and all that nobody promised."""
     from flfed.records.reports.catalogue import note_in_words, notes_of
+    from flfed.records.reports.events import unfinished_in_words
     from flfed.records.reports.faults import missing_sites
     from flfed.records.reports.narrative import comparison_rows, joining_in_words, tally
     from flfed.records.reports.report import primary_of, purpose_of
@@ -57,7 +58,7 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
             if line:
                 output.say(line)
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
-    for line in [*below, *_unfinished(found)]:
+    for line in [*below, *unfinished_in_words(found)]:
         output.say(line)
     if found["learning-curve"]:
         headers, rows, footer = curve_rows(found["learning-curve"])
@@ -129,15 +130,3 @@ def telling(found: dict[str, Any], metric: str) -> list[str]:
         return order.index(site_verdict(found["sites"][name], metric)[0]), -abs(size)
 
     return sorted(found["sites"], key=key)
-
-
-def _unfinished(found: dict[str, Any]) -> list[str]:
-    """Return what to know of a run that is not completed: what its figures are of, and how to go on with it."""
-    if found["status"] == "completed":
-        return []
-    why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-    lines = [f"Status: {found['status']}{why}; figures are of what was compared so far."] if found["global"] else []
-    # A point of a sweep is not gone on with: the sweep is run again.
-    if found["status"] != "running" and not found["study"].endswith("-sweep"):
-        lines.append(f"Go on with it: flfed study resume {found['run']}")
-    return lines

@@ -18,6 +18,7 @@ from flfed.errors import UsageError
 from flfed.federation.server import run as server
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import gain_at, primary_of, report
+from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.rows.data.parsing.fields import Field
@@ -250,7 +251,7 @@ class Plots:
         from flfed.records.dashboard.components import charts
 
         found, metric = self._result.report, self._metric()
-        drawn = charts.forest_plot(found, metric, charts.order_of_sites(found, metric))
+        drawn = charts.forest_plot(found, metric, order_of_sites(found, metric))
         if drawn is None:
             raise UsageError("no site has a gain to draw: see result.gains")
         return drawn

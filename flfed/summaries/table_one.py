@@ -6,7 +6,7 @@ It tells who is in the data. Suppressed cells are marked.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,19 @@ ABOUT = "about"
 NO_DEVIATION = "–"
 CONSTANT = 1e-12
 """Share of the second moment up to which a variance is rounding, as the encoder takes it: every value is the same."""
+WORDS = {
+    "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
+    "small; it may itself be large, and it does not stand for 0.",
+    "at least": "*at least*: some of it is kept back.",
+    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
+    "± –": "± –: a single row has no deviation.",
+    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
+    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
+    "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "
+    "share: a few of the rows may have no value.",
+}
+"""What is explained below Table 1 where these words stand in it."""
+EARLIER = "As an earlier version of flfed wrote it: ± is a standard deviation, and a share is that of all rows."
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -185,3 +198,21 @@ def _place(value: float, significant: int) -> int:
 
 def _to_place(value: float, place: int) -> str:
     return f"{round(float(value), place) + 0.0:,.{max(place, 0)}f}"  # not -0
+
+
+def explained(cells: Iterable[str]) -> list[str]:
+    """Return the meanings of the words in the cells of a Table 1.
+
+    What stands between asterisks is the word itself.
+
+    Examples
+    --------
+    >>> explained(["47 ± 8", "5 (4 %)"]) == [EARLIER], explained(["5", "none"])
+    (True, [])
+    """
+    text = "\n".join(cells)
+    said = [meaning for word, meaning in WORDS.items() if word in text]
+    # Of a table that an earlier version wrote, the present explanations are not true.
+    if {sign for sign in ("± ", "± SD") if sign in text} == {"± "}:
+        said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
+    return said

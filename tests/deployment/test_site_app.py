@@ -24,8 +24,8 @@ from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
 from flfed.federation.client.privacy_budget import shown
 from flfed.folders import SiteFolder
-from flfed.records.dashboard.panels.privacy import size_in_words
 from flfed.records.ledger.ledger import ledger_of
+from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.report import SITE_ARMS, report, site_verdict
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader

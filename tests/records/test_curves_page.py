@@ -16,9 +16,8 @@ from statsmodels.stats.proportion import proportion_confint
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.dashboard.components.curve_charts import ALL
-from flfed.records.dashboard.panels.curves import NOT_COMPARABLE, SITES_DRAWN
 from flfed.records.reports.report import report
+from flfed.records.reports.score_tables import ALL, NOT_COMPARABLE, SITES_DRAWN
 from flfed.records.statistics.score_curves import ScoreCounts, calibration
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.entries import ComparisonRow

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from flfed.records.dashboard.components.text import JOINER, escape, with_code
-from flfed.records.dashboard.panels.overview import holdout_in_words
-from flfed.records.dashboard.panels.sites import _words
+from flfed.records.reports.events import holdout_in_words
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import report
+from flfed.records.reports.site_answer import site_line
 from flfed.records.store.entries import EventEntry, EventRow
 from flfed.records.store.reader import RunReader
 from flfed.spreadsheet import plain_cell
@@ -61,7 +61,7 @@ def test_a_gain_in_the_table_of_sites_has_no_quote_before_it(store, heart, url):
     with RunReader.open(url) as reader:
         found = report(reader, heart)
     cells = [
-        _words(site, found["sites"][site], "roc_auc_score")["Gain, + is better (95 %, unadjusted)"]
+        site_line(site, found["sites"][site], "roc_auc_score")["Gain, + is better (95 %, unadjusted)"]
         for site in found["sites"]
     ]
     assert sum(cell.startswith("+") for cell in cells) >= 2

@@ -12,10 +12,12 @@ import pandas as pd
 from flfed.records.dashboard.components.axes import PLOT_HEIGHT, legend_of
 from flfed.records.dashboard.components.figure import Line
 from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.dashboard.panels.privacy import KIND_LOOKS, OTHER_COLOUR, size_in_words
+from flfed.records.dashboard.panels.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.ledger.totals import Total
+from flfed.records.reports.privacy_tables import KINDS as NAMES
+from flfed.records.reports.privacy_tables import size_in_words
 
-KINDS = {kind.rpartition(".")[2]: looks for kind, looks in KIND_LOOKS.items()}
+KINDS = {kind.rpartition(".")[2]: (name, KIND_COLOURS[kind]) for kind, name in NAMES.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
 OTHERS = {
     "seal": "head of this ledger",

@@ -19,6 +19,11 @@ from flfed.records.store.tables import Event, Metric, Sent
 
 TRAIN = "train"
 """Kind of the messages of a round of training."""
+ON_ROWS = {
+    "training": "measured on the rows the model was trained on, so they look better than they are",
+    "validation": "measured on validation rows that were kept out of training",
+    "holdout": "measured on the test rows, for reporting only",
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from flfed.deployment.site_app.page_frame import Opened
 from flfed.deployment.site_app.reads import node_listens
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment
-from flfed.records.dashboard.panels.privacy import size_in_words
+from flfed.records.reports.privacy_tables import size_in_words
 
 
 def show() -> None:

@@ -17,8 +17,8 @@ from flfed.errors import counted
 from flfed.records.dashboard.components.figure import Line, download, figure
 from flfed.records.dashboard.components.tables import scrolled, table
 from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels.privacy import size_in_words
 from flfed.records.ledger.totals import Total
+from flfed.records.reports.privacy_tables import size_in_words
 
 ALL = "all"
 PROBLEMS = 20

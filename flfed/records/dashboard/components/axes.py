@@ -6,7 +6,7 @@ Figures rise from left to right, end where a metric does, and no word is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flfed.records.dashboard.components.colours import FIGURE
@@ -28,6 +28,12 @@ LETTER_PIXELS, SYMBOL_PIXELS = 6.5, 34
 LONG_TITLE = 30
 """Characters of an axis' title that stand in one line."""
 MOST_TICKS = 6
+MOST_ARE_SMALL = 0.1
+"""Where half of the predictions lie below this share of an axis, it is stretched towards 0."""
+STRETCH = 3
+"""A stretched axis goes by the root of this order, which has a 0, as a logarithm has not."""
+TICK_APART = 0.06
+"""Least distance of two ticks of a stretched axis, as a share of its length."""
 
 Axis = dict[str, Any]
 
@@ -133,3 +139,50 @@ def legend_of(names: Sequence[str], **more: Any) -> Axis:
     """
     whole = {"columns": columns_for(names), "labelLimit": 2000, "labelFontSize": 12}
     return {"title": None, "orient": "top"} | whole | more
+
+
+def stretched_ticks(top: float) -> list[float]:
+    """Return round figures up to `top`.
+
+    None is nearer to the next than `TICK_APART` on a stretched axis.
+
+    Examples
+    --------
+    >>> stretched_ticks(0.7)
+    [0.0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
+    """
+    places = {0.0: 0.0}
+    # Powers of ten go before fives, and these before twos, where two lie too close.
+    for first in (1, 5, 2):
+        for digits in range(7):
+            value = round(first / 10**digits, digits)
+            place = (value / top) ** (1 / STRETCH)
+            if value <= top and min(abs(place - other) for other in places.values()) >= TICK_APART:
+                places[value] = place
+    return sorted(places)
+
+
+def end_of_calibration(lines: Sequence[Mapping[str, Any]]) -> float:
+    """Return where both axes end.
+
+    It is a round figure beyond every point and interval, at most 1.
+
+    Examples
+    --------
+    >>> end_of_calibration([{"Predicted, mean": 0.012, "95 % high": 0.031}])
+    0.035
+    >>> end_of_calibration([{"Predicted, mean": 0.4, "95 % high": 0.97}])
+    1.0
+    """
+    largest = max(float(line[name]) for line in lines for name in ("Predicted, mean", "95 % high"))
+    unit = 10.0 ** math.floor(math.log10(largest)) / 2
+    return min(round(math.ceil(largest / unit) * unit, 9), 1.0)
+
+
+def is_stretched(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether the axes are to be stretched.
+
+    They are where most predictions are so small that they would be one blot in the corner.
+    """
+    predicted = sorted(line["Predicted, mean"] for line in lines)
+    return bool(predicted[len(predicted) // 2] < MOST_ARE_SMALL * end_of_calibration(lines))

@@ -24,7 +24,7 @@ from flfed.records.dashboard.components.colours import ARM_COLOURS, FIGURE, NEUT
 from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.round_chart import Curves
 from flfed.records.reports.narrative import forest_lines
-from flfed.records.reports.report import REFERENCES, arms_shown, best_gain
+from flfed.records.reports.report import REFERENCES, arms_shown
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ARM_NAMES, Difference, gain_in_brackets, interval, metric_name, number
 
@@ -53,15 +53,6 @@ Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart
 
 inline: Callable[..., alt.Data] = alt.Data  # Altair leaves its schema classes without types
-
-
-def order_of_sites(found: Report, metric: str) -> list[str]:
-    """Return the sites by gain.
-
-    The largest gain comes first. Sites without figures come last.
-    """
-    gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
-    return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))
 
 
 def layered(*layers: alt.Chart, height: int) -> Layers:

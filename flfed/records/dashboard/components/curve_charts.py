@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
+from flfed.records.dashboard.components.axes import (
+    AXIS_NUMBERS,
+    PLOT_HEIGHT,
+    STRETCH,
+    end_of_calibration,
+    in_lines,
+    is_stretched,
+    legend_of,
+    stretched_ticks,
+)
 from flfed.records.dashboard.components.colours import FAINT, NEUTRAL, Looks
 from flfed.records.dashboard.components.figure import Line
 from flfed.records.dashboard.components.round_chart import STROKES, Curves, Spec
+from flfed.records.reports.score_tables import TOGETHER, is_together
 from flfed.records.statistics.score_curves import LEAST_ROWS, ScoreCounts
 
-TOGETHER = "sites together"
-ALL = f"all {TOGETHER}"
 PLOT_PIXELS = 320
-MOST_ARE_SMALL = 0.1
-"""Where half of the predictions lie below this share of an axis, it is stretched towards 0."""
-STRETCH = 3
-"""A stretched axis goes by the root of this order, which has a 0, as a logarithm has not."""
-TICK_APART = 0.06
-"""Least distance of two ticks of a stretched axis, as a share of its length."""
 Points = list[tuple[str, float, float]]
 """Of a drawn curve: whose it is, x and y."""
-
-
-def is_together(name: str) -> bool:
-    """Tell whether a curve is of several sites.
-
-    No site has a name of several words.
-
-    Examples
-    --------
-    >>> is_together("2 of 4 sites together"), is_together("long-beach")
-    (True, False)
-    """
-    return name.endswith(f" {TOGETHER}")
 
 
 def _colours(names: Sequence[str], looks: Looks) -> Spec:
@@ -80,55 +68,10 @@ def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) 
     axis: Spec = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
     if stretched:
         scale |= {"type": "pow", "exponent": 1 / STRETCH}
-        values, said = _ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
+        values, said = stretched_ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
         # Of more values than the count of ticks Vega leaves out every other one.
         axis |= {"labelExpr": said, "values": values, "tickCount": len(values), "labelOverlap": False}
     return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
-
-
-def _ticks(top: float) -> list[float]:
-    """Return round figures up to `top`.
-
-    None is nearer to the next than `TICK_APART` on a stretched axis.
-
-    Examples
-    --------
-    >>> _ticks(0.7)
-    [0.0, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]
-    """
-    places = {0.0: 0.0}
-    # Powers of ten go before fives, and these before twos, where two lie too close.
-    for first in (1, 5, 2):
-        for digits in range(7):
-            value = round(first / 10**digits, digits)
-            place = (value / top) ** (1 / STRETCH)
-            if value <= top and min(abs(place - other) for other in places.values()) >= TICK_APART:
-                places[value] = place
-    return sorted(places)
-
-
-def _top(lines: Sequence[Line]) -> float:
-    """Return where both axes end.
-
-    It is a round figure beyond every point and interval, at most 1.
-
-    Examples
-    --------
-    >>> _top([{"Predicted, mean": 0.012, "95 % high": 0.031}]), _top([{"Predicted, mean": 0.4, "95 % high": 0.97}])
-    (0.035, 1.0)
-    """
-    largest = max(float(line[name]) for line in lines for name in ("Predicted, mean", "95 % high"))
-    unit = 10.0 ** math.floor(math.log10(largest)) / 2
-    return min(round(math.ceil(largest / unit) * unit, 9), 1.0)
-
-
-def is_stretched(lines: Sequence[Line]) -> bool:
-    """Tell whether the axes are to be stretched.
-
-    They are where most predictions are so small that they would be one blot in the corner.
-    """
-    predicted = sorted(line["Predicted, mean"] for line in lines)
-    return bool(predicted[len(predicted) // 2] < MOST_ARE_SMALL * _top(lines))
 
 
 def _tooltip(*fields: str) -> list[Spec]:
@@ -184,7 +127,7 @@ def calibration_chart(lines: Sequence[Line], names: Sequence[str], looks: Looks)
     rows = pd.DataFrame(lines)[list(keys)].rename(columns=keys).round(7)
     colours = _colours(names, looks)
     # Both axes end and stretch alike, so that the diagonal is where predictions hold.
-    top, stretched = _top(lines), is_stretched(lines)
+    top, stretched = end_of_calibration(lines), is_stretched(lines)
     x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
     y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
     spans = {"mark": {"type": "rule", "strokeWidth": 1.5}}

@@ -13,7 +13,8 @@ from flfed.records.dashboard import access, refresh, run_page
 from flfed.records.dashboard.components import page_style
 from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.panels import compare
-from flfed.records.dashboard.panels.overview import STATUS_WORDS, how_to_go_on, link, no_runs
+from flfed.records.dashboard.panels.overview import how_to_go_on, link, no_runs
+from flfed.records.reports.events import STATUS_WORDS
 from flfed.records.reports.faults import absence_in_words, missing_of
 from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number

@@ -11,6 +11,7 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import learning_curve, overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
+from flfed.records.reports.site_answer import own_figures
 
 
 def show() -> None:
@@ -40,7 +41,7 @@ def parts(opened: Opened) -> None:
     with first:
         if metric is not None:
             # Sites that share sums only have no figures to look at by themselves.
-            own = sites.own_figures(found, shown.sites)
+            own = own_figures(found, shown.sites)
             if own:
                 site = run_page.choose_site(own, label="Was it worth joining for this site?")
                 sites.answer(found, site, metric)

@@ -14,8 +14,9 @@ from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import curves
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
-from flfed.records.dashboard.refresh import Shown, read, read_summaries, where
+from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
+from flfed.records.reports.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
 
 
 def show() -> None:
@@ -33,7 +34,9 @@ def parts(opened: Opened) -> None:
     """
     place, payload = _first_with(opened, "score-histograms")
     if payload is None:
-        _why_none(opened)
+        run, shown = opened.runs[0], opened.shown()
+        more = " How good the model is stands on the pages Overview and Sites." if run.task != "binary" else ""
+        st.info(no_curves_in_words(run, shown.found, shown.sites) + more)
         _exact(opened)
         return
     # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
@@ -44,11 +47,11 @@ def parts(opened: Opened) -> None:
         repeat = None
         if len(opened.runs) > 1:
             repeat = opened.runs[place].repeat + 1
-            st.info(curves.says_which_repeat(repeat, opened.runs[place].repeats))
-        said = curves.says_whose(payload, shown.sites, only=opened.only)
+            st.info(says_which_repeat(repeat, opened.runs[place].repeats))
+        said = says_whose(payload, shown.sites, only=opened.only)
         for line in said:
             st.caption(escape(line))
-        found = curves.found_in(payload)
+        found = found_in(payload)
         if not found:
             st.info("There are no counts of predictions that may be shown here, so there are no curves.")
             return
@@ -84,55 +87,6 @@ def _exact(opened: Opened) -> None:
     if counted is not None:
         with st.container():
             exact_counts(counted, opened.runs[place].repeat + 1 if len(opened.runs) > 1 else None)
-
-
-def _why_none(opened: Opened) -> None:
-    """Say why there are no curves.
-
-    It also says what to do.
-    """
-    task, shown = opened.runs[0].task, opened.shown()
-    if task != "binary":
-        kind = {"regression": "a number", "multi-class": "one of several classes"}.get(task, task.replace("-", " "))
-        st.info(
-            f"Curves of this kind are for outcomes that are yes or no; that of this study is {kind}. "
-            "How good the model is stands on the pages Overview and Sites."
-        )
-    elif not _is_compared(shown):
-        st.info(_not_compared(opened.runs[0].status))
-    # An open site always gives its counts: where none are there, the version kept none.
-    elif _is_older(shown):
-        st.info(
-            "This run was recorded by an earlier version of flfed, which kept no counts of predictions. "
-            "Run the study again to have its curves."
-        )
-    else:
-        st.info(
-            "No site gave the counts of its predictions by class, from which curves are drawn. A site that agrees to "
-            f"give them says so in its policy.toml: `{curves.KEY}`; then run the study again."
-        )
-
-
-def _not_compared(status: str) -> str:
-    if status == "running":
-        return "The curves come with the comparison on test rows, after the last round."
-    return "This run ended before its model was compared on test rows, so there are no curves."
-
-
-def _is_compared(shown: Shown) -> bool:
-    """Tell whether the shared model was compared.
-
-    It goes by what the reader may see: all sites together, or one site.
-    """
-    return bool(shown.found["global"] or any(site["global"] for site in shown.found["sites"].values()))
-
-
-def _is_older(shown: Shown) -> bool:
-    """Tell whether a site would have given counts.
-
-    An open one always does.
-    """
-    return any(site.disclosure == "open" and site.status != "refused" for site in shown.sites)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import data, overview
 from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
+from flfed.records.reports.events import SUMS_ONLY, no_sums_in_words
 
 
 def show() -> None:
@@ -31,7 +32,9 @@ def parts(opened: Opened) -> None:
     table_1, columns = (
         next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
     )
-    why = data.SUMS_ONLY if opened.only and table_1 and not table_1["rows"] else _why_none(opened)
+    why = escape(no_sums_in_words(shown.found, shown.events, only=opened.only))
+    if opened.only and table_1 and not table_1["rows"]:
+        why = SUMS_ONLY
     of = data.sites_of(table_1, columns)
     # A site in sums only is in neither table, but it took part all the same.
     taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
@@ -48,19 +51,6 @@ def parts(opened: Opened) -> None:
         data.table_1(table_1, sites, of, why_none=why)
     with st.container():
         overview.leaks(shown.events, shown.leaks, only=opened.only)
-
-
-def _why_none(opened: Opened) -> str:
-    """Return why a run has no sums to show."""
-    shown = opened.shown()
-    status, compared = shown.found["status"], bool(shown.found["global"])
-    if status == "running":
-        return data.NOT_YET
-    said = next((event.reason for event in shown.events if event.code == "no-table-1"), "")
-    if said:
-        return escape(f"{said[0].upper()}{said[1:]}.")
-    # One site's people are not told what was compared over all sites.
-    return data.OLDER if compared or (opened.only and status == "completed") else data.ENDED
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from flfed.records.dashboard.panels import attacks
 from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.privacy import Private, Runs, audit_of, privacy_of
+from flfed.records.reports.privacy_tables import has_model
 from flfed.records.store.entries import CrossedEntry
 from flfed.records.store.reader import RunReader
 
@@ -40,7 +41,7 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     """
     run, sites = found[0]
     with st.container():
-        privacy_panels.promise(privacy, audit, attackable=attacks.has_model(run), only=only)
+        privacy_panels.promise(privacy, audit, attackable=has_model(run), only=only)
     with st.container():
         privacy_panels.left(crossed, len(found))
     with st.container():

@@ -20,6 +20,7 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.reports import audit_headlines
 from flfed.records.reports.audit_headlines import figure_name, gave_away, reached
 from flfed.records.reports.privacy import BEYOND, NO_PROMISE, NOT_KNOWN, WITHIN, Private, audit_in_words
+from flfed.records.reports.privacy_tables import has_model
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import RunEntry
 
@@ -43,11 +44,6 @@ LINES_SHOWN = 150
 
 KEPT = ("run", "attack", "site", "metric", "value", "low", "high", "promise", "verdict", "rows", "at")
 """Columns of the file of all figures."""
-
-
-def has_model(run: RunEntry) -> bool:
-    """Tell whether a run has an attackable model."""
-    return run.status in ("completed", "stopped") and run.rounds > 0
 
 
 def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: str | None = None) -> None:

@@ -16,7 +16,7 @@ from flfed.records.dashboard.components.figure import Line, figure
 from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels.overview import STATUS_WORDS
+from flfed.records.reports.events import STATUS_WORDS
 from flfed.records.reports.report import primary_of, site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number

@@ -18,7 +18,7 @@ from flfed.records.dashboard.components.round_chart import Curves
 from flfed.records.dashboard.components.text import escape
 from flfed.records.statistics.verdict import number
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
-from flfed.summaries.table_one import percent
+from flfed.summaries.table_one import explained, percent
 
 Payload = Mapping[str, Any]
 LEAST_GAP = 5.0
@@ -201,23 +201,6 @@ CELL_PIXELS = 38
 """Narrower cells have no figure written in them."""
 LETTER_PIXELS = 7
 """Of a site's name above a map."""
-OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
-NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
-ENDED = "It is written down with the comparison, and this run ended without one. What left the sites: page Privacy."
-WORDS = {
-    "suppressed": "*suppressed*: kept back by the site's policy. It, or another cell that it would give away, is "
-    "small; it may itself be large, and it does not stand for 0.",
-    "at least": "*at least*: some of it is kept back.",
-    "SD": "*SD*: standard deviation, how far rows usually lie from their mean.",
-    "± –": "± –: a single row has no deviation.",
-    "geometric mean": "*geometric mean*: an average of amounts that a few large ones do not carry off.",
-    "%)": "A share is that of the rows with a value; of missing rows, of all rows.",
-    "about ": "*about*: from groups of bins, which stand in for the values that the site's policy keeps; as a "
-    "share: a few of the rows may have no value.",
-}
-"""What is explained below Table 1 where these words stand in it."""
-SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
-EARLIER = "As an earlier version of flfed wrote it: ± is a standard deviation, and a share is that of all rows."
 
 
 def choose_sites(sites: Sequence[str]) -> list[str]:
@@ -254,11 +237,7 @@ def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *,
         {escape(name): escape(cell).replace(" %", f"{UNBROKEN}%") for name, cell in line.items()} for line in lines
     ]
     st.table(shown)
-    text = "\n".join(cell for line in lines for cell in line.values())
-    said = [meaning for word, meaning in WORDS.items() if word in text]
-    # Of a table that an earlier version wrote, the present explanations are not true.
-    if {sign for sign in ("± ", "± SD") if sign in text} == {"± "}:
-        said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
+    said = explained(cell for line in lines for cell in line.values())
     if said:
         st.caption(" ".join(said))
     if payload.get("note"):

@@ -10,9 +10,9 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.records.dashboard.components.curve_charts import ALL, TOGETHER, is_together
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
+from flfed.records.reports.score_tables import ALL, TOGETHER, is_together
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges, in_words
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.records.statistics.verdict import ABSENT, number

@@ -5,8 +5,6 @@ They are in plain words for clinicians and risk officers.
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,14 +16,8 @@ from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.reports import report
-from flfed.records.reports.faults import (
-    fault_kind,
-    folded,
-    missing_in_words,
-    refused_sites,
-    sites_together,
-    updates_set_aside,
-)
+from flfed.records.reports.events import STATUS_WORDS, holdout_in_words, leaks_in_words, set_aside_lines, site_facts
+from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.narrative import (
     apart,
@@ -41,24 +33,10 @@ from flfed.records.reports.narrative import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.verdict import ABSENT, metric_name, number, sentence_case, size_and_span
+from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 
-STATUS_WORDS = {
-    "running": "running",
-    "interrupted": "interrupted: its program ended",
-    "completed": "completed",
-    "stopped": "stopped early",
-    "failed": "failed",
-}
-HOLDOUT_READ = {
-    "compare": "{often} for the comparison, after the last round",
-    "holdout-curve": "in each round, for a curve that the study asks for; nothing was selected by it",
-    "learning-curve": "for each point of the learning curve; nothing was selected by it",
-    "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
-}
-"""For what test rows were read, by the reason in the record."""
 GOES_ON = {
     "interrupted": "Go on from the last round that was kept",
     "stopped": "Once the cause is put right, go on with",
@@ -69,10 +47,6 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "running": "blue",
     "stopped": "orange",
 }
-NOT_TOLD = "not told"
-"""Of a site that refused: its policy is its own."""
-COLUMNS_NAMED = 3
-"""Columns named in a notice."""
 CARD_PIXELS = 172
 """Five cards side by side beside the margin of a screen of 1,280 pixels, two on one of 390; the others go on below."""
 
@@ -234,7 +208,7 @@ def warnings_of(found: Report, shown: Shown) -> list[str]:
 
     That is which sites are missing, which columns may leak the target, and which sites seem coded otherwise.
     """
-    return [*missing_in_words(found), *leak_in_words(shown), *odd_sites_in_words(found)]
+    return [*missing_in_words(found), *leaks_in_words(shown.leaks), *odd_sites_in_words(found)]
 
 
 def warn(lines: Sequence[str]) -> None:
@@ -248,86 +222,21 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
 
     It is of one site or of all. Where there was nothing, that is said.
     """
-    groups: dict[tuple[str, str, str], list[int | None]] = {}
-    for fault in found["faults"]:
-        # The start of a reason tells of repeat and kind, which would part equal reasons.
-        reason = re.sub(r"^(repeat \d+: )?(refused: )?", "", fault["reason"])
-        groups.setdefault((fault_kind(fault), fault["site"] or "all", reason), []).append(fault["round"])
-    words = {"flag": "accepted, but odd", "note": "note"}
-    for event in events:
-        if event.kind in words:
-            groups.setdefault((words[event.kind], event.site or "all", event.reason), []).append(event.round)
     st.markdown("## Rejected, refused, odd")
     if not found["faults"]:
         none = "No update was rejected and no site was refused."
         st.markdown(none if only is None else f"Nothing of {escape(only)} was rejected or refused.")
-    if groups:
-        # Events after the last round belong to the comparison.
-        last = found["rounds"] if found["status"] == "completed" else None
-        table(
-            [
-                _group_line(group, rounds, found["repeats"], last)
-                for group, rounds in sites_together(folded(groups)).items()
-            ]
-        )
-    lines = holdout_in_words(events)
-    if lines:
-        st.caption(with_code(" ".join(lines)))
-
-
-def holdout_in_words(events: Sequence[EventEntry]) -> list[str]:
-    """Return what test rows were read for.
-
-    There is a sentence for each reason in the record, with how often they were read.
-    """
-    opened = [event for event in events if event.kind == "holdout-opened"]
-    reasons = {event.reason for event in opened}
-    lines = []
-    # A reason that this version does not know is told as it stands in the record.
-    for reason in [*(known for known in HOLDOUT_READ if known in reasons), *sorted(reasons - HOLDOUT_READ.keys())]:
-        found = [event for event in opened if event.reason == reason]
-        often = _how_often(Counter((event.run, event.site) for event in found), len({event.run for event in found}))
-        said = HOLDOUT_READ.get(reason, "{often} for: {reason}").format(often=often, reason=reason)
-        lines.append(f"Test rows were read {said}.")
-    return lines
-
-
-def _how_often(by_place: Mapping[Any, int], runs: int) -> str:
-    """Return how often something was done, in words.
-
-    `by_place` counts it for each run and site.
-    """
-    most = max(by_place.values())
-    if most > 1:
-        return f"{most} times" + (f" in one of {runs} repeats" if runs > 1 else "")
-    return "once" if runs == 1 else f"once in each of {runs} repeats"
-
-
-def _group_line(
-    group: tuple[str, str, str], rounds: Sequence[int | None], repeats: int, last: int | None
-) -> dict[str, str]:
-    """Return one line for equal events at a site.
-
-    They are of all rounds in which the same happened there. `last` is the last round of a completed run.
-    """
-    known = sorted({number for number in rounds if number is not None})
-    when = "rounds" if len(known) > 1 else "round"
-    listed = ", ".join(map(str, known)) if len(known) <= 5 else f"{known[0]} to {known[-1]}, {len(known)} times"
-    said = f"{when} {listed}"
-    if known and last is not None and known[0] > last:
-        said = "after the last round"
-    if repeats > 1 and known:
-        said += f" ({len(rounds)} times in {repeats} repeats)"
-    what, site, why = group
-    start = "at enrolment" if what == "site refused" else ""
-    return {"What": what, "Site": site, "When": said if known else start, "Why": why}
+    if lines := set_aside_lines(found, events):
+        table(lines)
+    if said := holdout_in_words(events):
+        st.caption(with_code(" ".join(said)))
 
 
 def who_takes_part(sites: Sequence[SiteEntry]) -> None:
     """Show which sites take part, and who refused."""
     if sites:
         st.markdown("## Who takes part")
-        table([_site_facts(site) for site in sites])
+        table([site_facts(site) for site in sites])
 
 
 def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, only: str | None = None) -> None:
@@ -353,19 +262,6 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
         st.caption(escape(f"Too few rows have a gap, or none, to test whether gaps tell the target: {listed}."))
 
 
-def leak_in_words(shown: Shown) -> list[str]:
-    """Return a warning of columns that may leak the target."""
-    columns = list(dict.fromkeys(str(one["column"]) for one in (shown.leaks or {}).get("found", ())))
-    if not columns:
-        return []
-    what = "a column" if len(columns) == 1 else f"{len(columns)} columns"
-    listed = ", ".join(columns[:COLUMNS_NAMED]) + (" and others" if len(columns) > COLUMNS_NAMED else "")
-    return [
-        f"Before you believe these figures: {what} may give the answer away ({listed}), which would make every model "
-        "look too good. Run the study with features that leave it out, to see what rests on it; page Data says more."
-    ]
-
-
 def link(page: str, label: str, run: str) -> None:
     """Show a link to a page of a run."""
     st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})
@@ -388,7 +284,7 @@ def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only:
     if not folded.open:
         return
     with folded:
-        table([_site_facts(site) for site in shown.sites])
+        table([site_facts(site) for site in shown.sites])
         with RunReader.open(only=only) as reader:
             sent = reader.bytes_sent([run.run for run in runs])
         if sent:
@@ -401,14 +297,3 @@ def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only:
         if only:
             st.caption("The study, without its comments, names of other sites and the figures that it expects:")
         st.code(shown.study_text, language="toml")
-
-
-def _site_facts(site: SiteEntry) -> dict[str, Any]:
-    return {
-        "Site": site.site,
-        "Title": site.title,
-        "Status": site.status + (f": {site.reason}" if site.reason else ""),
-        "Rows": ABSENT if site.rows is None else site.rows,
-        "Disclosure": NOT_TOLD if site.status == "refused" else site.disclosure,
-        "Figures shared": NOT_TOLD if site.status == "refused" else site.shared_as,
-    }

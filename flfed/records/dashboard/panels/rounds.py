@@ -21,7 +21,7 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.run_page import Opened, of_address
 from flfed.records.reports import round_totals as by_database
-from flfed.records.reports.round_totals import Block, Cost
+from flfed.records.reports.round_totals import ON_ROWS, Block, Cost
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
@@ -34,11 +34,6 @@ CURVE_BLOCKS = 50
 """Points of a curve that are read together."""
 POINTS = 200
 """Most points of a curve; more cannot be told apart on a screen."""
-ON_ROWS = {
-    "training": "measured on the rows the model was trained on, so they look better than they are",
-    "validation": "measured on validation rows that were kept out of training",
-    "holdout": "measured on the test rows, for reporting only",
-}
 WAYS = {"to_site": ("to the sites", BLUE), "to_server": ("from the sites", ORANGE)}
 HEIGHT = 300
 """Of a chart of a cost with its legend, so that two side by side end alike."""

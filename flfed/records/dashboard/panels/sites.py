@@ -17,6 +17,7 @@ from flfed.records.dashboard.components.interval_chart import ENDS, interval_cha
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card, not_compared
+from flfed.records.reports import site_answer
 from flfed.records.reports.narrative import (
     gain_in_words,
     least_gain,
@@ -28,33 +29,36 @@ from flfed.records.reports.narrative import (
     widened_for,
 )
 from flfed.records.reports.report import (
-    DIFFERENCES,
     REFERENCES,
-    SITE_ARMS,
     arms_shown,
     best_arm,
     best_gain,
-    class_words,
     metrics_of,
     own_in_words,
     site_verdict,
-    varies,
     worthwhile_at,
 )
+from flfed.records.reports.site_answer import (
+    MODELS,
+    TOGETHER,
+    left_out,
+    order_of_sites,
+    own_figures,
+    rests_on,
+    should_it_join,
+    site_line,
+    untold_at,
+)
 from flfed.records.statistics import Report
-from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE, mean_gain_in_words
-from flfed.records.statistics.own_models import BETTER_OF, SAME
+from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
-    CANNOT_BE_TOLD,
     DO_NOT_USE,
     MINUS,
     NO_CLEAR_GAIN,
     PAYS,
     TOO_SMALL,
-    better_of,
-    decimals_for,
     has_interval,
     interval,
     metric_name,
@@ -65,35 +69,11 @@ from flfed.records.statistics.verdict import (
 )
 from flfed.records.store.entries import SiteEntry
 
-FEW_HOLDOUT_ROWS = 100
-"""Below so many test rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
-one half is known to within .10."""
 FEW_SITES = 8
 """Sites on the page Overview."""
-SHOULD = {
-    PAYS: "Yes: joining pays at {site}.",
-    NO_CLEAR_GAIN: "No clear gain at {site}: these rows leave open anything from {span}.",
-    DO_NOT_USE: "No: do not use the shared model at {site}.",
-}
-"""The answer to "should this site join?" by its verdict."""
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
-MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
-"""The columns of the table, by arm."""
-MEANING = (
-    "A 95 % CI is the range that these test rows leave open. Where that of the gain contains 0, once it is "
-    "widened for the number of sites looked at, joining may as well bring nothing."
-)
-
-COSTS = (
-    "Whether it is worth it depends on what joining costs as well: page Privacy says what this run promises about a "
-    "person's rows, and what left."
-)
 HOW_DRAWN = "Thick lines: 95 % CI. Thin lines: widened for the number of sites looked at; verdicts go by these."
 ADJUSTED = "*: of the shared model adjusted to the site."
-TOGETHER = (
-    "Over all test rows together a model is credited for telling the sites apart, too; what a site gains by joining is "
-    "measured within each site."
-)
 
 
 def answer(found: Report, site: str, metric: str) -> None:
@@ -102,8 +82,7 @@ def answer(found: Report, site: str, metric: str) -> None:
     It shows the answer, its figures, and what they rest on.
     """
     of_site = found["sites"][site]
-    code, sentence = site_verdict(of_site, metric)
-    said = SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
+    said, sentence = should_it_join(found, site, metric), site_verdict(of_site, metric)[1]
     with st.container(border=True):
         st.markdown(f"### {escape(said)}")
         _models(found, site, metric)
@@ -136,19 +115,6 @@ def _models(found: Report, site: str, metric: str) -> None:
     figure(st, f"{metric_name(metric)} of each model, 95 % CI", drawn, table, key="site-own-models", says=says)
 
 
-def _worse_to_better(of_site: Report, metric: str) -> str:
-    """Return the deciding interval of a gain in words.
-
-    An empty text without one.
-    """
-    best = best_arm(of_site, metric)
-    if best is None or best[1].low is None or best[1].high is None:
-        return ""
-    deciding = best[1].deciding
-    digits, bounds = decimals_for(deciding), (deciding.low or 0.0, deciding.high or 0.0)
-    return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
-
-
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     """Return the gain that decides the verdict.
 
@@ -176,113 +142,11 @@ def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
 
 def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> None:
     """Tell one site's people why figures are missing."""
-    # A site may have refused, or share sums only; else it is as for all sites.
-    entry = next((entry for entry in sites if entry.site == site), None)
-    if entry is not None and entry.status == "refused":
-        st.info(escape(f"{site} did not take part in this run: {entry.reason.rstrip('.')}."))
-    elif entry is not None and entry.shared_as == "aggregate-only" and found["status"] == "completed":
-        st.info(escape(f"{site} shares its figures in sums over all sites only: the record has none of its own."))
+    why = site_answer.why_not_told(found, sites, site)
+    if why:
+        st.info(escape(why))
     else:
         not_compared(found)
-
-
-def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
-    """Return the sites that have figures of their own.
-
-    Sites that share sums only have none.
-    """
-    hidden = {site.site for site in sites if site.shared_as == "aggregate-only"}
-    return sorted(set(found["sites"]) - hidden)
-
-
-def rests_on(found: Report, site: str, metric: str) -> list[str]:
-    """Return what a site's figures rest on.
-
-    It also says what they do not show.
-
-    Parameters
-    ----------
-    found : dict
-        From `reports.report`.
-    site, metric : str
-    """
-    of_site = found["sites"][site]
-    lines = [MEANING] if best_gain(of_site, metric) is not None else []
-    rows, holdout = of_site["rows"], of_site["holdout-rows"]
-    over = ""
-    if found["repeats"] > 1:
-        over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
-    # Where a site keeps its counts back, nothing is said of its holdout.
-    if holdout is not None:
-        count = f"{holdout} of its {rows} rows"
-        # A holdout that is drawn anew may have another size in each repeat.
-        if varies(of_site):
-            least, most = of_site["holdout-rows-range"]
-            count = f"about {count} ({least} to {most}, drawn anew)"
-        lines.append(
-            f"Measured on the site's own test rows: {count}, which no model was trained on{over}. "
-            f"A {better_of(metric)} {metric_name(metric)} is better."
-        )
-        lines += _few(of_site)
-    lines += _own_model(of_site, metric)
-    if over:
-        lines.append(_two_intervals(of_site, metric))
-    if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
-        lines.append(mean)
-    # The two are measured on other rows, so that a comparison of them would mislead.
-    if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
-        lines.append(
-            "A model of all rows in one place (pooled) is measured on all test rows together, not at one site: compare "
-            f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
-        )
-    lines.append(COSTS)
-    lines.append(
-        "It does not show what the model would do next year, at a site that took no part, or to care: only how well "
-        "each model ranks or predicts the outcomes of these test rows."
-    )
-    return lines
-
-
-def _own_model(of_site: Report, metric: str) -> list[str]:
-    """Return the kind of the site's own model.
-
-    Where it differs from the shared one's, it also says how one of that kind does.
-    """
-    same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
-    if of_site["local-only-family"] == SAME:
-        return []
-    which = f": {family}" if (family := own_in_words(of_site)) else ""
-    reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
-    return [f"The site's own model is {BETTER_OF}{which}.{reaches}"]
-
-
-def _two_intervals(of_site: Report, metric: str) -> str:
-    """Return the meaning of the intervals under repeats."""
-    best = best_arm(of_site, metric)
-    key = DIFFERENCES[best is not None and best[0] == "personalised"]
-    # Degrees of freedom are there only where repeats draw their own holdouts.
-    if (of_site[key].get(metric) or {}).get("freedom") is None:
-        return (
-            "Every interval is that of one typical repeat: on the same test rows, repeats tell nothing more about it."
-        )
-    return (
-        "Behind a model's figure is the interval of one typical repeat. Behind the gain is that of the mean of all "
-        "repeats, with room for the rows that their test rows have in common (Nadeau and Bengio)."
-    )
-
-
-def _few(of_site: Report) -> list[str]:
-    """Return how many test rows have the outcome.
-
-    It says so where that is counted, and whether these are few.
-    """
-    unseen = "a gain that matters may stay unseen"
-    holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
-    # Without counts of the classes only the rows can be judged.
-    if classes is None:
-        return [f"{holdout} test rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
-    said = sentence_case(class_words(of_site))
-    return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
 
 
 def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:
@@ -291,7 +155,7 @@ def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str
     They are shown as charts and as a table, with who is not in it. `only` is the one site to show.
     """
     own = own_figures(found, sites)
-    order = [name for name in charts.order_of_sites(found, metric) if name in own]
+    order = [name for name in order_of_sites(found, metric) if name in own]
     if order:
         whose = "All sites" if only is None else escape(only)
         st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
@@ -315,7 +179,7 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
     )
     figure(left, "Gain of each site, with 95 % CI", gains, lines, key="site-gains", says=f"Gain by joining. {says}")
-    words = [_words(name, found["sites"][name], metric, arms) for name in order]
+    words = [site_line(name, found["sites"][name], metric, arms) for name in order]
     names = [MODELS[arm] for arm in arms]
     by_site = (
         f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
@@ -327,17 +191,6 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         st.caption(why)
     for line in unadjusted_in_words(found, metric):
         st.caption(escape(line))
-
-
-def left_out(sites: Sequence[SiteEntry]) -> list[str]:
-    """Return which sites have no line, and why."""
-    refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
-    # A site in sums only took part, and so is not named among those that refused.
-    hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
-    lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
-    if hidden:
-        lines.append(f"In sums over all sites only, as they share no figures of their own: {', '.join(hidden)}.")
-    return lines
 
 
 def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
@@ -357,41 +210,12 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
     return cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
-def _words(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
-    """Return a site's line in the table that is read on the page."""
-    cells = {}
-    for arm in arms:
-        title, entry = MODELS[arm], site[arm].get(metric, {})
-        value = entry.get("value")
-        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
-        cells[title] = number(value) + _unbroken(span)
-    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
-    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
-    start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
-    said = site_verdict(site, metric)[0]
-    return (
-        start
-        | cells
-        | {"Gain, + is better (95 %, unadjusted)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
-    )
-
-
 def _untold(found: Report, metric: str, sites: Sequence[str]) -> str:
     """Return a list of why it cannot be told at sites.
 
     It stands below the table: in it a sentence would make rows high on a narrow screen.
     """
-    told = {site: site_verdict(found["sites"][site], metric) for site in sites}
-    return "\n".join(f"- {escape(f'{site}: {why}')}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD)
-
-
-def _unbroken(text: str) -> str:
-    """Return text with unbroken brackets.
-
-    The part in brackets stays on one line of a table.
-    """
-    before, bracket, after = text.partition(" (")
-    return before + bracket + after.replace(" ", "\u00a0")
+    return "\n".join(f"- {escape(line)}" for line in untold_at(found, metric, sites))
 
 
 def references(found: Report, metric: str) -> None:
@@ -415,7 +239,7 @@ def references(found: Report, metric: str) -> None:
 
 def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
-    order = charts.order_of_sites(found, metric)
+    order = order_of_sites(found, metric)
     # Those that cannot be judged come last: they are no end of the order.
     judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
     shown = order if len(order) <= FEW_SITES else ends_of(judged or order)
@@ -443,7 +267,7 @@ def links(found: Report, metric: str, name: str) -> None:
     """Show a link to each site, of many to those at the ends of the forest plot."""
     st.markdown("### One site at a time")
     with st.container(horizontal=True, gap="xsmall"):
-        for site in ends_of(charts.order_of_sites(found, metric)):
+        for site in ends_of(order_of_sites(found, metric)):
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
 
 

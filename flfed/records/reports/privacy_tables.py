@@ -1,0 +1,220 @@
+"""Tables of a run's privacy: mechanisms in force, ε spent, and the bytes that left each site."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from flfed.records.reports.privacy import (
+    Private,
+    bound_in_words,
+    counted,
+    epsilon_in_words,
+    of_all_studies,
+    power_of_ten,
+)
+from flfed.records.statistics.verdict import ABSENT, number
+from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
+
+KINDS = {
+    "train": "updates of training",
+    "query.compare": "comparison on test rows",
+    "query.summarise": "sums over rows",
+    "evaluate": "figures of a round",
+    "query.enrol": "enrolment",
+    "query.audit": "figures of an audit",
+}
+"""What people call a kind of message."""
+
+
+def has_model(run: RunEntry) -> bool:
+    """Tell whether a run has an attackable model."""
+    return run.status in ("completed", "stopped") and run.rounds > 0
+
+
+def mechanism_lines(privacy: Private, sites: Sequence[SiteEntry], *, only: str | None = None) -> list[dict[str, str]]:
+    """Return which mechanisms are in force, and which are not, a line each.
+
+    `only` is the one site whose people read it.
+    """
+    return [_noise(privacy), *_of_sites([site for site in sites if site.status != "refused"], only)]
+
+
+def _noise(privacy: Private) -> dict[str, str]:
+    name = "not recorded" if privacy["mechanism"] is None else str(privacy["mechanism"])
+    said = "nothing is added to updates"
+    if privacy["mechanism"] is None:
+        said = "not known"
+    elif privacy["mechanism"] != "none":
+        known = {
+            "noise multiplier": number(privacy["noise"], 3) if privacy["noise"] is not None else "",
+            "sampling": number(privacy["sampling"]) if privacy["sampling"] is not None else "",
+            "clip": f"{privacy['clip']:g}" if privacy["clip"] is not None else "",
+            counted(privacy): f"{privacy['steps']}" if privacy["steps"] is not None else "",
+        }
+        said = ", ".join(f"{key} {value}" for key, value in known.items() if value)
+    bound = "not known" if privacy["mechanism"] is None else "nothing"
+    if privacy["epsilon"] is not None:
+        bound = f"each {privacy['unit']}: {bound_in_words(privacy)}"
+    return {"Mechanism": "differential privacy", "Is": name, "How": said, "Promises": bound}
+
+
+def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, str]]:
+    """Return lines on the sites' policies and this version."""
+    closed = sum(site.disclosure == "institution" for site in sites)
+    shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
+    ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
+    small = "no small count leaves there, but for what updates tell" if closed else "nothing: exact sums leave"
+    at = f"at {closed} of {len(sites)} sites"
+    if only is not None:
+        at = f"{'on' if closed else 'off'}, at your site"
+    lines = (
+        ("suppression of small cells", at, "where the site's policy says disclosure institution", small),
+        (
+            "how sites' figures are written down",
+            ways or ABSENT,
+            "the stricter of policy and study",
+            "nothing of updates",
+        ),
+        ("secure aggregation", "off", "not in this version: the server sees each site's own update", "nothing"),
+    )
+    return [{"Mechanism": what, "Is": is_, "How": how, "Promises": bound} for what, is_, how, bound in lines]
+
+
+def why_nothing_spent(privacy: Private) -> str:
+    """Return why no ε is counted and what would be."""
+    if privacy["mechanism"] is None:
+        return f"Not known: {privacy['reason']}."
+    if privacy["epsilon"] is not None:
+        whose = "is the whole run's, not a site's own" if privacy["unit"] == "site" else "was not spent at any site yet"
+        return f"The promise of ε = {epsilon_in_words(privacy['epsilon'])} {whose}: no site's ledger counts it."
+    return (
+        'No ε is counted: nothing was promised. With [privacy] name = "record-dp", and [plan] steps, in the study '
+        "each site counts what it spends."
+    )
+
+
+def share_of_budget(line: Private) -> float:
+    """Return the consumed share of a budget, else infinity."""
+    total = of_all_studies(line)[0] or line["epsilon"]
+    return float("inf") if line["budget"] is None else total / max(line["budget"], 1e-12)
+
+
+def left_of_budget(line: Private) -> float | None:
+    """Return about how much ε is left of a budget.
+
+    It is below 0 where the budget is overdrawn, and None where it is not known.
+    """
+    total = of_all_studies(line)[0]
+    return None if total is None or line["budget"] is None else line["budget"] - total
+
+
+def spent_line(site: str, line: Private, privacy: Private) -> dict[str, Any]:
+    """Return one site's line of the table.
+
+    The consumed ε is rounded up, what is left is rounded down.
+    """
+    before = line["spent-before"]
+    budget = line["budget"]
+    left = left_of_budget(line)
+    total = of_all_studies(line)[0]
+    unit = counted(privacy).capitalize()
+    return {
+        "Site": site,
+        f"{unit} asked": line["steps"],
+        f"{unit} planned": privacy["steps"],
+        "ε of this run": epsilon_in_words(line["epsilon"]),
+        "δ": power_of_ten(line["delta"]),
+        "ε in its ledger before": epsilon_in_words(before) if before is not None else "not known",
+        "ε of all its studies, about": epsilon_in_words(total) if total is not None else "not known",
+        "Budget (ε)": number(budget, 2) if budget is not None else "none",
+        "Left of it, about": None if left is None else math.floor(round(left * 100, 6)) / 100,
+    }
+
+
+def kinds_of(out: Iterable[CrossedEntry]) -> list[str]:
+    """Return the kinds of message, known ones first."""
+    found = dict.fromkeys(entry.kind for entry in out)
+    return [kind for kind in KINDS if kind in found] + sorted(kind for kind in found if kind not in KINDS)
+
+
+def why_so_many(out: Sequence[CrossedEntry]) -> str:
+    """Return how many of the bytes are updates.
+
+    It says in how many messages of what size. An empty text where nothing was trained.
+
+    Parameters
+    ----------
+    out : sequence of CrossedEntry
+        What left sites.
+
+    Examples
+    --------
+    >>> sent = [("train", 75_000, 15), ("evaluate", 25_000, 1)]
+    >>> why_so_many([CrossedEntry("a", "to-server", *of) for of in sent]).partition(".")[0]
+    'About 75 % of the bytes are updates of training, one a round: 15 from a site, of about 5'
+    """
+    trained = [entry for entry in out if entry.kind == "train"]
+    if not trained:
+        return ""
+    share = sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in out)
+    number = _span([entry.messages for entry in trained], str)
+    size = _span([round(entry.bytes / entry.messages) for entry in trained], size_in_words)
+    return (
+        f"About {100 * share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
+        f"about {size} each. Such an update holds what training changed in the model, and figures of how the model did "
+        "on the site's rows; where the site allows it, counts of predictions, too. Its size follows from the model and "
+        "these figures, not from how many rows a site has: more bytes than the site's file do not mean that the file "
+        "left, nor few bytes that little can be learnt from them."
+    )
+
+
+def _span(values: Sequence[int], said: Callable[[int], str]) -> str:
+    """Return the range of figures, or their one value."""
+    ends = dict.fromkeys((said(min(values)), said(max(values))))
+    return " to ".join(ends)
+
+
+def kind_in_words(kind: str) -> str:
+    """Return what people call a kind of message.
+
+    Examples
+    --------
+    >>> kind_in_words("train"), kind_in_words("query.new")
+    ('updates of training', 'query.new')
+    """
+    return KINDS.get(kind, kind)
+
+
+def size_in_words(count: int) -> str:
+    """Return bytes in words with three significant digits.
+
+    Examples
+    --------
+    >>> size_in_words(0), size_in_words(999), size_in_words(48_000), size_in_words(1_234_567)
+    ('0 B', '999 B', '48.0 kB', '1.23 MB')
+    """
+    size, unit = next(
+        ((count / by, name) for by, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if count >= by), (0, "")
+    )
+    return f"{size:.{2 if size < 10 else 1 if size < 100 else 0}f} {unit}" if unit else f"{count} B"
+
+
+def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
+    """Return each site's bytes sent by kind and received."""
+    kinds = kinds_of(entry for entry in crossed if entry.direction == "to-server")
+    by_place: dict[tuple[str, str], int] = {}
+    back: dict[str, int] = {}
+    for entry in crossed:
+        if entry.direction == "to-server":
+            by_place[entry.site, entry.kind] = entry.bytes
+        else:
+            back[entry.site] = back.get(entry.site, 0) + entry.bytes
+    lines = []
+    for site in dict.fromkeys(entry.site for entry in crossed):
+        sizes = {kind: by_place.get((site, kind), 0) for kind in kinds}
+        cells: dict[str, Any] = {f"{kind_in_words(kind).capitalize()}, bytes": size for kind, size in sizes.items()}
+        ends: dict[str, Any] = {"Left in all, bytes": sum(sizes.values()), "Came to the site, bytes": back.get(site, 0)}
+        lines.append({"Site": site} | cells | ends)
+    return lines

@@ -1,0 +1,246 @@
+"""Answer at one site: should it join, and what that rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flfed.records.reports.narrative import gain_in_words
+from flfed.records.reports.report import (
+    DIFFERENCES,
+    SITE_ARMS,
+    best_arm,
+    best_gain,
+    class_words,
+    own_in_words,
+    site_verdict,
+    varies,
+)
+from flfed.records.statistics import Report
+from flfed.records.statistics.mean_gain import mean_gain_in_words
+from flfed.records.statistics.own_models import BETTER_OF, SAME
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    CANNOT_BE_TOLD,
+    DO_NOT_USE,
+    NO_CLEAR_GAIN,
+    PAYS,
+    better_of,
+    decimals_for,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+)
+from flfed.records.store.entries import SiteEntry
+
+FEW_HOLDOUT_ROWS = 100
+"""Below so many test rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
+one half is known to within .10."""
+SHOULD = {
+    PAYS: "Yes: joining pays at {site}.",
+    NO_CLEAR_GAIN: "No clear gain at {site}: these rows leave open anything from {span}.",
+    DO_NOT_USE: "No: do not use the shared model at {site}.",
+}
+"""The answer to "should this site join?" by its verdict."""
+MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
+"""The columns of the table, by arm."""
+MEANING = (
+    "A 95 % CI is the range that these test rows leave open. Where that of the gain contains 0, once it is "
+    "widened for the number of sites looked at, joining may as well bring nothing."
+)
+COSTS = (
+    "Whether it is worth it depends on what joining costs as well: page Privacy says what this run promises about a "
+    "person's rows, and what left."
+)
+TOGETHER = (
+    "Over all test rows together a model is credited for telling the sites apart, too; what a site gains by joining is "
+    "measured within each site."
+)
+NO_MORE = (
+    "It does not show what the model would do next year, at a site that took no part, or to care: only how well each "
+    "model ranks or predicts the outcomes of these test rows."
+)
+
+
+def should_it_join(found: Report, site: str, metric: str) -> str:
+    """Return the answer to whether a site should join."""
+    of_site = found["sites"][site]
+    code, _ = site_verdict(of_site, metric)
+    return SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
+
+
+def _worse_to_better(of_site: Report, metric: str) -> str:
+    """Return the deciding interval of a gain in words.
+
+    An empty text without one.
+    """
+    best = best_arm(of_site, metric)
+    if best is None or best[1].low is None or best[1].high is None:
+        return ""
+    deciding = best[1].deciding
+    digits, bounds = decimals_for(deciding), (deciding.low or 0.0, deciding.high or 0.0)
+    return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
+
+
+def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
+    """Return why one site's people see no figures.
+
+    The text is "" where it is as for all sites.
+    """
+    # A site may have refused, or share sums only; else it is as for all sites.
+    entry = next((entry for entry in sites if entry.site == site), None)
+    if entry is not None and entry.status == "refused":
+        return f"{site} did not take part in this run: {entry.reason.rstrip('.')}."
+    if entry is not None and entry.shared_as == "aggregate-only" and found["status"] == "completed":
+        return f"{site} shares its figures in sums over all sites only: the record has none of its own."
+    return ""
+
+
+def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
+    """Return the sites that have figures of their own.
+
+    Sites that share sums only have none.
+    """
+    hidden = {site.site for site in sites if site.shared_as == "aggregate-only"}
+    return sorted(set(found["sites"]) - hidden)
+
+
+def rests_on(found: Report, site: str, metric: str) -> list[str]:
+    """Return what a site's figures rest on.
+
+    It also says what they do not show.
+
+    Parameters
+    ----------
+    found : dict
+        From `reports.report`.
+    site, metric : str
+    """
+    of_site = found["sites"][site]
+    lines = [MEANING] if best_gain(of_site, metric) is not None else []
+    rows, holdout = of_site["rows"], of_site["holdout-rows"]
+    over = ""
+    if found["repeats"] > 1:
+        over = f", in each of {found['repeats']} repeats, of which every figure is the mean"
+    # Where a site keeps its counts back, nothing is said of its holdout.
+    if holdout is not None:
+        count = f"{holdout} of its {rows} rows"
+        # A holdout that is drawn anew may have another size in each repeat.
+        if varies(of_site):
+            least, most = of_site["holdout-rows-range"]
+            count = f"about {count} ({least} to {most}, drawn anew)"
+        lines.append(
+            f"Measured on the site's own test rows: {count}, which no model was trained on{over}. "
+            f"A {better_of(metric)} {metric_name(metric)} is better."
+        )
+        lines += _few(of_site)
+    lines += _own_model(of_site, metric)
+    if over:
+        lines.append(_two_intervals(of_site, metric))
+    if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
+        lines.append(mean)
+    # The two are measured on other rows, so that a comparison of them would mislead.
+    if (found["pooled"] or {}).get(metric, {}).get("value") is not None:
+        lines.append(
+            "A model of all rows in one place (pooled) is measured on all test rows together, not at one site: compare "
+            f"it with the shared model's {number(found['global'][metric]['value'])} there, not with this site's."
+        )
+    lines.append(COSTS)
+    lines.append(NO_MORE)
+    return lines
+
+
+def _own_model(of_site: Report, metric: str) -> list[str]:
+    """Return the kind of the site's own model.
+
+    Where it differs from the shared one's, it also says how one of that kind does.
+    """
+    same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
+    if of_site["local-only-family"] == SAME:
+        return []
+    which = f": {family}" if (family := own_in_words(of_site)) else ""
+    reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
+    return [f"The site's own model is {BETTER_OF}{which}.{reaches}"]
+
+
+def _two_intervals(of_site: Report, metric: str) -> str:
+    """Return the meaning of the intervals under repeats."""
+    best = best_arm(of_site, metric)
+    key = DIFFERENCES[best is not None and best[0] == "personalised"]
+    # Degrees of freedom are there only where repeats draw their own holdouts.
+    if (of_site[key].get(metric) or {}).get("freedom") is None:
+        return (
+            "Every interval is that of one typical repeat: on the same test rows, repeats tell nothing more about it."
+        )
+    return (
+        "Behind a model's figure is the interval of one typical repeat. Behind the gain is that of the mean of all "
+        "repeats, with room for the rows that their test rows have in common (Nadeau and Bengio)."
+    )
+
+
+def _few(of_site: Report) -> list[str]:
+    """Return how many test rows have the outcome.
+
+    It says so where that is counted, and whether these are few.
+    """
+    unseen = "a gain that matters may stay unseen"
+    holdout, classes = of_site["holdout-rows"], of_site["holdout-classes"]
+    # Without counts of the classes only the rows can be judged.
+    if classes is None:
+        return [f"{holdout} test rows are few: {unseen}."] if holdout < FEW_HOLDOUT_ROWS else []
+    said = sentence_case(class_words(of_site))
+    return [f"{said}: few, so {unseen}." if min(classes.values()) < FEW_HOLDOUT_ROWS else f"{said}."]
+
+
+def left_out(sites: Sequence[SiteEntry]) -> list[str]:
+    """Return which sites have no line, and why."""
+    refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
+    # A site in sums only took part, and so is not named among those that refused.
+    hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
+    lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
+    if hidden:
+        lines.append(f"In sums over all sites only, as they share no figures of their own: {', '.join(hidden)}.")
+    return lines
+
+
+def site_line(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
+    """Return a site's line in the table of all sites."""
+    cells = {}
+    for arm in arms:
+        title, entry = MODELS[arm], site[arm].get(metric, {})
+        value = entry.get("value")
+        span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
+        cells[title] = number(value) + _unbroken(span)
+    holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
+    rows = ABSENT if site["rows"] is None else f"{site['rows']}"
+    start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
+    said = site_verdict(site, metric)[0]
+    return (
+        start
+        | cells
+        | {"Gain, + is better (95 %, unadjusted)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
+    )
+
+
+def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
+    """Return why it cannot be told at some of these sites, a sentence each."""
+    told = {site: site_verdict(found["sites"][site], metric) for site in sites}
+    return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
+
+
+def _unbroken(text: str) -> str:
+    """Return text with unbroken brackets.
+
+    The part in brackets stays on one line of a table.
+    """
+    before, bracket, after = text.partition(" (")
+    return before + bracket + after.replace(" ", "\u00a0")
+
+
+def order_of_sites(found: Report, metric: str) -> list[str]:
+    """Return the sites by gain.
+
+    The largest gain comes first. Sites without figures come last.
+    """
+    gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
+    return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))
