@@ -12,7 +12,7 @@ from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading, progress
 from flfed.cli.run_text import print_report, report_of
-from flfed.errors import UsageError
+from flfed.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from flfed.experiments.audit import Audited
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WORST = 4
 """Sites of each attack that are shown where there are many."""
-app = typer.Typer(no_args_is_help=True, help="List, show, note, compare, export and delete runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, report, note, compare, export and delete runs.")
 
 
 @app.command("show", epilog="Example: flfed run show latest")
@@ -69,6 +69,37 @@ def export_run(
     )
     if done.signer is not None:
         typer.echo(f"Signed by {done.signer.title}, key {done.fingerprint}; who predicts with it can compare that.")
+
+
+@app.command("report", epilog="Example: flfed run report latest --output report.html")
+def report_run(
+    run: str = LATEST,
+    file: Path | None = typer.Option(None, "--output", help="The HTML file; default: RUN.html, here."),
+    site: str = typer.Option("", metavar="NAME", help="For the people of this site: its figures alone."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Write a run's report as one HTML file, to read, print or hand on.
+
+    It has the verdict, figures with intervals, curves, Table 1, privacy and hashes; it loads nothing. An earlier report
+    at the same place is replaced, any other file is not.
+    """
+    from flfed.records.document.document import write_document
+    from flfed.records.store.reader import RunReader
+    from flfed.records.store.visibility import Viewer
+
+    with RunReader.open() as reader:
+        runs = reader.runs_of(run)
+        known = sorted({entry.site for one in runs for entry in reader.sites(one.run)})
+    if site and site not in known:
+        raise UsageError(f"run {runs[0].series} has no site {site!r}{nearest(site, known)}")
+    # What "latest" means is settled here: for one site's people another run may be the latest.
+    name = runs[0].series if run == "latest" else run
+    to = file or Path(f"{name}.html")
+    write_document(to, name, viewer=Viewer("site", site) if site else Viewer())
+    if as_json:
+        output.as_json({"run": name, "file": str(to), "site": site or None})
+        return
+    typer.echo(f"{to}: the report of run {name}{f' for {site}' if site else ''}.")
 
 
 def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from flfed.records.reports.report import gain_at, primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
+from flfed.records.store.visibility import Viewer
 from flfed.rows.data.parsing.fields import Field
 from flfed.study.study import Study
 
@@ -31,6 +32,44 @@ if TYPE_CHECKING:
     from flfed.export.model_folder import SharedModel
     from flfed.rows.proposals.workspace import Workspace
 
+
+class CallableReport(dict[str, Any]):
+    """Report of a run: a mapping, and a call that writes it as a file.
+
+    Parameters
+    ----------
+    found : mapping
+        The object of `flfed run show --json`.
+    store : str or None
+        URL of the run store; None for the default.
+    """
+
+    def __init__(self, found: Mapping[str, Any], store: str | None = None) -> None:
+        super().__init__(found)
+        self._store = store
+
+    def __call__(self, file: str | Path, *, site: str = "") -> Path:
+        """Write the run's report as one HTML file, and return its path.
+
+        Parameters
+        ----------
+        file : str or Path
+            A new file, or an earlier report of a run, which is replaced.
+        site : str, optional
+            For the people of this site: its figures alone.
+
+        Raises
+        ------
+        UsageError
+            If the run is not in the store, the site not in the run, or the file cannot be written.
+        """
+        from flfed.records.document.document import write_document
+
+        path = Path(file)
+        write_document(path, self["run"], store=self._store, viewer=Viewer("site", site) if site else Viewer())
+        return path
+
+
 GAINS = ("site", "gain", "low", "high", "verdict", "model")
 
 
@@ -38,10 +77,15 @@ GAINS = ("site", "gain", "low", "high", "verdict", "model")
 class Result(server.Result):
     """Result of a run or of a series of repeats.
 
+    `report` is the object of `flfed run show --json`, and `report("run.html")` writes it as a file to read and print.
     `overall` and `sites` are its figures as data frames, as `flfed run show` has them.
     """
 
     workspace: Workspace | None = None
+
+    def __post_init__(self) -> None:
+        """Let the report be called, to write it as a file."""
+        object.__setattr__(self, "report", CallableReport(self.report, self.store))
 
     @property
     def primary(self) -> str | None:

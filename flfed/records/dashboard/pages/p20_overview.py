@@ -52,6 +52,8 @@ def parts(opened: Opened) -> None:
         overview.set_aside(found, shown.events, only=opened.only)
     with st.container():
         _further(opened.name)
+    with st.container():
+        overview.report_file(opened.name, opened.mark, opened.viewer)
     overview.words()
     overview.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 

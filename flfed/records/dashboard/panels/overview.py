@@ -14,7 +14,8 @@ from flfed.errors import counted
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment, with_code
-from flfed.records.dashboard.refresh import Shown
+from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where
+from flfed.records.document.document import document
 from flfed.records.reports import report
 from flfed.records.reports.events import STATUS_WORDS, holdout_in_words, leaks_in_words, set_aside_lines, site_facts
 from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
@@ -36,6 +37,7 @@ from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer
 
 GOES_ON = {
     "interrupted": "Go on from the last round that was kept",
@@ -271,6 +273,28 @@ def words() -> None:
     """Show the glossary, folded away."""
     with st.expander("What the words mean"):
         st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in GLOSSARY.items()))
+
+
+@st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)
+def _document(store: str, name: str, mark: Mark, viewer: Viewer) -> str:
+    """Return a run's report, made once for each `store`, `mark` and `viewer`."""
+    return document(name, viewer=viewer)
+
+
+def report_file(name: str, mark: Mark, viewer: Viewer) -> None:
+    """Show a button for the run's report as a file, folded away.
+
+    The people of one site get that of their site. It is made once it is unfolded, and by the roles of that moment.
+    """
+    folded = st.expander("A report to print or hand on", key="report", on_change="rerun")
+    if folded.open:
+        with folded:
+            whose = f", with the figures of {viewer.site} only" if viewer.site else ""
+            st.caption(escape(f"One file that opens without a network, and prints on A4{whose}."))
+            text = _document(where(), name, mark, viewer)
+            st.download_button(
+                "Download the report", text, f"{name}.html", "text/html", on_click="ignore", key="report.html"
+            )
 
 
 def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only: str | None = None) -> None:

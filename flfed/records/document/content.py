@@ -1,0 +1,157 @@
+"""Content of a document, read from the store as its reader may see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from flfed.records.reports.catalogue import note_in_words, notes_of
+from flfed.records.reports.report import primary_of, report
+from flfed.records.reports.round_totals import nested_width
+from flfed.records.statistics import Report
+from flfed.records.store.entries import CrossedEntry, CurvePoint, EventEntry, RunEntry, SeriesEntry, SiteEntry
+from flfed.records.store.reader import CURVE_ARMS, RunReader
+from flfed.records.store.visibility import Viewer
+
+POINTS = 200
+"""Most points of a curve by round; more cannot be told apart on paper."""
+SITES_DRAWN = 8
+"""Most sites with a line of their own in a chart."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Score counts of one repeat, with the report of this repeat.
+
+    Attributes
+    ----------
+    run : RunEntry
+    found : dict
+    payload : dict
+        The object "score-histograms".
+    """
+
+    run: RunEntry
+    found: Report
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A figure by round.
+
+    Attributes
+    ----------
+    arm, metric : str
+    points : list of CurvePoint
+    """
+
+    arm: str
+    metric: str
+    points: list[CurvePoint]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a document says, from one look at the store.
+
+    Attributes
+    ----------
+    viewer : Viewer
+        Who reads it: the people of one site get its figures alone.
+    runs : list of RunEntry
+        The repeats.
+    series : SeriesEntry
+    found : dict
+        From `reports.report`.
+    sites : list of SiteEntry
+        Of the first repeat, refused ones too.
+    events : list of EventEntry
+    note : str
+        What a person noted.
+    summaries : dict of name to object
+        Those of the first repeat: "table-1" and "leaks", None where there is none.
+    counted : Counted or None
+        Of the first repeat that has score counts.
+    rounds : Rounds or None
+    crossed : list of CrossedEntry
+    """
+
+    viewer: Viewer
+    runs: list[RunEntry]
+    series: SeriesEntry
+    found: Report
+    sites: list[SiteEntry]
+    events: list[EventEntry]
+    note: str
+    summaries: dict[str, dict[str, Any] | None]
+    counted: Counted | None
+    rounds: Rounds | None
+    crossed: list[CrossedEntry]
+
+    @classmethod
+    def read(cls, reader: RunReader, name: str, viewer: Viewer) -> Self:
+        """Return what the store has of a run or series.
+
+        Parameters
+        ----------
+        reader : RunReader
+            Limited to the viewer's site, where they may see one only.
+        name : str
+        viewer : Viewer
+
+        Raises
+        ------
+        UsageError
+            If there is no such run.
+        """
+        runs = reader.runs_of(name)
+        names = [run.run for run in runs]
+        found = report(reader, name)
+        sites = reader.sites(names[0])
+        return cls(
+            viewer=viewer,
+            runs=runs,
+            series=reader.series(names[0]),
+            found=found,
+            sites=sites,
+            events=reader.events(names),
+            note=note_in_words(notes_of(reader, names)),
+            summaries={key: reader.summary(names[0], key) for key in ("table-1", "leaks")},
+            counted=_counted(reader, runs),
+            rounds=_rounds(reader, runs, found, sites),
+            crossed=reader.crossed(names),
+        )
+
+    @property
+    def only(self) -> str | None:
+        """The one site whose figures may be shown, None for all."""
+        return self.viewer.site
+
+    @property
+    def metric(self) -> str | None:
+        """The primary metric, None where nothing was compared."""
+        return primary_of(self.found)
+
+
+def _counted(reader: RunReader, runs: list[RunEntry]) -> Counted | None:
+    for run in runs:
+        payload = reader.summary(run.run, "score-histograms")
+        if payload is not None:
+            return Counted(run, report(reader, run.run), payload)
+    return None
+
+
+def _rounds(reader: RunReader, runs: list[RunEntry], found: Report, sites: list[SiteEntry]) -> Rounds | None:
+    """Return the primary metric by round, else another one's."""
+    names = [run.run for run in runs]
+    known = reader.curve_names(names)
+    arm = next((arm for arm in CURVE_ARMS if known.get(arm)), None)
+    if arm is None:
+        return None
+    metric = runs[0].primary if runs[0].primary in known[arm] else known[arm][0]
+    width = nested_width(max(run.rounds for run in runs), POINTS)
+    # Of more sites than can be told apart only the figure of all together is drawn.
+    drawn = [site.site for site in sites if site.status != "refused"]
+    of = drawn if len(drawn) <= SITES_DRAWN else []
+    return Rounds(arm, metric, reader.curves(names, arm=arm, metric=metric, sites=of, width=width))

@@ -1,0 +1,156 @@
+"""HTML in which every text is escaped.
+
+Nothing that it writes is loaded from elsewhere, and nothing is a script.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flfed.records.dashboard.components.text import BREAKS
+
+EMPHASES = (
+    (re.compile(r"`([^`]+)`"), "code"),
+    (re.compile(r"\*\*([^*]+)\*\*"), "strong"),
+    (re.compile(r"(?<![\w*])\*([^*\s][^*]*)\*(?![\w*])"), "em"),
+)
+"""Marks of our own sentences, with the element that each becomes."""
+FIGURE = re.compile(r"[\u2212+±≈(]?\.?\d|n/a$|\u2013$")
+"""How a cell begins that holds a figure."""
+BRACKET = re.compile(r"\([^()]*\)(?:, \w+)?| ± \S+")
+SHORT = 14
+"""A figure of so many signs is never broken."""
+
+
+class Markup(str):
+    """HTML that is written as it is; any other text is escaped."""
+
+    __slots__ = ()
+
+
+def plain(text: object) -> Markup:
+    """Return a text as HTML, in one line.
+
+    Signs that turn the direction of writing around are taken out.
+
+    Examples
+    --------
+    >>> plain('<script>alert("1 & 2")</script>')
+    '&lt;script&gt;alert(&quot;1 &amp; 2&quot;)&lt;/script&gt;'
+    """
+    return text if isinstance(text, Markup) else Markup(html.escape(BREAKS.sub(" ", str(text))))
+
+
+def verbatim(text: str) -> Markup:
+    r"""Return a text of several lines as HTML, its lines kept.
+
+    Examples
+    --------
+    >>> verbatim("a = 1\n[b]  # <c>")
+    'a = 1\n[b]  # &lt;c&gt;'
+    """
+    return Markup(
+        "\n".join(html.escape(BREAKS.sub(lambda found: " " * len(found[0]), line)) for line in text.split("\n"))
+    )
+
+
+def element(name: str, *content: object, **attributes: object) -> Markup:
+    """Return an element with its content.
+
+    Parameters
+    ----------
+    name : str
+    *content : Markup or any
+        What is no `Markup` is escaped.
+    **attributes
+        `class_` is written "class", other underscores as hyphens; one that is None is left out.
+
+    Examples
+    --------
+    >>> element("p", "a < b", class_="note"), element("path", d="M0 0", stroke_width=1.5)
+    ('<p class="note">a &lt; b</p>', '<path d="M0 0" stroke-width="1.5"></path>')
+    """
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
+    written = "".join(f' {key}="{plain(value)}"' for key, value in given.items())
+    return Markup(f"<{name}{written}>{''.join(map(plain, content))}</{name}>")
+
+
+def joined(parts: Iterable[object]) -> Markup:
+    """Return some HTML or texts one after the other."""
+    return Markup("".join(map(plain, parts)))
+
+
+def in_words(text: str) -> Markup:
+    """Return a sentence of ours: `code`, **strong** and *emphasis* are marked.
+
+    Examples
+    --------
+    >>> in_words("**Now** `flfed run show` of <b>")
+    '<strong>Now</strong> <code>flfed run show</code> of &lt;b&gt;'
+    """
+    found = str(plain(text))
+    for pattern, name in EMPHASES:
+        found = pattern.sub(rf"<{name}>\1</{name}>", found)
+    return Markup(found)
+
+
+def paragraphs(lines: Iterable[str], *, class_: str | None = None) -> Markup:
+    """Return sentences as paragraphs."""
+    return joined(element("p", in_words(line), class_=class_) for line in lines)
+
+
+def bullets(lines: Sequence[str], *, class_: str | None = None) -> Markup:
+    """Return sentences as a list, nothing of none."""
+    items = (element("li", in_words(line)) for line in lines)
+    return element("ul", joined(items), class_=class_) if lines else Markup()
+
+
+def section(title: str, *content: object) -> Markup:
+    """Return a section of the document under its title."""
+    return element("section", element("h2", title), *content)
+
+
+def unbroken(text: str) -> str:
+    """Return a figure whose interval, or unit, stays on one line.
+
+    Examples
+    --------
+    >>> unbroken("+.110 (+.020 to +.190), shared").replace(chr(160), "_"), unbroken("700 kB").replace(chr(160), "_")
+    ('+.110 (+.020_to_+.190),_shared', '700_kB')
+    """
+    if len(text) <= SHORT:
+        return text.replace(" ", "\u00a0")
+    return BRACKET.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
+
+
+def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "", foot: Markup | None = None) -> Markup:
+    """Return a table, nothing of no lines.
+
+    Its heading is repeated on each printed page, and on a narrow screen each line is a block of its own.
+
+    Parameters
+    ----------
+    lines : sequence of mappings
+        Headings and cells; a cell may be `Markup`, and None is empty.
+    class_ : str
+    foot : Markup, optional
+        A row that is repeated below.
+    """
+    if not lines:
+        return Markup()
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    head = element("tr", joined(element("th", name, scope="col") for name in names))
+    rows = (element("tr", joined(_cell(name, line.get(name)) for name in names)) for line in lines)
+    below = element("tfoot", foot) if foot else Markup()
+    return element("table", element("thead", head), element("tbody", joined(rows)), below, class_=class_ or None)
+
+
+def _cell(name: str, value: object) -> Markup:
+    if isinstance(value, Markup):
+        return element("td", value, data_label=name, class_="drawn")
+    text = "" if value is None else str(value)
+    figure = "figure" if FIGURE.match(text) else None
+    return element("td", unbroken(text) if figure else text, data_label=name, class_=figure)

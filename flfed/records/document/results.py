@@ -1,0 +1,318 @@
+"""Sections of a document on what the run found: the answer, the figures, and their curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flfed.records.dashboard.components.axes import axis_title, ticks_of
+from flfed.records.dashboard.components.colours import GREY, INK, NEUTRAL, VERDICT_COLOURS, site_looks
+from flfed.records.document import charts
+from flfed.records.document.content import Content
+from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table
+from flfed.records.reports import site_answer
+from flfed.records.reports.events import leaks_in_words, unfinished_in_words
+from flfed.records.reports.faults import missing_in_words
+from flfed.records.reports.narrative import (
+    comparison_rows,
+    gain_in_words,
+    headline,
+    joining_in_words,
+    over_sites,
+    reference_name,
+    story,
+    tally,
+    widened_for,
+)
+from flfed.records.reports.report import (
+    REFERENCES,
+    arms_shown,
+    best_arm,
+    metrics_of,
+    purpose_of,
+    site_verdict,
+)
+from flfed.records.reports.round_totals import ON_ROWS, band_of
+from flfed.records.statistics import Report
+from flfed.records.statistics.learning_curve import curve_rows
+from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    Difference,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+)
+from flfed.records.store.entries import CurvePoint
+
+MANY_SITES = 12
+"""Of more sites only the primary metric is shown at each."""
+Lines = list[dict[str, object]]
+
+
+def answer(content: Content) -> Markup:
+    """Return the question and its answer, the verdict first."""
+    found, metric = content.found, content.metric
+    purpose = purpose_of(content.series.study_text)
+    asked = element("p", f"{purpose}{'' if purpose[-1] in '.?!' else '.'}", class_="purpose") if purpose else ""
+    first, *others = _verdict(content)
+    said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
+    box = element("div", *said, class_="verdict")
+    note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
+    above = {first, *others, *(headline(found, metric) if metric else [])}
+    words = [line for line in _words(content) if line not in above]
+    return section(
+        "Question and answer", asked, box, bullets(_warnings(content), class_="warnings"), note, bullets(words)
+    )
+
+
+def _verdict(content: Content) -> list[str]:
+    """Return the headline, and what belongs right below it."""
+    found, metric, only = content.found, content.metric, content.only
+    if only is not None:
+        if metric is not None and only in found["sites"]:
+            said = site_answer.should_it_join(found, only, metric)
+            return [said, site_verdict(found["sites"][only], metric)[1]]
+        why = site_answer.why_not_told(found, content.sites, only)
+        return [why] if why else _nothing(found)
+    if metric is None:
+        return _nothing(found)
+    return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]
+
+
+def _nothing(found: Report) -> list[str]:
+    """Return that nothing was compared, and why."""
+    missing, odd = missing_in_words(found), odd_sites_in_words(found)
+    return [line for line in comparison_rows(found)[2] if line not in {*missing, *odd}]
+
+
+def _warnings(content: Content) -> list[str]:
+    """Return what to know before the figures are believed."""
+    found = content.found
+    lines = [*unfinished_in_words(found, only=content.only), *missing_in_words(found), *odd_sites_in_words(found)]
+    if said := leaks_in_words(content.summaries["leaks"]):
+        lines.append(said)
+    return lines
+
+
+def _words(content: Content) -> list[str]:
+    """Return the run in words, without what stands above."""
+    found, metric, only = content.found, content.metric, content.only
+    if only is not None:
+        if metric is None or only not in found["sites"]:
+            return []
+        left_to_others = (site_answer.COSTS, site_answer.NO_MORE)
+        return [line for line in site_answer.rests_on(found, only, metric) if line not in left_to_others]
+    told = {*missing_in_words(found), *odd_sites_in_words(found)}
+    return [line for line in story(found, planned=content.runs[0].rounds_planned) if line not in told]
+
+
+def figures(content: Content) -> Markup:
+    """Return the figures of every site with their intervals, and those over all sites."""
+    found, metric = content.found, content.metric
+    if metric is None:
+        return Markup()
+    order = _sites(content, metric)
+    lines = _site_lines(found, metric, order)
+    below = [] if content.only else [line for line in comparison_rows(found)[2] if line not in _told(content)]
+    notes = [*site_answer.untold_at(found, metric, order), *site_answer.left_out(content.sites)]
+    parts = [
+        paragraphs(
+            [f"{sentence_case(axis_title(metric))}, on holdout rows that no model was trained on."], class_="lead"
+        ),
+        table(lines),
+        bullets([*below, *(line for line in notes if line not in below)], class_="notes"),
+    ]
+    if over := _over_all(found, metric):
+        parts += [element("h3", "Over all sites, and for reference"), table(over)]
+    return section("Figures with 95 % intervals", *parts)
+
+
+def _told(content: Content) -> set[str]:
+    """Return the sentences that the first section has."""
+    return {*_verdict(content), *_warnings(content), *_words(content)}
+
+
+def _sites(content: Content, metric: str) -> list[str]:
+    """Return the sites with figures of their own, the largest gain first."""
+    own = set(site_answer.own_figures(content.found, content.sites))
+    return [name for name in site_answer.order_of_sites(content.found, metric) if name in own]
+
+
+def _site_lines(found: Report, metric: str, sites: Sequence[str]) -> Lines:
+    arms = arms_shown(found, metric)
+    return [dict(site_answer.site_line(name, found["sites"][name], metric, arms)) for name in sites]
+
+
+def _over_all(found: Report, metric: str) -> Lines:
+    """Return the shared model over all sites beside its references."""
+    several = found["repeats"] > 1
+    span = "95 % interval of one repeat" if several else "95 % interval"
+    lines: Lines = []
+    cells: dict[str, object]
+    for arm in REFERENCES:
+        if entry := (found[arm] or {}).get(metric):
+            cells = {metric_name(metric): number(entry["value"]), span: interval(entry["low"], entry["high"])}
+            spread = {"SD over repeats": number(entry["sd"])} if several else {}
+            lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | cells | spread)
+    return lines
+
+
+def further(content: Content) -> Markup:
+    """Return the other metrics: over all sites, and at each site where these are few."""
+    found, metric = content.found, content.metric
+    others = [name for name in metrics_of(found) if name != metric]
+    if metric is None or not others:
+        return Markup()
+    over = [line for name in others if (line := _metric_line(found, name))]
+    parts = [table(over)]
+    order = _sites(content, metric)
+    if len(order) <= MANY_SITES:
+        for name in others:
+            lines = _site_lines(found, name, order)
+            parts.append(element("div", element("h3", sentence_case(axis_title(name))), table(lines), class_="whole"))
+    else:
+        said = f"At each of the {len(order)} sites they stand on the page Sites, and in `flfed run show --json`."
+        parts.append(paragraphs([said]))
+    return section("Further figures", *parts)
+
+
+def _metric_line(found: Report, metric: str) -> dict[str, object]:
+    cells: dict[str, object] = {}
+    for arm, title in (
+        ("global", "Shared model"),
+        ("sites-mean", "Mean of the sites"),
+        ("pooled", "All rows together"),
+    ):
+        if entry := (found[arm] or {}).get(metric):
+            known = entry["low"] is not None and entry["high"] is not None
+            span = f" ({interval(entry['low'], entry['high'])})" if known else ""
+            cells[title] = number(entry["value"]) + span
+    return {"Over all sites": sentence_case(axis_title(metric))} | cells if cells else {}
+
+
+def forest(content: Content) -> Markup:
+    """Return the forest plot: a row a site, and last the mean over sites."""
+    found, metric = content.found, content.metric
+    order = _sites(content, metric) if metric else []
+    mean = found["mean-gain"].get(metric) or {"value": None}
+    bests = {name: best_arm(found["sites"][name], metric) for name in order} if metric else {}
+    gains = [best[1] for best in bests.values() if best is not None]
+    if metric is None or not gains:
+        return Markup()
+    ends = [0.0, mean["value"], *(mean.get(key) for key in ("low", "high"))] if mean["value"] is not None else [0.0]
+    for gain in gains:
+        ends += [gain.value, gain.low, gain.high, gain.deciding.low, gain.deciding.high]
+    ticks = ticks_of(ends, metric, difference=True)
+    lines = [_forest_line(found, metric, name, ticks) for name in order]
+    if mean["value"] is not None:
+        lines.append(_mean_line(mean, metric, ticks))
+    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
+    axis = element("td", charts.forest_axis(ticks, title), class_="drawn")
+    foot = element("tr", *(element("td") for _ in range(4)), axis, element("td"), element("td"))
+    read = (
+        f"Thick: the 95 % interval of one site alone; thin: the one that its verdict goes by ({widened_for(found)}). "
+        "The gain is that of the shared model, or of the one adjusted to the site where that is better."
+    )
+    if mean["value"] is not None:
+        read += " Diamond: the mean over sites, of the shared model before adjustment."
+    return section(
+        "Forest plot: what joining gains", table(lines, class_="forest", foot=foot), paragraphs([read], class_="note")
+    )
+
+
+def _forest_line(found: Report, metric: str, name: str, ticks: Sequence[float]) -> dict[str, object]:
+    site = found["sites"][name]
+    own, shared = (site[arm].get(metric, {}).get("value") for arm in ("local-only", "global"))
+    best, verdict, words = best_arm(site, metric), site_verdict(site, metric)[0], gain_in_words(site, metric)
+    gain = best[1] if best else Difference(None)
+    wide = (gain.deciding.low, gain.deciding.high)
+    row = charts.Interval(gain.value, gain.low, gain.high, wide, VERDICT_COLOURS[verdict])
+    return {
+        "Site": name,
+        "Test rows": ABSENT if site["holdout-rows"] is None else site["holdout-rows"],
+        "Own": number(own),
+        "Shared": number(shared),
+        "Gain": charts.forest_mark(row, ticks, f"{name}: {words}, {verdict}"),
+        "Gain (95 % CI)": words,
+        "Verdict": verdict,
+    }
+
+
+def _mean_line(mean: Report, metric: str, ticks: Sequence[float]) -> dict[str, object]:
+    words = gain_in_brackets(Difference(mean["value"], mean["low"], mean["high"]))
+    row = charts.Interval(mean["value"], mean["low"], mean["high"], colour=INK, mean=True)
+    return {
+        "Site": f"Mean over {mean['sites']} of {mean['of']} sites",
+        "Test rows": "",
+        "Own": "",
+        "Shared": "",
+        "Gain": charts.forest_mark(row, ticks, f"mean over sites: {words}"),
+        "Gain (95 % CI)": f"{words}, shared",
+        "Verdict": "",
+    }
+
+
+def by_round(content: Content) -> Markup:
+    """Return the figure by round, of all sites together and of each."""
+    rounds = content.rounds
+    known = [point for point in rounds.points if point.value is not None and point.round] if rounds else []
+    if rounds is None or not known:
+        return Markup()
+    looks = site_looks(site.site for site in content.sites)
+    names = sorted({point.site for point in known if point.site is not None})
+    drawn = [_by_round(known, name, rounds.metric, *looks.get(name, (GREY, []))) for name in names]
+    if any(point.site is None for point in known):
+        # Drawn last, above the lines of the sites.
+        drawn.append(_by_round(known, None, rounds.metric, NEUTRAL, []))
+    ends = [value for line in drawn for _, value in line.points]
+    ends += [end for line in drawn for _, *span in line.band for end in span]
+    last = max(point.round for point in known)
+    x = charts.Axis("round", whole_ticks(last), whole=True, end=last)
+    y = charts.Axis(metric_name(rounds.metric), ticks_of(ends, rounds.metric))
+    title = f"{sentence_case(axis_title(rounds.metric))} by round"
+    said = f"{metric_name(rounds.metric)} by round, up to round {last}"
+    shown = charts.chart(title, drawn, x, y, says=said)
+    rows = f"These curves are {ON_ROWS.get(rounds.arm, rounds.arm)}."
+    mean = " They are means over the repeats." if len(content.runs) > 1 else ""
+    return section(
+        "Course of the training", element("div", shown, class_="charts"), paragraphs([rows + mean], class_="note")
+    )
+
+
+def _by_round(
+    points: Sequence[CurvePoint], site: str | None, metric: str, colour: str, dash: list[int]
+) -> charts.Drawn:
+    """Return the line of one site, or of all together with its band."""
+    # A point of several rounds stands in their middle.
+    places = [(((p.first or p.round) + p.round) / 2, p) for p in points if p.site == site]
+    line = [(x, p.value) for x, p in places if p.value is not None]
+    if site is not None:
+        return charts.Drawn(site, line, colour, dash, width=1.3)
+    spans = [(x, *((p.least, p.most) if p.least is not None else band_of(p, metric))) for x, p in places]
+    band = [(x, low, high) for x, low, high in spans if low is not None and high is not None]
+    return charts.Drawn("all sites together", line, colour, dash, width=2.6, band=band)
+
+
+def whole_ticks(last: int) -> list[float]:
+    """Return ticks of rounds, whole numbers from 0.
+
+    Examples
+    --------
+    >>> whole_ticks(40), whole_ticks(3), whole_ticks(1)
+    ([0, 10, 20, 30, 40], [0, 1, 2, 3], [0, 1])
+    """
+    step = next(by * 10**power for power in range(9) for by in (1, 2, 5) if by * 10**power * 5 >= last)
+    return list(range(0, max(last, 1) + 1, step))
+
+
+def learning(content: Content) -> Markup:
+    """Return the learning curve, where the study asks for one."""
+    curve = content.found["learning-curve"]
+    if not curve:
+        return Markup()
+    headers, rows, sentences = curve_rows(curve)
+    lines = [dict(zip(map(sentence_case, headers), row, strict=True)) for row in rows]
+    title = f"Learning curve: {metric_name(curve['metric'])} with few rows of its own, and with all"
+    return section(title, table(lines), bullets(sentences, class_="notes"))

@@ -1,0 +1,348 @@
+"""The report of a run as a file: each number is the record's, nothing is loaded, and no text becomes markup."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from flfed import Study, run
+from flfed.records.document import charts
+from flfed.records.document.document import MARK, POLICY, document
+from flfed.records.reports.report import best_arm, metrics_of, report, site_verdict
+from flfed.records.reports.score_tables import ALL
+from flfed.records.statistics.score_curves import ScoreCounts, calibration
+from flfed.records.statistics.verdict import metric_name, number
+from flfed.records.store.entries import AuditRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer
+from flfed.rows.data import datasets
+from flfed.summaries.score_bins import ScoreBins
+from tests.conftest import Said
+from tests.records.documents import Node, numbers_in, paths, read, section, shares, table, tables, titles, what_it_loads
+
+AUC, BRIER = "roc_auc_score", "brier_score_loss"
+FIRST = "Figures with 95 % intervals"
+FOREST = "Forest plot"
+
+
+def figures_of(entry: dict[str, Any]) -> list[str]:
+    """A figure and its interval as a reader sees them, of a record's own numbers."""
+    if entry.get("value") is None:
+        return []
+    if entry["low"] is None or entry["high"] is None:
+        return [number(entry["value"])]
+    digits = max(0, 3 if max(abs(entry["low"]), abs(entry["high"])) < 1.5 else 2)
+    big = max(abs(entry["low"]), abs(entry["high"]))
+    digits = 0 if big >= 100 else 1 if big >= 10 else digits
+    return [number(entry["value"]), number(entry["low"], digits), number(entry["high"], digits)]
+
+
+def check_figures(found: Node, record: dict[str, Any]) -> int:
+    """Hold every cell of the tables of figures against the record; return how many figures were compared."""
+    metrics, compared = metrics_of(record), 0
+    columns = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to site"}
+    by_metric = {metrics[0]: tables(section(found, FIRST))[0]}
+    for div in section(found, "Further figures").all("div") if len(metrics) > 1 else []:
+        name = next(m for m in metrics if div.all("h3")[0].words().lower().startswith(metric_name(m).lower() + " ("))
+        by_metric[name] = table(div.all("table")[0])
+    assert set(by_metric) == set(metrics)
+    for metric, lines in by_metric.items():
+        assert sorted(line["Site"] for line in lines) == sorted(record["sites"])
+        for line in lines:
+            site = record["sites"][line["Site"]]
+            for arm, title in columns.items():
+                if title in line:
+                    told = [word for word in numbers_in(line[title]) if word]
+                    assert told == figures_of(site[arm].get(metric, {})), (metric, line["Site"], arm)
+                    compared += len(told)
+            rows = [number(site[key], 0) if site[key] is not None else "n/a" for key in ("holdout-rows", "rows")]
+            assert line["Holdout / all rows"] == " / ".join(rows)
+            assert line["Verdict"] == site_verdict(site, metric)[0]
+            best = best_arm(site, metric)
+            gain = line["Gain, + is better (95 %, unadjusted)"]
+            assert (gain == "n/a") == (best is None)
+            if best is not None:
+                told = [float(word.replace("\u2212", "-")) for word in numbers_in(gain)]
+                expected = [v for v in (best[1].value, best[1].low, best[1].high) if v is not None]
+                assert told == pytest.approx(expected, abs=0.006 * max(1.0, max(map(abs, expected))))
+                compared += len(told)
+    return compared
+
+
+def check_over_all(found: Node, record: dict[str, Any]) -> int:
+    """Hold the references and the further metrics over all sites against the record."""
+    metrics, compared = metrics_of(record), 0
+    arms = [arm for arm in ("global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same",
+                            "own-model-everywhere") if (record[arm] or {}).get(metrics[0])]  # fmt: skip
+    lines = tables(section(found, FIRST))[1]
+    assert len(lines) == len(arms)
+    for arm, line in zip(arms, lines, strict=True):
+        entry = record[arm][metrics[0]]
+        assert line[metric_name(metrics[0])] == number(entry["value"])
+        span = next(cell for name, cell in line.items() if name.startswith("95 % interval"))
+        assert numbers_in(span) == figures_of(entry)[1:]
+        compared += 1
+    for metric, line in zip(
+        metrics[1:], tables(section(found, "Further figures"))[0] if metrics[1:] else [], strict=True
+    ):
+        for arm, title in (
+            ("global", "Shared model"),
+            ("sites-mean", "Mean of the sites"),
+            ("pooled", "All rows together"),
+        ):
+            entry = (record[arm] or {}).get(metric)
+            assert numbers_in(line.get(title, "")) == (figures_of(entry) if entry else [])
+            compared += 1
+    return compared
+
+
+def check_forest(found: Node, record: dict[str, Any]) -> int:
+    """Hold the words and the places of the marks of the forest plot against the record."""
+    metric = metrics_of(record)[0]
+    plot = section(found, FOREST).all("table")[0]
+    lines, rows = table(plot), plot.all("tbody")[0].all("tr")
+    ticks = [float(t.words().replace("\u2212", "-")) for t in plot.all("tfoot")[0].all("text")[:-1]]
+
+    def place(value: float) -> float:
+        return (value - ticks[0]) / (ticks[-1] - ticks[0])
+
+    mean = record["mean-gain"][metric]
+    sites = lines if mean["value"] is None else lines[:-1]
+    assert sorted(line["Site"] for line in sites) == sorted(record["sites"])
+    for line, row in zip(sites, rows, strict=False):
+        site = record["sites"][line["Site"]]
+        best = best_arm(site, metric)
+        assert line["Own"] == number(site["local-only"].get(metric, {}).get("value"))
+        assert line["Shared"] == number(site["global"].get(metric, {}).get("value"))
+        assert line["Test rows"] == ("n/a" if site["holdout-rows"] is None else str(site["holdout-rows"]))
+        assert line["Verdict"] == site_verdict(site, metric)[0]
+        if best is None or best[1].low is None:
+            continue
+        deciding = best[1].deciding
+        expected = [(place(deciding.low), place(deciding.high)), (place(best[1].low), place(best[1].high))]
+        np.testing.assert_allclose(shares(row), expected, atol=1e-4)
+        (dot,) = row.all("circle")
+        assert float(dot.attributes["cx"].rstrip("%")) / 100 == pytest.approx(place(best[1].value), abs=1e-4)
+    if mean["value"] is not None:
+        assert lines[-1]["Site"] == f"Mean over {mean['sites']} of {mean['of']} sites"
+        told = [float(word.replace("\u2212", "-")) for word in numbers_in(lines[-1]["Gain (95 % CI)"])]
+        assert told == pytest.approx([mean["value"], mean["low"], mean["high"]], abs=6e-4)
+        np.testing.assert_allclose(shares(rows[-1]), [(place(mean["low"]), place(mean["high"]))], atol=1e-4)
+    return len(lines)
+
+
+def held_against(name: str, flfed: Callable[..., Said]) -> tuple[Node, dict[str, Any]]:
+    """Return a run's document and its record, once every figure of the one was found to be the other's."""
+    record = json.loads(flfed("run", "show", name, "--json")[1])
+    found = read(document(name))
+    assert check_figures(found, record) >= 3 * len(record["sites"])
+    assert check_over_all(found, record) >= len(metrics_of(record))
+    assert check_forest(found, record) >= len(record["sites"])
+    return found, record
+
+
+@pytest.fixture
+def three(small_sites, small_study) -> dict[str, Any]:
+    """A real run of three open sites."""
+    return run(Study.parse(small_study), sites=small_sites(3, rows=200)).report
+
+
+@pytest.fixture
+def at(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLFED_STORE", url)
+    return url
+
+
+def test_every_figure_is_that_of_the_record(three, flfed):
+    found, record = held_against(three["run"], flfed)
+    said = section(found, "Question and answer")
+    code, shown, _ = flfed("run", "show", three["run"])
+    assert code == 0 and said.all("strong")[0].words() in " ".join(shown.split())
+    (row, *_), study = tables(section(found, "Hashes"))[0], record["study"]
+    assert (row["What"], len(row["Is"])) == ("study, SHA-256", 64)
+    assert record["arrays-sha256"] in section(found, "Hashes").words()
+    assert f'name = "{study}"' in section(found, "Hashes").all("pre")[0].words()
+
+
+def test_a_wrong_number_in_the_document_is_found(three, flfed):
+    # The proof that the comparison above can fail: each of these is one figure that is not the record's.
+    record = json.loads(flfed("run", "show", three["run"], "--json")[1])
+    text = document(three["run"])
+    site = record["sites"]["site-02"]
+    for value in (site["global"][AUC]["value"], site["local-only"][AUC]["low"], record["global"][BRIER]["value"]):
+        shown, wrong = number(value, 3), number(value + 0.001, 3)
+        assert text.count(shown) > 0
+        with pytest.raises(AssertionError):
+            found = read(text.replace(shown, wrong))
+            check_figures(found, record)
+            check_over_all(found, record)
+            check_forest(found, record)
+    moved = re.sub(r'cx="([\d.]+)%"', lambda of: f'cx="{float(of[1]) + 1:.3f}%"', text)
+    with pytest.raises(AssertionError):
+        check_forest(read(moved), record)
+
+
+def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
+    found = read(document(three["run"]))
+    with RunReader.open() as reader:
+        payload = reader.summary(three["run"], "score-histograms")
+    ranks = {line["Rows of"]: line for line in tables(section(found, "How well it ranks"))[0]}
+    holds = {line["Rows of"]: line for line in tables(section(found, "Whether its probabilities hold"))[0]}
+    roc, precision = (
+        section(found, "How well it ranks").all("svg")[0],
+        section(found, "How well it ranks").all("figure")[1],
+    )
+    drawn, calibrated = paths(roc), section(found, "Whether its probabilities hold").all("figure")
+    for place, name in enumerate((ALL, "site-01", "site-02", "site-03")):
+        counts = ScoreCounts.read(payload["all"] if name == ALL else payload["sites"][name], ScoreBins.of(payload))
+        y = np.concatenate(
+            [np.repeat([0, 1], [int(n), int(p)]) for n, p in zip(counts.negative, counts.positive, strict=True)]
+        )
+        score = np.repeat(counts.probability, (counts.negative + counts.positive).astype(int))
+        assert ranks[name]["AUC, of the curve"].split(" ± ")[0] == number(roc_auc_score(y, score))
+        assert ranks[name]["Average precision, of the curve"].split(" ± ")[0] == number(
+            average_precision_score(y, score)
+        )
+        assert ranks[name]["Holdout rows"] == str(len(y))
+        assert holds[name]["Predicted, mean"].split(" ± ")[0] == number(score.mean())
+        x, up = zip(*drawn[place + 1], strict=True)  # the first line is the diagonal
+        wide, high = charts.WIDTH - charts.LEFT - charts.RIGHT, charts.HEIGHT - charts.TOP - charts.BOTTOM
+        false = (np.array(x) - charts.LEFT) / wide
+        true = (charts.HEIGHT - charts.BOTTOM - np.array(up)) / high
+        assert np.trapezoid(true, false) == pytest.approx(roc_auc_score(y, score), abs=2e-4)
+        groups = calibration(counts)
+        assert len(calibrated[place].all("circle")) == len(groups)
+        assert f"{number(roc_auc_score(y, score))}" in section(found, "How well it ranks").all("li")[place].words()
+    assert len(precision.all("path")) == 8  # of each a curve, and its level by chance
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+def test_every_figure_of_repeats_at_real_hospitals_is_the_records(flfed, test_data):
+    datasets.get(datasets.load("heart-disease"), from_folder=test_data, progress=lambda line: None)
+    name = run("heart-disease", repeats=3).run
+    found, record = held_against(name, flfed)
+    assert record["repeats"] == 3
+    assert "3 of 3 repeats" in found.all("header")[0].words()
+    assert "Repeat 1 of 3 alone" in section(found, "How well it ranks").words()
+    spread = [line["SD over repeats"] for line in tables(section(found, FIRST))[1]]
+    assert spread[0] == number(record["global"][AUC]["sd"])
+    assert what_it_loads(document(name)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+def test_every_figure_of_a_bank_is_the_records(taiwan, flfed):
+    found, record = held_against(run("taiwan-credit", rounds=5).run, flfed)
+    assert len(table(section(found, FOREST).all("table")[0])) == len(record["sites"]) + 1
+
+
+def test_several_classes_have_their_figures_and_no_curves(flfed):
+    found, record = held_against(run("wine", rounds=5).run, flfed)
+    assert "one of several classes" in section(found, "How well it ranks").words()
+    assert len(tables(section(found, "Further figures"))) == len(metrics_of(record))
+
+
+def test_a_predicted_number_has_its_figures_and_no_curves(flfed):
+    found, record = held_against(run("diabetes", rounds=4).run, flfed)
+    assert "outcomes that are yes or no; that of this study is a number." in section(found, "How well it ranks").words()
+    assert metrics_of(record)[0] == "root_mean_squared_error" or len(metrics_of(record)) > 1
+
+
+def test_it_loads_nothing_and_runs_nothing(three):
+    text = document(three["run"])
+    assert text.startswith(MARK)
+    assert what_it_loads(text) == []
+    assert not re.search(r"https?://|//[a-z]", text.replace("http-equiv", ""))
+    policies = [m.attributes["content"] for m in read(text).all("meta") if "http-equiv" in m.attributes]
+    assert policies == [POLICY]
+    assert len(text.encode()) < 300_000
+    for loads in ('<img src="a.png">', "<script>x()</script>", '<style>@import "a"</style>', '<p onclick="x()">a</p>'):
+        assert len(what_it_loads(text.replace("</main>", f"{loads}</main>"))) > 0
+
+
+def test_a_run_that_failed_or_goes_on_says_so(store, at):
+    for status, words in (("failed", "failed"), ("running", "running")):
+        series = store.begin_series(study="s", study_sha256="", study_text="")
+        made = store.begin_run(
+            series, engine="inprocess", path="", seed=1, rounds_planned=9, primary=AUC, task="binary"
+        )
+        made.site("a", rows=100, holdout_rows=30)
+        made.round(1)
+        if status != "running":
+            made.finish(status="failed", reason="the disk is full")
+        found = read(document(made.run))
+        assert f": {words}, 1 of 9 rounds" in found.all("header")[0].words()
+        assert f"Nothing was compared: the run is {status}" in section(found, "Question and answer").words()
+        assert "later report may differ" in found.all("footer")[0].words()
+        assert FIRST not in titles(found) and FOREST not in " ".join(titles(found))
+        advice = f"Go on with it: flfed study resume {made.run}" in section(found, "Question and answer").words()
+        assert advice == (status == "failed")
+        own = document(made.run, viewer=Viewer("site", "a"))
+        assert "study resume" not in own and "the disk is full" not in own
+
+
+def test_the_record_of_one_repeat_and_of_all_are_told_apart(store, at, write):
+    series = store.begin_series(study="again", study_sha256="", study_text="", repeats=3)
+    runs = [write(store, series, repeat=place, shift=0.01 * place, resplit=True).run for place in range(3)]
+    together, one = read(document(series)), read(document(runs[1]))
+    assert "3 of 3 repeats" in together.all("header")[0].words() and "repeat 2 of 3" in one.all("header")[0].words()
+    with RunReader.open() as reader:
+        both = [report(reader, name) for name in (series, runs[1])]
+    for found, record in zip((together, one), both, strict=True):
+        lines = tables(section(found, FIRST))[1]
+        assert lines[0]["AUC"] == number(record["global"][AUC]["value"])
+    assert both[0]["global"][AUC]["value"] == pytest.approx(0.906)
+    assert sum(f"repeat {n}: arrays, SHA-256" == line["What"] for n in (1, 2, 3)
+               for line in tables(section(together, "Hashes"))[0]) == 3  # fmt: skip
+
+
+def test_an_audit_is_told_with_what_it_was_held_against(store, at, heart):
+    rows = [AuditRow("membership-inference", site, "auc-of-lira", 0.531 + place / 10, 0.48, 0.7,
+                     {"promise": 0.6, "verdict": "within the promise", "says": "told rows apart", "rows": 100})
+            for place, site in enumerate(("cleveland", "hungary"))]  # fmt: skip
+    store.audit(heart, rows)
+    lines = tables(section(read(document(heart)), "Privacy"))
+    audited = next(found for found in lines if "Attack" in found[0])
+    assert [(line["Site"], line["Reached (95 %)"], line["Promised, at most"]) for line in audited] == [
+        ("hungary", ".631 (.480 to .700)", ".600"), ("cleveland", ".531 (.480 to .700)", ".600"),
+    ]  # fmt: skip
+    own = document(heart, viewer=Viewer("site", "cleveland"))
+    assert ".531" in own and ".631" not in own
+
+
+def test_a_written_run_has_its_faults_bytes_and_warnings(heart, at):
+    found = read(document(heart))
+    said = section(found, "Question and answer").words()
+    assert "basel (its policy does not allow the data set heart-disease)" in said
+    assert "a column may give the answer away (slope)" in said
+    sites = section(found, "Sites")
+    whys = [line["Why"] for line in tables(sites)[1]]
+    assert "the delta has 3 values that are not finite" in whys
+    # Of each of 40 rounds a site sent 1,500 bytes.
+    assert {line["Sent"] for line in tables(sites)[0] if line["Site"] != "basel"} == {"60.0 kB"}
+    assert "Hospital Cleveland" in tables(sites)[0][1]["Site"]
+
+
+@pytest.mark.parametrize(("values", "places"), [((-0.1, 0.0, 0.1), (0.0, 0.5, 1.0)), ((0.0, 0.05), (0.5, 0.75))])
+def test_a_mark_lies_where_its_value_does(values, places):
+    ticks = [-0.1, 0.0, 0.1]
+    for value, place in zip(values, places, strict=True):
+        mark = read(charts.forest_mark(charts.Interval(value, -0.05, 0.1), ticks, "x"))
+        (dot,) = mark.all("circle")
+        assert float(dot.attributes["cx"].rstrip("%")) == pytest.approx(100 * place)
+        assert shares(mark) == [(pytest.approx(0.25), pytest.approx(1.0))]
+
+
+def test_a_stretched_axis_goes_by_the_root():
+    axis = charts.Axis("x", [0.0, 0.001, 0.01, 0.1], power=3, end=0.1)
+    assert [place for place, _ in axis.labels()] == pytest.approx([0, 0.1 ** (2 / 3), 0.1 ** (1 / 3), 1])
+    assert [text for _, text in axis.labels()] == ["0", ".001", ".01", ".1"]
+    assert math.isclose(axis.share(0.0), 0.0)

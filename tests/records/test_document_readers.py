@@ -1,0 +1,205 @@
+"""The report of a run by reader: one site alone, no markup of others, small counts kept back, and its file."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed import Study, load, run
+from flfed.errors import UsageError
+from flfed.records.document.document import document, write_document
+from flfed.records.statistics.verdict import number
+from flfed.records.store.entries import AuditRow, ComparisonRow, EventRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer
+from flfed.rows.data.site import Policy
+from tests.records.documents import numbers_in, read, section, tables, titles, what_it_loads
+
+AUC = "roc_auc_score"
+TRAPS = (
+    '<script>alert("x")</script>',
+    '"><img src=https://evil.example/a.png onerror=alert(1)>',
+    "</style><style>@import url(https://evil.example/a.css)</style>",
+    "&lt;b&gt; a & b \u202egpj.exe [x](https://evil.example)",
+)
+FIRST = "Figures with 95 % intervals"
+
+
+@pytest.fixture
+def three(small_sites, small_study) -> dict[str, Any]:
+    """A real run of three open sites."""
+    return run(Study.parse(small_study), sites=small_sites(3, rows=200)).report
+
+
+@pytest.fixture
+def at(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("FLFED_STORE", url)
+    return url
+
+
+@pytest.fixture
+def trapped(store, at) -> str:
+    """A run in which whatever others name or write is markup."""
+    names = [f"site{place} {trap}" for place, trap in enumerate(TRAPS)]
+    study = f'name = "x"\npurpose = {json.dumps(TRAPS[0])}\n# {TRAPS[1]}\n'
+    series = store.begin_series(study=TRAPS[0], study_sha256="ab" * 32, study_text=study)
+    made = store.begin_run(
+        series, engine="inprocess", path=TRAPS[1], seed=1, rounds_planned=2, primary=AUC, task="binary",
+        hashes={TRAPS[0]: TRAPS[1]},
+    )  # fmt: skip
+    for name in names:
+        made.site(name, title=TRAPS[0], rows=100, holdout_rows=30)
+    made.site("refused", status="refused", reason=TRAPS[1])
+    made.round(1, events=[EventRow(1, names[1], "fault", TRAPS[2])])
+    counts = {"0": [[3, 15]], "1": [[9, 15]]}
+    bins = {"bins": 256, "limit": 12.0, "centre": None, "spread": None}
+    made.summary(
+        "score-histograms", bins | {"sites": dict.fromkeys(names, counts), "all": counts, "in-all": 4, "asked": 4}
+    )
+    made.summary(
+        "table-1", {"rows": [{"Characteristic": TRAPS[0], "All sites": TRAPS[1], names[0]: TRAPS[2]}], "note": TRAPS[3]}
+    )
+    made.summary("leaks", {"found": [{"column": TRAPS[1]}]})
+    private = {"mechanism": TRAPS[0], "unit": "row", "warnings": [TRAPS[1]], "uncharged": list(TRAPS), "sites": {}}
+    made.summary("privacy", private | {"epsilon": None, "delta": None})
+    rows = [ComparisonRow(name, arm, AUC, 0.7, 0.6, 0.8, 30) for name in names for arm in ("global", "local-only")]
+    made.comparison([ComparisonRow(None, "global", AUC, 0.7, 0.6, 0.8, 120), *rows], [])
+    made.finish(status="stopped", reason=TRAPS[3])
+    store.audit(
+        made.run, [AuditRow(TRAPS[0], names[0], TRAPS[1], 0.5, 0.4, 0.6, {"says": TRAPS[2], "verdict": "no promise"})]
+    )
+    return str(made.run)
+
+
+def test_what_others_wrote_is_text_and_never_markup(trapped):
+    text = document(trapped)
+    assert what_it_loads(text) == []
+    found = read(text)
+    tags = {node.tag for node in found.every()}
+    assert tags & {"script", "img", "b"} == set()
+    assert len(found.all("style")) == 1
+    for trap in TRAPS[:3]:
+        assert trap in found.words()
+    assert "\u202e" not in text
+    assert found.all("title")[0].words().startswith(TRAPS[0])
+
+
+def test_people_of_one_site_get_its_report_alone(three, flfed):
+    whole, text = document(three["run"]), document(three["run"], viewer=Viewer("site", "site-02"))
+    for other in ("site-01", "site-03"):
+        assert whole.count(other) > 5 and other not in text
+    found = read(text)
+    assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["site-02"]
+    assert len(tables(section(found, FIRST))) == 1  # nothing over all sites
+    assert "Hashes, versions and the study" not in titles(found) and "Mean over" not in found.words()
+    # No figure over all sites, or of another, from which one could take off one's own, to any digit.
+    hidden = {record["sites"][other][arm][AUC][key]
+              for record in [three] for other in ("site-01", "site-03")
+              for arm in ("global", "local-only") for key in ("value", "low", "high")}  # fmt: skip
+    own = {number(entry[key]) for arm in ("global", "local-only", "personalised")
+           for entry in three["sites"]["site-02"][arm].values() for key in ("value", "low", "high")}  # fmt: skip
+    shown = set(numbers_in(" ".join(node.words() for node in found.all("td"))))
+    hidden |= {three[arm][AUC]["value"] for arm in ("global", "sites-mean", "pooled")}
+    assert {number(value) for value in hidden} & shown <= own
+    assert three["arrays-sha256"] not in text
+    with RunReader.open() as reader:
+        study = reader.series(three["run"]).study_sha256
+        everything = reader.crossed([three["run"]])
+    assert study in whole and study not in text
+    assert sum(entry.bytes for entry in everything) > 0
+    assert "Site 'site-02' figures" not in text and "Figures of site-02 only" in found.words()
+
+
+def test_an_analyst_sees_all_results_but_not_what_made_them(three):
+    found = read(document(three["run"], viewer=Viewer("analyst")))
+    assert len(tables(section(found, FIRST))[0]) == 3
+    assert "Hashes, versions and the study" not in titles(found)
+    assert three["arrays-sha256"] not in found.words()
+
+
+@pytest.fixture
+def closed(small_sites, small_study) -> tuple[dict[str, Any], str]:
+    """A run of institutions that keep small cells back, and what every table of the record says."""
+    report_of = run(Study.parse(small_study), sites=small_sites(3, rows=80, policy=Policy())).report
+    return report_of, str(report_of["run"])
+
+
+def test_what_a_policy_keeps_back_stays_hidden_as_in_the_record(closed):
+    record, name = closed
+    with RunReader.open() as reader:
+        rows = reader.summary(name, "table-1")["rows"]
+    found = read(document(name))
+    shown = [line for lines in tables(section(found, "Who is in the data")) for line in lines]
+    assert sum(cell == "suppressed" for row in rows for cell in row.values()) > 0
+    assert shown == [{key: " ".join(cell.split()) for key, cell in row.items()} for row in rows]
+    # Outcomes in a holdout are counted only where the site gave the counts of its predictions.
+    sites = {line["Site"]: line for line in tables(section(found, "Sites"))[0]}
+    for site, told in record["sites"].items():
+        classes = told["holdout-classes"]
+        assert (sites[site].get("With the outcome, of these", "n/a") == "n/a") == (classes is None)
+        assert sites[site]["Holdout rows"] == ("n/a" if told["holdout-rows"] is None else str(told["holdout-rows"]))
+    # Every whole number of the tables of sites and data is one that the record has.
+    known = " ".join(cell for row in rows for cell in row.values()) + json.dumps(record)
+    cells = [cell for line in sites.values() for name, cell in line.items() if name not in ("Sent", "Site")]
+    assert [word for cell in cells for word in re.findall(r"\d+", cell) if word not in known] == []
+
+
+def test_a_site_in_sums_only_has_no_row_of_figures(store, at):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    made = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    for site in ("a", "b", "c"):
+        made.site(site, rows=100, shared_as="aggregate-only" if site == "c" else "named")
+    made.round(1)
+    rows = [ComparisonRow(site, "global", AUC, 0.7, 0.6, 0.8, 30) for site in ("a", "b")]
+    made.comparison([ComparisonRow(None, "global", AUC, 0.8), *rows], [])
+    made.finish(status="completed")
+    found = read(document(made.run))
+    assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["a", "b"]
+    assert "In sums over all sites only, as they share no figures of their own: c." in section(found, FIRST).words()
+    own = read(document(made.run, viewer=Viewer("site", "c")))
+    assert "c shares its figures in sums over all sites only" in section(own, "Question and answer").words()
+    assert [word for word in numbers_in(own.all("body")[0].words()) if float(word.replace("\u2212", "-")) == 0.8] == []
+
+
+def test_it_is_written_over_an_earlier_report_and_over_nothing_else(three, tmp_path):
+    file = tmp_path / "run.html"
+    write_document(file, three["run"])
+    assert file.stat().st_mode & 0o777 == 0o600
+    first = file.read_text()
+    write_document(file, three["run"])
+    assert file.read_text() == first == document(three["run"])
+    other = tmp_path / "thesis.html"
+    other.write_text("<!DOCTYPE html>\n<p>years of work</p>")
+    link = tmp_path / "link.html"
+    link.symlink_to(file)
+    for place in (other, tmp_path, link, tmp_path / "no" / "such.html"):
+        with pytest.raises(UsageError):
+            write_document(place, three["run"])
+    assert other.read_text().endswith("years of work</p>")
+
+
+def test_the_command_writes_the_whole_report_or_one_sites(three, flfed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = three["run"]
+    code, out, _ = flfed("run", "report", "latest", "--json")
+    assert (code, json.loads(out)) == (0, {"run": name, "file": f"{name}.html", "site": None})
+    assert Path(f"{name}.html").read_text() == document(name)
+    assert flfed("run", "report", name, "--output", "own.html", "--site", "site-03")[0] == 0
+    assert Path("own.html").read_text() == document(name, viewer=Viewer("site", "site-03"))
+    code, _, told = flfed("run", "report", name, "--site", "site-30")
+    assert code == 2 and "has no site 'site-30'" in told and "site-03" in told
+    code, _, told = flfed("run", "report", "no-such-run")
+    assert code == 2 and "is not in the store" in told
+
+
+def test_a_result_writes_its_report_and_is_still_read_as_a_mapping(three, tmp_path):
+    result = load(three["run"])
+    assert result.report(tmp_path / "run.html").read_text() == document(three["run"])
+    assert result.report(tmp_path / "own.html", site="site-01").read_text() == document(
+        three["run"], viewer=Viewer("site", "site-01")
+    )
+    assert result.report["rounds"] == three["rounds"] and json.loads(json.dumps(result.report)) == dict(result.report)
