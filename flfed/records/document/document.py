@@ -55,7 +55,7 @@ ul { margin: .4rem 0; padding-left: 1.2rem; }
 li { margin: .15rem 0; }
 code, pre { font-family: "Liberation Mono", Consolas, monospace; font-size: .85em; }
 pre { white-space: pre-wrap; background: #f4f6f8; padding: .6rem .8rem; border-radius: 4px; }
-.facts-line, .note, .notes, .small, figcaption { color: #3d4955; font-size: .87rem; }
+.facts-line, .note, .notes, .small, figcaption { color: #3d4955; font-size: .92em; }
 .purpose { font-size: 1.05rem; }
 .verdict { border-left: 5px solid #0072B2; background: #eef4f9; padding: .5rem .9rem; margin: .7rem 0; }
 .verdict p:first-child { font-size: 1.1rem; }
@@ -66,6 +66,7 @@ th { border-bottom: 2px solid #b8c2cc; font-weight: 600; vertical-align: bottom;
 th, td { overflow-wrap: break-word; }
 td:first-child { min-width: 5.5rem; }
 td.figure { font-variant-numeric: tabular-nums; }
+td.short { white-space: nowrap; }
 table.dense { font-size: .78rem; }
 table.facts td:last-child { overflow-wrap: anywhere; font-family: "Liberation Mono", Consolas, monospace; }
 .charts { margin: 0 -.5rem; }
@@ -91,9 +92,12 @@ footer { margin-top: 2rem; color: #3d4955; font-size: .8rem; }
   thead, table.forest tfoot td:not(.drawn) { display: none; }
   table, tbody, tfoot, tr, td { display: block; width: 100%; }
   tr { border-bottom: 2px solid #b8c2cc; padding: .35rem 0; }
-  td { border: 0; padding: .1rem 0; display: grid; grid-template-columns: 42% 58%; gap: .4rem; }
+  td { border: 0; padding: .1rem 0; display: grid; gap: .5rem;
+    grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); }
   td::before { content: attr(data-label); color: #3d4955; }
-  td:first-child { font-weight: 600; }
+  td:empty { display: none; }
+  td:first-child, table.forest td:first-child { display: block; font-weight: 600; }
+  td:first-child::before { content: none; }
   table.forest td, table.forest td.drawn { height: auto; min-width: 0; width: 100%; }
   table.forest td.drawn { display: block; padding: .2rem 1.2rem; }
   table.forest td.drawn::before { content: none; }

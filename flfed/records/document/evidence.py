@@ -12,7 +12,14 @@ from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
 from flfed.records.reports import privacy as private
 from flfed.records.reports import privacy_tables, score_tables
-from flfed.records.reports.audit_headlines import by_figure, figure_name, headlines, reached, unpromised_in_words
+from flfed.records.reports.audit_headlines import (
+    VERDICTS_READ,
+    by_figure,
+    figure_name,
+    headlines,
+    reached,
+    unpromised_in_words,
+)
 from flfed.records.reports.events import (
     SUMS_ONLY,
     holdout_in_words,
@@ -45,6 +52,8 @@ OUTCOME = "With the outcome, of these"
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CALIBRATED = 6
 """Charts of calibration at most: all sites together, and those with most rows."""
+ATTACKS, WORST = 40, 4
+"""Of more lines of attacks than the first, so many sites of each are shown."""
 FIRST_COLUMNS = ("Characteristic", "All sites")
 HANDED_ON = "Versions, seed and hashes are in the report of the coordinator, who can hand them out."
 
@@ -254,7 +263,9 @@ def _attacks(audit: Sequence[Mapping[str, Any]]) -> list[Markup]:
     """Return what attacks reached, the main figures of each."""
     if not audit:
         return []
-    first = headlines([dict(line) for line in audit])
+    main = headlines([dict(line) for line in audit])
+    # Of many sites those at which an attack got farthest, which stand first.
+    first = main if len(main) <= ATTACKS else [line for lines in by_figure(main) for line in lines[:WORST]]
     lines = [
         {
             "Attack": line["attack"],
@@ -266,8 +277,10 @@ def _attacks(audit: Sequence[Mapping[str, Any]]) -> list[Markup]:
         }
         for line in first
     ]
-    means = dict.fromkeys(f"{lines[0]['attack']}: {lines[0]['says']}" for lines in by_figure(first) if lines[0]["says"])
-    read = "What an attack reached is a lower bound: a better one may reach more."
+    means = dict.fromkeys(f"{lines[0]['attack']}: {lines[0]['says']}" for lines in by_figure(main) if lines[0]["says"])
+    read = VERDICTS_READ
+    if len(first) < len(main):
+        read += f" Of {len(main)} lines those of the {WORST} sites at which an attack got farthest are shown."
     return [
         element("h3", "Attacks on the model, against the promise"),
         table(lines),

@@ -21,8 +21,8 @@ EMPHASES = (
 FIGURE = re.compile(r"[\u2212+±≈(]?\.?\d|n/a$|\u2013$")
 """How a cell begins that holds a figure."""
 BRACKET = re.compile(r"\([^()]*\)(?:, \w+)?| ± \S+")
-SHORT = 14
-"""A figure of so many signs is never broken."""
+SHORT = 16
+"""A name or a figure of so many signs is never broken."""
 
 
 class Markup(str):
@@ -114,15 +114,13 @@ def section(title: str, *content: object) -> Markup:
 
 
 def unbroken(text: str) -> str:
-    """Return a figure whose interval, or unit, stays on one line.
+    """Return a figure whose interval stays on one line.
 
     Examples
     --------
-    >>> unbroken("+.110 (+.020 to +.190), shared").replace(chr(160), "_"), unbroken("700 kB").replace(chr(160), "_")
-    ('+.110 (+.020_to_+.190),_shared', '700_kB')
+    >>> unbroken("+.110 (+.020 to +.190), shared").replace(chr(160), "_")
+    '+.110 (+.020_to_+.190),_shared'
     """
-    if len(text) <= SHORT:
-        return text.replace(" ", "\u00a0")
     return BRACKET.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
@@ -143,14 +141,19 @@ def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "", foot: Markup 
         return Markup()
     names = list(dict.fromkeys(name for line in lines for name in line))
     head = element("tr", joined(element("th", name, scope="col") for name in names))
-    rows = (element("tr", joined(_cell(name, line.get(name)) for name in names)) for line in lines)
+    rows = (
+        element("tr", joined(_cell(name, line.get(name), first=name == names[0]) for name in names)) for line in lines
+    )
     below = element("tfoot", foot) if foot else Markup()
     return element("table", element("thead", head), element("tbody", joined(rows)), below, class_=class_ or None)
 
 
-def _cell(name: str, value: object) -> Markup:
+def _cell(name: str, value: object, *, first: bool) -> Markup:
     if isinstance(value, Markup):
         return element("td", value, data_label=name, class_="drawn")
     text = "" if value is None else str(value)
-    figure = "figure" if FIGURE.match(text) else None
-    return element("td", unbroken(text) if figure else text, data_label=name, class_=figure)
+    figure = FIGURE.match(text) is not None
+    # A name or a figure is broken only where it is long.
+    short = len(text) <= SHORT and (figure or first)
+    class_ = " ".join(word for word, is_so in (("figure", figure), ("short", short)) if is_so)
+    return element("td", unbroken(text) if figure else text, data_label=name, class_=class_ or None)

@@ -37,6 +37,11 @@ FIGURE_NAMES = {
     "share-close": "share nearly recovered",
 }
 """What people call the figures of attacks, where the name of the record says little."""
+VERDICTS_READ = (
+    "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
+    "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
+    "better attack may reach more, and being within the promise is no proof of it."
+)
 UNCOVERED = {
     "share-given-away": "the sums gave cells of {share} of the rows away exactly",
     "share-recovered": "the update of one step on a single row gave {share} of the rows tried away exactly",

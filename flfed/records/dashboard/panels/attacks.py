@@ -18,7 +18,7 @@ from flfed.records.dashboard.components.colours import AMBER, GREEN, GREY, NEUTR
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.reports import audit_headlines
-from flfed.records.reports.audit_headlines import figure_name, gave_away, reached
+from flfed.records.reports.audit_headlines import VERDICTS_READ, figure_name, gave_away, reached
 from flfed.records.reports.privacy import BEYOND, NO_PROMISE, NOT_KNOWN, WITHIN, Private, audit_in_words
 from flfed.records.reports.privacy_tables import has_model
 from flfed.records.statistics.verdict import number
@@ -72,11 +72,7 @@ def attacks(privacy: Private, audit: Sequence[Private], run: RunEntry, *, only: 
             lines = [_line(line, several) for line in told]
             figure.figure(column, escape(attack), drawn, lines, key=f"attack-{attack}", says=says)
     table([_summary_line(lines, only) for lines in audit_headlines.by_figure(first)])
-    st.caption(
-        "A verdict goes by the interval's lower end: a figure is beyond the promise only where that end is, for a "
-        "point over the promise may be chance. What an attack reached is a lower bound of what can be learned: a "
-        "better attack may reach more, and being within the promise is no proof of it."
-    )
+    st.caption(VERDICTS_READ)
     with st.expander("What each of these figures means"):
         _sentences([lines[0] for lines in audit_headlines.by_figure(first)])
     # Every figure stays within reach, but the main ones are what a reader needs first.
