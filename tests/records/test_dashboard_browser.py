@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.records.document.document import document
 from flfed.records.store.entries import LearningPoint, MetricRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -21,6 +22,13 @@ CURVES = {  # own rows: site model, joined, half the interval of the difference
 }
 AUC, CHANGE = "roc_auc_score", "personalised - local-only"
 CHARTS = "[data-testid=stVegaLiteChart]"
+CUT_OFF = """[...document.querySelectorAll('body *')].filter(part => {
+  if (part.closest('svg') && part.tagName !== 'text') return false;
+  const box = part.getBoundingClientRect(), block = getComputedStyle(part).display !== 'inline';
+  const over = !part.closest('svg') && block && part.scrollWidth > part.clientWidth + 1;
+  return box.width > 0 && (box.right > innerWidth + 1 || box.left < -1 || over);
+}).map(part => part.tagName + ' ' + part.textContent.slice(0, 40))"""
+"""Words of a document that reach beyond the screen, or beyond what holds them."""
 
 
 def points(site: str, figures: dict[int, tuple[float, float, float]]) -> list[LearningPoint]:
@@ -135,3 +143,25 @@ def test_the_learning_curve_is_drawn_with_bands_and_its_table_can_be_kept(window
     assert len(lines) == 1 + 3 * sum(len(figures) for figures in CURVES.values())
     panel.screenshot(path=ROOT / "artefacts" / "learning-curve.png")
     window.picture("overview-learning-curve", whole=True)
+
+
+def test_a_runs_report_can_be_downloaded_from_its_overview_and_fits_every_screen(window, heart, url, tmp_path):
+    page, file = window.page, tmp_path / "report.html"
+    page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
+    page.goto(f"{window.address}/overview?run={heart}")
+    page.get_by_text("A report to print or hand on").click()
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="Download the report").click()
+    kept.value.save_as(file)
+    assert file.read_text() == document(heart, store=url)
+    alone, asked = page.context.browser.new_page(), []
+    alone.on("request", lambda request: asked.append(request.url))
+    for width in (320, 390, 1280):
+        alone.set_viewport_size({"width": width, "height": 900})
+        alone.goto(file.as_uri())
+        assert alone.evaluate("document.documentElement.scrollWidth") <= width
+        assert alone.evaluate(CUT_OFF) == []
+        alone.screenshot(path=ROOT / "artefacts" / f"report-{width}.png", full_page=True)
+    assert set(asked) == {file.as_uri()}
+    alone.pdf(path=ROOT / "artefacts" / "report.pdf", prefer_css_page_size=True)
+    assert (ROOT / "artefacts" / "report.pdf").stat().st_size > 20_000

@@ -9,6 +9,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.records.dashboard.access import role_of, roles_file
+from flfed.records.document.document import document
 from flfed.records.store.visibility import Viewer
 from flfed.records.store.writer import EventRow, MetricRow, RunStore
 from tests.browser import Window, free_port, opened, served
@@ -249,3 +250,25 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
         run.round(3, metrics=[])
         window.page.wait_for_timeout(1500)
         assert frames(window).count("ward") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("who", "viewer"),
+    [("it@hungary.example", Viewer("site", "hungary")), ("ana@clinic.example", Viewer("analyst"))],
+)
+def test_a_report_that_is_downloaded_is_that_of_who_asks(address, people, heart, url, who, viewer):
+    with opened(address) as window:
+        page = window.page
+        page.add_init_script("delete window.showSaveFilePicker")  # a dialogue of the desktop, which is not there
+        log_in(window, people, who, "")
+        page.get_by_role("link", name="heart-disease").click()
+        page.get_by_text("A report to print or hand on").click()
+        with page.expect_download() as kept:
+            page.get_by_role("button", name="Download the report").click()
+        assert kept.value.suggested_filename == f"{heart}.html"
+        text = kept.value.path().read_text()
+        assert text == document(heart, store=url, viewer=viewer)
+        assert ("long-beach" in text) == (viewer.site is None)
+        assert text.count("hungary") > 3

@@ -15,7 +15,8 @@ from flfed.records.statistics.verdict import number
 
 WIDTH, HEIGHT = 336, 284
 """Of a chart in pixels: two stand side by side on A4, and one fits a phone."""
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 8, 44
+LEFT, RIGHT = 48, 12
+TOP, BOTTOM = 8, 44
 SAMPLE = 26
 LABEL = 30
 """Least distance of two words below an axis."""

@@ -6,15 +6,53 @@ and no verdict is computed here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from flfed.errors import UsageError
 from flfed.paths import replace_whole
+from flfed.records.dashboard.components.axes import axis_title, ticks_of
+from flfed.records.dashboard.components.colours import GREY, INK, NEUTRAL, VERDICT_COLOURS, site_looks
 from flfed.records.dashboard.components.text import moment
-from flfed.records.document import evidence, results
+from flfed.records.document import charts, evidence
 from flfed.records.document.content import Content
-from flfed.records.document.markup import Markup, element, joined, paragraphs, plain
-from flfed.records.reports.events import STATUS_WORDS
+from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
+from flfed.records.reports import site_answer
+from flfed.records.reports.events import STATUS_WORDS, leaks_in_words, unfinished_in_words
+from flfed.records.reports.faults import missing_in_words
+from flfed.records.reports.narrative import (
+    comparison_rows,
+    gain_in_words,
+    headline,
+    joining_in_words,
+    over_sites,
+    reference_name,
+    story,
+    tally,
+    widened_for,
+)
+from flfed.records.reports.report import (
+    REFERENCES,
+    arms_shown,
+    best_arm,
+    metrics_of,
+    purpose_of,
+    site_verdict,
+)
+from flfed.records.reports.round_totals import ON_ROWS, band_of
+from flfed.records.statistics import Report
+from flfed.records.statistics.learning_curve import curve_rows
+from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.verdict import (
+    ABSENT,
+    Difference,
+    gain_in_brackets,
+    interval,
+    metric_name,
+    number,
+    sentence_case,
+)
+from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 
@@ -22,104 +60,298 @@ MARK = "<!DOCTYPE html>\n<!-- Report of a run by flfed -->\n"
 """Begins each document: only a file that begins so is replaced."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser lets the document load: its own style, and nothing else."""
+MANY_SITES = 12
+"""Of more sites only the primary metric is shown at each."""
+Lines = list[dict[str, object]]
+STYLE = Path(__file__).parent / "style.css"
+OWN = "Figures of {site} only: those over all sites would, with its own taken away, tell of others."
+
+
+def answer(content: Content) -> Markup:
+    """Return the question and its answer, the verdict first."""
+    found, metric = content.found, content.metric
+    purpose = purpose_of(content.series.study_text)
+    asked = element("p", f"{purpose}{'' if purpose[-1] in '.?!' else '.'}", class_="purpose") if purpose else ""
+    first, *others = _verdict(content)
+    said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
+    box = element("div", *said, class_="verdict")
+    note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
+    above = {first, *others, *(headline(found, metric) if metric else [])}
+    words = [line for line in _words(content) if line not in above]
+    return section(
+        "Question and answer", asked, box, bullets(_warnings(content), class_="warnings"), note, bullets(words)
+    )
+
+
+def _verdict(content: Content) -> list[str]:
+    """Return the headline, and what belongs right below it."""
+    found, only = content.found, content.only
+    metric = content.metric
+    if only is not None:
+        if metric is not None and only in found["sites"]:
+            said = site_answer.should_it_join(found, only, metric)
+            return [said, site_verdict(found["sites"][only], metric)[1]]
+        why = site_answer.why_not_told(found, content.sites, only)
+        return [why] if why else _nothing(found)
+    if metric is None:
+        return _nothing(found)
+    return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]
+
+
+def _nothing(found: Report) -> list[str]:
+    """Return that nothing was compared, and why."""
+    missing, odd = missing_in_words(found), odd_sites_in_words(found)
+    return [line for line in comparison_rows(found)[2] if line not in {*missing, *odd}]
+
+
+def _warnings(content: Content) -> list[str]:
+    """Return what to know before the figures are believed."""
+    found = content.found
+    lines = [*unfinished_in_words(found, only=content.only), *missing_in_words(found), *odd_sites_in_words(found)]
+    if said := leaks_in_words(content.summaries["leaks"]):
+        lines.append(said)
+    return lines
+
+
+def _words(content: Content) -> list[str]:
+    """Return the run in words, without what stands above."""
+    found, only = content.found, content.only
+    metric = content.metric
+    if only is not None:
+        if metric is None or only not in found["sites"]:
+            return []
+        left_to_others = (site_answer.COSTS, site_answer.NO_MORE)
+        return [line for line in site_answer.rests_on(found, only, metric) if line not in left_to_others]
+    told = {*missing_in_words(found), *odd_sites_in_words(found)}
+    return [line for line in story(found, planned=content.runs[0].rounds_planned) if line not in told]
+
+
+def figures(content: Content) -> Markup:
+    """Return the figures of every site with their intervals, and those over all sites."""
+    found, metric = content.found, content.metric
+    if metric is None:
+        return Markup()
+    order = _sites(content, metric)
+    lines = _site_lines(found, metric, order)
+    below = [] if content.only else [line for line in comparison_rows(found)[2] if line not in _told(content)]
+    notes = [*site_answer.untold_at(found, metric, order), *site_answer.left_out(content.sites)]
+    parts = [
+        paragraphs(
+            [f"{sentence_case(axis_title(metric))}, on holdout rows that no model was trained on."], class_="lead"
+        ),
+        table(lines),
+        bullets([*below, *(line for line in notes if line not in below)], class_="notes"),
+    ]
+    if over := _over_all(found, metric):
+        parts += [element("h3", "Over all sites, and for reference"), table(over)]
+    return section("Figures with 95 % intervals", *parts)
+
+
+def _told(content: Content) -> set[str]:
+    """Return the sentences that the first section has."""
+    return {*_verdict(content), *_warnings(content), *_words(content)}
+
+
+def _sites(content: Content, metric: str) -> list[str]:
+    """Return the sites with figures of their own, the largest gain first."""
+    own = set(site_answer.own_figures(content.found, content.sites))
+    return [name for name in site_answer.order_of_sites(content.found, metric) if name in own]
+
+
+def _site_lines(found: Report, metric: str, sites: Sequence[str]) -> Lines:
+    arms = arms_shown(found, metric)
+    return [dict(site_answer.site_line(name, found["sites"][name], metric, arms)) for name in sites]
+
+
+def _over_all(found: Report, metric: str) -> Lines:
+    """Return the shared model over all sites beside its references."""
+    several = found["repeats"] > 1
+    span = "95 % interval of one repeat" if several else "95 % interval"
+    lines: Lines = []
+    cells: dict[str, object]
+    for arm in REFERENCES:
+        if entry := (found[arm] or {}).get(metric):
+            cells = {metric_name(metric): number(entry["value"]), span: interval(entry["low"], entry["high"])}
+            spread = {"SD over repeats": number(entry["sd"])} if several else {}
+            lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | cells | spread)
+    return lines
+
+
+def further(content: Content) -> Markup:
+    """Return the other metrics: over all sites, and at each site where these are few."""
+    found, metric = content.found, content.metric
+    others = [name for name in metrics_of(found) if name != metric]
+    if metric is None or not others:
+        return Markup()
+    over = [line for name in others if (line := _metric_line(found, name))]
+    parts = [table(over)]
+    order = _sites(content, metric)
+    if len(order) <= MANY_SITES:
+        for name in others:
+            lines = _site_lines(found, name, order)
+            parts.append(element("div", element("h3", sentence_case(axis_title(name))), table(lines), class_="whole"))
+    else:
+        said = f"At each of the {len(order)} sites they stand on the page Sites, and in `flfed run show --json`."
+        parts.append(paragraphs([said]))
+    return section("Further figures", *parts)
+
+
+def _metric_line(found: Report, metric: str) -> dict[str, object]:
+    cells: dict[str, object] = {}
+    for arm, title in (
+        ("global", "Shared model"),
+        ("sites-mean", "Mean of the sites"),
+        ("pooled", "All rows together"),
+    ):
+        if entry := (found[arm] or {}).get(metric):
+            known = entry["low"] is not None and entry["high"] is not None
+            span = f" ({interval(entry['low'], entry['high'])})" if known else ""
+            cells[title] = number(entry["value"]) + span
+    return {"Over all sites": sentence_case(axis_title(metric))} | cells if cells else {}
+
+
+def forest(content: Content) -> Markup:
+    """Return the forest plot: a row a site, and last the mean over sites."""
+    found, metric = content.found, content.metric
+    order = _sites(content, metric) if metric else []
+    mean = found["mean-gain"].get(metric) or {"value": None}
+    bests = {name: best_arm(found["sites"][name], metric) for name in order} if metric else {}
+    gains = [best[1] for best in bests.values() if best is not None]
+    if metric is None or not gains:
+        return Markup()
+    ends = [0.0, mean["value"], *(mean.get(key) for key in ("low", "high"))] if mean["value"] is not None else [0.0]
+    for gain in gains:
+        ends += [gain.value, gain.low, gain.high, gain.deciding.low, gain.deciding.high]
+    ticks = ticks_of(ends, metric, difference=True)
+    lines = [_forest_line(found, metric, name, ticks) for name in order]
+    if mean["value"] is not None:
+        lines.append(_mean_line(mean, metric, ticks))
+    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
+    axis = element("td", charts.forest_axis(ticks, title), class_="drawn")
+    foot = element("tr", *(element("td") for _ in range(4)), axis, element("td"), element("td"))
+    read = (
+        f"Thick: the 95 % interval of one site alone; thin: the one that its verdict goes by ({widened_for(found)}). "
+        "The gain is that of the shared model, or of the one adjusted to the site where that is better."
+    )
+    if mean["value"] is not None:
+        read += " Diamond: the mean over sites, of the shared model before adjustment."
+    return section(
+        "Forest plot: what joining gains", table(lines, class_="forest", foot=foot), paragraphs([read], class_="note")
+    )
+
+
+def _forest_line(found: Report, metric: str, name: str, ticks: Sequence[float]) -> dict[str, object]:
+    site = found["sites"][name]
+    own, shared = (site[arm].get(metric, {}).get("value") for arm in ("local-only", "global"))
+    best, verdict, words = best_arm(site, metric), site_verdict(site, metric)[0], gain_in_words(site, metric)
+    gain = best[1] if best else Difference(None)
+    wide = (gain.deciding.low, gain.deciding.high)
+    row = charts.Interval(gain.value, gain.low, gain.high, wide, VERDICT_COLOURS[verdict])
+    return {
+        "Site": name,
+        "Test rows": ABSENT if site["holdout-rows"] is None else site["holdout-rows"],
+        "Own": number(own),
+        "Shared": number(shared),
+        "Gain": charts.forest_mark(row, ticks, f"{name}: {words}, {verdict}"),
+        "Gain (95 % CI)": words,
+        "Verdict": verdict,
+    }
+
+
+def _mean_line(mean: Report, metric: str, ticks: Sequence[float]) -> dict[str, object]:
+    words = gain_in_brackets(Difference(mean["value"], mean["low"], mean["high"]))
+    row = charts.Interval(mean["value"], mean["low"], mean["high"], colour=INK, mean=True)
+    return {
+        "Site": f"Mean over {mean['sites']} of {mean['of']} sites",
+        "Test rows": "",
+        "Own": "",
+        "Shared": "",
+        "Gain": charts.forest_mark(row, ticks, f"mean over sites: {words}"),
+        "Gain (95 % CI)": f"{words}, shared",
+        "Verdict": "",
+    }
+
+
+def by_round(content: Content) -> Markup:
+    """Return the figure by round, of all sites together and of each."""
+    rounds = content.rounds
+    known = [point for point in rounds.points if point.value is not None and point.round] if rounds else []
+    if rounds is None or not known:
+        return Markup()
+    looks = site_looks(site.site for site in content.sites)
+    names = sorted({point.site for point in known if point.site is not None})
+    drawn = [_by_round(known, name, rounds.metric, *looks.get(name, (GREY, []))) for name in names]
+    if any(point.site is None for point in known):
+        # Drawn last, above the lines of the sites.
+        drawn.append(_by_round(known, None, rounds.metric, NEUTRAL, []))
+    ends = [value for line in drawn for _, value in line.points]
+    ends += [end for line in drawn for _, *span in line.band for end in span]
+    last = max(point.round for point in known)
+    x = charts.Axis("round", whole_ticks(last), whole=True, end=last)
+    y = charts.Axis(metric_name(rounds.metric), ticks_of(ends, rounds.metric))
+    title = f"{sentence_case(axis_title(rounds.metric))} by round"
+    said = f"{metric_name(rounds.metric)} by round, up to round {last}"
+    shown = charts.chart(title, drawn, x, y, says=said)
+    rows = f"These curves are {ON_ROWS.get(rounds.arm, rounds.arm)}."
+    mean = " They are means over the repeats." if len(content.runs) > 1 else ""
+    return section(
+        "Course of the training", element("div", shown, class_="charts"), paragraphs([rows + mean], class_="note")
+    )
+
+
+def _by_round(
+    points: Sequence[CurvePoint], site: str | None, metric: str, colour: str, dash: list[int]
+) -> charts.Drawn:
+    """Return the line of one site, or of all together with its band."""
+    # A point of several rounds stands in their middle.
+    places = [(((p.first or p.round) + p.round) / 2, p) for p in points if p.site == site]
+    line = [(x, p.value) for x, p in places if p.value is not None]
+    if site is not None:
+        return charts.Drawn(site, line, colour, dash, width=1.3)
+    spans = [(x, *((p.least, p.most) if p.least is not None else band_of(p, metric))) for x, p in places]
+    band = [(x, low, high) for x, low, high in spans if low is not None and high is not None]
+    return charts.Drawn("all sites together", line, colour, dash, width=2.6, band=band)
+
+
+def whole_ticks(last: int) -> list[float]:
+    """Return ticks of rounds, whole numbers from 0.
+
+    Examples
+    --------
+    >>> whole_ticks(40), whole_ticks(3), whole_ticks(1)
+    ([0, 10, 20, 30, 40], [0, 1, 2, 3], [0, 1])
+    """
+    step = next(by * 10**power for power in range(9) for by in (1, 2, 5) if by * 10**power * 5 >= last)
+    return list(range(0, max(last, 1) + 1, step))
+
+
+def learning(content: Content) -> Markup:
+    """Return the learning curve, where the study asks for one."""
+    curve = content.found["learning-curve"]
+    if not curve:
+        return Markup()
+    headers, rows, sentences = curve_rows(curve)
+    lines = [dict(zip(map(sentence_case, headers), row, strict=True)) for row in rows]
+    title = f"Learning curve: {metric_name(curve['metric'])} with few rows of its own, and with all"
+    return section(title, table(lines), bullets(sentences, class_="notes"))
+
+
 SECTIONS = (
-    results.answer,
-    results.forest,
-    results.figures,
+    answer,
+    forest,
+    figures,
     evidence.sites,
     evidence.table_1,
-    results.by_round,
-    results.learning,
+    by_round,
+    learning,
     evidence.curves,
     evidence.calibrated,
-    results.further,
+    further,
     evidence.privacy,
     evidence.limits,
     evidence.hashes,
 )
 """Sections in the order in which they are read."""
-OWN = "Figures of {site} only: those over all sites would, with its own taken away, tell of others."
-STYLE = """
-@page { size: A4; margin: 15mm 14mm 17mm;
-  @bottom-right { content: counter(page) " / " counter(pages); font-size: 8pt; } }
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-html { -webkit-text-size-adjust: 100%; }
-body { margin: 0 auto; padding: 1.2rem 1rem 3rem; max-width: 54rem; background: #fff; color: #1b2733;
-  font: 15px/1.45 system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; }
-h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 2px solid #d5dbe1; }
-h3 { font-size: 1rem; margin: 1.1rem 0 .4rem; }
-p { margin: .4rem 0; }
-ul { margin: .4rem 0; padding-left: 1.2rem; }
-li { margin: .15rem 0; }
-code, pre { font-family: "Liberation Mono", Consolas, monospace; font-size: .85em; }
-pre { white-space: pre-wrap; background: #f4f6f8; padding: .6rem .8rem; border-radius: 4px; }
-.facts-line, .note, .notes, .small, figcaption { color: #3d4955; font-size: .92em; }
-.purpose { font-size: 1.05rem; }
-.verdict { border-left: 5px solid #0072B2; background: #eef4f9; padding: .5rem .9rem; margin: .7rem 0; }
-.verdict p:first-child { font-size: 1.1rem; }
-.warnings { list-style: none; padding: .4rem .9rem; border-left: 5px solid #D55E00; background: #fdf3ea; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .84rem; }
-th, td { text-align: left; vertical-align: top; padding: .28rem .45rem; border-bottom: 1px solid #dde2e7; }
-th { border-bottom: 2px solid #b8c2cc; font-weight: 600; vertical-align: bottom; }
-th, td { overflow-wrap: break-word; }
-td:first-child { min-width: 5.5rem; }
-td.figure { font-variant-numeric: tabular-nums; }
-td.short { white-space: nowrap; }
-table.dense { font-size: .78rem; }
-table.facts td:last-child { overflow-wrap: anywhere; font-family: "Liberation Mono", Consolas, monospace; }
-.charts { margin: 0 -.5rem; }
-figure { display: inline-block; vertical-align: top; width: 336px; max-width: 100%; margin: .4rem .5rem; }
-figcaption { font-weight: 600; }
-svg.chart { display: block; width: 100%; height: auto; }
-svg text { font: 11px system-ui, "Segoe UI", "Liberation Sans", Arial, sans-serif; fill: #3d4955; }
-.grid { stroke: #e3e7eb; stroke-width: 1; }
-.legend { list-style: none; margin: .2rem 0 0; padding: 0; font-size: .78rem; }
-.legend svg { vertical-align: middle; }
-table.forest td { vertical-align: middle; padding-top: 0; padding-bottom: 0; height: 2.1rem; }
-table.forest td.drawn { min-width: 10rem; width: 30%; padding: 0 1.2rem; }
-table.forest td:first-child { min-width: 7rem; }
-table.forest tbody tr:last-child td { border-top: 2px solid #b8c2cc; }
-table.forest tfoot td { border: 0; }
-svg.forest, svg.forest-axis { display: block; width: 100%; overflow: visible; }
-svg.forest { height: 2.1rem; }
-svg.forest-axis { height: 42px; }
-.zero { stroke: #808080; stroke-width: 1; stroke-dasharray: 5 4; }
-.axis { stroke: #3d4955; stroke-width: 1; }
-footer { margin-top: 2rem; color: #3d4955; font-size: .8rem; }
-@media screen and (max-width: 640px) {
-  thead, table.forest tfoot td:not(.drawn) { display: none; }
-  table, tbody, tfoot, tr, td { display: block; width: 100%; }
-  tr { border-bottom: 2px solid #b8c2cc; padding: .35rem 0; }
-  td { border: 0; padding: .1rem 0; display: grid; gap: .5rem;
-    grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); }
-  td::before { content: attr(data-label); color: #3d4955; }
-  td:empty { display: none; }
-  td:first-child, table.forest td:first-child { display: block; font-weight: 600; }
-  td:first-child::before { content: none; }
-  table.forest td, table.forest td.drawn { height: auto; min-width: 0; width: 100%; }
-  table.forest td.drawn { display: block; padding: .2rem 1.2rem; }
-  table.forest td.drawn::before { content: none; }
-  table.forest tbody tr:last-child td { border-top: 0; }
-}
-@media print {
-  body { padding: 0; max-width: none; font-size: 9.5pt; }
-  table { font-size: 8.2pt; }
-  table.dense { font-size: 7.6pt; }
-  svg text { font-size: 11px; }
-  figure { width: 48%; margin: .4rem 1% .4rem 0; }
-  .charts { margin: 0; }
-  h1, h2, h3, figcaption, .facts-line, .lead { break-after: avoid; }
-  .note, .notes { break-before: avoid; }
-  thead { display: table-header-group; }
-  tfoot { display: table-footer-group; }
-  tr, figure, li, .verdict, .warnings, .whole { break-inside: avoid; }
-  p { orphans: 3; widows: 3; }
-  a { color: inherit; text-decoration: none; }
-  * { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
-}
-"""
 
 
 def document(name: str, *, store: str | None = None, viewer: Viewer | None = None) -> str:
@@ -150,7 +382,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{plain(POLICY)}">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
             element("title", f"{found['study']} ({found['run']})"),
-            element("style", Markup(STYLE)),
+            element("style", Markup(STYLE.read_text(encoding="utf-8"))),
         ]
     )
     parts = [section(content) for section in SECTIONS]

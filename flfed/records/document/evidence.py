@@ -236,7 +236,8 @@ def _calibration(name: str, lines: Lines, looks: Looks) -> Markup:
 
 def privacy(content: Content) -> Markup:
     """Return what was promised, what was spent, what attacks reached, and what left."""
-    of, audit, only = content.found["privacy"], content.found["audit"], content.only
+    of, audit = content.found["privacy"], content.found["audit"]
+    only = content.only
     run = content.runs[0]
     code, sentence = private.standing(of, audit, attackable=privacy_tables.has_model(run), only=only)
     lines = [*private.promise_in_words(of), *([sentence] if of["mechanism"] not in (None, "none") or audit else [])]
