@@ -17,8 +17,8 @@ from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
 from flfed.records.reports.report import report
-from flfed.records.reports.score_tables import ALL, NOT_COMPARABLE, SITES_DRAWN
 from flfed.records.statistics.score_curves import ScoreCounts, calibration
+from flfed.records.statistics.score_tables import ALL, NOT_COMPARABLE, SITES_DRAWN
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.entries import ComparisonRow
 from flfed.records.store.reader import RunReader
@@ -218,11 +218,11 @@ FLAGGED = CELLS[0]
 
 def edge_of(payload: dict, said: str) -> float:
     """The edge of bins that the page calls so."""
-    from flfed.records.dashboard.panels.operating_points import _probability
     from flfed.records.statistics.operating_points import edges
+    from flfed.records.statistics.point_tables import probability
 
     counts = [counts_of(payload, name) for name in (ALL, *payload["sites"])]
-    return next(edge for edge in edges(counts) if _probability(edge) == said)
+    return next(edge for edge in edges(counts) if probability(edge) == said)
 
 
 def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, small_study):

@@ -16,8 +16,8 @@ from flfed import Study, run
 from flfed.records.document import charts
 from flfed.records.document.document import MARK, POLICY, document
 from flfed.records.reports.report import best_arm, metrics_of, report, site_verdict
-from flfed.records.reports.score_tables import ALL
 from flfed.records.statistics.score_curves import ScoreCounts, calibration
+from flfed.records.statistics.score_tables import ALL
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import AuditRow
 from flfed.records.store.reader import RunReader
@@ -28,7 +28,7 @@ from tests.conftest import Said
 from tests.records.documents import Node, numbers_in, paths, read, section, shares, table, tables, titles, what_it_loads
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
-FIRST = "Figures with 95 % intervals"
+FIRST = "Figures with 95 % CI"
 FOREST = "Forest plot"
 
 
@@ -47,7 +47,7 @@ def figures_of(entry: dict[str, Any]) -> list[str]:
 def check_figures(found: Node, record: dict[str, Any]) -> int:
     """Hold every cell of the tables of figures against the record; return how many figures were compared."""
     metrics, compared = metrics_of(record), 0
-    columns = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to site"}
+    columns = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
     by_metric = {metrics[0]: tables(section(found, FIRST))[0]}
     for div in section(found, "Further figures").all("div") if len(metrics) > 1 else []:
         name = next(m for m in metrics if div.all("h3")[0].words().lower().startswith(metric_name(m).lower() + " ("))
@@ -63,7 +63,7 @@ def check_figures(found: Node, record: dict[str, Any]) -> int:
                     assert told == figures_of(site[arm].get(metric, {})), (metric, line["Site"], arm)
                     compared += len(told)
             rows = [number(site[key], 0) if site[key] is not None else "n/a" for key in ("holdout-rows", "rows")]
-            assert line["Holdout / all rows"] == " / ".join(rows)
+            assert line["Test / all rows"] == " / ".join(rows)
             assert line["Verdict"] == site_verdict(site, metric)[0]
             best = best_arm(site, metric)
             gain = line["Gain, + is better (95 %, unadjusted)"]
@@ -86,7 +86,7 @@ def check_over_all(found: Node, record: dict[str, Any]) -> int:
     for arm, line in zip(arms, lines, strict=True):
         entry = record[arm][metrics[0]]
         assert line[metric_name(metrics[0])] == number(entry["value"])
-        span = next(cell for name, cell in line.items() if name.startswith("95 % interval"))
+        span = next(cell for name, cell in line.items() if name.startswith("95 % CI"))
         assert numbers_in(span) == figures_of(entry)[1:]
         compared += 1
     for metric, line in zip(
@@ -119,8 +119,8 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
     for line, row in zip(sites, rows, strict=False):
         site = record["sites"][line["Site"]]
         best = best_arm(site, metric)
-        assert line["Own"] == number(site["local-only"].get(metric, {}).get("value"))
-        assert line["Shared"] == number(site["global"].get(metric, {}).get("value"))
+        assert line["Site model"] == number(site["local-only"].get(metric, {}).get("value"))
+        assert line["Shared"] == number(site[best[0] if best else "global"].get(metric, {}).get("value"))
         assert line["Test rows"] == ("n/a" if site["holdout-rows"] is None else str(site["holdout-rows"]))
         assert line["Verdict"] == site_verdict(site, metric)[0]
         if best is None or best[1].low is None:
@@ -131,7 +131,7 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
         (dot,) = row.all("circle")
         assert float(dot.attributes["cx"].rstrip("%")) / 100 == pytest.approx(place(best[1].value), abs=1e-4)
     if mean["value"] is not None:
-        assert lines[-1]["Site"] == f"Mean over {mean['sites']} of {mean['of']} sites"
+        assert lines[-1]["Site"] == f"Mean of {mean['sites']} sites"
         told = [float(word.replace("\u2212", "-")) for word in numbers_in(lines[-1]["Gain (95 % CI)"])]
         assert told == pytest.approx([mean["value"], mean["low"], mean["high"]], abs=6e-4)
         np.testing.assert_allclose(shares(rows[-1]), [(place(mean["low"]), place(mean["high"]))], atol=1e-4)
@@ -210,7 +210,7 @@ def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
         assert ranks[name]["Average precision, of the curve"].split(" ± ")[0] == number(
             average_precision_score(y, score)
         )
-        assert ranks[name]["Holdout rows"] == str(len(y))
+        assert ranks[name]["Test rows"] == str(len(y))
         assert holds[name]["Predicted, mean"].split(" ± ")[0] == number(score.mean())
         x, up = zip(*drawn[place + 1], strict=True)  # the first line is the diagonal
         wide, high = charts.WIDTH - charts.LEFT - charts.RIGHT, charts.HEIGHT - charts.TOP - charts.BOTTOM

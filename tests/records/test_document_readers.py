@@ -7,17 +7,23 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix
 
 from flfed import Study, load, run
 from flfed.errors import UsageError
 from flfed.records.document.document import document, write_document
+from flfed.records.statistics.point_tables import CELLS, probability
+from flfed.records.statistics.score_curves import ScoreCounts
+from flfed.records.statistics.score_tables import ALL
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AuditRow, ComparisonRow, EventRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
-from tests.records.documents import numbers_in, read, section, tables, titles, what_it_loads
+from flfed.summaries.score_bins import ScoreBins
+from tests.records.documents import numbers_in, read, section, table, tables, titles, what_it_loads
 
 AUC = "roc_auc_score"
 TRAPS = (
@@ -26,7 +32,7 @@ TRAPS = (
     "</style><style>@import url(https://evil.example/a.css)</style>",
     "&lt;b&gt; a & b \u202egpj.exe [x](https://evil.example)",
 )
-FIRST = "Figures with 95 % intervals"
+FIRST = "Figures with 95 % CI"
 
 
 @pytest.fixture
@@ -95,7 +101,7 @@ def test_people_of_one_site_get_its_report_alone(three, flfed):
     found = read(text)
     assert [line["Site"] for line in tables(section(found, FIRST))[0]] == ["site-02"]
     assert len(tables(section(found, FIRST))) == 1  # nothing over all sites
-    assert "Hashes, versions and the study" not in titles(found) and "Mean over" not in found.words()
+    assert "Hashes, versions and the study" not in titles(found) and "Mean of" not in found.words()
     # No figure over all sites, or of another, from which one could take off one's own, to any digit.
     hidden = {record["sites"][other][arm][AUC][key]
               for record in [three] for other in ("site-01", "site-03")
@@ -141,7 +147,7 @@ def test_what_a_policy_keeps_back_stays_hidden_as_in_the_record(closed):
     for site, told in record["sites"].items():
         classes = told["holdout-classes"]
         assert (sites[site].get("With the outcome, of these", "n/a") == "n/a") == (classes is None)
-        assert sites[site]["Holdout rows"] == ("n/a" if told["holdout-rows"] is None else str(told["holdout-rows"]))
+        assert sites[site]["Test rows"] == ("n/a" if told["holdout-rows"] is None else str(told["holdout-rows"]))
     # Every whole number of the tables of sites and data is one that the record has.
     known = " ".join(cell for row in rows for cell in row.values()) + json.dumps(record)
     cells = [cell for line in sites.values() for name, cell in line.items() if name not in ("Sent", "Site")]
@@ -203,3 +209,60 @@ def test_a_result_writes_its_report_and_is_still_read_as_a_mapping(three, tmp_pa
         three["run"], viewer=Viewer("site", "site-01")
     )
     assert result.report["rounds"] == three["rounds"] and json.loads(json.dumps(result.report)) == dict(result.report)
+
+
+def rows_of(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
+    """Every row again, with the lower end of its bin as its score."""
+    both = zip(counts.negative, counts.positive, strict=True)
+    y = [np.repeat([0, 1], [int(negative), int(positive)]) for negative, positive in both]
+    return np.concatenate(y), np.repeat(counts.low, (counts.negative + counts.positive).astype(int))
+
+
+def test_who_would_be_flagged_is_that_of_scikit_learn_and_of_a_hand_computation(three):
+    flagged = section(read(document(three["run"])), "Who would be flagged")
+    with RunReader.open() as reader:
+        payload = reader.summary(three["run"], "score-histograms")
+    assert [title.words() for title in flagged.all("h3")][1] == "At an alert budget of 5 %"
+    cells, figures = tables(flagged)[:2]
+    edges = sorted({float(low) for site in payload["sites"].values()
+                    for low in ScoreCounts.read(site, ScoreBins.of(payload)).low})  # fmt: skip
+    for line, told in zip(cells, figures, strict=True):
+        of = payload["all"] if line["Rows of"] == ALL else payload["sites"][line["Rows of"]]
+        y, score = rows_of(ScoreCounts.read(of, ScoreBins.of(payload)))
+        threshold = next(edge for edge in edges if probability(edge) == line["Flagged from"])
+        tn, fp, fn, tp = confusion_matrix(y, score >= threshold).ravel()
+        shown = [int(line[name]) for name in CELLS]
+        assert shown == [tp, fp, fn, tn]
+        assert told["Sensitivity"] == number(tp / (tp + fn)) and told["Specificity"] == number(tn / (tn + fp))
+        assert told["Net benefit"] == number(tp / len(y) - fp / len(y) * threshold / (1 - threshold))
+        assert line["Flagged"] == f"{tp + fp} of {len(y)}"
+    budget = tables(flagged)[2]
+    assert all(int(line["Flagged"].split()[0]) <= 0.05 * int(line["Flagged"].split()[2]) for line in budget)
+
+
+def test_exact_counts_at_a_studys_own_thresholds_are_the_records_and_one_sites_its_own(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.3, 0.5]\nalert-budgets = [0.1]\n")
+    record = run(Study.parse(text), sites=small_sites(3, rows=200)).report
+    points = record["operating-points"]
+    asked = section(read(document(record["run"])), "Who would be flagged, at the study's own thresholds")
+    assert [title.words() for title in asked.all("h3")] == [
+        "At a probability of at least .3", "At a probability of at least .5", "At an alert budget of 10 %",
+    ]  # fmt: skip
+    for place in range(3):
+        for line in tables(asked)[2 * place]:
+            mine = points["all"] if line["Rows of"] == ALL else points["sites"][line["Rows of"]]
+            assert [int(line[name]) for name in CELLS] == [mine[place][key] for key in ("tp", "fp", "fn", "tn")]
+    own = section(read(document(record["run"], viewer=Viewer("site", "site-02"))), "Who would be flagged, at")
+    assert [[line["Rows of"] for line in lines] for lines in tables(own)] == [["site-02"]] * 6
+
+
+def test_a_count_that_a_policy_holds_back_is_not_in_the_report_either(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.02, 0.5]\n")
+    record = run(Study.parse(text), sites=small_sites(3, rows=300, policy=Policy())).report
+    points, least = record["operating-points"], Policy().cell_minimum
+    held = [of for one in points["sites"].values() for of in one if of["tp"] is None]
+    assert len(held) > 0
+    for at in section(read(document(record["run"])), "Who would be flagged, at").all("table"):
+        for line in table(at):
+            shown = [int(line[name]) for name in CELLS if line.get(name, "n/a") != "n/a"]
+            assert len(shown) in (0, 4) and all(count == 0 or count >= least for count in shown)

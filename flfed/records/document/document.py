@@ -21,8 +21,9 @@ from flfed.records.reports import site_answer
 from flfed.records.reports.events import STATUS_WORDS, leaks_in_words, unfinished_in_words
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.narrative import (
+    SHORT,
     comparison_rows,
-    gain_in_words,
+    forest_lines,
     headline,
     joining_in_words,
     over_sites,
@@ -34,7 +35,6 @@ from flfed.records.reports.narrative import (
 from flfed.records.reports.report import (
     REFERENCES,
     arms_shown,
-    best_arm,
     metrics_of,
     purpose_of,
     site_verdict,
@@ -108,9 +108,7 @@ def _warnings(content: Content) -> list[str]:
     """Return what to know before the figures are believed."""
     found = content.found
     lines = [*unfinished_in_words(found, only=content.only), *missing_in_words(found), *odd_sites_in_words(found)]
-    if said := leaks_in_words(content.summaries["leaks"]):
-        lines.append(said)
-    return lines
+    return [*lines, *leaks_in_words(content.summaries["leaks"])]
 
 
 def _words(content: Content) -> list[str]:
@@ -127,7 +125,7 @@ def _words(content: Content) -> list[str]:
 
 
 def figures(content: Content) -> Markup:
-    """Return the figures of every site with their intervals, and those over all sites."""
+    """Return the figures of every site with their 95 % CI, and those over all sites."""
     found, metric = content.found, content.metric
     if metric is None:
         return Markup()
@@ -136,15 +134,13 @@ def figures(content: Content) -> Markup:
     below = [] if content.only else [line for line in comparison_rows(found)[2] if line not in _told(content)]
     notes = [*site_answer.untold_at(found, metric, order), *site_answer.left_out(content.sites)]
     parts = [
-        paragraphs(
-            [f"{sentence_case(axis_title(metric))}, on holdout rows that no model was trained on."], class_="lead"
-        ),
+        paragraphs([f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."], class_="lead"),
         table(lines),
         bullets([*below, *(line for line in notes if line not in below)], class_="notes"),
     ]
     if over := _over_all(found, metric):
         parts += [element("h3", "Over all sites, and for reference"), table(over)]
-    return section("Figures with 95 % intervals", *parts)
+    return section("Figures with 95 % CI", *parts)
 
 
 def _told(content: Content) -> set[str]:
@@ -166,7 +162,7 @@ def _site_lines(found: Report, metric: str, sites: Sequence[str]) -> Lines:
 def _over_all(found: Report, metric: str) -> Lines:
     """Return the shared model over all sites beside its references."""
     several = found["repeats"] > 1
-    span = "95 % interval of one repeat" if several else "95 % interval"
+    span = "95 % CI of one repeat" if several else "95 % CI"
     lines: Lines = []
     cells: dict[str, object]
     for arm in REFERENCES:
@@ -213,62 +209,44 @@ def _metric_line(found: Report, metric: str) -> dict[str, object]:
 def forest(content: Content) -> Markup:
     """Return the forest plot: a row a site, and last the mean over sites."""
     found, metric = content.found, content.metric
-    order = _sites(content, metric) if metric else []
-    mean = found["mean-gain"].get(metric) or {"value": None}
-    bests = {name: best_arm(found["sites"][name], metric) for name in order} if metric else {}
-    gains = [best[1] for best in bests.values() if best is not None]
-    if metric is None or not gains:
+    rows = forest_lines(found, metric, _sites(content, metric)) if metric else []
+    if metric is None or all(row["value"] is None for row in rows):
         return Markup()
-    ends = [0.0, mean["value"], *(mean.get(key) for key in ("low", "high"))] if mean["value"] is not None else [0.0]
-    for gain in gains:
-        ends += [gain.value, gain.low, gain.high, gain.deciding.low, gain.deciding.high]
-    ticks = ticks_of(ends, metric, difference=True)
-    lines = [_forest_line(found, metric, name, ticks) for name in order]
-    if mean["value"] is not None:
-        lines.append(_mean_line(mean, metric, ticks))
+    ends = [row[key] for row in rows for key in ("value", "low", "high", "widened-low", "widened-high")]
+    ticks = ticks_of([0.0, *ends], metric, difference=True)
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     axis = element("td", charts.forest_axis(ticks, title), class_="drawn")
     foot = element("tr", *(element("td") for _ in range(4)), axis, element("td"), element("td"))
     read = (
-        f"Thick: the 95 % interval of one site alone; thin: the one that its verdict goes by ({widened_for(found)}). "
-        "The gain is that of the shared model, or of the one adjusted to the site where that is better."
+        f"Thick: the 95 % CI of one site alone; thin: the one that its verdict goes by ({widened_for(found)}). "
+        "The gain is that of the better model, which stands beside it."
     )
-    if mean["value"] is not None:
+    if rows[-1]["site"] is None:
         read += " Diamond: the mean over sites, of the shared model before adjustment."
+    lines = [_forest_line(row, ticks) for row in rows]
     return section(
-        "Forest plot: what joining gains", table(lines, class_="forest", foot=foot), paragraphs([read], class_="note")
+        "Forest plot: what joining gains",
+        table(lines, class_="forest", foot=foot),
+        paragraphs([read], class_="note"),
     )
 
 
-def _forest_line(found: Report, metric: str, name: str, ticks: Sequence[float]) -> dict[str, object]:
-    site = found["sites"][name]
-    own, shared = (site[arm].get(metric, {}).get("value") for arm in ("local-only", "global"))
-    best, verdict, words = best_arm(site, metric), site_verdict(site, metric)[0], gain_in_words(site, metric)
-    gain = best[1] if best else Difference(None)
-    wide = (gain.deciding.low, gain.deciding.high)
-    row = charts.Interval(gain.value, gain.low, gain.high, wide, VERDICT_COLOURS[verdict])
+def _forest_line(row: Report, ticks: Sequence[float]) -> dict[str, object]:
+    is_mean = row["site"] is None
+    gain = Difference(row["value"], row["low"], row["high"])
+    words = ABSENT if gain.value is None else f"{gain_in_brackets(gain)}, {SHORT[row['model']]}"
+    # Of the mean no interval is widened: one look is taken at it.
+    wide = (None, None) if is_mean else (row["widened-low"], row["widened-high"])
+    colour = INK if is_mean else VERDICT_COLOURS[row["verdict"]]
+    mark = charts.Interval(gain.value, gain.low, gain.high, wide, colour, mean=is_mean)
     return {
-        "Site": name,
-        "Test rows": ABSENT if site["holdout-rows"] is None else site["holdout-rows"],
-        "Own": number(own),
-        "Shared": number(shared),
-        "Gain": charts.forest_mark(row, ticks, f"{name}: {words}, {verdict}"),
+        "Site": row["name"],
+        "Test rows": "" if is_mean else ABSENT if row["rows"] is None else row["rows"],
+        "Site model": "" if is_mean else number(row["own"]),
+        "Shared": "" if is_mean else number(row["shared"]),
+        "Gain": charts.forest_mark(mark, ticks, f"{row['name']}: {words}, {row['verdict']}"),
         "Gain (95 % CI)": words,
-        "Verdict": verdict,
-    }
-
-
-def _mean_line(mean: Report, metric: str, ticks: Sequence[float]) -> dict[str, object]:
-    words = gain_in_brackets(Difference(mean["value"], mean["low"], mean["high"]))
-    row = charts.Interval(mean["value"], mean["low"], mean["high"], colour=INK, mean=True)
-    return {
-        "Site": f"Mean over {mean['sites']} of {mean['of']} sites",
-        "Test rows": "",
-        "Own": "",
-        "Shared": "",
-        "Gain": charts.forest_mark(row, ticks, f"mean over sites: {words}"),
-        "Gain (95 % CI)": f"{words}, shared",
-        "Verdict": "",
+        "Verdict": row["verdict"],
     }
 
 
@@ -346,9 +324,12 @@ SECTIONS = (
     learning,
     evidence.curves,
     evidence.calibrated,
+    evidence.flagged,
+    evidence.exactly_flagged,
     further,
     evidence.privacy,
     evidence.limits,
+    evidence.words,
     evidence.hashes,
 )
 """Sections in the order in which they are read."""

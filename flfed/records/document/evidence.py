@@ -11,7 +11,7 @@ from flfed.records.document import charts
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
 from flfed.records.reports import privacy as private
-from flfed.records.reports import privacy_tables, score_tables
+from flfed.records.reports import privacy_tables
 from flfed.records.reports.audit_headlines import (
     VERDICTS_READ,
     by_figure,
@@ -27,9 +27,12 @@ from flfed.records.reports.events import (
     set_aside_lines,
     site_facts,
 )
+from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import varies
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
+from flfed.records.statistics import point_tables, score_tables
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
+from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges
 from flfed.records.statistics.score_curves import (
     average_precision,
     calibration,
@@ -59,7 +62,7 @@ HANDED_ON = "Versions, seed and hashes are in the report of the coordinator, who
 
 
 def sites(content: Content) -> Markup:
-    """Return who took part: rows, outcomes, what each sent, and what was set aside."""
+    """Return who took part: rows, outcomes, what each sent, and what was rejected."""
     sent: dict[str, int] = {}
     for entry in content.crossed:
         if entry.direction == "to-server":
@@ -70,11 +73,11 @@ def sites(content: Content) -> Markup:
         lines = [{key: cell for key, cell in line.items() if key != OUTCOME} for line in lines]
     parts = [table(lines)]
     if any(site.get("holdout-rows-range") and varies(site) for site in content.found["sites"].values()):
-        parts.append(paragraphs(["About: repeats draw new holdouts, of which this is the mean."], class_="note"))
+        parts.append(paragraphs(["About: repeats draw new test rows, of which this is the mean."], class_="note"))
     gone = set_aside_lines(content.found, content.events)
     whose = "" if content.only is None else f" of {content.only}"
-    parts.append(element("h3", "Set aside, refused, odd"))
-    parts.append(table(gone) if gone else paragraphs([f"Nothing{whose} was set aside or refused."]))
+    parts.append(element("h3", "Rejected, refused, odd"))
+    parts.append(table(gone) if gone else paragraphs([f"Nothing{whose} was rejected or refused."]))
     if said := holdout_in_words(content.events):
         parts.append(paragraphs([" ".join(said)], class_="note"))
     return section("Sites", *parts)
@@ -94,7 +97,7 @@ def _site(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[s
         "Site": name,
         "Status": facts["Status"],
         "Rows": facts["Rows"],
-        "Holdout rows": ABSENT if holdout is None else f"{about}{holdout}",
+        "Test rows": ABSENT if holdout is None else f"{about}{holdout}",
         OUTCOME: outcome,
         "Disclosure": facts["Disclosure"],
         "Figures shared": facts["Figures shared"],
@@ -169,13 +172,13 @@ def _look(name: str, looks: Looks) -> dict[str, Any]:
     return {"colour": colour, "dash": dash}
 
 
-def _points(line: tuple[Any, Any]) -> list[tuple[float, float]]:
+def _places(line: tuple[Any, Any]) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in zip(*line, strict=True)]
 
 
 def _roc(there: score_tables.Found, looks: Looks) -> Markup:
     lines = [
-        charts.Drawn(f"{name}: AUC {number(roc_auc(counts))}", _points(thinned(*roc(counts))), **_look(name, looks))
+        charts.Drawn(f"{name}: AUC {number(roc_auc(counts))}", _places(thinned(*roc(counts))), **_look(name, looks))
         for name, counts in there.items()
     ]
     x = charts.Axis("false positive rate (1 − specificity)", SHARES)
@@ -186,7 +189,7 @@ def _roc(there: score_tables.Found, looks: Looks) -> Markup:
 def _precision(there: score_tables.Found, looks: Looks) -> Markup:
     lines = []
     for name, counts in there.items():
-        points = _points(thinned(*steps(*precision_recall(counts))))
+        points = _places(thinned(*steps(*precision_recall(counts))))
         said = f"{name}: average precision {number(average_precision(counts))}"
         lines.append(charts.Drawn(said, points, **_look(name, looks)))
         share = counts.events / counts.rows
@@ -232,6 +235,51 @@ def _calibration(name: str, lines: Lines, looks: Looks) -> Markup:
         for title in ("predicted probability (mean of the group)", "observed share")
     )
     return charts.chart(sentence_case(name) if score_tables.is_together(name) else name, [drawn], x, y, diagonal=True)
+
+
+def flagged(content: Content) -> Markup:
+    """Return who would be flagged at a threshold and at an alert budget, by the stored score counts."""
+    counted = content.counted
+    found = _drawn(counted.payload) if counted else {}
+    if not found:
+        return Markup()
+    share = point_tables.share_with_outcome(found)
+    threshold = point_tables.first_threshold(edges(found.values()), share)
+    budgets = [("alert-budget", budget) for budget in sorted({0.05, point_tables.first_budget(share)})]
+    # Where the outcome is rare, hardly any probability is near a half.
+    ways = [*budgets, ("threshold", threshold)] if share < RARE else [("threshold", threshold), *budgets]
+    parts = []
+    for by, at in ways:
+        flag = at_threshold if by == "threshold" else at_budget
+        points = {name: flag(counts, at) for name, counts in found.items()}
+        parts += _points(points, point_tables.point_in_words(by, at))
+    return section("Who would be flagged", *parts, paragraphs([point_tables.FROM_BINS], class_="note"))
+
+
+def _points(points: Mapping[str, OperatingPoint], title: str, lines: Lines | None = None) -> list[Markup]:
+    """Return confusion tables with their figures, under what flags rows."""
+    said = point_tables.first_in_words(points)
+    return [
+        element("h3", f"At {title}"),
+        paragraphs([said] if said else [], class_="lead"),
+        table(lines or [point_tables.counts_line(name, point) for name, point in points.items()], class_="dense"),
+        table([point_tables.figures_line(name, point) for name, point in points.items()], class_="dense"),
+    ]
+
+
+def exactly_flagged(content: Content) -> Markup:
+    """Return the exact counts at the thresholds and alert budgets that the study names."""
+    payload = content.found.get("operating-points")
+    asked = point_tables.asked_points(payload) if payload else []
+    if payload is None or not asked:
+        return Markup()
+    parts = []
+    for by, at in asked:
+        lines, known = point_tables.exact_lines(payload, by, at)
+        parts += _points(known, point_tables.point_in_words(by, at), lines)
+    at_budgets = any(by == "alert-budget" for by, _ in asked)
+    read = point_tables.EXACT + (point_tables.AT_BUDGET if at_budgets else "")
+    return section("Who would be flagged, at the study's own thresholds", *parts, paragraphs([read], class_="note"))
 
 
 def privacy(content: Content) -> Markup:
@@ -324,6 +372,11 @@ def limits(content: Content) -> Markup:
     if content.found["audit"]:
         lines.append("An attack that gets nowhere proves nothing.")
     return section("What it does not show", bullets(lines))
+
+
+def words(content: Content) -> Markup:
+    """Return the glossary."""
+    return section("What the words mean", bullets([f"*{term}*: {meaning}" for term, meaning in GLOSSARY.items()]))
 
 
 def hashes(content: Content) -> Markup:

@@ -19,8 +19,8 @@ from flfed.records.dashboard.components.axes import (
 from flfed.records.dashboard.components.colours import FAINT, NEUTRAL, Looks
 from flfed.records.dashboard.components.figure import Line
 from flfed.records.dashboard.components.round_chart import STROKES, Curves, Spec
-from flfed.records.reports.score_tables import TOGETHER, is_together
 from flfed.records.statistics.score_curves import LEAST_ROWS, ScoreCounts
+from flfed.records.statistics.score_tables import TOGETHER, is_together
 
 PLOT_PIXELS = 320
 Points = list[tuple[str, float, float]]

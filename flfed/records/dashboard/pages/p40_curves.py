@@ -16,7 +16,7 @@ from flfed.records.dashboard.panels import curves
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
+from flfed.records.statistics.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
 
 
 def show() -> None:

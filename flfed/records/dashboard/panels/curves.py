@@ -17,7 +17,18 @@ from flfed.records.dashboard.components.curve_charts import Points, by_chance, c
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
-from flfed.records.reports.score_tables import (
+from flfed.records.statistics import Report
+from flfed.records.statistics.score_curves import (
+    LEAST_ROWS,
+    average_precision,
+    calibration,
+    precision_recall,
+    roc,
+    roc_auc,
+    steps,
+    thinned,
+)
+from flfed.records.statistics.score_tables import (
     ALL,
     AREAS_READ,
     CALIBRATION_READ,
@@ -31,17 +42,6 @@ from flfed.records.reports.score_tables import (
     group_lines,
     held_in_words,
     is_together,
-)
-from flfed.records.statistics import Report
-from flfed.records.statistics.score_curves import (
-    LEAST_ROWS,
-    average_precision,
-    calibration,
-    precision_recall,
-    roc,
-    roc_auc,
-    steps,
-    thinned,
 )
 from flfed.records.statistics.verdict import number
 

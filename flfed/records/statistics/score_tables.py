@@ -129,10 +129,7 @@ def says_which_repeat(repeat: int, repeats: int) -> str:
 
     The record has several, and the sentence says why one alone is shown.
     """
-    return (
-        f"{one_repeat_alone(repeat, repeats)} Its figures differ from those on Overview and Sites, which are means "
-        "over the repeats. Another repeat: in the margin, under Repeats."
-    )
+    return f"**Repeat {repeat} of {repeats} alone**; others: in the margin. Overview and Sites show means."
 
 
 def area_line(name: str, counts: ScoreCounts, report: Report) -> dict[str, str]:
