@@ -21,6 +21,8 @@ EMPHASES = (
 FIGURE = re.compile(r"[\u2212+±≈(]?\.?\d|n/a$|\u2013$")
 """How a cell begins that holds a figure."""
 BRACKET = re.compile(r"\([^()]*\)(?:, \w+)?| ± \S+")
+FEW = 8
+"""Lines of a table that is kept on one page."""
 SHORT = 16
 """A name or a figure of so many signs is never broken."""
 
@@ -145,7 +147,9 @@ def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "", foot: Markup 
         element("tr", joined(_cell(name, line.get(name), first=name == names[0]) for name in names)) for line in lines
     )
     below = element("tfoot", foot) if foot else Markup()
-    return element("table", element("thead", head), element("tbody", joined(rows)), below, class_=class_ or None)
+    # A short table is not parted between two pages.
+    classes = " ".join(filter(None, (class_, "whole" if len(lines) <= FEW else "")))
+    return element("table", element("thead", head), element("tbody", joined(rows)), below, class_=classes or None)
 
 
 def _cell(name: str, value: object, *, first: bool) -> Markup:
