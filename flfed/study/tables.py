@@ -206,6 +206,9 @@ class Compare(Settings, where="[compare]", frozen=True):
         others have the outcome. An institution gives each of the four counts only as its policy allows.
     alert_budgets : tuple of float in (0, 1)
         Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
+    by : tuple of str
+        Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
+        number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only.
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
         "joining pays". None means .005 for an AUC and 0 for any other.
@@ -227,6 +230,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None
     thresholds: tuple[float, ...] = ()
     alert_budgets: tuple[float, ...] = ()
+    by: tuple[str, ...] = ()
     worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
     own: Own | None = None
 

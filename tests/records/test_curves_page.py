@@ -250,6 +250,30 @@ def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, 
     assert {line["Flagged"] for line in lines.values()} == {"withheld: fewer than 10 rows in a cell"}
 
 
+def test_figures_by_group_are_those_of_the_record_and_say_where_groups_differ(writer):
+    run = writer()
+    low, high = ({"low": 0.6, "high": 0.7}, {"low": 0.75, "high": 0.95})
+    few = {"value": None, "low": None, "high": None, "method": "withheld: fewer than 10 rows of a class"}
+    sites = {
+        "a": [
+            {"group": "female", "value": 0.65, **low, "method": "DeLong"},
+            {"group": "male", "value": 0.85, **high, "method": ""},
+        ],
+        "b": [{"group": "female", "value": 0.85, **high, "method": "DeLong"}, {"group": "male", **few}],
+    }
+    for site in sites:
+        run.site(site)
+    groups = {site: [{"column": "sex", **of} for of in own] for site, own in sites.items()}
+    run.summary("subgroups", {"metric": AUC, "rows": "holdout", "asked": 2, "sites": groups})
+    page = curves(compared(run, {"sites": {"a": COUNTS}, "all": None, "in-all": 0, "asked": 2}))
+    assert "**By sex: AUC of the shared model (95 % CI)**" in words(page)
+    shown = table(page, "female")
+    assert shown["a"]["female"] == ".650 (.600 to .700)"
+    assert shown["a"]["Clear difference"] == "intervals do not meet"
+    assert shown["b"]["male"] == "withheld: fewer than 10 rows of a class"
+    assert shown["b"]["Clear difference"] == "n/a"
+
+
 @pytest.fixture
 def writer(store, url: str, monkeypatch: pytest.MonkeyPatch):
     """A function that begins a run of the test's own store."""

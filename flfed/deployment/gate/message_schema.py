@@ -35,6 +35,7 @@ from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS
+from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of, primary_of
@@ -273,6 +274,7 @@ class StudyMessages:
             **self._histogram("histogram"),
             **family,
             **self._points(),
+            **self._groups(),
         }
 
     def _points(self) -> Sections:
@@ -290,6 +292,16 @@ class StudyMessages:
         counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
         fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
         return {"points": Columns(fields=fields, longest=len(points))}
+
+    def _groups(self) -> Sections:
+        """Return the section of figures by group, none where the study names no column."""
+        found = groupings(self.study.compare.by, self.schema)
+        if not found:
+            return {}
+        labels = [label for one in found for label in one.labels]
+        named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
+        figures = {name: number(nan=True) for name in ("value", "low", "high")}
+        return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
 
     def run_bytes(self) -> int:
         """Return the most bytes that a run may send.

@@ -15,6 +15,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.records.reports.privacy import given_the_encoder
+from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
@@ -23,7 +24,7 @@ from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply, PointCounts
+from flfed.updates.messages.compare import COMPARE, CompareReply, GroupFigure, PointCounts
 from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
@@ -172,6 +173,11 @@ def _columns(study: Study, schema: Schema) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
     for name in schema.features(study.dataset.features):
         yield f"{name} ({_kind(schema.columns[name])})"
+    features = schema.features(study.dataset.features)
+    for one in groupings(study.compare.by, schema):
+        if one.column not in features:
+            kind = _kind(schema.columns[one.column])
+            yield f"{one.column} (not for the model, only to look at it group by group: {kind})"
     yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
     if schema.group:
         yield f"{schema.group} (id: keeps rows of one person together, and does not leave)"
@@ -201,6 +207,8 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[messages.own]}"
     if study.compare.points:
         yield f"With it, at {_points(study)}: {reveals(PointCounts)}"
+    if study.compare.by:
+        yield f"With it, by {'; '.join(map(shown, study.compare.by))}: {reveals(GroupFigure)}"
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"

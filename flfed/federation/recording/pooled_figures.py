@@ -14,6 +14,7 @@ import numpy as np
 
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import MetricRow
 from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil, logit_limits
@@ -144,6 +145,31 @@ def exact_counts(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> di
         summed.append({"by": by, "at": at, **dict(zip(CELLS, total, strict=True)), "sites": len(counts)})
     own = {site: [_point(of) for of in points_of.values()] for site, points_of in shared_as.own(given).items()}
     return {"rows": "holdout", "asked": len(replies), "sites": own, "all": summed}
+
+
+def subgroups(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[str, Any] | None:
+    """Return the figures within groups of holdout rows.
+
+    They are the shared model's at each site that shares figures of its own. None where no site was asked for any.
+
+    Returns
+    -------
+    dict
+        `metric`, `rows` (which), `asked` (of how many sites), and `sites`: by site a list of groups, each with
+        `column`, `group`, `value`, `low` and `high` (None where undefined or withheld) and `method`, how or why.
+    """
+    given = {site: reply.groups for site, reply in replies.items() if reply.groups}
+    if not given:
+        return None
+    sites = {
+        site: [
+            {"column": of.column, "group": of.group, "value": finite(of.value), "low": finite(of.low),
+             "high": finite(of.high), "method": of.method}
+            for of in groups
+        ]
+        for site, groups in shared_as.own(given).items()
+    }  # fmt: skip
+    return {"metric": "roc_auc_score", "rows": "holdout", "asked": len(replies), "sites": sites}
 
 
 CELLS = ("tp", "fp", "fn", "tn")

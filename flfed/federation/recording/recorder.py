@@ -17,6 +17,7 @@ from flfed.federation.recording.pooled_figures import (
     exact_counts,
     round_figures,
     score_histograms,
+    subgroups,
     tables_of,
 )
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
@@ -275,6 +276,8 @@ class Recorder:
             self.writer.summary("score-histograms", histograms, durable=False)
         if (counts := exact_counts(replies, self.shared_as)) is not None:
             self.writer.summary("operating-points", counts, durable=False)
+        if (groups := subgroups(replies, self.shared_as)) is not None:
+            self.writer.summary("subgroups", groups, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
 

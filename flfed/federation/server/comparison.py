@@ -15,6 +15,8 @@ from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_o
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
+from flfed.rows.comparison.subgroups import groupings
+from flfed.rows.data import datasets
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, encoder_moved
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
@@ -97,7 +99,9 @@ class Comparison:
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
         """Return credible comparisons, without sums that cannot be merged."""
-        usable, faults = {}, {}
+        usable, faults, study = {}, {}, self.run.study
+        schema = datasets.load(study.dataset.name).schema
+        known = {(one.column, label) for one in groupings(study.compare.by, schema) for label in one.labels}
         for site, reply in replies.items():
             why = comparison_defect(reply)
             sums = summary_defect(reply.summary, self.run.layout) if reply.summary is not None else ""
@@ -107,8 +111,9 @@ class Comparison:
             if sums:
                 faults[site] = Refusal("holdout-sums", why=sums)
             # What the study does not ask for is of no site's policy, and is not written down.
-            points = tuple(point for point in reply.points if point.point in self.run.study.compare.points)
-            usable[site] = replace(reply, summary=None if sums else reply.summary, points=points)
+            points = tuple(point for point in reply.points if point.point in study.compare.points)
+            groups = tuple(one for one in reply.groups if (one.column, one.group) in known)
+            usable[site] = replace(reply, summary=None if sums else reply.summary, points=points, groups=groups)
         self.run.recorder.events("fault", faults)
         return usable
 

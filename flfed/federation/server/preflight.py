@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from flfed.errors import UsageError
+from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.study import Study
@@ -60,6 +61,7 @@ def check(study: Study) -> dict[str, str]:
             "[compare]: thresholds and alert-budgets are for outcomes that are yes or no; the dataset's task is "
             f"{dataset.schema.task!r}"
         )
+    groupings(study.compare.by, dataset.schema)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")

@@ -67,7 +67,8 @@ def report(reader: RunReader, name: str) -> Report:
     lists rejected updates and, with round null, what belongs to no round: sites refused, whose reason starts with
     "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached. `operating-points` is there where the study
-    names thresholds or alert budgets: the exact counts at them.
+    names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
+    at group by group.
 
     Raises
     ------
@@ -101,18 +102,21 @@ def report(reader: RunReader, name: str) -> Report:
         "audit": audit_of(reader, recorded.runs),
         "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
-        **_points(reader, runs),
+        **_where_asked(reader, runs),
         **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
     }
 
 
-def _points(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
-    """Return the exact counts at thresholds and alert budgets, no key where none were asked for.
+def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
+    """Return what a study may name: exact counts, and figures by group; no key where it names none.
 
-    They are of the first repeat that has them: other repeats count the same rows, at an institution once.
+    They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
-    found = next(filter(None, (reader.summary(run.run, "operating-points") for run in runs)), None)
-    return {} if found is None else {"operating-points": found}
+    found = {
+        name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
+        for name in ("operating-points", "subgroups")
+    }
+    return {name: payload for name, payload in found.items() if payload is not None}
 
 
 def head(runs: Sequence[RunEntry], name: str) -> Report:

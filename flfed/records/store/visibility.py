@@ -30,6 +30,7 @@ KEPT = {
     "own-models": (),
     "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
     "operating-points": ("rows", "asked"),
+    "subgroups": ("metric", "rows", "asked"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
     ),
@@ -115,7 +116,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"all": []}
     if name == "privacy":
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
-    if name in ("score-histograms", "operating-points", "privacy", "own-models"):
+    if name in ("score-histograms", "operating-points", "subgroups", "privacy", "own-models"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
     else:
         found |= {"note": _own_note(payload.get("note", ""), site)}

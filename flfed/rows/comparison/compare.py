@@ -22,6 +22,7 @@ from flfed.rows.comparison.operating_points import (
     count_points,
     withhold_all,
 )
+from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
@@ -60,6 +61,8 @@ class SiteComparison:
         Of the site's own model; None where it is of the study's own kind.
     points : sequence of PointCounts
         Of the global model, at the thresholds and alert budgets that the study names.
+    groups : sequence of GroupFigure
+        Of the global model, by the columns that the study names.
     """
 
     training_rows: int
@@ -71,6 +74,7 @@ class SiteComparison:
     note: str
     own_family: OwnFamily | None = None
     points: Sequence[PointCounts] = ()
+    groups: Sequence[GroupFigure] = ()
 
 
 def arm_scores(
@@ -157,6 +161,7 @@ def compare(
         histogram=counted,
         own_family=own.family,
         points=_points(session, table, scores["global"], {name: reasons[name] for name in counts}),
+        groups=_by_group(session, table, scores["global"]),
         note="; ".join(_left_out(session) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
     )
 
@@ -179,11 +184,10 @@ def _points(
     why = why or (HISTOGRAM if policy.allows("score-histogram") else ANOTHER if accuracy is None else "")
     if why:
         return withhold_all(points, why)
-    groups = groups_of(session, table)
     suppression = CellSuppression(
         y=y,
         score=score,
-        person=np.arange(len(y)) if groups is None else groups,
+        person=_persons(session, table),
         rows=session.coded(table),
         layout=session.layout,
         minimum=policy.cell_minimum,
@@ -193,6 +197,29 @@ def _points(
     # Last, since it is written down: by another model's counts of the same rows few rows could be told apart.
     leaves = all(point.method for point in found) or session.counts_may_leave()
     return found if leaves else withhold_all(points, ONCE)
+
+
+def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
+    """Return the figures by the columns that the study names, as they may leave."""
+    study, schema = session.study, session.schema
+    if not study.compare.by:
+        return []
+    scores = GroupScores(
+        y=session.target(table),
+        score=score,
+        person=_persons(session, table),
+        policy=session.site.policy,
+        draws=study.compare.draws,
+    )
+    rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
+    found = groupings(study.compare.by, schema)
+    return [figure for one in found for figure in scores.figures(one, one.of(table, schema), rng)]
+
+
+def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
+    """Return whose each row is, each its own where the schema names no group."""
+    groups = groups_of(session, table)
+    return np.arange(len(table)) if groups is None else groups
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:

@@ -313,6 +313,12 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
         )
         if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
             return Refusal("metric-out-of-range", metric=figure.metric)
+    for area in reply.groups:
+        interval = (area.low, area.value, area.high)
+        if not all(map(math.isnan, interval)) and not (0 <= area.low <= area.value <= area.high <= 1):
+            return Refusal("interval-impossible", metric="roc_auc_score")
+    if len({(area.column, area.group) for area in reply.groups}) < len(reply.groups):
+        return Refusal("figure-twice")
     return _points_defect(reply)
 
 

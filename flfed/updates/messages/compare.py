@@ -93,6 +93,35 @@ class PointCounts:
         return self.tp, self.fp, self.fn, self.tn
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupFigure:
+    """Area under the ROC curve within one group.
+
+    It crosses only where the study names columns to look at group by group.
+
+    Attributes
+    ----------
+    column, group : str
+        Their names, which follow from study and schema.
+    value, low, high : float
+        The area and its 95 % interval; NaN where undefined or withheld.
+    method : str
+        "DeLong", "bootstrap", or why the figure is undefined or stays.
+
+    Reveals: how well the shared model ranks holdout rows of each group that the study names. Under disclosure
+    "institution" only over at least the cell minimum of rows, of as many persons, of each class, where as much is left
+    of the site's rows without all these groups of the column, if anything is left; of three digits. No number of rows
+    of a group crosses with it; that it stays says that the group, or what is left, has few rows of a class.
+    """
+
+    column: str
+    group: str
+    value: float
+    low: float
+    high: float
+    method: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompareRequest:
     """Request to judge the final model on a holdout.
@@ -172,6 +201,8 @@ class CompareReply:
         versions do not read.
     points : tuple of PointCounts
         Of the global model.
+    groups : tuple of GroupFigure
+        Of the global model.
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
@@ -193,6 +224,7 @@ class CompareReply:
     note: str = ""
     own_family: OwnFamily | None = None
     points: tuple[PointCounts, ...] = ()
+    groups: tuple[GroupFigure, ...] = ()
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -207,8 +239,9 @@ class CompareReply:
             records["histogram"] = array_record({"counts": self.histogram})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        if self.points:
-            records["points"] = fields.rows_record(self.points)
+        for name, rows in (("points", self.points), ("groups", self.groups)):
+            if rows:
+                records[name] = fields.rows_record(rows)
         return record_of(records)
 
     @classmethod
@@ -225,6 +258,7 @@ class CompareReply:
             note=recorded_note(fields.text(config, "note")),
             own_family=_family(record),
             points=fields.read_figures(record, "points", PointCounts, kind_of="metric"),
+            groups=fields.read_figures(record, "groups", GroupFigure, kind_of="metric"),
         )
 
 

@@ -24,6 +24,7 @@ WITHHELD = (
     "it would say how many rows two models call differently",
     "fewer than {n} rows in a cell", "the histogram of predictions leaves", "another count of these rows leaves",
     "exact counts of these rows left in another run", "enough counts of these rows leave",
+    "what is left has fewer than {n} rows of a class",
 )  # fmt: skip
 METHODS = (
     "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",

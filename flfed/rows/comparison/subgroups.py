@@ -1,0 +1,189 @@
+"""How well a model ranks within groups of one site's holdout.
+
+Groups are the values of a category or flag, or bands of a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError, nearest
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Schema
+from flfed.rows.evaluation.intervals import Estimate, estimate
+from flfed.rows.evaluation.scoring import metrics_of, three_digits, too_few
+from flfed.rows.features.columns import codes
+from flfed.rows.features.summarise import layout_of
+
+METRIC = "roc_auc_score"
+"""The one figure by group: from areas over a whole and its parts that over another part cannot be worked out."""
+CUT = " at "
+MOST_COLUMNS, MOST_CUTS = 5, 9
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Groups by one column.
+
+    Attributes
+    ----------
+    column : str
+    labels : tuple of str
+        One a group, in the schema's order or from low to high.
+    cuts : tuple of float
+        Where bands of a number begin, all but the lowest; none for a category or a flag.
+    """
+
+    column: str
+    labels: tuple[str, ...]
+    cuts: tuple[float, ...] = ()
+
+    def of(self, table: pd.DataFrame, schema: Schema) -> np.ndarray:
+        """Return each row's group, -1 where the value is missing."""
+        if self.cuts:
+            values = table[self.column].to_numpy(dtype=float, na_value=np.nan)
+            return np.where(np.isnan(values), -1, np.searchsorted(self.cuts, values, side="right"))
+        found = codes(table[self.column], layout_of(schema, [self.column]).features[0])
+        return np.where(found == len(self.labels), -1, found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFigure:
+    """Area under the ROC curve within one group, as it may leave.
+
+    Attributes
+    ----------
+    column, group : str
+    value, low, high : float
+        With its 95 % interval; NaN where undefined or withheld.
+    method : str
+        As in `Estimate`, or why the figure stays.
+    """
+
+    column: str
+    group: str
+    value: float
+    low: float
+    high: float
+    method: str
+
+
+def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
+    """Return the groupings that `[compare] by` names.
+
+    Parameters
+    ----------
+    by : sequence of str
+        A category's or flag's name, or a number's with where its bands begin: "age at 50, 65".
+    schema : Schema
+
+    Raises
+    ------
+    UsageError
+        For a column that is unknown or cannot be grouped by, or cuts that are none.
+    """
+    if by and schema.task != "binary":
+        raise UsageError(f"[compare]: by is for outcomes that are yes or no; the dataset's task is {schema.task!r}")
+    found = [_grouping(words, schema) for words in by]
+    # Bands that overlap would give small ones between their ends.
+    if len({one.column for one in found}) < len(found) or len(found) > MOST_COLUMNS:
+        raise UsageError(f"[compare]: by={list(by)} must name different columns, at most {MOST_COLUMNS}")
+    return found
+
+
+def _grouping(words: str, schema: Schema) -> Grouping:
+    column, cut, ends = words.partition(CUT)
+    known = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
+    if column not in known:
+        raise UsageError(f"[compare]: by names no column {column!r}{nearest(column, known)} Known: {', '.join(known)}")
+    kind, example = schema.columns[column].kind, f'by = ["{column}{CUT}50, 65"]'
+    if kind != "number":
+        if cut:
+            raise UsageError(f"[compare]: by={words!r}: {column} is a {kind}, whose values are the groups")
+        return Grouping(column, ("0", "1") if kind == "flag" else tuple(schema.columns[column].values))
+    try:
+        cuts = tuple(float(end) for end in ends.split(","))
+    except ValueError:
+        raise UsageError(f"[compare]: by={words!r} needs where bands begin, such as {example}") from None
+    low, high = schema.columns[column].range or (-math.inf, math.inf)
+    rising = all(a < b for a, b in zip((low, *cuts), (*cuts, high), strict=True))
+    if not rising or len(cuts) > MOST_CUTS:
+        raise UsageError(
+            f"[compare]: by={words!r} needs rising numbers within {low:g} to {high:g}, at most {MOST_CUTS}: {example}"
+        )
+    between = [f"{a:g} to below {b:g}" for a, b in zip(cuts, cuts[1:], strict=False)]
+    return Grouping(column, (f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and above"), cuts)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupScores:
+    """Scores of one model on a site's holdout, by group.
+
+    Attributes
+    ----------
+    y : int array [rows]
+        Class codes.
+    score : array [rows]
+    person : int array [rows]
+        Whose each row is.
+    policy : Policy
+    draws : int
+        Bootstrap resamples, where several rows are one person's.
+
+    Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons,
+    of each class, and so is what is left of the site's rows without all groups of a column whose figures leave, if
+    anything is left. No number of rows leaves with it, and it has three digits.
+    """
+
+    y: np.ndarray
+    score: np.ndarray
+    person: np.ndarray
+    policy: Policy
+    draws: int
+
+    def figures(self, grouping: Grouping, group: np.ndarray, rng: np.random.Generator) -> Iterator[GroupFigure]:
+        """Yield each group's figure, as it may leave; `group` is each row's."""
+        kept = self._leaving(group, len(grouping.labels))
+        for number, label in enumerate(grouping.labels):
+            found = self._estimate(group == number, rng) if number in kept else self._withheld(group == number)
+            numbers = (found.value, found.low, found.high)
+            value, low, high = numbers if self._open else map(three_digits, numbers)
+            yield GroupFigure(column=grouping.column, group=label, value=value, low=low, high=high, method=found.method)
+
+    @property
+    def _open(self) -> bool:
+        return self.policy.disclosure == "open"
+
+    def _leaving(self, group: np.ndarray, groups: int) -> set[int]:
+        """Return the groups whose figures may leave."""
+        kept = {number for number in range(groups) if not self._small(group == number)}
+        rest = ~np.isin(group, list(kept))
+        # What is left together must be large, too: else the smallest of the others stays with it.
+        while kept and rest.any() and self._small(rest):
+            kept.remove(min(kept, key=lambda number: int((group == number).sum())))
+            rest = ~np.isin(group, list(kept))
+        return kept
+
+    def _small(self, rows: np.ndarray) -> str:
+        """Return why no figure over these rows may leave, or ""."""
+        y, person = self.y[rows], self.person[rows]
+        why = too_few(y, "binary", 2, self.policy)
+        people = min(len(np.unique(person[y == label])) for label in (0, 1))
+        few = not self._open and people < self.policy.cell_minimum
+        return why or (f"fewer than {self.policy.cell_minimum} rows of a class" if few else "")
+
+    def _withheld(self, rows: np.ndarray) -> Estimate:
+        why = self._small(rows) or f"what is left has fewer than {self.policy.cell_minimum} rows of a class"
+        return Estimate(NAN, NAN, NAN, NAN, f"withheld: {why}")
+
+    def _estimate(self, rows: np.ndarray, rng: np.random.Generator) -> Estimate:
+        person = self.person[rows]
+        several = person if len(np.unique(person)) < len(person) else None
+        metric = metrics_of("binary")[METRIC]
+        return estimate(metric, self.y[rows], self.score[rows], rng, self.draws, groups=several)
