@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from sklearn.metrics import confusion_matrix, recall_score
 
+import flfed
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
@@ -15,11 +18,13 @@ from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.reports.report import report
-from flfed.records.statistics.operating_points import at_threshold, edges
+from flfed.records.statistics.operating_points import OperatingPoint, at_threshold, edges
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
+from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.data.sources import Frame
+from flfed.rows.session import SiteSession
 from flfed.summaries.score_bins import ScoreBins
 from flfed.updates.messages.compare import CompareReply, PointCounts
 
@@ -55,6 +60,26 @@ def test_at_an_edge_of_a_bin_they_are_those_of_the_histogram(small_sites, small_
         expected = at_threshold(together, point["at"])
         assert [point[cell] for cell in CELLS] == [expected.tp, expected.fp, expected.fn, expected.tn]
         assert point["sites"] == 3
+
+
+def test_on_real_loans_they_and_their_net_benefit_are_those_of_scikit_learn():
+    study = Study.load("loan-default").replace({"compare.thresholds": [0.05, 0.1], "compare.alert-budgets": [0.02]})
+    result = run(study)
+    model, found = flfed.load(result.run).model, result.report["operating-points"]
+    sites = {site.name: SiteSession(site, study) for site in of_dataset("loan-default")}
+    assert set(found["sites"]) == set(sites)
+    for name, session in sites.items():
+        rows = session.table.holdout("test")
+        y, score = session.target(rows), model.predict_proba(rows)[:, 1]
+        for point in found["sites"][name]:
+            cut = point["at"] if point["by"] == "threshold" else np.sort(score)[::-1][int(0.02 * len(y)) - 1]
+            tn, fp, fn, tp = confusion_matrix(y, score >= cut).ravel()
+            assert [point[cell] for cell in CELLS] == [tp, fp, fn, tn]
+            benefit = recall_score(y, score >= cut) * y.mean()
+            benefit -= (1 - recall_score(1 - y, score < cut)) * (1 - y.mean()) * point["at"] / (1 - point["at"])
+            known = OperatingPoint(point["at"], tp=tp, fp=fp, fn=fn, tn=tn)
+            assert known.net_benefit == pytest.approx(benefit)
+    assert [point["sites"] for point in found["all"]] == [4, 4, 4]
 
 
 def test_a_plain_study_has_no_such_key_and_one_that_asks_has_it(small_sites, small_study, asking):
