@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_s
 from statsmodels.stats.proportion import proportion_confint
 from streamlit.testing.v1 import AppTest
 
+import flfed
 from flfed import Study, run
 from flfed.records.reports.report import report
 from flfed.records.statistics.score_curves import ScoreCounts, calibration
@@ -177,7 +178,8 @@ def test_repeats_are_not_added_up(small_sites, small_study):
         assert [f"**Repeat {place + 1} of 2 alone**" in info.value for info in page.info] == [True] * several
         assert ("Overview and Sites show means." in alone) == several
         headings = [block.value for block in page.markdown if block.value.startswith("## ")]
-        assert [heading.endswith(", in repeat 1") for heading in headings] == [several] * 3
+        assert [heading.endswith(", in repeat 1") for heading in headings] == [*[several] * 3, False]
+        assert headings[-1] == "## What the shared model goes by"  # the one part that is of all repeats
 
 
 def test_who_is_flagged_at_a_threshold_or_a_budget_is_that_of_scikit_learn(three):
@@ -272,6 +274,38 @@ def test_figures_by_group_are_those_of_the_record_and_say_where_groups_differ(wr
     assert shown["a"]["Clear difference"] == "intervals do not meet"
     assert shown["b"]["male"] == "withheld: fewer than 10 rows of a class"
     assert shown["b"]["Clear difference"] == "n/a"
+
+
+def test_a_linear_models_coefficients_are_those_of_its_arrays(small_sites, small_study):
+    result = run(Study.parse(small_study), sites=small_sites(3, rows=200), repeats=2)
+    with RunReader.open() as reader:
+        names = [entry.run for entry in reader.runs_of(result.report["run"])]
+        found = [reader.summary(name, "coefficients") for name in names]
+    for name, of in zip(names, found, strict=True):
+        pipeline = flfed.load(name).model.to_sklearn()
+        assert of["inputs"] == list(pipeline[0].get_feature_names_out())
+        assert of["coefficients"] == pytest.approx(pipeline[-1].coef_[0].tolist())
+        assert of["intercept"] == pytest.approx(pipeline[-1].intercept_[0])
+    shown = next(one.value for one in curves(result.report["run"]).table if "Input" in one.value.columns)
+    lines = {line["Input"].replace("\\", ""): line for line in shown.to_dict("records")}
+    assert set(lines) == {"x1", "x2", "flag", "colour=green", "colour=blue"}
+    each = [dict(zip(of["inputs"], of["coefficients"], strict=True)) for of in found]
+    for name, line in lines.items():
+        values = [of[name] for of in each]
+        assert line["Coefficient (log-odds)"] == number(np.mean(values), 3, signed=True)
+        assert line["Odds ratio"] == number(np.exp(np.mean(values)), 2)
+        assert line["In the repeats"] == interval(min(values), max(values))
+    sizes = [abs(np.mean([of[name] for of in each])) for name in lines]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_network_has_no_coefficients_and_one_sites_people_see_none(small_sites, small_study):
+    network = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [4]')
+    with RunReader.open() as reader:
+        assert reader.summary(run(Study.parse(network), sites=small_sites(3)).report["run"], "coefficients") is None
+    linear = run(Study.parse(small_study), sites=small_sites(3)).report["run"]
+    with RunReader.open(only="site-01") as reader:
+        assert reader.summary(linear, "coefficients") is None
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, score_bins
@@ -17,6 +17,7 @@ from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
+from flfed.rows.features.encode import input_names
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, encoder_moved
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
@@ -61,8 +62,23 @@ class Comparison:
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         recorder.comparison(replies, self._reference(replies, offsets), bins)
+        self._coefficients()
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
+
+    def _coefficients(self) -> None:
+        """Record a linear model's coefficients, which every site has been sent."""
+        model = self.run.study.model.build("model")
+        layers: Any = getattr(model, "layers", ())  # which a linear model of another package may lack
+        if not model.linear or len(layers) != 1 or self.run.layout.task != "binary":
+            return
+        weight, bias = (self.outcome.arrays[name].astype(float) for name in layers[0])
+        found = {
+            "inputs": list(input_names(self.run.layout)),
+            "coefficients": weight[:, 0].tolist(),
+            "intercept": float(bias[0]),
+        }
+        self.run.recorder.writer.summary("coefficients", found, durable=False)
 
     def _offsets(self, strategy: FedAvg) -> SiteOffsets:
         """Return the estimate of the sites' intercepts."""

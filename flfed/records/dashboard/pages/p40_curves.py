@@ -13,8 +13,8 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import curves
+from flfed.records.dashboard.panels.model_details import coefficients, subgroups
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
-from flfed.records.dashboard.panels.subgroups import subgroups
 from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.statistics.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
@@ -38,7 +38,7 @@ def parts(opened: Opened) -> None:
         run, shown = opened.runs[0], opened.shown()
         more = " How good the model is stands on the pages Overview and Sites." if run.task != "binary" else ""
         st.info(no_curves_in_words(run, shown.found, shown.sites) + more)
-        _where_asked(opened)
+        _more(opened)
         return
     # Of this repeat, not of the mean over all: the figures are compared with those of its curves.
     shown = read(where(), opened.runs[place].run, opened.mark[place : place + 1], opened.only)
@@ -65,7 +65,7 @@ def parts(opened: Opened) -> None:
         curves.calibrated(found, chosen, shown.found, looks, repeat)
     with st.container():
         operating_points(found, chosen, repeat)
-    _where_asked(opened)
+    _more(opened)
     with st.container():
         curves.how_to_read()
 
@@ -82,13 +82,17 @@ def _first_with(opened: Opened, name: str) -> tuple[int, dict[str, Any] | None]:
     return 0, None
 
 
-def _where_asked(opened: Opened) -> None:
-    """Show exact counts and figures by group, where the study asked for any."""
+def _more(opened: Opened) -> None:
+    """Show exact counts and figures by group where the study asked for any, and a linear model's coefficients."""
     for name, show_panel in (("operating-points", exact_counts), ("subgroups", subgroups)):
         place, payload = _first_with(opened, name)
         if payload is not None:
             with st.container():
                 show_panel(payload, opened.runs[place].repeat + 1 if len(opened.runs) > 1 else None)
+    told = read_summaries(where(), opened.mark, "coefficients", opened.only)
+    if known := [payload for payload in told if payload is not None]:
+        with st.container():
+            coefficients(known)
 
 
 if __name__ == "__main__":

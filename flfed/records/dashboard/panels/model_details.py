@@ -1,11 +1,12 @@
-"""Panel of figures by group on the page Curves.
+"""Panels of groups and coefficients on the page Curves.
 
-It shows how well the shared model ranks within groups of each site's test rows.
+They show for whom the shared model ranks how well, and what it goes by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -36,6 +37,37 @@ def subgroups(payload: Mapping[str, Any], repeat: int | None = None) -> None:
         "Within a group the AUC compares its rows with one another only. Small groups have wide intervals: of many "
         "groups some differ by chance. A group that a site's policy holds back has its reason in place of the figure."
     )
+
+
+def coefficients(payloads: Sequence[Mapping[str, Any]]) -> None:
+    """Show what a linear model adds to the log-odds for each input.
+
+    Parameters
+    ----------
+    payloads : sequence of dict
+        The objects "coefficients" of the repeats, one or more.
+    """
+    st.markdown("## What the shared model goes by")
+    names = payloads[0]["inputs"]
+    by_input = {name: [payload["coefficients"][place] for payload in payloads] for place, name in enumerate(names)}
+    ranked = sorted(by_input.items(), key=lambda item: -abs(sum(item[1])))
+    table([_coefficient(name, values) for name, values in ranked])
+    st.caption(
+        "For one step of an input, all else equal: an odds ratio of 2 doubles the odds of the outcome. A step is what "
+        "inputs are scaled by in training: their spread over all sites, unless the study says otherwise. Inputs that "
+        "go together share what they tell, and none of this says what causes the outcome. Sites keep their own models, "
+        "so there is no spread over sites."
+    )
+
+
+def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
+    mean = sum(values) / len(values)
+    line = {
+        "Input": name,
+        "Coefficient (log-odds)": number(mean, 3, signed=True),
+        "Odds ratio": number(math.exp(mean), 2),
+    }
+    return line | ({"In the repeats": interval(min(values), max(values))} if len(values) > 1 else {})
 
 
 def _line(site: str, column: str, groups: Any) -> dict[str, str]:
