@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures app lint format
+.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials site app lint format
 .DEFAULT_GOAL := demo
 
 env: .venv/made
@@ -76,3 +76,15 @@ bench-app: env
 # The pictures of the app in docs/pictures, from studies run anew: two minutes; needs Debian's chromium.
 pictures: env
 	$(BIN)/python -m docs.pictures.make
+
+# The references in docs/reference, from the code: a test compares the two.
+docs: env
+	$(BIN)/python -m docs.make.reference
+
+# The notebooks in docs/tutorials run anew, with their outputs: a minute or two. The consortium needs Debian's caddy and openssl.
+tutorials: env
+	$(BIN)/python -m docs.make.tutorials
+
+# README and docs as a site in build/site, without a network. Ends with 1 where a link or an anchor leads nowhere.
+site: env
+	$(BIN)/mkdocs build --quiet

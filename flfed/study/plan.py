@@ -22,39 +22,42 @@ class Plan(Settings, where="[plan]", frozen=True):
     Attributes
     ----------
     optimiser : {"sgd", "adam", "adamw"}
+        Rule by which a gradient becomes a step.
     lr : float, > 0
-        Learning rate of the first round; `schedule` changes it from round to round.
+        Learning rate of the first round; `schedule` changes it from round to round. Example: `lr = 0.1`.
     schedule : {"constant", "cosine", "plateau"}
         `cosine` falls to zero over the rounds; `plateau` is decided by the server on the
         federated validation loss.
     plateau_factor : float in (0, 1)
-        What a plateau multiplies the learning rate by.
+        What a plateau multiplies the learning rate by. Example: `plateau-factor = 0.1`.
     plateau_patience : int, >= 1
-        Rounds without a better validation loss that make a plateau.
+        Rounds without a better validation loss that make a plateau. Example: `plateau-patience = 10`.
     momentum : float in [0, 1)
-        Of `sgd` only.
+        Of `sgd` only. Example: `momentum = 0.9`.
     betas, eps : floats
-        Of `adam` and `adamw`.
+        Of `adam` and `adamw`. Examples: `betas = [0.9, 0.99]`, `eps = 1e-6`.
     weight_decay : float, >= 0
-        Decoupled, of `adamw` only.
+        Decoupled, of `adamw` only. Example: `weight-decay = 0.001`.
     batch : int, >= 0
-        Rows a step; 0 means all rows.
+        Rows a step; 0 means all rows. Example: `batch = 64`.
     epochs : int
-        Passes over the site's rows a round. Ignored where `steps` is given.
+        Passes over the site's rows a round. Ignored where `steps` is given. Example: `epochs = 2`.
     steps : int, >= 0
-        Steps a round, the same at every site; 0 means by `epochs`.
+        Steps a round, the same at every site; 0 means by `epochs`. Example: `steps = 20`.
     l1, l2 : float, >= 0
         Penalties on weights, not on intercepts, for a loss that is a mean over rows. `l2 / 2`
         times the squared norm is in the gradient; `l1` is a proximal step after each update, so
         that weights become exactly 0. A global weight is 0 where it is 0 at every site.
+        Examples: `l1 = 0.001`, `l2 = 0.01`.
     clip : float, >= 0
-        Largest norm of a step's gradient; 0 means none.
+        Largest norm of a step's gradient; 0 means none. Example: `clip = 1.0`.
     class_weight : {"none", "balanced"}
         `balanced` weighs each row by rows / (classes × rows of its class), counted over all
         sites' training rows. It costs calibration.
     precision : {"float64", "float32"}
+        In which the sites compute.
     validation : float in [0, 1)
-        Share of training rows kept for selection and for the curves by round.
+        Share of training rows kept for selection and for the curves by round. Example: `validation = 0.2`.
     """
 
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"

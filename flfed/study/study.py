@@ -63,34 +63,45 @@ class Study(metaclass=_FromKeywords):
 
     Attributes
     ----------
-    name, purpose, legal_basis : str
+    name : str
+        What its runs are listed under: a-z, 0-9 and single hyphens. Example: `name = "heart-disease"`.
+    purpose : str
+        What it is for, in a sentence that sites read before they approve. Example: `purpose = "Predict readmission"`.
+    legal_basis : str
+        On what basis rows may be used, as sites read it. Example: `legal-basis = "public data, CC BY 4.0"`.
     expires : date or None
-        Last day on which a site answers.
+        Last day on which a site answers. Example: `expires = 2027-12-31`.
     seed : int, >= 0
-        Every draw of the run follows from it.
+        Every draw of the run follows from it. Example: `seed = 42`.
     dataset, split, encode, model, plan, strategy, privacy, compare
         The tables of the file.
     rounds : int, >= 1
+        Times that the sites train and the server aggregates. Example: `rounds = 40`.
     text : str
         The TOML text itself: what travels and what is hashed.
     expected : Expected
         What `flfed study verify` checks.
     sweep : dict of key to tuple of values
-        What `flfed study sweep` tries.
+        What `flfed study sweep` tries: each key with its values. Example: `lr = [0.05, 0.1]`.
+
+    Other Parameters
+    ----------------
+    format : {1}
+        Version of the file's format. Example: `format = 1`.
     """
 
     name: str
     purpose: str
     legal_basis: str
-    expires: datetime.date | None
-    seed: int
+    expires: datetime.date | None = None
+    seed: int = 0
     dataset: Dataset
     encode: Encode
     model: Named
     plan: Plan
     strategy: Named
     privacy: Named
-    rounds: int
+    rounds: int = 1
     compare: Compare
     text: str
     split: Split = field(default_factory=Split)

@@ -55,12 +55,13 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
     ----------
     by : str
         A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
-        "quantity" (sizes drawn per site).
+        "quantity" (sizes drawn per site). Example: `by = "dirichlet"`.
     sites : int, >= 2
-        How many sites; ignored where `by` is a column, which gives a site per value.
+        How many sites; ignored where `by` is a column, which gives a site per value. Example: `sites = 8`.
     alpha : float, > 0
-        Concentration of the Dirichlet draw; small is skewed.
+        Concentration of the Dirichlet draw; small is skewed. Example: `alpha = 0.1`.
     seed : int, >= 0
+        The cut's own, so that other seeds of the study keep the sites. Example: `seed = 1`.
     """
 
     by: str = "iid"
@@ -75,12 +76,14 @@ class Dataset(Settings, where="[dataset]", frozen=True):
     Attributes
     ----------
     name : str
+        Name of its folder `datasets/NAME`; it must be given. Example: `name = "heart-disease"`.
     features : tuple of str or None
-        Narrows the schema's allowed features; None means all.
+        Narrows the schema's allowed features; None means all. Example: `features = ["age", "sex", "chol"]`.
     sites : tuple of str or None
         Names of the sites asked; None means every site found whose dataset it is.
+        Example: `sites = ["cleveland", "hungary"]`.
     partition : Partition or None
-        Cut the dataset's own table into research sites instead.
+        Cut the dataset's own table into research sites instead. Example: `partition = { by = "iid", sites = 4 }`.
     """
 
     name: str = ""
@@ -131,9 +134,9 @@ class LearningCurve(Settings, where="[compare] curve", frozen=True):
     Attributes
     ----------
     rows : tuple of int, each >= 2
-        Sizes that a site's training rows are cut to; all of them is always added.
+        Sizes that a site's training rows are cut to; all of them is always added. Example: `rows = [10, 40]`.
     draws : int, >= 2
-        Times, each with other rows and, where the site's policy allows, another holdout.
+        Times, each with other rows and, where the site's policy allows, another holdout. Example: `draws = 10`.
     """
 
     rows: tuple[int, ...] = (10, 20, 40, 80)
@@ -158,7 +161,7 @@ class Split(Settings, where="[split]", frozen=True):
     Attributes
     ----------
     fixed : str
-        Name in the listing of splits.
+        Name in the listing of splits. Example: `fixed = "flamby-43"`.
     redraw : bool
         Whether repeats draw anew by the same rule; false keeps the published rows in each.
     """
@@ -184,34 +187,38 @@ class Compare(Settings, where="[compare]", frozen=True):
     Attributes
     ----------
     primary : str
-        The metric of the verdict; empty means the task's first.
+        The metric of the verdict; empty means the task's first. Example: `primary = "roc_auc_score"`.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
         How each site's own figures may be written down, at most; a site's policy may be stricter.
     holdout_curve : bool
         Score the holdout each round, for reporting only.
     draws : int, >= 200
-        Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end.
+        Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end. Example: `draws = 1000`.
     curve : LearningCurve or None
         Reruns the federation with each site cut to few rows; once a series.
+        Example: `curve = { rows = [10, 40], draws = 20 }`.
     pooled : Plan or None
         How the model of all rows together is trained, to repeat a published table; None tunes it
-        fairly.
+        fairly. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
     union_scaler : {"same", "global"}
         Which scaler rows go through where all holdouts are scored together: `global` under
         `encode.scaler = "per-site"` repeats tables that mixed the two.
     alert_budget : float in (0, 1) or None
-        Share of rows that people can look at; None shows no `recall_at_alert_budget`.
+        Share of rows that people can look at; None shows no `recall_at_alert_budget`. Example: `alert-budget = 0.05`.
     thresholds : tuple of float in (0, 1)
         Predicted probabilities from which on rows are flagged: sites count, exactly, how many of these and of the
         others have the outcome. An institution gives each of the four counts only as its policy allows.
+        Example: `thresholds = [0.1, 0.2]`.
     alert_budgets : tuple of float in (0, 1)
         Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
+        Example: `alert-budgets = [0.05]`.
     by : tuple of str
         Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
         number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only.
+        Example: `by = ["sex", "age at 50, 65"]`.
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
-        "joining pays". None means .005 for an AUC and 0 for any other.
+        "joining pays". None means .005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
     own : {"best", "same"} or None
         What a site's own model, and the model of all rows together, are: `best` is the better, by
         cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees; `same` is the
@@ -308,14 +315,15 @@ class Expectation(Settings, where="[expected]", frozen=True):
     path : str
         Where the figure stands in the object of `study run --json`: "global.roc_auc_score".
     value : float or None
-        What was published; None where only `least` is asked.
+        What was published; None where only `least` is asked. Example: `value = 0.896`.
     tolerance : float, >= 0
-        How far from `value` ours may be.
+        How far from `value` ours may be. Example: `tolerance = 0.014`.
     least : float or None
-        What ours must reach.
+        What ours must reach. Example: `least = 0.85`.
     source : str
+        Where the figure comes from; it must be given. Example: `source = "Table 2 of the paper"`.
     by_repeat : tuple of float
-        What was published for each repeat, in order; listed beside ours.
+        What was published for each repeat, in order; listed beside ours. Example: `by-repeat = [0.741, 0.782]`.
     """
 
     path: str = ""
@@ -347,6 +355,7 @@ class Expected(Settings, where="[expected]", frozen=True):
     Attributes
     ----------
     repeats : int, >= 1
+        Repeats of the study that the figures are means of. Example: `repeats = 10`.
     figures : tuple of Expectation
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from flfed.records.dashboard import APP_TOKEN
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.token import cookie_of, is_it
 from flfed.records.store.visibility import Viewer
+from flfed.registry import kebab
 
 ROLES = ("coordinator", "analyst")
 """Roles that are a word in the file; the third is a site, `{ site = "NAME" }`."""
@@ -35,6 +37,23 @@ NO_LOGIN = (
     "There is a file of roles, or the folder where it belongs cannot be looked into, but no login is set up: nobody is "
     "let in. docs/app.md says how, with `[auth]` in .streamlit/secrets.toml."
 )
+
+
+@dataclass(frozen=True)
+class Roles:
+    """File of roles.
+
+    Attributes
+    ----------
+    people : mapping of e-mail address to role
+        A line a person: `"coordinator"` sees all, `"analyst"` all results, `{ site = "NAME" }` what one site's people
+        may see. Capitals in an address do not count. Example: `people."ana@clinic.example" = "analyst"`.
+    verified_only : bool
+        Whether the login provider must say that the address is verified; false is for providers that say nothing of it.
+    """
+
+    people: Mapping[str, Any] = field(default_factory=dict)
+    verified_only: bool = True
 
 
 def roles_file() -> Path | None:
@@ -76,9 +95,7 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     claims : mapping
         What the provider says of the person: `email`, `email_verified`, `name`.
     roles : str
-        TOML: `[people]` with a line a person, `"ana@clinic.example" = "analyst"` (or "coordinator"),
-        `"it@clinic.example" = { site = "clinic" }`; `verified-only = false` takes an address that the
-        provider does not call verified, for providers that say nothing of it.
+        TOML, with the keys of `Roles`.
 
     Raises
     ------
@@ -92,8 +109,8 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     """
     try:
         found = tomllib.loads(roles)
-        lines = [(_same(address), role) for address, role in found.get("people", {}).items()]
-        strict = found.get("verified-only", True)
+        told = Roles(**{one.name: found[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in found})
+        lines = [(_same(address), role) for address, role in told.people.items()]
     except (tomllib.TOMLDecodeError, AttributeError):
         raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
     # Addresses that differ in capitals only are one person, who must not have two roles.
@@ -101,7 +118,7 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     if len(people) < len(lines):
         raise UsageError("the file of roles has two lines for one person: nobody is let in")
     address = str(claims.get("email") or "")
-    if strict is not False and claims.get("email_verified") is not True:
+    if told.verified_only is not False and claims.get("email_verified") is not True:
         raise UsageError("your login provider does not say that your e-mail address is verified")
     # Who has no address must not match a line with an empty one.
     role = people.get(_same(address)) if address else None

@@ -35,6 +35,19 @@ class SourceFile(Strict):
     """One file of a dataset, with its hash.
 
     Hash and size prove that it is the right one.
+
+    Attributes
+    ----------
+    name : str
+        Under which it is kept. Example: `name = "processed.va.data"`.
+    sha256 : str
+        Its hash, as 64 hexadecimal digits.
+        Example: `sha256 = "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f"`.
+    bytes : int
+        Its size. Example: `bytes = 6737`.
+    url : str
+        Where `flfed data get` fetches it, https only; empty where people bring it with `--from`.
+        Example: `url = "https://example.org/processed.va.data"`.
     """
 
     name: str = PydanticField(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")
@@ -52,10 +65,11 @@ class Table(Strict):
     ----------
     loader : str
         `sklearn:NAME`, a function of scikit-learn, or `file:NAME`, one of the dataset's files
-        (CSV, or Parquet by its ending).
+        (CSV, or Parquet by its ending). Example: `loader = "file:patients.csv"`.
     values : dict of column to dict of code to value
         The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
         several codes may mean one value. A code that is not here stays as it is.
+        Example: `values.sex = { 1 = "male", 2 = "female" }`.
     """
 
     loader: str
@@ -67,9 +81,27 @@ class SourceDescription(Strict):
 
     Attributes
     ----------
+    format : {1}
+        Version of the file's format.
+    licence : str
+        Under which the data may be used. Example: `licence = "CC BY 4.0"`.
+    citation : str
+        What to cite, with a DOI where there is one. Example: `citation = "Own records of the ward, 2024"`.
+    homepage : str
+        Address of the data's own page. Example: `homepage = "https://archive.ics.uci.edu/dataset/45/heart+disease"`.
+    synthetic : bool
+        Whether the rows are invented.
+    embedded : bool
+        Whether the rows come with the folder, or with a package that flfed needs.
+    files : tuple of SourceFile
+        A table `[[files]]` for each file that is fetched.
+        Example: `files = []`.
     files_of : str
         Name of the dataset whose files these are, where two schemas describe the same files: what
-        was fetched for one is there for the other.
+        was fetched for one is there for the other. Example: `files-of = "heart-disease"`.
+    table : Table or None
+        The dataset's own table, where a study may cut it by `partition`.
+        Example: `table = { loader = "sklearn:load_wine" }`.
     """
 
     format: Literal[1] = 1

@@ -52,9 +52,9 @@ class Holdout:
     ----------
     share : float in [0, 1)
         Expected share of rows (of groups) that are held out. 0 holds out none, which only open data may: then no
-        model is judged there.
+        model is judged there. Example: `share=0.2`.
     salt : str
-        The site's own; fixed for all studies. A private site's never leaves it.
+        The site's own; fixed for all studies. A private site's never leaves it. Example: `salt="a secret of ours"`.
 
     Notes
     -----
@@ -93,15 +93,15 @@ class HoldoutByTime:
     Parameters
     ----------
     column : str
-        A date column of the schema.
+        A date column of the schema. Example: `column="admitted"`.
     train_until, test_from : str
         ISO dates. Training rows are dated `train_until` minus `gap_days` or earlier. The two may be
-        the same where there is a gap.
+        the same where there is a gap. Examples: `train_until="2024-12-31"`, `test_from="2025-01-01"`.
     gap_days : int, >= 0
-        Days before the cut whose outcome was not yet known at the cut.
+        Days before the cut whose outcome was not yet known at the cut. Example: `gap_days=30`.
     train_from, test_until : str
         ISO dates, or empty for no limit. Rows before `train_from`, and rows from `test_until` on,
-        are in neither part.
+        are in neither part. Examples: `train_from="2020-01-01"`, `test_until="2026-01-01"`.
     same_groups : bool
         Whether a group may have rows in both periods, as when known customers or patients are
         predicted onward. Else such a group keeps its training rows only.

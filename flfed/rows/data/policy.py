@@ -21,10 +21,12 @@ class Policy(Strict):
 
     Attributes
     ----------
+    format : {1}
+        Version of the file's format.
     disclosure : {"institution", "open"}
         `institution`: no cell under `cell_minimum` leaves. `open`: public data, everything exact.
     cell_minimum : int
-        Smallest count that leaves under `institution`.
+        Smallest count that leaves under `institution`. Example: `cell-minimum = 5`.
     resplit : bool
         Whether repeats may draw another holdout; under `open` only. Sums over two splits of the
         same rows, each with its small cells left out, give one another's away.
@@ -36,35 +38,40 @@ class Policy(Strict):
         leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
         it train and judge again with few of the site's rows; "training-figures" lets losses and metrics over
         rows leave that noise protects in the updates (record-level differential privacy), with three digits.
+        Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
         Names that a study may ask for; None allows what flfed itself ships. What another package
         brings must be named. Of mechanisms "none" is one: where they are named without it, a study
-        must ask for one of them, on every engine.
+        must ask for one of them, on every engine. Examples: `strategies = ["fedavg"]`, `models = ["logistic"]`,
+        `codecs = ["none"]`, `mechanisms = ["record-dp"]`.
     epsilon : float or None, > 0
         Budget of differential privacy of each dataset at this site: what all studies together, over
         all years, may spend by the site's ledger. None: no budget, the ledger only says what was spent.
         Under `institution` a study without record-level differential privacy is then refused, since
-        nothing bounds what it tells; `open` records and never refuses.
+        nothing bounds what it tells; `open` records and never refuses. Example: `epsilon = 8.0`.
     delta : float in (0, 0.1)
         At which the budget is counted; under `institution` the largest that a study may have, too.
+        Example: `delta = 1e-6`.
     queries : int, >= 1
-        Most runs, each repeat and each study one, that have sums over one set of rows.
+        Most runs, each repeat and each study one, that have sums over one set of rows. Example: `queries = 20`.
     audits : bool
         Whether `flfed audit` may attack, with this site's rows, a model that it judged in a run: the
         figures leave, under the cell minimum as those of the comparison do, on every engine.
     minimum_cohort : int or None, >= 2
         Fewest sites of a run, this one counted. None asks for 3 under `institution`: of two, each
         can take its own update off the sum and has the other's. Under `open` it asks for 2.
+        Example: `minimum-cohort = 4`.
     co_sites : tuple of str
         The only sites that this one computes with; empty leaves it to each study's approval.
+        Example: `co-sites = ["hungary", "switzerland"]`.
     rounds : int
-        Most rounds that a study may have.
+        Most rounds that a study may have. Example: `rounds = 100`.
     runs : int, >= 1
         Most runs of one study, by its very text, that get updates, or figures of a model: evaluation,
         comparison, audit. Each repeat is a run, under whatever name. By the site's ledger: a run that
-        had an answer goes on. Each is evaluated and compared with one model.
+        had an answer goes on. Each is evaluated and compared with one model. Example: `runs = 3`.
     daily_bytes : int
-        Most bytes of replies that leave in a day (UTC), all studies together.
+        Most bytes of replies that leave in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     approval : {"person", "none"}
         `none` answers a study that nobody approved, under `open` only; one that was refused or
         withdrawn stays so.

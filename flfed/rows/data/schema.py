@@ -46,26 +46,26 @@ class Column(Strict):
     kind : {"number", "category", "flag", "date", "id", "target"}
         `flag` holds 0 or 1; `date` and `id` are never features.
     description : str
-        For people; not part of the schema's hash.
+        For people; not part of the schema's hash. Example: `description = "Blood pressure at rest"`.
     unit : str
-        Such as "mmHg" or "years"; empty for none.
+        Such as "mmHg" or "years"; empty for none. Example: `unit = "mmHg"`.
     range : (low, high)
-        Mandatory for numbers and for the target of a regression; inclusive, in `unit`.
+        Mandatory for numbers and for the target of a regression; inclusive, in `unit`. Example: `range = [0, 300]`.
     values : tuple of str
         Allowed values of a category, or the classes of a target; the last class of a binary
-        target is the positive one.
+        target is the positive one. Example: `values = ["no", "yes"]`.
     missing : tuple
-        Codes that mean "not known", also hidden ones such as a cholesterol of 0.
+        Codes that mean "not known", also hidden ones such as a cholesterol of 0. Example: `missing = [0, "?"]`.
     transform : {"none", "log1p"}
         What the encoder does before scaling, for skewed amounts.
     leak : str
         Why no study may use this column as a feature (recorded after the outcome, or only for
-        some outcomes); empty when it may.
+        some outcomes); empty when it may. Example: `leak = "known only after the outcome"`.
     typical : (low, high) or None
         Where about 95 of 100 values of a number lie, in `unit`, by public knowledge and not by the
-        rows: what `encode.scaler = "schema"` scales by. Absent: the range.
+        rows: what `encode.scaler = "schema"` scales by. Absent: the range. Example: `typical = [90, 180]`.
     typical_source : str
-        Where that is known from; not part of the schema's hash.
+        Where that is known from; not part of the schema's hash. Example: `typical-source = "a national health survey"`.
     """
 
     kind: Kind
@@ -119,19 +119,31 @@ class Schema(Strict):
 
     Attributes
     ----------
+    format : {1}
+        Version of the file's format.
+    name : str
+        The folder's name: a-z, 0-9 and single hyphens. Example: `name = "heart-disease"`.
+    title : str
+        For people; not part of the schema's hash. Example: `title = "Coronary artery disease"`.
+    description : str
+        For people; not part of the schema's hash. Example: `description = "One row a patient, at admission"`.
     columns : dict of name to Column, in the order of the file
+        A table for each column; the order is that of the model's inputs.
+        Example: `columns.age = { kind = "number", range = [0, 120], unit = "years" }`.
     target : str
-        Name of the one column of kind "target".
+        Name of the one column of kind "target". Example: `target = "disease"`.
     task : {"binary", "multi-class", "regression"}
+        What is predicted: one of two classes, one of more, or a number.
     group : str
         Column of kind "id" whose rows belong to one patient or customer; empty when each row is
         its own. Rows of one group never straddle training and holdout, but for a holdout by time
-        that says `same_groups`.
+        that says `same_groups`. Example: `group = "patient"`.
     unlabelled : {"refuse", "leave-out"}
         Whether a row without a target breaks a rule, or is one whose outcome is not known yet.
     unconfirmed : tuple of str
         Columns that were proposed from rows and that no person has confirmed: their kind, range or values. Not part
         of the schema's hash. While a feature is among them, its range is no public knowledge.
+        Example: `unconfirmed = ["age", "chol"]`.
     """
 
     format: Literal[1] = 1

@@ -37,10 +37,12 @@ class Mapped:
     Parameters
     ----------
     mapping : mapping of schema column to own column, Field or None
+        As a site's own. Example: `mapping={"age": "AGE"}`.
     source : Csv, Parquet, Sql or Frame, optional
-        Where that dataset's table is; default: the site's own source.
+        Where that dataset's table is; default: the site's own source. Example: `source=Csv("follow-up.csv")`.
     holdout : Holdout or HoldoutByTime, optional
         Default: the site's own, so that a row is on one side in both datasets if it reads the same.
+        Example: `holdout=Holdout(share=0.2, salt="a secret of ours")`.
     """
 
     mapping: ColumnMapping = field(default_factory=dict)
@@ -57,22 +59,26 @@ class Site:
     Parameters
     ----------
     name : str
-        `[a-z0-9-]`, unique; the folder's name with hyphens for underscores.
+        `[a-z0-9-]`, unique; the folder's name with hyphens for underscores. Example: `name="my-hospital"`.
     dataset : str
-        The dataset whose schema the mapping fills.
-    source : Csv, Parquet, Sql, Frame or Transactions
+        The dataset whose schema the mapping fills. Example: `dataset="heart-disease"`.
+    source : Csv, Parquet, Excel, Sql, Frame or Transactions
+        Where the rows are. Example: `source=Csv("patients.csv", separator=";")`.
     mapping : mapping of schema column to own column, Field, or None where the site does not have it
+        A schema column that is not named is read under its own name.
+        Example: `mapping={"age": "AGE", "sex": Field("SEX", values={"M": "male", "F": "female"}), "ca": None}`.
     holdout : Holdout or HoldoutByTime
-        Of transactions only by time: their labels are known late.
+        Rows that are never trained on. Of transactions only by time: their labels are known late.
+        Example: `holdout=Holdout(share=0.3, salt="a secret of ours")`.
     title : str
-        The institution's name for people.
+        The institution's name for people. Example: `title="My Hospital"`.
     also : mapping of dataset to Mapped
         Other datasets that the same institution serves, each with a mapping of its own; see
-        `serving`.
+        `serving`. Example: `also={"heart-flamby": Mapped({"age": "AGE"})}`.
     policy : Policy, optional
-        Default: `policy.toml` in the site's folder, else the strictest.
+        Default: `policy.toml` in the site's folder, else the strictest. Example: `policy=Policy(cell_minimum=5)`.
     folder : Path, optional
-        Set when the site is found in a folder.
+        Set when the site is found in a folder. Example: `folder=Path("sites/my_hospital")`.
 
     Notes
     -----

@@ -51,9 +51,9 @@ class Selection:
     Parameters
     ----------
     derive : mapping of a new column to an expression
-        Over the source's own columns, such as `{"bmi": "weight / (height / 100) ** 2"}`; see `derived_columns`.
+        Over the source's own columns; see `derived_columns`. Example: `derive={"bmi": "weight / (height / 100) ** 2"}`.
     where : str
-        Which rows are read, such as `hospital == "north"`; see `rows_where`. Derived columns may be named.
+        Which rows are read; see `rows_where`. Derived columns may be named. Example: `where="hospital == 'north'"`.
     """
 
     derive: Mapping[str, str] = field(default_factory=dict, hash=False)
@@ -86,7 +86,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Csv(Selection):
-    """A CSV file, read as text. Parameters as for `Selection`, and these.
+    r"""A CSV file, read as text. Parameters as for `Selection`, and these.
 
     The mapping gives every cell its kind.
 
@@ -94,12 +94,15 @@ class Csv(Selection):
     ----------
     path : str
         Absolute, or relative to the site's folder, the dataset's folder or its downloads.
+        Example: `path="patients.csv"`.
     columns : tuple of str, optional
-        Names, where the file has no header line.
+        Names, where the file has no header line. Example: `columns=("age", "sex")`.
     separator : str
+        One sign between cells, or `"\s+"` for blanks. Example: `separator=";"`.
     missing : tuple of str
-        Cells that mean "not known", such as "?"; an empty cell always does.
+        Cells that mean "not known"; an empty cell always does. Example: `missing=("?",)`.
     encoding : str
+        As Python names it. Example: `encoding="cp1252"`.
     """
 
     path: str
@@ -198,7 +201,15 @@ class Csv(Selection):
 
 @dataclass(frozen=True)
 class Parquet(Selection):
-    """A Parquet file. Parameters as for `Csv`."""
+    """A Parquet file. Parameters as for `Selection`, and these.
+
+    Parameters
+    ----------
+    path : str
+        As for `Csv`. Example: `path="patients.parquet"`.
+    missing : tuple of str
+        As for `Csv`. Example: `missing=("unknown",)`.
+    """
 
     path: str
     missing: tuple[str, ...] = ()
@@ -235,12 +246,16 @@ def _why_no_parquet(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Excel(Selection):
-    """A sheet of an Excel file (extra `flfed[excel]`). Parameters as for `Csv`, and these.
+    """A sheet of an Excel file (extra `flfed[excel]`). Parameters as for `Selection`, and these.
 
     Parameters
     ----------
+    path : str
+        As for `Csv`. Example: `path="patients.xlsx"`.
     sheet : str
-        Its name; default: the first one.
+        Its name; default: the first one. Example: `sheet="2025"`.
+    missing : tuple of str
+        As for `Csv`. Example: `missing=("unknown",)`.
     """
 
     path: str
@@ -274,11 +289,13 @@ class Sql(Selection):
     Parameters
     ----------
     query : str
-        One SELECT that returns the site's rows.
+        One SELECT that returns the site's rows. Example: `query="SELECT * FROM patients WHERE age >= 18"`.
     url_variable : str
         Environment variable that holds the SQLAlchemy URL, password included; or, with
         `_FILE` appended, the path of a file that holds it. A site package holds no password.
+        Example: `url_variable="WARD_DATABASE"`.
     missing : tuple of str
+        As for `Csv`. Example: `missing=("unknown",)`.
     """
 
     query: str
@@ -342,6 +359,13 @@ class Frame:
     """A table in memory.
 
     For notebooks, research sites and tests.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows and columns as the institution has them. Example: `table=df`.
+    missing : tuple of str
+        As for `Csv`. Example: `missing=("unknown",)`.
     """
 
     table: pd.DataFrame

@@ -14,7 +14,7 @@ class Mlp:
     Parameters
     ----------
     hidden : tuple of int
-        Width of each hidden layer.
+        Width of each hidden layer. Example: `hidden = [16, 8]`.
 
     Source: Rumelhart, Hinton and Williams 1986; first arrays as `torch.nn.Linear` draws them
     (He et al. 2015 with a = sqrt(5)), from the study's seed.

@@ -33,6 +33,7 @@ METRIC = r"[A-Za-z0-9_ -]{1,80}"
 MetricName = Annotated[str, METRIC]
 
 Arrays = dict[str, np.ndarray]
+"""Arrays of a model, or of an update, by name."""
 Check = Callable[[Any], bool]
 
 

@@ -30,10 +30,12 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     epsilon, delta : float, > 0
         What all rounds of the run may spend together at a site; the noise follows from it and from the
         steps planned. `delta` must be below one over the training rows of the largest site.
+        Examples: `epsilon = 3.0`, `delta = 1e-5`.
     clip : float, > 0
-        Largest norm of what one row adds to a step.
+        Largest norm of what one row adds to a step. Example: `clip = 0.5`.
     sampling : float in (0, 1]
         With what probability a row takes part in a step; it stands in place of `plan.batch`.
+        Example: `sampling = 0.05`.
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
 

@@ -22,9 +22,10 @@ class RowClip(Mechanism, Settings, where="[privacy]"):
     Parameters
     ----------
     clip : float, > 0
-        Largest norm of what one row adds to a step.
+        Largest norm of what one row adds to a step. Example: `clip = 0.5`.
     sampling : float in (0, 1]
         With what probability a row takes part in a step; it stands in place of `plan.batch`.
+        Example: `sampling = 0.05`.
     unit : {"person", "row"}
         Who is sampled and clipped: a person, where the schema names a group, or each row alone.
 

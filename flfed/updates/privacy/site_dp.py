@@ -32,12 +32,13 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     ----------
     epsilon : float, > 0
         What all rounds of the run may spend together; the noise follows from it and from the rounds.
+        Example: `epsilon = 4.0`.
     noise : float, >= 0
-        Noise multiplier σ; above 0 it stands in place of `epsilon`.
+        Noise multiplier σ; above 0 it stands in place of `epsilon`. Example: `noise = 1.0`.
     delta : float in (0, 0.1)
-        Less than one over the sites; a tenth of that, if possible.
+        Less than one over the sites; a tenth of that, if possible. Example: `delta = 0.001`.
     clip : float, > 0
-        Largest norm of a site's update, over all its arrays together.
+        Largest norm of a site's update, over all its arrays together. Example: `clip = 0.5`.
 
     Notes
     -----

@@ -50,24 +50,24 @@ class FedAvg(FlowerFedAvg):
     Parameters
     ----------
     fraction : float in (0, 1]
-        Share of sites asked each round, drawn by name from the study's seed; at least one.
+        Share of sites asked each round, drawn by name from the seed; at least one. Example: `fraction = 0.5`.
     weights : {"rows", "equal", "capped"}
         What an update counts: its rows, one, or its rows up to `cap`.
     cap : int, > 0
-        Largest weight under "capped".
+        Largest weight under "capped". Example: `cap = 500`.
     server_lr : float, > 0
-        How much of the mean delta is taken; 1.0 gives plain averaging.
+        How much of the mean delta is taken; 1.0 gives plain averaging. Example: `server-lr = 0.5`.
     quorum : float in (0, 1]
         Share of the asked sites whose update must be good; else the round is asked once more,
-        and then the run stops with its last good model.
+        and then the run stops with its last good model. Example: `quorum = 1.0`.
     deadline : float, > 0
-        Seconds a round; what comes later is not used.
+        Seconds a round; what comes later is not used. Example: `deadline = 120.0`.
     select : {"last", "best"}
         Which round's model is the result; "best" reads validation rows only.
     patience : int, >= 0
-        Rounds without a better validation loss before the run ends early; 0 never.
+        Rounds without a better validation loss before the run ends early; 0 never. Example: `patience = 10`.
     flag_norm, refuse_norm : float
-        The update guard's bounds, in medians of the cohort's norms.
+        The guard's bounds, in medians of the cohort's norms. Examples: `flag-norm = 5.0`, `refuse-norm = 20.0`.
 
     Notes
     -----

@@ -28,28 +28,31 @@ class Field:
     Parameters
     ----------
     column : str
-        Name in the institution's own table.
+        Name in the institution's own table. Example: `column="CHOL_MMOL"`.
     values : mapping of text to text, optional
         Own code to schema value, such as `{"1": "male", "0": "female"}`. Keys are compared after
         blanks are stripped and a trailing ".0" is removed. A code that is not a key is an error.
+        Example: `values={"1": "male", "0": "female"}`.
     multiply, add : float
         Unit conversion: `value * multiply + add`, such as 38.67 for cholesterol from mmol/L.
+        Examples: `multiply=38.67`, `add=-273.15`.
     decimal : str
-        Decimal mark of numbers written as text; "," reads "6,2" as 6.2, and reports "1.234".
+        Decimal mark of numbers written as text; "," reads "6,2" as 6.2, and reports "1.234". Example: `decimal=","`.
     censored : {"refuse", "limit"}
         `limit` reads "<0.5" as 0.5 and "> 89" as 89; `refuse` reports them.
     missing : tuple of str
-        Own codes for "not known", besides the schema's.
+        Own codes for "not known", besides the schema's. Example: `missing=("-9", "NULL")`.
     thousands : str, optional
         Mark between the thousands of numbers written as text: "." reads "35.000" as 35000, "" says that there is
         none, so that "35.125" is a little over 35. Without it, a column in which every mark stands before just three
         digits is reported, for nobody can tell which of the two is meant. A blank stands for any kind of blank.
+        Example: `thousands=","`.
     date : str
         How dates written as text are to be read, such as "%d.%m.%Y", with four digits of the year;
-        default: 2026-01-31.
+        default: 2026-01-31. Example: `date="%d.%m.%Y"`.
     other : str, optional
         The schema's value for every cell whose value it does not allow, such as "other": of a category, or of
-        classes. Without it such cells are reported.
+        classes. Without it such cells are reported. Example: `other="other"`.
     """
 
     column: str

@@ -50,13 +50,15 @@ class SimulatedTransactions:
     Parameters
     ----------
     issuer : int, >= 1
-        Which bank. Banks of one seed share the terminals, and which of these are compromised when.
+        Which bank. Banks of one seed share the terminals, and which of these are compromised when. Example: `issuer=2`.
     customers : int, >= 1
-        Its customers; each pays 1.8 times a day in expectation.
+        Its customers; each pays 1.8 times a day in expectation. Example: `customers=500`.
     spending : float, > 0
-        Typical amount of its customers' payments.
+        Typical amount of its customers' payments. Example: `spending=60.0`.
     seed : int, >= 0
-        Of the whole world: terminals and all banks.
+        Of the whole world: terminals and all banks. Example: `seed=1`.
+    missing : tuple of str
+        As for `Csv`. Example: `missing=("unknown",)`.
 
     Notes
     -----

@@ -37,20 +37,22 @@ class Transactions:
     ----------
     source : Csv, Parquet, Sql, Frame or SimulatedTransactions
         One line a transaction. Everything in it is history; the holdout says which become rows.
+        Example: `source=Parquet("payments.parquet")`.
     columns : mapping of the declaration's column to own column, optional
-        Columns that are not keys are read under their own name.
+        Columns that are not keys are read under their own name. Example: `columns={"customer": "CUST_ID"}`.
     keep : str or callable (DataFrame) → bool Series, optional
         Which transactions are this institution's, where the source holds others too, under the
         declaration's names: `"customer // 1000 == 2"`, as `DataFrame.eval` reads it. A function
         of a site's own folder does the same, but engine "ray" cannot send it to its processes.
+        Example: `keep="customer // 1000 == 2"`.
     feeds : mapping of owner column to source, optional
         Where the history of these owners stands instead, under the declaration's names: such as
         `{"terminal": Parquet(...)}`, what a card scheme tells its members of every terminal.
         Without it a terminal's risk counts this institution's own transactions only. The
         institution alone decides on it, here: no study and no server can set it, and
-        `flfed site check` names it.
+        `flfed site check` names it. Example: `feeds={"terminal": Parquet("terminals.parquet")}`.
     windows : str
-        The declaration, a file in the site's or the dataset's folder.
+        The declaration, a file in the site's or the dataset's folder. Example: `windows="windows-2026.toml"`.
 
     Notes
     -----

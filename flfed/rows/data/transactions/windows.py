@@ -33,13 +33,15 @@ class Window(Strict):
     ----------
     by : str
         Column of the owner, such as the customer: only rows with the same cell are looked at.
+        Example: `by = "customer"`.
     what : {"count", "sum", "mean", "risk"}
         `count`, `sum` and `mean` take in the transaction itself and others of the same moment.
         `risk` is the share of known labels that are positive, 0 where none is known.
     of : str
-        Column that `sum` and `mean` are of, rounded to ten-thousandths.
+        Column that `sum` and `mean` are of, rounded to ten-thousandths. Example: `of = "amount"`.
     days : tuple of int, each >= 1
         Lengths; a window of `d` days that ends at `e` holds the moments in `(e - d days, e]`.
+        Example: `days = [1, 7, 30]`.
     delayed : bool
         Whether the window ends `label-delay-days` before the transaction. A `risk` always does.
     """
@@ -72,9 +74,9 @@ class Calendar(Strict):
     Attributes
     ----------
     weekdays : tuple of int, 0 (Monday) to 6
-        1 on these days.
+        1 on these days. Example: `weekdays = [5, 6]`.
     hours : (first, last) or None
-        1 from the hour `first` until before `last`.
+        1 from the hour `first` until before `last`. Example: `hours = [0, 7]`.
     """
 
     weekdays: tuple[int, ...] = ()
@@ -98,16 +100,22 @@ class Windows(Strict):
 
     Attributes
     ----------
+    format : {1}
+        Version of the file's format.
     time, amount, label : str
         Columns of the moment, of the money and of the label.
+        Examples: `time = "time"`, `amount = "amount"`, `label = "fraud"`.
     positive, negative : str
         Cells of the label that mean fraud and no fraud; an empty cell is a label not known yet.
+        Examples: `positive = "yes"`, `negative = "no"`.
     label_delay_days : int, >= 0
         Days until a transaction's label is known; at least 1 where a window is a risk, which would
-        else count the label of the transaction itself.
+        else count the label of the transaction itself. Example: `label-delay-days = 7`.
     calendar : dict of column to Calendar
+        Flags that follow from the moment alone. Example: `calendar.weekend = { weekdays = [5, 6] }`.
     windows : dict of column to Window
         `{days}` in a name stands for the length.
+        Example: `windows."count_{days}d" = { by = "customer", what = "count", days = [1, 7] }`.
     """
 
     format: Literal[1] = 1

@@ -1,0 +1,454 @@
+"""Write docs/reference from the code: `make docs`. A test compares the two."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import click
+import typer
+
+import flfed
+from docs.make.docstrings import Docstring, Entry, read, said_of_value
+from docs.make.keys import REQUIRED, Key, Undocumented, default_in_words, keys_of, toml_text
+from flfed import registry
+from flfed.cli.commands import app
+from flfed.records.dashboard.access import Roles
+from flfed.rows.data import holdout, site, sources
+from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.transactions import windows
+from flfed.rows.data.transactions.simulated import SimulatedTransactions
+from flfed.rows.data.transactions.source import Transactions
+from flfed.study import study as studies
+from flfed.study.tables import Expectation, Expected, Named
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "reference"
+MADE = "<!-- Made from the code by `make docs`: change the docstring there, not this page. -->"
+COLUMNS = ("key", "type", "default", "meaning", "example")
+SITE_CLASSES = (
+    site.Site, site.Mapped, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
+    holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
+)  # fmt: skip
+LISTED_WORDS = {
+    "model": "Settings of each model stand in the same table.",
+    "strategy": "Settings of each strategy stand in the same table.",
+    "mechanism": "Settings of each mechanism stand in the same table. Without this table nothing is promised.",
+}
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [headers, ["---"] * len(headers), *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def keys_table(keys: Iterable[Key]) -> str:
+    """Return the table of some keys."""
+    return table(COLUMNS, [key.row() for key in keys])
+
+
+def page(title: str, *parts: str) -> str:
+    """Return a page's text."""
+    return "\n\n".join([f"# {title}", MADE, *(part for part in parts if part)]) + "\n"
+
+
+def sentences(said: Docstring) -> str:
+    """Return what a docstring says before its lists."""
+    return " ".join([said.summary, *said.paragraphs])
+
+
+def notes(said: Docstring) -> str:
+    """Return the notes of a docstring."""
+    return _text(said.texts.get("Notes", ""))
+
+
+def _text(lines: str) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", lines) if part.strip())
+
+
+def section(title: str, kind: type, *, python: bool = False, more: str = "") -> str:
+    """Return a class as a section: what it is, its keys, its notes."""
+    said = read(kind)
+    intro = re.sub(r" Parameters as for .*", "", sentences(said)) if python else sentences(said)
+    parts = (f"## {title}", intro, more, keys_table(keys_of(kind, python=python)), *said.closing, notes(said))
+    return "\n\n".join(part for part in parts if part)
+
+
+def whole_file(path: str, why: str) -> str:
+    """Return a file of the repository, as an example."""
+    return f"## A whole file\n\n{why}: `{path}`.\n\n```toml\n{(ROOT / path).read_text(encoding='utf-8').strip()}\n```"
+
+
+def study_page() -> str:
+    """Return the page of the study's file."""
+    intro = (
+        "A study is one TOML file: purpose, dataset, model, training plan, strategy, seed. It may lie anywhere; "
+        "shipped ones are known by their names. `flfed study new` writes one, `flfed study check FILE` says what is "
+        "wrong with one, and `--set table.key=value` changes a key for one run. A key that is not on this page is "
+        "refused."
+    )
+    parts = [f"## Top of the file\n\n{keys_table(top_keys())}"]
+    parts += [_table_section(name) for name in studies._TABLES]
+    parts += [listed_section(name) for name in studies._LISTED]
+    parts += [expected_section(), sweep_section(), later_section()]
+    return page(
+        "The study file", intro, *parts,
+        whole_file("flfed/studies/heart-disease.toml", "What `flfed study show heart-disease` prints"),
+    )  # fmt: skip
+
+
+def top_keys() -> list[Key]:
+    """Return the keys before the first table of a study."""
+    return [_study_key(name) for name in studies._TOP]
+
+
+def _study_key(name: str, *, any_key: bool = False) -> Key:
+    """Return a key that the class `Study` itself describes.
+
+    Raises
+    ------
+    Undocumented
+        If it has no meaning or no example there.
+    """
+    attribute = registry.snake(name)
+    meaning, entry = meaning_of(studies.Study, attribute), read(studies.Study).entry(attribute)
+    own = [one for one in (entry.examples if entry else ()) if any_key or one.partition(" = ")[0] == name]
+    if not own:
+        raise Undocumented(f"Study.{attribute} has no example: end its meaning with Example: `{name} = ...`.")
+    field = {field.name: field for field in dataclasses.fields(studies.Study)}.get(attribute)
+    default = REQUIRED if field is None or field.default is dataclasses.MISSING else field.default
+    hints = get_type_hints(studies.Study, include_extras=True)
+    return Key(name, hints.get(attribute, Literal[1]), default, meaning, own[0])
+
+
+def _table_section(name: str) -> str:
+    """Return the section of one table, and of those within it."""
+    parts = [section(f"[{name}]", studies._TABLES[name])]
+    for (outer, key), of in studies._NESTED.items():
+        # A nested table of a kind that is on this page already needs no second list of its keys.
+        if outer == name and of not in studies._TABLES.values():
+            parts.append("#" + section(f"[{outer}.{key}]", of))
+    return "\n\n".join(parts)
+
+
+def listed_section(name: str) -> str:
+    """Return the section of a table that names a listed thing, with the settings of each."""
+    kind = studies._LISTED[name]
+    known = [one for one in registry.names(kind) if one not in registry.others(kind)]
+    default = "none" if kind == "mechanism" else REQUIRED
+    rows = [Key("name", Literal[tuple(known)], default, meaning_of(Named, "name"), f'name = "{known[0]}"')]
+    rows += [_study_key("rounds")] if kind == "strategy" else []
+    parts = [f"## [{name}]", LISTED_WORDS[kind], keys_table(rows)]
+    for one in known:
+        of = registry.load(kind, one)
+        keys = keys_of(of)
+        said = read(of)
+        parts += [f'### [{name}] with name = "{one}"', sentences(said), keys_table(keys) if keys else "", *said.closing]
+    return "\n\n".join(part for part in parts if part)
+
+
+def meaning_of(kind: type, name: str) -> str:
+    """Return what a class says of one of its attributes.
+
+    Raises
+    ------
+    Undocumented
+        If it says nothing.
+    """
+    said = read(kind).entry(name)
+    if said is None or not said.text:
+        raise Undocumented(f"{kind.__qualname__}.{name} has no meaning: write one into the class's docstring")
+    return said.text
+
+
+def expected_section() -> str:
+    """Return the section of what `flfed study verify` compares with."""
+    repeats, figure = keys_of(Expected, without=("figures",)), keys_of(Expectation, without=("path",))
+    return "\n\n".join(
+        ["## [expected]", sentences(read(Expected)), keys_table(repeats), "### A figure of [expected]",
+         f"A table under the figure's path. {meaning_of(Expectation, 'path')}", keys_table(figure)]
+    )  # fmt: skip
+
+
+def sweep_section() -> str:
+    """Return the section of the grid."""
+    key = _study_key("sweep", any_key=True)
+    row = ["*any key of the study*", "list of values", default_in_words(REQUIRED), key.meaning, f"`{key.example}`"]
+    return f"## [sweep]\n\n{table(COLUMNS, [row])}"
+
+
+def later_section() -> str:
+    """Return the section of keys that have one value as yet."""
+    rows = [
+        [
+            f"`{name}.{key}`",
+            "text",
+            f"`{toml_text(value)}`",
+            "Another value is refused.",
+            f"`{key} = {toml_text(value)}`",
+        ]
+        for name, keys in studies.LATER.items()
+        for key, value in (keys or {}).items()
+    ]
+    return f"## Keys of later versions\n\n{table(COLUMNS, rows)}"
+
+
+def policy_page() -> str:
+    """Return the page of a site's policy."""
+    said = read(Policy)
+    intro = (
+        "What a site allows stands in `policy.toml` beside its `__init__.py`, and no study can loosen it. Without the "
+        "file the strictest holds: every default below."
+    )
+    return page(
+        "The policy file", intro, keys_table(keys_of(Policy)), notes(said),
+        whole_file("sites/cleveland/policy.toml", "Of a site with public data"),
+    )  # fmt: skip
+
+
+def schema_page() -> str:
+    """Return the page of a dataset's schema."""
+    intro = (
+        "A dataset is a folder `datasets/NAME/`. Its `schema.toml` says what the columns mean, whatever an institution "
+        "calls them: every site maps its own table onto it. `flfed data new` proposes one from tables."
+    )
+    return page(
+        "The schema file", intro, section("Top of the file", Schema), section("[columns.NAME]", Column),
+        whole_file("datasets/wine/schema.toml", "The shortest of those that come with flfed"),
+    )  # fmt: skip
+
+
+def source_page() -> str:
+    """Return the page of a dataset's source."""
+    intro = (
+        "Beside the schema stands `source.toml`: where the data comes from, under which licence, and its files with "
+        "their hashes."
+    )
+    return page(
+        "The source file of a dataset", intro, section("Top of the file", SourceDescription),
+        section("[[files]]", SourceFile), section("[table]", Table),
+        whole_file("datasets/heart-disease/source.toml", "Of a dataset with four files"),
+    )  # fmt: skip
+
+
+def transactions_page() -> str:
+    """Return the page of windows over transactions."""
+    intro = "Where rows are made of transactions (cards, claims), `transactions.toml` beside the schema declares how."
+    return page(
+        "The transactions file", intro, section("Top of the file", windows.Windows),
+        section("[calendar]", windows.Calendar, more="A table for each column that is made."),
+        section("[windows]", windows.Window, more="A table for each column that is made."),
+        whole_file("datasets/card-fraud/transactions.toml", "Of the simulated banks"),
+    )  # fmt: skip
+
+
+def roles_page() -> str:
+    """Return the page of the file of roles."""
+    intro = (
+        "Who may see which results in the app, after a login ([the app](../app.md)). It is `roles.toml` under "
+        "`FLFED_HOME`, or the file that `FLFED_ROLES` names."
+    )
+    return page("The roles file", intro, keys_table(keys_of(Roles)), notes(read(Roles)))
+
+
+def site_page() -> str:
+    """Return the page of a site's package."""
+    intro = (
+        "A site is a folder with one Python file, `sites/NAME/__init__.py`, that ends with `site = Site(...)`: where "
+        "the rows are, what the columns are called here, and the holdout. `flfed site new` proposes one, "
+        "`flfed site check NAME` tries it. These are the classes that it is made of; all come from "
+        "`flfed`: `from flfed import Csv, Field, Holdout, Site`."
+    )
+    parts = [section(f"{kind.__name__}", kind, python=True) for kind in SITE_CLASSES]
+    return page("The site package: source, mapping, holdout", intro, *parts)
+
+
+def commands_page() -> str:
+    """Return the page of all commands, from the parser's own help."""
+    intro = (
+        "Every command, as `--help` has it. Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped. "
+        "With `--json` a command prints one object on standard output; everything else goes to standard error."
+    )
+    return page(
+        "Commands", intro, *(command_section(words, one) for words, one in commands(typer.main.get_command(app)))
+    )
+
+
+def commands(group: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield every command that does something, with the words that call it."""
+    if not isinstance(group, click.Group):
+        yield words, group
+        return
+    for name, command in group.commands.items():
+        yield from commands(command, *words, name)
+
+
+def command_section(words: Sequence[str], command: click.Command) -> str:
+    """Return one command as a section."""
+    context = click.Context(command, info_name=" ".join(["flfed", *words]))
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    rows = [_parameter(one) for one in command.params if not getattr(one, "hidden", False)]
+    headers = ("argument or option", "type", "default", "meaning")
+    example = (command.epilog or "").removeprefix("Example: ")
+    shown = f"```console\n$ {usage}\n```\n\n{f'Example: `{example}`' if example else ''}"
+    parts = (f"## flfed {' '.join(words)}", command.help, shown.strip(), table(headers, rows) if rows else "")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _parameter(given: click.Parameter) -> list[str]:
+    """Return the line of one argument or option.
+
+    Raises
+    ------
+    Undocumented
+        If it has no help.
+    """
+    what = getattr(given, "help", None)
+    if not what:
+        raise Undocumented(f"{given.name!r} of a command has no help: write it where the command takes it")
+    if isinstance(given, click.Option):
+        names = ", ".join(f"`{name}`" for name in (*given.opts, *given.secondary_opts))
+        kind = "flag" if given.is_flag else f"`{given.make_metavar(click.Context(click.Command('flfed')))}`"
+    else:
+        names, kind = f"`{given.human_readable_name}`", given.type.name
+    kind += ", several times" if given.multiple or given.nargs == -1 else ""
+    plain = given.default in (None, "", (), [], False)
+    return [names, kind, "**required**" if given.required else "–" if plain else f"`{given.default}`", what]
+
+
+def python_page() -> str:
+    """Return the page of the public names of `flfed`."""
+    intro = "All that `from flfed import …` has. Whatever else a module holds may change with any version."
+    return page("Python", intro, *(name_section(name) for name in flfed.__all__))
+
+
+def name_section(name: str) -> str:
+    """Return one public name as a section."""
+    thing = getattr(flfed, name)
+    if not inspect.isclass(thing) and not inspect.isfunction(thing):
+        module = importlib.import_module(flfed._PUBLIC[name])
+        return f"## {name}\n\n{meaning_of_value(module, name)}"
+    parts = [f"## {name}", f"```python\n{signature_of(name, thing)}\n```", *docstring_parts(read(thing))]
+    for method, of in methods_of(thing) if inspect.isclass(thing) else ():
+        parts += [f"### {name}.{method}", *docstring_parts(read(of))]
+    return "\n\n".join(part for part in parts if part)
+
+
+def meaning_of_value(module: Any, name: str) -> str:
+    """Return the text after a public value's definition.
+
+    Raises
+    ------
+    Undocumented
+        If there is none.
+    """
+    said = said_of_value(module, name)
+    if not said:
+        raise Undocumented(f"{module.__name__}.{name} has no text after its definition")
+    return said
+
+
+def signature_of(name: str, thing: Callable[..., Any]) -> str:
+    """Return a call of a function or class, without types."""
+    empty = inspect.Parameter.empty
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return f"{name}(message)"
+    found = inspect.signature(thing)
+    bare = [one.replace(annotation=empty) for one in found.parameters.values() if one.name != "self"]
+    text = str(found.replace(parameters=bare, return_annotation=empty))
+    # What is made anew for each call has no short form, and says nothing to a reader.
+    return name + re.sub(r"<[^>]*>", "...", text)
+
+
+def methods_of(kind: type) -> list[tuple[str, Any]]:
+    """Return the public methods and properties that flfed itself defines, with their docstrings."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith("flfed"):
+            found |= {name: of for name, of in vars(base).items() if not name.startswith("_") and _says(of)}
+    return sorted(found.items())
+
+
+def _says(of: Any) -> bool:
+    kinds = (property, classmethod, staticmethod)
+    return (inspect.isfunction(of) or isinstance(of, kinds) or hasattr(of, "attrname")) and bool(of.__doc__)
+
+
+def docstring_parts(said: Docstring) -> list[str]:
+    """Return a docstring as Markdown."""
+    listed = [_entries(title, entries) for title, entries in said.entries.items() if entries]
+    parts = [said.summary, *said.paragraphs, *listed, notes(said), *said.closing]
+    if "Examples" in said.texts:
+        parts.append(f"```python\n{said.texts['Examples'].strip()}\n```")
+    return parts
+
+
+def _entries(title: str, entries: Sequence[Entry]) -> str:
+    rows = [[", ".join(f"`{name}`" for name in one.names), one.type, one.text] for one in entries]
+    what = {"Parameters": "parameter", "Attributes": "attribute", "Returns": "returns", "Raises": "raises"}.get(
+        title, title
+    )
+    return table((what, "type", "meaning"), rows)
+
+
+PAGES: Mapping[str, tuple[Callable[[], str], str]] = {
+    "study": (study_page, "The study file: every key, with each model, strategy and mechanism"),
+    "policy": (policy_page, "`policy.toml`: what a site allows"),
+    "schema": (schema_page, "`schema.toml`: what a dataset's columns mean"),
+    "source": (source_page, "`source.toml`: licence, citation and files of a dataset"),
+    "site": (site_page, "The site package: source, mapping, holdout"),
+    "transactions": (transactions_page, "`transactions.toml`: rows made of transactions"),
+    "roles": (roles_page, "`roles.toml`: who sees what in the app"),
+    "commands": (commands_page, "Every command with its arguments and options"),
+    "python": (python_page, "The public names of `flfed`"),
+}
+"""Name of each page, what makes it, and what it is about."""
+
+
+def index_page() -> str:
+    """Return the list of the pages."""
+    intro = (
+        "These pages are made from the code: a key, an option or a name that is not here is not there. In tables of "
+        "keys `–` as a default means that the key is left out."
+    )
+    lines = "\n".join(f"- [{about}]({name}.md)" for name, (_, about) in PAGES.items())
+    return page(
+        "Reference", intro, lines, "What crosses between sites and coordinator: [the messages](../messages.md)."
+    )
+
+
+def pages() -> dict[Path, str]:
+    """Return every page by its path."""
+    return {FOLDER / "index.md": index_page(), **{FOLDER / f"{name}.md": make() for name, (make, _) in PAGES.items()}}
+
+
+def stale() -> list[str]:
+    """Return the pages that are not what the code says."""
+    made = pages()
+    found = [path for path, text in made.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    return sorted(path.name for path in {*found, *(set(FOLDER.glob("*.md")) - set(made))})
+
+
+def main() -> None:
+    """Write the pages anew."""
+    FOLDER.mkdir(exist_ok=True)
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
