@@ -114,6 +114,11 @@ def lend(kind: str, thing: type) -> str:
     return name
 
 
+def lent(kind: str) -> tuple[type, ...]:
+    """Return the classes of a kind that were given in this process."""
+    return tuple(thing for (of, _), thing in _LENT.items() if of == kind)
+
+
 def _own(kind: str) -> list[str]:
     """Return the names that flfed itself brings.
 

@@ -80,14 +80,28 @@ class HalfStep(flfed.FedAvg):
         super().__init__(quorum=quorum, server_lr=0.5)
 
 
-class BalancedAccuracyShare:
+class BalancedAccuracyScore:
     """Mean of the recalls of both classes. Source: `sklearn.metrics.balanced_accuracy_score`."""
 
-    tasks = ("binary",)
-    better = "higher"
+    tasks, better, unit, label = ("binary",), "higher", "", "balanced accuracy"
 
-    def __call__(self, y: np.ndarray, predicted: np.ndarray) -> float:
-        return float(balanced_accuracy_score(y, predicted > 0.5))
+    def defined(self, y: np.ndarray) -> str:
+        return "" if 0 < np.sum(y) < len(y) else "one class only"
+
+    def weighted(self, y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return np.array([balanced_accuracy_score(y, score > 0.5, sample_weight=draw) for draw in weights])
+
+    def value(self, y: np.ndarray, score: np.ndarray) -> float:
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+
+def test_a_metric_class_is_computed_also_in_the_second_run_of_a_process():
+    listed = federated()  # which looks up all metrics that are there
+    own = federated(metrics=[BalancedAccuracyScore])
+    name = "balanced_accuracy_score"
+    assert name not in set(listed.overall["metric"])
+    found = own.overall.query("arm == 'global'").set_index("metric")["value"]
+    assert 0.5 < found[name] < 0.9 and found["roc_auc_score"] == listed.overall.set_index("metric")["value"].iloc[0]
 
 
 def test_a_strategy_class_is_used_as_it_is_given():

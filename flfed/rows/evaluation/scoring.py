@@ -23,12 +23,17 @@ DIGITS = 3
 """Of a figure that leaves rounded."""
 
 
-@lru_cache(maxsize=64)
 def metrics_of(task: str, alert_budget: float | None = None) -> dict[str, Any]:
     """Return every listed metric for a task.
 
     They are by name. Those of an alert budget are there only where there is one.
     """
+    # What a program gives after the first run is listed as well.
+    return _metrics_of(task, alert_budget, registry.lent("metric"))
+
+
+@lru_cache(maxsize=64)
+def _metrics_of(task: str, alert_budget: float | None, lent: tuple[type, ...]) -> dict[str, Any]:
     # Only metrics with a budget need one, and the others are made without.
     listed = {name: registry.load("metric", name) for name in registry.names("metric")}
     budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
@@ -60,12 +65,16 @@ def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str
     return wanted or PRIMARY[task]
 
 
-@lru_cache(maxsize=64)
 def is_count(metric: str, task: str, alert_budget: float | None = None) -> bool:
     """Tell whether counts of rows follow from a metric.
 
     Two such figures of one site say how many rows two models call differently.
     """
+    return _is_count(metric, task, alert_budget, registry.lent("metric"))
+
+
+@lru_cache(maxsize=64)
+def _is_count(metric: str, task: str, alert_budget: float | None, lent: tuple[type, ...]) -> bool:
     return follows_from_counts(metrics_of(task, alert_budget)[metric], task)
 
 
