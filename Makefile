@@ -51,7 +51,7 @@ proof: env
 	$(BIN)/pytest -m "proof and not alone"
 
 # flfed against bare PyTorch loops, Flower's simulation, and ten thousand sites: about a quarter of an hour on a quiet machine.
-# Writes benchmarks/results.json, the tables of README.md and docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.
+# Writes benchmarks/results.json, the tables of docs/performance.md, and docs/scale.svg; ends with 1 where a limit is missed.
 bench: env
 	$(BIN)/python -m benchmarks
 
@@ -87,4 +87,4 @@ tutorials: env
 
 # README and docs as a site in build/site, without a network. Ends with 1 where a link or an anchor leads nowhere.
 site: env
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build --strict

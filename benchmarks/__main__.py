@@ -3,7 +3,7 @@
 Four workloads of synthetic rows (`workload.py`), one thread. The ways take turns in one process;
 memory is that of a process for each way. All must reach the same arrays, in float64 to 1e-10, or,
 Flower's simulation, the same loss: else this fails. Then the scale curve and the start-up. It writes
-results.json, the tables of README.md and docs/performance.md, and docs/scale.svg; it ends
+results.json, the tables of docs/performance.md, and docs/scale.svg; it ends
 with 1 where a limit is missed.
 """
 

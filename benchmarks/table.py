@@ -1,4 +1,4 @@
-"""results.json as the tables of README.md and docs/performance.md, and the picture: `python -m benchmarks.table`."""
+"""results.json as the tables of docs/performance.md, and the picture: `python -m benchmarks.table`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.workload import WORKLOADS, Workload
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PICTURE = ROOT / "docs" / "scale.svg"
-PAGES = ("README.md", "docs/performance.md")
+PAGES = ("docs/performance.md",)
 NOTHING = "–"
 WAYS = {
     "bare": "bare PyTorch loop",
@@ -28,7 +28,7 @@ Results = dict[str, Any]
 
 
 def ratios(results: Results) -> str:
-    """Return the table of CPU ratios: what the README shows."""
+    """Return the table of CPU ratios: what stands first on the page."""
     rows = [["CPU time, bare loop = 1", *(_headed(w) for w in WORKLOADS.values())]]
     rows.append([WAYS["bare"], *(f"1 ({_of(results, w, 'bare', 'cpu-seconds', '.1f')} s)" for w in WORKLOADS)])
     rows += [[WAYS[way], *(_ratio(results, w, way) for w in WORKLOADS)] for way in WAYS if way != "bare"]

@@ -255,12 +255,21 @@ def test_the_tables_of_the_pages_are_what_the_results_give():
         page = (table.ROOT / name).read_text(encoding="utf-8")
         assert table.filled(page, results) == page
         assert page.count("<!-- bench: ") >= 1
-    readme = (table.ROOT / "README.md").read_text(encoding="utf-8")
+    text = (table.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     for name in WORKLOADS:
-        assert f"{results[name]['stacked']['cpu-ratio']:.2f} (" in readme
-    assert results["date"] in readme
-    assert results["machine"]["processor"] in readme
+        assert f"{results[name]['stacked']['cpu-ratio']:.2f} (" in text
+    assert results["date"] in text
+    assert results["machine"]["processor"] in text
     assert table.PICTURE.read_text() == picture(results["scale"])
+
+
+def test_the_readme_tells_figures_that_were_measured():
+    results = json.loads(table.RESULTS.read_text())
+    readme = (table.ROOT / "README.md").read_text(encoding="utf-8")
+    round_of = {side: results["deployment"][side]["seconds"] for side in ("ours", "plain")}
+    assert f"takes {round_of['ours']:.2f} s instead of {round_of['plain']:.2f}".replace("takes 0.", "takes .") in readme
+    slower = next(of for name, of in results["peers"]["found"].items() if name.startswith("NVFlare"))
+    assert f"took NVFlare {slower['times-slower-than-stacked']:.1f} times as long" in readme
 
 
 def test_the_figures_in_the_repository_are_of_the_whole_workloads_and_within_the_limits():

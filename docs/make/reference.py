@@ -341,7 +341,7 @@ def name_section(name: str) -> str:
     if not inspect.isclass(thing) and not inspect.isfunction(thing):
         module = importlib.import_module(flfed._PUBLIC[name])
         return f"## {name}\n\n{meaning_of_value(module, name)}"
-    parts = [f"## {name}", f"```python\n{signature_of(name, thing)}\n```", *docstring_parts(read(thing))]
+    parts = [f"## {name}", f"```text\n{signature_of(name, thing)}\n```", *docstring_parts(read(thing))]
     for method, of in methods_of(thing) if inspect.isclass(thing) else ():
         parts += [f"### {name}.{method}", *docstring_parts(read(of))]
     return "\n\n".join(part for part in parts if part)
@@ -392,7 +392,7 @@ def docstring_parts(said: Docstring) -> list[str]:
     listed = [_entries(title, entries) for title, entries in said.entries.items() if entries]
     parts = [said.summary, *said.paragraphs, *listed, notes(said), *said.closing]
     if "Examples" in said.texts:
-        parts.append(f"```python\n{said.texts['Examples'].strip()}\n```")
+        parts.append(f"```pycon\n{said.texts['Examples'].strip()}\n```")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Make the pictures of the app that the README shows: `make pictures`, with Debian's chromium.
+"""Make the pictures of the app that README.md and docs/install.md show: `make pictures`, with Debian's chromium.
 
 It runs the studies itself, in a store of its own; the files of heart-disease are downloaded, or taken
 from the folder of data files that `FLFED_TEST_DATA` names.
