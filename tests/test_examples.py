@@ -18,7 +18,8 @@ def said_by(name: str, home: Path) -> str:
     """Return what an example prints."""
     command = [sys.executable, "-W", "error::FutureWarning", str(ROOT / "examples" / f"{name}.py")]
     done = subprocess.run(
-        command, env=os.environ | {"FLFED_HOME": str(home)}, cwd=home, capture_output=True, text=True
+        command, env=os.environ | {"FLFED_HOME": str(home), "FLFED_CHECKPOINT_SECONDS": "1"}, cwd=home,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
