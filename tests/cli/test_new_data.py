@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.rows.data import datasets
+from flfed.rows.data import datasets, site_discovery
 
 Command = Callable[..., Any]
 
@@ -52,6 +52,23 @@ def test_two_files_become_a_dataset_two_sites_and_a_study_that_runs(folder: Path
         assert code == 0 and "3 columns were proposed from rows, and nobody has confirmed" in " ".join(out.split()), err
     code, out, err = flfed("study", "run", "own-data-first.toml", "--set", "rounds=3", "--json")
     assert code == 0 and json.loads(out)["global"]["roc_auc_score"]["value"] > 0.5, err
+
+
+def test_files_with_other_decimal_marks_are_read_each_by_its_own(folder: Path, flfed: Command):
+    # Whole numbers that are written with a mark, "59.0" and "59,0", and others.
+    table = clinics()[["age", "sex", "died"]].assign(
+        dose=np.linspace(0.5, 2400.5, 400).round(1), weeks=lambda of: of["age"].round()
+    )
+    table[:200].to_csv("north.csv", index=False, sep=";", decimal=",")
+    table[200:].to_csv("south.csv", index=False)
+    assert flfed("data", "new", "north.csv", "south.csv", "--target", "died", "--name", "marks")[0] == 0
+    for site, rows in (("north", table[:200]), ("south", table[200:])):
+        code, out, err = flfed("site", "check", site)
+        assert code == 0 and "FAIL" not in out, (site, out, err)
+        found = site_discovery.load(site).read()
+        read = pd.concat([found.training, found.holdout("test")])
+        for name in ("age", "dose", "weeks"):
+            np.testing.assert_allclose(np.sort(read[name]), np.sort(rows[name]), atol=1e-9)
 
 
 def test_one_table_is_cut_into_sites_and_the_smallest_are_one(folder: Path, flfed: Command):

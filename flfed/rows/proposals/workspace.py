@@ -22,7 +22,7 @@ from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet, Source
 from flfed.rows.proposals import texts
-from flfed.rows.proposals.columns import UNLISTED
+from flfed.rows.proposals.columns import READINGS, UNLISTED
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
 from flfed.rows.proposals.tables import TableProposal, propose_schema
@@ -192,13 +192,28 @@ def new_workspace(
             title=part.title,
             dataset=name,
             source=part.source,
-            mapping=proposal.mapping(list(part.table.columns)),
+            mapping=_with_own_marks(proposal, part.table),
             holdout=cut_at or Holdout(holdout, salt=secrets.token_hex(8) if salted else site),
             policy=policy,
         )
         for site, part in zip(names, parts, strict=True)
     )
     return Workspace(proposal, sites, title, left_out)
+
+
+def _with_own_marks(proposal: TableProposal, table: pd.DataFrame) -> dict[str, str | Field | None]:
+    """Return how one table is read; its marks of decimals and thousands may be others than another table's."""
+    found = proposal.mapping(list(table.columns))
+    for name, field in found.items():
+        column = proposal.schema.columns[name]
+        if not isinstance(field, Field) or not column.is_number():
+            continue
+        readings = [
+            replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS
+        ]
+        fits = (one for one in readings if not read_column(table[field.column], name, column, one)[1])
+        found[name] = next(fits, field)
+    return found
 
 
 def slug(text: str) -> str:
