@@ -185,9 +185,9 @@ def test_repeats_are_not_added_up(small_sites, small_study):
 def test_who_is_flagged_at_a_threshold_or_a_budget_is_that_of_scikit_learn(three):
     page, payload = curves(three["run"]), summary_of(three["run"])
     assert page.radio[0].options == ["a threshold", "an alert budget"]  # a third of the rows has the outcome
-    offered = page.select_slider[0].options
-    picked = offered[len(offered) // 3]
-    page.select_slider[0].set_value(edge_of(payload, picked)).run()
+    choice = next(box for box in page.selectbox if box.label.startswith("Flag a predicted"))
+    picked = choice.options[len(choice.options) // 3]
+    choice.set_value(edge_of(payload, picked)).run()
     y, score = rows_of(counts_of(payload, ALL))
     allowed = {}
     for name in (ALL, "site-01", "site-02", "site-03"):

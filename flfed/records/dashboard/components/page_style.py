@@ -28,12 +28,8 @@ STILL = (
     "[data-stale=true], [data-testid=stExpander] :is(details, summary)"
     " {opacity: 1 !important; transition: none !important}"
 )
-SLIDER = ":is([data-testid=stSliderTickBar], [data-testid=stSliderThumbValue])"
 READABLE = (
     f"[data-testid=stCaptionContainer] {{color: {PALE} !important; opacity: 1 !important}}"
-    # Of a slider Streamlit shows ends and value to the mouse alone.
-    f"{SLIDER} {{opacity: 1 !important; transition: none !important}}"
-    f"{SLIDER} * {{color: {PALE} !important; opacity: 1 !important; transition: none !important}}"
     "[data-tag] {color: light-dark(#ffffff, #14191f) !important}"
 )
 RING = f"outline: 3px solid light-dark({colours.BLUE}, {colours.DARK[colours.BLUE]}) !important; outline-offset: 2px"

@@ -122,11 +122,12 @@ def _threshold(offered: Sequence[float], share: float) -> float:
     """Return the edge that the reader picked, at first one near the share with the outcome."""
     first = first_threshold(offered, share)
     return float(
-        st.select_slider(
-            "Threshold: flag a predicted probability of at least",
+        st.selectbox(
+            "Flag a predicted probability of at least",
             offered,
-            first,
+            offered.index(first),
             format_func=probability,
             key=f"points-threshold-{len(offered)}-{offered[0]:.6g}",
+            width=320,
         )
     )
