@@ -81,11 +81,8 @@ class Result(server.Result):
     `overall` and `sites` are its figures as data frames, as `flfed run show` has them.
     """
 
+    report: CallableReport
     workspace: Workspace | None = None
-
-    def __post_init__(self) -> None:
-        """Let the report be called, to write it as a file."""
-        object.__setattr__(self, "report", CallableReport(self.report, self.store))
 
     @property
     def primary(self) -> str | None:
@@ -332,7 +329,7 @@ class Plots:
 
 def with_model(found: server.Result, workspace: Workspace | None = None) -> Result:
     """Return a run's result for notebooks."""
-    return Result(found.report, found.store, workspace)
+    return Result(CallableReport(found.report, found.store), found.store, workspace)
 
 
 def load(run: str = "latest", *, store: str | None = None) -> Result:
@@ -351,7 +348,7 @@ def load(run: str = "latest", *, store: str | None = None) -> Result:
         If there is no such run.
     """
     with RunReader.open(store) as reader:
-        return Result(report(reader, run), store)
+        return Result(CallableReport(report(reader, run), store), store)
 
 
 def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:

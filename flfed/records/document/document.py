@@ -100,8 +100,11 @@ def _verdict(content: Content) -> list[str]:
 
 def _nothing(found: Report) -> list[str]:
     """Return that nothing was compared, and why."""
-    missing, odd = missing_in_words(found), odd_sites_in_words(found)
-    return [line for line in comparison_rows(found)[2] if line not in {*missing, *odd}]
+    told = {*missing_in_words(found), *odd_sites_in_words(found)}
+    first, *others = [line for line in comparison_rows(found)[2] if line not in told]
+    why = found["reason"].rstrip(".")
+    # A long reason in the headline would hide it.
+    return [first.replace(f" ({why})", ""), f"{sentence_case(why)}.", *others] if why else [first, *others]
 
 
 def _warnings(content: Content) -> list[str]:
