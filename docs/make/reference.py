@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -321,9 +322,11 @@ def _parameter(given: click.Parameter) -> list[str]:
         raise Undocumented(f"{given.name!r} of a command has no help: write it where the command takes it")
     if isinstance(given, click.Option):
         names = ", ".join(f"`{name}`" for name in (*given.opts, *given.secondary_opts))
-        kind = "flag" if given.is_flag else f"`{given.make_metavar(click.Context(click.Command('flfed')))}`"
+        kind = "flag" if given.is_flag else given.make_metavar(click.Context(click.Command("flfed")))
+        # A bar in code is written otherwise on GitHub than in Python's Markdown.
+        kind = kind if kind == "flag" else f"`{'`, `'.join(kind.strip('[]').split('|'))}`"
     else:
-        names, kind = f"`{given.human_readable_name}`", given.type.name
+        names, kind = f"`{given.human_readable_name.replace('|', '` or `')}`", given.type.name
     kind += ", several times" if given.multiple or given.nargs == -1 else ""
     plain = given.default in (None, "", (), [], False)
     return [names, kind, "**required**" if given.required else "–" if plain else f"`{given.default}`", what]
@@ -341,10 +344,26 @@ def name_section(name: str) -> str:
     if not inspect.isclass(thing) and not inspect.isfunction(thing):
         module = importlib.import_module(flfed._PUBLIC[name])
         return f"## {name}\n\n{meaning_of_value(module, name)}"
-    parts = [f"## {name}", f"```text\n{signature_of(name, thing)}\n```", *docstring_parts(read(thing))]
+    said = read(thing)
+    said = with_inherited(thing, said) if inspect.isclass(thing) else said
+    parts = [f"## {name}", f"```text\n{signature_of(name, thing)}\n```", *docstring_parts(said)]
     for method, of in methods_of(thing) if inspect.isclass(thing) else ():
         parts += [f"### {name}.{method}", *docstring_parts(read(of))]
     return "\n\n".join(part for part in parts if part)
+
+
+def with_inherited(kind: type, said: Docstring) -> Docstring:
+    """Return a class's docstring with the parameters that a base describes."""
+    if issubclass(kind, Exception):
+        return said
+    own = [read(base) for base in kind.__mro__[1:]]
+    names = [name for name in inspect.signature(kind).parameters if said.entry(name) is None]
+    found = {name: next((of.entry(name) for of in own if of.entry(name)), None) for name in names}
+    more = [Entry((name,), entry.type, entry.text) for name, entry in found.items() if entry is not None]
+    section = "Attributes" if "Attributes" in said.entries else "Parameters"
+    entries = {**said.entries, section: [*said.entries.get(section, ()), *more]}
+    summary = re.sub(r" Parameters as for .*", "", said.summary)
+    return dataclasses.replace(said, summary=summary, entries={title: of for title, of in entries.items() if of})
 
 
 def meaning_of_value(module: Any, name: str) -> str:
@@ -370,7 +389,8 @@ def signature_of(name: str, thing: Callable[..., Any]) -> str:
     bare = [one.replace(annotation=empty) for one in found.parameters.values() if one.name != "self"]
     text = str(found.replace(parameters=bare, return_annotation=empty))
     # What is made anew for each call has no short form, and says nothing to a reader.
-    return name + re.sub(r"<[^>]*>", "...", text)
+    short = name + re.sub(r"<[^>]*>", "...", text)
+    return textwrap.fill(short, 100, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def methods_of(kind: type) -> list[tuple[str, Any]]:
