@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.studies]
 APP = Path(site_app.__file__).with_name("app.py")
 CANARY, CANARY_NUMBER = "harbour-canary-7f3a", 87_654_321
 NAME = "site-01"
-SHORT = {"global": "Shared model", "local-only": "Own model alone", "personalised": "Adjusted to the site"}
+SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
 
 
 @pytest.fixture

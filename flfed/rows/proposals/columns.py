@@ -307,6 +307,9 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
     span = float(values.max() - values.min()) + 1
     if distinct == found.known >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
         return _identifier(found, "it counts the rows", sure=values.min() in (0, 1) or named)
+    # Of so many amounts drawn from this range two or more pairs would be equal.
+    if distinct == found.known and distinct * (distinct - 1) > 4 * span:
+        return _identifier(found, "each row has another whole number: if they are amounts, a number", sure=False)
     if named and found.share_distinct > 0.9:
         return _identifier(found, "its name and its distinct numbers say so")
     if named and distinct > (FEW_VALUES if _PERSON_NAME.search(words) else MOST_VALUES):
