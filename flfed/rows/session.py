@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -112,7 +112,15 @@ def redraws(study: Study, site: Site) -> bool:
     return site.policy.resplit and isinstance(site.holdout, Holdout)
 
 
-def _never() -> bool:
+class ClaimCounts(Protocol):
+    """Tells whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
+
+    def __call__(self, *, claim: bool) -> bool:
+        """Return whether they may."""
+        ...
+
+
+def _never(*, claim: bool) -> bool:
     return False
 
 
@@ -155,7 +163,7 @@ class SiteSession(EncodedTable):
         self.protection = protection
         self.validation_only = validation_only
         # Who answers for the site says otherwise, once it has looked at what left before.
-        self.counts_may_leave: Callable[[], bool] = _never
+        self.counts_may_leave: ClaimCounts = _never
         self._draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
         self.metrics = metrics_of(self.task, study.compare.alert_budget)

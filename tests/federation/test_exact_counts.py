@@ -102,6 +102,8 @@ def test_an_institution_gives_them_in_one_run_alone(small_sites, asking):
     first = run(Study.parse(asking), sites=sites)
     assert told(first) == [""] * 3
     counts = summary(first, "operating-points")["all"]
+    # Nor which counts of another model are small.
+    assert told(run(Study.parse(asking.replace("[0.7]", "[0.999]")), sites=sites)) == [LEFT] * 3
     # Another run, another model, other rows of which most are the same: nothing more.
     assert told(run(Study.parse(asking), sites=sites)) == [LEFT] * 3
     assert told(run(Study.parse(asking.replace("rounds = 5", "rounds = 6")), sites=sites)) == [LEFT] * 3

@@ -210,9 +210,9 @@ class SiteClient:
             opened.protection, self._runs[key] = self._protect(opened.site, opened.study, key[2], run), run
         return opened
 
-    def _counts_may_leave(self, session: SiteSession, run: str, *, held: bool) -> bool:
+    def _counts_may_leave(self, session: SiteSession, run: str, *, held: bool, claim: bool) -> bool:
         """Tell whether exact counts of the holdout may leave in this run."""
-        return not held or self._releases is None or self._releases.first_counts(session, run)
+        return not held or self._releases is None or self._releases.first_counts(session, run, claim=claim)
 
 
 @lru_cache(maxsize=8)

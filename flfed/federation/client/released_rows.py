@@ -171,10 +171,10 @@ class Releases:
             done.add((run, leaves))
         return said
 
-    def first_counts(self, session: SiteSession, run: str) -> bool:
+    def first_counts(self, session: SiteSession, run: str, *, claim: bool) -> bool:
         """Tell whether exact counts of the holdout may leave.
 
-        They may where no other run's had any of these rows in them; the ledger has it afterwards.
+        They may where no other run's had any of these rows in them; where `claim`, the ledger has it afterwards.
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """
@@ -183,7 +183,8 @@ class Releases:
         try:
             key, parts = kept.key(), self._parts[session]
             with kept.ledger.held() as held:
-                return _claim_counts(kept, held, parts, _facts(session, run or self._here, parts, key), key)
+                facts = _facts(session, run or self._here, parts, key)
+                return _claim_counts(kept, held, parts, facts, key, claim=claim)
         except FlfedError as error:
             LOG.error("%s", error)
             return False
@@ -226,8 +227,10 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
     return facts | ({} if parts.origin is None else named(parts.origin, key))
 
 
-def _claim_counts(kept: RowSets, held: HeldLedger, parts: Parts, facts: Mapping[str, Any], key: bytes) -> bool:
-    """Tell whether exact counts may leave, and record it.
+def _claim_counts(
+    kept: RowSets, held: HeldLedger, parts: Parts, facts: Mapping[str, Any], key: bytes, *, claim: bool
+) -> bool:
+    """Tell whether exact counts may leave, and record it where asked to.
 
     The ledger is held meanwhile, so that no other run claims the same rows.
     """
@@ -246,7 +249,9 @@ def _claim_counts(kept: RowSets, held: HeldLedger, parts: Parts, facts: Mapping[
     holdout = next(part for part in parts.all if part.chosen.part == "holdout")
     if any(before[str(line.facts["rows-sha256"])].shares(holdout.rows) for line in counted):
         return False
-    held.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=holdout.chosen.facts(), **{COUNTED: True})
+    if claim:
+        chosen = holdout.chosen.facts()
+        held.append(kind=RELEASED, **facts, rows_sha256=holdout.rows.id, chosen=chosen, **{COUNTED: True})
     return True
 
 

@@ -182,6 +182,8 @@ def _points(
     why = too_few(y, session.task, session.classes, policy)
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
     why = why or (HISTOGRAM if policy.allows("score-histogram") else ANOTHER if accuracy is None else "")
+    # Before they are looked at: which of another model's counts are small would tell something, too.
+    why = why or ("" if session.counts_may_leave(claim=False) else ONCE)
     if why:
         return withhold_all(points, why)
     suppression = CellSuppression(
@@ -194,8 +196,8 @@ def _points(
         accuracy=bool(accuracy),
     )
     found = suppression.leaving(points)
-    # Last, since it is written down: by another model's counts of the same rows few rows could be told apart.
-    leaves = all(point.method for point in found) or session.counts_may_leave()
+    # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
+    leaves = all(point.method for point in found) or session.counts_may_leave(claim=True)
     return found if leaves else withhold_all(points, ONCE)
 
 

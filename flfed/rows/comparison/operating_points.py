@@ -114,15 +114,16 @@ class CellSuppression:
     accuracy : bool
         Whether the accuracy of the same scores leaves.
 
-    Guarantee: from the counts that leave, the accuracy, and the numbers of rows in the groups of any one column
-    of the summary, no sum and no difference gives a number of rows, with the outcome, without it or in all, that
+    Guarantee: from the counts that leave, and either the accuracy or the numbers of rows in the groups of any one
+    column of the summary, no sum and no difference gives a number of rows, with the outcome, without it or in all, that
     is below `minimum`; zero counts as small. The flagged rows of all points are nested, so that together they cut
     the rows into layers: each has at least `minimum` rows, of as many persons, of each class, and every count and
     every difference of counts is a sum of such cells. Neither do cells, nor several together, miss or exceed groups
     of a column by a few rows, as they would where the model knows little more than that column.
 
-    What it does not cover: several columns' sums put together. Two models would differ by the rows that one of
-    them flags and the other does not: so exact counts of a row leave in one run alone, which is not decided here.
+    What it does not cover: several columns' sums put together, or one's and the accuracy. Two models would differ by
+    the rows that one of them flags and the other does not: so exact counts of a row leave in one run alone, which is
+    not decided here.
     """
 
     y: np.ndarray
@@ -139,18 +140,24 @@ class CellSuppression:
         They are taken in the study's order: a later one stays where it lies too close to an earlier one.
         """
         found = count_points(points, self.y, self.score)
-        # Accuracy counts both kinds of wrong calls at a half, so that this cut is there before all others.
-        cuts = [self.score > CALLED] if self.accuracy else []
+        cuts: list[np.ndarray] = []
         for place, point in enumerate(points):
             cut = flagged_rows(self.score, point)
-            same = point == ("threshold", CALLED) and self.accuracy and bool((cut == cuts[0]).all())
-            if len(cuts) == MOST_CUTS and not same:
+            if len(cuts) == MOST_CUTS:
                 found[place] = withhold_all([point], ENOUGH)[0]
-            elif self._fits(cuts if same else [*cuts, cut]):
-                cuts += [] if same else [cut]
+            elif self._apart_from_half(cut) and self._fits([*cuts, cut]):
+                cuts.append(cut)
             else:
                 found[place] = withhold_all([point], f"fewer than {self.minimum} rows in a cell")[0]
         return found
+
+    def _apart_from_half(self, cut: np.ndarray) -> bool:
+        """Tell whether a cut is far from where accuracy calls rows positive, or just there.
+
+        Else the right calls less these counts would tell of the few rows in between.
+        """
+        between = np.bincount(self.y[cut ^ (self.score > CALLED)], minlength=2)
+        return not self.accuracy or bool(((between == 0) | (between >= self.minimum)).all())
 
     def _fits(self, cuts: Sequence[np.ndarray]) -> bool:
         """Tell whether no small count follows from these cuts."""
@@ -164,7 +171,12 @@ class CellSuppression:
         return all(self._apart(cell, cells, group, groups) for group, groups in self._columns())
 
     def _columns(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield each row's group in each column of the summary, and how many groups there are."""
+        """Yield each row's group in each column of the summary, and how many groups there are.
+
+        Where the accuracy leaves, rows that are called right and those called wrong are two groups, too.
+        """
+        if self.accuracy:
+            yield ((self.score > CALLED) == (self.y == 1)).astype(int), 2
         for column in self.layout.features:
             codes = self.rows.codes[column.name]
             counts = np.bincount(codes, minlength=len(column.cells))

@@ -69,7 +69,8 @@ class PointCounts:
     Reveals: how many holdout rows of each class the shared model flags at each threshold and alert budget that the
     study names, exactly. Under disclosure "institution" only where each of these counts, each difference between two of
     them, and what is left of a class, is over at least the cell minimum of rows, of as many persons; where they do
-    not differ by fewer from rows in the groups of a column that the sums give; never beside a histogram of predictions;
+    not differ by fewer from rows in the groups of a column that the sums give, nor from those that the accuracy counts
+    as called right; never beside a histogram of predictions;
     and of any row in one run alone, since the counts of two models differ by the rows that they call differently.
     No noise is on them: a study that protects rows or sites by a mechanism has none.
     """
