@@ -79,6 +79,7 @@ def test_breast_cancer_at_epsilon_three():
     assert overall("breast-cancer-dp-3", 3, AUC)[0] >= 0.98
 
 
+@pytest.mark.proof
 @pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.usefixtures("taiwan")

@@ -107,6 +107,7 @@ def test_no_honest_site_of_a_shipped_study_is_refused_or_at_fault_at_any_of_its_
     assert not {"fault", "refused"} & set(found.events)
 
 
+@pytest.mark.proof
 def test_card_fraud_runs_from_the_embedded_generator_in_under_a_minute():
     began = time.process_time()
     found = series_of("card-fraud", 1)

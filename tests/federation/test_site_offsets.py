@@ -97,7 +97,7 @@ def test_where_adjusting_cannot_change_a_figure_no_column_shows_it_twice(told):
     assert same.endswith("there, rows of several sites are ranked together.")
     # Over all sites together it ranks rows of different sites otherwise: that figure has a line of its own.
     by_name = {row[0]: row for row in rows}
-    over_all = [by_name[f"all holdouts, {what}"][2] for what in ("shared model", "adjusted to each site")]
+    over_all = [by_name[f"all test rows, {what}"][2] for what in ("shared model", "adjusted to each site")]
     assert float(over_all[1]) > float(over_all[0]) + 0.02
     assert all(row[-2].endswith(", shared") for row in rows[:3])
     headers, _, lines = comparison_rows(found, LOSS)

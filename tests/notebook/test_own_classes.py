@@ -89,7 +89,9 @@ class BalancedAccuracyScore:
         return "" if 0 < np.sum(y) < len(y) else "one class only"
 
     def weighted(self, y: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.array([balanced_accuracy_score(y, score > 0.5, sample_weight=draw) for draw in weights])
+        right = weights * ((score > 0.5) == y)
+        recalls = [right[:, y == k].sum(axis=1) / weights[:, y == k].sum(axis=1) for k in (0, 1)]
+        return np.asarray(np.mean(recalls, axis=0))
 
     def value(self, y: np.ndarray, score: np.ndarray) -> float:
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])
@@ -101,6 +103,9 @@ def test_a_metric_class_is_computed_also_in_the_second_run_of_a_process():
     name = "balanced_accuracy_score"
     assert name not in set(listed.overall["metric"])
     found = own.overall.query("arm == 'global'").set_index("metric")["value"]
+    y, score, draw = np.array([0, 1, 1, 0]), np.array([0.2, 0.7, 0.4, 0.9]), np.array([1.0, 2.0, 3.0, 4.0])
+    expected = balanced_accuracy_score(y, score > 0.5, sample_weight=draw)
+    assert BalancedAccuracyScore().weighted(y, score, draw[np.newaxis])[0] == pytest.approx(expected, abs=1e-12)
     assert 0.5 < found[name] < 0.9 and found["roc_auc_score"] == listed.overall.set_index("metric")["value"].iloc[0]
 
 

@@ -205,5 +205,5 @@ def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: s
     page = overview(run.run)
     assert not page.exception
     assert "about one interval in twenty, if it is not widened, excludes 0 by chance" in words(page)
-    assert "Of 100 sites, those that gain most and least" in words(page)
+    assert "of 100 sites, those that gain most and least" in words(page)
     assert "12 sites that gain most" in words(overview(run.run, SITES))

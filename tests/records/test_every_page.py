@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(900)]
 PAGES = [name.capitalize() for name in page_files()]
 KINDS = ("demo", "regression", "multi-class", "protected", "stopped", "failed", "hospitals", "many")
 """The last two take half of the time of all; they are made for `make proof` alone."""
-OFTEN = ("demo", "protected")
+OFTEN = ("demo",)
 """Kinds that are looked at in each run of the tests; the others' pages in `make proof`."""
 UNCHARTED = ("failed", "stopped")
 """Kinds whose few charts the others have, too."""
@@ -144,6 +144,7 @@ def test_every_page_opens_at_its_own_address_and_who_goes_through_it_by_keyboard
             assert unseen == {}, name
 
 
+@pytest.mark.proof
 def test_in_the_dark_who_goes_through_a_page_by_keyboard_sees_where_they_are(everywhere: str, runs: Runs):
     # A page of links and one of fields: the other pages are made of the same parts.
     with opened(everywhere, scheme="dark") as window:

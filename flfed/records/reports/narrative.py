@@ -141,9 +141,10 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
     Returns
     -------
     list of dict
-        `site`, null of the mean; `name`; `rows`, the test rows; `own` and `shared`, the figures of the two models;
-        `model`, "global" or "personalised", of which of them the gain is; `value`, `low`, `high`, `widened-low` and
-        `widened-high` of the gain, above 0 where joining is better; `verdict`. Null where it is not known.
+        `site`, null of the mean; `name`; `rows`, the test rows, and `events`, those with the outcome; `own` and
+        `shared`, the figures of the two models; `model`, "global" or "personalised", of which of them the gain is;
+        `value`, `low`, `high`, `widened-low` and `widened-high` of the gain, above 0 where joining is better;
+        `verdict`. Null where it is not known.
     """
     lines = []
     for name in sites:
@@ -151,10 +152,12 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
         arm, gain = best or ("global", Difference(None))
         wide = gain.deciding
         own, shared = (site[of].get(metric, {}).get("value") for of in ("local-only", arm))
+        classes = site["holdout-classes"]
         line: Report = {
             "site": name,
             "name": name,
             "rows": site["holdout-rows"],
+            "events": None if classes is None else classes["1"],
             "own": own,
             "shared": shared,
             "model": arm,
@@ -166,8 +169,9 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean and mean["value"] is not None:
         ends = {end: mean[end] for end in ("value", "low", "high")}
-        line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "own": None, "shared": None}
-        line |= {"model": "global"} | ends | {"widened-low": mean["low"], "widened-high": mean["high"]}
+        line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "events": None}
+        line |= {"own": None, "shared": None, "model": "global"} | ends
+        line |= {"widened-low": mean["low"], "widened-high": mean["high"]}
         lines.append(line | {"verdict": code_of(Difference(**ends), mean["worthwhile"])})
     return lines
 

@@ -109,6 +109,7 @@ def test_a_message_that_comes_more_slowly_than_a_gate_may_be_silent_is_answered(
     assert took > 6
 
 
+@pytest.mark.proof
 def test_a_fit_that_takes_longer_than_a_gate_may_be_silent_is_not_interrupted(consortium: Any, home: Path):
     told, _ = answers_slowly(consortium, consortium.joined("cleveland"), 8.0, (NODE_SILENCE, 5.0))
     assert [line for line in told if "ended" in line] == []

@@ -5,7 +5,8 @@ Colours stay, shapes stand beside colours, and names above marks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 import altair as alt
@@ -46,6 +47,9 @@ FOREST_COLUMNS = {
 """Title, place in Vega's language and side of a forest plot's columns."""
 NAME_LIMIT = 125
 """Pixels of a site's name in its column; the table has it whole."""
+REACH = 4
+"""A forest plot goes so many times as far as the middle site's interval."""
+ENDS_OF_GAIN = ("value", "low", "high", "wide_low", "wide_high")
 MARK = " *"
 """Behind the gain of a shared model adjusted to the site, which is the better one there."""
 
@@ -164,11 +168,13 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     base = alt.Chart(inline(values=rows))
     y = alt.Y("name:N", sort=[row["name"] for row in rows], axis=None)
     # 0 is always on the axis, for it parts gain from loss.
-    ends = [0.0, *_spread(rows, "value", "low", "high", "wide_low", "wide_high")]
+    reach = plot_reach(lines)
+    ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows, *ENDS_OF_GAIN) if end is not None)]
     x = figure_x(
         "value", f"gain in {metric_name(metric)} (right of 0: it helps)", ticks_of(ends, metric, difference=True)
     )
     ends_at = (("0", str(BEFORE_PLOT)), ("width", f"width - {BEHIND_PLOT}"))
+    x["scale"]["clamp"] = True
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
     zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     drawn = base.transform_filter("datum.value != null")
@@ -187,9 +193,31 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
             shape=alt.Shape("mean:N", scale=alt.Scale(domain=[False, True], range=["circle", "diamond"]), legend=None),
             tooltip=["name:N", "gain:N", "verdict:N"],
         ),
-        *_forest_columns(base, y),
+        *_forest_columns(base, y, {"rows": "rows (events)"} if any(line["events"] for line in lines) else {}),
         height=ROW_PIXELS * len(rows),
     )
+
+
+def plot_reach(lines: Sequence[Report]) -> float:
+    """Return how far from 0 a forest plot goes.
+
+    One site of which nearly nothing is known does not press the others together: its line ends at the plot's edge.
+
+    Examples
+    --------
+    >>> line = {"site": "a", "value": 0.02, "low": -0.05, "high": 0.09, "widened-low": -0.06, "widened-high": 0.1}
+    >>> plot_reach([line, line, line | {"low": -0.37, "high": 0.47, "widened-low": -0.9, "widened-high": 1.0}])
+    0.4
+    """
+    widths = [
+        _furthest(line, "widened-low", "widened-high") for line in lines if None not in (line["site"], line["low"])
+    ]
+    shown = [_furthest(line, "value", *(() if line["site"] is not None else ("low", "high"))) for line in lines]
+    return max(REACH * float(median(widths)) if widths else 0.0, *shown)
+
+
+def _furthest(line: Report, *ends: str) -> float:
+    return float(max(abs(line[end] or 0.0) for end in ends))
 
 
 def _forest_row(line: Report) -> dict[str, Any]:
@@ -199,10 +227,12 @@ def _forest_row(line: Report) -> dict[str, Any]:
     row |= {"wide_low": line["widened-low"], "wide_high": line["widened-high"], "mean": line["site"] is None}
     row |= {model: "" if line[model] is None else number(line[model]) for model in ("own", "shared")}
     marked = MARK if line["model"] == "personalised" else ""
-    return row | {"rows": "" if line["rows"] is None else str(line["rows"]), "gain": gain_in_brackets(gain) + marked}
+    rows = "" if line["rows"] is None else str(line["rows"])
+    rows += "" if line["events"] is None else f" ({line['events']})"
+    return row | {"rows": rows, "gain": gain_in_brackets(gain) + marked}
 
 
-def _forest_columns(base: alt.Chart, y: alt.Y) -> list[alt.Chart]:
+def _forest_columns(base: alt.Chart, y: alt.Y, other_titles: Mapping[str, str]) -> list[alt.Chart]:
     """Return the texts of a forest plot, in columns under their titles.
 
     On a narrow screen there is room for name and gain alone, which stand above the row's mark.
@@ -223,5 +253,5 @@ def _forest_columns(base: alt.Chart, y: alt.Y) -> list[alt.Chart]:
             limit=alt.ExprRef(f"{NARROW} ? 0 : {NAME_LIMIT if field == 'name' else 0}"),
         )
         drawn.append(text.encode(y=y, text=f"{field}:N"))
-        drawn.append(titles.mark_text(**look, text=title, y=-10, opacity=wide_only))
+        drawn.append(titles.mark_text(**look, text=other_titles.get(field, title), y=-10, opacity=wide_only))
     return drawn

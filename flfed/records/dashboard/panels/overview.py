@@ -198,9 +198,11 @@ def answer(found: Report, metric: str, warnings: int) -> None:
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
     said, _, figures = joining_in_words(found, metric).partition(": ")
-    st.markdown(f"## {escape(said or tally(found, metric).rstrip('.'))}")
+    counted_sites = tally(found, metric).partition(";")[0].rstrip(".")
+    st.markdown(f"## {escape(said or counted_sites)}")
     if figures:
-        st.markdown(f"**{escape(sentence_case(figures))}**")
+        # A gain on average may be clear where it is so at no site by itself.
+        st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
     if warnings:
         st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
 

@@ -26,6 +26,7 @@ from flfed.records.reports.narrative import (
     reference_name,
     tally,
     unadjusted_in_words,
+    untold_in_words,
     widened_for,
 )
 from flfed.records.reports.report import (
@@ -72,7 +73,10 @@ from flfed.records.store.entries import SiteEntry
 FEW_SITES = 8
 """Sites on the page Overview."""
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
-HOW_DRAWN = "Thick lines: 95 % CI. Thin lines: widened for the number of sites looked at; verdicts go by these."
+HOW_DRAWN = (
+    "Thick lines: 95 % CI. Thin lines: widened for the number of sites looked at; verdicts go by these. "
+    "A line that reaches the edge goes on. The mean weighs each site by how well its gain is known."
+)
 ADJUSTED = "*: of the shared model adjusted to the site."
 
 
@@ -246,14 +250,14 @@ def who_gains(found: Report, metric: str) -> None:
     lines = [_line(site, found["sites"][site], metric, arms_shown(found, metric)) for site in order]
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
     drawn = charts.forest_plot(found, metric, shown)
-    figure(st, "Gain by joining, 95 % CI", drawn, lines, key="gains", says=says)
-    marks = [f"Of {len(order)} sites, those that gain most and least."] if len(shown) < len(order) else []
+    which = f": of {len(order)} sites, those that gain most and least" if len(shown) < len(order) else ""
+    figure(st, f"Gain by joining, 95 % CI{which}", drawn, lines, key="gains", says=says)
+    marks = []
     if drawn is not None:
         marks.append(HOW_DRAWN)
         adjusted = [best[0] for site in shown if (best := best_arm(found["sites"][site], metric)) is not None]
         marks += [ADJUSTED] if "personalised" in adjusted else []
-    # A gain on average may be clear where it is so at no site by itself.
-    st.markdown(escape(tally(found, metric)))
+    st.markdown(escape(" ".join([tally(found, metric), *untold_in_words(found)])))
     st.caption(" ".join(marks))
 
 
