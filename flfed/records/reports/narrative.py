@@ -121,10 +121,8 @@ def joining_in_words(found: Report, metric: str) -> str:
     )
     size, span = size_and_span(gain, entry["worthwhile"])
     start = f"{says or 'No clear benefit from joining'}: {metric_name(metric)} {size} on average"
-    judged = f"{entry['of']} sites"
-    if entry["sites"] < entry["of"]:
-        judged = f"{entry['sites']} of {judged} can be judged"
-    return f"{start} (95 % CI {span}; {judged})."
+    judged = f"; {entry['sites']} of {entry['of']} sites can be judged" if entry["sites"] < entry["of"] else ""
+    return f"{start} (95 % CI {span}{judged})."
 
 
 def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Report]:

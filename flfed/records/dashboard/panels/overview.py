@@ -76,7 +76,7 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
     took = "" if seconds is None else ", under a second"
     if seconds is not None and seconds >= 1:
         took = f", {seconds:.1f} seconds" if seconds < 10 else f", {seconds:.0f} seconds"
-    st.caption(f"Run {found['run']}, started {moment(runs[0].started)} UTC{took}{repeats}")
+    st.caption(f"Run {found['run']}, {moment(runs[0].started)} UTC{took}{repeats}")
     if found["reason"]:
         go_on = "" if only else how_to_go_on(runs)
         said = f"Why it is {status}: {found['reason'].rstrip('.')}. "
