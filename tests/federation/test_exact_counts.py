@@ -62,6 +62,8 @@ def test_at_an_edge_of_a_bin_they_are_those_of_the_histogram(small_sites, small_
         assert point["sites"] == 3
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_on_real_loans_they_and_their_net_benefit_are_those_of_scikit_learn():
     study = Study.load("loan-default").replace({"compare.thresholds": [0.05, 0.1], "compare.alert-budgets": [0.02]})
     result = run(study)
@@ -97,6 +99,8 @@ def told(result) -> list[str]:
 LEFT = "withheld: exact counts of these rows left in another run"
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_an_institution_gives_them_in_one_run_alone(small_sites, asking):
     sites = small_sites(3, rows=1500, policy=Policy())
     first = run(Study.parse(asking), sites=sites)

@@ -80,6 +80,8 @@ def test_under_record_dp_an_institutions_figures_have_three_digits_and_an_open_s
     assert sum(rounded[name] != exact[name] for name in rounded) > 0.8 * len(rounded)
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_under_record_dp_no_figure_over_rows_that_are_trained_on_leaves_an_institution(answers):
     # A coordinator that chooses the model makes a loss tell of one row, which the noise in the update does not cover.
     every, (trained, compared) = (answers(PROTECTED, Policy(disclosure=d, delta=1e-2)) for d in ("open", "institution"))

@@ -28,6 +28,8 @@ def scored(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     return y, 1 / (1 + np.exp(-(rng.normal(size=rows) + gap * y - 1)))
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("bins", [EVEN_ODDS, ScoreBins(-1.0, 0.5)], ids=["even odds", "about -1"])
 def test_at_each_edge_the_confusion_table_is_that_of_the_rows_themselves(scored, bins):
     y, score = scored

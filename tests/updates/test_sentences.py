@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from flfed.updates.messages.sentences import recorded_words
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +82,8 @@ MEMBER = (
 )
 
 
+@pytest.mark.slow
+@pytest.mark.studies
 def test_every_reason_for_want_of_a_figure_is_known():
     reasons = [list(texts(node)) for _, node in sentences(OF_FIGURES)]
     assert sum(map(any, reasons)) > 15
