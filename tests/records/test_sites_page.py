@@ -221,7 +221,11 @@ def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: 
         answers = [block.value.replace("\\", "") for block in opened.markdown if " on average" in block.value[:60]]
         assert len(answers) == (mean[0] is not None)
         for said in answers:
-            is_shown(said.partition("95 %")[0].replace("R²", "") + said.partition("95 %")[2].partition(";")[0], *mean)
+            is_shown(
+                said.partition("95 %")[0].replace("R²", "")
+                + said.partition("95 %")[2].partition(";")[0].partition(")")[0],
+                *mean,
+            )
         assert told["Rounds run"][0].startswith(f"{found['rounds']} of ")
         references = drawn(opened, "shared model ")
         assert len(references) >= 2
