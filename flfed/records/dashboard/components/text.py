@@ -30,6 +30,17 @@ def moment(stamp: str) -> str:
     return f"{when.day} {when:%b %Y, %H:%M}"
 
 
+def heading(said: str, repeat: int | None) -> str:
+    """Return a heading with the repeat that the figures below it are of, where there are several.
+
+    Examples
+    --------
+    >>> heading("Calibration", 2), heading("Calibration", None)
+    ('## Calibration, in repeat 2', '## Calibration')
+    """
+    return f"## {said}" + ("" if repeat is None else f", in repeat {repeat}")
+
+
 def escape(text: str) -> str:
     r"""Return text that Markdown shows unchanged.
 

@@ -16,7 +16,7 @@ from flfed.records.dashboard.components.colours import MOST_COLOURED, Looks, one
 from flfed.records.dashboard.components.curve_charts import Points, by_chance, calibration_chart, diagonal, unit_square
 from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics import Report
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
@@ -90,14 +90,6 @@ def choose(found: Found) -> Found:
     return {name: counts for name, counts in found.items() if is_together(name) or name in chosen}
 
 
-def _heading(said: str, repeat: int | None) -> str:
-    """Return a heading with its repeat.
-
-    The repeat is that of the figures below it, and None where there is only one.
-    """
-    return f"## {said}" + ("" if repeat is None else f", in repeat {repeat}")
-
-
 def areas(found: Found, report: Report) -> None:
     """Show the area under each curve.
 
@@ -125,7 +117,7 @@ def ranking(found: Found, looks: Looks, repeat: int | None = None) -> None:
 
     They are of those that have rows of both classes.
     """
-    st.markdown(_heading("How well it ranks", repeat))
+    st.markdown(heading("How well it ranks", repeat))
     there, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
     left, right = st.columns(2)
     points = _points({name: thinned(*roc(counts)) for name, counts in there.items()})
@@ -173,7 +165,7 @@ def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat
 
     The chosen ones are told in words, and one site is drawn with intervals.
     """
-    st.markdown(_heading("Whether its probabilities hold", repeat))
+    st.markdown(heading("Whether its probabilities hold", repeat))
     table([calibration_line(name, counts, report) for name, counts in chosen.items()])
     sites = [name for name, counts in found.items() if not is_together(name) and counts.rows >= LEAST_ROWS]
     together = [name for name in found if is_together(name)]

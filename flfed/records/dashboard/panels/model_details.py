@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
 APART = "intervals do not meet"
@@ -28,7 +28,7 @@ def subgroups(payload: Mapping[str, Any], repeat: int | None = None) -> None:
     repeat : int, optional
         The one of several that is shown.
     """
-    st.markdown("## How well it ranks within groups" + ("" if repeat is None else f", in repeat {repeat}"))
+    st.markdown(heading("How well it ranks within groups", repeat))
     sites = payload["sites"]
     for column in dict.fromkeys(of["column"] for groups in sites.values() for of in groups):
         st.markdown(f"**By {escape(column)}: AUC of the shared model (95 % CI)**")

@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.records.dashboard.components.tables import table
-from flfed.records.dashboard.components.text import escape
+from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges
 from flfed.records.statistics.point_tables import (
     AT_BUDGET,
@@ -62,7 +62,7 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
     repeat : int, optional
         The one of several that is shown.
     """
-    st.markdown("## Who would be flagged" + ("" if repeat is None else f", in repeat {repeat}"))
+    st.markdown(heading("Who would be flagged", repeat))
     share = share_with_outcome(found)
     # Where the outcome is rare, hardly any probability is near a half.
     ways = [BUDGET, THRESHOLD] if share < RARE else [THRESHOLD, BUDGET]
@@ -91,7 +91,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
     repeat : int, optional
         The one of several that is shown.
     """
-    st.markdown("## At the study's own thresholds" + ("" if repeat is None else f", in repeat {repeat}"))
+    st.markdown(heading("At the study's own thresholds", repeat))
     points = asked_points(payload)
     labels = {point: point_in_words(*point) for point in points}
     picked = st.selectbox("Counted by the sites", points, format_func=labels.__getitem__, key="points-exact", width=320)

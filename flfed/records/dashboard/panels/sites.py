@@ -171,7 +171,7 @@ def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str
 def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     """Show gain and models of some sites."""
     # Of many sites the ends of the order are drawn, and the table has all.
-    shown = order if len(order) <= SITES_SHOWN else [*order[: SITES_SHOWN // 2], *order[-SITES_SHOWN // 2 :]]
+    shown = ends_of(order, SITES_SHOWN)
     if len(shown) < len(order):
         half = SITES_SHOWN // 2
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
@@ -261,10 +261,10 @@ def who_gains(found: Report, metric: str) -> None:
     st.caption(" ".join(marks))
 
 
-def ends_of(order: Sequence[str]) -> list[str]:
-    """Return the sites at both ends of an order, at most `FEW_SITES`."""
-    half = FEW_SITES // 2
-    return [*order] if len(order) <= FEW_SITES else [*order[:half], *order[-half:]]
+def ends_of(order: Sequence[str], most: int = FEW_SITES) -> list[str]:
+    """Return the sites at both ends of an order, at most `most`."""
+    half = most // 2
+    return [*order] if len(order) <= most else [*order[:half], *order[-half:]]
 
 
 def links(found: Report, metric: str, name: str) -> None:
