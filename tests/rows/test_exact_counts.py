@@ -200,22 +200,27 @@ def test_the_first_named_goes_before_one_too_close_to_it(small_sites):
     assert [not one.method for one in rule.leaving([("threshold", 0.51), ("threshold", 0.5)])] == [False, True]
 
 
+def plain_table(rows: int, rng: np.random.Generator) -> pd.DataFrame:
+    """A table of "small" whose columns tell nothing of the outcome, with a person a row."""
+    return pd.DataFrame(
+        {
+            "person": [f"p{i}" for i in range(rows)],
+            "x1": rng.uniform(0, 100, rows),
+            "x2": rng.normal(size=rows),
+            "flag": rng.integers(0, 2, rows),
+            "colour": rng.choice(["red", "green"], rows),
+            "y": "no",
+        }
+    )
+
+
 def test_a_rule_that_forgets_the_accuracy_is_found_out(small_sites):
     # At .45 three rows with the outcome are flagged more than at a half: right calls less tp and tn are these three.
     score = np.concatenate([np.linspace(0.1, 0.4, 60), np.linspace(0.6, 0.9, 40)] * 2)
     y = np.repeat([0, 1], 100)
     score[[100, 101, 102]] = 0.47
     rng = np.random.default_rng(1)
-    table = pd.DataFrame(
-        {
-            "person": [f"p{i}" for i in range(200)],
-            "x1": rng.uniform(0, 100, 200),
-            "x2": rng.normal(size=200),
-            "flag": rng.integers(0, 2, 200),
-            "colour": rng.choice(["red", "green"], 200),
-            "y": "no",
-        }
-    )
+    table = plain_table(200, rng)
     right = (score > 0.5) == (y == 1)
     rule, point = suppression(y, score, table), ("threshold", 0.45)
     assert rule.leaving([point])[0].method == ""
@@ -228,16 +233,7 @@ def test_of_a_rare_outcome_counts_leave_where_nobody_is_called_positive_at_a_hal
     y, score = scored(2000, 0.05, 4)
     score = score * 0.4
     rng = np.random.default_rng(40)
-    table = pd.DataFrame(
-        {
-            "person": [f"p{i}" for i in range(2000)],
-            "x1": rng.uniform(0, 100, 2000),
-            "x2": rng.normal(size=2000),
-            "flag": rng.integers(0, 2, 2000),
-            "colour": rng.choice(["red", "green"], 2000),
-            "y": "no",
-        }
-    )
+    table = plain_table(2000, rng)
     rule = suppression(y, score, table, accuracy=True)
     (found,) = rule.leaving([("alert-budget", 0.2)])
     assert found.method == "" and found.tp + found.fp == 400
