@@ -4,9 +4,10 @@ It reads one message at a time over the relay and executes none of it.
 
 Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
 `RuntimeHttpClient` with its `_client`, `RuntimeVersionHttpInterceptor`, `RuntimeTokenHttpInterceptor`
-and `SuperExecAuthHttpInterceptor`, `HeartbeatSender`, `push_message` of `supernode.runtime.run_clientapp`,
-`TaskIdentity`, the serde functions, the `*_pb2` messages, `Message._content`; more in `message_parts.py`. The
-bundle that a task names is read as bytes and hashed; nothing here installs it (`flwr.cli.install`) or imports it.
+and `SuperExecAuthHttpInterceptor`, `HeartbeatSender`, `push_message` of `supernode.runtime.run_clientapp` with its
+`ObjectPushError`, `TaskIdentity`, the serde functions, the `*_pb2` messages, `Message._content`; more in
+`message_parts.py`. The bundle that a task names is read as bytes and hashed; nothing here installs it
+(`flwr.cli.install`) or imports it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from flwr.proto.runtime_pb2 import (
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -92,6 +94,9 @@ def _link() -> Iterator[None]:
         raise LinkLost(f"the node answered {error.response.status_code}") from None
     except (httpx.HTTPError, OSError) as error:
         raise LinkLost(f"the node cannot be reached ({type(error).__name__})") from None
+    except ObjectPushError:
+        # A run that ends takes along what the node had registered for its replies.
+        raise LinkLost("the node no longer takes the reply: its run may have ended") from None
 
 
 class Bounded(httpx.BaseTransport):
@@ -214,7 +219,7 @@ class Task:
         Raises
         ------
         LinkLost
-            If the node went away; it answers for the site then.
+            If the node went away, which answers for the site then, or if the run ended meanwhile.
         """
         try:
             with _link():

@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError, ObjectUnavailableError
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -24,6 +25,8 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, 
 from flfed.deployment.flower.packing import apart, joined
 from flfed.updates.messages.enrol import EnrolReply
 
+GONE = (ObjectPullError, ObjectUnavailableError, ObjectPushError)
+"""What Flower raises where a run was ended: it takes the parts of its messages along."""
 name = sys.argv[-1]
 app = ClientApp()
 
@@ -72,7 +75,7 @@ def answer(port: str, secret_file: str) -> None:
             push_message(client, reply if whole is message else joined(reply), context)
             push_task_output(client, context, SubStatus.COMPLETED, "")
             print(f"answered {message.metadata.message_type}", flush=True)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, *GONE) as error:
             print(f"not answered: {type(error).__name__}", flush=True)
         client.close()
 

@@ -43,7 +43,7 @@ def test_three_sites_answer_by_name_and_nothing_of_it_stays_at_the_server(world:
         for message in messages:
             message.content["arrays"] = ArrayRecord([canary])
         replies = by_node(grid, messages, nodes)
-        during = stored(world)
+        during, log_before = stored(world), wal(world)
     assert names == SITES
     for number, reply in enumerate(replies):
         assert reply.content["config"]["n"] == number
@@ -53,7 +53,8 @@ def test_three_sites_answer_by_name_and_nothing_of_it_stays_at_the_server(world:
     piece = canary[1000:1004].tobytes()
     assert piece in during
     assert piece not in stored(world)
-    assert wal(world) == 0
+    # A heart-beat since then may have written a few pages of 4,096 bytes.
+    assert wal(world) < 30_000 < log_before
     with sqlite3.connect(database(world.folder)) as connection:
         counts = [connection.execute(f"select count(*) from {t}").fetchone()[0] for t in TABLES]
     connection.close()

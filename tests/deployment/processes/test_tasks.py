@@ -229,6 +229,27 @@ def test_a_wrong_secret_and_an_absent_node_are_said(gate_node: Any, tmp_path: Pa
     nobody.close()
 
 
+def test_a_reply_to_a_run_that_ended_as_it_was_sent_is_a_lost_link(
+    gate_node: Any, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+):
+    gate_node.put()
+    task = taken(tasks)
+    register = gate_node.store.preregister
+
+    def ended(run: int, tree: Any) -> list[str]:
+        names = register(run, tree)
+        gate_node.store.clear()  # as the node does when it learns that a run has ended
+        return list(names)
+
+    monkeypatch.setattr(gate_node.store, "preregister", ended)
+    with pytest.raises(LinkLost, match="its run may have ended"):
+        task.reply(Message(RecordDict({"config": ConfigRecord({"echo": 4})}), reply_to=task.message))
+    assert not task._beating.is_running
+    monkeypatch.undo()
+    gate_node.put()
+    taken(tasks).close()  # the gate goes on with the next message
+
+
 def test_a_reply_to_a_node_that_forgot_the_task_is_a_lost_link(gate_node: Any, tasks: Tasks):
     gate_node.put()
     task = taken(tasks)
