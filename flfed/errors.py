@@ -5,6 +5,8 @@ Each is one sentence that says what to do, and never holds a cell's value.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 SMALL = 5
 """Counts below this are shown as "fewer than 5" in an error."""
 
@@ -41,6 +43,27 @@ class RunStopped(FlfedError):
     exit_code = 3
     recorded = ""
     """What the run's record says in place of the sentence, where that names a site which has a pseudonym there."""
+
+
+def require_extra(module: str, what: str, extra: str) -> None:
+    """Refuse to continue without an optional package.
+
+    Parameters
+    ----------
+    module : str
+        Name by which the package is imported.
+    what : str
+        What needs it, as a sentence begins.
+    extra : str
+        Extra of flfed that installs it.
+
+    Raises
+    ------
+    UsageError
+        If it is not installed.
+    """
+    if find_spec(module) is None:
+        raise UsageError(f"{what} needs an extra: pip install 'flfed[{extra}]'")
 
 
 class Terminated(KeyboardInterrupt):

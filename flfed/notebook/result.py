@@ -241,7 +241,7 @@ class Model:
         UsageError
             If the model is not linear, or its target is logarithmic.
         """
-        from flfed.export.sklearn_pipeline import to_sklearn
+        from flfed.export.other_tools import to_sklearn
 
         return to_sklearn(self.shared)
 
@@ -253,7 +253,7 @@ class Model:
         UsageError
             If the extra `flfed[onnx]` is not installed, or the model is not made of layers.
         """
-        from flfed.export.onnx_file import write_onnx
+        from flfed.export.other_tools import write_onnx
 
         write_onnx(self.shared, Path(path))
 

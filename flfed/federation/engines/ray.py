@@ -8,7 +8,6 @@ It runs the same apps on many cores, with the extra `flfed[ray]`.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import logging
 import os
 import pickle
@@ -33,7 +32,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, UsageError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
@@ -63,9 +62,9 @@ def require() -> None:
     UsageError
         If the extra is not installed, or Ray is in use in this process already.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError("engine 'ray' needs an extra: pip install 'flfed[ray]'")
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    require_extra("ray", "engine 'ray'", "ray")
+    loaded = sys.modules.get("ray")
+    if loaded is not None and loaded.is_initialized():
         raise UsageError("engine 'ray' starts Ray itself: call ray.shutdown() first")
 
 

@@ -6,7 +6,6 @@ They are CSV, Parquet, a database, or a data frame.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import os
 import warnings
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, require_extra
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,
@@ -267,8 +266,7 @@ class Excel(Selection):
 
         `folders` are where a relative path is looked for.
         """
-        if importlib.util.find_spec("openpyxl") is None:
-            raise UsageError("reading Excel needs an extra: pip install 'flfed[excel]'")
+        require_extra("openpyxl", "reading Excel", "excel")
         import pandas as pd
 
         path = find_file(self.path, folders)
