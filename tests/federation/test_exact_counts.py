@@ -132,7 +132,7 @@ def test_repeats_over_the_same_rows_have_one_of_them(small_sites, asking):
 def test_what_was_kept_back_anyway_claims_nothing(small_sites, asking):
     sites = small_sites(3, rows=1500, policy=Policy())
     near = asking.replace("[0.7]", "[0.999]")
-    assert told(run(Study.parse(near), sites=sites)) == ["withheld: fewer than 10 rows in a cell"] * 3
+    assert told(run(Study.parse(near), sites=sites)) == ["withheld: a count of fewer than 10 rows would follow"] * 3
     assert told(run(Study.parse(asking), sites=sites)) == [""] * 3
 
 

@@ -244,12 +244,12 @@ def test_the_studys_own_points_are_shown_as_the_sites_counted_them(small_sites, 
         for site in ("site-01", "site-02"):
             point = counted["sites"][site][place]
             assert [int(lines[site][column]) for column in CELLS] == [point[key] for key in ("tp", "fp", "fn", "tn")]
-        assert lines["site-03"]["Flagged"] == "withheld: fewer than 10 rows in a cell"
+        assert lines["site-03"]["Flagged"] == "withheld: a count of fewer than 10 rows would follow"
         both = [int(lines["2 of 3 sites together"][column]) for column in CELLS]
         assert both == [counted["all"][place][key] for key in ("tp", "fp", "fn", "tn")]
     closed = run(Study.parse(text), sites=small_sites(3, rows=200, policy=Policy()))
     lines = table(curves(closed.report["run"]), FLAGGED)
-    assert {line["Flagged"] for line in lines.values()} == {"withheld: fewer than 10 rows in a cell"}
+    assert {line["Flagged"] for line in lines.values()} == {"withheld: a count of fewer than 10 rows would follow"}
 
 
 def test_figures_by_group_are_those_of_the_record_and_say_where_groups_differ(writer):

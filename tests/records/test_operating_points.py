@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
 from flfed.records.statistics.operating_points import OperatingPoint, at_budget, at_threshold, edges, in_words
+from flfed.records.statistics.point_tables import point_in_words
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.rows.evaluation.scoring import histogram
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
@@ -117,3 +118,10 @@ def test_a_sentence_tells_it_of_a_thousand():
         "Of 1,000 rows, none would be flagged. Of those not flagged, none have it."
     )
     assert in_words(OperatingPoint(0.5, 0, 0, 0, 0)) == ""
+
+
+def test_half_of_one_in_a_thousand_is_one_and_a_threshold_is_never_shown_as_certain():
+    assert in_words(OperatingPoint(0.2, tp=1, fp=0, fn=0, tn=1999), "rows").startswith("Of 1,000 rows, 1 would be")
+    assert point_in_words("threshold", 0.9996) == "a probability of at least .9996"
+    assert point_in_words("threshold", 1e-7) == "a probability of at least .0000001"
+    assert point_in_words("threshold", 0.99999) == "a probability of at least .99999"

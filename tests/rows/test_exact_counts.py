@@ -172,7 +172,7 @@ def test_a_rule_that_forgets_the_sums_of_a_column_is_found_out(small_sites):
     assert 3 in small_of(
         left_over(rule, careless), next(g for g in columns_of(rule) if g[0].sum() == 60 or g[-1].sum() == 60)
     )
-    assert rule.leaving([("threshold", 0.5)])[0].method == f"withheld: fewer than {LEAST} rows in a cell"
+    assert rule.leaving([("threshold", 0.5)])[0].method == f"withheld: a count of fewer than {LEAST} rows would follow"
     # With all red rows flagged the two are one set, and nothing follows from it.
     whole = suppression(y, np.where(red, 0.9, 0.1), table)
     assert whole.leaving([("threshold", 0.5)])[0].method == ""
@@ -294,7 +294,7 @@ def test_an_institution_gives_large_ones_and_says_why_others_stay(small_sites, a
     for one in found.points:
         if one.method:
             assert (one.tp, one.fp, one.fn, one.tn) == (-1, -1, -1, -1)
-            assert one.method == "withheld: fewer than 10 rows in a cell"
+            assert one.method == "withheld: a count of fewer than 10 rows would follow"
         else:
             assert min(one.tp, one.fp, one.fn, one.tn) >= 10
             assert one.tp + one.fn == (y == 1).sum()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from flfed.updates.aggregation.guard import comparison_defect
-from flfed.updates.messages.compare import CompareReply, Figure
+from flfed.updates.messages.compare import CompareReply, Figure, GroupFigure
 
 
 def comparison(**changes) -> CompareReply:
@@ -29,3 +31,23 @@ def comparison(**changes) -> CompareReply:
 )
 def test_a_comparison_that_cannot_be_is_not_believed(changes, reason):
     assert comparison_defect(comparison(**changes)) == reason
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "reason"),
+    [
+        (0.8, 0.7, 0.9, None), (NAN, NAN, NAN, None),
+        (1.0, NAN, NAN, None),  # every draw of rows gives 1
+        (1.5, NAN, NAN, "impossible"), (0.8, 0.9, 0.95, "impossible"), (0.8, NAN, 0.9, "impossible"),
+        (0.8, 0.7, 1.1, "impossible"), (NAN, 0.1, 0.2, "impossible"),
+    ],
+)  # fmt: skip
+def test_the_figure_of_a_group_may_stand_without_an_interval_and_not_with_an_impossible_one(
+    value: float, low: float, high: float, reason: str | None
+):
+    area = GroupFigure(column="sex", group="f", value=value, low=low, high=high, method="")
+    found = comparison_defect(dataclasses.replace(comparison(), groups=(area,)))
+    assert (found is None) if reason is None else reason in str(found)

@@ -129,7 +129,6 @@ REPEATS = 1_000_000
 """As a study's seed allows."""
 MOST_SITES = 10_000
 """Names that a run config may list."""
-LIST_CHANGED = "its list of people who opted out changed after the rows were frozen"
 
 
 class StudyAdmission:

@@ -18,9 +18,9 @@ WIDTH, HEIGHT = 336, 284
 LEFT, RIGHT = 48, 12
 TOP, BOTTOM = 8, 44
 SAMPLE = 26
+"""Length of a legend's line."""
 LABEL = 30
 """Least distance of two words below an axis."""
-"""Length of a legend's line."""
 Scale = Callable[[float], float]
 
 

@@ -177,7 +177,7 @@ def _of_1000(count: int, rows: int) -> str:
     if not count:
         return "none"
     of = 1000 * count / rows
-    return "fewer than 1" if of < 0.5 else f"{of:,.0f}"
+    return "fewer than 1" if of < 0.5 else f"{int(of + 0.5):,}"
 
 
 def _have(many: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from flfed.records.statistics.operating_points import OperatingPoint, in_words
@@ -101,8 +102,14 @@ def probability(value: float) -> str:
     --------
     >>> probability(0.0), probability(0.00012345), probability(0.5), probability(1.0)
     ('0', '.000123', '.5', '1')
+    >>> probability(0.0000001), probability(0.9996)
+    ('.0000001', '.9996')
     """
-    return f"{float(f'{value:.3g}'):f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
+    # Near 1 it is the distance to 1 that counts: .9996 is not 1.
+    shown = Decimal(f"{value:.3g}")
+    exact = 1 - Decimal(f"{1 - value:.1g}") if value < 1 <= shown else shown
+    text = f"{exact:f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text).removeprefix("0") or "0"
 
 
 def counts_line(name: str, point: OperatingPoint) -> dict[str, str]:

@@ -148,7 +148,7 @@ class CellSuppression:
             elif self._apart_from_half(cut) and self._fits([*cuts, cut]):
                 cuts.append(cut)
             else:
-                found[place] = withhold_all([point], f"fewer than {self.minimum} rows in a cell")[0]
+                found[place] = withhold_all([point], f"a count of fewer than {self.minimum} rows would follow")[0]
         return found
 
     def _apart_from_half(self, cut: np.ndarray) -> bool:

@@ -314,8 +314,10 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
         if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
             return Refusal("metric-out-of-range", metric=figure.metric)
     for area in reply.groups:
-        interval = (area.low, area.value, area.high)
-        if not all(map(math.isnan, interval)) and not (0 <= area.low <= area.value <= area.high <= 1):
+        # A value may stand without an interval: where every draw of rows gives the same one, it has none.
+        alone = math.isnan(area.low) and math.isnan(area.high)
+        low, high = (area.value, area.value) if alone else (area.low, area.high)
+        if not (alone and math.isnan(area.value)) and not 0 <= low <= area.value <= high <= 1:
             return Refusal("interval-impossible", metric="roc_auc_score")
     if len({(area.column, area.group) for area in reply.groups}) < len(reply.groups):
         return Refusal("figure-twice")

@@ -22,7 +22,8 @@ TITLE = 100
 WITHHELD = (
     "fewer than {n} rows", "fewer than {n} rows of a class", "fewer than {n} rows behind it",
     "it would say how many rows two models call differently",
-    "fewer than {n} rows in a cell", "the histogram of predictions leaves", "another count of these rows leaves",
+    "a count of fewer than {n} rows would follow", "the histogram of predictions leaves",
+    "another count of these rows leaves",
     "exact counts of these rows left in another run", "enough counts of these rows leave",
     "what is left has fewer than {n} rows of a class",
 )  # fmt: skip

@@ -16,6 +16,8 @@ from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
 APART = "intervals do not meet"
+LARGEST_LOG_ODDS = 20.0
+"""Up to which odds ratios are told: e^20 is 485 million, and of a model that diverged no ratio means anything."""
 
 
 def subgroups(payload: Mapping[str, Any], repeat: int | None = None) -> None:
@@ -65,7 +67,7 @@ def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
     line = {
         "Input": name,
         "Coefficient (log-odds)": number(mean, 3, signed=True),
-        "Odds ratio": number(math.exp(mean), 2),
+        "Odds ratio": number(math.exp(mean), 2) if abs(mean) < LARGEST_LOG_ODDS else ABSENT,
     }
     return line | ({"In the repeats": interval(min(values), max(values))} if len(values) > 1 else {})
 
