@@ -20,17 +20,21 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 import flfed.updates.messages as package
 from flfed.deployment.operator.study_description import reveals
 from flfed.study.tables import OWN_FAMILIES
-from flfed.updates.messages.compare import CompareReply, GroupFigure, PointCounts
+from flfed.updates.messages.compare import ColumnImportance, CompareReply, GroupFigure, PointCounts, WithheldColumn
 from flfed.updates.messages.train import EVALUATE, TrainReply
 from tests.updates import test_auditing, test_messages, test_sealing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "messages.md"
 POINT = PointCounts(by="threshold", at=0.2, tp=12, fp=10, fn=-1, tn=-1, method="")
 GROUP = GroupFigure(column="sex", group="female", value=0.8, low=0.7, high=0.9, method="DeLong")
+IMPORTANCE = {
+    "importance": (ColumnImportance(column="age", increase=0.02),),
+    "withheld": (WithheldColumn(column="sex", method="withheld: fewer than 10 rows with one of its values"),),
+}
 FULL = [
     dataclasses.replace(example, holdout=test_messages.SCORES)
     if isinstance(example, TrainReply)
-    else dataclasses.replace(example, own_family=OWN_FAMILIES[0], points=(POINT,), groups=(GROUP,))
+    else dataclasses.replace(example, own_family=OWN_FAMILIES[0], points=(POINT,), groups=(GROUP,), **IMPORTANCE)
     for example in test_messages.EXAMPLES
     if isinstance(example, (TrainReply, CompareReply))
 ]

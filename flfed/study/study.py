@@ -337,6 +337,11 @@ def _study(table: dict[str, Any], text: str) -> Study:
             "[compare]: thresholds and alert-budgets ask for exact counts of rows, on which there is no noise, and "
             f"[privacy] name={privacy.name!r} protects rows or sites: leave one of them out"
         )
+    if made["compare"].importance and privacy.name != "none":
+        raise UsageError(
+            "[compare]: importance asks for exact figures of single columns, on which there is no noise, and "
+            f"[privacy] name={privacy.name!r} protects rows or sites: leave one of them out"
+        )
     return Study(
         name=_name(table),
         purpose=_text(table, "purpose"),

@@ -216,6 +216,10 @@ class Compare(Settings, where="[compare]", frozen=True):
         Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
         number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only.
         Example: `by = ["sex", "age at 50, 65"]`.
+    importance : int, 0 to 100
+        Permutations of each column: sites shuffle its values among their own test rows, and say by how much the shared
+        model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
+        run alone, as of exact counts. Example: `importance = 10`.
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
         "joining pays". None means .005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
@@ -238,6 +242,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     thresholds: tuple[float, ...] = ()
     alert_budgets: tuple[float, ...] = ()
     by: tuple[str, ...] = ()
+    importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
     worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
     own: Own | None = None
 

@@ -275,6 +275,7 @@ class StudyMessages:
             **family,
             **self._points(),
             **self._groups(),
+            **self._importance(),
         }
 
     def _points(self) -> Sections:
@@ -302,6 +303,18 @@ class StudyMessages:
         named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
         figures = {name: number(nan=True) for name in ("value", "low", "high")}
         return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
+
+    def _importance(self) -> Sections:
+        """Return the sections of columns' importances, none where the study asks for no permutations."""
+        if not self.study.compare.importance:
+            return {}
+        names = [column.name for column in self.layout.features]
+        figures = {"column": one_of(names), "increase": number()}
+        reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
+        return {
+            "importance": Columns(fields=figures, longest=len(names), distinct="column"),
+            "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
+        }
 
     def run_bytes(self) -> int:
         """Return the most bytes that a run may send.

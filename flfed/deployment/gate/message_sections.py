@@ -105,11 +105,14 @@ class Columns:
         Of one item of each list.
     longest : int
         Most items.
+    distinct : str
+        Key of the list whose items all differ; "" where none must.
     """
 
     fields: Mapping[str, Field]
     longest: int
     needed: bool = False
+    distinct: str = ""
 
     @property
     def most(self) -> int:
@@ -135,6 +138,8 @@ class Columns:
         if len(lengths) != 1 or not 1 <= lengths.pop() <= self.longest:
             return Refusal("lengths-unfit")
         unfit = [key for key, values in lists.items() if not all(map(self.fields[key].fits, values))]
+        if not unfit and self.distinct and len(set(lists[self.distinct])) < len(lists[self.distinct]):
+            unfit = [self.distinct]
         return Refusal("list-unfit", key=unfit[0]) if unfit else None
 
 

@@ -24,7 +24,7 @@ from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply, GroupFigure, PointCounts
+from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareReply, GroupFigure, PointCounts
 from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
@@ -209,6 +209,8 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
         yield f"With it, at {_points(study)}: {reveals(PointCounts)}"
     if study.compare.by:
         yield f"With it, by {'; '.join(map(shown, study.compare.by))}: {reveals(GroupFigure)}"
+    if study.compare.importance:
+        yield f"With it, of each column, by {study.compare.importance} permutations: {reveals(ColumnImportance)}"
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"

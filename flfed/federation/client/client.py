@@ -47,7 +47,15 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, GroupFigure, PointCounts
+from flfed.updates.messages.compare import (
+    COMPARE,
+    ColumnImportance,
+    CompareReply,
+    CompareRequest,
+    GroupFigure,
+    PointCounts,
+    WithheldColumn,
+)
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
 from flfed.updates.messages.offset import Offset
@@ -352,6 +360,10 @@ def judge(message: Message, open_session: Callable[[], SiteSession], site: str) 
         own_family=None if training_stays(session) else found.own_family,
         points=tuple(PointCounts(**asdict(point)) for point in found.points),
         groups=tuple(GroupFigure(**asdict(figure)) for figure in found.groups),
+        importance=tuple(
+            ColumnImportance(column=o.column, increase=o.increase) for o in found.importance if not o.method
+        ),
+        withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
     )
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("flfed.site")
 COUNTED = "exact-counts"
-"""Key of a line for a set of rows of which exact counts at thresholds or alert budgets leave."""
+"""Key of a line for a set of rows of which exact counts, or importances of columns, leave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +175,7 @@ class Releases:
         """Tell whether exact counts of the holdout may leave.
 
         They may where no other run's had any of these rows in them; where `claim`, the ledger has it afterwards.
+        Importances of columns are held to the same: one run has both, or none.
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """

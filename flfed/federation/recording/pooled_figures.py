@@ -6,7 +6,7 @@ The sites sent the histograms with their comparison.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -170,6 +170,57 @@ def subgroups(replies: Mapping[str, CompareReply], shared_as: SharedAs) -> dict[
         for site, groups in shared_as.own(given).items()
     }  # fmt: skip
     return {"metric": "roc_auc_score", "rows": "holdout", "asked": len(replies), "sites": sites}
+
+
+def importances(
+    replies: Mapping[str, CompareReply], shared_as: SharedAs, columns: Sequence[str]
+) -> dict[str, Any] | None:
+    """Return the permutation importances on holdout rows.
+
+    They are the shared model's, by site and over sites. None where no site was asked for any.
+
+    Parameters
+    ----------
+    replies : dict of site to CompareReply
+    shared_as : SharedAs
+    columns : sequence of str
+        In the study's order.
+
+    Returns
+    -------
+    dict
+        `rows` (which), `asked` (of how many sites), `columns` and `sites` (by site): lists of columns, each with
+        `column` and `increase`, which is None where there is none; over sites it is the mean weighted by their test
+        rows, and `sites` says over how many; of a site `why` there is none.
+    """
+    given = {
+        site: {of.column: of.increase for of in reply.importance}
+        for site, reply in replies.items()
+        if reply.importance or reply.withheld
+    }
+    if not given:
+        return None
+    # As of exact counts: over other sites at each column, what one site in sums only has could be worked out.
+    whole = {site for site in shared_as.in_sums_only if len(given.get(site, ())) == len(columns)}
+    merged: list[dict[str, Any]] = []
+    for name in columns:
+        inside = [site for site in given if name in given[site] and site not in shared_as.in_sums_only - whole]
+        parts = [(replies[site].holdout_rows, given[site][name]) for site in shared_as.summable(inside)]
+        rows = sum(n for n, _ in parts)
+        mean = math.fsum(n * value for n, value in parts) / rows if rows else None
+        merged.append({"column": name, "increase": mean, "sites": len(parts)})
+    own = {
+        site: [
+            {"column": name, "increase": given_of.get(name), "why": why.get(name, "")}
+            for name in columns
+            if name in given_of or name in why
+        ]
+        for site, given_of, why in (
+            (site, {of.column: of.increase for of in reply.importance}, {of.column: of.method for of in reply.withheld})
+            for site, reply in shared_as.own({site: replies[site] for site in given}).items()
+        )
+    }
+    return {"rows": "holdout", "asked": len(replies), "columns": merged, "sites": own}
 
 
 CELLS = ("tp", "fp", "fn", "tn")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flfed.errors import FlfedError
-from flfed.federation.recording.pooled_figures import SCORE_BINS, score_bins
+from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
@@ -63,6 +63,7 @@ class Comparison:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         recorder.comparison(replies, self._reference(replies, offsets), bins)
         self._coefficients()
+        self._importances(replies)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
 
@@ -79,6 +80,19 @@ class Comparison:
             "intercept": float(bias[0]),
         }
         self.run.recorder.writer.summary("coefficients", found, durable=False)
+
+    def _importances(self, replies: Mapping[str, CompareReply]) -> None:
+        """Record each column's importance, where the study asks for it."""
+        found = importances(replies, self.run.recorder.shared_as, self._columns)
+        if found is not None:
+            loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
+            told = {"loss": loss, "permutations": self.run.study.compare.importance}
+            self.run.recorder.writer.summary("importances", told | found, durable=False)
+
+    @property
+    def _columns(self) -> list[str]:
+        """Columns whose importance the study asks for."""
+        return [column.name for column in self.run.layout.features] if self.run.study.compare.importance else []
 
     def _offsets(self, strategy: FedAvg) -> SiteOffsets:
         """Return the estimate of the sites' intercepts."""
@@ -129,7 +143,10 @@ class Comparison:
             # What the study does not ask for is of no site's policy, and is not written down.
             points = tuple(point for point in reply.points if point.point in study.compare.points)
             groups = tuple(one for one in reply.groups if (one.column, one.group) in known)
-            usable[site] = replace(reply, summary=None if sums else reply.summary, points=points, groups=groups)
+            importance = tuple(one for one in reply.importance if one.column in self._columns)
+            withheld = tuple(one for one in reply.withheld if one.column in self._columns)
+            asked_for = replace(reply, points=points, groups=groups, importance=importance, withheld=withheld)
+            usable[site] = replace(asked_for, summary=None) if sums else asked_for
         self.run.recorder.events("fault", faults)
         return usable
 

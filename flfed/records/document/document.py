@@ -329,6 +329,7 @@ SECTIONS = (
     evidence.calibrated,
     evidence.flagged,
     evidence.exactly_flagged,
+    evidence.needed_columns,
     further,
     evidence.privacy,
     evidence.limits,

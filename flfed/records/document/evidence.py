@@ -30,7 +30,7 @@ from flfed.records.reports.events import (
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import varies
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
-from flfed.records.statistics import point_tables, score_tables
+from flfed.records.statistics import importances, point_tables, score_tables
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges
 from flfed.records.statistics.score_curves import (
@@ -372,6 +372,15 @@ def limits(content: Content) -> Markup:
     if content.found["audit"]:
         lines.append("An attack that gets nowhere proves nothing.")
     return section("What it does not show", bullets(lines))
+
+
+def needed_columns(content: Content) -> Markup:
+    """Return by how much the loss grows without what a column tells."""
+    found = content.found.get("importances")
+    if found is None:
+        return Markup()
+    said = paragraphs(importances.importance_in_words(found), class_="note")
+    return section(importances.TITLE, table(importances.importance_lines(found)), said)
 
 
 def words(content: Content) -> Markup:

@@ -10,6 +10,7 @@ from flfed.records.reports.faults import faults_of
 from flfed.records.reports.privacy import audit_of, privacy_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.statistics import Report, intervals
+from flfed.records.statistics.importances import over_repeats
 from flfed.records.statistics.learning_curve import curve_object
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
@@ -68,7 +69,7 @@ def report(reader: RunReader, name: str) -> Report:
     "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached. `operating-points` is there where the study
     names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
-    at group by group.
+    at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`).
 
     Raises
     ------
@@ -108,14 +109,16 @@ def report(reader: RunReader, name: str) -> Report:
 
 
 def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
-    """Return what a study may name: exact counts, and figures by group; no key where it names none.
+    """Return what a study may name: exact counts, groups, columns' importances; no key where it names none.
 
-    They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
+    Counts and groups are of the first repeat that has them: other repeats look at the same rows, at an institution
+    counted once.
     """
     found = {
         name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
         for name in ("operating-points", "subgroups")
     }
+    found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
     return {name: payload for name, payload in found.items() if payload is not None}
 
 

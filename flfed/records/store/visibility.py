@@ -31,6 +31,7 @@ KEPT = {
     "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
     "operating-points": ("rows", "asked"),
     "subgroups": ("metric", "rows", "asked"),
+    "importances": ("loss", "permutations", "rows", "asked"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
     ),
@@ -114,9 +115,11 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"all": None}
     if name == "operating-points":
         found |= {"all": []}
+    if name == "importances":
+        found |= {"columns": []}
     if name == "privacy":
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
-    if name in ("score-histograms", "operating-points", "subgroups", "privacy", "own-models"):
+    if name in ("score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
     else:
         found |= {"note": _own_note(payload.get("note", ""), site)}

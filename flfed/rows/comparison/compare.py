@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from flfed.rows.comparison.importance import ColumnImportance, importances
 from flfed.rows.comparison.operating_points import (
     ANOTHER,
     HISTOGRAM,
@@ -63,6 +64,8 @@ class SiteComparison:
         Of the global model, at the thresholds and alert budgets that the study names.
     groups : sequence of GroupFigure
         Of the global model, by the columns that the study names.
+    importance : sequence of ColumnImportance
+        Of the global model, where the study asks for permutations.
     """
 
     training_rows: int
@@ -75,6 +78,7 @@ class SiteComparison:
     own_family: OwnFamily | None = None
     points: Sequence[PointCounts] = ()
     groups: Sequence[GroupFigure] = ()
+    importance: Sequence[ColumnImportance] = ()
 
 
 def arm_scores(
@@ -151,6 +155,7 @@ def compare(
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = [name for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)]
     arms, differences = _one_accuracy(*judged, counts)
+    importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     return SiteComparison(
         training_rows=len(session.table.training),
@@ -162,6 +167,7 @@ def compare(
         own_family=own.family,
         points=_points(session, table, scores["global"], {name: reasons[name] for name in counts}),
         groups=_by_group(session, table, scores["global"]),
+        importance=importance,
         note="; ".join(_left_out(session) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
     )
 

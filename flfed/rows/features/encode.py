@@ -70,6 +70,17 @@ def input_names(layout: Layout) -> tuple[str, ...]:
     return tuple(names)
 
 
+def input_slices(layout: Layout) -> dict[str, slice]:
+    """Return each column's inputs, its being missing among them."""
+    found, start = {}, 0
+    for column in layout.features:
+        width = len(column.cells) - 2 if column.kind == "category" else 1
+        end = start + width + int(layout.missing_indicator)
+        found[column.name] = slice(start, end)
+        start = end
+    return found
+
+
 def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder, *, weighted: bool = False) -> Encoded:
     """Return mapped rows as the model's inputs and targets.
 

@@ -321,6 +321,11 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
             return Refusal("interval-impossible", metric="roc_auc_score")
     if len({(area.column, area.group) for area in reply.groups}) < len(reply.groups):
         return Refusal("figure-twice")
+    columns = [one.column for one in reply.importance] + [one.column for one in reply.withheld]
+    if len(set(columns)) < len(columns):
+        return Refusal("figure-twice")
+    if not all(math.isfinite(of.increase) for of in reply.importance):
+        return Refusal("importance-infinite")
     return _points_defect(reply)
 
 

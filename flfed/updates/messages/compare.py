@@ -123,6 +123,50 @@ class GroupFigure:
     method: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ColumnImportance:
+    """Permutation importance of one column.
+
+    It crosses only where the study asks for permutations.
+
+    Attributes
+    ----------
+    column : str
+        Its name, which follows from study and schema.
+    increase : float
+        Mean over the permutations of the loss with this column permuted, less the loss: log loss, or half the squared
+        error in steps of the outcome's scale.
+
+    Reveals: how much the shared model's loss over a site's holdout rows grows where one column's values are shuffled
+    among them, for each column. Under disclosure "institution" of three digits, and only over at least the cell minimum
+    of rows, of as many persons, of each class; of a column only where each value that the schema names for it has as
+    many rows and persons, or, of a number, where as many have other values than the commonest, so that permuting it
+    moves many rows; never beside a histogram of predictions; and of any row in one run alone, which exact counts and
+    importances count for together. No number of rows crosses with it; that a column stays says that a value of it has
+    few rows or none, and nothing of rows without a value. One extreme value of a number may weigh much in
+    it, as in a mean. No noise is on it: a study that protects rows or sites by a mechanism has none.
+    """
+
+    column: str
+    increase: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithheldColumn:
+    """Reason why there is no importance of one column.
+
+    Attributes
+    ----------
+    column : str
+        Its name, which follows from study and schema.
+    method : str
+        Why it stays.
+    """
+
+    column: str
+    method: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CompareRequest:
     """Request to judge the final model on a holdout.
@@ -204,6 +248,10 @@ class CompareReply:
         Of the global model.
     groups : tuple of GroupFigure
         Of the global model.
+    importance : tuple of ColumnImportance
+        Of the global model, of the columns of which it leaves.
+    withheld : tuple of WithheldColumn
+        The other columns, where the study asks for importance.
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
@@ -226,6 +274,8 @@ class CompareReply:
     own_family: OwnFamily | None = None
     points: tuple[PointCounts, ...] = ()
     groups: tuple[GroupFigure, ...] = ()
+    importance: tuple[ColumnImportance, ...] = ()
+    withheld: tuple[WithheldColumn, ...] = ()
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -240,8 +290,8 @@ class CompareReply:
             records["histogram"] = array_record({"counts": self.histogram})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        for name, rows in (("points", self.points), ("groups", self.groups)):
-            if rows:
+        for name in ("points", "groups", "importance", "withheld"):
+            if rows := getattr(self, name):
                 records[name] = fields.rows_record(rows)
         return record_of(records)
 
@@ -260,6 +310,8 @@ class CompareReply:
             own_family=_family(record),
             points=fields.read_figures(record, "points", PointCounts, kind_of="metric"),
             groups=fields.read_figures(record, "groups", GroupFigure, kind_of="metric"),
+            importance=fields.read_figures(record, "importance", ColumnImportance, kind_of="metric"),
+            withheld=fields.read_figures(record, "withheld", WithheldColumn, kind_of="metric"),
         )
 
 

@@ -26,6 +26,8 @@ WITHHELD = (
     "another count of these rows leaves",
     "exact counts of these rows left in another run", "enough counts of these rows leave",
     "what is left has fewer than {n} rows of a class",
+    "exact counts or importances of these rows left in another run", "fewer than {n} rows with one of its values",
+    "fewer than {n} rows with other values than the commonest",
 )  # fmt: skip
 METHODS = (
     "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",

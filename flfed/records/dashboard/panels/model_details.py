@@ -1,4 +1,4 @@
-"""Panels of groups and coefficients on the page Curves.
+"""Panels of groups, coefficients and importances on the page Curves.
 
 They show for whom the shared model ranks how well, and what it goes by.
 """
@@ -13,6 +13,8 @@ import streamlit as st
 
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
+from flfed.records.statistics import Report
+from flfed.records.statistics.importances import TITLE, importance_in_words, importance_lines
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
 APART = "intervals do not meet"
@@ -60,6 +62,20 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> None:
         "go together share what they tell, and none of this says what causes the outcome. Sites keep their own models, "
         "so there is no spread over sites."
     )
+
+
+def importances(found: Report) -> None:
+    """Show how much worse predictions get without what a column tells.
+
+    Parameters
+    ----------
+    found : dict
+        The key "importances" of a run's report.
+    """
+    st.markdown(f"## {TITLE}")
+    table(importance_lines(found))
+    for said in importance_in_words(found):
+        st.caption(escape(said))
 
 
 def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:

@@ -1,0 +1,150 @@
+"""Permutation importances of a run: over repeats, in tables and in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flfed.records.statistics import Report
+from flfed.records.statistics.verdict import ABSENT, interval, number
+
+DECIMALS = 4
+"""Of an increase of the loss: one that matters may be a few thousandths."""
+FEW_SITES = 8
+"""Sites up to which each one's reasons stand by themselves."""
+TITLE = "Which columns the shared model needs"
+SAYS = (
+    "Each site shuffled the values of one column at a time among its own test rows, {times}, and all else stayed. "
+    "What the {loss} (lower is better) grew by says how much the shared model leans on that column: at 0 it does "
+    "without it, below 0 it did no worse by chance. Over sites it is the mean, weighted by their test rows."
+)
+DOES_NOT_SAY = (
+    "Columns that go together share what they tell: each may look small though the model needs one of them. It says "
+    "nothing about what causes the outcome, nor how good a model would be that never had the column."
+)
+
+
+def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
+    """Return the importances over the repeats of a run, None where there are none.
+
+    Parameters
+    ----------
+    payloads : sequence of dict or None
+        The objects "importances" of the repeats.
+
+    Returns
+    -------
+    dict
+        `loss`, `permutations`, `rows` and `asked` as recorded. `columns`: by column `increase`, the mean over repeats;
+        `low` and `high`, the least and the greatest of the repeats, None of one; `sites`, over how many; `least` and
+        `greatest`, the site where it is so and its increase, None where no site's own is known. Of repeats in which
+        fewer sites gave a column nothing is taken. `sites`: by site a list of `column`, `increase` and `why` there
+        is none.
+    """
+    known = [payload for payload in payloads if payload is not None]
+    if not known:
+        return None
+    sites = {
+        site: [_of_site(name, known, site) for name in _names(payload["sites"].get(site, ()) for payload in known)]
+        for site in dict.fromkeys(site for payload in known for site in payload["sites"])
+    }
+    columns = [_of_column(name, known, sites) for name in _names(payload["columns"] for payload in known)]
+    told = {key: known[0][key] for key in ("loss", "permutations", "rows", "asked")}
+    return told | {"columns": columns, "sites": sites}
+
+
+def _names(lists: Any) -> list[str]:
+    return list(dict.fromkeys(of["column"] for one in lists for of in one))
+
+
+def _of_site(name: str, known: Sequence[Mapping[str, Any]], site: str) -> Report:
+    found = [of for payload in known for of in payload["sites"].get(site, ()) if of["column"] == name]
+    values = [of["increase"] for of in found if of["increase"] is not None]
+    return {"column": name, "increase": _mean(values), "why": "" if values else found[0]["why"]}
+
+
+def _of_column(name: str, known: Sequence[Mapping[str, Any]], sites: Mapping[str, Sequence[Report]]) -> Report:
+    found = [of for payload in known for of in payload["columns"] if of["column"] == name]
+    most = max(of["sites"] for of in found)
+    # An institution gives it in one repeat alone: a mean over other sites would be another figure.
+    values = [of["increase"] for of in found if of["sites"] == most and of["increase"] is not None]
+    several = len(values) > 1
+    own = [
+        {"site": site, "increase": of["increase"]}
+        for site, columns in sites.items()
+        for of in columns
+        if of["column"] == name and of["increase"] is not None
+    ]
+    ranked = sorted(own, key=lambda of: of["increase"])
+    return {
+        "column": name,
+        "increase": _mean(values),
+        "low": min(values) if several else None,
+        "high": max(values) if several else None,
+        "sites": most,
+        "least": ranked[0] if ranked else None,
+        "greatest": ranked[-1] if ranked else None,
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def importance_lines(found: Report) -> list[dict[str, str]]:
+    """Return the lines of a table, the most important column first.
+
+    One site's people, who see no figure over sites, have their own.
+    """
+    grows = f"{found['loss'].capitalize()} grows by"
+    if not found["columns"]:
+        own = [of for columns in found["sites"].values() for of in columns]
+        return [{"Column": of["column"], grows: _increase(of["increase"])} for of in _ranked(own)]
+    ranked = _ranked(found["columns"])
+    several = any(of["low"] is not None for of in ranked)
+    return [
+        {
+            "Column": of["column"],
+            grows: _increase(of["increase"]),
+            "Least, at": _at(of["least"]),
+            "Most, at": _at(of["greatest"]),
+            **({"In the repeats": interval(of["low"], of["high"], DECIMALS, signed=True)} if several else {}),
+            "Sites": f"{of['sites']} of {found['asked']}",
+        }
+        for of in ranked
+    ]
+
+
+def _ranked(columns: Sequence[Report]) -> list[Report]:
+    return sorted(columns, key=lambda of: -of["increase"] if of["increase"] is not None else float("inf"))
+
+
+def _increase(value: float | None) -> str:
+    return number(value, DECIMALS, signed=True)
+
+
+def _at(of: Mapping[str, Any] | None) -> str:
+    return ABSENT if of is None else f"{_increase(of['increase'])} ({of['site']})"
+
+
+def importance_in_words(found: Report) -> list[str]:
+    """Return what the figures say, what they do not, and what is held back."""
+    times = "once" if found["permutations"] == 1 else f"{found['permutations']} times"
+    return [SAYS.format(times=times, loss=found["loss"]), DOES_NOT_SAY, *_held_back(found)]
+
+
+def _held_back(found: Report) -> list[str]:
+    """Return which columns have no figure at which site, and why."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for site, columns in found["sites"].items():
+        for of in columns:
+            if of["why"]:
+                reasons.setdefault((site, of["why"]), []).append(of["column"])
+    silent = len({site for site, _ in reasons})
+    if silent > FEW_SITES:
+        return [f"At {silent} sites columns have no figure; flfed run show --json says why."]
+    every = {site: len(columns) for site, columns in found["sites"].items()}
+    return [
+        f"{site}, {'all columns' if len(names) == every[site] else ', '.join(names)}: {why}."
+        for (site, why), names in reasons.items()
+    ]

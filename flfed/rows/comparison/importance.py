@@ -1,0 +1,172 @@
+"""Permutation importance of each column, on one site's holdout.
+
+A column's values are shuffled among the rows, and the loss of the shared model is computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.comparison.operating_points import HISTOGRAM
+from flfed.rows.evaluation.scoring import three_digits, too_few
+from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.features.encode import Encoded, input_slices
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.functional import loss_of_rows
+from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.seeds import generator
+from flfed.summaries.summary import ColumnLayout, Encoder
+
+ONCE = "exact counts or importances of these rows left in another run"
+NO_ROWS, NOT_FINITE = "no rows", "the scores are not finite"
+PERMUTE = "permute"
+"""The purpose of these draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnImportance:
+    """Importance of one column, as it may leave.
+
+    Attributes
+    ----------
+    column : str
+    increase : float
+        Mean over the permutations of the loss with this column permuted, less the loss; NaN where it stays.
+    method : str
+        Why it stays, or "".
+    """
+
+    column: str
+    increase: float
+    method: str = ""
+
+
+def importances(
+    session: SiteSession, table: pd.DataFrame, person: np.ndarray, arrays: Arrays, encoder: Encoder
+) -> Generator[ComputeRequest, Any, list[ColumnImportance]]:
+    """Yield requests and return each column's importance, as it may leave.
+
+    A column of the schema is permuted as a whole: all inputs that are made of it, and whether it is missing, go
+    together. There are none where the study asks for no permutations.
+
+    Parameters
+    ----------
+    session : SiteSession
+    table : DataFrame
+        The holdout.
+    person : int array [rows]
+        Whose each row is.
+    arrays : dict of name to array
+        The shared model.
+    encoder : Encoder
+        Of all sites.
+
+    Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many
+    persons, of each class, nor beside a histogram of predictions, nor of rows of which exact counts or importances
+    left in another run. A column leaves where each value that the schema names for it has as many rows and persons,
+    or of a number as many have other values than the commonest: so that permuting it moves many rows. Rows without
+    a value count for neither, so that it does not follow whether there are few or none. Figures have three digits.
+
+    Source: Breiman 2001, "Random Forests", section 10; Fisher, Rudin and Dominici 2019, equation 3.
+    """
+    if not session.study.compare.importance:
+        return []
+    stays = _reasons(session, table, person)
+    if all(stays.values()):
+        return [_withheld(column, why) for column, why in stays.items()]
+    found = yield from _increases(session, table, arrays, encoder, [name for name, why in stays.items() if not why])
+    digits = float if session.site.policy.disclosure == "open" else three_digits
+    return [_withheld(column, why) if why else _finite(column, digits(found[column])) for column, why in stays.items()]
+
+
+def _increases(
+    session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, columns: list[str]
+) -> Generator[ComputeRequest, Any, dict[str, float]]:
+    """Yield requests and return the mean increase of the loss by column."""
+    rows = session.encode(table, session.in_use(encoder))
+    before = yield from _loss(session, arrays, rows, rows.x)
+    places, found = input_slices(session.layout), {}
+    for number, column in enumerate(places):
+        if column not in columns:
+            continue
+        # Each column has its own draws, so that a difference of two columns is not that of the rows in which they
+        # differ alone.
+        rng = generator(session.seed, site=session.site.name, purpose=PERMUTE, number=number)
+        losses = []
+        for _ in range(session.study.compare.importance):
+            # The other columns are as they were: a copy each time.
+            x = rows.x.copy()
+            x[:, places[column]] = rows.x[rng.permutation(len(rows)), places[column]]
+            losses.append((yield from _loss(session, arrays, rows, x)))
+        found[column] = float(np.mean(losses)) - before
+    return found
+
+
+def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) -> Generator[ComputeRequest, Any, float]:
+    outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
+    return loss_of_rows(session.task, outputs, rows.y)
+
+
+def _withheld(column: str, why: str) -> ColumnImportance:
+    # That there are no rows is no matter of policy.
+    return ColumnImportance(column=column, increase=np.nan, method=why if why == NO_ROWS else f"withheld: {why}")
+
+
+def _finite(column: str, increase: float) -> ColumnImportance:
+    if np.isfinite(increase):
+        return ColumnImportance(column=column, increase=increase)
+    return ColumnImportance(column=column, increase=np.nan, method=NOT_FINITE)
+
+
+def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> dict[str, str]:
+    """Return why each column's importance stays, or ""."""
+    policy, features = session.site.policy, session.layout.features
+    if policy.disclosure == "open":
+        return {column.name: "" if len(table) else NO_ROWS for column in features}
+    why = _of_all(session, table, person)
+    rows, least = session.coded(table), policy.cell_minimum
+    stays = {column.name: why or _of_column(column, rows, person, least) for column in features}
+    # Written down only where some leave, before anything is computed.
+    if not all(stays.values()) and not session.counts_may_leave(claim=True):
+        return dict.fromkeys(stays, ONCE)
+    return stays
+
+
+def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> str:
+    """Return why no column's importance may leave, or ""."""
+    policy, y = session.site.policy, session.target(table)
+    why = too_few(y, session.task, session.classes, policy)
+    # One row of each person: several hide nobody.
+    alone = np.unique(person, return_index=True)[1]
+    of_each = [person[y == label] for label in range(session.classes)] if session.task != "regression" else []
+    few = min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum
+    why = why or (f"fewer than {policy.cell_minimum} rows" + (" of a class" if of_each else "") if few else "")
+    # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
+    why = why or (HISTOGRAM if policy.allows("score-histogram") else "")
+    return why or ("" if session.counts_may_leave(claim=False) else ONCE)
+
+
+def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:
+    """Return why a column's importance stays, or ""."""
+    few = min(len(np.unique(person[of])) for of in _groups(column, rows)) < least
+    if not few:
+        return ""
+    kind = "other values than the commonest" if column.kind == "number" else "one of its values"
+    return f"fewer than {least} rows with {kind}"
+
+
+def _groups(column: ColumnLayout, rows: ColumnArrays) -> Iterator[np.ndarray]:
+    """Yield the groups of rows that must be large, as masks."""
+    if column.kind != "number":
+        # A value that no row has is a small group: zero counts as few.
+        yield from (rows.codes[column.name] == code for code in range(len(column.cells) - 1))
+        return
+    values = rows.values[column.name]
+    known, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+    commonest = known[counts.argmax()] if len(known) else np.nan
+    yield ~np.isnan(values) & (values != commonest)
