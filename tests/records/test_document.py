@@ -256,6 +256,19 @@ def test_a_predicted_number_has_its_figures_and_no_curves(flfed):
     assert metrics_of(record)[0] == "root_mean_squared_error" or len(metrics_of(record)) > 1
 
 
+def test_importances_are_the_records_where_the_study_asks(small_sites, small_study, three):
+    text = small_study.replace("[compare]\n", "[compare]\nimportance = 2\n")
+    result = run(Study.parse(text), sites=small_sites(3, rows=100)).report
+    found = section(read(document(result["run"])), "Which columns the shared model needs")
+    (lines,) = tables(found)
+    ranked = sorted(result["importances"]["columns"], key=lambda of: -of["increase"])
+    assert [(line["Column"], line["Log loss grows by"]) for line in lines] == [
+        (of["column"], number(of["increase"], 4)) for of in ranked
+    ]
+    assert "nothing about what causes the outcome" in found.words()
+    assert "Which columns the shared model needs" not in titles(read(document(three["run"])))
+
+
 def test_it_loads_nothing_and_runs_nothing(three):
     text = document(three["run"])
     assert text.startswith(MARK)

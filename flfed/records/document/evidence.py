@@ -379,7 +379,7 @@ def needed_columns(content: Content) -> Markup:
     found = content.found.get("importances")
     if found is None:
         return Markup()
-    said = paragraphs(importances.importance_in_words(found), class_="note")
+    said = paragraphs(importances.importance_in_words(found, content.found["global"]), class_="note")
     return section(importances.TITLE, table(importances.importance_lines(found)), said)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ABSENT, interval, number
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 
+LOG_LOSS = "log_loss"
 DECIMALS = 4
 """Of an increase of the loss: one that matters may be a few thousandths."""
 FEW_SITES = 8
@@ -15,8 +16,8 @@ FEW_SITES = 8
 TITLE = "Which columns the shared model needs"
 SAYS = (
     "Each site shuffled the values of one column at a time among its own test rows, {times}, and all else stayed. "
-    "What the {loss} (lower is better) grew by says how much the shared model leans on that column: at 0 it does "
-    "without it, below 0 it did no worse by chance. Over sites it is the mean, weighted by their test rows."
+    "What the {loss} (lower is better{now}) grew by says how much the shared model leans on that column: at 0 it does "
+    "without it, and a little below 0 is chance. Over sites it is the mean, weighted by their test rows."
 )
 DOES_NOT_SAY = (
     "Columns that go together share what they tell: each may look small though the model needs one of them. It says "
@@ -108,7 +109,7 @@ def importance_lines(found: Report) -> list[dict[str, str]]:
             grows: _increase(of["increase"]),
             "Least, at": _at(of["least"]),
             "Most, at": _at(of["greatest"]),
-            **({"In the repeats": interval(of["low"], of["high"], DECIMALS, signed=True)} if several else {}),
+            **({"In the repeats": interval(of["low"], of["high"], DECIMALS)} if several else {}),
             "Sites": f"{of['sites']} of {found['asked']}",
         }
         for of in ranked
@@ -120,20 +121,30 @@ def _ranked(columns: Sequence[Report]) -> list[Report]:
 
 
 def _increase(value: float | None) -> str:
-    return number(value, DECIMALS, signed=True)
+    return number(value, DECIMALS)
 
 
 def _at(of: Mapping[str, Any] | None) -> str:
     return ABSENT if of is None else f"{_increase(of['increase'])} ({of['site']})"
 
 
-def importance_in_words(found: Report) -> list[str]:
-    """Return what the figures say, what they do not, and what is held back."""
+def importance_in_words(found: Report, over_all: Mapping[str, Any] | None = None) -> list[str]:
+    """Return what the figures say, what they do not, and which there are none of.
+
+    Parameters
+    ----------
+    found : dict
+        From `over_repeats`.
+    over_all : dict of metric to figure, optional
+        Of the shared model over all sites: its own loss says what size matters.
+    """
     times = "once" if found["permutations"] == 1 else f"{found['permutations']} times"
-    return [SAYS.format(times=times, loss=found["loss"]), DOES_NOT_SAY, *_held_back(found)]
+    loss = (over_all or {}).get(LOG_LOSS, {}).get("value") if found["loss"] == metric_name(LOG_LOSS) else None
+    now = "" if loss is None else f"; over all sites it is {number(loss)}"
+    return [SAYS.format(times=times, loss=found["loss"], now=now), DOES_NOT_SAY, *_without(found)]
 
 
-def _held_back(found: Report) -> list[str]:
+def _without(found: Report) -> list[str]:
     """Return which columns have no figure at which site, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for site, columns in found["sites"].items():
@@ -145,6 +156,6 @@ def _held_back(found: Report) -> list[str]:
         return [f"At {silent} sites columns have no figure; flfed run show --json says why."]
     every = {site: len(columns) for site, columns in found["sites"].items()}
     return [
-        f"{site}, {'all columns' if len(names) == every[site] else ', '.join(names)}: {why}."
+        f"No figure at {site} of {'any column' if len(names) == every[site] else ', '.join(names)} ({why})."
         for (site, why), names in reasons.items()
     ]

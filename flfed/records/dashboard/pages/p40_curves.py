@@ -93,9 +93,10 @@ def _more(opened: Opened) -> None:
     if known := [payload for payload in told if payload is not None]:
         with st.container():
             coefficients(known)
-    if found := opened.shown().found.get("importances"):
+    found = opened.shown().found
+    if "importances" in found:
         with st.container():
-            importances(found)
+            importances(found["importances"], found["global"])
 
 
 if __name__ == "__main__":

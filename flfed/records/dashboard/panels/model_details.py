@@ -64,17 +64,17 @@ def coefficients(payloads: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def importances(found: Report) -> None:
+def importances(found: Report, over_all: Mapping[str, Any]) -> None:
     """Show how much worse predictions get without what a column tells.
 
     Parameters
     ----------
-    found : dict
-        The key "importances" of a run's report.
+    found, over_all : dict
+        The keys "importances" and "global" of a run's report.
     """
     st.markdown(f"## {TITLE}")
     table(importance_lines(found))
-    for said in importance_in_words(found):
+    for said in importance_in_words(found, over_all):
         st.caption(escape(said))
 
 

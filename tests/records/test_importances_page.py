@@ -1,0 +1,74 @@
+"""Importances of columns on the page Curves: those of the record, with their spread, and why one has none."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from flfed import Study, run
+from flfed.records.reports.report import report
+from flfed.records.statistics.importances import importance_in_words, importance_lines
+from flfed.records.statistics.verdict import interval, number
+from flfed.records.store.reader import RunReader
+from flfed.rows.data.site import Policy
+from tests.records.test_curves_page import curves, words
+
+
+def test_importances_are_those_of_the_record_with_their_spread_over_sites(small_sites, small_study, flfed):
+    text = small_study.replace("[compare]\n", "[compare]\nimportance = 3\n")
+    sites = small_sites(3, rows=200)
+    sites[2] = replace(sites[2], policy=Policy(cell_minimum=25))
+    result = run(Study.parse(text), sites=sites, repeats=2).report
+    page, found = curves(result["run"]), result["importances"]
+    assert "## Which columns the shared model needs" in [block.value for block in page.markdown]
+    shown = next(one.value for one in page.table if "Log loss grows by" in one.value.columns).to_dict("records")
+    lines = {line["Column"]: {key: cell.replace("\\", "") for key, cell in line.items()} for line in shown}
+    ranked = sorted(found["columns"], key=lambda of: -of["increase"])
+    assert list(lines) == [of["column"] for of in ranked]
+    for of in ranked:
+        line = lines[of["column"]]
+        assert line["Log loss grows by"] == number(of["increase"], 4)
+        for end, key in (("Least, at", "least"), ("Most, at", "greatest")):
+            assert line[end] == f"{number(of[key]['increase'], 4)} ({of[key]['site']})"
+        # The institution has its figures in the first repeat alone: of columns that it gave there is no range.
+        assert line["In the repeats"] == interval(of["low"], of["high"], 4)
+        assert line["Sites"] == f"{of['sites']} of 3"
+    assert [(lines[name]["In the repeats"] == "n/a", lines[name]["Sites"]) for name in ("x1", "colour")] == [
+        (True, "3 of 3"),
+        (False, "2 of 3"),
+    ]
+    said = words(page)
+    assert f"over all sites it is {number(result['global']['log_loss']['value'])}" in said
+    assert "nothing about what causes the outcome" in said and "Columns that go together share" in said
+    told = json.loads(flfed("run", "show", result["run"], "--json")[1])
+    assert told["importances"] == found
+
+
+def test_importances_that_stay_are_said_with_the_reason(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nimportance = 1\n")
+    sites = small_sites(3, rows=200)
+    sites[1] = replace(sites[1], policy=Policy(outputs=("score-histogram",)))
+    result = run(Study.parse(text), sites=sites).report
+    said = words(curves(result["run"]))
+    assert "No figure at site-02 of any column (withheld: the histogram of predictions leaves)." in said
+    assert "among its own test rows, once, and all else stayed" in said
+    mixed = importance_in_words(
+        result["importances"]
+        | {"sites": {"a": [{"column": "x", "why": ""}, {"column": "y", "why": "no rows"}]}, "loss": "half"}
+    )
+    assert mixed[-1] == "No figure at a of y (no rows)."
+    many = {f"s{number}": [{"column": "x", "why": "no rows"}] for number in range(12)}
+    assert importance_in_words(result["importances"] | {"sites": many})[-1].startswith("At 12 sites columns have no")
+
+
+def test_one_sites_people_see_its_own_importances(small_sites, small_study):
+    text = small_study.replace("[compare]\n", "[compare]\nimportance = 1\n")
+    result = run(Study.parse(text), sites=small_sites(3, rows=200)).report
+    with RunReader.open(only="site-02") as reader:
+        own = report(reader, result["run"])["importances"]
+    lines = importance_lines(own)
+    assert [set(line) for line in lines] == [{"Column", "Log loss grows by"}] * 4
+    figures = {of["column"]: of["increase"] for of in result["importances"]["sites"]["site-02"]}
+    assert {line["Column"]: line["Log loss grows by"] for line in lines} == {
+        name: number(of, 4) for name, of in figures.items()
+    }
