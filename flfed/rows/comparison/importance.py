@@ -147,7 +147,8 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
     few = min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum
     why = why or (f"fewer than {policy.cell_minimum} rows" + (" of a class" if of_each else "") if few else "")
     # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
-    why = why or (HISTOGRAM if policy.allows("score-histogram") else "")
+    counted = session.task == "binary" and policy.allows("score-histogram")
+    why = why or (HISTOGRAM if counted else "")
     return why or ("" if session.counts_may_leave(claim=False) else ONCE)
 
 
