@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -319,3 +320,13 @@ def test_several_rows_of_one_person_are_one(small_sites, asking):
     assert {one.method for one in found.values()} == {""}
     found = given(session, encoder, person=person % 9)
     assert {one.method for one in found.values()} == {"withheld: fewer than 10 rows of a class"}
+
+
+def test_a_histogram_that_no_site_makes_holds_nothing_back():
+    study = Study.load("diabetes").replace({"compare.importance": 1})
+    site = find_sites(study)[0]
+    session = SiteSession(replace(site, policy=Policy(outputs=("score-histogram",))), study)
+    session.counts_may_leave = lambda *, claim: True
+    encoder, table = fit_encoder(session.layout, session.exact_summary), session.table.holdout("test")
+    found = run_client(importances(session, table, np.arange(len(table)), at_random(session), encoder))
+    assert {one.method for one in found} == {""} and len(found) == 10
