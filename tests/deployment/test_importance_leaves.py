@@ -102,7 +102,8 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     (place,) = [place for place, line in enumerate(lines) if line.facts.get("exact-counts")]
     (left,) = [place for place, line in enumerate(lines) if line.facts.get("sha256") == content_sha256(content)]
     assert (lines[place].kind, lines[place].facts["run"]) == ("released", "20261120-abcd")
-    assert place < left
+    assert place < left and lines[left].facts["importances"] is True
+    assert not [line for line in lines[:left] if "importances" in line.facts]
     # Asked again in the same run: the same figures. In another: none.
     again = CompareReply.from_record(sent(site, conducted_through))
     assert again.importance == given.importance
@@ -122,4 +123,5 @@ def test_beside_a_histogram_of_predictions_none_leaves(gated, conducted_through,
     assert bool(reply.importance) == (not outputs)
     if outputs:
         assert {one.method for one in reply.withheld} == {"withheld: the histogram of predictions leaves"}
-        assert not [line for line in ledger_of(site.folder).lines() if line.facts.get("exact-counts")]
+        lines = [line.facts for line in ledger_of(site.folder).lines()]
+        assert not [line for line in lines if line.get("exact-counts") or "importances" in line]

@@ -29,6 +29,7 @@ from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
+from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
@@ -131,6 +132,8 @@ class Leaving:
             line["asked_sha256"] = chosen
         if OFFSET in reply.content:
             line["offset"] = True
+        if IMPORTANCE in reply.content:
+            line["importances"] = True
         line |= {name.replace("-", "_"): value for name, value in chosen_numbers(message).items()}
         try:
             lost = self._continuity.refusal()

@@ -20,6 +20,8 @@ from flfed.updates.messages.sentences import recorded_note
 from flfed.updates.messages.train import read_request, request_sections
 
 COMPARE = kinds.COMPARE
+IMPORTANCE = "importance"
+"""Section of columns' importances."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +292,7 @@ class CompareReply:
             records["histogram"] = array_record({"counts": self.histogram})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
-        for name in ("points", "groups", "importance", "withheld"):
+        for name in ("points", "groups", IMPORTANCE, "withheld"):
             if rows := getattr(self, name):
                 records[name] = fields.rows_record(rows)
         return record_of(records)
@@ -310,7 +312,7 @@ class CompareReply:
             own_family=_family(record),
             points=fields.read_figures(record, "points", PointCounts, kind_of="metric"),
             groups=fields.read_figures(record, "groups", GroupFigure, kind_of="metric"),
-            importance=fields.read_figures(record, "importance", ColumnImportance, kind_of="metric"),
+            importance=fields.read_figures(record, IMPORTANCE, ColumnImportance, kind_of="metric"),
             withheld=fields.read_figures(record, "withheld", WithheldColumn, kind_of="metric"),
         )
 
