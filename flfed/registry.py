@@ -84,7 +84,12 @@ def names(kind: str) -> list[str]:
     (True, True)
     """
     lent = {name for of, name in _LENT if of == kind}
-    return sorted({*_own(kind), *(point.name for point in _entry_points(kind)), *lent})
+    return sorted({*installed(kind), *lent})
+
+
+def installed(kind: str) -> set[str]:
+    """Return the names of a kind that flfed or an installed package brings."""
+    return {*_own(kind), *(point.name for point in _entry_points(kind))}
 
 
 _LENT: dict[tuple[str, str], type] = {}

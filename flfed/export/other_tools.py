@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +15,9 @@ from sklearn.pipeline import Pipeline
 from flfed.errors import UsageError, require_extra
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.features.encode import input_names
+from flfed.rows.proposals.tables import columns_by_name
 from flfed.rows.training.functional import layers_of
 
 OPSET = 17
@@ -113,10 +116,13 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
     Parameters
     ----------
     shared : SharedModel
+    fields : mapping of schema column to Field or None, optional
+        How the columns of a table are read; default: as the schema has them.
     """
 
-    def __init__(self, shared: SharedModel) -> None:
+    def __init__(self, shared: SharedModel, fields: Mapping[str, Field | None] | None = None) -> None:
         self.shared = shared
+        self.fields = fields
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> Self:
         """Return itself: the encoder was made by the run."""
@@ -124,7 +130,8 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
 
     def transform(self, X: pd.DataFrame) -> np.ndarray:
         """Return the inputs, float64 [rows, inputs]."""
-        return inputs_of(self.shared, X)
+        mapping = None if self.fields is None else columns_by_name(self.fields, list(X.columns))
+        return inputs_of(self.shared, X, mapping)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the inputs."""
@@ -135,8 +142,18 @@ class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - sciki
         return True
 
 
-def to_sklearn(model: SharedModel) -> Pipeline:
+def to_sklearn(
+    model: SharedModel, fields: Mapping[str, Field | None] | None = None, labels: np.ndarray | None = None
+) -> Pipeline:
     """Return a linear model as a fitted pipeline of encoder and scikit-learn's own class.
+
+    Parameters
+    ----------
+    model : SharedModel
+    fields : mapping of schema column to Field or None, optional
+        How the columns of a table are read; default: as the schema has them.
+    labels : array [classes], optional
+        What `predict` returns for the classes; default: the schema's.
 
     Raises
     ------
@@ -156,6 +173,6 @@ def to_sklearn(model: SharedModel) -> Pipeline:
     else:
         estimator = LogisticRegression()
         estimator.coef_, estimator.intercept_ = weight.T, bias
-        estimator.classes_ = np.array(model.schema.classes, dtype=object)
+        estimator.classes_ = np.array(model.schema.classes, dtype=object) if labels is None else labels
     estimator.n_features_in_ = len(weight)
-    return Pipeline([("encode", Encoder(model)), ("predict", estimator)])
+    return Pipeline([("encode", Encoder(model, fields)), ("predict", estimator)])

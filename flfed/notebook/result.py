@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from flfed import registry
 from flfed.errors import UsageError
 from flfed.federation.server import run as server
+from flfed.notebook.frame_reading import FrameReading
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import gain_at, primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
@@ -27,6 +29,7 @@ from flfed.study.study import Study
 
 if TYPE_CHECKING:
     import altair as alt
+    import torch
     from sklearn.pipeline import Pipeline
 
     from flfed.export.model_folder import SharedModel
@@ -68,6 +71,12 @@ class CallableReport(dict[str, Any]):
         path = Path(file)
         write_document(path, self["run"], store=self._store, viewer=Viewer("site", site) if site else Viewer())
         return path
+
+
+def labels_array(labels: Sequence[Any]) -> np.ndarray:
+    """Return a target's own values as an array: texts as objects, whole numbers and flags as such."""
+    texts = any(isinstance(label, str) for label in labels)
+    return np.array(list(labels), dtype=object if texts else None)
 
 
 GAINS = ("site", "gain", "low", "high", "verdict", "model")
@@ -143,26 +152,39 @@ class Result(server.Result):
         with RunReader.open(self.store) as reader:
             run = reader.runs_of(self.run)[0]
             shared = shared_model(reader, run, reader.series(run.run), report(reader, run.run))
-        return Model(shared, self.workspace)
+        reading = FrameReading.kept(shared.schema.name) if self.workspace is None else FrameReading.of(self.workspace)
+        return Model(shared, reading)
 
     @property
     def plot(self) -> Plots:
         """Charts of the result: `plot.gains()` and `plot.rounds()`."""
         return Plots(self)
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, institutions: bool = False) -> list[Path]:
         """Write dataset, sites and study of a `federate` call, to go on with commands.
 
-        Afterwards `cd FOLDER && flfed study run NAME.toml` repeats this result, array by array.
+        Afterwards `cd FOLDER && flfed study run NAME.toml` repeats this result, array by array: so the sites' policies
+        say that every figure may leave, and holdouts can be told. With `institutions` they hold small counts back, and
+        each holdout has a secret salt: for tables that are not public, before a site serves them.
+
+        Parameters
+        ----------
+        folder : str or Path
+        institutions : bool
+            Whether policies are those of institutions; figures then differ from this result's.
 
         Raises
         ------
         UsageError
-            If the result is not of data frames, or a file is there already.
+            If the result is not of data frames, a file is there already, a table cannot be stored, or the model or
+            strategy is a program's own: those need a package, as docs/extend.md says. Nothing is written then.
         """
         if self.workspace is None:
             raise UsageError("only what federate(...) made of data frames can be saved; a study's own files are there")
-        return self.workspace.save(Path(folder), self.study)
+        for kind, name in (("model", self.study.model.name), ("strategy", self.study.strategy.name)):
+            if name not in registry.installed(kind):
+                raise UsageError(f"{kind} {name!r} is this program's own, and no file can hold it: make it a package")
+        return self.workspace.save(Path(folder), self.study, institutions=institutions)
 
     def __repr__(self) -> str:
         """Return the result in a few lines."""
@@ -190,18 +212,21 @@ class Model:
     ----------
     shared : SharedModel
         With arrays, encoder, schema and study.
-    workspace : Workspace, optional
+    reading : FrameReading, optional
         How data frames were read, where the run was of such.
     """
 
-    def __init__(self, shared: SharedModel, workspace: Workspace | None = None) -> None:
+    def __init__(self, shared: SharedModel, reading: FrameReading | None = None) -> None:
         self.shared = shared
-        self._workspace = workspace
+        self._reading = reading
 
     @property
-    def classes_(self) -> tuple[str, ...]:
-        """Classes of the target, in the order of `predict_proba`; none of a regression."""
-        return self.shared.schema.classes
+    def classes_(self) -> tuple[Any, ...]:
+        """Classes of the target, in the order of `predict_proba`; none of a regression.
+
+        Of data frames they are the target's own values, else the schema's.
+        """
+        return self.shared.schema.classes if self._reading is None else self._reading.labels
 
     @property
     def arrays(self) -> Mapping[str, np.ndarray]:
@@ -231,7 +256,8 @@ class Model:
         if not self.classes_:
             return self._values(table)[:, 0]
         best = self.predict_proba(table).argmax(axis=1)
-        return np.array([self.classes_[place] for place in best], dtype=object)
+        labels = labels_array(self.classes_)
+        return np.asarray(labels[best])
 
     def to_sklearn(self) -> Pipeline:
         """Return a linear model as a fitted scikit-learn pipeline, from the schema's columns.
@@ -243,7 +269,8 @@ class Model:
         """
         from flfed.export.other_tools import to_sklearn
 
-        return to_sklearn(self.shared)
+        fields = None if self._reading is None else self._reading.fields
+        return to_sklearn(self.shared, fields, labels_array(self.classes_))
 
     def to_onnx(self, path: str | Path) -> None:
         """Write the model's network as an ONNX file, from the encoder's inputs.
@@ -265,7 +292,7 @@ class Model:
 
     def _mapping(self, table: pd.DataFrame) -> Mapping[str, str | Field | None]:
         """Return how a data frame is read: as those of the training were."""
-        return {} if self._workspace is None else self._workspace.proposal.mapping(list(table.columns))
+        return {} if self._reading is None else self._reading.mapping(list(table.columns))
 
     def _values(self, table: pd.DataFrame) -> np.ndarray:
         from flfed.export.predict import predict_frame
@@ -332,13 +359,15 @@ def with_model(found: server.Result, workspace: Workspace | None = None) -> Resu
     return Result(CallableReport(found.report, found.store), found.store, workspace)
 
 
-def load(run: str = "latest", *, store: str | None = None) -> Result:
+def load(run: str = "latest", *, model: type | torch.nn.Module | None = None, store: str | None = None) -> Result:
     """Return the result of a run that is in the store.
 
     Parameters
     ----------
     run : str
         Id of a run or a series, or "latest".
+    model : torch.nn.Module or a model's class, optional
+        The one that the run was given, where another program gave it; its own arrays do not matter.
     store : str, optional
         Database URL; default `FLFED_STORE`, else `runs.db` under `FLFED_HOME`.
 
@@ -347,6 +376,10 @@ def load(run: str = "latest", *, store: str | None = None) -> Result:
     UsageError
         If there is no such run.
     """
+    if model is not None:
+        from flfed.notebook.own_model import name_of_model
+
+        name_of_model(model)
     with RunReader.open(store) as reader:
         return Result(CallableReport(report(reader, run), store), store)
 

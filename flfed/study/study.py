@@ -403,7 +403,9 @@ def _named(given: dict[str, Any], kind: str) -> Named:
     if not isinstance(name, str):
         raise UsageError(f"{where}: name is missing; known: {', '.join(known)}")
     if name not in known:
-        raise UsageError(f"{where}: name={name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+        lent = re.fullmatch("module[0-9a-f]{12}", name)
+        hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, known)
+        raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(known)}")
     return Named(name=name, settings=given)
 
 

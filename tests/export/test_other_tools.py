@@ -46,7 +46,7 @@ def test_an_onnx_file_predicts_the_same_on_every_row(target: str, model: str, tm
     np.testing.assert_allclose(found, theirs, rtol=0, atol=1e-6)
     properties = session.get_modelmeta().custom_metadata_map
     assert len(properties["inputs"].splitlines()) == given.shape[1]
-    assert tuple(properties["classes"].split()) == result.model.classes_
+    assert tuple(properties["classes"].split()) == result.model.shared.schema.classes
 
 
 def test_a_linear_model_is_a_pipeline_of_scikit_learn():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
     assert result.learning_curve.empty
     probabilities = result.model.predict_proba(FRAMES["north"].drop(columns="died"))
     assert probabilities.shape == (300, 2) and np.allclose(probabilities.sum(axis=1), 1)
-    assert set(result.model.predict(FRAMES["north"])) == {"0", "1"}
+    assert set(result.model.predict(FRAMES["north"])) == {False, True}
     for chart in (result.plot.gains(), result.plot.rounds(), result.plot.rounds(sites=["north", "south"])):
         assert chart.to_dict()["layer"]
     assert len(repr(result).splitlines()) <= 6
@@ -151,3 +152,55 @@ def test_a_number_is_predicted_in_its_own_unit():
     assert abs(predicted.mean() - tables["north"]["cost"].mean()) < 60
     with pytest.raises(UsageError, match="use predict"):
         found.model.predict_proba(tables["north"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "task"), [([0, 1], None), ([False, True], None), (["ja", "nein"], None), ([1, 2, 3], "multi-class")]
+)
+def test_a_model_predicts_the_targets_own_values_also_when_it_is_loaded_later(labels: list[Any], task: Any):
+    tables = {}
+    for site, table in FRAMES.items():
+        place = (table["age"].rank(method="first") * len(labels) // (len(table) + 1)).astype(int)
+        answer = table["smoker"].map({True: "ja", False: "nein"})
+        tables[site] = table.assign(died=np.array(labels, dtype=object)[place], smoker=answer).infer_objects()
+    result = flfed.federate(tables, "died", rounds=10, task=task, say=lambda line: None)
+    rows = tables["north"]
+    found = result.model.predict(rows)
+    assert set(found) <= set(labels) and (found == rows["died"]).mean() > 0.5
+    assert result.model.classes_ == tuple(labels)
+    later = flfed.load(result.run).model
+    np.testing.assert_array_equal(later.predict(rows), found)
+    pipeline = pickle.loads(pickle.dumps(later.to_sklearn()))
+    assert list(pipeline.predict(rows)) == list(found) and list(pipeline.classes_) == labels
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_a_share_of_the_latest_rows_is_held_out(share: float):
+    result = flfed.federate(FRAMES, "died", time="admitted", holdout=share, rounds=1, say=lambda line: None)
+    held = sum(site.read().holdout_rows for site in result.workspace.sites)
+    assert abs(held / 900 - share) < 0.02
+
+
+def test_saving_keeps_rows_private_and_loses_nothing(tmp_path: Path, result: Result):
+    (tmp_path / "sv" / "tables").mkdir(parents=True)
+    mine = tmp_path / "sv" / "tables" / "north.parquet"
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match="is there already"):
+        result.save(tmp_path / "sv")
+    assert mine.read_text() == "mine" and [*(tmp_path / "sv").rglob("*.toml")] == []
+    odd = {site: table.assign(odd=1j * table["age"]) for site, table in FRAMES.items()}
+    strange = flfed.federate(odd, "died", rounds=1, say=lambda line: None)
+    with pytest.raises(UsageError, match="site 'north': its table cannot be stored as Parquet"):
+        strange.save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    written = result.save(tmp_path / "kept")
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+    policy = (tmp_path / "kept" / "sites" / "north" / "policy.toml").read_text()
+    assert 'disclosure = "open"' in policy and "Never serve tables so that are not public" in policy
+
+
+def test_what_is_saved_for_institutions_holds_small_counts_back(tmp_path: Path, result: Result):
+    result.save(tmp_path, institutions=True)
+    package = (tmp_path / "sites" / "north" / "__init__.py").read_text()
+    assert 'salt="north"' not in package and "salt=" in package
+    assert 'disclosure = "institution"' in (tmp_path / "sites" / "north" / "policy.toml").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 
 import flfed
+from flfed import registry
 from flfed.errors import UsageError
 from flfed.rows.baselines import first_arrays
 from flfed.rows.session import study_trainable
@@ -33,6 +35,27 @@ class Net(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(torch.relu(self.first(x)))
+
+
+class Drawing(Net):
+    """Draws with each call, without a layer that says so."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(super().forward(x) + 1)
+
+
+class Pair(Net):
+    """Gives more than its outputs, as recurrent layers do."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), x
+
+
+class Bent(Net):
+    """As Net in layers and shapes, and not in its code."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.first(x)))
 
 
 @pytest.mark.slow
@@ -64,6 +87,9 @@ def test_a_module_started_from_the_same_arrays_ends_as_the_listed_mlp():
         ([torch.nn.Linear(INPUTS, 4), torch.nn.Dropout(), torch.nn.Linear(4, 1)], "draws at random"),
         ([torch.nn.Linear(3, 1)], "does not take"), ([torch.nn.Linear(INPUTS, 2)], "gives .2, 2. for 2 rows"),
         ([torch.nn.ReLU()], "no parameters"),
+        ([torch.nn.Linear(INPUTS, 1), torch.nn.Sigmoid()], "ends with Sigmoid"),
+        ([torch.nn.Linear(INPUTS, 4).requires_grad_(False), torch.nn.Linear(4, 1)], "not trained .0.weight, 0.bias."),
+        ([Drawing(INPUTS)], "draws at random, or remembers"), ([Pair(INPUTS)], "gives a tuple"),
     ],
 )  # fmt: skip
 def test_a_module_that_cannot_be_averaged_is_refused(layers: list, words: str):
@@ -95,6 +121,27 @@ class BalancedAccuracyScore:
 
     def value(self, y: np.ndarray, score: np.ndarray) -> float:
         return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+
+def test_the_run_of_a_module_is_opened_with_that_module_and_with_no_other(monkeypatch: pytest.MonkeyPatch):
+    result = federated(model=Net(INPUTS))
+    theirs = result.model.predict_proba(FRAMES["north"])
+    monkeypatch.setattr(registry, "_LENT", {})  # another process
+    federated(model=Bent(INPUTS), rounds=1)
+    with pytest.raises(UsageError, match=r"a program gave it as a module: use load\(RUN, model=MODULE\)"):
+        _ = flfed.load(result.run).model
+    with pytest.raises(UsageError, match="a program gave it as a module"):
+        _ = flfed.load(result.run, model=Bent(INPUTS)).model
+    again = flfed.load(result.run, model=Net(INPUTS))
+    np.testing.assert_array_equal(again.model.predict_proba(FRAMES["north"]), theirs)
+
+
+def test_what_no_file_can_hold_is_not_saved(tmp_path: Path):
+    with pytest.raises(UsageError, match="is this program's own, and no file can hold it"):
+        federated(model=Net(INPUTS), rounds=1).save(tmp_path / "a")
+    with pytest.raises(UsageError, match="strategy 'half-step' is this program's own"):
+        federated(strategy=HalfStep, rounds=1).save(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_metric_class_is_computed_also_in_the_second_run_of_a_process():

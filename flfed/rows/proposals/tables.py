@@ -89,30 +89,40 @@ class TableProposal:
     leaks: Mapping[str, str]
     rows: int
 
-    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
-        """Return how a table of these column names is read.
-
-        A column that the schema reads under its own name is left out.
-
-        Parameters
-        ----------
-        names : sequence
-            Of the table; they may differ from the schema's in case, blanks and signs.
-        """
-        own = {plain_name(name): str(name) for name in reversed(list(names))}
-        own |= {plain_name(name): str(name) for name in names if str(name) in self.schema.columns}
+    def fields(self) -> dict[str, Field | None]:
+        """Return how each column of the schema is read, None where it is as it stands."""
         fields = {name: proposal.field for name, proposal in self.columns.items()}
         fields[self.schema.target] = self.target.field
-        found: dict[str, str | Field | None] = {}
-        for name in self.schema.columns:
-            there, field = own.get(plain_name(name)), fields[name]
-            if there is None:
-                found[name] = None
-            elif field is not None:
-                found[name] = replace(field, column=there)
-            elif there != name:
-                found[name] = there
-        return found
+        return {name: fields[name] for name in self.schema.columns}
+
+    def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
+        """Return how a table of these column names is read; see `columns_by_name`."""
+        return columns_by_name(self.fields(), names)
+
+
+def columns_by_name(fields: Mapping[str, Field | None], names: Sequence[object]) -> dict[str, str | Field | None]:
+    """Return how a table of these column names is read.
+
+    A column that the schema reads under its own name is left out.
+
+    Parameters
+    ----------
+    fields : mapping of schema column to Field or None
+    names : sequence
+        Of the table; they may differ from the schema's in case, blanks and signs.
+    """
+    own = {plain_name(name): str(name) for name in reversed(list(names))}
+    own |= {plain_name(name): str(name) for name in names if str(name) in fields}
+    found: dict[str, str | Field | None] = {}
+    for name, field in fields.items():
+        there = own.get(plain_name(name))
+        if there is None:
+            found[name] = None
+        elif field is not None:
+            found[name] = replace(field, column=there)
+        elif there != name:
+            found[name] = there
+    return found
 
 
 def propose_schema(

@@ -29,7 +29,8 @@ CONFIRM = (
 )
 POLICIES = {
     "institution": 'disclosure = "institution"  # no count under 10 leaves; "open" is for public data',
-    "open": 'disclosure = "open"    # public data: every figure exact; "institution" lets no cell under 10 leave\n'
+    "open": "# Every figure may leave, exactly. Never serve tables so that are not public.\n"
+    'disclosure = "open"    # public data: every figure exact; "institution" lets no cell under 10 leave\n'
     "resplit = true         # public data: repeats of a study may draw another holdout",
 }
 

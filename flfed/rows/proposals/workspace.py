@@ -97,7 +97,7 @@ class Workspace:
             f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
         } | dict(part for site in self.sites for part in _site_files(site))
 
-    def write(self, folder: Path, more: Mapping[str, str]) -> list[Path]:
+    def write(self, folder: Path, more: Mapping[str, str | bytes]) -> list[Path]:
         """Write all files, and `more` of them; nothing is replaced.
 
         Raises
@@ -105,36 +105,54 @@ class Workspace:
         UsageError
             If one of them is there already: nothing is written.
         """
-        return write_new(folder, self.files() | dict(more))
+        return write_new(folder, {**self.files(), **more})
 
-    def save(self, folder: Path, study: Study) -> list[Path]:
+    def save(self, folder: Path, study: Study, *, institutions: bool = False) -> list[Path]:
         """Write the tables of data frames, with dataset, sites and study, to go on with commands.
+
+        Parameters
+        ----------
+        folder : Path
+        study : Study
+        institutions : bool
+            Whether policies hold small counts back, and each holdout has a secret salt.
 
         Raises
         ------
         UsageError
-            If a file is there already: nothing is written.
+            If a file is there already, or a table cannot be stored: nothing is written.
         """
-        sites, tables = [], {}
+        sites, more = [], dict[str, str | bytes]()
         for site in self.sites:
-            path = folder / "tables" / f"{site.name}.parquet"
-            tables[path] = _storable(site)
-            sites.append(replace(site, source=Parquet(str(path.resolve()))))
-        written = replace(self, sites=tuple(sites)).write(folder, {f"{study.name}.toml": study.text})
-        for path, table in tables.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            table.to_parquet(path, index=False)
-        return [*written, *tables]
+            path = f"tables/{site.name}.parquet"
+            more[path] = _stored(site)
+            saved = replace(site, source=Parquet(str((folder / path).resolve())))
+            sites.append(_guarded(saved) if institutions else saved)
+        return replace(self, sites=tuple(sites)).write(folder, more | {f"{study.name}.toml": study.text})
 
 
-def _storable(site: Site) -> pd.DataFrame:
-    """Return a site's table with texts where cells are of several kinds."""
+def _guarded(site: Site) -> Site:
+    """Return a site whose policy and holdout are an institution's."""
+    policy, holdout = Policy(disclosure="institution"), site.holdout
+    salted = replace(holdout, salt=secrets.token_hex(8)) if isinstance(holdout, Holdout) else holdout
+    return replace(site, policy=policy, holdout=salted)
+
+
+def _stored(site: Site) -> bytes:
+    """Return a site's table as Parquet, with texts where cells are of several kinds."""
     source = site.source
     if not isinstance(source, Frame):
         raise UsageError(f"site {site.name!r}: its table is no data frame")
     table = source.table
     mixed = [name for name in table.columns if table[name].dtype.kind == "O"]
-    return table.assign(**{str(name): plain_text(table[name]) for name in mixed})
+    try:
+        stored: bytes = table.assign(**{str(name): plain_text(table[name]) for name in mixed}).to_parquet(index=False)
+    except (ValueError, TypeError, NotImplementedError) as error:  # pyarrow's own errors are of these
+        raise UsageError(
+            f"site {site.name!r}: its table cannot be stored as Parquet ({type(error).__name__}): make its columns "
+            "plain numbers, texts, flags or dates"
+        ) from None
+    return stored
 
 
 def new_workspace(
@@ -184,7 +202,7 @@ def new_workspace(
     names = _site_names(parts)
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or --by the column that names them")
-    cut_at = _cut_date(parts, proposal, time)
+    cut_at = _cut_date(parts, proposal, time, holdout) if holdout else None
     policy = Policy(disclosure="open" if open_data else "institution", resplit=open_data and not time)
     sites = tuple(
         Site(
@@ -269,8 +287,8 @@ def _part(own: OwnTable, value: str, where: str, rows: pd.Series) -> OwnTable:
     return OwnTable(value, source, table)
 
 
-def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str) -> HoldoutByTime | None:
-    """Return the holdout by time, at the date that leaves the last rows for it."""
+def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:
+    """Return the holdout by time, at the date that leaves a share of the rows, the last ones, for it."""
     if not time:
         return None
     schema = proposal.schema
@@ -282,7 +300,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str) -> 
         if field is not None:
             dates.append(pd.Series(read_column(part.table[field.column], name, Column(kind="date"), field)[0]))
     every = pd.DatetimeIndex(pd.concat(dates).dropna()).sort_values()
-    cut = every[int(len(every) * (1 - HOLDOUT_SHARE))].normalize()
+    cut = every[int(len(every) * (1 - share))].normalize()
     if not every[0] < cut < every[-1]:
         raise UsageError(f"time: the dates of column {time!r} are too few to hold out the last of them")
     before = cut - pd.Timedelta(days=1)
@@ -364,7 +382,7 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str = "", op
     return SiteProposal(site, matches, unread)
 
 
-def write_new(folder: Path, texts_by_path: Mapping[str, str]) -> list[Path]:
+def write_new(folder: Path, content_by_path: Mapping[str, str | bytes]) -> list[Path]:
     """Write new files below a folder, and replace none.
 
     Raises
@@ -372,13 +390,13 @@ def write_new(folder: Path, texts_by_path: Mapping[str, str]) -> list[Path]:
     UsageError
         If one of them is there already: nothing is written.
     """
-    files = {folder / path: text for path, text in texts_by_path.items()}
+    files = {folder / path: content for path, content in content_by_path.items()}
     there = [path for path in files if path.exists()]
     if there:
         raise UsageError(f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder")
-    for path, text in files.items():
+    for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+        write_whole(path, content.encode() if isinstance(content, str) else content)
     return list(files)
 
 

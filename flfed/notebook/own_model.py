@@ -1,0 +1,142 @@
+"""Model that a program gives as a module or a class, in its own process."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+from types import CodeType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from flfed import registry
+from flfed.errors import UsageError
+
+PROBABILITIES = ("Sigmoid", "Softmax", "LogSoftmax", "LogSigmoid")
+"""Layers after which outputs are no log-odds or logits any more."""
+ROWS = 64
+"""Rows on which a module is tried: of one that draws, some differ the second time."""
+NO_DRAWS = "leave it out; l2 in the plan regularises"
+
+
+def name_of_model(model: str | type | torch.nn.Module) -> str:
+    """Return the name by which a study names a model, which is listed in this process.
+
+    Raises
+    ------
+    UsageError
+        If a module cannot be averaged, or a class is no model.
+    """
+    if isinstance(model, str):
+        return model
+    if isinstance(model, torch.nn.Module):
+        return registry.lend("model", model_of(model))
+    if not isinstance(model, type):
+        raise UsageError("model must be a name, a model's class, or a torch.nn.Module")
+    if issubclass(model, torch.nn.Module):
+        raise UsageError(f"model: give an object of {model.__name__}, such as {model.__name__}(), so that it can begin")
+    return registry.lend("model", model)
+
+
+def model_of(module: torch.nn.Module) -> type:
+    """Return the class of a model whose first arrays are a module's.
+
+    Raises
+    ------
+    UsageError
+        If it has buffers, as BatchNorm has, which averages would spoil; if it draws at random; or has no parameters.
+    """
+    found = copy.deepcopy(module).double().eval()
+    buffers = [name for name, _ in found.named_buffers()]
+    if buffers:
+        raise UsageError(
+            f"model: the module has buffers ({', '.join(buffers)}), as BatchNorm has: use LayerNorm, or none"
+        )
+    parts = [type(part).__name__ for part in found.modules()]
+    drawing = [part for part in parts if "Dropout" in part]
+    if drawing:
+        raise UsageError(f"model: the module draws at random ({', '.join(drawing)}): {NO_DRAWS}")
+    if parts[-1] in PROBABILITIES:
+        raise UsageError(f"model: the module ends with {parts[-1]}: leave it out, outputs are log-odds or logits")
+    frozen = [name for name, value in found.named_parameters() if not value.requires_grad]
+    if frozen:
+        raise UsageError(f"model: the module has parameters that are not trained ({', '.join(frozen)}): train all")
+    arrays = {name: value.detach().numpy().copy() for name, value in found.named_parameters()}
+    if not arrays:
+        raise UsageError("model: the module has no parameters to train")
+    biases = [name for name, value in arrays.items() if value.ndim == 1]
+    body = {
+        "__doc__": "A module that a program gave.",
+        "module": found,
+        "arrays": arrays,
+        "penalised": tuple(name for name, value in arrays.items() if value.ndim > 1),
+        "intercept": biases[-1] if biases else next(iter(arrays)),
+    }
+    # A run is stored under this name: another module must not answer to it when the run is opened later.
+    return type(f"Module{structure_sha256(found)[:12]}", (ModuleModel,), body)
+
+
+def structure_sha256(module: torch.nn.Module) -> str:
+    """Return the hash of a module's structure: its layers, shapes and the code of its own classes."""
+    said = [repr(module), *(f"{name} {tuple(value.shape)}" for name, value in module.named_parameters())]
+    kinds = dict.fromkeys(type(part) for part in module.modules())
+    said += [_code_of(kind) for kind in kinds if not kind.__module__.startswith("torch.")]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+
+
+def _code_of(kind: type) -> str:
+    """Return the source of a class, or what it compiles to where it was typed in."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        codes = [value.__code__ for value in vars(kind).values() if inspect.isfunction(value)]
+        return "\n".join(f"{code.co_name} {code.co_code.hex()} {code.co_names} {_plain(code)}" for code in codes)
+
+
+def _plain(code: CodeType) -> list[object]:
+    """Return the constants of a function that have no address in what they are shown as."""
+    return [value for value in code.co_consts if isinstance(value, (str, int, float, bool, type(None)))]
+
+
+class ModuleModel:
+    """Model whose outputs are a module's; see `model_of`."""
+
+    tasks: tuple[str, ...] = ("binary", "multi-class", "regression")
+    linear = False
+    rows_apart = False  # a module may let one row's output depend on others, which a listed model does not
+    module: torch.nn.Module
+    arrays: dict[str, np.ndarray]
+    penalised: tuple[str, ...]
+    intercept: str
+
+    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return the module's own arrays, float64.
+
+        Raises
+        ------
+        UsageError
+            If it does not take as many inputs, or give as many outputs.
+        """
+        rows = torch.linspace(-1, 1, ROWS * inputs, dtype=torch.float64).reshape(ROWS, inputs)
+        try:
+            found, whole, again = self.module(rows[:2]), self.module(rows), self.module(rows)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UsageError(f"model: the module does not take [rows, {inputs}] ({words})") from None
+        if not isinstance(found, Tensor):
+            raise UsageError(f"model: the module gives a {type(found).__name__}, not one tensor [rows, {outputs}]")
+        if not torch.equal(whole, again):
+            raise UsageError(f"model: the module draws at random, or remembers rows: {NO_DRAWS}")
+        given = tuple(found.shape)
+        if given not in ((2, outputs), (2,)) or (given == (2,) and outputs != 1):
+            raise UsageError(f"model: the module gives {list(given)} for 2 rows, not {[2, outputs]}")
+        return {name: value.copy() for name, value in self.arrays.items()}
+
+    def outputs(self, arrays: dict[str, Tensor], x: Tensor) -> Any:
+        """Return outputs [rows, outputs] of rows x [rows, inputs]."""
+        found = functional_call(self.module, arrays, (x,))
+        return found.unsqueeze(-1) if found.dim() == 1 else found
