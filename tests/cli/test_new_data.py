@@ -150,6 +150,21 @@ def test_a_site_joins_a_dataset_with_a_proposed_mapping(folder: Path, flfed: Com
     assert "either --from FILE or --query" in flfed("site", "new", "x", "--dataset", "heart-disease")[2]
 
 
+def test_a_target_of_another_name_is_proposed_to_be_looked_at_or_asked_for(folder: Path, flfed: Command):
+    clinics().to_csv("all.csv", index=False)
+    assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--name", "ward")[0] == 0
+    clinics().drop(columns="clinic").rename(columns={"died": "verstorben"}).to_csv("west.csv", index=False)
+    code, out, err = flfed("site", "new", "west", "--from", "west.csv", "--dataset", "ward")
+    assert code == 0 and "Look whether verstorben is died, which is to be predicted." in out, err
+    assert flfed("site", "check", "west")[0] == 0
+    clinics().drop(columns=["clinic", "died"]).to_csv("east.csv", index=False)
+    code, out, err = flfed("site", "new", "east", "--from", "east.csv", "--dataset", "ward")
+    assert code == 0 and "Say there which column holds died, which is to be predicted" in out, err
+    assert '"died": None,  # name the column here' in Path("sites/east/__init__.py").read_text()
+    code, _, err = flfed("site", "check", "east")
+    assert code == 2 and "column 'died' is not in the table" in err
+
+
 def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
     code, _, err = flfed("study", "new", "--dataset", "wine", "--model", "logistic", "--not-private", "--name", "mine")
     assert code == 0, err

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
-from flfed.rows.proposals.matching import UNKNOWN, mapping_of, name_likeness, propose_mapping
+from flfed.rows.data.schema import Schema
+from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, name_likeness, propose_mapping
+from flfed.rows.proposals.tables import propose_schema
+from tests.rows.test_proposed_kinds import TABLES
+
+TARGETS = {
+    "ai4i2020": "Machine failure", "bank_marketing": "y", "diabetes130": "readmitted", "druglib": "effectiveness",
+    "german_credit": "a21", "uci_heart cleveland": "num", "uci_heart hungarian": "num",
+    "uci_taiwan_credit": "default.payment.next.month", "parkinsons_telemonitoring": "total_UPDRS",
+    "fate vehicle guest": "y", "fate breast guest": "y", "scms_delivery": "Shipment Mode",
+    "uci_energy_efficiency": "Y1", "tetuan_power": "Zone 1 Power Consumption", "flusight admissions": "weekly_rate",
+}  # fmt: skip
+"""Real tables, and what is predicted in each."""
 
 
 def a_hospital(rows: int = 60) -> pd.DataFrame:
@@ -80,3 +95,59 @@ def test_a_number_in_no_unit_that_is_known_is_told_by_how_many_values_fit():
     (age,) = (match for match in propose_mapping(table, schema) if match.column == "age")
     assert (age.own, age.sure) == ("age", False)
     assert age.why == "the names agree; 13 % of its values lie in the range; another unit?"
+
+
+def of_two_sites(data: Path, name: str, share: float = 1.0) -> tuple[Schema, pd.DataFrame]:
+    """Return the schema of half of a table's rows, with a share of its features, and the other half."""
+    target, table = TARGETS[name], TABLES[name][0](data)
+    table = table.sample(min(len(table), 2000), random_state=1)
+    schema = propose_schema({"a": table[::2]}, target, name="own").schema
+    draw = np.random.default_rng(3)
+    columns = {key: column for key, column in schema.columns.items() if key == target or draw.random() < share}
+    return schema.model_copy(update={"columns": columns}), table[1::2]
+
+
+def target_of(schema: Schema, table: pd.DataFrame) -> Match:
+    return next(match for match in propose_mapping(table, schema) if match.column == schema.target)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_of_another_name_is_found_in_real_tables_and_never_told_as_sure(test_data: Path, name: str):
+    schema, table = of_two_sites(test_data, name)
+    for other in ("Zielgröße XY", "q17", "outcome"):
+        found = target_of(schema, table.rename(columns={schema.target: other}))
+        assert (found.own, found.sure) == (other, False), found
+        mapped, findings = map_table(table.rename(columns={schema.target: other}), schema, {schema.target: found.field})
+        few = sum(len(finding.rows) for finding in findings if finding.column == schema.target)
+        assert few <= 0.1 * len(mapped), findings
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_where_other_columns_could_be_the_target_no_wrong_one_is_told_as_sure(test_data: Path, name: str):
+    schema, table = of_two_sites(test_data, name, share=0.5)
+    renamed = table.rename(columns={schema.target: "q17"})
+    found, absent = target_of(schema, renamed), target_of(schema, renamed.drop(columns="q17"))
+    # A target whose name shares words with the table's other columns is proposed by them.
+    assert found.own in ("q17", None) or name == "tetuan_power", found
+    assert found.own is not None or "q17" in found.why
+    assert not found.sure and not absent.sure
+    assert target_of(schema, table).sure or name.startswith("uci_heart cleveland")  # one of its classes is rare
+
+
+@pytest.mark.parametrize(
+    ("cells", "own", "values"),
+    [
+        (["ja", "nein"] * 30, "q17", {"ja": "yes", "nein": "no"}), (["1", "0"] * 30, "q17", {"1": "yes", "0": "no"}),
+        (["lebt", "tot"] * 30, None, None), (["no"] * 60, None, None), ([str(n) for n in range(60)], None, None),
+    ],
+)  # fmt: skip
+def test_yes_and_no_are_read_in_other_words_and_codes_that_could_mean_anything_are_not(cells, own, values):
+    ages = [40 + number % 30 for number in range(60)]
+    schema = propose_schema({"a": pd.DataFrame({"age": ages, "died": ["yes", "no"] * 30})}, "died", name="own").schema
+    found = target_of(schema, pd.DataFrame({"age": ages, "q17": cells}))
+    assert (found.own, found.sure) == (own, False)
+    assert found.field is None or found.field.values == values
+    # A name that speaks of an outcome is proposed, and a person says what its codes mean.
+    named = target_of(schema, pd.DataFrame({"age": ages, "outcome": cells}))
+    assert named.own == (None if len(set(cells)) != 2 else "outcome") and not named.sure
+    assert named.has_unnamed_codes == ("tot" in cells)

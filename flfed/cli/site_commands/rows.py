@@ -314,8 +314,12 @@ def _advice(made: SiteProposal, path: Path) -> list[str]:
     """Return what a person has to do in the file."""
     from flfed.rows.proposals.matching import UNKNOWN
 
-    absent = [m.column for m in made.matches if m.own is None]
+    absent = [m.column for m in made.matches if m.own is None and m.column != made.target.column]
     lines = [f"Written: {path} and policy.toml beside it."]
+    if made.target.own is None:
+        lines.append(f"Say there which column holds {made.target.column}, which is to be predicted: {made.target.why}.")
+    elif not made.target.sure:
+        lines.append(f"Look whether {made.target.own} is {made.target.column}, which is to be predicted.")
     if made.unnamed:
         columns = ", ".join(made.unnamed)
         lines.append(f"Say there what the codes of {columns} mean: each {UNKNOWN!r} is one of the schema's values.")

@@ -15,6 +15,7 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.columns import (
+    FEW_VALUES,
     FLAGS,
     LEAST_ROWS,
     TRUE,
@@ -48,6 +49,17 @@ FACTORS = (
     (1 / 12, "months", "years", ""), (12.0, "years", "months", ""), (1000.0, "thousands", "", ""),
 )  # fmt: skip
 """What a number is multiplied by: the factor, from which unit to which, and of what."""
+OUTCOME_NAMES = {
+    *("target", "outcome", "label", "class", "y", "response", "result", "event", "endpoint", "status", "diagnosis"),
+    *("zielgroesse", "ergebnis", "diagnose", "resultat", "issue"),
+}
+"""Words that a column to be predicted is called by."""
+LEAST_SPAN = 0.3
+"""Of a target's range that the values of a column with another name must cover."""
+FEW_NAMES = 5
+"""Columns that are named at most where several may be the target."""
+MOST_ROWS = 0.9
+"""Share of the rows of such a column that must have one of the target's classes."""
 _SPLIT = re.compile(r"[^a-z0-9]+")
 
 
@@ -123,7 +135,51 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
         fit, same = fits[i, j], alike[i, j] == 1
         why = f"{'the names agree' if same else 'the names are alike'}; {fit.why}"
         found.append(Match(name, own[j], fit.field, why, bool(same and fit.share >= FITTING)))
-    return found
+    read = {match.own for match in found}
+    left = {name: table.iloc[:, place] for place, name in enumerate(own) if name not in read}
+    return [_target(left, schema) if m.column == schema.target and m.own is None else m for m in found]
+
+
+def _target(left: Mapping[str, pd.Series], schema: Schema) -> Match:
+    """Return what the target may be read from where its name tells nothing; it is never sure.
+
+    Of the columns that nothing is read from it is the only one whose values could be the outcome, or the only one of
+    those with an outcome's name.
+    """
+    target, column = schema.target, schema.columns[schema.target]
+    fits = {own: _fit(cells, own, target, column) for own, cells in left.items()}
+    named = {
+        own for own in left if OUTCOME_NAMES & set(_words(own).split()) or name_likeness(target, own) >= LEAST_MATCH
+    }
+    could = [own for own, fit in fits.items() if _could_be(left[own], column, fit)]
+    # Codes that say nothing by themselves need a name that does, and at least one for each class.
+    coded = [own for own in named if len(column.values) <= left[own].nunique() <= FEW_VALUES and column.values]
+    likely = [own for own in could if own in named] or could or coded
+    if len(likely) == 1:
+        own = likely[0]
+        why = "its name may be that of the outcome" if own in named else "no other column left could be the outcome"
+        return Match(target, own, fits[own].field, f"{why}; {fits[own].why}", sure=False)
+    more = ", …" if len(likely) > FEW_NAMES else ""
+    several = f": it may be one of {', '.join(likely[:FEW_NAMES])}{more}" if likely else ""
+    return Match(target, None, None, f"no column of the table fits{several}", sure=False)
+
+
+def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
+    """Tell whether a column's values could be a target's."""
+    kind = propose_column(fit.field.column, cells).kind
+    found = Cells.of(fit.field.column, cells)
+    if column.range is not None:
+        numbers = read_numbers(found)
+        if kind != "number" or fit.share < FITTING or numbers is None:
+            return False
+        spread = float(np.ptp(numbers[2])) * abs(fit.field.multiply)
+        return spread >= LEAST_SPAN * (column.range[1] - column.range[0])
+    if kind not in ("flag", "category", "number"):
+        return False
+    read, _ = read_column(pd.Series(found.texts, dtype=object), found.name, column, fit.field)
+    of_schema = np.isin(read.astype(str), column.values)
+    most = found.counts[of_schema].sum() >= MOST_ROWS * found.known
+    return bool(most and len(set(read[of_schema])) >= max(2, len(column.values) / 2))
 
 
 def mapping_of(matches: list[Match]) -> dict[str, str | Field | None]:
@@ -150,7 +206,7 @@ def name_likeness(one: str, other: str) -> float:
     plain = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
     if plain[0] == plain[1] and plain[0]:
         return 1.0
-    words = [" ".join(_SPLIT.split(name_words(name))).strip() for name in (one, other)]
+    words = [_words(name) for name in (one, other)]
     if any(all(_speaks_of(word, names) for word in words) for names in SYNONYMS):
         return 0.9
     parts = [set(word.split()) for word in words]
@@ -158,6 +214,10 @@ def name_likeness(one: str, other: str) -> float:
     ratio = difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
     likeness = max(0.85 * shared, ratio if ratio >= 0.75 else 0.0)
     return round(likeness, 3)
+
+
+def _words(name: str) -> str:
+    return " ".join(_SPLIT.split(name_words(name))).strip()
 
 
 def _speaks_of(words: str, names: set[str]) -> bool:
@@ -226,6 +286,7 @@ def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
     if not broken and len(read):
         return _Fit(1.0, plain, "its values are those of the schema")
     named = _named_flags(found) if column.kind == "flag" else _named_values(found, column)
+    named = named or _named_yes_no(found, column)
     known = sum(count for text, count in _both(found) if text in named)
     share = known / max(found.known, 1)
     if share >= FITTING:
@@ -245,6 +306,15 @@ def _named_flags(found: Cells) -> dict[str, str]:
     texts = {text.casefold() for text in found.texts}
     known = any(texts <= pair for pair in (*FLAGS, {"0", "1"}))
     return {text: str(int(text.casefold() in TRUE)) for text in found.texts} if known else {}
+
+
+def _named_yes_no(found: Cells, column: Column) -> dict[str, str]:
+    """Return the schema's value of each code, where both are yes and no in some words."""
+    flags = _named_flags(found)
+    if len(column.values) != 2 or {value.casefold() for value in column.values} not in ({"0", "1"}, *FLAGS):
+        return {}
+    by_flag = {str(int(value.casefold() in TRUE)): value for value in column.values}
+    return {text: by_flag[flag] for text, flag in flags.items()}
 
 
 def _named_values(found: Cells, column: Column) -> dict[str, str]:

@@ -337,6 +337,12 @@ class SiteProposal:
         """Columns with codes that a person has to name."""
         return [match.column for match in self.matches if match.has_unnamed_codes]
 
+    @property
+    def target(self) -> Match:
+        """What is read as the column to predict."""
+        target = datasets.load(self.site.dataset).schema.target
+        return next(match for match in self.matches if match.column == target)
+
     def write(self, folder: Path) -> list[Path]:
         """Write the package into `sites/` of a folder; nothing is replaced.
 
@@ -348,9 +354,12 @@ class SiteProposal:
         return write_new(folder, dict(_site_files(self.site, self._comments())))
 
     def _comments(self) -> dict[str, str]:
-        """Return the schema's values for each column whose codes a person has to name."""
+        """Return what stands behind columns that a person has to complete."""
         columns = datasets.load(self.site.dataset).schema.columns
-        return {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
+        said = {name: f"each is one of: {', '.join(columns[name].values)}" for name in self.unnamed}
+        if self.target.own is None:
+            said[self.target.column] = "name the column here: no site takes part without what is predicted"
+        return said
 
 
 def propose_site(name: str, dataset: str, source: Source, *, title: str = "", open_data: bool = False) -> SiteProposal:
