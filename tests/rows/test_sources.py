@@ -15,6 +15,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Frame, Parquet, Source, Sql, find_file
+from flfed.rows.proposals.files import source_of
 
 CANARY = "Canary-Jane-Roe-8842"
 QUERY = "SELECT * FROM patients"
@@ -258,3 +259,57 @@ def test_the_end_of_a_file_is_told_in_every_width_and_a_cell_that_is_too_long_fo
     (tmp_path / "t.csv").write_text("a,b\n1," + "x" * 140_000 + "\n")
     with pytest.raises(UsageError, match="a cell has more than 131,072 signs: leave its column out"):
         Csv("t.csv").read((tmp_path,))
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "separator", "last"),
+    [
+        # Aligned by blanks, with a tab before a quoted name, as the UCI's auto-mpg.data.
+        ('18.0   8   307.0  1\t"chevrolet malibu"\n9.5   8   30.0   1\t"ford"\n', "a,b,c,d,e", r"\s+", "ford"),
+        (" 1.5  18.00   2,3 x\n 12.5   0.00   7,1 y\n", "a,b,c,d", r"\s+", "y"),
+        ("1\t2\t3\n4\t\t5\t6\n", "a,b,c", r"\s+", "6"),
+        ('age  "the town"\n50  "New York"\n61  Bonn\n', "", r"\s+", "Bonn"), ("a b\r\n1 2\r\n", "", r"\s+", "2"),
+        # A sign goes before blanks within cells, but for the number of names.
+        ("Date Time\tage\n2024-01-01 00:00\t5\n2024-01-01 01:00\t6\n", "", "\t", "6"),
+        ("a, b\n1, 2\n3,  4\n", "", ",", "4"),
+        ("John Smith\t34\nJane Roe\t43\n", "name,age", "\t", "43"),
+        ("John Smith\t34\nJane Roe\t43\n", "a,b,age", r"\s+", "43"),
+    ],
+)  # fmt: skip
+def test_blanks_are_told_from_other_separators(tmp_path: Path, text: str, names: str, separator: str, last: str):
+    (tmp_path / "t.data").write_text(text, newline="")
+    source = source_of(tmp_path / "t.data", names=names)
+    assert isinstance(source, Csv) and source.separator == separator
+    found = source.read(())
+    assert found.iloc[-1, -1].strip() == last and len(found) == text.count("\n") - (not names)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "said"),
+    [
+        ("some notes\nand more\nof one ward in the town\n", "", "no comma, semicolon, tab, | or blank cuts its lines"),
+        ('"age" "x"\n"1" 50 3\n"2" 61 4\n', "", "its first column has no name, as R writes row names"),
+        ("1  2  3\n4  5  6\n", "a,b", "its lines have 3 cells, and 2 names were given"), ("\n\n", "", "it has no line"),
+        ("x" * 200_000 + ",1\n", "", "a cell has more than 131,072 signs"),
+        ("a,b\n1,\x81\n".encode("latin-1"), "", "neither in UTF-8 nor in cp1252"),
+    ],
+)  # fmt: skip
+def test_a_file_whose_cells_cannot_be_told_apart_is_refused_in_words(tmp_path: Path, text, names: str, said: str):
+    (tmp_path / "t.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UsageError, match=said.replace("|", r"\|")):
+        source_of(tmp_path / "t.txt", names=names)
+
+
+def test_a_gap_between_blanks_and_a_comma_that_is_none_are_told(tmp_path: Path):
+    (tmp_path / "t.txt").write_text("a b c\n" + "1 2 3\n" * 30 + "1   3\n")
+    with pytest.raises(UsageError, match="between blanks no empty cell is seen"):
+        source_of(tmp_path / "t.txt").read(())
+    (tmp_path / "t.txt").write_text("a b c\n1 2 3\n")
+    with pytest.raises(UsageError, match="its cells are separated by .*: give separator="):
+        Csv("t.txt").read((tmp_path,))
+
+
+@pytest.mark.parametrize(("name", "cells"), [("german_credit/german.data", 21), ("nasa_cmapss/train_FD001.txt", 26)])
+def test_real_files_of_blanks_are_read_as_their_lines_split(test_data: Path, name: str, cells: int):
+    found = source_of(test_data / name, names=",".join(f"x{at}" for at in range(cells))).read(())
+    assert found.to_numpy().tolist() == [line.split() for line in (test_data / name).read_text().splitlines()]

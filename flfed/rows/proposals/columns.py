@@ -248,6 +248,17 @@ def _flag(found: Cells) -> ColumnProposal:
     return ColumnProposal(found.name, "flag", "has two values, yes and no", column=Column(kind="flag"), field=field)
 
 
+def is_number_text(text: object) -> bool:
+    """Tell whether a text is a number in figures.
+
+    Examples
+    --------
+    >>> is_number_text(" -1,5"), is_number_text("x1")
+    (True, False)
+    """
+    return bool(_NUMBER.fullmatch(str(text).strip()))
+
+
 def field_of(found: Cells, reading: Field | None = None) -> Field | None:
     """Return how cells are read, None where as they stand."""
     field = replace(reading or Field(found.name), column=found.name, missing=found.missing)

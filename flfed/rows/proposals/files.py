@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,9 +9,9 @@ import pandas as pd
 from flfed.errors import UsageError
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Parquet, Source
+from flfed.rows.proposals.columns import is_number_text
 
 PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xlsm")
-_NUMBER = re.compile(r"\s*[+-]?\d+([.,]\d+)?\s*")
 
 
 def source_of(path: Path, *, names: str = "") -> Source:
@@ -37,13 +36,13 @@ def source_of(path: Path, *, names: str = "") -> Source:
         return Parquet(whole)
     if path.suffix.lower() in EXCEL:
         return Excel(whole)
+    columns = tuple(name.strip() for name in names.split(",")) if names else None
     try:
-        separator, encoding = table_format(content_of(path))
+        separator, encoding = table_format(content_of(path), len(columns or ()))
     except NoTable as why:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
-    columns = tuple(name.strip() for name in names.split(",")) if names else None
     return Csv(whole, columns=columns, separator=separator, encoding=encoding)
 
 
@@ -56,7 +55,7 @@ def read_named(source: Source) -> pd.DataFrame:
         If it cannot be read, or its first line holds numbers.
     """
     table, path = source.read(()), getattr(source, "path", "the query")
-    numbers = [bool(_NUMBER.fullmatch(str(name))) for name in table.columns]
+    numbers = [is_number_text(name) for name in table.columns]
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
         raise UsageError(
             f"{path}: its first line holds numbers, no names: name its {len(numbers)} columns with --names"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from flfed.rows.proposals.columns import (
     ColumnProposal,
     by_number,
     field_of,
+    is_number_text,
     propose_column,
     read_numbers,
     round_outward,
@@ -159,8 +160,8 @@ def propose_schema(
         If there is no such column, it is no date where one is needed, or the target cannot be predicted.
     """
     columns = _together(tables)
-    target, group, time = (_named(word, option, columns) for word, option in _options(target, group, time))
-    unread = {_named(word, "leave_out", columns) for word in leave_out}
+    target, group, time = (column_named(word, option, columns) for word, option in _options(target, group, time))
+    unread = {column_named(word, "leave_out", columns) for word in leave_out}
     predicted = propose_target(target, columns[target], task)
     proposals = {
         name: _forced(propose_column(name, cells), name, group, time)
@@ -204,14 +205,24 @@ def _together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     return {name: pd.concat(cells, ignore_index=True) if cells[1:] else cells[0] for name, cells in parts.items()}
 
 
-def _named(word: str, option: str, columns: Mapping[str, pd.Series]) -> str:
-    """Return the column that a word names."""
-    plain = {plain_name(name): name for name in columns}
-    if not word or word in columns:
+def column_named(word: str, option: str, columns: Iterable[str], table: str = "the table") -> str:
+    """Return the column that a word names, in other case or with other signs too.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
+    names = list(columns)
+    plain = {plain_name(name): name for name in names}
+    if not word or word in names:
         return word
     if plain_name(word) in plain:
         return plain[plain_name(word)]
-    raise UsageError(f"{option}: the table has no column {word!r}{nearest(word, list(columns))}")
+    # A row that was taken for names has numbers among them.
+    nameless = any(is_number_text(name) for name in names)
+    hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
+    raise UsageError(f"{option}: {table} has no column {word!r}{hint if nameless else nearest(word, names)}")
 
 
 def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:

@@ -25,7 +25,7 @@ from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import READINGS, UNLISTED
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
-from flfed.rows.proposals.tables import TableProposal, propose_schema
+from flfed.rows.proposals.tables import TableProposal, column_named, propose_schema
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
@@ -260,14 +260,13 @@ def _cut(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
     """Return a table for each value of a column, and the rows that are in none."""
     parts, left_out = [], 0
     for own in tables:
-        if by not in own.table.columns:
-            raise UsageError(f"by: table {own.title!r} has no column {by!r}")
-        cells = plain_text(own.table[by])
+        named = column_named(by, "by", map(str, own.table.columns), f"table {own.title!r}")
+        cells = plain_text(own.table[named])
         counts = cells.value_counts()
         large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
         if len(large) > MOST_SITES:
             raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
-        column = by if by.isidentifier() else f"column({by!r})"
+        column = named if named.isidentifier() else f"column({named!r})"
         parts += [_part(own, value, f"{column} == {value!r}", cells == value) for value in large]
         rest = int(cells.notna().sum() - counts[large].sum())
         # Rare names are not written down: the others are those that are none of the large ones.

@@ -329,7 +329,7 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
         return "its first line holds the names: leave columns out"
     # The most likely cause comes first: a wrong separator makes every line uneven.
     if lines.width == 1 or lines.shorter or lines.longer:
-        other = _other_separator(content, encoding, separator)
+        other = _other_separator(content, encoding, separator, blanks=lines.width == 1)
         if other is not None:
             return f"its cells are separated by {other!r}: give separator={other!r}, or save it with {separator!r}"
     if lines.swallowed:
@@ -341,6 +341,9 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
         return f"{many} lines have more cells than the first: is a cell with {separator!r} in it not quoted?"
     if lines.cut and lines.shorter == 1:
         return "its last line is cut: fetch the file anew"
+    if lines.shorter and separator == BLANKS:
+        few = count_in_words(lines.shorter)
+        return f"{few} lines have fewer cells than the first, for between blanks no empty cell is seen: save it as CSV"
     if lines.shorter:
         cut = "; the last one is cut" if lines.cut else ""
         return f"{count_in_words(lines.shorter)} lines have fewer cells than the first{cut}: fetch or export it anew"
@@ -369,32 +372,64 @@ def title_lines(content: bytes, encoding: str, separator: str) -> bool:
     return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
 
 
-def table_format(content: bytes) -> tuple[str, str]:
+def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
     """Return the separator and the encoding that fit a file best.
 
-    The separator is a comma where no other cuts its first lines into alike cells.
+    The separator cuts the first lines into alike cells, into so many where `cells` says how many there are. Blanks
+    come last, but before a sign where they align columns and cut more cells.
+
+    Raises
+    ------
+    NoTable
+        If no sign and no blanks cut the lines, or they have another number of cells.
     """
     encoding = next((name for mark, name in _WIDE.items() if content.startswith(mark)), "utf-8-sig")
     if encoding == "utf-8-sig" and wrong_encoding(content, encoding):
         encoding = "cp1252"
-    widths = {len(record) for record in _first_records(content, encoding, ",")}
-    if len(widths) == 1 and widths != {1}:
-        return ",", encoding
-    other = _other_separator(content, encoding, ",")
-    if other is None and len({len(record) for record in _first_records(content, encoding, BLANKS)} - {1}) == 1:
-        other = BLANKS
-    return other or ",", encoding
+    try:
+        fitting = _widths(content, encoding, (*SEPARATORS, BLANKS))
+        text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding)
+        aligned = all("  " in line.strip() for line in islice(text, FIRST_LINES))
+    except UnicodeError:
+        raise NoTable("it is neither in UTF-8 nor in cp1252: save it in UTF-8") from None
+    except csv.Error:
+        raise NoTable(TOO_LONG) from None
+    chosen = next(iter(fitting), ",")
+    if aligned and all(width < fitting.get(BLANKS, 0) for separator, width in fitting.items() if separator != BLANKS):
+        chosen = BLANKS
+    if cells in fitting.values():
+        chosen = next(separator for separator, width in fitting.items() if width == cells)
+    elif cells and fitting:
+        raise NoTable(f"its lines have {fitting[chosen]} cells, and {cells} names were given")
+    if not fitting and (why := _why_none_fits(content, encoding)):
+        raise NoTable(why)
+    return chosen, encoding
 
 
-def _other_separator(content: bytes, encoding: str, separator: str) -> str | None:
-    """Return a separator that fits the first lines better.
+def _why_none_fits(content: bytes, encoding: str) -> str:
+    """Return why no separator cuts lines into alike cells; "" where a comma at least cuts some."""
+    records = {one: _first_records(content, encoding, one) for one in (*SEPARATORS, BLANKS)}
+    if not all(records.values()):
+        return "it has no line"
+    for lines in records.values():
+        if len(lines[0]) > 1 and {len(record) for record in lines[1:]} == {len(lines[0]) + 1}:
+            return "its first column has no name, as R writes row names: write it with row.names = FALSE"
+    if max(map(len, records[","])) > 1:
+        return ""
+    return "no comma, semicolon, tab, | or blank cuts its lines into alike cells: save it as CSV in UTF-8"
 
-    It cuts them into the same number of cells, two or more. None where no sign does.
-    """
-    for other in SEPARATORS:
-        if other == separator:
-            continue
-        widths = {len(record) for record in _first_records(content, encoding, other)}
+
+def _widths(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
+    """Return the separators that cut the first lines into alike cells, two or more, with how many."""
+    found = {}
+    for separator in separators:
+        widths = {len(record) for record in _first_records(content, encoding, separator)}
         if len(widths) == 1 and widths != {1}:
-            return other
-    return None
+            found[separator] = widths.pop()
+    return found
+
+
+def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
+    """Return another separator that fits the first lines, with `blanks` these too; None where none does."""
+    others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
+    return next(iter(_widths(content, encoding, [other for other in others if other != separator])), None)
