@@ -16,6 +16,7 @@ from flfed.rows.data.holdout import Holdout, canonical_rows, row_keys
 from flfed.rows.data.partition import cut
 from flfed.rows.data.site import CachedSite, Policy, Site
 from flfed.rows.data.sources import Frame
+from flfed.rows.data.table_check import check_site
 from flfed.rows.session import SiteSession
 from flfed.rows.splits.flamby_43 import Flamby43
 from flfed.study.study import Partition
@@ -156,3 +157,11 @@ def test_the_same_rows_are_held_out_as_ever(small_sites, name, repeat):
         found = each.read(repeat)
         sides = (found.training, found.holdout("test"))
         assert (*map(len, sides), *map(digest, sides)) == HELD[name, repeat]
+
+
+def test_a_check_reads_a_table_once_and_counts_the_rows_that_a_run_reads(small_sites):
+    site = counting(small_sites(1, rows=80)[0])
+    found = check_site(site)
+    assert len(site.source.times) == 1 and found.passed
+    table = site.read()
+    assert (found.training_rows, found.holdout_rows) == (len(table.training), table.holdout_rows)

@@ -16,12 +16,12 @@ import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.paths import write_private
-from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.headers import alike
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.site import CachedSite, Site, SiteTable
 from flfed.rows.data.sources import UNENDED, Selection
 from flfed.rows.data.transactions.source import Transactions
 from flfed.spreadsheet import csv_text
@@ -93,7 +93,11 @@ def check_site(site: Site) -> Checked:
     if findings:
         return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
     lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, schema, site.mapping)]
-    opened = site.read()
+    once = CachedSite.of(site)
+    # Only a site that reads in a way of its own does so a second time.
+    if isinstance(once, CachedSite):
+        once.opened[()] = SortedRows.of(table, schema)
+    opened = once.read()
     lines += _table_lines(opened, schema, site)
     if schema.unconfirmed:
         many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"

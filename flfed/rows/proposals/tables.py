@@ -332,11 +332,14 @@ def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[bool, 
 
 def _tells(cells: np.ndarray, target: np.ndarray) -> tuple[bool, str]:
     """Return whether nearly all rows of one value have one outcome that most others do not have."""
+    outcome = pd.factorize(target)[0]
+    every = np.bincount(outcome)
     for value in pd.unique(cells[~pd.isna(cells)])[:MOST_VALUES]:
-        rows = cells == value
-        outcomes, counts = np.unique(target[rows].astype(str), return_counts=True)
-        share, rest = counts.max() / rows.sum(), target[~rows].astype(str) == outcomes[counts.argmax()]
-        if rows.sum() >= 2 * LEAST_ROWS and share >= LEAK_SHARE and rest.mean() < 0.5:
+        counts = np.bincount(outcome[cells == value], minlength=len(every))
+        most, rows = int(counts.argmax()), int(counts.sum())
+        others = (every[most] - counts[most]) / max(len(cells) - rows, 1)
+        share = counts[most] / rows
+        if rows >= 2 * LEAST_ROWS and share >= LEAK_SHARE and others < 0.5:
             return True, f"{share:.0%} of the rows with one of its values have the same outcome"
     return False, ""
 
