@@ -86,7 +86,14 @@ def _alike(name: str, typed: str) -> bool:
 
 
 def _leave(sentence: str, code: int) -> NoReturn:
-    """Print one line to standard error and end."""
-    print(f"flfed: {' '.join(sentence.split())}", file=sys.stderr)
+    """Print one line to standard error and end; a terminal gets it broken between words."""
+    line = f"flfed: {' '.join(sentence.split())}"
+    if sys.stderr.isatty():
+        import shutil
+        import textwrap
+
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
     # Typer's own code for Ctrl-C.
     sys.exit(STOPPED if code == 128 + signal.SIGINT else code)

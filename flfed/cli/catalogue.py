@@ -17,7 +17,7 @@ LATEST = typer.Argument(
     "latest", metavar="RUN", help="A run's or series' id, or latest.", autocompletion=completion.runs
 )
 STATUSES = ("completed", "running", "stopped", "failed", "interrupted")
-SPARE = ("started, UTC", "engine", "note", "rounds", "repeats", "took no part", "95 % CI")
+SPARE = ("started, UTC", "engine", "note", "rounds", "repeats", "took no part", "95 % CI", "figure")
 """Columns that go first where a terminal is narrow."""
 LINES = 200
 """Lines of a log that are printed: the last ones."""
@@ -115,7 +115,7 @@ def log_run(run: str = RUN, whole: bool = output.ALL, as_json: bool = output.JSO
     rows = [
         [
             line["at"][:19].replace("T", " "),
-            *([line["run"]] if several else []),
+            *([line["run"], line["run"].rpartition("-")[2]] if several else []),
             "" if line["round"] is None else str(line["round"]),
             line["kind"],
             line["site"] or "",
@@ -125,8 +125,8 @@ def log_run(run: str = RUN, whole: bool = output.ALL, as_json: bool = output.JSO
     ]
     earlier = 0 if whole else max(len(rows) - LINES, 0)
     title = f"{found['run']}: the last {LINES} of {len(rows):,} lines, --all has all" if earlier else found["run"]
-    headers = ["when (UTC)", *(["run"] if several else []), "round", "what", "site", ""]
-    output.as_table(headers, rows[earlier:], title=title)
+    headers = ["when (UTC)", *(["run", "repeat"] if several else []), "round", "what", "site", ""]
+    output.as_table(headers, rows[earlier:], title=title, spare=("run", "round"), cut="")
     if found["status"] != "completed":
         why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
         typer.echo(f"Status: {found['status']}{why}.")

@@ -20,6 +20,13 @@ app = typer.Typer(
 )
 
 
+TABLE_KINDS = "CSV, Parquet or Excel"
+NAMES = typer.Option("", help="Names of the columns, with commas, where a file has no line of names.")
+PUBLIC = typer.Option(False, "--public", help="The rows are public: exact figures may be shown.")
+TO = typer.Option(Path(), help="Write what is new into this folder.")
+"""Options of every command that writes packages and studies for a person's own tables."""
+
+
 @app.command("list", epilog="Example: flfed data list")
 @output.tables
 def list_data(as_json: bool = output.JSON) -> None:
@@ -46,7 +53,13 @@ def list_data(as_json: bool = output.JSON) -> None:
         output.as_json({"datasets": found})
         return
     headers = ["dataset", "task", "kind", "licence", "state"]
-    output.as_table(headers, [[str(line[key]) for key in headers] for line in found], spare=("licence", "kind", "task"))
+    # Sentences would leave no room for anything else, and stand below.
+    broken = {str(line["dataset"]): str(line["state"]) for line in found if str(line["state"]).startswith("broken")}
+    rows = [[str(line[key]).replace("to be fetched", "fetch") for key in headers] for line in found]
+    rows = [[*row[:-1], "broken" if row[0] in broken else row[-1]] for row in rows]
+    output.as_table(headers, rows, spare=("licence", "kind", "task"))
+    for name, why in broken.items():
+        output.say(f"{name}: {why}")
 
 
 def _kind(source: SourceDescription) -> str:
@@ -76,8 +89,9 @@ def get_data(
 
 
 @app.command("new", epilog="Example: flfed data new north.csv south.csv --target died")
+@output.tables
 def new_data(
-    files: list[Path] = typer.Argument(..., metavar="FILE...", help="CSV, Parquet or Excel: a site each."),
+    files: list[Path] = typer.Argument(..., metavar="FILE...", help=f"{TABLE_KINDS}: a site each."),
     target: str = typer.Option(..., help="The column to predict."),
     by: str = typer.Option("", help="Cut one table into sites by this column; the smallest are one, 'other'."),
     group: str = typer.Option("", help="The column of the patient or customer that several rows belong to."),
@@ -86,9 +100,9 @@ def new_data(
     ),
     name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
     task: str = typer.Option("", help="binary, multi-class or regression, where the target's values do not say it."),
-    names: str = typer.Option("", help="Names of the columns, with commas, where the files have no line of names."),
-    public: bool = typer.Option(False, "--public", help="The tables are public: exact figures may be shown."),
-    to: Path = typer.Option(Path(), help="Write the files into this folder."),
+    names: str = NAMES,
+    public: bool = PUBLIC,
+    to: Path = TO,
     as_json: bool = output.JSON,
 ) -> None:
     """Write dataset, schema, sites and a first study for tables of your own.
@@ -144,16 +158,20 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
 def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
     from flfed.rows.proposals.workspace import summary_of
 
-    rows = []
+    rows, doubts = [], []
     for line in _lines(made):
         notes = [str(line["why"])] + ([f"POSSIBLE LEAK: {line['leak']}"] if line["leak"] else [])
         rows.append([str(line["column"]), str(line["kind"]), "" if line["sure"] else "look", "; ".join(notes)])
-    output.as_table(["column", "taken for", "", "because"], rows, title=f"{made.name}: {summary_of(made)}")
+        doubts.append(not line["sure"] or bool(line["leak"]))
+    title = f"{made.name}: {summary_of(made)}"
+    output.as_table(
+        ["column", "taken for", "", "because"], rows, title=title, cut="because", below=[bool(row[2]) for row in rows]
+    )
     if made.left_out:
         few = count_in_words(made.left_out)
-        typer.echo(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
+        output.say(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
     many = len(made.proposal.schema.unconfirmed)
-    typer.echo(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
+    output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)
     cd = "" if to.resolve() == Path.cwd() else f"cd {to} && "
     typer.echo(f"Written: {len(written)} files. Next:")

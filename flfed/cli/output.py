@@ -22,6 +22,8 @@ from flfed.spreadsheet import csv_text
 
 SCREEN = 30
 """Lines that are printed of a long table; with what stands around it, that is a screen of 40."""
+CUT_TO, LEAST_CUT = 20, 10
+"""Signs of a text that is cut: other columns are left out for the first, and nothing is for the second."""
 Form = Literal["plain", "csv", "md"]
 FORMAT = typer.Option("plain", "--format", help="How tables are printed; of csv the rest goes to standard error.")
 ALL = typer.Option(False, "--all", help="Print every line of a long table.")
@@ -119,6 +121,8 @@ def as_table(
     more: str = "",
     whole: bool = False,
     most: int = SCREEN,
+    cut: str | None = None,
+    below: Sequence[bool] = (),
 ) -> list[str]:
     """Print a table for people, and return the columns that were left out.
 
@@ -133,6 +137,10 @@ def as_table(
     more : str
         What its lines are, and how to see all of them ("sites: --all"): of more than `most` lines the first ones are
         printed, with how many more there are; unless `whole`, and only as a plain table.
+    cut : str, optional
+        Header of the column whose texts end in "…" where a terminal has no room for them.
+    below : sequence of bool, one for each row
+        Of which rows such a text stands whole below the table, behind the first cell of its row.
     """
     context = click.get_current_context(silent=True)
     if context is not None and (other := context.meta.get(__name__)) is not None:
@@ -148,12 +156,21 @@ def as_table(
     shown = [list(row) for row in (rows[:most] if fold else rows)]
     # After each column stand the cell's blank and the border's.
     all_headers, headers, left_out = headers, list(headers), list(spare)
+    # Texts that are cut leave room for other columns first, and take what is left of it.
+    texts = [row[headers.index(cut)] for row in shown] if cut is not None and sys.stdout.isatty() else []
+    shown = _with_texts(shown, headers.index(cut), texts, CUT_TO) if cut is not None else shown
     while left_out and sum(_whole_cells(headers, shown)) + 2 * len(headers) > console.width:
         name = left_out.pop(0)
         if name in headers:
             place = headers.index(name)
             headers, shown = _without(headers, place), [_without(row, place) for row in shown]
     between = 2 * len(headers)
+    room = 0
+    if cut is not None:
+        place = headers.index(cut)
+        others = sum(_whole_cells(_without(headers, place), [_without(row, place) for row in shown]))
+        room = max(console.width - between - others, LEAST_CUT)
+        shown = _with_texts(shown, place, texts, room)
     widths = column_widths(headers, shown, room=console.width - between)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for header, width in zip(headers, widths, strict=True):
@@ -168,7 +185,19 @@ def as_table(
     console.print(table)
     if fold:
         typer.echo(f"… and {len(rows) - len(shown)} more {more}")
+    cut_off = [number for number, text in enumerate(texts) if len(text) > room]
+    for number in cut_off if below else ():
+        if below[number]:
+            say(f"{shown[number][0]}: {texts[number]}")
+    if cut_off and not below:
+        say("Texts that end in … are whole with --json, and with --format md.")
     return [name for name in spare if name in all_headers and name not in headers]
+
+
+def _with_texts(rows: Sequence[list[str]], place: int, texts: Sequence[str], width: int) -> list[list[str]]:
+    """Return rows with texts in one column, each cut to a width; the same where there are no texts."""
+    cut = [text if len(text) <= width else f"{text[: width - 1].rstrip()}…" for text in texts]
+    return [[*row[:place], text, *row[place + 1 :]] for row, text in zip(rows, cut, strict=True)] if cut else list(rows)
 
 
 def _without(cells: Sequence[str], place: int) -> list[str]:

@@ -110,7 +110,7 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
     output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different", None: "not known"}
-    typer.echo(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
+    output.say(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
     sides = ("a", "b", "difference")
     over_all = [(arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
     lines = [
@@ -126,7 +126,7 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
         [site, arm, metric, *(_said(both[key]) for key in sides)]
         for site, arms in found["sites"].items()
         for arm, metrics in arms.items()
-        for metric, both in metrics.items()
+        for metric, both in (metrics or {}).items()  # nothing is compared of a sweep's point
         if metric in found["primary"].values()
     ]
     if lines:
@@ -261,7 +261,8 @@ def print_audit(found: Audited, *, whole: bool = False) -> None:
             for row, bound in zip(told, bounds, strict=True)
         ]
         headers = ["attack", "site", "figure", "reached (95 %)", "promised", "verdict"]
-        gone = output.as_table(headers, lines, spare=("promised", "figure"))
+        spare = ("promised", "figure", *(["attack"] if len({line[0] for line in lines}) == 1 else []))
+        gone = output.as_table(headers, lines, spare=spare)
         for attack, figure in dict.fromkeys((line[0], line[2]) for line in lines) if "figure" in gone else ():
             output.say(f"{attack}: {figure}.")
         if len(told) < len(shown):

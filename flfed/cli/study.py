@@ -15,6 +15,7 @@ import typer
 from flfed.callbacks import Progress
 from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
+from flfed.cli.data import TO
 from flfed.cli.progress import loading, progress
 from flfed.errors import FlfedError, RunStopped, Terminated, UsageError
 
@@ -45,12 +46,13 @@ def list_studies(as_json: bool = output.JSON) -> None:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]
         output.as_json({"studies": named} | {word: registry.names(kind) for word, kind in kinds.items()})
     else:
-        output.as_table(["study", "dataset", "purpose"], [[s.name, s.dataset.name, s.purpose] for s in studies])
+        rows = [[s.name, s.dataset.name, s.purpose] for s in studies]
+        output.as_table(["study", "dataset", "purpose"], rows, spare=("dataset",), cut="purpose")
     for word, kind in kinds.items():
         if not as_json:
             others = registry.others(kind)
             given = [f"{name} ({others[name]})" if name in others else name for name in registry.names(kind)]
-            typer.echo(f"{word.capitalize()}: {', '.join(given)}")
+            output.say(f"{word.capitalize()}: {', '.join(given)}")
         for clash in registry.clashes(kind):
             typer.echo(clash, err=True)
 
@@ -74,7 +76,7 @@ def new_study(
     ),
     name: str = typer.Option("", help="Name of the study; default: the dataset's with -study."),
     purpose: str = typer.Option("", help="What it is for; everybody who approves it reads this."),
-    to: Path = typer.Option(Path(), help="Write NAME.toml into this folder."),
+    to: Path = TO,
 ) -> None:
     """Write a new study, with a comment for each choice."""
     from flfed.federation.server.preflight import check
@@ -260,9 +262,10 @@ def _print_verified(found: Verified) -> None:
     headers = ["figure", "expected", "ours (mean, sd)", "difference", "verdict"]
     rows = [[f.expected.path, _published(f), _ours(f), _signed(f.difference), _verdict(f)] for f in found.figures]
     over = f"{found.repeats} repeats" if found.repeats > 1 else "1 run"
-    output.as_table(headers, rows, title=f"{found.study}: expected and ours, {over} ({found.run})")
+    title = f"{found.study}: expected and ours, {over} ({found.run})"
+    output.as_table(headers, rows, title=title, spare=("difference", "expected"))
     for figure in found.figures:
-        typer.echo(f"{figure.expected.path} is expected after: {figure.expected.source}.")
+        output.say(f"{figure.expected.path}: {_published(figure)} is expected, after: {figure.expected.source}.")
     # Single repeats are shown only where each has a published figure.
     for figure in found.figures:
         if figure.by_repeat:
@@ -329,7 +332,8 @@ def _print_swept(found: Swept) -> None:
         [p.run, *(str(p.settings[key]) for key in keys), _number(p.loss), _number(p.primary), str(p.rounds), p.reason]
         for p in found.ranked()
     ]
-    output.as_table(headers, rows, title=f"{found.study}: {len(rows)} points, best first")
+    spare = ("rounds", f"validation {found.primary}", "run")
+    output.as_table(headers, rows, title=f"{found.study}: {len(rows)} points, best first", spare=spare)
     if found.best is not None:
-        typer.echo(f"Best: {found.best.as_options()}")
-    typer.echo(found.caution)
+        output.say(f"Best: {found.best.as_options()}")
+    output.say(found.caution)

@@ -87,6 +87,51 @@ def test_lists_checks_and_comparisons_break_no_row_and_fold(shown):
     assert any(line.startswith("… and ") and line.endswith("more lines: --all") for line in lines) == (count == 100)
 
 
+OWN_TABLES = [
+    ("data", "new", "north.csv", "south.csv", "--target", "died", "--to", "other"), ("site", "check", "north"),
+    ("site", "new", "west", "--from", "west.csv", "--dataset", "ward"), ("study", "list"), ("data", "list"),
+    ("site", "list"), ("site", "ledger", "north"), ("site", "status", "north"), ("run", "log", "latest"),
+    ("run", "list"), ("run", "list", "--all"), ("audit", "latest", "--attack", "membership-inference"),
+    ("study", "verify", "wine", "--set", "rounds=2"), ("run", "log", "latest"), ("run", "show", "latest"),
+    ("study", "sweep", "wine", "--set", "rounds=2", "--set", "plan.validation=0.2", "--grid", "plan.lr=0.1,0.3"),
+    ("run", "compare", "latest", "latest"),
+    ("coordinator", "init", "--title", "Wards", "--address", "localhost:8443"),
+    ("coordinator", "invite", "north"), ("coordinator", "status"),
+]  # fmt: skip
+
+
+def rows_below_rules(lines: list[str]) -> list[list[str]]:
+    """Return the lines of each table below its rule, up to the first one that is none of its."""
+    rules = [number for number, line in enumerate(lines) if line.strip() and set(line.strip()) == {"─"}]
+    tables = []
+    for rule in rules:
+        width = len(lines[rule].rstrip())
+        after = (n for n in range(rule + 1, len(lines)) if "  " not in lines[n].strip() or len(lines[n]) > width + 1)
+        tables.append(lines[rule + 1 : next(after, len(lines))])
+    return tables
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_no_table_of_any_command_breaks_a_row(columns: int, home, tmp_path, monkeypatch, flfed):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLFED_PATH", str(tmp_path))
+    table = small_table(300, seed=1)[["x1", "x2"]]
+    table = table.assign(died=["yes", "no"] * 150, first_admission_to=["inner medicine", "surgery"] * 150)
+    table[:150].to_csv("north.csv", index=False)
+    table[150:].to_csv("south.csv", index=False)
+    table.rename(columns={"died": "verstorben"}).to_csv("west.csv", index=False)
+    assert flfed("data", "new", "north.csv", "south.csv", "--target", "died", "--name", "ward")[0] == 0
+    assert flfed("study", "run", "ward-first.toml", "--set", "rounds=3")[0] == 0
+    for words in OWN_TABLES:
+        code, lines = in_terminal(*words, columns=columns)
+        assert code in (0, 1), lines
+        tables = rows_below_rules([line for line in lines if "━" not in line])
+        assert tables or words[0] == "coordinator", words
+        # What is broken goes on below an empty first cell.
+        assert [row for rows in tables for row in rows if row.startswith(" ")] == [], words
+        assert max(len(line.rstrip()) for line in lines) <= columns
+
+
 def test_a_report_says_each_thing_once(shown):
     _, name = shown
     said = " ".join(" ".join(in_terminal("run", "show", name)[1]).split())

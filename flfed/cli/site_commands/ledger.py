@@ -113,7 +113,7 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
     earlier = found.all.lines - len(last)
     title = f"{name}: the last {len(last)} of {found.all.lines:,} lines" if earlier else f"{name}: what left"
     columns = ["line", "when (UTC)", "what", "study", "run", "round", "bytes"]
-    output.as_table(columns, [_row(line) for line in last], title=title, spare=("study", "line"))
+    output.as_table(columns, [_row(line) for line in last], title=title, spare=("study", "line", "round"))
     if run:
         cells = [[str(r or NONE), kind, f"{total.bytes:,}"] for (r, kind), total in by_round]
         output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")

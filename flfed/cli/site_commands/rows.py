@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import completion, output
+from flfed.cli.data import NAMES, PUBLIC, TABLE_KINDS, TO
 from flfed.errors import UsageError, count_in_words
 
 if TYPE_CHECKING:
@@ -43,11 +44,18 @@ def list_sites(whole: bool = output.ALL, as_json: bool = output.JSON) -> None:
         output.as_json({"sites": found})
         return
     headers = ["site", "title", "dataset", "disclosure"]
-    output.as_table(headers, lines, spare=("title",), more="sites: --all", whole=whole)
+    gone = output.as_table(headers, lines, spare=("title", "disclosure"), more="sites: --all", whole=whole)
+    # A package that cannot be loaded has its reason in the column of titles.
+    for line in lines if "title" in gone else ():
+        if not line[2]:
+            output.say(f"{line[0]}: {line[1]}")
 
 
 def _passed(line: Line) -> str:
     return "note" if line.note else "pass" if line.passed else "FAIL"
+
+
+DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
 
 
 @app.command("check", epilog="Example: flfed site check cleveland --local-rows broken.csv")
@@ -56,7 +64,7 @@ def check_site(
     name: str = typer.Argument(
         ..., help="A site's name, or an import path such as package.module.", autocompletion=completion.sites
     ),
-    dataset: str = typer.Option("", help="One of the datasets that the site serves; its own unless given."),
+    dataset: str = DATASET,
     local_rows: Path | None = typer.Option(
         None, help="Write which rows break which rule into this file (mode 600): for the site's own eyes."
     ),
@@ -80,7 +88,10 @@ def check_site(
         output.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": lines_found})
     else:
         rows = [[line.column, _passed(line), line.detail] for line in checked.lines]
-        output.as_table(["column", "", "counts"], rows, title=f"{checked.site}: {checked.rows} rows")
+        title = f"{checked.site}: {checked.rows} rows"
+        output.as_table(
+            ["column", "", "counts"], rows, title=title, cut="counts", below=[row[1] != "pass" for row in rows]
+        )
         passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
         typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")
     # The first reason is enough for one sentence, and the table above has them all.
@@ -95,7 +106,6 @@ def check_site(
 
 
 NAME = typer.Argument(..., help="The site's name.", autocompletion=completion.sites)
-DATASET = typer.Option("", help="One of the datasets that the site serves; its own unless given.")
 EXACT = typer.Option(False, "--exact", help="Show small counts as they are: for the site's own eyes.")
 
 
@@ -257,16 +267,17 @@ def replay_round(
 
 
 @app.command("new", epilog="Example: flfed site new st-mary --from patients.csv --dataset heart-disease")
+@output.tables
 def new_site(
     name: str = typer.Argument(..., help="The site's name, of a-z, 0-9 and hyphens."),
     dataset: str = typer.Option(..., help="The dataset whose schema the table is mapped to."),
-    from_file: Path | None = typer.Option(None, "--from", help="The table: CSV, Parquet or Excel."),
+    from_file: Path | None = typer.Option(None, "--from", help=f"The table: {TABLE_KINDS}."),
     query: str = typer.Option("", help="Or one SELECT on a database; its address stands in --url-variable."),
     url_variable: str = typer.Option("FLFED_SITE_URL", help="Environment variable that holds the database's URL."),
-    names: str = typer.Option("", help="Names of the columns, with commas, where the file has no line of names."),
+    names: str = NAMES,
     title: str = typer.Option("", help="The institution's name for people."),
-    public: bool = typer.Option(False, "--public", help="The table is public: exact figures may be shown."),
-    to: Path = typer.Option(Path(), help="Write sites/NAME into this folder."),
+    public: bool = PUBLIC,
+    to: Path = TO,
     as_json: bool = output.JSON,
 ) -> None:
     """Write a site's package: its source, a proposed mapping to a dataset's schema, a holdout and a policy.
@@ -292,9 +303,12 @@ def new_site(
         output.as_json({"site": name, "dataset": dataset, "columns": columns, "files": [str(path) for path in written]})
         return
     rows = [[m.column, m.own or "–", "" if m.sure else "look", m.why] for m in made.matches]
-    output.as_table(["column", "read from", "", "because"], rows, title=f"{name}: a mapping to {dataset}")
+    title = f"{name}: a mapping to {dataset}"
+    output.as_table(
+        ["column", "read from", "", "because"], rows, title=title, cut="because", below=[bool(row[2]) for row in rows]
+    )
     for line in _advice(made, written[0]):
-        typer.echo(line)
+        output.say(line)
     typer.echo(f"Next: flfed site check {name}")
 
 
