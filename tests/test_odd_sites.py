@@ -204,4 +204,6 @@ def test_three_sites_are_named_and_the_others_counted():
         for n in range(7)
     ]
     said = odd_sites_in_words({"apart": lines, "outcome-reversed": []})
-    assert len(said) == 4 and said[-1] == "And 4 more sites that lie apart: see the page Data."
+    assert len(said) == 4 and said[-1] == "And 4 more sites that lie apart: s3, s4, s5, s6."
+    lines = [one | {"site": f"{one['site']}-{k}"} for k in range(5) for one in lines]
+    assert odd_sites_in_words({"apart": lines, "outcome-reversed": []})[-1].endswith(" and 20 others.")

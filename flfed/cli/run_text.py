@@ -18,7 +18,6 @@ SHORTER = {
 """Headers of the table of sites as a terminal has them."""
 MANY, FEW = 12, 8
 """Of more sites than the first, so many are shown: with what stands around them that is a screen of 40 lines."""
-MARK = " *"
 
 
 def report_of(run: str) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) ->
 
 def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
     """Print a line a site, and a line for each figure over all of them."""
-    from flfed.records.reports.narrative import GAIN_HEADER
+    from flfed.records.reports.narrative import GAIN_HEADER, MARK
     from flfed.records.reports.report import best_arm, metrics_of
     from flfed.records.statistics.verdict import gain_in_brackets, metric_name
 

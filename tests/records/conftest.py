@@ -11,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from flfed import Study, run
 from flfed.records.store.entries import AuditRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import ComparisonRow, DifferenceRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
@@ -43,6 +45,29 @@ class Ticking:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db"
+
+
+@pytest.fixture
+def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The store of the test, which pages and commands read."""
+    monkeypatch.setenv("FLFED_STORE", url)
+    return url
+
+
+@pytest.fixture
+def three(small_sites, small_study) -> dict[str, Any]:
+    """A real run of three open sites."""
+    return run(Study.parse(small_study), sites=small_sites(3, rows=200)).report
+
+
+@pytest.fixture(params=[(400, 0.5, 1.0), (2000, 0.05, 2.0), (37, 0.9, 0.5)], ids=["even", "rare", "few"])
+def scored(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes and the probabilities that a model gave them."""
+    rows, share, gap = request.param
+    rng = np.random.default_rng(3)
+    y = (rng.random(rows) < share).astype(int)
+    y[:2] = [0, 1]
+    return y, 1 / (1 + np.exp(-(rng.normal(size=rows) + gap * y - 1)))
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def judged(site: dict[str, Any], metric: str, rule: dict[str, Any]) -> str:
 
 def words(opened: AppTest) -> str:
     """Every text of a page."""
-    kinds = (opened.title, opened.markdown, opened.info, opened.warning, opened.caption)
+    kinds = (opened.title, opened.markdown, opened.caption, opened.info, opened.warning, opened.error)
     return "\n".join(str(block.value) for kind in kinds for block in kind).replace("\\", "")
 
 

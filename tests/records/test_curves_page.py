@@ -25,6 +25,7 @@ from flfed.records.store.entries import ComparisonRow
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
 from flfed.summaries.score_bins import ScoreBins
+from tests.records.one_answer import words
 
 ROOT = Path(__file__).parents[2]
 APP, PAGE = ROOT / "app.py", ROOT / "flfed/records/dashboard/pages/p40_curves.py"
@@ -41,11 +42,6 @@ def curves(name: str, **query: str) -> AppTest:
     page.run()
     assert not page.exception
     return page
-
-
-def words(page: AppTest) -> str:
-    blocks = [*page.title, *page.markdown, *page.caption, *page.info, *page.warning, *page.error]
-    return "\n".join(str(block.value) for block in blocks).replace("\\", "")
 
 
 def table(page: AppTest, column: str) -> dict[str, dict[str, str]]:

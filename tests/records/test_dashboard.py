@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow
@@ -28,12 +27,6 @@ def words(page: AppTest) -> str:
     cells = [str(table.value.to_dict("records")) for table in [*page.table, *page.dataframe]]
     cards = [f"{card.label} {card.value} {card.delta}" for card in page.metric]
     return "\n".join([*(str(block.value) for block in blocks), *cells, *cards]).replace("\\", "")
-
-
-@pytest.fixture
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FLFED_STORE", url)
-    return url
 
 
 def test_an_empty_store_says_what_to_do(shown: str):

@@ -16,17 +16,11 @@ from flfed.records.store.entries import EventRow, LearningPoint, MetricRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many times
+pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many time, pytest.mark.usefixtures("shown")]
 
 ROOT = Path(__file__).parents[2]
 AUC, LOSS = "roc_auc_score", "log_loss"
 CHANGE = "personalised - local-only"
-
-
-@pytest.fixture(autouse=True)
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FLFED_STORE", url)
-    return url
 
 
 def app() -> AppTest:

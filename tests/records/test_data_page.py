@@ -24,6 +24,8 @@ from flfed.rows.data.site import Policy
 from tests.browser import opened
 from tests.records.test_dashboard import DATA, overview, words
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 TOLD = {"rows": 303, "missing": 0, "difference": 0.12, "chance": 0.16, "reason": ""}
 KEPT = {"rows": 200, "missing": None, "difference": None, "chance": None, "reason": "kept back"}
 COLUMNS: dict[str, Any] = {
@@ -73,11 +75,6 @@ def write(store, name: str, *columns: dict[str, Any]) -> AppTest:
 
 def column(name: str, **sites: dict[str, Any]) -> dict[str, Any]:
     return {"column": name, "unit": "", "towards": "", "sites": sites}
-
-
-@pytest.fixture(autouse=True)
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLFED_STORE", url)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from flfed import Study, run
+from flfed import run
 from flfed.records.document import charts
 from flfed.records.document.document import MARK, document
 from flfed.records.reports.report import best_arm, metrics_of, report, site_verdict
@@ -25,6 +25,7 @@ from flfed.records.store.visibility import Viewer
 from flfed.rows.data import datasets
 from flfed.summaries.score_bins import ScoreBins
 from tests.conftest import Said
+from tests.records.counted_rows import rows_of
 from tests.records.documents import Node, numbers_in, paths, read, section, shares, table, tables, titles, what_it_loads
 
 AUC, BRIER = "roc_auc_score", "brier_score_loss"
@@ -148,18 +149,6 @@ def held_against(name: str, flfed: Callable[..., Said]) -> tuple[Node, dict[str,
     return found, record
 
 
-@pytest.fixture
-def three(small_sites, small_study) -> dict[str, Any]:
-    """A real run of three open sites."""
-    return run(Study.parse(small_study), sites=small_sites(3, rows=200)).report
-
-
-@pytest.fixture
-def at(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FLFED_STORE", url)
-    return url
-
-
 def test_every_figure_is_that_of_the_record(three, flfed):
     found, record = held_against(three["run"], flfed)
     said = section(found, "Question and answer")
@@ -202,10 +191,7 @@ def test_the_curves_and_their_tables_are_of_the_stored_counts(three):
     drawn, calibrated = paths(roc), section(found, "Whether its probabilities hold").all("figure")
     for place, name in enumerate((ALL, "site-01", "site-02", "site-03")):
         counts = ScoreCounts.read(payload["all"] if name == ALL else payload["sites"][name], ScoreBins.of(payload))
-        y = np.concatenate(
-            [np.repeat([0, 1], [int(n), int(p)]) for n, p in zip(counts.negative, counts.positive, strict=True)]
-        )
-        score = np.repeat(counts.probability, (counts.negative + counts.positive).astype(int))
+        y, score = rows_of(counts, counts.probability)
         assert ranks[name]["AUC, of the curve"].split(" ± ")[0] == number(roc_auc_score(y, score))
         assert ranks[name]["Average precision, of the curve"].split(" ± ")[0] == number(
             average_precision_score(y, score)
@@ -281,7 +267,7 @@ def test_it_loads_nothing_and_runs_nothing(three):
         assert len(what_it_loads(text.replace("</main>", f"{loads}</main>"))) > 0
 
 
-def test_a_run_that_failed_or_goes_on_says_so(store, at):
+def test_a_run_that_failed_or_goes_on_says_so(store, shown):
     for status, words in (("failed", "failed"), ("running", "running")):
         series = store.begin_series(study="s", study_sha256="", study_text="")
         made = store.begin_run(
@@ -302,7 +288,7 @@ def test_a_run_that_failed_or_goes_on_says_so(store, at):
         assert "study resume" not in own and "the disk is full" not in own
 
 
-def test_the_record_of_one_repeat_and_of_all_are_told_apart(store, at, write):
+def test_the_record_of_one_repeat_and_of_all_are_told_apart(store, shown, write):
     series = store.begin_series(study="again", study_sha256="", study_text="", repeats=3)
     runs = [write(store, series, repeat=place, shift=0.01 * place, resplit=True).run for place in range(3)]
     together, one = read(document(series)), read(document(runs[1]))
@@ -317,7 +303,7 @@ def test_the_record_of_one_repeat_and_of_all_are_told_apart(store, at, write):
                for line in tables(section(together, "Hashes"))[0]) == 3  # fmt: skip
 
 
-def test_an_audit_is_told_with_what_it_was_held_against(store, at, heart):
+def test_an_audit_is_told_with_what_it_was_held_against(store, shown, heart):
     rows = [AuditRow("membership-inference", site, "auc-of-lira", 0.531 + place / 10, 0.48, 0.7,
                      {"promise": 0.6, "verdict": "within the promise", "says": "told rows apart", "rows": 100})
             for place, site in enumerate(("cleveland", "hungary"))]  # fmt: skip
@@ -331,7 +317,7 @@ def test_an_audit_is_told_with_what_it_was_held_against(store, at, heart):
     assert ".531" in own and ".631" not in own
 
 
-def test_a_written_run_has_its_faults_bytes_and_warnings(heart, at):
+def test_a_written_run_has_its_faults_bytes_and_warnings(heart, shown):
     found = read(document(heart))
     said = section(found, "Question and answer").words()
     assert "basel (its policy does not allow the data set heart-disease)" in said

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
@@ -23,6 +22,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
 from flfed.summaries.score_bins import ScoreBins
+from tests.records.counted_rows import rows_of
 from tests.records.documents import numbers_in, read, section, table, tables, titles, what_it_loads
 
 AUC = "roc_auc_score"
@@ -36,19 +36,7 @@ FIRST = "Figures with 95 % CI"
 
 
 @pytest.fixture
-def three(small_sites, small_study) -> dict[str, Any]:
-    """A real run of three open sites."""
-    return run(Study.parse(small_study), sites=small_sites(3, rows=200)).report
-
-
-@pytest.fixture
-def at(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FLFED_STORE", url)
-    return url
-
-
-@pytest.fixture
-def trapped(store, at) -> str:
+def trapped(store, shown) -> str:
     """A run in which whatever others name or write is markup."""
     names = [f"site{place} {trap}" for place, trap in enumerate(TRAPS)]
     study = f'name = "x"\npurpose = {json.dumps(TRAPS[0])}\n# {TRAPS[1]}\n'
@@ -154,7 +142,7 @@ def test_what_a_policy_keeps_back_stays_hidden_as_in_the_record(closed):
     assert [word for cell in cells for word in re.findall(r"\d+", cell) if word not in known] == []
 
 
-def test_a_site_in_sums_only_has_no_row_of_figures(store, at):
+def test_a_site_in_sums_only_has_no_row_of_figures(store, shown):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     made = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     for site in ("a", "b", "c"):
@@ -211,13 +199,6 @@ def test_a_result_writes_its_report_and_is_still_read_as_a_mapping(three, tmp_pa
     assert result.report["rounds"] == three["rounds"] and json.loads(json.dumps(result.report)) == dict(result.report)
 
 
-def rows_of(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
-    """Every row again, with the lower end of its bin as its score."""
-    both = zip(counts.negative, counts.positive, strict=True)
-    y = [np.repeat([0, 1], [int(negative), int(positive)]) for negative, positive in both]
-    return np.concatenate(y), np.repeat(counts.low, (counts.negative + counts.positive).astype(int))
-
-
 def test_who_would_be_flagged_is_that_of_scikit_learn_and_of_a_hand_computation(three):
     flagged = section(read(document(three["run"])), "Who would be flagged")
     with RunReader.open() as reader:
@@ -228,7 +209,8 @@ def test_who_would_be_flagged_is_that_of_scikit_learn_and_of_a_hand_computation(
                     for low in ScoreCounts.read(site, ScoreBins.of(payload)).low})  # fmt: skip
     for line, told in zip(cells, figures, strict=True):
         of = payload["all"] if line["Rows of"] == ALL else payload["sites"][line["Rows of"]]
-        y, score = rows_of(ScoreCounts.read(of, ScoreBins.of(payload)))
+        counts = ScoreCounts.read(of, ScoreBins.of(payload))
+        y, score = rows_of(counts, counts.low)
         threshold = next(edge for edge in edges if probability(edge) == line["Flagged from"])
         tn, fp, fn, tp = confusion_matrix(y, score >= threshold).ravel()
         shown = [int(line[name]) for name in CELLS]

@@ -9,6 +9,8 @@ from flfed.records.dashboard import page_files
 from flfed.records.store.entries import ComparisonRow, EventRow
 from tests.browser import ROOT
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 AUC = "roc_auc_score"
 
 
@@ -38,11 +40,6 @@ def page(name: str, run: str, site: str) -> AppTest:
 def said(shown: AppTest) -> str:
     parts = (shown.markdown, shown.caption, shown.info, shown.error, shown.warning)
     return "\n".join(part.value for kind in parts for part in kind)
-
-
-@pytest.fixture(autouse=True)
-def at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLFED_STORE", url)
 
 
 @pytest.mark.parametrize("name", ["p20_overview", "p30_sites"])

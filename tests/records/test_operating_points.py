@@ -9,24 +9,8 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score
 from flfed.records.statistics.operating_points import OperatingPoint, at_budget, at_threshold, edges, in_words
 from flfed.records.statistics.point_tables import point_in_words
 from flfed.records.statistics.score_curves import ScoreCounts
-from flfed.rows.evaluation.scoring import histogram
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
-
-
-def counted(y: np.ndarray, score: np.ndarray, bins: ScoreBins = EVEN_ODDS) -> ScoreCounts:
-    both = histogram(y, score, bins)
-    return ScoreCounts.read(
-        {str(c): [[int(i), int(row[i])] for i in np.flatnonzero(row)] for c, row in enumerate(both)}, bins
-    )
-
-
-@pytest.fixture(params=[(400, 0.5, 1.0), (2000, 0.05, 2.0), (37, 0.9, 0.5)], ids=["even", "rare", "few"])
-def scored(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
-    rows, share, gap = request.param
-    rng = np.random.default_rng(3)
-    y = (rng.random(rows) < share).astype(int)
-    y[:2] = [0, 1]
-    return y, 1 / (1 + np.exp(-(rng.normal(size=rows) + gap * y - 1)))
+from tests.records.counted_rows import counted
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import MINUS, interval, number
 from flfed.records.store.entries import AuditRow, SentRow
 from flfed.records.store.reader import RunReader
+from tests.records.one_answer import words
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
@@ -27,11 +28,6 @@ def privacy(run: str | None) -> AppTest:
     page.run()
     assert not page.exception
     return page
-
-
-def words(page: AppTest) -> str:
-    blocks = [*page.title, *page.markdown, *page.caption, *page.info, *page.warning, *page.error]
-    return "\n".join(str(block.value) for block in blocks).replace("\\", "")
 
 
 def lines_of(page: AppTest, column: str) -> list[dict[str, str]]:
@@ -51,12 +47,6 @@ def unfolded(page: AppTest, *keys: str) -> AppTest:
 
 def charts(page: AppTest) -> int:
     return len(page.get("vega_lite_chart")) or len(page.get("arrow_vega_lite_chart"))
-
-
-@pytest.fixture
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FLFED_STORE", url)
-    return url
 
 
 @pytest.fixture

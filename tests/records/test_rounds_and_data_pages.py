@@ -8,6 +8,8 @@ from flfed.records.dashboard import page_files
 from flfed.records.store.reader import RunReader
 from tests.records.test_dashboard import overview, words
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 AUC = "roc_auc_score"
 
 
@@ -15,11 +17,6 @@ def page(name: str, run: str):
     found = overview(run, str(page_files()[name].relative_to(page_files()[name].parents[4])))
     assert not found.exception
     return found
-
-
-@pytest.fixture(autouse=True)
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLFED_STORE", url)
 
 
 def test_the_cost_of_the_rounds_is_the_sum_of_what_was_written_down(heart: str):

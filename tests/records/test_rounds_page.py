@@ -19,6 +19,8 @@ from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import EventRow, MetricRow, SentRow
 from tests.records.test_dashboard import APP, words
 
+pytestmark = pytest.mark.usefixtures("shown")
+
 AUC = "roc_auc_score"
 SITES = ("a", "b", "c")
 ROUNDS = 6
@@ -92,11 +94,6 @@ def drawn(page: AppTest) -> dict[str, tuple[dict, pd.DataFrame, str]]:
         kind = kind or ("each" if rows["site"].notna().any() else "all")
         found[kind] = (json.loads(chart.proto.spec), rows, chart.proto.alt)
     return found
-
-
-@pytest.fixture(autouse=True)
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLFED_STORE", url)
 
 
 def test_each_cell_of_the_tables_is_that_of_the_record(store):

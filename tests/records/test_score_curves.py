@@ -23,15 +23,7 @@ from flfed.records.statistics.score_curves import (
     wilson,
 )
 from flfed.rows.evaluation.scoring import auc_of_histogram, histogram
-from flfed.summaries.score_bins import EVEN_ODDS
-
-
-def sparse(counts: np.ndarray) -> dict[str, list[list[int]]]:
-    return {str(c): [[int(i), int(row[i])] for i in np.flatnonzero(row)] for c, row in enumerate(counts)}
-
-
-def counted(y: np.ndarray, score: np.ndarray) -> ScoreCounts:
-    return ScoreCounts.read(sparse(histogram(y, score)), EVEN_ODDS)
+from tests.records.counted_rows import counted, rows_of
 
 
 def of_bins(probability: np.ndarray, negative: np.ndarray, positive: np.ndarray, reach: float = 0.0) -> ScoreCounts:
@@ -39,25 +31,9 @@ def of_bins(probability: np.ndarray, negative: np.ndarray, positive: np.ndarray,
     return ScoreCounts(probability, negative, positive, probability - reach, probability + reach)
 
 
-def rows_of(counts: ScoreCounts) -> tuple[np.ndarray, np.ndarray]:
-    """Every row again, with the middle of its bin as its score."""
-    y = [np.repeat([0, 1], [int(n), int(p)]) for n, p in zip(counts.negative, counts.positive, strict=True)]
-    score = np.repeat(counts.probability, (counts.negative + counts.positive).astype(int))
-    return np.concatenate(y), score
-
-
-@pytest.fixture(params=[(400, 0.5, 1.0), (2000, 0.05, 2.0), (37, 0.9, 0.5)], ids=["even", "rare", "few"])
-def scored(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
-    rows, share, gap = request.param
-    rng = np.random.default_rng(3)
-    y = (rng.random(rows) < share).astype(int)
-    y[:2] = [0, 1]
-    return y, 1 / (1 + np.exp(-(rng.normal(size=rows) + gap * y - 1)))
-
-
 def test_the_curves_are_those_of_scikit_learn_on_the_same_scores(scored):
     counts = counted(*scored)
-    y, score = rows_of(counts)
+    y, score = rows_of(counts, counts.probability)
     false, true, _ = roc_curve(y, score)
     found = roc(counts)
     np.testing.assert_allclose(np.interp(false[1:-1] + 1e-12, *found), np.interp(false[1:-1] + 1e-12, false, true))
@@ -133,7 +109,7 @@ def test_points_that_are_left_out_of_the_curve_lie_on_it():
 
 def test_a_group_has_its_rows_their_mean_prediction_and_the_share_that_happened(scored):
     counts = counted(*scored)
-    y, score = rows_of(counts)
+    y, score = rows_of(counts, counts.probability)
     groups = calibration(counts)
     assert sum(group.rows for group in groups) == len(y)
     assert len(groups) <= GROUPS
@@ -152,7 +128,7 @@ def test_the_groups_are_those_of_scikit_learn_where_bins_are_groups():
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 20, GROUPS).astype(float)
     counts = of_bins(np.linspace(0.05, 0.95, GROUPS), 20 - rows, rows)
-    observed, predicted = calibration_curve(*rows_of(counts), n_bins=GROUPS, strategy="uniform")
+    observed, predicted = calibration_curve(*rows_of(counts, counts.probability), n_bins=GROUPS, strategy="uniform")
     found = calibration(counts)
     np.testing.assert_allclose([group.observed for group in found], observed)
     np.testing.assert_allclose([group.predicted for group in found], predicted)

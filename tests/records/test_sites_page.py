@@ -21,7 +21,7 @@ from flfed.records.statistics.verdict import ARM_NAMES
 from flfed.records.store.entries import ComparisonRow, DifferenceRow
 from flfed.records.store.writer import RunStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many times
+pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many time, pytest.mark.usefixtures("shown")]
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "flfed" / "records" / "dashboard" / "pages"
@@ -37,12 +37,6 @@ ARMS = {
 OTHER = {"global": "difference-personalised", "personalised": "difference"}
 """By model, what a site has of the gain of the other one."""
 NAMES = {name: arm for arm, name in ARM_NAMES.items()}
-
-
-@pytest.fixture(autouse=True)
-def shown(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("FLFED_STORE", url)
-    return url
 
 
 def regression(store: RunStore) -> str:

@@ -123,6 +123,23 @@ def chart(title: str, lines: Sequence[Drawn], x: Axis, y: Axis, *, diagonal: boo
     return element("figure", element("figcaption", title), drawn, legend)
 
 
+def cut_below(points: Sequence[tuple[float, float]], bottom: float) -> list[list[tuple[float, float]]]:
+    """Return the pieces of a line that do not lie below an axis' lower end.
+
+    Examples
+    --------
+    >>> cut_below([(0.0, 1.0), (1.0, -1.0), (2.0, 0.0)], -0.5)
+    [[(0.0, 1.0), (0.75, -0.5)], [(1.5, -0.5), (2.0, 0.0)]]
+    """
+    pieces: list[list[tuple[float, float]]] = [[*points[:1]] if points and points[0][1] >= bottom else []]
+    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+        if (y < bottom) != (to_y < bottom):
+            pieces[-1].append((x + (to_x - x) * (bottom - y) / (to_y - y), bottom))
+            pieces += [[]] if to_y < bottom else []
+        pieces[-1] += [(to_x, to_y)] if to_y >= bottom else []
+    return [piece for piece in pieces if piece]
+
+
 def _across(share: float) -> float:
     return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
 
@@ -181,6 +198,8 @@ def _sample(line: Drawn) -> Markup:
     """Return a line's entry in the legend."""
     looks = {"stroke": line.colour, "stroke_width": max(line.width, 2), "stroke_dasharray": _dashes(line)}
     mark = element("line", x1=0, x2=SAMPLE, y1=6, y2=6, **looks)
+    if len(line.points) == 1:
+        mark = element("circle", cx=SAMPLE / 2, cy=6, r=3.2, fill=line.colour)
     return element("li", element("svg", mark, width=SAMPLE, height=12, aria_hidden="true"), " ", line.name)
 
 

@@ -14,7 +14,7 @@ from flfed.paths import replace_whole
 from flfed.records.dashboard.components.axes import axis_title, ticks_of
 from flfed.records.dashboard.components.colours import GREY, INK, NEUTRAL, VERDICT_COLOURS, site_looks
 from flfed.records.dashboard.components.text import moment
-from flfed.records.document import charts, evidence
+from flfed.records.document import charts, evidence, scores
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, joined, paragraphs, plain, section, table
 from flfed.records.reports import site_answer
@@ -190,7 +190,7 @@ def further(content: Content) -> Markup:
             lines = _site_lines(found, name, order)
             parts.append(element("div", element("h3", sentence_case(axis_title(name))), table(lines), class_="whole"))
     else:
-        said = f"At each of the {len(order)} sites they stand on the page Sites, and in `flfed run show --json`."
+        said = f"Those at each of the {len(order)} sites are told by `flfed run show {found['run']} --json`."
         parts.append(paragraphs([said]))
     return section("Further figures", *parts)
 
@@ -325,10 +325,12 @@ SECTIONS = (
     evidence.table_1,
     by_round,
     learning,
-    evidence.curves,
-    evidence.calibrated,
-    evidence.flagged,
-    evidence.exactly_flagged,
+    scores.curves,
+    scores.calibrated,
+    scores.flagged,
+    scores.exactly_flagged,
+    scores.decision_curves,
+    scores.by_group,
     evidence.needed_columns,
     further,
     evidence.privacy,

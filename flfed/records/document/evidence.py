@@ -1,13 +1,10 @@
-"""Sections of a document on what the figures rest on: sites, data, scores, privacy, limits and hashes."""
+"""Sections of a document on what the figures rest on: sites, data, privacy, limits and hashes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flfed.records.dashboard.components.axes import STRETCH, end_of_calibration, is_stretched, stretched_ticks, ticks_of
-from flfed.records.dashboard.components.colours import NEUTRAL, Looks, site_looks
-from flfed.records.document import charts
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, bullets, element, paragraphs, section, table, verbatim
 from flfed.records.reports import privacy as private
@@ -23,6 +20,7 @@ from flfed.records.reports.audit_headlines import (
 from flfed.records.reports.events import (
     SUMS_ONLY,
     holdout_in_words,
+    leak_lines,
     no_sums_in_words,
     set_aside_lines,
     site_facts,
@@ -30,18 +28,8 @@ from flfed.records.reports.events import (
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import varies
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
-from flfed.records.statistics import importances, point_tables, score_tables
+from flfed.records.statistics import importances, score_tables
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
-from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges
-from flfed.records.statistics.score_curves import (
-    average_precision,
-    calibration,
-    precision_recall,
-    roc,
-    roc_auc,
-    steps,
-    thinned,
-)
 from flfed.records.statistics.verdict import ABSENT, number, sentence_case
 from flfed.records.store.entries import SiteEntry
 from flfed.summaries.table_one import explained
@@ -52,9 +40,6 @@ SITES_A_TABLE = 5
 MOST_SITES = 10
 """Of more, Table 1 has all sites together alone."""
 OUTCOME = "With the outcome, of these"
-SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-CALIBRATED = 6
-"""Charts of calibration at most: all sites together, and those with most rows."""
 ATTACKS, WORST = 40, 4
 """Of more lines of attacks than the first, so many sites of each are shown."""
 FIRST_COLUMNS = ("Characteristic", "All sites")
@@ -127,159 +112,14 @@ def table_1(content: Content) -> Markup:
     notes = explained(cell for row in rows for cell in row.values())
     notes += [str(payload["note"])] if payload.get("note") else []
     if many:
-        notes.append(f"The columns of the {len(names)} sites stand on the page Data.")
+        notes.append(f"The {len(names)} sites, more than {MOST_SITES}, have no columns of their own here.")
     if len(content.runs) > 1:
         notes.append("The rows are the same in every repeat; these sums are the first one's.")
-    return section(
-        "Who is in the data (Table 1)", *tables, paragraphs([" ".join(notes)] if notes else [], class_="note")
-    )
-
-
-def curves(content: Content) -> Markup:
-    """Return ROC, precision and recall, with the areas below them."""
-    title, counted = "How well it ranks", content.counted
-    if counted is None:
-        why = score_tables.no_curves_in_words(content.runs[0], content.found, content.sites)
-        return section(title, paragraphs([why]))
-    found = _drawn(counted.payload)
-    whose = score_tables.says_whose(counted.payload, content.sites, only=content.only)
-    which = [score_tables.one_repeat_alone(counted.run.repeat + 1, len(content.runs))] if len(content.runs) > 1 else []
-    there = {name: counts for name, counts in found.items() if counts.has_both}
-    looks = site_looks(site.site for site in content.sites)
-    pictures = element("div", _roc(there, looks), _precision(there, looks), class_="charts") if there else ""
-    areas = table([score_tables.area_line(name, counts, counted.found) for name, counts in found.items()])
-    left = "" if len(there) == len(found) else " Not drawn: where all rows are of one class."
-    return section(
-        title,
-        paragraphs([*which, " ".join(whose)], class_="lead"),
-        pictures,
-        areas,
-        paragraphs([score_tables.AREAS_READ + left], class_="note"),
-    )
-
-
-def _drawn(payload: Mapping[str, Any]) -> score_tables.Found:
-    """Return the score counts of all sites together, and of those with most rows."""
-    found = score_tables.found_in(payload)
-    first = set(score_tables.drawn_first(found))
-    return {name: counts for name, counts in found.items() if name in first or score_tables.is_together(name)}
-
-
-def _look(name: str, looks: Looks) -> dict[str, Any]:
-    if score_tables.is_together(name):
-        return {"colour": NEUTRAL, "width": 3.2}
-    colour, dash = looks[name]
-    return {"colour": colour, "dash": dash}
-
-
-def _places(line: tuple[Any, Any]) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in zip(*line, strict=True)]
-
-
-def _roc(there: score_tables.Found, looks: Looks) -> Markup:
-    lines = [
-        charts.Drawn(f"{name}: AUC {number(roc_auc(counts))}", _places(thinned(*roc(counts))), **_look(name, looks))
-        for name, counts in there.items()
-    ]
-    x = charts.Axis("false positive rate (1 − specificity)", SHARES)
-    y = charts.Axis("true positive rate (sensitivity)", SHARES)
-    return charts.chart("ROC curve (up and to the left is better)", lines, x, y, diagonal=True)
-
-
-def _precision(there: score_tables.Found, looks: Looks) -> Markup:
-    lines = []
-    for name, counts in there.items():
-        points = _places(thinned(*steps(*precision_recall(counts))))
-        said = f"{name}: average precision {number(average_precision(counts))}"
-        lines.append(charts.Drawn(said, points, **_look(name, looks)))
-        share = counts.events / counts.rows
-        chance = _look(name, looks) | {"width": 1, "dash": (5, 4)}
-        lines.append(charts.Drawn(name, [(0.0, share), (1.0, share)], told=False, **chance))
-    x = charts.Axis("recall (share of outcomes found)", SHARES)
-    y = charts.Axis("precision (share of alarms that are right)", SHARES)
-    return charts.chart("Precision and recall (up and right is better)", lines, x, y)
-
-
-def calibrated(content: Content) -> Markup:
-    """Return what was predicted against what happened, a chart for each of some sites."""
-    counted = content.counted
-    if counted is None:
-        return Markup()
-    found, looks = _drawn(counted.payload), site_looks(site.site for site in content.sites)
-    groups = {name: of for name, counts in found.items() if (of := calibration(counts))}
-    # One axis for all charts, so that they can be compared.
-    pictures = [_calibration(name, score_tables.group_lines(groups), looks) for name in list(groups)[:CALIBRATED]]
-    lines = [score_tables.calibration_line(name, counts, counted.found) for name, counts in found.items()]
-    stretched = groups and is_stretched(score_tables.group_lines(groups))
-    read = score_tables.CALIBRATION_READ + (score_tables.STRETCHED if stretched else "")
-    pictured = element("div", *pictures, class_="charts") if pictures else ""
-    return section(
-        "Whether its probabilities hold (calibration)", pictured, table(lines), paragraphs([read], class_="note")
-    )
-
-
-def _calibration(name: str, lines: Lines, looks: Looks) -> Markup:
-    top, stretched = end_of_calibration(lines), is_stretched(lines)
-    ticks = stretched_ticks(top) if stretched else [tick for tick in ticks_of([0.0, top]) if tick <= top * 1.0001]
-    mine = [line for line in lines if line["Rows of"] == name]
-    drawn = charts.Drawn(
-        name,
-        [(line["Predicted, mean"], line["Observed share"]) for line in mine],
-        spans=[(line["Predicted, mean"], line["95 % low"], line["95 % high"]) for line in mine],
-        dots=True,
-        told=False,
-        **_look(name, looks),
-    )
-    x, y = (
-        charts.Axis(title, ticks, power=STRETCH if stretched else 1.0, end=top)
-        for title in ("predicted probability (mean of the group)", "observed share")
-    )
-    return charts.chart(sentence_case(name) if score_tables.is_together(name) else name, [drawn], x, y, diagonal=True)
-
-
-def flagged(content: Content) -> Markup:
-    """Return who would be flagged at a threshold and at an alert budget, by the stored score counts."""
-    counted = content.counted
-    found = _drawn(counted.payload) if counted else {}
-    if not found:
-        return Markup()
-    share = point_tables.share_with_outcome(found)
-    threshold = point_tables.first_threshold(edges(found.values()), share)
-    budgets = [("alert-budget", budget) for budget in sorted({0.05, point_tables.first_budget(share)})]
-    # Where the outcome is rare, hardly any probability is near a half.
-    ways = [*budgets, ("threshold", threshold)] if share < RARE else [("threshold", threshold), *budgets]
-    parts = []
-    for by, at in ways:
-        flag = at_threshold if by == "threshold" else at_budget
-        points = {name: flag(counts, at) for name, counts in found.items()}
-        parts += _points(points, point_tables.point_in_words(by, at))
-    return section("Who would be flagged", *parts, paragraphs([point_tables.FROM_BINS], class_="note"))
-
-
-def _points(points: Mapping[str, OperatingPoint], title: str, lines: Lines | None = None) -> list[Markup]:
-    """Return confusion tables with their figures, under what flags rows."""
-    said = point_tables.first_in_words(points)
-    return [
-        element("h3", f"At {title}"),
-        paragraphs([said] if said else [], class_="lead"),
-        table(lines or [point_tables.counts_line(name, point) for name, point in points.items()], class_="dense"),
-        table([point_tables.figures_line(name, point) for name, point in points.items()], class_="dense"),
-    ]
-
-
-def exactly_flagged(content: Content) -> Markup:
-    """Return the exact counts at the thresholds and alert budgets that the study names."""
-    payload = content.found.get("operating-points")
-    asked = point_tables.asked_points(payload) if payload else []
-    if payload is None or not asked:
-        return Markup()
-    parts = []
-    for by, at in asked:
-        lines, known = point_tables.exact_lines(payload, by, at)
-        parts += _points(known, point_tables.point_in_words(by, at), lines)
-    at_budgets = any(by == "alert-budget" for by, _ in asked)
-    read = point_tables.EXACT + (point_tables.AT_BUDGET if at_budgets else "")
-    return section("Who would be flagged, at the study's own thresholds", *parts, paragraphs([read], class_="note"))
+    parts = [*tables, paragraphs([" ".join(notes)] if notes else [], class_="note")]
+    # One site's people are shown nothing of what the rows of all sites tell.
+    if leaks := [] if content.only else leak_lines(content.events, content.summaries["leaks"]):
+        parts += [element("h3", "Columns that may give the answer away"), bullets(leaks)]
+    return section("Who is in the data (Table 1)", *parts)
 
 
 def privacy(content: Content) -> Markup:

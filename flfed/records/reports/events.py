@@ -31,7 +31,7 @@ NOT_TOLD = "not told"
 SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
 OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
-ENDED = "It is written down with the comparison, and this run ended without one. What left the sites: page Privacy."
+ENDED = "It is written down with the comparison, and this run ended without one. What left stands under Privacy."
 COLUMNS_NAMED = 3
 """Columns named in a notice."""
 
@@ -145,6 +145,20 @@ def unfinished_in_words(found: Report, *, only: str | None = None) -> list[str]:
     return lines
 
 
+def leak_lines(events: Sequence[EventEntry], payload: Mapping[str, Any] | None) -> list[str]:
+    """Return what was found of each column that may give the target away.
+
+    Parameters
+    ----------
+    events : sequence of EventEntry
+    payload : dict or None
+        The object "leaks" of a run.
+    """
+    reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
+    # Where no event tells of a leak, the warnings of the summary do.
+    return reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
+
+
 def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     """Return a warning of columns that may leak the target, if any may.
 
@@ -165,5 +179,5 @@ def leaks_in_words(payload: Mapping[str, Any] | None) -> list[str]:
     listed = ", ".join(columns[:COLUMNS_NAMED]) + (" and others" if len(columns) > COLUMNS_NAMED else "")
     return [
         f"Before you believe these figures: {what} may give the answer away ({listed}), which would make every model "
-        "look too good. Run the study with features that leave it out, to see what rests on it; page Data says more."
+        "look too good. Run the study with features that leave it out, to see what rests on it."
     ]

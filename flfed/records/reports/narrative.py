@@ -41,6 +41,8 @@ GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
 """Of the column with the intervals that are not widened for the number of sites looked at."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
 """Short names of arms in the cells of a table."""
+MARK = " *"
+"""Behind the gain of a shared model adjusted to the site, which is the better one there."""
 COLUMNS = {"global": "shared model", "local-only": "site model", "personalised": "adjusted to site"}
 _OVER_ALL = {"global": "all test rows, shared model", "personalised": "all test rows, adjusted to each site"}
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}

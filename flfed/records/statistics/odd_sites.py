@@ -24,7 +24,9 @@ FINE = 0.6
 """Least AUC of a site's own model that has no interval."""
 AUC = "roc_auc_score"
 NAMED = 3
-"""Sites, and columns of each, at most that are named."""
+"""Sites, and columns of each, at most of which it is said how they lie apart."""
+LISTED = 12
+"""Further sites at most that are named."""
 
 Line = dict[str, Any]
 
@@ -133,14 +135,17 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     for line in found["apart"]:
         if _of_two_classes(line):
             turned.setdefault(line["site"], f"{line['column']} {_far_from(line)} the other sites")
-    sentences = [_lies_apart(site, lines) for site, lines in by_site.items()]
-    reverse = [f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()]
+    sentences = {site: _lies_apart(site, lines) for site, lines in by_site.items()}
+    reverse = {site: f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()}
     return [*_some(reverse, "whose outcome may be the other way round"), *_some(sentences, "that lie apart")]
 
 
-def _some(sentences: Sequence[str], what: str) -> list[str]:
-    more = len(sentences) - NAMED
-    return [*sentences[:NAMED], *([f"And {more} more sites {what}: see the page Data."] if more > 0 else [])]
+def _some(sentences: Mapping[str, str], what: str) -> list[str]:
+    """Return the first sentences, and the names of the other sites."""
+    others = list(sentences)[NAMED:]
+    unnamed = f" and {len(others) - LISTED} others" if len(others) > LISTED else ""
+    more = f"And {len(others)} more {'site' if len(others) == 1 else 'sites'} {what}: "
+    return [*list(sentences.values())[:NAMED], *([f"{more}{', '.join(others[:LISTED])}{unnamed}."] if others else [])]
 
 
 def _turned(line: Line) -> str:

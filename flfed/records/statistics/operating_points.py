@@ -5,7 +5,7 @@ They are confusion tables at a threshold or an alert budget, with the figures th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,10 @@ class OperatingPoint:
     def rows(self) -> int:
         """Rows in all."""
         return self.tp + self.fp + self.fn + self.tn
+
+    def of_same_rows(self, other: OperatingPoint) -> bool:
+        """Tell whether another confusion table may be of the same rows, by how many there are of each class."""
+        return (self.rows, self.events) == (other.rows, other.events)
 
     @property
     def alerts(self) -> int:
@@ -112,6 +116,49 @@ def edges(counts: Iterable[ScoreCounts]) -> list[float]:
     Between two of them there is another edge only where no row lies.
     """
     return sorted({float(edge) for one in counts for edge in one.low} | {1.0})
+
+
+def decision_curve(counts: ScoreCounts) -> list[OperatingPoint]:
+    """Return the confusion tables of a decision curve, by rising threshold.
+
+    They are those at both ends of each bin that has rows, and between such bins at each hundredth: there the same rows
+    are flagged at another price. One of 1, where a false alarm has no finite price, is left out.
+
+    Source: Vickers & Elkin 2006, "Decision curve analysis".
+    """
+    ends = np.unique(np.concatenate([counts.low, counts.high, np.arange(0, 100) / 100]))
+    inside = np.array([np.any((counts.low < end) & (end < counts.high)) for end in ends])
+    return [at_threshold(counts, float(end)) for end in ends[~inside & (ends < 1)]]
+
+
+def ahead_of_both(points: Sequence[OperatingPoint]) -> tuple[float, float] | None:
+    """Return the widest range of thresholds at which a model is of use.
+
+    There its net benefit is above that of flagging everybody, and above 0, which is what flagging nobody has.
+
+    Parameters
+    ----------
+    points : sequence of OperatingPoint
+        By rising threshold, as of `decision_curve`.
+
+    Examples
+    --------
+    >>> ahead_of_both([OperatingPoint(t, tp=30, fp=40, fn=10, tn=120) for t in (0.1, 0.2, 0.4, 0.5)])
+    (0.1, 0.4)
+    """
+    runs: list[list[float]] = [[]]
+    for point in points:
+        if _is_ahead(point):
+            runs[-1].append(float(point.threshold or 0))
+        elif runs[-1]:
+            runs.append([])
+    widest = max(runs, key=lambda run: run[-1] - run[0] if run else -1.0)
+    return (widest[0], widest[-1]) if widest else None
+
+
+def _is_ahead(point: OperatingPoint) -> bool:
+    mine, of_all = point.net_benefit, point.net_benefit_of_all
+    return mine is not None and of_all is not None and mine > max(of_all, 0) + 1e-12
 
 
 def at_threshold(counts: ScoreCounts, threshold: float) -> OperatingPoint:

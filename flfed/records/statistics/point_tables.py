@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from flfed.records.statistics.operating_points import OperatingPoint, in_words
+from flfed.records.statistics.operating_points import RARE, OperatingPoint, ahead_of_both, edges, in_words
 from flfed.records.statistics.score_curves import ScoreCounts
 from flfed.records.statistics.score_tables import ALL, TOGETHER, is_together
-from flfed.records.statistics.verdict import ABSENT, number
+from flfed.records.statistics.verdict import ABSENT, number, sentence_case
 
 CELLS = (
     "of them with the outcome (TP)", "without it (FP)", "Not flagged, with the outcome (FN)", "without it (TN)",
@@ -25,6 +25,19 @@ EXACT = (
     "which such a count would follow."
 )
 AT_BUDGET = " At an alert budget each site flags that share of its own rows."
+NET_BENEFIT_READ = (
+    "Net benefit counts each outcome that is found as 1, and takes off each false alarm at the price that the "
+    "threshold sets: who acts at .2 takes four false alarms for one found outcome, so each costs a quarter. It is a "
+    "share of all rows (Vickers and Elkin 2006). A model is of use at a threshold only where its net benefit is above "
+    "0, which is what flagging nobody has, and above that of flagging everybody."
+)
+DECISION_READ = (
+    "Thresholds in the table are those nearest to a third of the odds of the outcome, to these odds, and to three "
+    "times them, and those that the study names. Lines are drawn at thresholds where all counts are known, straight "
+    "between them. No interval is shown: with few rows a line would look different with others."
+)
+ODDS = (1 / 3, 1.0, 3.0)
+"""Thresholds at which net benefit is told in figures, as multiples of the odds of the outcome."""
 
 
 def share_with_outcome(found: Mapping[str, ScoreCounts]) -> float:
@@ -80,6 +93,52 @@ def exact_lines(
             known[name] = OperatingPoint(threshold, of["tp"], of["fp"], of["fn"], of["tn"])
             lines[name] = counts_line(name, known[name])
     return list(lines.values()), known
+
+
+def exact_at_thresholds(payload: Mapping[str, Any] | None) -> dict[str, list[OperatingPoint]]:
+    """Return the exact confusion tables at the thresholds that a study names, by whose rows they are.
+
+    Parameters
+    ----------
+    payload : dict or None
+        The object "operating-points" of a run.
+    """
+    found: dict[str, list[OperatingPoint]] = {}
+    for by, at in sorted(asked_points(payload)) if payload else ():
+        for name, point in exact_lines(payload, by, at)[1].items() if payload and by == "threshold" else ():
+            found.setdefault(name, []).append(point)
+    return found
+
+
+def told_thresholds(found: Mapping[str, ScoreCounts]) -> list[float]:
+    """Return the thresholds at which net benefit is told in figures: edges about the odds of the outcome."""
+    share = share_with_outcome(found)
+    odds = share / max(1 - share, 1e-9)
+    offered = edges(found.values())
+    return sorted({first_threshold(offered, by * odds / (1 + by * odds)) for by in ODDS})
+
+
+def net_benefit_line(name: str, point: OperatingPoint, *, exact: bool) -> dict[str, str]:
+    """Return the net benefit of a model, of flagging everybody and nobody, for a table of several."""
+    ways = {"the model": point.net_benefit, "flagging everybody": point.net_benefit_of_all, "flagging nobody": 0.0}
+    most = max(value for value in ways.values() if value is not None)
+    # Net benefit is at most the share with the outcome.
+    decimals = 5 if point.events < RARE * point.rows else 3
+    return {
+        "Rows of": name,
+        "Threshold": ABSENT if point.threshold is None else probability(point.threshold),
+        **{sentence_case(way): number(value, decimals) for way, value in ways.items()},
+        "Best": ", ".join(way for way, value in ways.items() if value is not None and value >= most - 1e-12),
+        "Counts": "exact" if exact else "from bins",
+    }
+
+
+def ahead_line(name: str, points: Sequence[OperatingPoint]) -> dict[str, str]:
+    """Return where a model is better than both, for a table of several."""
+    widest = ahead_of_both(points)
+    ahead = "nowhere" if widest is None else " to ".join(dict.fromkeys(map(probability, widest)))
+    rows = f"{points[0].rows}, {points[0].events} with the outcome"
+    return {"Rows of": name, "Test rows": rows, "The model is better than both at thresholds of": ahead}
 
 
 def _named(payload: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -45,6 +45,11 @@ CALIBRATION_READ = (
     f"Each point is a group of at least {LEAST_ROWS} rows, and a larger one of more rows."
 )
 STRETCHED = " Both axes are stretched towards 0 (by the cube root), where most predictions lie."
+APART = "intervals do not meet"
+GROUPS_READ = (
+    "Within a group the AUC compares its rows with one another only. Small groups have wide intervals: of many "
+    "groups some differ by chance. A group that a site's policy holds back has its reason in place of the figure."
+)
 
 
 def is_together(name: str) -> bool:
@@ -273,3 +278,38 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
         "No site gave the counts of its predictions by class, from which curves are drawn. A site that agrees to "
         f"give them says so in its policy.toml: `{KEY}`; then run the study again."
     )
+
+
+def grouped_columns(payload: Mapping[str, Any]) -> list[str]:
+    """Return the columns by which a run was looked at group by group."""
+    return list(dict.fromkeys(of["column"] for groups in payload["sites"].values() for of in groups))
+
+
+def grouped_lines(payload: Mapping[str, Any], column: str) -> list[dict[str, str]]:
+    """Return the AUC within the groups of a column, a line a site.
+
+    Parameters
+    ----------
+    payload : dict
+        The object "subgroups" of a run.
+    column : str
+        One of `grouped_columns`.
+    """
+    return [_grouped_line(site, column, payload["sites"][site]) for site in sorted(payload["sites"])]
+
+
+def _grouped_line(site: str, column: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    own = [of for of in groups if of["column"] == column]
+    known = [of for of in own if of["low"] is not None]
+    lowest = min((of["high"] for of in known), default=None)
+    apart = [of["group"] for of in known if lowest is not None and of["low"] > lowest]
+    line = {"Rows of": site} | {of["group"]: _of_group(of) for of in own}
+    # Said in words, since a reader compares many cells otherwise.
+    return line | {"Clear difference": APART if apart else "none" if len(known) > 1 else ABSENT}
+
+
+def _of_group(of: Mapping[str, Any]) -> str:
+    if of["value"] is None:
+        return str(of["method"] or ABSENT)
+    span = f" ({interval(of['low'], of['high'])})" if of["low"] is not None else ""
+    return number(of["value"]) + span

@@ -24,7 +24,7 @@ from flfed.records.dashboard.components.axes import (
 from flfed.records.dashboard.components.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
 from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.reports.narrative import forest_lines
+from flfed.records.reports.narrative import MARK, forest_lines
 from flfed.records.reports.report import REFERENCES, arms_shown
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ARM_NAMES, Difference, gain_in_brackets, interval, metric_name, number
@@ -50,8 +50,6 @@ NAME_LIMIT = 125
 REACH = 4
 """A forest plot goes so many times as far as the middle site's interval."""
 ENDS_OF_GAIN = ("value", "low", "high", "wide_low", "wide_high")
-MARK = " *"
-"""Behind the gain of a shared model adjusted to the site, which is the better one there."""
 
 Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart

@@ -11,7 +11,6 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import learning_curve, overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
-from flfed.records.reports.events import leaks_in_words
 from flfed.records.reports.site_answer import own_figures
 
 
@@ -46,7 +45,7 @@ def parts(opened: Opened) -> None:
             if own:
                 site = run_page.choose_site(own, label="Was it worth joining for this site?")
                 sites.answer(found, site, metric)
-                overview.warn(leaks_in_words(shown.leaks))
+                overview.warn(overview.leak_warnings(shown))
                 learning_curve.curve(shown, site)
             else:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")

@@ -15,9 +15,9 @@ from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics import Report
 from flfed.records.statistics.importances import TITLE, importance_in_words, importance_lines
+from flfed.records.statistics.score_tables import GROUPS_READ, grouped_columns, grouped_lines
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
-APART = "intervals do not meet"
 LARGEST_LOG_ODDS = 20.0
 """Up to which odds ratios are told: e^20 is 485 million, and of a model that diverged no ratio means anything."""
 
@@ -33,14 +33,10 @@ def subgroups(payload: Mapping[str, Any], repeat: int | None = None) -> None:
         The one of several that is shown.
     """
     st.markdown(heading("How well it ranks within groups", repeat))
-    sites = payload["sites"]
-    for column in dict.fromkeys(of["column"] for groups in sites.values() for of in groups):
+    for column in grouped_columns(payload):
         st.markdown(f"**By {escape(column)}: AUC of the shared model (95 % CI)**")
-        table([_line(site, column, sites[site]) for site in sorted(sites)])
-    st.caption(
-        "Within a group the AUC compares its rows with one another only. Small groups have wide intervals: of many "
-        "groups some differ by chance. A group that a site's policy holds back has its reason in place of the figure."
-    )
+        table(grouped_lines(payload, column))
+    st.caption(GROUPS_READ)
 
 
 def coefficients(payloads: Sequence[Mapping[str, Any]]) -> None:
@@ -86,20 +82,3 @@ def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
         "Odds ratio": number(math.exp(mean), 2) if abs(mean) < LARGEST_LOG_ODDS else ABSENT,
     }
     return line | ({"In the repeats": interval(min(values), max(values))} if len(values) > 1 else {})
-
-
-def _line(site: str, column: str, groups: Any) -> dict[str, str]:
-    own = [of for of in groups if of["column"] == column]
-    known = [of for of in own if of["low"] is not None]
-    lowest = min((of["high"] for of in known), default=None)
-    apart = [of["group"] for of in known if lowest is not None and of["low"] > lowest]
-    line = {"Rows of": site} | {of["group"]: _figure(of) for of in own}
-    # Said in words, since a reader compares many cells otherwise.
-    return line | {"Clear difference": APART if apart else "none" if len(known) > 1 else ABSENT}
-
-
-def _figure(of: Mapping[str, Any]) -> str:
-    if of["value"] is None:
-        return str(of["method"] or ABSENT)
-    span = f" ({interval(of['low'], of['high'])})" if of["low"] is not None else ""
-    return number(of["value"]) + span

@@ -17,6 +17,7 @@ from flfed.records.statistics.point_tables import (
     AT_BUDGET,
     EXACT,
     FROM_BINS,
+    NET_BENEFIT_READ,
     asked_points,
     counts_line,
     exact_lines,
@@ -43,11 +44,7 @@ a threshold of its own; all sites together are one list with one threshold.
 **Sensitivity** is the share of those with the outcome that are flagged, **specificity** the share of those without it
 that are not. **PPV** is the share of the flagged that have the outcome, **NPV** the share of the others that do not.
 
-**Net benefit** counts each outcome that is found as 1, and takes off each false alarm at the price that the threshold
-sets: who acts at .2 takes four false alarms for one found outcome, so each costs a quarter. It is a share of all rows
-(Vickers and Elkin 2006). A model is of use at a threshold only where its net benefit is above 0, which is what flagging
-nobody has, and above that of flagging everybody.
-"""
+**Net benefit.** """
 
 
 def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> None:
@@ -78,7 +75,7 @@ def operating_points(found: Found, chosen: Found, repeat: int | None = None) -> 
     table([figures_line(name, point) for name, point in points.items()])
     st.caption(FROM_BINS)
     with st.expander("How to read these tables"):
-        st.markdown(HOW_TO_READ)
+        st.markdown(HOW_TO_READ + NET_BENEFIT_READ)
 
 
 def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:

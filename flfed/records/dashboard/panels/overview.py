@@ -17,7 +17,14 @@ from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where
 from flfed.records.document.document import document
 from flfed.records.reports import report
-from flfed.records.reports.events import STATUS_WORDS, holdout_in_words, leaks_in_words, set_aside_lines, site_facts
+from flfed.records.reports.events import (
+    STATUS_WORDS,
+    holdout_in_words,
+    leak_lines,
+    leaks_in_words,
+    set_aside_lines,
+    site_facts,
+)
 from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.narrative import (
@@ -212,7 +219,12 @@ def warnings_of(found: Report, shown: Shown) -> list[str]:
 
     That is which sites are missing, which columns may leak the target, and which sites seem coded otherwise.
     """
-    return [*missing_in_words(found), *leaks_in_words(shown.leaks), *odd_sites_in_words(found)]
+    return [*missing_in_words(found), *leak_warnings(shown), *odd_sites_in_words(found)]
+
+
+def leak_warnings(shown: Shown) -> list[str]:
+    """Return that columns may leak the target, and which page says more."""
+    return [f"{line} Page Data says more." for line in leaks_in_words(shown.leaks)]
 
 
 def warn(lines: Sequence[str]) -> None:
@@ -252,10 +264,7 @@ def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, on
     if only is not None:
         st.caption("Looked for in the rows of all sites together, of which one site's people are shown nothing.")
         return
-    reasons = list(dict.fromkeys(event.reason for event in events if event.kind == "leak"))
-    # Where no event tells of a leak, the warnings of the summary do.
-    reasons = reasons or [str(warning) for warning in (payload or {}).get("warnings", ())]
-    if reasons:
+    if reasons := leak_lines(events, payload):
         st.warning("\n".join(f"- {escape(reason)}" for reason in reasons))
     elif payload is None:
         st.caption("This run was not checked for leaks.")

@@ -19,6 +19,7 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card, not_compared
 from flfed.records.reports import site_answer
 from flfed.records.reports.narrative import (
+    MARK,
     gain_in_words,
     least_gain,
     over_sites,
@@ -77,7 +78,7 @@ HOW_DRAWN = (
     "Thick lines: 95 % CI. Thin lines: widened for the number of sites looked at; verdicts go by these. "
     "A line that reaches the edge goes on. The mean weighs each site by how well its gain is known."
 )
-ADJUSTED = "*: of the shared model adjusted to the site."
+ADJUSTED = f"{MARK.strip()}: of the shared model adjusted to the site."
 
 
 def answer(found: Report, site: str, metric: str) -> None:
@@ -243,10 +244,7 @@ def references(found: Report, metric: str) -> None:
 
 def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
-    order = order_of_sites(found, metric)
-    # Those that cannot be judged come last: they are no end of the order.
-    judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
-    shown = order if len(order) <= FEW_SITES else ends_of(judged or order)
+    order, shown = order_of_sites(found, metric), at_the_ends(found, metric)
     lines = [_line(site, found["sites"][site], metric, arms_shown(found, metric)) for site in order]
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
     drawn = charts.forest_plot(found, metric, shown)
@@ -261,6 +259,14 @@ def who_gains(found: Report, metric: str) -> None:
     st.caption(" ".join(marks))
 
 
+def at_the_ends(found: Report, metric: str) -> list[str]:
+    """Return all sites, of many those that gain most and least."""
+    order = order_of_sites(found, metric)
+    # Those that cannot be judged come last: they are no end of the order.
+    judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
+    return order if len(order) <= FEW_SITES else ends_of(judged or order)
+
+
 def ends_of(order: Sequence[str], most: int = FEW_SITES) -> list[str]:
     """Return the sites at both ends of an order, at most `most`."""
     half = most // 2
@@ -271,7 +277,7 @@ def links(found: Report, metric: str, name: str) -> None:
     """Show a link to each site, of many to those at the ends of the forest plot."""
     st.markdown("### One site at a time")
     with st.container(horizontal=True, gap="xsmall"):
-        for site in ends_of(order_of_sites(found, metric)):
+        for site in at_the_ends(found, metric):
             st.page_link(page_files()["sites"], label=escape(site), query_params={"run": name, "site": site})
 
 

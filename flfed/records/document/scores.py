@@ -1,0 +1,289 @@
+"""Sections of a document on the scores of test rows.
+
+They say how well the shared model ranks, whether its probabilities hold, who would be flagged, and whether that is of
+use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flfed.records.dashboard.components.axes import STRETCH, end_of_calibration, is_stretched, stretched_ticks, ticks_of
+from flfed.records.dashboard.components.colours import NEUTRAL, Looks, site_looks
+from flfed.records.document import charts
+from flfed.records.document.content import Content
+from flfed.records.document.markup import Markup, element, paragraphs, section, table
+from flfed.records.statistics import point_tables, score_tables
+from flfed.records.statistics.operating_points import (
+    RARE,
+    OperatingPoint,
+    at_budget,
+    at_threshold,
+    decision_curve,
+    edges,
+)
+from flfed.records.statistics.score_curves import (
+    average_precision,
+    calibration,
+    precision_recall,
+    roc,
+    roc_auc,
+    steps,
+    thinned,
+)
+from flfed.records.statistics.verdict import ABSENT, number, sentence_case
+
+Lines = list[dict[str, Any]]
+SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+CALIBRATED = 6
+"""Charts of calibration, or of net benefit, at most: all sites together, and those with most rows."""
+GROUPS_A_TABLE = 4
+FIRST_ALONE = "Of one repeat alone, the first that has these figures."
+
+
+def curves(content: Content) -> Markup:
+    """Return ROC, precision and recall, with the areas below them."""
+    title, counted = "How well it ranks", content.counted
+    if counted is None:
+        why = score_tables.no_curves_in_words(content.runs[0], content.found, content.sites)
+        return section(title, paragraphs([why]))
+    found = _drawn(counted.payload)
+    whose = score_tables.says_whose(counted.payload, content.sites, only=content.only)
+    which = [score_tables.one_repeat_alone(counted.run.repeat + 1, len(content.runs))] if len(content.runs) > 1 else []
+    there = {name: counts for name, counts in found.items() if counts.has_both}
+    looks = site_looks(site.site for site in content.sites)
+    pictures = element("div", _roc(there, looks), _precision(there, looks), class_="charts") if there else ""
+    areas = table([score_tables.area_line(name, counts, counted.found) for name, counts in found.items()])
+    left = "" if len(there) == len(found) else " Not drawn: where all rows are of one class."
+    return section(
+        title,
+        paragraphs([*which, " ".join(whose)], class_="lead"),
+        pictures,
+        areas,
+        paragraphs([score_tables.AREAS_READ + left], class_="note"),
+    )
+
+
+def _drawn(payload: Mapping[str, Any]) -> score_tables.Found:
+    """Return the score counts of all sites together, and of those with most rows."""
+    found = score_tables.found_in(payload)
+    first = set(score_tables.drawn_first(found))
+    return {name: counts for name, counts in found.items() if name in first or score_tables.is_together(name)}
+
+
+def _look(name: str, looks: Looks) -> dict[str, Any]:
+    if score_tables.is_together(name):
+        return {"colour": NEUTRAL, "width": 3.2}
+    colour, dash = looks[name]
+    return {"colour": colour, "dash": dash}
+
+
+def _places(line: tuple[Any, Any]) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in zip(*line, strict=True)]
+
+
+def _roc(there: score_tables.Found, looks: Looks) -> Markup:
+    lines = [
+        charts.Drawn(f"{name}: AUC {number(roc_auc(counts))}", _places(thinned(*roc(counts))), **_look(name, looks))
+        for name, counts in there.items()
+    ]
+    x = charts.Axis("false positive rate (1 − specificity)", SHARES)
+    y = charts.Axis("true positive rate (sensitivity)", SHARES)
+    return charts.chart("ROC curve (up and to the left is better)", lines, x, y, diagonal=True)
+
+
+def _precision(there: score_tables.Found, looks: Looks) -> Markup:
+    lines = []
+    for name, counts in there.items():
+        points = _places(thinned(*steps(*precision_recall(counts))))
+        said = f"{name}: average precision {number(average_precision(counts))}"
+        lines.append(charts.Drawn(said, points, **_look(name, looks)))
+        share = counts.events / counts.rows
+        chance = _look(name, looks) | {"width": 1, "dash": (5, 4)}
+        lines.append(charts.Drawn(name, [(0.0, share), (1.0, share)], told=False, **chance))
+    x = charts.Axis("recall (share of outcomes found)", SHARES)
+    y = charts.Axis("precision (share of alarms that are right)", SHARES)
+    return charts.chart("Precision and recall (up and right is better)", lines, x, y)
+
+
+def calibrated(content: Content) -> Markup:
+    """Return what was predicted against what happened, a chart for each of some sites."""
+    counted = content.counted
+    if counted is None:
+        return Markup()
+    found, looks = _drawn(counted.payload), site_looks(site.site for site in content.sites)
+    groups = {name: of for name, counts in found.items() if (of := calibration(counts))}
+    # One axis for all charts, so that they can be compared.
+    pictures = [_calibration(name, score_tables.group_lines(groups), looks) for name in list(groups)[:CALIBRATED]]
+    lines = [score_tables.calibration_line(name, counts, counted.found) for name, counts in found.items()]
+    stretched = groups and is_stretched(score_tables.group_lines(groups))
+    read = score_tables.CALIBRATION_READ + (score_tables.STRETCHED if stretched else "")
+    pictured = element("div", *pictures, class_="charts") if pictures else ""
+    return section(
+        "Whether its probabilities hold (calibration)", pictured, table(lines), paragraphs([read], class_="note")
+    )
+
+
+def _calibration(name: str, lines: Lines, looks: Looks) -> Markup:
+    top, stretched = end_of_calibration(lines), is_stretched(lines)
+    ticks = stretched_ticks(top) if stretched else [tick for tick in ticks_of([0.0, top]) if tick <= top * 1.0001]
+    mine = [line for line in lines if line["Rows of"] == name]
+    drawn = charts.Drawn(
+        name,
+        [(line["Predicted, mean"], line["Observed share"]) for line in mine],
+        spans=[(line["Predicted, mean"], line["95 % low"], line["95 % high"]) for line in mine],
+        dots=True,
+        told=False,
+        **_look(name, looks),
+    )
+    x, y = (
+        charts.Axis(title, ticks, power=STRETCH if stretched else 1.0, end=top)
+        for title in ("predicted probability (mean of the group)", "observed share")
+    )
+    return charts.chart(sentence_case(name) if score_tables.is_together(name) else name, [drawn], x, y, diagonal=True)
+
+
+def flagged(content: Content) -> Markup:
+    """Return who would be flagged at a threshold and at an alert budget, by the stored score counts."""
+    counted = content.counted
+    found = _drawn(counted.payload) if counted else {}
+    if not found:
+        return Markup()
+    share = point_tables.share_with_outcome(found)
+    threshold = point_tables.first_threshold(edges(found.values()), share)
+    budgets = [("alert-budget", budget) for budget in sorted({0.05, point_tables.first_budget(share)})]
+    # Where the outcome is rare, hardly any probability is near a half.
+    ways = [*budgets, ("threshold", threshold)] if share < RARE else [("threshold", threshold), *budgets]
+    parts = []
+    for by, at in ways:
+        flag = at_threshold if by == "threshold" else at_budget
+        points = {name: flag(counts, at) for name, counts in found.items()}
+        parts += _points(points, point_tables.point_in_words(by, at))
+    return section("Who would be flagged", *parts, paragraphs([point_tables.FROM_BINS], class_="note"))
+
+
+def _points(points: Mapping[str, OperatingPoint], title: str, lines: Lines | None = None) -> list[Markup]:
+    """Return confusion tables with their figures, under what flags rows."""
+    said = point_tables.first_in_words(points)
+    return [
+        element("h3", f"At {title}"),
+        paragraphs([said] if said else [], class_="lead"),
+        table(lines or [point_tables.counts_line(name, point) for name, point in points.items()], class_="dense"),
+        table([point_tables.figures_line(name, point) for name, point in points.items()], class_="dense"),
+    ]
+
+
+def exactly_flagged(content: Content) -> Markup:
+    """Return the exact counts at the thresholds and alert budgets that the study names."""
+    payload = content.found.get("operating-points")
+    asked = point_tables.asked_points(payload) if payload else []
+    if payload is None or not asked:
+        return Markup()
+    parts = []
+    for by, at in asked:
+        lines, known = point_tables.exact_lines(payload, by, at)
+        parts += _points(known, point_tables.point_in_words(by, at), lines)
+    at_budgets = any(by == "alert-budget" for by, _ in asked)
+    read = point_tables.EXACT + (point_tables.AT_BUDGET if at_budgets else "")
+    alone = [FIRST_ALONE] if len(content.runs) > 1 else []
+    title = "Who would be flagged, at the study's own thresholds"
+    return section(title, *parts, paragraphs([*alone, read], class_="note"))
+
+
+def decision_curves(content: Content) -> Markup:
+    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
+    counted = content.counted
+    found = {name: of for name, of in (_drawn(counted.payload) if counted else {}).items() if of.has_both}
+    exact = point_tables.exact_at_thresholds((counted.found if counted else content.found).get("operating-points"))
+    lines = {name: decision_curve(counts) for name, counts in found.items()} or exact
+    if not lines:
+        return Markup()
+    # Exact counts of other sites together are those of another curve.
+    dots = {
+        name: [point for point in points if name in lines and point.of_same_rows(lines[name][0])]
+        for name, points in exact.items()
+    }
+    first = next(iter(lines))
+    told = [(at_threshold(found[first], at), False) for at in point_tables.told_thresholds(found)] if found else []
+    told += [(point, True) for point in dots.get(first, ())]
+    told.sort(key=lambda one: one[0].threshold or 0)
+    figures = [point_tables.net_benefit_line(first, point, exact=counts) for point, counts in told]
+    looks = site_looks(site.site for site in content.sites)
+    pictures = _decisions({name: lines[name] for name in list(lines)[:CALIBRATED]}, dots, looks)
+    return section(
+        "Whether acting on it is of use (decision curves)",
+        paragraphs([point_tables.NET_BENEFIT_READ]),
+        element("div", *pictures, class_="charts"),
+        table([point_tables.ahead_line(name, points) for name, points in lines.items()]),
+        table(figures, class_="dense"),
+        paragraphs([point_tables.DECISION_READ], class_="note"),
+    )
+
+
+def _decisions(
+    curves: Mapping[str, Sequence[OperatingPoint]], dots: Mapping[str, Sequence[OperatingPoint]], looks: Looks
+) -> list[Markup]:
+    """Return a chart for each line, all with the same axes."""
+    shares = {name: points[0].events / points[0].rows for name, points in curves.items()}
+    top = max(shares.values())
+    ticks = ticks_of([0.0, top])
+    y = charts.Axis("net benefit (share of rows)", [-ticks[1], *ticks])
+    # Where the outcome is rare, what matters lies near 0.
+    if top < RARE:
+        x = charts.Axis("threshold (stretched towards 0)", stretched_ticks(1.0), power=STRETCH, end=1.0)
+    else:
+        x = charts.Axis("threshold", SHARES)
+    return [_decision(name, points, dots.get(name, ()), x, y, _look(name, looks)) for name, points in curves.items()]
+
+
+def _decision(
+    name: str,
+    points: Sequence[OperatingPoint],
+    dots: Sequence[OperatingPoint],
+    x: charts.Axis,
+    y: charts.Axis,
+    look: Mapping[str, Any],
+) -> Markup:
+    rows, events = points[0].rows, points[0].events
+    thresholds = [(place / 200) ** x.power for place in range(200)]
+    everybody = [OperatingPoint(at, events, rows - events, 0, 0) for at in thresholds]
+    drawn = [charts.Drawn("flag nobody", [(0.0, 0.0), (1.0, 0.0)], NEUTRAL, width=1)]
+    for said, line, looks in (
+        ("flag everybody", everybody, {"colour": NEUTRAL, "dash": (5, 4), "width": 1.3}),
+        ("the model", points, {**look, "dash": ()}),
+    ):
+        pieces = charts.cut_below(_net_benefits(line), y.ticks[0])
+        drawn += [charts.Drawn(said, piece, told=piece is pieces[0], **looks) for piece in pieces]
+    marked = [(at, value) for at, value in _net_benefits(dots) if value >= y.ticks[0]]
+    drawn += [charts.Drawn("exact counts", [point], look["colour"], told=point is marked[0]) for point in marked]
+    return charts.chart(sentence_case(name) if score_tables.is_together(name) else name, drawn, x, y)
+
+
+def _net_benefits(points: Sequence[OperatingPoint]) -> list[tuple[float, float]]:
+    return [(float(point.threshold or 0), point.net_benefit) for point in points if point.net_benefit is not None]
+
+
+def by_group(content: Content) -> Markup:
+    """Return how well the model ranks within the groups that the study names, a few groups a table."""
+    payload = content.found.get("subgroups")
+    if payload is None or not payload["sites"]:
+        return Markup()
+    parts: list[Markup] = []
+    for column in score_tables.grouped_columns(payload):
+        parts.append(element("h3", f"By {column}: AUC of the shared model (95 % CI)"))
+        lines = score_tables.grouped_lines(payload, column)
+        first, *groups, last = dict.fromkeys(name for line in lines for name in line)
+        for at in range(0, len(groups), GROUPS_A_TABLE):
+            shown = [first, *groups[at : at + GROUPS_A_TABLE], *([last] if at + GROUPS_A_TABLE >= len(groups) else [])]
+            parts.append(table([{name: line.get(name, ABSENT) for name in shown} for line in lines], class_="dense"))
+    of = [group for groups in payload["sites"].values() for group in groups]
+    held = sum(group["value"] is None for group in of)
+    told = f"Of {len(of)} figures {held} {'is' if held == 1 else 'are'} held back or undefined, as the cell says. "
+    silent = payload["asked"] - len(payload["sites"])
+    if silent and content.only is None:
+        told += f"Of {payload['asked']} sites {silent} gave no figures of their own by group. "
+    alone = [FIRST_ALONE] if len(content.runs) > 1 else []
+    return section(
+        "How well it ranks within groups", *parts, paragraphs([*alone, told + score_tables.GROUPS_READ], class_="note")
+    )
