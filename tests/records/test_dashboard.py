@@ -11,6 +11,7 @@ APP = ROOT / "app.py"
 OVERVIEW = "flfed/records/dashboard/pages/p20_overview.py"
 SITES = "flfed/records/dashboard/pages/p30_sites.py"
 DATA = "flfed/records/dashboard/pages/p60_data.py"
+AUC = "roc_auc_score"
 
 
 def overview(run: str | None, page_file: str = OVERVIEW) -> AppTest:
@@ -24,7 +25,10 @@ def overview(run: str | None, page_file: str = OVERVIEW) -> AppTest:
 def words(page: AppTest) -> str:
     """All text of a page, Markdown escapes taken away."""
     blocks = [*page.title, *page.markdown, *page.caption, *page.info, *page.warning, *page.error]
-    cells = [str(table.value.to_dict("records")) for table in [*page.table, *page.dataframe]]
+    cells = [
+        str(table.value.replace("\u00a0", " ", regex=True).to_dict("records"))
+        for table in [*page.table, *page.dataframe]
+    ]
     cards = [f"{card.label} {card.value} {card.delta}" for card in page.metric]
     return "\n".join([*(str(block.value) for block in blocks), *cells, *cards]).replace("\\", "")
 
@@ -200,3 +204,24 @@ def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: s
     assert "about one interval in twenty, if it is not widened, excludes 0 by chance" in words(page)
     assert "of 100 sites, those that gain most and least" in words(page)
     assert "12 sites that gain most" in words(overview(run.run, SITES))
+
+
+def test_of_many_sites_the_links_lead_to_those_that_the_forest_plot_draws(shown: str, store):
+    series = store.begin_series(study="many", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    figures, differences = [ComparisonRow(None, "global", AUC, 0.8, 0.79, 0.81)], []
+    for k in range(30):
+        run.site(f"site-{k:02d}", rows=100, holdout_rows=30)
+        figures += [ComparisonRow(f"site-{k:02d}", arm, AUC, 0.8, 0.7, 0.9) for arm in ("global", "local-only")]
+        # The last ten cannot be judged, and stand at the end of the order.
+        if k < 20:
+            differences.append(DifferenceRow(f"site-{k:02d}", "global", "local-only", AUC, k / 1000, -0.1, 0.1))
+    run.comparison(figures, differences)
+    run.finish(status="completed")
+    page = overview(run.run)
+    labels = [link.proto.label.replace("\\", "") for link in page.get("page_link")]
+    ends = [f"site-{k:02d}" for k in (19, 18, 17, 16, 3, 2, 1, 0)]
+    assert [label for label in labels if label.startswith("site-")] == ends
+    # The first chart of the page is the forest plot.
+    forest_plot = page.get("vega_lite_chart")[0].proto.spec
+    assert [site for k in range(30) if (site := f"site-{k:02d}") in forest_plot] == sorted(ends)

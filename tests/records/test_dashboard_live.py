@@ -16,7 +16,11 @@ from flfed.records.store.entries import EventRow, LearningPoint, MetricRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many time, pytest.mark.usefixtures("shown")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,  # the app itself, run many times
+    pytest.mark.usefixtures("shown"),
+]
 
 ROOT = Path(__file__).parents[2]
 AUC, LOSS = "roc_auc_score", "log_loss"

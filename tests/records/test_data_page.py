@@ -113,6 +113,18 @@ def test_a_long_table_1_is_not_in_a_box_that_scrolls(store, heart: str):
     assert (len(found.table[0].value), len(found.dataframe)) == (90, 0)
 
 
+@pytest.mark.parametrize(("sites", "more"), [(1, False), (9, True)])
+def test_no_figure_of_table_1_stands_in_two_lines_and_many_sites_go_on_to_the_right(store, heart, sites, more):
+    of = dict.fromkeys("abcdefghi"[:sites], "at least 12 (5 %)")
+    row = {"Characteristic": "age, years (mean ± SD)", "All sites": "53.51 ± 9.42"} | of
+    store.added_to(heart).summary("table-1", {"rows": [row], "note": ""})
+    found = page(heart)
+    (line,) = found.table[0].value.to_dict("records")
+    first, *figures = line.values()
+    assert " " in first and not any(" " in cell for cell in figures) and len(figures) == sites + 1
+    assert ("The table goes on to the right." in words(found)) == more
+
+
 def test_a_table_1_of_an_earlier_version_is_explained_as_it_was_made(store, heart: str):
     rows = [{"Characteristic": "age, years", "a": "47 ± 8"}, {"Characteristic": "fbs: 1", "a": "5 (4 %)"}]
     store.added_to(heart).summary("table-1", {"rows": rows, "note": ""})

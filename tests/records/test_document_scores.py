@@ -267,7 +267,7 @@ def test_the_report_of_many_sites_names_no_page_of_the_app(store, shown):
     made.comparison([ComparisonRow(None, "global", AUC, 0.8), *rows], [])
     made.finish(status="completed")
     text = read(document(made.run)).words()
-    assert "slope: its gaps tell the target" in text and "more sites that lie apart: s03, s04" in text
+    assert "Slope: its gaps tell the target" in text and "more sites that lie apart: s03, s04" in text
     pages = "|".join(name.title() for name in page_files())
     assert re.search(rf"\b[Pp]ages? (the )?({pages})\b", text) is None
     again = store.begin_series(study="many", study_sha256="", study_text="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -298,6 +299,33 @@ def test_of_more_than_eight_sites_one_is_in_colour_and_the_others_grey(store):
     assert list(rows["site"])[-1] == "site-04"  # above the others
     page.selectbox(key="curve-band-site-04").set_value("site-07").run()
     assert drawn(page)["each"][0]["encoding"]["color"]["legend"]["values"] == ["site-07"]
+
+
+def test_the_choice_of_sites_stands_below_the_chart_that_does_not_go_by_it_and_no_tick_is_moved(store):
+    run = begin(store)
+    for place in range(10):
+        run.site(f"site-{place}")
+    for last in (1, 2, 3):
+        run.round(
+            last, metrics=[MetricRow(site, "training", AUC, 0.8) for site in (None, "site-1")], sent=crossed(last)
+        )
+    page = rounds_page(run.run)
+    kinds = [child.type for child in flat(page.main)]
+    first, second, *_ = (place for place, kind in enumerate(kinds) if "vega_lite_chart" in kind)
+    assert first < kinds.index("multiselect") < second
+    charts = drawn(page)
+    assert {"all", "each", "kB"} <= set(charts)
+    assert all(spec["encoding"]["y"]["axis"]["labelFlush"] is False for spec, _, _ in charts.values()
+               if "axis" in spec.get("encoding", {}).get("y", {}))  # fmt: skip
+    assert charts["kB"][0]["encoding"]["y"]["axis"]["labelFlush"] is False
+
+
+def flat(block: Any) -> list[Any]:
+    """The elements of a page in their order."""
+    found = []
+    for _, child in sorted(block.children.items()):
+        found += flat(child) if hasattr(child, "children") else [child]
+    return found
 
 
 def test_one_site_that_looks_sees_its_own_rounds(store):

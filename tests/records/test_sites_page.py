@@ -21,7 +21,11 @@ from flfed.records.statistics.verdict import ARM_NAMES
 from flfed.records.store.entries import ComparisonRow, DifferenceRow
 from flfed.records.store.writer import RunStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]  # the app itself, run many time, pytest.mark.usefixtures("shown")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,  # the app itself, run many times
+    pytest.mark.usefixtures("shown"),
+]
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "flfed" / "records" / "dashboard" / "pages"

@@ -118,7 +118,7 @@ def table_1(content: Content) -> Markup:
     parts = [*tables, paragraphs([" ".join(notes)] if notes else [], class_="note")]
     # One site's people are shown nothing of what the rows of all sites tell.
     if leaks := [] if content.only else leak_lines(content.events, content.summaries["leaks"]):
-        parts += [element("h3", "Columns that may give the answer away"), bullets(leaks)]
+        parts += [element("h3", "Columns that may give the answer away"), bullets(list(map(sentence_case, leaks)))]
     return section("Who is in the data (Table 1)", *parts)
 
 

@@ -213,7 +213,7 @@ def decision_curves(content: Content) -> Markup:
     pictures = _decisions({name: lines[name] for name in list(lines)[:CALIBRATED]}, dots, looks)
     return section(
         "Whether acting on it is of use (decision curves)",
-        paragraphs([point_tables.NET_BENEFIT_READ]),
+        paragraphs([point_tables.NET_BENEFIT_READ], class_="lead"),
         element("div", *pictures, class_="charts"),
         table([point_tables.ahead_line(name, points) for name, points in lines.items()]),
         table(figures, class_="dense"),

@@ -121,12 +121,13 @@ def edges(counts: Iterable[ScoreCounts]) -> list[float]:
 def decision_curve(counts: ScoreCounts) -> list[OperatingPoint]:
     """Return the confusion tables of a decision curve, by rising threshold.
 
-    They are those at both ends of each bin that has rows, and between such bins at each hundredth: there the same rows
-    are flagged at another price. One of 1, where a false alarm has no finite price, is left out.
+    They are those at both ends of each bin that has rows, and some between such bins, more of them near 0: there the
+    same rows are flagged at another price. One of 1, where a false alarm has no finite price, is left out.
 
     Source: Vickers & Elkin 2006, "Decision curve analysis".
     """
-    ends = np.unique(np.concatenate([counts.low, counts.high, np.arange(0, 100) / 100]))
+    between = np.arange(0, 100) / 100
+    ends = np.unique(np.concatenate([counts.low, counts.high, between, between**3]))
     inside = np.array([np.any((counts.low < end) & (end < counts.high)) for end in ends])
     return [at_threshold(counts, float(end)) for end in ends[~inside & (ends < 1)]]
 

@@ -21,7 +21,9 @@ CLOSE = (
     # On a tablet two charts side by side leave each too little room.
     "@media (max-width: 900px) {[data-testid=stColumn]:has([data-testid=stVegaLiteChart])"
     " {min-width: calc(100% - 1.5rem)}}"
-    f"@media (max-width: {PHONE_PIXELS}px) {{[data-testid=stMainBlockContainer] {{padding: 4rem 1rem}}}}"
+    f"@media (max-width: {PHONE_PIXELS}px) {{[data-testid=stMainBlockContainer] {{padding: 4rem 1rem}}"
+    # A figure and its interval take two lines at most: a wide table goes on to the right.
+    " [data-testid=stTable] :is(td, th) {min-width: 5.75rem}}"
 )
 STILL = (
     # Streamlit fades what may change, which flickers.

@@ -171,7 +171,8 @@ def y_axis(title: str, *, zero: bool = False) -> Spec:
 
     It begins at 0 where `zero`. A tick stands at either end.
     """
-    axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS}
+    # Words at the ends stay beside their ticks: moved, they would seem to be of others.
+    axis = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": TICKS, "labelFlush": False}
     return {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": zero, "nice": TICKS}}
 
 

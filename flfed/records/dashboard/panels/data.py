@@ -195,6 +195,8 @@ FIRST_COLUMNS = ("Characteristic", "All sites")
 KEPT_BACK = "kept back"
 UNBROKEN = "\u00a0"
 """A space at which no line ends."""
+COLUMNS_ABREAST = 8
+"""Columns of a Table 1 beside each other on a screen of 1,280 pixels."""
 ROW_PIXELS, NAME_SHARE = 40, 0.45
 """Height of a column in a map, and which share of it is for its name."""
 CELL_PIXELS = 38
@@ -232,11 +234,13 @@ def table_1(payload: Payload | None, sites: Sequence[str], of: Sequence[str], *,
     hidden = set(of) - set(sites)
     names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in hidden]
     lines = [{name: "" if row.get(name) is None else str(row[name]) for name in names} for row in rows]
-    # All of it: who reads a Table 1 compares lines that a scroll bar would keep apart.
-    shown = [
-        {escape(name): escape(cell).replace(" %", f"{UNBROKEN}%") for name, cell in line.items()} for line in lines
-    ]
-    st.table(shown)
+    # All of its lines: who reads a Table 1 compares those that a scroll bar would keep apart. Of many sites the columns
+    # go on to the right instead, so that no figure stands in two lines.
+    shown = [{escape(name): escape(cell).replace(" ", UNBROKEN) for name, cell in line.items()} for line in lines]
+    first = escape(names[0])
+    st.table([line | {first: line[first].replace(UNBROKEN, " ")} for line in shown])
+    if len(names) > COLUMNS_ABREAST:
+        st.caption("The table goes on to the right.")
     said = explained(cell for line in lines for cell in line.values())
     if said:
         st.caption(" ".join(said))

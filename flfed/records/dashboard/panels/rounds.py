@@ -58,15 +58,16 @@ def curves(opened: Opened, shown: Shown) -> None:
         return
     arm, metric = _choose(shown, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")
+    above = st.container()  # it does not go by the choice of sites
     # A chart of all sites at once is not readable, so that many are chosen from.
     if len(sites) > MOST_COLOURED:
         sites = st.multiselect(
-            "Sites", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
+            "Sites drawn below", sites, default=sites[:SITES_DRAWN], max_selections=MOST_DRAWN, key="curve-sites"
         )
     points = _points(opened, arm, metric, sites)
-    with st.container():
+    with above:
         _of_all_sites(opened, points, metric)
-    st.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
+    above.caption(f"These curves are {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}")
     with st.container():
         _of_each_site(opened, shown, points, metric, sites)
 
@@ -174,8 +175,8 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
     wide = f" Where it may be further off than {number(round_chart.DRAWN_FROM, 2)}, a thick line is the range."
     return (
-        f"Predictions are counted in 256 bins: the {metric_name(metric)} of the rows lies within {most} of this "
-        f"one at each point drawn." + (wide if max(reaches) > round_chart.DRAWN_FROM else "")
+        f"Worked out from counts in 256 bins: the {metric_name(metric)} of the rows lies within {most} of "
+        f"this one at each point drawn." + (wide if max(reaches) > round_chart.DRAWN_FROM else "")
     )
 
 
@@ -435,7 +436,7 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     seconds = [(one.last - one.first + 1) * one.seconds for one in costs if one.seconds is not None]
     out = sum((one.last - one.first + 1) * one.to_server for one in costs) / 1e6
     back = sum((one.last - one.first + 1) * one.to_site for one in costs) / 1e6
-    each = ", one repeat with another" if len(opened.runs) > 1 else ""
+    each = ", on average over the repeats" if len(opened.runs) > 1 else ""
     took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
     counted = f"{rounds} round{'' if rounds == 1 else 's'}{each}"
     whose = ("your site", "it") if opened.only else ("the sites", "them")
