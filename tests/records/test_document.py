@@ -23,6 +23,7 @@ from flfed.records.store.entries import AuditRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from flfed.rows.data import datasets
+from flfed.study.study import Study
 from flfed.summaries.score_bins import ScoreBins
 from tests.conftest import Said
 from tests.records.counted_rows import rows_of
