@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from flfed.records.dashboard import APP_TOKEN
 from flfed.records.dashboard.token import cookie_of
@@ -202,3 +205,22 @@ def opened(address: str, *, width: int = 1280, height: int = 1000, scheme: str =
 def _note(window: Window, frame: Any) -> None:
     window.answers.append(time.time())
     window.received.append(frame)
+
+
+def status_of(address: str, **headers: str) -> tuple[int, str]:
+    """Return what an HTTP server answers: its status and its words."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def socket_status_of(address: str, **headers: str) -> int:
+    """Return how a server answers who would open a websocket: 101 where it is opened."""
+    try:
+        with connect(address.replace("http", "ws", 1), additional_headers=headers, subprotocols=["streamlit"]):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code

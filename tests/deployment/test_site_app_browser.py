@@ -18,14 +18,12 @@ from typing import Any
 
 import pytest
 from streamlit import config
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from flfed.deployment import site_app
 from flfed.deployment.site_app.access import GUARD, TOKEN
 from flfed.records.dashboard import token as only_with_token
 from flfed.records.ledger.ledger import ledger_of
-from tests.browser import ROOT, Window, free_port, opened
+from tests.browser import ROOT, Window, free_port, opened, socket_status_of, status_of
 from tests.records import eyes
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(120)]
@@ -88,25 +86,6 @@ def given_to(browser: Path) -> str:
             break
         time.sleep(0.1)
     return (browser / "given").read_text().strip()
-
-
-def status_of(address: str, **headers: str) -> tuple[int, str]:
-    """Return what an HTTP server answers: its status and its words."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def socket_status_of(address: str, **headers: str) -> int:
-    """Return how a server answers who would open a websocket: 101 where it is opened."""
-    try:
-        with connect(address.replace("http", "ws", 1), additional_headers=headers, subprotocols=["streamlit"]):
-            return 101
-    except InvalidStatus as error:
-        return error.response.status_code
 
 
 @contextmanager

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
-from tests.browser import opened
+from tests.browser import opened, socket_status_of, status_of
 from tests.cli.test_app import app
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(180)]
-
-
-def status_of(address: str, **headers: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=20) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
-def socket_status_of(address: str, **headers: str) -> int:
-    try:
-        with connect(address.replace("http", "ws", 1), additional_headers=headers, subprotocols=["streamlit"]):
-            return 101
-    except InvalidStatus as error:
-        return error.response.status_code
 
 
 def test_nothing_is_shown_without_the_token_unless_people_log_in(home: Path, url: str, heart: str, tmp_path: Path):

@@ -253,7 +253,7 @@ def test_the_report_of_many_sites_names_no_page_of_the_app(store, shown):
     made = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     names = [f"s{n:02d}" for n in range(20)]
     for name in names:
-        made.site(name, rows=100, holdout_rows=30)
+        made.site(name, title=f"Loans in Taiwan, {name}", rows=100, holdout_rows=30)
     made.round(1)
     columns = [{"Characteristic": "Rows", "All sites": "2000"} | dict.fromkeys(names, "100")]
     made.summary("table-1", {"rows": columns})
@@ -267,6 +267,7 @@ def test_the_report_of_many_sites_names_no_page_of_the_app(store, shown):
     made.comparison([ComparisonRow(None, "global", AUC, 0.8), *rows], [])
     made.finish(status="completed")
     text = read(document(made.run)).words()
+    assert "Loans in Taiwan" not in text
     assert "Slope: its gaps tell the target" in text and "more sites that lie apart: s03, s04" in text
     pages = "|".join(name.title() for name in page_files())
     assert re.search(rf"\b[Pp]ages? (the )?({pages})\b", text) is None

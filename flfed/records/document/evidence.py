@@ -77,7 +77,9 @@ def _site(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[s
     if classes is not None:
         share = score_tables.percent_of(classes["1"], classes["0"] + classes["1"])
         outcome = f"{about}{classes['1']} ({share} %)"
-    name = entry.site if entry.title in ("", entry.site) else f"{entry.site} ({entry.title})"
+    # The title of a site that was cut out of a table is that of the table with its name, and says no more of it.
+    cut = entry.title.endswith(f", {entry.site}")
+    name = entry.site if cut or entry.title in ("", entry.site) else f"{entry.site} ({entry.title})"
     return {
         "Site": name,
         "Status": facts["Status"],

@@ -23,7 +23,7 @@ FIGURE = re.compile(r"[\u2212+±≈(]?\.?\d|n/a$|\u2013$")
 BRACKET = re.compile(r"\([^()]*\)(?:, \w+)?| ± \S+")
 FEW = 8
 """Lines of a table that is kept on one page."""
-SHORT = 16
+SHORT = 18
 """A name or a figure of so many signs is never broken."""
 
 
