@@ -66,6 +66,10 @@ def require_extra(module: str, what: str, extra: str) -> None:
         raise UsageError(f"{what} needs an extra: pip install 'flfed[{extra}]'")
 
 
+class Interrupted(RunStopped):
+    """Run that a person or the system ended early."""
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM: the wish that a run stops, of a person or of the system."""
 

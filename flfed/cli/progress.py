@@ -1,9 +1,11 @@
-"""How far something long is, on standard error: a bar on a terminal, lines elsewhere; and a quicker import."""
+"""How far something long is, on standard error: a bar on a terminal, lines elsewhere; its stop; a quicker import."""
 
 from __future__ import annotations
 
 import gc
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from typing import Any
 import typer
 
 from flfed.callbacks import Clock, Progress
+from flfed.errors import RunStopped, Terminated
 
 FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ")
@@ -125,6 +128,28 @@ def _waiting(stage: str, done: int, of: int, say: Callable[[str], None] = _to_st
     """Say a stage that is a sentence; show no other."""
     if (done, of) == (0, 1) and stage.startswith(SENTENCES):
         say(stage)
+
+
+@contextmanager
+def stoppable(when: str = "before a run began") -> Iterator[None]:
+    """Let SIGTERM stop what is long as Ctrl-C does: what is done so far is kept, and a sentence says how to go on.
+
+    `when` is said of a stop at which nothing was done yet.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except Terminated:
+        raise RunStopped(f"stopped by SIGTERM {when}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

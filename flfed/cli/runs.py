@@ -10,7 +10,7 @@ import typer
 
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST
-from flfed.cli.progress import loading, progress
+from flfed.cli.progress import loading, progress, stoppable
 from flfed.cli.run_text import print_report, report_of
 from flfed.errors import UsageError, nearest
 
@@ -223,10 +223,11 @@ def audit(
 
     Exit codes: 0 done, 1 failed or an attack got beyond what was promised, 2 wrong use or wrong input.
     """
-    with loading():
-        from flfed.experiments.audit import audit as audit_run
-    with progress(quiet=as_json) as told:
-        found = audit_run(run, only=sites, attacks=attacks, progress=told)
+    with stoppable("before the first attack: nothing is recorded"):
+        with loading():
+            from flfed.experiments.audit import audit as audit_run
+        with progress(quiet=as_json) as told:
+            found = audit_run(run, only=sites, attacks=attacks, progress=told)
     output.either(as_json, found.as_object(), lambda: print_audit(found, whole=all_figures))
     # Beyond the promise is a failure, so that a script notices.
     if found.beyond():

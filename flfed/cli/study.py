@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +14,8 @@ from flfed.callbacks import Progress
 from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
 from flfed.cli.data import TO
-from flfed.cli.progress import loading, progress
-from flfed.errors import FlfedError, RunStopped, Terminated, UsageError
+from flfed.cli.progress import loading, progress, stoppable
+from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
     from flfed.experiments.sweep import Swept
@@ -152,7 +150,7 @@ def run_study(
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
-    with _ended_by_sigterm():
+    with stoppable():
         # Imported in the block: it loads torch, and takes most of a short command's time.
         with loading():
             study = study_of(name, changes)
@@ -170,29 +168,10 @@ def resume_study(
 
     No round is lost or counted twice. Exit codes: as for study run.
     """
-    with _ended_by_sigterm():
+    with stoppable():
         with loading():
             from flfed.federation.server.run import resume
         _shown(lambda told: resume(run, progress=told), as_json)
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM stop a run as Ctrl-C does: its record says so, and it can be gone on with."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except Terminated:
-        raise RunStopped("stopped by SIGTERM before a run began") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
@@ -248,10 +227,11 @@ def verify_study(
     Exit codes: 0 all figures hold, 1 one does not or the run failed, 2 wrong use or wrong input, 3 stopped.
     """
     study = study_of(name, changes)
-    from flfed.experiments.verify import verify
+    with stoppable():
+        from flfed.experiments.verify import verify
 
-    with progress(quiet=as_json) as told:
-        found = verify(study, engine=engine, progress=told)
+        with progress(quiet=as_json) as told:
+            found = verify(study, engine=engine, progress=told)
     output.either(as_json, found.as_json(), lambda: _print_verified(found))
     # All figures are printed before the error ends the command.
     if error := found.error():
@@ -311,21 +291,24 @@ def sweep_study(
     The grid is the study's table `sweep` and every --grid; where both name a key, --grid counts.
     """
     study = study_of(name, changes)
-    from flfed.experiments.sweep import parse_grid, points_of, sweep
+    with stoppable():
+        from flfed.experiments.sweep import parse_grid, points_of, sweep
 
-    # What is given on the command line goes before the study's own grid.
-    points = points_of(study, {**study.sweep, **parse_grid(grid)})
-    if not as_json:
-        many = "1 point" if len(points) == 1 else f"{len(points)} points"
-        typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
-    with progress(quiet=as_json) as told:
-        found = sweep(study, points, progress=told)
+        # What is given on the command line goes before the study's own grid.
+        points = points_of(study, {**study.sweep, **parse_grid(grid)})
+        if not as_json:
+            many = "1 point" if len(points) == 1 else f"{len(points)} points"
+            typer.echo(f"{study.name}: {many} to try, {study.rounds} rounds each unless the grid says otherwise.")
+        with progress(quiet=as_json) as told:
+            found = sweep(study, points, progress=told)
     output.either(as_json, found.as_json(), lambda: _print_swept(found))
     if error := found.error():
         raise error
 
 
 def _print_swept(found: Swept) -> None:
+    if not found.points:
+        return
     keys = list(found.points[0].settings)
     headers = ["run", *keys, "validation loss", f"validation {found.primary}", "rounds", ""]
     rows = [

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 
 from flfed import registry
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, UsageError, nearest
+from flfed.errors import FlfedError, Interrupted, UsageError, interruption, nearest
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, shared_model
 from flfed.federation.client.audit import promise_of
@@ -239,7 +239,15 @@ class Auditor:
         findings: list[AuditRow] = []
         for number, attack in enumerate(attacks):
             self.recorder.progress("attacks", number, len(attacks))
-            findings += self._attack(attack, wanted)
+            try:
+                findings += self._attack(attack, wanted)
+            except KeyboardInterrupt as error:
+                rest = [word for name in attacks[number:] for word in ("--attack", name)]
+                rest += [word for name in only for word in ("--site", name)]
+                done = f"{number} of {len(attacks)} attacks are in the record of the run"
+                raise Interrupted(
+                    f"{interruption(error)}; {done}; to go on: flfed audit {' '.join([self.entry.run, *rest])}"
+                ) from None
         self.recorder.progress("attacks", len(attacks), len(attacks))
         # A fault at some sites is told beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):

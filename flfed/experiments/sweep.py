@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, Interrupted, UsageError, interruption
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcess, grid_of
 from flfed.federation.engines.local_sites import find_sites
@@ -41,6 +41,7 @@ CAUTION = (
     "These figures are on validation rows: no holdout was read. The best point's is optimistic, "
     "because it was chosen by it; flfed study run gives the figure on the holdouts."
 )
+ANEW = "to go on, sweep the values of the grid that are left"
 SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
 """Tables and keys that a grid may change: they leave the rows that judge as they are."""
 FIXED = ("plan.validation",)
@@ -116,12 +117,15 @@ class Swept:
         In the grid's order.
     caution : str
         What the figures are, and what they are not.
+    stopped : str
+        What ended it before all points were tried; empty where they were.
     """
 
     study: str
     primary: str
     points: tuple[Point, ...]
     caution: str = CAUTION
+    stopped: str = ""
 
     def ranked(self) -> list[Point]:
         """Return the points by validation loss.
@@ -136,8 +140,8 @@ class Swept:
 
         It is the first of equals, and None where no point has one.
         """
-        first = self.ranked()[0]
-        return first if first.loss is not None else None
+        first = next(iter(self.ranked()), None)
+        return first if first is not None and first.loss is not None else None
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of `flfed study sweep --json`."""
@@ -146,10 +150,12 @@ class Swept:
         return {"study": self.study, "points": points, "best": best, "note": self.caution}
 
     def error(self) -> FlfedError | None:
-        """Return the error of a sweep without any loss.
+        """Return the error of a sweep that was stopped, or is without any loss.
 
-        No point gave a model that can be judged.
+        Without one no point gave a model that can be judged.
         """
+        if self.stopped:
+            return Interrupted(self.stopped)
         if self.best is not None:
             return None
         return FlfedError(f"no point of the sweep gave a validation loss; the first: {self.points[0].reason}")
@@ -270,7 +276,8 @@ def sweep(
     Each runs to its last evaluation, with no comparison.
 
     Each point is a run in the store, under the study's name with `-sweep`. Tables are read once a
-    site. All points have the study's seed. A point whose rounds stop is listed without a loss.
+    site. All points have the study's seed. A point whose rounds stop is listed without a loss. Where a person or the
+    system stops the sweep, the points that were tried are returned.
 
     Parameters
     ----------
@@ -289,19 +296,27 @@ def sweep(
     # All points share one reading of the tables.
     taking_part = {site.name: CachedSite.of(site) for site in find_sites(study, sites)}
     torch.set_num_threads(1)
-    found, engine = [], InProcess()
+    found, stopped = list[Point](), ""
     with RunStore.open() as store:
-        for number, (settings, point) in enumerate(points, start=1):
-            facts = check(point)
-            # A series of its own, since its settings are.
-            series = store.begin_series(study=f"{study.name}-sweep", study_sha256=point.sha256(), study_text=point.text)
-            path = path_of(engine, point, stacked=True)
-            writer = begin(store, series, point, facts, engine=engine.name, path=path)
-            recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=series))
-            _conduct(point, taking_part, recorder, answer_of(path))
-            found.append(_judged(settings, writer.run))
-            progress("points", number, len(points))
-    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found))
+        try:
+            for number, (settings, point) in enumerate(points, start=1):
+                found.append(_judged(settings, _run_of(f"{study.name}-sweep", point, taking_part, store, progress)))
+                progress("points", number, len(points))
+        except (KeyboardInterrupt, Interrupted) as error:
+            by = interruption(error) if isinstance(error, KeyboardInterrupt) else str(error).partition(";")[0]
+            stopped = f"{by}; {len(found)} of {len(points)} points were tried, and are in the run store; {ANEW}"
+    return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found), stopped=stopped)
+
+
+def _run_of(series: str, point: Study, sites: Mapping[str, Site], store: RunStore, progress: Progress) -> str:
+    """Run one point, in a series of its own since its settings are; return the run's id."""
+    facts, engine = check(point), InProcess()
+    name = store.begin_series(study=series, study_sha256=point.sha256(), study_text=point.text)
+    path = path_of(engine, point, stacked=True)
+    writer = begin(store, name, point, facts, engine=engine.name, path=path)
+    recorder = Recorder(writer, facts["primary"], point.rounds, progress, SharedAs(series=name))
+    _conduct(point, sites, recorder, answer_of(path))
+    return writer.run
 
 
 def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer: Compute | None) -> None:

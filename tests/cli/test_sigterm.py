@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
+from flfed.federation.server.run import run
 from flfed.records.store.reader import RunReader
+from flfed.study.study import Study
+from tests.machines import until
 
+SLOW_ATTACK = '''
+"""An attack that takes a minute."""
+import time
+
+class Slow:
+    """Waits."""
+    metrics = ("share-right",)
+    def findings(self, attacked):
+        time.sleep(60)
+        yield []
+        return ()
+'''
+ENDING = """
+import os, signal, sys
+class Ending:
+    def find_spec(self, name, *rest):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGTERM)
+sys.meta_path.insert(0, Ending())
+from flfed.cli import main
+main()
+"""
+"""SIGTERM while torch is loaded: the first thing that a run needs."""
+STOPS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted from the keyboard"}
 COMMAND = [sys.executable, "-c", "from flfed.cli import main; main()"]
 LONG = ("--set", "rounds=1000000", "--set", "draws=200")
 
@@ -56,19 +85,89 @@ def test_ctrl_c_says_that_it_was_the_keyboard(home):
 
 
 def test_sigterm_before_a_run_began_is_said_too(home):
-    # Sent while torch is loaded: the first thing that a run needs.
-    pressing = """
-import os, signal, sys
-class Ending:
-    def find_spec(self, name, *rest):
-        if name == "torch":
-            os.kill(os.getpid(), signal.SIGTERM)
-sys.meta_path.insert(0, Ending())
-from flfed.cli import main
-main()
-"""
-    words = [sys.executable, "-c", pressing, "study", "run", "wine"]
+    words = [sys.executable, "-c", ENDING, "study", "run", "wine"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (3, "flfed: stopped by SIGTERM before a run began\n")
     with RunReader.open() as reader:
         assert reader.runs() == []
+
+
+def stopped_when(words: Sequence[str], ready: Callable[[], bool], by: signal.Signals) -> tuple[int, str, str]:
+    """Run a command and stop it once something is there; return exit code and outputs. It ends within seconds."""
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until("what is waited for", ready, every=0.05, process=process)
+    process.send_signal(by)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=120)
+    assert time.monotonic() - began < 15 and "Traceback" not in err
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+@pytest.mark.parametrize("by", STOPS)
+def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: signal.Signals):
+    def second_point_runs() -> bool:
+        with RunReader.open() as reader:
+            return len(reader.runs()) == 2 and reader.runs()[0].rounds > 3
+
+    words = ("study", "sweep", "wine", "--set", "plan.validation=0.2", "--set", "rounds=1500")
+    code, out, err = stopped_when([*words, "--grid", "plan.lr=0.1,0.2,0.3", "--json"], second_point_runs, by)
+    found = json.loads(out)
+    assert code == 3 and [point["set"] for point in found["points"]] == [{"plan.lr": 0.1}]
+    assert found["best"]["rounds"] == 1500
+    assert err.startswith(f"flfed: {STOPS[by]}; 1 of 3 points were tried, and are in the run store; to go on, ")
+    with RunReader.open() as reader:
+        assert [(run.status, run.reason) for run in reader.runs()] == [("stopped", STOPS[by]), ("completed", "")]
+    assert not list(home.glob("runs/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+@pytest.mark.parametrize("by", STOPS)
+def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resumed(home, by: signal.Signals):
+    code, out, err = stopped(["study", "verify", "wine", "--set", "rounds=1000000"], after=0, by=by)
+    with RunReader.open() as reader:
+        runs = reader.runs()
+    assert (code, out) == (3, "") and {(run.status, run.reason) for run in runs} == {("stopped", STOPS[by])}
+    assert err == (
+        f"flfed: {STOPS[by]}; what was done so far is kept: flfed study resume {runs[0].series} "
+        "(which verifies nothing: flfed study verify begins anew)\n"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+@pytest.mark.parametrize("by", STOPS)
+def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_others(
+    home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals
+):
+    (tmp_path / "flfed_slow.py").write_text(SLOW_ATTACK)
+    about = tmp_path / "flfed_slow-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: flfed-slow\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[flfed.attack]\nslow = flfed_slow:Slow\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    ended = run(Study.load("preterm-birth").replace({"rounds": 2})).run
+
+    def first_attack_is_there() -> bool:
+        with RunReader.open() as reader:
+            return bool(reader.audits(ended))
+
+    attacks = ("--attack", "membership-inference", "--attack", "slow")
+    code, out, err = stopped_when(["audit", ended, *attacks], first_attack_is_there, by)
+    assert (code, out) == (3, "")
+    assert err.splitlines()[-1] == (
+        f"flfed: {STOPS[by]}; 1 of 2 attacks are in the record of the run; to go on: flfed audit {ended} --attack slow"
+    )
+    with RunReader.open() as reader:
+        assert {row.attack for row in reader.audits(ended)} == {"membership-inference"}
+        assert reader.runs()[0].status == "completed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("study", "sweep", "wine"), ("study", "verify", "wine"), ("audit", "latest")])
+def test_a_stop_before_anything_was_done_is_one_sentence(home, words: tuple[str, ...]):
+    done = subprocess.run([sys.executable, "-c", ENDING, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3 and done.stderr.startswith("flfed: stopped by SIGTERM before ")
+    assert done.stderr.count("\n") == 1

@@ -67,13 +67,23 @@ def validation(name: str, number: int) -> dict[str, float | None]:
         return {m.metric: m.value for m in reader.metrics(name, number) if (m.site, m.arm) == (None, "validation")}
 
 
-def test_a_sweep_that_is_ended_leaves_no_checkpoint(small_sites, study: Study, home: Path):
+def test_a_sweep_that_is_ended_gives_the_points_that_were_tried_and_leaves_no_checkpoint(
+    small_sites, study: Study, home: Path
+):
+    rounds = list[int]()
+
     def progress(stage: str, done: int, of: int) -> None:
-        if (stage, done) == ("rounds", 2):
+        rounds.append(done) if stage == "rounds" else None
+        if rounds.count(2) == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(RunStopped, match="the points that were done"):
-        sweep(study, points_of(study, {"plan.lr": [0.1]}), sites=small_sites(2), progress=progress)
+    found = sweep(study, points_of(study, {"plan.lr": [0.1, 0.2]}), sites=small_sites(2), progress=progress)
+    assert [point.settings for point in found.points] == [{"plan.lr": 0.1}] and found.best is found.points[0]
+    error = found.error()
+    assert isinstance(error, RunStopped) and error.exit_code == 3
+    assert str(error).startswith("interrupted from the keyboard; 1 of 2 points were tried")
+    with RunReader.open() as reader:
+        assert [run.status for run in reader.runs()] == ["stopped", "completed"]
     assert not list(home.glob("runs/*"))
 
 
