@@ -150,7 +150,7 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
         "columns": _lines(made),
         "unconfirmed": list(made.proposal.schema.unconfirmed),
         "sites": [site.name for site in made.sites],
-        "left-out-rows": made.left_out,
+        "left-out-rows": count_in_words(made.left_out),
         "files": [str(path) for path in written],
     }
 

@@ -21,7 +21,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Field, Finding
-from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND
+from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND, with_text_names
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet
 from flfed.rows.data.table_check import MAP_TO_NONE, oddities
@@ -138,6 +138,7 @@ def predict_frame(
     TableError
         For the first rule the table breaks: column, rule and count.
     """
+    table = with_text_names(table)
     unread = set(model.schema.features()) - {column.name for column in model.layout.features}
     absent: dict[str, str | Field | None] = {name: None for name in unread if name not in table.columns}
     return _predict(model, table, absent | dict(mapping or {}), (), ON_TABLE)
@@ -227,7 +228,7 @@ def inputs_of(
     model: SharedModel, raw: pd.DataFrame, mapping: Mapping[str, str | Field | None] | None = None
 ) -> np.ndarray:
     """Return a table as the encoder's inputs, float64 [rows, inputs]. Raises as `mapped_rows` does."""
-    return encode(mapped_rows(model, raw, mapping)[0], model.layout, model.encoder).x
+    return encode(mapped_rows(model, with_text_names(raw), mapping)[0], model.layout, model.encoder).x
 
 
 def _unbounded(schema: Schema) -> Schema:

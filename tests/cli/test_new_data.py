@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import tomllib
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pandas as pd
 import pytest
 
 from flfed.rows.data import datasets, site_discovery
+from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.sources import Csv
+from flfed.rows.proposals.texts import policy_text, site_text
 
 Command = Callable[..., Any]
 
@@ -109,9 +113,108 @@ def test_nothing_is_replaced_and_a_title_is_no_code(folder: Path, flfed: Command
     assert {path: path.read_bytes() for path in before} == before
 
 
+def hospitals(names: list[str], column: str = "clinic") -> pd.DataFrame:
+    """Return 60 rows of each hospital, in turn."""
+    table = clinics(60 * len(names))
+    return table.assign(clinic=names * 60).rename(columns={"clinic": column})
+
+
+@pytest.mark.parametrize("column", ["class", "None", "ﬁrm", "µ", "no. 7", "O'Hara \"x\\"])
+def test_a_column_of_sites_may_have_any_name(folder: Path, flfed: Command, column: str):
+    hospitals(["A", "B"], column).to_csv("all.csv", index=False)
+    code, _, err = flfed("data", "new", "all.csv", "--target", "died", "--by", column)
+    assert code == 0, err
+    for site in ("a", "b"):
+        code, out, err = flfed("site", "check", site, "--json")
+        assert code == 0 and json.loads(out)["rows"] == 60, err
+
+
+def test_many_hospitals_and_small_ones_are_cut_too(folder: Path, flfed: Command):
+    # Their names together are longer than an expression may be; the rest has neither of them, nor a gap.
+    large = [f"University Hospital No {number:02d}" for number in range(50)]
+    tiny = clinics(80).assign(clinic=[f"Tiny {number % 8}" for number in range(80)])
+    tiny.loc[:2, "clinic"] = ""
+    table = pd.concat([hospitals(large), tiny]).assign(elsewhere_1=1)
+    table.to_csv("many.csv", index=False)
+    code, out, err = flfed("data", "new", "many.csv", "--target", "died", "--by", "clinic", "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert len(made["sites"]) == 51 and made["left-out-rows"] == "fewer than 5"
+    for site, rows in (("other", 77), ("university-hospital-no-07", 60)):
+        code, out, err = flfed("site", "check", site, "--json")
+        assert code == 0 and json.loads(out)["rows"] == rows, err
+    assert "Tiny" not in Path("sites/other/__init__.py").read_text()
+
+
+def test_a_count_of_few_rows_is_no_number_for_programs_either(folder: Path, flfed: Command):
+    table = hospitals(["A", "B"])
+    table.loc[:2, "clinic"] = ""
+    table.to_csv("all.csv", index=False)
+    code, out, _ = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--json")
+    assert code == 0 and json.loads(out)["left-out-rows"] == "fewer than 5"
+    table.loc[:6, "clinic"] = ""
+    table.to_csv("more.csv", index=False)
+    code, out, _ = flfed("data", "new", "more.csv", "--target", "died", "--by", "clinic", "--to", "more", "--json")
+    assert code == 0 and json.loads(out)["left-out-rows"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("clinic,age,sex,died,Age ", "'age' and 'Age ', which differ in case"),
+        ("age,age,sex,died,x", "several columns"),
+        ("clinic,age,sex,died,x\x01y", "the name of column 5 has a line break or another control character"),
+    ],
+)  # fmt: skip
+def test_columns_that_could_be_taken_for_one_another_are_refused(folder: Path, flfed: Command, header: str, said: str):
+    table = clinics().assign(x=1)
+    for name in ("north", "south"):
+        Path(f"{name}.csv").write_text("\n".join([header, *table.to_csv(index=False).splitlines()[1:]]))
+    code, _, err = flfed("data", "new", "north.csv", "south.csv", "--target", "died")
+    assert code == 2 and "table 'north'" in err and said in err and "\x01" not in err
+    assert not Path("datasets").exists()
+
+
+def test_a_name_and_a_value_on_two_lines_are_on_one_or_in_none(folder: Path, flfed: Command):
+    table = clinics(600)
+    table["sex"] = table["sex"].replace("M", "M\nmale") + np.where(np.arange(600) % 3 == 0, "?", "")
+    table.rename(columns={"age": "Age\n(years)"}).to_csv("all.csv", index=False)
+    assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")[0] == 0
+    schema = datasets.load("all").schema
+    assert list(schema.columns) == ["Age (years)", "sex", "died"]
+    assert set(schema.columns["sex"].values) == {"F", "F?", "other"} and "sex" in schema.unconfirmed
+    code, out, err = flfed("site", "check", "north", "--json")
+    assert code == 0 and json.loads(out)["passed"], err
+    table.assign(died=table["died"] + "\n").replace("yes\n", "y\nes").to_csv("two.csv", index=False)
+    code, _, err = flfed("data", "new", "two.csv", "--target", "died", "--by", "clinic")
+    assert code == 2 and "a class of column 'died' has a line break" in err
+
+
+def test_a_word_of_others_in_a_comment_is_no_code(folder: Path, flfed: Command):
+    # As a schema was before values with line breaks were refused, and for whatever is written beside a mapping later.
+    words = "each is one of: no, yes\nimport os; os.abort()\r\u2028raise SystemExit"
+    text = site_text("west", "ward", Csv("west.csv"), {"died": None}, Holdout(0.2, salt="s"), comments={"died": words})
+    assert [type(part).__name__ for part in ast.parse(text).body] == ["Expr", "ImportFrom", "Assign"]
+    assert '"died": None,  # each is one of: no, yes import os; os.abort() raise SystemExit' in text
+    policy = policy_text("St. Mary's\ndisclosure = 'open'\x07\x85resplit = true", "institution")
+    assert tomllib.loads(policy) == {"format": 1, "disclosure": "institution"}
+
+
+def test_a_folder_that_is_a_file_is_told(folder: Path, flfed: Command):
+    clinics().to_csv("all.csv", index=False)
+    Path("taken").write_text("mine")
+    code, _, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--to", "taken")
+    assert code == 2 and "taken: nothing can be written there (Not a directory): give another folder" in err
+    assert flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")[0] == 0
+    code, _, err = flfed("site", "new", "west", "--from", "all.csv", "--dataset", "all", "--to", "taken/further")
+    assert code == 2 and "nothing can be written there" in err and Path("taken").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--target", "died", "--by", "clinic", "--group", "Clinic"], "column 'clinic' is named twice"),
+        (["--target", "died", "--by", "sex", "--group", "died"], "column 'died' is named twice"),
         (["--target", "dies"], "no column 'dies'"), (["--target", "died", "--by", "ward"], "no column 'ward'"),
         (["--target", "died"], "at least two sites"), (["--target", "died", "--task", "ordinal"], "must be one of"),
         (["--target", "clinic", "--by", "sex", "--task", "binary"], "which is multi-class"),

@@ -204,3 +204,17 @@ def test_what_is_saved_for_institutions_holds_small_counts_back(tmp_path: Path, 
     package = (tmp_path / "sites" / "north" / "__init__.py").read_text()
     assert 'salt="north"' not in package and "salt=" in package
     assert 'disclosure = "institution"' in (tmp_path / "sites" / "north" / "policy.toml").read_text()
+
+
+def test_frames_of_an_array_have_whole_numbers_for_names():
+    rng = np.random.default_rng(5)
+    frames = {name: pd.DataFrame(rng.normal(size=(200, 3))) for name in ("north", "south")}
+    frames = {name: table.assign(y=(table[0] + rng.normal(size=200) > 0).astype(int)) for name, table in frames.items()}
+    named = {name: table.rename(columns=str) for name, table in frames.items()}
+    found, same = (flfed.federate(of, "y", rounds=3, say=lambda line: None) for of in (frames, named))
+    assert found.model.arrays["weight"].shape == (3, 1)
+    np.testing.assert_array_equal(found.model.arrays["weight"], same.model.arrays["weight"])
+    own = frames["north"].drop(columns="y")
+    np.testing.assert_array_equal(found.model.predict_proba(own), same.model.predict_proba(named["north"]))
+    np.testing.assert_allclose(found.model.to_sklearn().predict_proba(own), found.model.predict_proba(own), atol=1e-9)
+    assert list(own.columns) == [0, 1, 2]

@@ -16,6 +16,7 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.sources import Excel
 from flfed.rows.proposals.columns import propose_column, round_outward
 from flfed.rows.proposals.tables import propose_schema
+from flfed.rows.proposals.texts import schema_text
 
 HEART = [
     *("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak", "slope", "ca"),
@@ -299,3 +300,6 @@ def test_a_column_that_tells_the_outcome_is_marked_as_a_possible_leak():
     made = propose_schema({"a": table}, "died", name="own")
     assert set(made.leaks) == {"autopsy", "score"}
     assert set(made.schema.unconfirmed) >= {"autopsy", "score"}
+    # A share of few rows would tell how many of them there are.
+    assert made.leaks["autopsy"] == "nearly all rows with one of its values have the same outcome"
+    assert "nearly all rows" in schema_text(made) and "%" not in schema_text(made)

@@ -11,8 +11,8 @@ import pandas as pd
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import plain_name
-from flfed.rows.data.schema import Column, Schema, Task
+from flfed.rows.data.parsing.headers import has_control, plain_name
+from flfed.rows.data.schema import CONTROL, Column, Schema, Task
 from flfed.rows.proposals.columns import (
     FEW_VALUES,
     LEAST_ROWS,
@@ -162,6 +162,9 @@ def propose_schema(
     columns = _together(tables)
     target, group, time = (column_named(word, option, columns) for word, option in _options(target, group, time))
     unread = {column_named(word, "leave_out", columns) for word in leave_out}
+    named = [name for name in (target, group, time, *unread) if name]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
     predicted = propose_target(target, columns[target], task)
     proposals = {
         name: _forced(propose_column(name, cells), name, group, time)
@@ -194,6 +197,33 @@ def _options(target: str, group: str, time: str) -> list[tuple[str, str]]:
     return [(target, "target"), (group, "group"), (time, "time")]
 
 
+def refuse_names(table: pd.DataFrame, title: str) -> None:
+    """Refuse a table whose column names could be taken for one another, or are no line of text.
+
+    Raises
+    ------
+    UsageError
+        If two are alike but for case, blanks and signs, or one has a control character: that one by its place.
+    """
+    own: dict[str, str] = {}
+    for place, name in enumerate(map(str, table.columns), start=1):
+        if has_control(_schema_name(name)):
+            raise UsageError(f"table {title!r}: the name of column {place} has a {CONTROL}: rename it")
+        other = own.setdefault(plain_name(name) or name, name)
+        if other == name and list(table.columns).count(name) > 1:
+            raise UsageError(f"table {title!r} has several columns {name!r}: rename all but one")
+        if other != name:
+            raise UsageError(
+                f"table {title!r} has the columns {other!r} and {name!r}, which differ in case, blanks or signs only: "
+                "rename one"
+            )
+
+
+def _schema_name(name: str) -> str:
+    """Return a column's name in the schema: a name of several lines is on one there."""
+    return " ".join(name.split()) if has_control(name) else name.strip()
+
+
 def _together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     """Return the columns of all tables, each over all rows."""
     names: dict[str, str] = {}
@@ -201,7 +231,7 @@ def _together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     for table in tables.values():
         for place, name in enumerate(table.columns):
             plain = plain_name(name) or str(name)
-            parts.setdefault(names.setdefault(plain, str(name).strip()), []).append(table.iloc[:, place])
+            parts.setdefault(names.setdefault(plain, _schema_name(str(name))), []).append(table.iloc[:, place])
     return {name: pd.concat(cells, ignore_index=True) if cells[1:] else cells[0] for name, cells in parts.items()}
 
 
@@ -271,6 +301,8 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
         raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
     if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
         raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
+    if any(map(has_control, common)):
+        raise UsageError(f"target: a class of column {found.name!r} has a {CONTROL}: correct it in the source")
     field = field_of(found)
     if rare:
         field = replace(field or Field(found.name), other=UNLISTED)
@@ -340,7 +372,7 @@ def _tells(cells: np.ndarray, target: np.ndarray) -> tuple[bool, str]:
         others = (every[most] - counts[most]) / max(len(cells) - rows, 1)
         share = counts[most] / rows
         if rows >= 2 * LEAST_ROWS and share >= LEAK_SHARE and others < 0.5:
-            return True, f"{share:.0%} of the rows with one of its values have the same outcome"
+            return True, "nearly all rows with one of its values have the same outcome"
     return False, ""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from flfed.files import write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import plain_text, read_column
+from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.partition import site_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
@@ -25,7 +29,7 @@ from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import READINGS, UNLISTED
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
-from flfed.rows.proposals.tables import TableProposal, column_named, propose_schema
+from flfed.rows.proposals.tables import TableProposal, column_named, propose_schema, refuse_names
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
@@ -195,6 +199,7 @@ def new_workspace(
     UsageError
         If a column is not there, or no site has enough rows.
     """
+    tables = [_with_plain_names(own) for own in tables]
     parts, left_out = _cut(tables, by) if by else (list(tables), 0)
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
@@ -217,6 +222,13 @@ def new_workspace(
         for site, part in zip(names, parts, strict=True)
     )
     return Workspace(proposal, sites, title, left_out)
+
+
+def _with_plain_names(own: OwnTable) -> OwnTable:
+    """Return a table whose column names are texts that can be told apart."""
+    table = with_text_names(own.table)
+    refuse_names(table, own.title)
+    return replace(own, table=table, source=Frame(table) if isinstance(own.source, Frame) else own.source)
 
 
 def _with_own_marks(proposal: TableProposal, table: pd.DataFrame) -> dict[str, str | Field | None]:
@@ -266,23 +278,43 @@ def _cut(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
         if len(large) > MOST_SITES:
             raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
-        column = named if named.isidentifier() else f"column({named!r})"
-        parts += [_part(own, value, f"{column} == {value!r}", cells == value) for value in large]
+        # Python takes "ﬁrm" for "firm", and no keyword for a name.
+        plain = named.isascii() and named.isidentifier() and not iskeyword(named)
+        column = named if plain else f"column({named!r})"
+        parts += [_part(own, value, f"{column} == {value!r}", {}, cells == value) for value in large]
         rest = int(cells.notna().sum() - counts[large].sum())
         # Rare names are not written down: the others are those that are none of the large ones.
         if rest >= LEAST_OF_SITE and large:
             others = cells.notna() & ~cells.isin(large)
-            parts.append(_part(own, UNLISTED, f"{column} not in {tuple(large)!r}", others))
+            parts.append(_part(own, UNLISTED, *_none_of(column, large, own.table.columns), others))
         else:
             left_out += rest
         left_out += int(cells.isna().sum())
     return parts, left_out
 
 
-def _part(own: OwnTable, value: str, where: str, rows: pd.Series) -> OwnTable:
+def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
+    """Return an expression for the rows that have none of some values, with columns that it needs.
+
+    More values than one expression may have are told apart by derived columns.
+    """
+    parts: list[list[str]] = [[]]
+    for value in values:
+        if parts[-1] and sum(len(repr(one)) + 2 for one in (column, *parts[-1], value)) > LONGEST - len(" not in ()"):
+            parts.append([])
+        parts[-1].append(value)
+    none = [f"{column} not in {tuple(part)!r}" for part in parts]
+    if len(none) == 1:
+        return none[0], {}
+    free = (name for number in count(1) if (name := f"elsewhere_{number}") not in set(taken))
+    derive = dict(zip(free, none, strict=False))
+    return " and ".join(f"{name} == 1" for name in derive), derive
+
+
+def _part(own: OwnTable, value: str, where: str, derive: Mapping[str, str], rows: pd.Series) -> OwnTable:
     """Return the rows for which `where` holds, as a table of their own."""
     table = own.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
-    source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where)
+    source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where, derive=derive)
     return OwnTable(value, source, table)
 
 
@@ -399,12 +431,18 @@ def write_new(folder: Path, content_by_path: Mapping[str, str | bytes]) -> list[
         If one of them is there already: nothing is written.
     """
     files = {folder / path: content for path, content in content_by_path.items()}
-    there = [path for path in files if path.exists()]
-    if there:
-        raise UsageError(f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder")
-    for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content.encode() if isinstance(content, str) else content)
+    try:
+        there = [path for path in files if path.exists()]
+        if there:
+            raise UsageError(
+                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder"
+            )
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_whole(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
     return list(files)
 
 
