@@ -17,10 +17,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from flfed.errors import UsageError, nearest
+from flfed.rows.data.parsing.headers import has_control
 
 Kind = Literal["number", "category", "flag", "date", "id", "target"]
 Task = Literal["binary", "multi-class", "regression"]
 LATER_TASKS = ("survival", "time-to-event", "count", "ordinal", "multi-label", "ranking", "clustering")
+CONTROL = "line break or another control character"
 Settings = TypeVar("Settings", bound="Strict")
 
 
@@ -88,6 +90,10 @@ class Column(Strict):
             raise ValueError("a category needs at least two allowed values")
         if len(set(self.values)) != len(self.values):
             raise ValueError("an allowed value stands twice")
+        # Values and names stand in files and on screens of others, where these could pass for something else.
+        for place, value in enumerate(self.values, start=1):
+            if has_control(value):
+                raise ValueError(f"allowed value {place} has a {CONTROL}")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range {list(self.range)} must go from low to high")
         if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
@@ -166,6 +172,14 @@ class Schema(Strict):
             why = "is not available in this version" if task in LATER_TASKS else f"is not known{nearest(task, known)}"
             raise ValueError(f"{task!r} {why.rstrip('.')}; it may be {', '.join(known[:-1])} or {known[-1]}")
         return task
+
+    @field_validator("columns")
+    @classmethod
+    def _plain_names(cls, columns: dict[str, Column]) -> dict[str, Column]:
+        for place, name in enumerate(columns, start=1):
+            if has_control(name):
+                raise ValueError(f"the name of column {place} has a {CONTROL}")
+        return columns
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

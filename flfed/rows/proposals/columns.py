@@ -16,6 +16,7 @@ import pandas as pd
 
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.headers import has_control
 from flfed.rows.data.schema import Column
 from flfed.rows.data.table_check import far_from_all
 
@@ -406,11 +407,14 @@ def _identifier(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
 def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
     """Return a category of the values that enough rows have."""
     order = np.argsort(-found.counts, kind="stable")[:MOST_VALUES]
-    listed = [found.texts[place] for place in order if found.counts[place] >= LEAST_ROWS]
+    common = [place for place in order if found.counts[place] >= LEAST_ROWS]
+    listed = [place for place in common if not has_control(found.texts[place])]
     if not listed:
         return _identifier(found, "no value has ten rows", sure=False)
-    unlisted = found.known - int(sum(found.counts[place] for place in order[: len(listed)]))
-    values = sorted(listed, key=by_number)
+    if len(listed) < len(common):
+        why, sure = f"{why}; values with a line break in them are {UNLISTED!r}", False
+    unlisted = found.known - int(found.counts[listed].sum())
+    values = sorted((found.texts[place] for place in listed), key=by_number)
     field = field_of(found)
     if unlisted:
         values = [*(value for value in values if value != UNLISTED), UNLISTED]

@@ -16,6 +16,7 @@ import tomli_w
 from flfed.errors import count_in_words
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.headers import one_line
 from flfed.rows.data.schema import Column
 from flfed.rows.data.sources import Source
 from flfed.rows.data.transactions.source import Transactions
@@ -80,7 +81,7 @@ def _column(column: Column) -> list[str]:
 
 
 def _comment(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ") if text else []
+    return textwrap.wrap(one_line(text), WIDTH, initial_indent="# ", subsequent_indent="# ") if text else []
 
 
 def _value(value: Any) -> str:
@@ -119,7 +120,8 @@ def site_text(
     comments: Mapping[str, str] | None = None,
 ) -> str:
     """Return the Python file of a site; `comments` stand behind columns of the mapping."""
-    said = {key: f"  # {words}" for key, words in (comments or {}).items()}
+    # Words come from a schema that others wrote: a line break in them would end the comment.
+    said = {key: f"  # {one_line(words)}" for key, words in (comments or {}).items()}
     body = [
         f"name={_literal(name)},",
         f"title={_literal(title or name)},",
@@ -173,6 +175,5 @@ def _call(made: Any) -> str:
 
 def policy_text(title: str, disclosure: str) -> str:
     """Return what `policy.toml` says of a new site."""
-    shown = " ".join(word for word in title.split() if word.isprintable())
-    first = f"# Policy of this site: {shown}. Its operator decides here, and no study can loosen it."
+    first = f"# Policy of this site: {one_line(title)}. Its operator decides here, and no study can loosen it."
     return f"{first}\nformat = 1\n{POLICIES[disclosure]}\n"

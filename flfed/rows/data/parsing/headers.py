@@ -19,6 +19,8 @@ MAY_BE_ABSENT = ABSENT + MAP_IT
 ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
 NONE_FOUND = "is not in the table, and neither is any other column of the schema"
 ROWS_LOOKED_AT = 20
+_UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories of control characters, halves of characters, and ends of lines."""
 
 
 def plain_name(name: object) -> str:
@@ -33,6 +35,35 @@ def plain_name(name: object) -> str:
     """
     text = unicodedata.normalize("NFKC", str(name)).removeprefix("ï»¿")
     return "".join(sign for sign in text.casefold() if sign.isalnum())
+
+
+def has_control(text: str) -> bool:
+    r"""Tell whether a text has a line break or another control character.
+
+    Examples
+    --------
+    >>> has_control("two\nlines"), has_control("München (ca. 5 %)")
+    (True, False)
+    """
+    return any(unicodedata.category(sign) in _UNSHOWN for sign in text)
+
+
+def one_line(text: str) -> str:
+    r"""Return a text on one line, with single blanks and no control character.
+
+    Examples
+    --------
+    >>> one_line("two\n  lines\x07")
+    'two lines'
+    """
+    return " ".join("".join(" " if has_control(sign) else sign for sign in text).split())
+
+
+def with_text_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns have texts for names: 0 is "0"."""
+    if all(isinstance(name, str) for name in table.columns):
+        return table
+    return table.set_axis([str(name) for name in table.columns], axis=1)
 
 
 def alike(wanted: str, names: Iterable[object]) -> list[str]:
