@@ -234,14 +234,24 @@ def test_groups_and_thresholds_that_a_policy_holds_back_are_said_and_not_drawn(s
     held = sum(of["value"] is None for of in groups)
     assert held > 0
     assert f"Of {len(groups)} figures {held} are held back or undefined" in section(found, GROUPS).words()
-    # No score counts and few exact ones left these sites: a curve has these points and no other.
+    # No score counts and no exact ones left these sites.
+    assert all(of["tp"] is None for one in record["operating-points"]["sites"].values() for of in one)
+    assert DECISION not in " ".join(titles(found))
+
+
+def test_where_exact_counts_alone_left_a_site_they_are_marked_and_no_line_is_drawn(small_sites, small_study):
+    closed = small_sites(3, rows=1500, policy=Policy())
+    record = run(Study.parse(small_study.replace("[compare]\n", ASKED)), sites=closed).report
     with RunReader.open() as reader:
         assert reader.summary(record["run"], "score-histograms") is None
+    part = section(read(document(record["run"])), DECISION)
     points = record["operating-points"]
-    told = {site: [of for of in own if of["tp"] is not None] for site, own in points["sites"].items()}
-    assert (DECISION in " ".join(titles(found))) == any([*told.values(), points["all"][0]["tp"]])
-    figures = section(found, DECISION).all("figure") if any(told.values()) else []
-    assert len(figures) == sum(map(bool, told.values())) + any(of["tp"] is not None for of in points["all"])
+    known = [sum(of["tp"] is not None for of in one) for one in (points["all"], *points["sites"].values())]
+    assert [len(f.all("svg")[0].all("circle")) for f in part.all("figure")] == [count for count in known if count]
+    assert sum(known) > 0
+    assert {len(drawn_lines(figure)) for figure in part.all("figure")} == {2}  # of nobody and of everybody
+    assert "better than both" not in part.words()
+    assert all(line["Counts"] == "exact" for line in tables(part)[0])
 
 
 def test_nobody_asks_for_groups_and_there_is_no_section(three):

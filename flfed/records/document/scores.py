@@ -195,7 +195,8 @@ def decision_curves(content: Content) -> Markup:
     """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody."""
     counted = content.counted
     found = {name: of for name, of in (_drawn(counted.payload) if counted else {}).items() if of.has_both}
-    exact = point_tables.exact_at_thresholds((counted.found if counted else content.found).get("operating-points"))
+    payload = (counted.found if counted else content.found).get("operating-points")
+    exact = {name: of for name, of in point_tables.exact_at_thresholds(payload).items() if of[0].events}
     lines = {name: decision_curve(counts) for name, counts in found.items()} or exact
     if not lines:
         return Markup()
@@ -215,7 +216,8 @@ def decision_curves(content: Content) -> Markup:
         "Whether acting on it is of use (decision curves)",
         paragraphs([point_tables.NET_BENEFIT_READ], class_="lead"),
         element("div", *pictures, class_="charts"),
-        table([point_tables.ahead_line(name, points) for name, points in lines.items()]),
+        # Between a few exact thresholds nobody knows where the model is ahead.
+        table([point_tables.ahead_line(name, points) for name, points in lines.items()] if found else []),
         table(figures, class_="dense"),
         paragraphs([point_tables.DECISION_READ], class_="note"),
     )
@@ -249,10 +251,11 @@ def _decision(
     thresholds = [(place / 200) ** x.power for place in range(200)]
     everybody = [OperatingPoint(at, events, rows - events, 0, 0) for at in thresholds]
     drawn = [charts.Drawn("flag nobody", [(0.0, 0.0), (1.0, 0.0)], NEUTRAL, width=1)]
-    for said, line, looks in (
-        ("flag everybody", everybody, {"colour": NEUTRAL, "dash": (5, 4), "width": 1.3}),
-        ("the model", points, {**look, "dash": ()}),
-    ):
+    lines: list[tuple[str, Sequence[OperatingPoint], dict[str, Any]]]
+    lines = [("flag everybody", everybody, {"colour": NEUTRAL, "dash": (5, 4), "width": 1.3})]
+    # Of a few exact thresholds alone no line is drawn.
+    lines += [("the model", [*points], {**look, "dash": ()})] if [*points] != [*dots] else []
+    for said, line, looks in lines:
         pieces = charts.cut_below(_net_benefits(line), y.ticks[0])
         drawn += [charts.Drawn(said, piece, told=piece is pieces[0], **looks) for piece in pieces]
     marked = [(at, value) for at, value in _net_benefits(dots) if value >= y.ticks[0]]
