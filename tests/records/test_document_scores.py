@@ -250,7 +250,7 @@ def test_where_exact_counts_alone_left_a_site_they_are_marked_and_no_line_is_dra
     assert [len(f.all("svg")[0].all("circle")) for f in part.all("figure")] == [count for count in known if count]
     assert sum(known) > 0
     assert {len(drawn_lines(figure)) for figure in part.all("figure")} == {2}  # of nobody and of everybody
-    assert "better than both" not in part.words()
+    assert "better than both" not in part.words() and "no line of the model is drawn" in part.words()
     assert all(line["Counts"] == "exact" for line in tables(part)[0])
 
 

@@ -219,7 +219,7 @@ def decision_curves(content: Content) -> Markup:
         # Between a few exact thresholds nobody knows where the model is ahead.
         table([point_tables.ahead_line(name, points) for name, points in lines.items()] if found else []),
         table(figures, class_="dense"),
-        paragraphs([point_tables.DECISION_READ], class_="note"),
+        paragraphs([point_tables.DECISION_READ if found else point_tables.MARKS_READ], class_="note"),
     )
 
 

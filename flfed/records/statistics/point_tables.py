@@ -36,6 +36,10 @@ DECISION_READ = (
     "times them, and those that the study names. Lines are drawn at thresholds where all counts are known, straight "
     "between them. No interval is shown: with few rows a line would look different with others."
 )
+MARKS_READ = (
+    "The sites' policies let counts leave at the thresholds that the study names alone: no line of the model is drawn "
+    "between them, and no interval is shown."
+)
 ODDS = (1 / 3, 1.0, 3.0)
 """Thresholds at which net benefit is told in figures, as multiples of the odds of the outcome."""
 
