@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import Link
 from flfed.folders import CoordinatorFolder
 from flfed.records.store.database import engine_to_read, store_url
+from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, until, wait_online
 
@@ -104,6 +106,67 @@ def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, 
     said = coordinator.log
     until("the server", lambda: said().count("sites can connect") == 2, process=served, said=said)
     a_site_that_is_killed_comes_back(machines, serving["long-beach"], tmp_path / "long-beach")
+
+
+@pytest.mark.proof
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.timeout(900)
+def test_ctrl_c_and_sigterm_end_a_coordinators_run_which_is_resumed_to_the_same_arrays(machines, test_data):
+    coordinator, rounds = machines["coordinator"], 30
+    begin(machines, test_data)
+    path = str(coordinator.study("heart-disease", rounds=rounds))
+    for site in SITES:
+        take_in(coordinator, machines[site])
+        approve = [machines[site].study("heart-disease", rounds=rounds) if w == "heart-disease" else w
+                   for w in SITE["site approve"]]  # fmt: skip
+        machines[site].run(approve)
+        machines[site].start(SITE["site serve"])
+    wait_online(machines, 3)
+
+    run, done = "", 0
+    for words, by, said in (
+        (["coordinator", "run", path], signal.SIGINT, "interrupted from the keyboard"),
+        (["study", "resume", "latest"], signal.SIGTERM, "stopped by SIGTERM"),
+    ):
+        run, done = stopped_after_some_rounds(coordinator, words, by, said, done)
+    coordinator.run(["study", "resume", "latest"])
+    with RunReader.open(store_of(coordinator)) as reader:
+        (ended,) = reader.runs()
+        assert (ended.run, ended.status, ended.rounds) == (run, "completed", rounds)
+        assert [event.reason for event in reader.events([run]) if event.kind == "fault"] == []
+    # Each round of each site is counted once, and the model is that of a run that nobody stopped.
+    assert Counter((site, kind) for site, _, kind in arrived(coordinator, run)) == {
+        (site, kind): count for site in SITES for kind, count in (("train", rounds), ("evaluate", 1))
+    }
+    here = ["study", "run", path, *(word for site in SITES for word in ("--site", site)), "--one-by-one", "--json"]
+    undisturbed = json.loads(coordinator.run(here))
+    compared = json.loads(coordinator.run(["run", "compare", run, undisturbed["run"], "--json"]))
+    assert compared["arrays-max-difference"] == 0
+
+
+def stopped_after_some_rounds(
+    coordinator: Machine, words: list[str], by: signal.Signals, said: str, done: int
+) -> tuple[str, int]:
+    """Stop a run of the consortium after more rounds than were `done`; return its id and its rounds."""
+
+    def newest() -> RunEntry | None:
+        with RunReader.open(store_of(coordinator)) as reader:
+            return next(iter(reader.runs()), None)
+
+    def goes_on() -> bool:
+        return (run := newest()) is not None and run.status == "running" and run.rounds > done + 1
+
+    before = len(coordinator.log())
+    process = coordinator.start(words)
+    until("some rounds", goes_on, process=process, said=coordinator.log)
+    process.send_signal(by)
+    assert process.wait(30) == 3, coordinator.log()
+    run, log = newest(), coordinator.log()[before:]
+    assert run is not None and (run.status, run.reason) == ("stopped", said)
+    assert f"flfed: {said}; what was done so far is kept: flfed study resume {run.series}\n" in log
+    assert "Traceback" not in log
+    return run.run, run.rounds
 
 
 def killed_between_a_message_and_its_reply(coordinator: Machine, line: Path) -> str:
