@@ -43,6 +43,8 @@ class RunStopped(FlfedError):
     exit_code = 3
     recorded = ""
     """What the run's record says in place of the sentence, where that names a site which has a pseudonym there."""
+    by = ""
+    """What interrupted it, as `interruption` says it; empty where its own rules ended it."""
 
 
 def require_extra(module: str, what: str, extra: str) -> None:
@@ -64,10 +66,6 @@ def require_extra(module: str, what: str, extra: str) -> None:
     """
     if find_spec(module) is None:
         raise UsageError(f"{what} needs an extra: pip install 'flfed[{extra}]'")
-
-
-class Interrupted(RunStopped):
-    """Run that a person or the system ended early."""
 
 
 class Terminated(KeyboardInterrupt):

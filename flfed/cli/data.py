@@ -170,6 +170,8 @@ def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
     if made.left_out:
         few = count_in_words(made.left_out)
         output.say(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
+    if unlabelled := made.proposal.target.unlabelled:
+        typer.echo(f"{count_in_words(unlabelled)} rows have no {made.proposal.schema.target}, and are left out.")
     many = len(made.proposal.schema.unconfirmed)
     output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)

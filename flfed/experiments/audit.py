@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 
 from flfed import registry
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, Interrupted, UsageError, interruption, nearest
+from flfed.errors import FlfedError, RunStopped, UsageError, interruption, nearest
 from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import WITHOUT_MODEL, shared_model
 from flfed.federation.client.audit import promise_of
@@ -245,7 +245,7 @@ class Auditor:
                 rest = [word for name in attacks[number:] for word in ("--attack", name)]
                 rest += [word for name in only for word in ("--site", name)]
                 done = f"{number} of {len(attacks)} attacks are in the record of the run"
-                raise Interrupted(
+                raise RunStopped(
                     f"{interruption(error)}; {done}; to go on: flfed audit {' '.join([self.entry.run, *rest])}"
                 ) from None
         self.recorder.progress("attacks", len(attacks), len(attacks))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, Interrupted, UsageError, interruption
+from flfed.errors import FlfedError, RunStopped, UsageError, interruption
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcess, grid_of
 from flfed.federation.engines.local_sites import find_sites
@@ -155,7 +155,7 @@ class Swept:
         Without one no point gave a model that can be judged.
         """
         if self.stopped:
-            return Interrupted(self.stopped)
+            return RunStopped(self.stopped)
         if self.best is not None:
             return None
         return FlfedError(f"no point of the sweep gave a validation loss; the first: {self.points[0].reason}")
@@ -302,8 +302,10 @@ def sweep(
             for number, (settings, point) in enumerate(points, start=1):
                 found.append(_judged(settings, _run_of(f"{study.name}-sweep", point, taking_part, store, progress)))
                 progress("points", number, len(points))
-        except (KeyboardInterrupt, Interrupted) as error:
-            by = interruption(error) if isinstance(error, KeyboardInterrupt) else str(error).partition(";")[0]
+        except (KeyboardInterrupt, RunStopped) as error:
+            by = error.by if isinstance(error, RunStopped) else interruption(error)
+            if not by:
+                raise
             stopped = f"{by}; {len(found)} of {len(points)} points were tried, and are in the run store; {ANEW}"
     return Swept(study=study.name, primary=check(study)["primary"], points=_comparable(found), stopped=stopped)
 

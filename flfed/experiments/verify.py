@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import FlfedError, Interrupted, RunStopped, UsageError, nearest
+from flfed.errors import FlfedError, RunStopped, UsageError, nearest
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
@@ -204,8 +204,9 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
     check_expected(study)
     try:
         found = run(study, engine=engine, repeats=study.expected.repeats, progress=progress).report
-    except Interrupted as error:
-        error.args = (f"{error} (which verifies nothing: flfed study verify begins anew)",)
+    except RunStopped as error:
+        if error.by:
+            error.args = (f"{error} (which verifies nothing: flfed study verify begins anew)",)
         raise
     with RunReader.open() as reader:
         runs = reader.runs_of(found["run"])

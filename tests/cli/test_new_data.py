@@ -268,6 +268,26 @@ def test_a_target_of_another_name_is_proposed_to_be_looked_at_or_asked_for(folde
     assert code == 2 and "column 'died' is not in the table" in err
 
 
+def test_a_column_that_one_table_lacks_is_missing_there_and_other_classes_are_refused(folder: Path, flfed: Command):
+    table = clinics().assign(seen=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(400), "D"))
+    table["smoker"] = np.arange(400) % 3 == 0
+    table[:200].to_parquet("north.parquet")
+    table[200:].drop(columns=["seen", "smoker"]).to_csv("south.csv", index=False)
+    assert flfed("data", "new", "north.parquet", "south.csv", "--target", "died", "--name", "ward")[0] == 0
+    columns = datasets.load("ward").schema.columns
+    assert (columns["smoker"].kind, columns["seen"].kind, columns["age"].kind) == ("flag", "date", "number")
+    code, out, err = flfed("site", "check", "south")
+    assert code == 0 and "missing in 200 of 200 rows" in out, err
+    table[200:].replace({"died": {"yes": "1", "no": "0"}}).to_csv("coded.csv", index=False)
+    code, _, err = flfed("data", "new", "north.parquet", "coded.csv", "--target", "died", "--name", "other")
+    assert code == 2 and "of table 'north' has no value that the other tables have" in err
+    # Amounts need not have a value in common.
+    code, _, err = flfed(
+        "data", "new", "north.parquet", "coded.csv", "--target", "age", "--name", "amounts", "--to", "more"
+    )
+    assert code == 0, err
+
+
 def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
     code, _, err = flfed("study", "new", "--dataset", "wine", "--model", "logistic", "--not-private", "--name", "mine")
     assert code == 0, err

@@ -309,7 +309,8 @@ def new_site(
     )
     for line in _advice(made, written[0]):
         output.say(line)
-    typer.echo(f"Next: flfed site check {name}")
+    cd = "" if to.resolve() == Path.cwd() else f"cd {to} && "
+    typer.echo(f"Next: {cd}flfed site check {name}")
 
 
 def _source(file: Path | None, query: str, url_variable: str, names: str) -> Source:

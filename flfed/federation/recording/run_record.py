@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from flfed.callbacks import Clock
-from flfed.errors import FlfedError, Interrupted, RunStopped, interruption
+from flfed.errors import FlfedError, RunStopped, interruption
 from flfed.federation.recording.provenance import accountants, code_sha256, versions
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.study.study import Study
@@ -108,7 +108,7 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
     Raises
     ------
     FlfedError
-        What ended it, with the run's id; `Interrupted` where it was.
+        What ended it, with the run's id; `RunStopped` where it was interrupted.
     """
 
     def close(status: str, reason: str) -> None:
@@ -130,7 +130,8 @@ def bad_end_written(writer: RunWriter, began: float, *, kept: str, clock: Clock 
     # Ctrl-C is the wish of a person, and no failure.
     except KeyboardInterrupt as error:
         close("stopped", interruption(error))
-        stopped = Interrupted(f"{interruption(error)}; {kept}")
+        stopped = RunStopped(f"{interruption(error)}; {kept}")
+        stopped.by = interruption(error)
         stopped.run = writer.run
         raise stopped from None
     except Exception as error:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from flfed.callbacks import Progress
-from flfed.errors import Interrupted, RunStopped, UsageError, interruption
+from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.engines.registry import answer_of
@@ -165,7 +165,8 @@ class Series:
             outcomes = side_by_side([task(repeat) for repeat in repeats], shared.answer)
         # The stop of one repeat has ended all, and is told as that of the series.
         except KeyboardInterrupt as error:
-            stopped = Interrupted(f"{interruption(error)}; {KEPT} {self.series}")
+            stopped = RunStopped(f"{interruption(error)}; {KEPT} {self.series}")
+            stopped.by = interruption(error)
             stopped.run = self.series
             raise stopped from None
         for outcome in outcomes:

@@ -30,7 +30,7 @@ def source_of(path: Path, *, names: str = "") -> Source:
         If there is no such file, or it holds no table.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such file")
+        raise UsageError(f"{path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
     whole = str(path.resolve())
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)

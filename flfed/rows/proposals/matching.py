@@ -290,7 +290,7 @@ def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
     known = sum(count for text, count in _both(found) if text in named)
     share = known / max(found.known, 1)
     if share >= FITTING:
-        return _Fit(share, replace(plain, values=named), "its codes are short for the schema's values")
+        return _Fit(share, replace(plain, values=named), "its codes stand for the schema's values")
     # Codes that nobody could guess are listed for a person to name; those of few rows are not written down.
     listed = {text: named.get(text, UNKNOWN) for text, count in _both(found) if count >= LEAST_ROWS}
     fits_in_number = len(found.texts) <= max(len(column.values), 2)

@@ -225,14 +225,44 @@ def _schema_name(name: str) -> str:
 
 
 def _together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
-    """Return the columns of all tables, each over all rows."""
-    names: dict[str, str] = {}
-    parts: dict[str, list[pd.Series]] = {}
+    """Return the columns of all tables, each over all rows; a table that lacks one has no value of it."""
+    names, parts = dict[str, str](), list[dict[str, pd.Series]]()
     for table in tables.values():
+        parts.append({})
         for place, name in enumerate(table.columns):
             plain = plain_name(name) or str(name)
-            parts.setdefault(names.setdefault(plain, _schema_name(str(name))), []).append(table.iloc[:, place])
-    return {name: pd.concat(cells, ignore_index=True) if cells[1:] else cells[0] for name, cells in parts.items()}
+            names.setdefault(plain, _schema_name(str(name)))
+            parts[-1].setdefault(plain, table.iloc[:, place])
+    found = {}
+    for plain, name in names.items():
+        one = next(own[plain] for own in parts if plain in own)
+        # Of the same type, so that dates and numbers stay what they are.
+        empty = (one.astype(object) if one.dtype.kind == "b" else one).iloc[:0]
+        cells = [own.get(plain, empty.reindex(range(len(of)))) for own, of in zip(parts, tables.values(), strict=True)]
+        found[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
+    return found
+
+
+def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
+    """Refuse tables that write the classes of a target in other ways.
+
+    Raises
+    ------
+    UsageError
+        If one table has no class in common with the others: its codes would be taken for other classes.
+    """
+    columns = {name: {str(own): table[own] for own in table.columns} for name, table in tables.items()}
+    named = {name: column_named(target, "target", own, f"table {name!r}") for name, own in columns.items()}
+    found = {name: Cells.of(target, own[named[name]]) for name, own in columns.items()}
+    for name, cells in found.items():
+        others = {text for other, those in found.items() if other != name for text in those.texts}
+        few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
+        coded = few or len(set(cells.texts) | others) <= FEW_CLASSES
+        if coded and cells.texts and others and not others & set(cells.texts):
+            raise UsageError(
+                f"target: column {target!r} of table {name!r} has no value that the other tables have: write its "
+                "classes alike in all of them, or map that table afterwards with flfed site new"
+            )
 
 
 def column_named(word: str, option: str, columns: Iterable[str], table: str = "the table") -> str:

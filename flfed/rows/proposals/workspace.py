@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -29,7 +30,7 @@ from flfed.rows.proposals import texts
 from flfed.rows.proposals.columns import READINGS, UNLISTED
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
-from flfed.rows.proposals.tables import TableProposal, column_named, propose_schema, refuse_names
+from flfed.rows.proposals.tables import TableProposal, check_alike, column_named, propose_schema, refuse_names
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
@@ -37,6 +38,8 @@ LEAST_OF_SITE = 50
 """Rows of a site that is cut from a table; those of smaller ones are one site together."""
 HOLDOUT_SHARE = Holdout.share
 MOST_SITES = 200
+UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
+"""Letters that are no a-z with a mark, or that a name writes as two."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,8 @@ def new_workspace(
     parts, left_out = _cut(tables, by) if by else (list(tables), 0)
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
+    if task != "regression":
+        check_alike({part.title: part.table for part in tables}, target)
     proposal = propose_schema(whole, target, name=name, group=group, time=time, task=task, leave_out=[by] if by else [])
     names = _site_names(parts)
     if len(parts) < 2:
@@ -251,12 +256,13 @@ def slug(text: str) -> str:
 
     Examples
     --------
-    >>> slug("St. Mary's (2024)")
-    'st-mary-s-2024'
+    >>> slug("St. Mary's (2024)"), slug("Klinik Köln")
+    ('st-mary-s-2024', 'klinik-koeln')
     """
-    made = site_name(text)
+    plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
+    made = site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
     if not made:
-        raise UsageError(f"{text!r} gives no name of a-z and 0-9: give --name")
+        raise UsageError(f"{text!r} gives no name of a-z and 0-9: give another one with --name")
     return made
 
 
