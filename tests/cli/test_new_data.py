@@ -75,6 +75,26 @@ def test_files_with_other_decimal_marks_are_read_each_by_its_own(folder: Path, f
             np.testing.assert_allclose(np.sort(read[name]), np.sort(rows[name]), atol=1e-9)
 
 
+def test_amounts_are_thousands_at_all_sites_and_a_word_between_them_is_counted(folder: Path, flfed: Command):
+    table = clinics()[["age", "sex", "died"]]
+    table["cost"] = [f"{amount:,}".replace(",", ".") for amount in np.linspace(200, 4999, 400).astype(int)]
+    table.loc[7, "cost"] = "see Jane Roe"
+    for name, rows in (("north", table[:200]), ("south", table[200:])):
+        rows.to_csv(f"{name}.csv", index=False)
+    code, out, err = flfed("data", "new", "north.csv", "south.csv", "--target", "died", "--name", "costs", "--json")
+    assert code == 0, err
+    line = next(line for line in json.loads(out)["columns"] if line["column"] == "cost")
+    assert line["kind"] == "number" and not line["sure"]
+    written = "".join(path.read_text() for path in (*Path().rglob("*.py"), *Path().rglob("*.toml")))
+    assert "Roe" not in written + out
+    # All amounts of the south stand with a mark, which by themselves could be decimals.
+    south = site_discovery.load("south").read()
+    cost = pd.concat([south.training, south.holdout("test")])["cost"]
+    np.testing.assert_allclose(np.sort(cost), np.linspace(200, 4999, 400).astype(int)[200:])
+    code, out, err = flfed("site", "check", "north")
+    assert code == 2 and "column 'cost' is not a number in fewer than 5 rows" in err and "Roe" not in out + err
+
+
 def test_one_table_is_cut_into_sites_and_the_smallest_are_one(folder: Path, flfed: Command):
     clinics(600).to_csv("all.csv", index=False)
     code, out, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic")

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 from flfed.errors import UsageError
-from flfed.rows.data.mapping import map_table
+from flfed.rows.data.mapping import map_table, read_column
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.sources import Excel
 from flfed.rows.proposals.columns import propose_column, round_outward
 from flfed.rows.proposals.tables import propose_schema
@@ -263,6 +264,95 @@ def test_no_value_of_fewer_than_ten_rows_and_no_end_of_a_range_is_written_down()
 def test_cells_in_many_ways_of_writing_are_told(cells: object, kind: str, sure: bool):
     found = propose_column("value", pd.Series(cells))
     assert (found.kind, found.sure) == (kind, sure), found
+
+
+NUMBERS = [f"{5 + number / 100:.2f}" for number in range(300)]
+
+
+@pytest.mark.parametrize(
+    ("others", "missing", "sure"),
+    [
+        (["see Jane Roe"], (), False), (["see Jane Roe"] * 9, (), False), (["pending"] * 10, ("pending",), True),
+        (["n/a", "unknown"], ("n/a", "unknown"), True), (["pending"] * 10 + ["Dr Roe", "-"], ("-", "pending"), False),
+    ],
+)  # fmt: skip
+def test_a_word_between_numbers_is_a_code_where_ten_rows_have_it(others: list[str], missing: tuple, sure: bool):
+    table = pd.DataFrame({"lab": NUMBERS + others, "died": (["yes", "no"] * 200)[: 300 + len(others)]})
+    made = propose_schema({"a": table}, "died", name="own")
+    found = made.columns["lab"]
+    assert (found.kind, found.sure) == ("number", sure) and "Roe" not in found.why + schema_text(made)
+    assert (found.field.missing if found.field else ()) == missing
+    mapped, findings = map_table(table, made.schema, made.mapping(list(table.columns)))
+    strays = sum(others.count(word) for word in {"see Jane Roe", "Dr Roe"})
+    assert [(finding.rule, len(finding.rows)) for finding in findings] == [("is not a number", strays)][: not sure]
+    assert int(mapped["lab"].notna().sum()) == 300
+    target = propose_schema({"a": table.assign(died=table["lab"], age=range(len(table)))}, "died", name="own").target
+    named = sum(others.count(word) for word in missing)
+    assert (target.task, target.sure, target.unlabelled) == ("regression", sure, named)
+
+
+def test_a_rare_word_among_numbers_that_are_codes_is_another():
+    cells = pd.Series([str(10 * (number % 18)) for number in range(540)] + ["see Jane Roe"])
+    found = propose_column("type_code", cells)
+    assert found.kind == "category" and "see Jane Roe" not in found.column.values and found.unlisted == 1
+    read, findings = read_column(cells, "type_code", found.column, found.field)
+    assert findings == [] and read[-1] == "other"
+
+
+@pytest.mark.parametrize(
+    ("value", "rows", "missing", "high"),
+    [(481516.23, 8, (), 500_000), (481516.23, 20, (), 500_000), (999.0, 9, (), 1000), (999.0, 10, (999.0,), 8)],
+)
+def test_a_number_far_from_all_others_is_written_down_where_it_is_a_code_of_ten_rows(
+    value: float, rows: int, missing: tuple, high: float
+):
+    found = propose_column("lab", pd.Series(NUMBERS + [str(value)] * rows))
+    assert found.kind == "number" and not found.sure and "far from all others" in found.why
+    assert found.column.missing == missing and found.column.range[1] == high and str(value) not in found.why
+
+
+def german(amounts: object) -> list[str]:
+    """Return amounts with a "." between thousands."""
+    return [f"{amount:,}".replace(",", ".") for amount in amounts]
+
+
+AMOUNTS = np.random.default_rng(3).integers(200, 5000, 400)
+
+
+@pytest.mark.parametrize(
+    ("cells", "values", "sure"),
+    [
+        (german(AMOUNTS), AMOUNTS, False), (german(AMOUNTS // 500 * 500), AMOUNTS // 500 * 500, False),
+        ([f"{amount:,}" for amount in AMOUNTS], AMOUNTS, False), (german(AMOUNTS * 1000), AMOUNTS * 1000, True),
+        ([f"{1 + amount / 1e5:.3f}" for amount in AMOUNTS], np.round(1 + AMOUNTS / 1e5, 3), False),
+        ([f"{amount / 1000:.3f}" for amount in AMOUNTS], AMOUNTS / 1000, True),
+        ([f"{amount / 100:.2f}" for amount in AMOUNTS], AMOUNTS / 100, True),
+        # Both marks, as of two tables: nobody can tell, but they are not a mixture of decimals and thousands.
+        (["1.250", "2,375", "3.125", "4,875"] * 100, np.array([1.25, 2.375, 3.125, 4.875] * 100), False),
+    ],
+)  # fmt: skip
+def test_marks_before_three_digits_are_read_one_way_and_the_other_is_told(
+    cells: list[str], values: np.ndarray, sure: bool
+):
+    found = propose_column("amount", pd.Series(cells))
+    assert (found.kind, found.sure) == ("number", sure), found
+    assert sure or ("thousands" in found.why and "decimals" in found.why)
+    read, findings = read_column(pd.Series(cells), "amount", found.column, found.field or Field("amount"))
+    assert findings == []
+    np.testing.assert_allclose(read, values, rtol=1e-12)
+
+
+def test_whole_numbers_that_are_days_are_proposed_as_dates():
+    days = pd.date_range("2023-01-01", periods=500).strftime("%Y%m%d").tolist()
+    for cells in (pd.Series(days), pd.Series(days).astype(int), pd.Series([*days, "-"])):
+        found = propose_column("seen", cells)
+        assert (found.kind, found.sure) == ("date", False)
+        read, findings = read_column(cells, "seen", found.column, found.field or Field("seen"))
+        assert findings == [] and str(read[31])[:10] == "2023-02-01"
+    # Days that the calendar does not have, or a code, make a number of it: one to be looked at.
+    for more in (["20230231"], ["0"], ["99999999"] * 12):
+        found = propose_column("seen", pd.Series(days * 2 + more))
+        assert (found.kind, found.sure) == ("number", False) and "could be dates" in found.why
 
 
 @pytest.mark.parametrize(

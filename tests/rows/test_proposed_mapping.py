@@ -10,6 +10,7 @@ import pytest
 
 from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Schema
 from flfed.rows.proposals.matching import UNKNOWN, Match, mapping_of, name_likeness, propose_mapping
 from flfed.rows.proposals.tables import propose_schema
@@ -151,3 +152,28 @@ def test_yes_and_no_are_read_in_other_words_and_codes_that_could_mean_anything_a
     named = target_of(schema, pd.DataFrame({"age": ages, "outcome": cells}))
     assert named.own == (None if len(set(cells)) != 2 else "outcome") and not named.sure
     assert named.has_unnamed_codes == ("tot" in cells)
+
+
+def test_no_word_of_few_rows_is_written_into_a_mapping_and_its_column_is_to_be_looked_at():
+    schema = datasets.load("heart-disease").schema
+    cells = [str(100 + number % 90) for number in range(200)]
+    table = pd.DataFrame({"chol": ["see Jane Roe", *cells[1:]], "trestbps": ["pending"] * 10 + cells[10:]})
+    found = {match.column: match for match in propose_mapping(table, schema)}
+    assert found["chol"].field == Field("chol") and not found["chol"].sure and "ten rows" in found["chol"].why
+    assert found["trestbps"].field == Field("trestbps", missing=("pending",)) and found["trestbps"].sure
+    _, findings = map_table(table, schema, mapping_of(list(found.values())), outcome=False)
+    assert [(finding.column, finding.rule, len(finding.rows)) for finding in findings] == [
+        ("chol", "is not a number", 1)
+    ]
+
+
+def test_a_range_tells_thousands_from_decimals():
+    written = [f"{1 + number / 1000:.3f}" for number in range(1, 300)]
+    for low, high, first in ((0, 10, 1.001), (500, 3000, 1001)):
+        columns = {"amount": {"kind": "number", "range": [low, high]}, "y": {"kind": "target", "values": ["0", "1"]}}
+        schema = Schema.model_validate({"name": "own", "task": "binary", "target": "y", "columns": columns})
+        table = pd.DataFrame({"amount": written})
+        found = propose_mapping(table, schema)[0]
+        assert not found.sure and "could be one of" in found.why
+        mapped, findings = map_table(table, schema, mapping_of([found]) | {"y": None}, outcome=False)
+        assert findings == [] and mapped["amount"][0] == pytest.approx(first)

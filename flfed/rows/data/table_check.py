@@ -327,17 +327,22 @@ def far_from_all(known: pd.Series) -> int:
         gap = abs(float(values[place]) - float(others[place]))
         span, step = float(others[-1]) - float(others[0]), float(np.median(np.diff(others)))
         alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
-        far = gap > span or (_is_code(values[place]) and gap > max(FAR * step, WIDE * span)) or alone_below
+        far = gap > span or (is_code(values[place]) and gap > max(FAR * step, WIDE * span)) or alone_below
         common = values[place] == 0 and MOST * counts[place] > len(numbers)
         if far and counts[place] >= enough and not common:
             return int(counts[place])
     return 0
 
 
-def _is_code(value: float) -> bool:
+def is_code(value: float) -> bool:
     """Tell whether a number looks like a code.
 
     It is 0, or all nines or eights, below or above 0.
+
+    Examples
+    --------
+    >>> is_code(-999), is_code(481516.23)
+    (True, False)
     """
     digits = f"{abs(value):.15g}"
     return value == 0 or set(digits) in ({"9"}, {"8"})

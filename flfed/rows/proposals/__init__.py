@@ -1,5 +1,6 @@
 """Proposals of schemas and mappings from tables that nobody described yet.
 
-Read `columns.py` first: what one column is. `tables.py` puts a schema together, `matching.py` maps a table to a schema
-that is there already, `files.py` opens what a person names, and `texts.py` writes what is proposed as files.
+Read `columns.py` first: what one column is; `cells.py` counts its texts and reads them as numbers. `tables.py` puts a
+schema together, `matching.py` maps a table to a schema that is there already, `files.py` opens what a person names, and
+`texts.py` writes what is proposed as files.
 """

@@ -14,32 +14,33 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control
 from flfed.rows.data.schema import Column
-from flfed.rows.data.table_check import far_from_all
+from flfed.rows.data.table_check import far_from_all, is_code
+from flfed.rows.proposals.cells import (
+    DIGITS,
+    FEW_VALUES,
+    LEAST_ROWS,
+    NO_NUMBER,
+    ZEROS_FIRST,
+    Cells,
+    Numbers,
+    breaks,
+    field_of,
+    is_number_text,
+    read_numbers,
+)
 
 ProposedKind = Literal["number", "category", "flag", "date", "id", "left-out"]
 UNLISTED = "other"
 """Value of a category that stands for all values of few rows."""
-LEAST_ROWS = 10
-"""Of a value of fewer rows nothing is written down."""
 MOST_VALUES = 50
 """Values of a category at most; the least frequent of more are `UNLISTED`."""
 FEW_CODES = 5
 """Whole numbers of so few values are taken for codes."""
-FEW_VALUES = 12
-"""Whole numbers of so few values may be codes."""
-MOST_WORDS = 3
-"""A column of numbers has at most so many words among them, as codes for "not known"."""
-WORDS_SHARE = 0.6
-"""Of rows at most: a column that is mostly words is none of numbers."""
-
-MISSING = {"na", "n/a", "n.a.", "nan", "null", "nil", "<na>", "#n/a", "?", "(null)", "nat"}
-"""Words for "not known" in any column, in lower case."""
-NO_NUMBER = {"none", "-", "--", ".", "unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done"}
-"""Words for "not known" between numbers or dates; elsewhere they may be values."""
+MOST_DAYS = 0.9
+"""Of a column's whole numbers that are days such as 20240131: more are no amounts."""
 FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
 TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
 DATES = tuple(
@@ -48,13 +49,6 @@ DATES = tuple(
     for time in (("", " %H:%M", " %H:%M:%S") if day else ("",))
 )
 """Formats that are tried, ISO 8601 first."""
-EVERYTHING = Column(kind="number", range=(-math.inf, math.inf))
-READINGS = tuple(
-    Field("", decimal=decimal, thousands=thousands, censored=censored)
-    for censored in ("refuse", "limit")
-    for decimal, thousands in ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"))
-)
-"""Ways to read numbers, the plain one first."""
 
 _ID_NAME = re.compile(
     r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|index|rowid|identifier)($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|#$"
@@ -64,10 +58,8 @@ _CODE_NAME = re.compile(r"code|type|class|category|group|status|sex|gender|race|
 _AREA_NAME = re.compile(r"zip|postal|postcode|plz|fips")
 _UNIT = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]\s*$")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_DIGITS = re.compile(r"\d")
-_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 _SHORT_YEAR = re.compile(r"\d{1,2}([-./])(\d{1,2}|[A-Za-z]{3})\1\d{2}(\s|$)")
-_ZEROS_FIRST = re.compile(r"0\d+")
+_DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 
 @dataclass(frozen=True)
@@ -105,55 +97,6 @@ class ColumnProposal:
     from_rows: bool = False
     unlisted: int = 0
     gaps: bool = False
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Distinct texts of one column, and how many rows have each.
-
-    Attributes
-    ----------
-    name : str
-    texts : list of str
-        Without codes for "not known".
-    counts : int array [texts]
-    missing : tuple of str
-        Codes for "not known" that were found.
-    rows : int
-        Of the table.
-    """
-
-    name: str
-    texts: list[str]
-    counts: np.ndarray
-    missing: tuple[str, ...]
-    rows: int
-
-    @classmethod
-    def of(cls, name: str, cells: pd.Series) -> Cells:
-        """Return what is known of a column."""
-        known = plain_text(cells).value_counts()
-        words = [str(text) for text in known.index]
-        absent = [text.casefold() in MISSING for text in words]
-        found = tuple(sorted(text for text, out in zip(words, absent, strict=True) if out))
-        kept = [text for text, out in zip(words, absent, strict=True) if not out]
-        return cls(name, kept, known.to_numpy()[~np.array(absent, dtype=bool)], found, len(cells))
-
-    @property
-    def known(self) -> int:
-        """Rows with a value."""
-        return int(self.counts.sum())
-
-    @property
-    def share_distinct(self) -> float:
-        """Distinct values for each row that has one."""
-        return len(self.texts) / max(self.known, 1)
-
-    def without(self, words: Sequence[str]) -> Cells:
-        """Return the column with further codes for "not known"."""
-        kept = np.array([text not in words for text in self.texts], dtype=bool)
-        texts = [text for text, keep in zip(self.texts, kept, strict=True) if keep]
-        return replace(self, texts=texts, counts=self.counts[kept], missing=(*self.missing, *sorted(words)))
 
 
 def propose_column(name: str, cells: pd.Series) -> ColumnProposal:
@@ -249,67 +192,32 @@ def _flag(found: Cells) -> ColumnProposal:
     return ColumnProposal(found.name, "flag", "has two values, yes and no", column=Column(kind="flag"), field=field)
 
 
-def is_number_text(text: object) -> bool:
-    """Tell whether a text is a number in figures.
-
-    Examples
-    --------
-    >>> is_number_text(" -1,5"), is_number_text("x1")
-    (True, False)
-    """
-    return bool(_NUMBER.fullmatch(str(text).strip()))
-
-
-def field_of(found: Cells, reading: Field | None = None) -> Field | None:
-    """Return how cells are read, None where as they stand."""
-    field = replace(reading or Field(found.name), column=found.name, missing=found.missing)
-    return None if field == Field(found.name) else field
-
-
 def _as_number(found: Cells) -> ColumnProposal | None:
     """Return what a column of numbers is, None for other cells."""
     read = read_numbers(found)
     if read is None:
         return None
-    found, reading, values = read
+    if read.other and read.reading.thousands:
+        return _number(read, "its values are numbers", sure=False)
+    found, values = read.cells, read.values
     words = name_words(found.name)
     whole = bool((values == np.rint(values)).all())
-    if whole and any(_ZEROS_FIRST.fullmatch(text) for text in found.texts):
+    if whole and any(ZEROS_FIRST.fullmatch(text) for text in found.texts):
         return _codes(found, "its numbers begin with zeros")
+    days = sum(map(bool, map(_DAY.fullmatch, found.texts))) / len(found.texts)
+    if whole and days == 1 and next(_formats(found.texts), None) == "":
+        return _date(
+            found, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
+        )
     if whole and (proposal := _whole_numbers(found, values, words)):
         return proposal
     if whole and len(values) <= FEW_CODES:
         return _category(found, f"it has {len(values)} whole numbers: if they are amounts, a number", sure=False)
     sure = len(values) > FEW_VALUES or not whole
     why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
-    return _number(found, reading, values, why, sure=sure and not _AREA_NAME.search(words))
-
-
-def read_numbers(found: Cells) -> tuple[Cells, Field, np.ndarray] | None:
-    """Return how cells are read as numbers.
-
-    With it come the cells without words for "not known", and their values. None where they are no numbers.
-    """
-    words = [text for text in found.texts if not _DIGITS.search(text)]
-    few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
-    few = few or all(word.casefold() in NO_NUMBER for word in words)
-    rest = found.without(words) if words else found
-    # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
-    if not few or not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
-        return None
-    if words and any(map(_ZEROS_FIRST.fullmatch, rest.texts)):
-        return None
-    for reading in READINGS:
-        if not _broken(rest.texts[:MOST_VALUES], EVERYTHING, reading):
-            values, broken = read_column(pd.Series(rest.texts, dtype=object), found.name, EVERYTHING, reading)
-            if not broken:
-                return rest, reading, values
-    return None
-
-
-def _broken(texts: Sequence[str], column: Column, field: Field) -> bool:
-    """Tell whether some texts cannot be read so."""
-    return bool(read_column(pd.Series(texts, dtype=object), "", column, field)[1])
+    if days > MOST_DAYS:
+        sure, why = False, f"{why}; most of them could be dates such as 20240131"
+    return _number(read, why, sure=sure and not _AREA_NAME.search(words))
 
 
 def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnProposal | None:
@@ -339,18 +247,24 @@ def _codes(found: Cells, why: str) -> ColumnProposal:
     return _category(found, why, sure=False) if few else _identifier(found, why, sure=False)
 
 
-def _number(found: Cells, reading: Field, values: np.ndarray, why: str, *, sure: bool) -> ColumnProposal:
+def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
+    found, values = read.cells, read.values
     codes: tuple[float, ...] = ()
     rows = pd.Series(np.repeat(values, found.counts))
     # One value far from all others, in several rows, is a code for "not known" more often than an amount.
     if far_from_all(rows):
         ends = np.sort(values)[[0, -1]]
         far = ends[0] if far_from_all(rows[rows < ends[1]]) else ends[1]
-        codes, values = (float(far),), values[values != far]
-        sure, why = False, f"{why}; one value far from all others is taken for 'not known'"
+        sure, far_one = False, "one value is far from all others: is it a code for 'not known'?"
+        if is_code(far) and found.counts[values == far].sum() >= LEAST_ROWS:
+            codes, values = (float(far),), values[values != far]
+            far_one = "one value far from all others is taken for 'not known'"
+        why = f"{why}; {far_one}"
+    if read.doubt:
+        sure, why = False, f"{why}; {read.doubt}"
     low, high = float(values.min()), float(values.max())
     column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=codes)
-    return ColumnProposal(found.name, "number", why, sure, column, field_of(found, reading), from_rows=True)
+    return ColumnProposal(found.name, "number", why, sure, column, field_of(found, read.reading), from_rows=True)
 
 
 def _as_date(found: Cells) -> ColumnProposal | None:
@@ -358,13 +272,14 @@ def _as_date(found: Cells) -> ColumnProposal | None:
     words = [text for text in found.texts if text.casefold() in NO_NUMBER]
     found = found.without(words) if words else found
     texts = found.texts
-    if not texts or not all(map(_DIGITS.search, texts[:MOST_VALUES])):
+    if not texts or not all(map(DIGITS.search, texts[:MOST_VALUES])):
         return None
     forms = list(_formats(texts))
     if not forms:
         return None
     # 3.4.2026 may be March or April, where no day is above 12.
-    return _date(found, forms[0], sure=len(forms) == 1)
+    exchanged = "" if len(forms) == 1 else "; day and month could be exchanged"
+    return _date(found, forms[0], f"its values are dates{exchanged}", sure=not exchanged)
 
 
 def _formats(texts: Sequence[str]) -> Iterator[str]:
@@ -372,12 +287,11 @@ def _formats(texts: Sequence[str]) -> Iterator[str]:
     column = Column(kind="date")
     for form in DATES:
         field = Field("", date=form)
-        if not _broken(texts[:MOST_VALUES], column, field) and not _broken(texts, column, field):
+        if not breaks(texts[:MOST_VALUES], column, field) and not breaks(texts, column, field):
             yield form
 
 
-def _date(found: Cells, form: str, *, sure: bool = True) -> ColumnProposal:
-    why = "its values are dates" if sure else "its values are dates; day and month could be exchanged"
+def _date(found: Cells, form: str, why: str = "its values are dates", *, sure: bool = True) -> ColumnProposal:
     field = field_of(found, Field("", date=form))
     return ColumnProposal(found.name, "date", why, sure, Column(kind="date"), field)
 
@@ -388,7 +302,7 @@ def _as_words(found: Cells) -> ColumnProposal | None:
     distinct, named = len(found.texts), bool(_ID_NAME.search(words) or _PERSON_NAME.search(words))
     if all(map(_SHORT_YEAR.match, found.texts[:MOST_VALUES])):
         return _identifier(found, "its dates have two digits of the year: have the source give four", sure=False)
-    mixed = sum(map(bool, map(_NUMBER.fullmatch, found.texts)))
+    mixed = sum(map(is_number_text, found.texts))
     if mixed and distinct > MOST_VALUES and found.share_distinct > 0.1:
         return _identifier(found, "its cells are partly numbers, partly texts", sure=False)
     long = float(np.average([len(text) for text in found.texts], weights=found.counts)) > 60
@@ -413,7 +327,7 @@ def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
         return _identifier(found, "no value has ten rows", sure=False)
     if len(listed) < len(common):
         why, sure = f"{why}; values with a line break in them are {UNLISTED!r}", False
-    unlisted = found.known - int(found.counts[listed].sum())
+    unlisted = found.known + found.strays - int(found.counts[listed].sum())
     values = sorted((found.texts[place] for place in listed), key=by_number)
     field = field_of(found)
     if unlisted:

@@ -9,7 +9,7 @@ import pandas as pd
 from flfed.errors import UsageError
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Parquet, Source
-from flfed.rows.proposals.columns import is_number_text
+from flfed.rows.proposals.cells import is_number_text
 
 PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xlsm")
 

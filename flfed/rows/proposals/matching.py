@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,17 +15,8 @@ from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import plain_name
 from flfed.rows.data.schema import Column, Schema
-from flfed.rows.proposals.columns import (
-    FEW_VALUES,
-    FLAGS,
-    LEAST_ROWS,
-    TRUE,
-    Cells,
-    name_words,
-    propose_column,
-    read_numbers,
-    unit_of,
-)
+from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
+from flfed.rows.proposals.columns import FLAGS, TRUE, name_words, propose_column, unit_of
 
 NAME_WEIGHT = 0.7
 """Of a name's likeness in a match; the rest is how well the values fit."""
@@ -99,6 +91,7 @@ class _Fit:
     share: float
     field: Field
     why: str
+    sure: bool = True
 
 
 def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
@@ -134,7 +127,7 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
             continue
         fit, same = fits[i, j], alike[i, j] == 1
         why = f"{'the names agree' if same else 'the names are alike'}; {fit.why}"
-        found.append(Match(name, own[j], fit.field, why, bool(same and fit.share >= FITTING)))
+        found.append(Match(name, own[j], fit.field, why, bool(same and fit.sure and fit.share >= FITTING)))
     read = {match.own for match in found}
     left = {name: table.iloc[:, place] for place, name in enumerate(own) if name not in read}
     return [_target(left, schema) if m.column == schema.target and m.own is None else m for m in found]
@@ -172,7 +165,7 @@ def _could_be(cells: pd.Series, column: Column, fit: _Fit) -> bool:
         numbers = read_numbers(found)
         if kind != "number" or fit.share < FITTING or numbers is None:
             return False
-        spread = float(np.ptp(numbers[2])) * abs(fit.field.multiply)
+        spread = float(np.ptp(numbers.values)) * abs(fit.field.multiply)
         return spread >= LEAST_SPAN * (column.range[1] - column.range[0])
     if kind not in ("flag", "category", "number"):
         return False
@@ -243,17 +236,30 @@ def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
     numbers = read_numbers(found)
     if numbers is None or column.range is None:
         return _Fit(0.0, plain, "it holds no numbers")
-    found, reading, values = numbers
-    field = replace(reading, column=found.name, missing=found.missing)
+    fit = _as_numbers(numbers, name, column)
+    other = _as_numbers(numbers.other, name, column) if numbers.other else None
+    # The range may tell decimals from thousands.
+    if other and fit.share < FITTING <= other.share:
+        fit = other
+    if not numbers.doubt:
+        return fit
+    return replace(fit, why=f"{fit.why}; {numbers.doubt}", sure=False)
+
+
+def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
+    """Return how well numbers fit a column with a range."""
+    found, values = numbers.cells, numbers.values
+    field = replace(numbers.reading, column=found.name, missing=found.missing)
     known = np.isin(values, [code for code in column.missing if isinstance(code, float)])
-    inside = _inside(values[~known], found.counts[~known], column.range)
+    ends = column.range or (-math.inf, math.inf)
+    inside = _inside(values[~known], found.counts[~known], ends)
     if inside >= FITTING:
         return _Fit(inside, field, "its values lie in the range" + _unit(found.name, column))
     # A unit is proposed only where it brings nearly all values into the range, and no other unit does.
     factors = [
         one
         for one in _factors(found.name, name, column)
-        if _inside(values[~known] * one[0], found.counts[~known], column.range) >= FITTING
+        if _inside(values[~known] * one[0], found.counts[~known], ends) >= FITTING
     ]
     if inside < 0.5 and len(factors) == 1:
         factor, before, after, _ = factors[0]

@@ -13,18 +13,13 @@ from flfed.rows.data.mapping import read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control, plain_name
 from flfed.rows.data.schema import CONTROL, Column, Schema, Task
+from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, field_of, is_number_text, read_numbers
 from flfed.rows.proposals.columns import (
-    FEW_VALUES,
-    LEAST_ROWS,
     MOST_VALUES,
     UNLISTED,
-    Cells,
     ColumnProposal,
     by_number,
-    field_of,
-    is_number_text,
     propose_column,
-    read_numbers,
     round_outward,
     unit_of,
 )
@@ -307,18 +302,19 @@ def propose_target(name: str, cells: pd.Series, task: Task | None = None) -> Tar
         many = "no value" if not found.texts else "only one value"
         raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
     numbers = read_numbers(found)
-    whole = numbers is not None and bool((numbers[2] == np.rint(numbers[2])).all())
+    whole = numbers is not None and bool((numbers.values == np.rint(numbers.values)).all())
     several = len(found.texts) > (FEW_CLASSES if whole else 2)
     if task == "regression" or (task is None and numbers is not None and several):
         if numbers is None:
             raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
-        found, reading, values = numbers
+        found, values = numbers.cells, numbers.values
         column = Column(
             kind="target", unit=unit_of(name), range=round_outward(float(values.min()), float(values.max()))
         )
-        field = field_of(found, reading)
-        why = "its values are numbers"
-        return TargetProposal("regression", column, field, why, len(values) > FEW_VALUES, len(cells) - found.known)
+        field = field_of(found, numbers.reading)
+        why = "; ".join(filter(None, ("its values are numbers", numbers.doubt)))
+        sure = len(values) > FEW_VALUES and not numbers.doubt
+        return TargetProposal("regression", column, field, why, sure, found.rows - found.known - found.strays)
     return _classes(found, task)
 
 

@@ -27,7 +27,8 @@ from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet, Source
 from flfed.rows.proposals import texts
-from flfed.rows.proposals.columns import READINGS, UNLISTED
+from flfed.rows.proposals.cells import READINGS
+from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
 from flfed.rows.proposals.tables import TableProposal, check_alike, column_named, propose_schema, refuse_names
@@ -246,9 +247,22 @@ def _with_own_marks(proposal: TableProposal, table: pd.DataFrame) -> dict[str, s
         readings = [
             replace(field, decimal=one.decimal, thousands=one.thousands, censored=one.censored) for one in READINGS
         ]
-        fits = (one for one in readings if not read_column(table[field.column], name, column, one)[1])
-        found[name] = next(fits, field)
+        # What was taken for thousands, or for decimals, is read so wherever it can be.
+        if field.thousands in (".", ",", ""):
+            readings.insert(1, field)
+        found[name] = _likeliest(readings, table[field.column], name, column)
     return found
+
+
+def _likeliest(readings: Sequence[Field], cells: pd.Series, name: str, column: Column) -> Field:
+    """Return the first reading by which no cell breaks a rule, or else the one by which the fewest do."""
+    whole = (one for one in readings if not _unread(cells, name, column, one))
+    return next(whole, None) or min(readings, key=lambda one: _unread(cells, name, column, one))
+
+
+def _unread(cells: pd.Series, name: str, column: Column, field: Field) -> int:
+    """Return how many cells break a rule where they are read so."""
+    return sum(len(finding.rows) for finding in read_column(cells, name, column, field)[1])
 
 
 def slug(text: str) -> str:
