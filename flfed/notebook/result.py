@@ -18,7 +18,7 @@ from flfed import registry
 from flfed.errors import UsageError
 from flfed.federation.server import run as server
 from flfed.notebook.frame_reading import FrameReading
-from flfed.records.reports.narrative import story
+from flfed.records.reports.narrative import story, verdict_in_words
 from flfed.records.reports.report import gain_at, primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.statistics.verdict import metric_name, number
@@ -79,7 +79,9 @@ def labels_array(labels: Sequence[Any]) -> np.ndarray:
     return np.array(list(labels), dtype=object if texts else None)
 
 
-GAINS = ("site", "gain", "low", "high", "verdict", "model")
+GAINS = ("site", "gain", "low", "high", "widened_low", "widened_high", "verdict", "model")
+OTHERS = 3
+"""Sentences of a run's story that its `repr` tells after the verdict."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,14 @@ class Result(server.Result):
         """Table of what joining gains at each site, in the primary metric.
 
         One row a site: `gain` (above 0 where joining is better), its 95 % interval `low` and `high`, the `verdict`,
-        and which `model` the gain is of, as the app and `flfed run show` tell them.
+        and which `model` the gain is of, as the app and `flfed run show` tell them. The verdict goes by the interval
+        `widened_low` to `widened_high`, which is wider because several sites are looked at.
         """
         lines = []
         for site, figures in self.report["sites"].items() if self.primary else ():
             told = gain_at(figures, self.primary or "")
-            lines.append([site, told["value"], told["low"], told["high"], told["verdict"], told["model"]])
+            ends = [told.get(end) for end in ("low", "high", "widened-low", "widened-high")]
+            lines.append([site, told["value"], *ends, told["verdict"], told["model"]])
         return pd.DataFrame(lines, columns=list(GAINS))
 
     @cached_property
@@ -194,11 +198,14 @@ class Result(server.Result):
         """Return the result as a notebook shows it: the verdict, then what joining gains at each site."""
         first, *others = self._sentences()
         said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in others)
-        table = self.gains.drop(columns="model").to_html(index=False, na_rep="–", float_format=_signed, border=0)
+        shown = self.gains[["site", "gain", "low", "high", "verdict"]]
+        table = shown.to_html(index=False, na_rep="–", float_format=_signed, border=0)
         return f"<p><b>{html.escape(first)}</b></p>{said}{table if len(self.gains) else ''}"
 
     def _sentences(self) -> list[str]:
-        return story(self.report)[:4]
+        """Return the verdict, then what comes first of the run's story."""
+        first = verdict_in_words(self.report)
+        return [*first, *[said for said in story(self.report) if said not in first][:OTHERS]]
 
 
 def _signed(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import pickle
 import warnings
@@ -16,6 +17,7 @@ import pytest
 import flfed
 from flfed.errors import UsageError
 from flfed.notebook.result import Result
+from flfed.records.reports.narrative import joining_in_words, tally
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 
@@ -218,3 +220,60 @@ def test_frames_of_an_array_have_whole_numbers_for_names():
     np.testing.assert_array_equal(found.model.predict_proba(own), same.model.predict_proba(named["north"]))
     np.testing.assert_allclose(found.model.to_sklearn().predict_proba(own), found.model.predict_proba(own), atol=1e-9)
     assert list(own.columns) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
+    # One row trains nothing.
+    tables = FRAMES | {"tiny": FRAMES["north"].head(1)}
+    found = flfed.federate(tables, "died", model=model, rounds=2, say=lambda line: None)
+    verdict = [joining_in_words(found.report, "roc_auc_score"), tally(found.report, "roc_auc_score")]
+    assert repr(found).splitlines()[1:3] == verdict and "took no part" in repr(found).splitlines()[3]
+    shown = found._repr_html_()
+    assert shown.startswith(f"<p><b>{verdict[0]}") and f"<p>{html.escape(verdict[1])}</p>" in shown
+
+
+def test_the_verdicts_of_gains_follow_from_its_widened_intervals():
+    draw = np.random.default_rng(8)
+    tables = {
+        site: pd.DataFrame({"score": draw.normal(size=rows)}).assign(
+            other=lambda table: draw.normal(size=len(table)),
+            died=lambda table: draw.random(len(table)) < 1 / (1 + np.exp(-2 * table["score"])),
+        )
+        for site, rows in (("north", 200), ("south", 900), ("east", 900))
+    }
+    gains = flfed.federate(tables, "died", rounds=8, repeats=3, say=lambda line: None).gains
+    assert (gains["widened_low"] < gains["low"]).all() and (gains["widened_high"] > gains["high"]).all()
+    for line in gains.itertuples():
+        expected = "joining pays" if line.widened_low > 0.005 else "no clear gain"
+        assert line.verdict == ("do not use it here" if line.widened_high < -0.005 else expected)
+
+
+def test_a_column_that_one_site_lacks_is_not_known_there():
+    tables = {"north": FRAMES["north"].drop(columns=["age", "smoker"]), "south": FRAMES["south"]}
+    tables["east"] = FRAMES["east"].assign(extra=np.arange(150) * 1.5)
+    found = flfed.federate(tables, "died", rounds=2, say=lambda line: None)
+    sites = {site.name: site for site in found.workspace.sites}
+    assert [sites["north"].mapping[name] for name in ("age", "smoker", "extra")] == [None] * 3
+    assert sites["south"].mapping["extra"] is None and "age" not in sites["south"].mapping
+    schema = found.workspace.proposal.schema
+    assert [schema.columns[name].kind for name in ("age", "smoker", "extra")] == ["number", "flag", "number"]
+    assert schema.columns["age"].range == pytest.approx((20, 100), abs=12)
+    assert sites["north"].read().training["age"].isna().all()
+    assert sites["south"].read().training["age"].between(20, 110).all()
+    assert found.model.predict_proba(FRAMES["north"]).shape == (300, 2)
+
+
+@pytest.mark.parametrize(("option", "column"), [("target", "died"), ("group", "patient"), ("time", "admitted")])
+def test_a_site_without_a_column_that_every_site_needs_is_named(option: str, column: str):
+    tables = FRAMES | {"south": FRAMES["south"].drop(columns=column)}
+    with pytest.raises(UsageError, match=f"^{option}: site 'south' has no column '{column}': add it, or leave"):
+        flfed.federate(tables, **({"target": "died", "say": lambda line: None} | {option: column}))
+
+
+def test_a_column_that_tells_the_outcome_is_found_where_a_site_lacks_another():
+    tables = {site: table.assign(code=table["died"] * 3.0) for site, table in FRAMES.items()}
+    tables["north"] = tables["north"].drop(columns="code")
+    said: list[str] = []
+    flfed.federate(tables, "died", rounds=1, say=said.append)
+    assert any(line.startswith("possible leak: 'code'") for line in said)

@@ -63,10 +63,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     metric = metric or primary_of(found)
     # A run that compared nothing says why, in place of a table.
     if metric is None:
-        why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
-        kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
-        nothing = f"Nothing was compared: the run is {found['status']}, with {kept}{why}."
-        return [], [], [*missing_in_words(found), nothing, *odd_sites_in_words(found)]
+        return [], [], [*missing_in_words(found), *verdict_in_words(found), *odd_sites_in_words(found)]
     arms, rows = arms_shown(found, metric), []
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
@@ -85,6 +82,19 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
             cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
             rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
     return headers, rows, _below_table(found, metric)
+
+
+def verdict_in_words(found: Report) -> list[str]:
+    """Return the verdict on joining: on average, and at how many sites which.
+
+    Of a run that compared nothing it is one sentence, with the reason.
+    """
+    metric = primary_of(found)
+    if metric is not None:
+        return [said for said in (joining_in_words(found, metric), tally(found, metric)) if said]
+    why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
+    kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
+    return [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
 
 
 def _below_table(found: Report, metric: str) -> list[str]:

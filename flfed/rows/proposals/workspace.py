@@ -20,7 +20,7 @@ from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.parsing.fields import Field
-from flfed.rows.data.parsing.headers import with_text_names
+from flfed.rows.data.parsing.headers import plain_name, with_text_names
 from flfed.rows.data.partition import site_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
@@ -204,6 +204,8 @@ def new_workspace(
         If a column is not there, or no site has enough rows.
     """
     tables = [_with_plain_names(own) for own in tables]
+    for word, option in ((target, "target"), (group, "group"), (time, "time")):
+        _refuse_lacking(tables, word, option)
     parts, left_out = _cut(tables, by) if by else (list(tables), 0)
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
@@ -235,6 +237,14 @@ def _with_plain_names(own: OwnTable) -> OwnTable:
     table = with_text_names(own.table)
     refuse_names(table, own.title)
     return replace(own, table=table, source=Frame(table) if isinstance(own.source, Frame) else own.source)
+
+
+def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
+    """Refuse a table without a column that every site needs."""
+    lacking = [own.title for own in tables if plain_name(word) not in map(plain_name, own.table.columns)]
+    # A column of no table is refused later, with the nearest name.
+    if word and 0 < len(lacking) < len(tables):
+        raise UsageError(f"{option}: site {lacking[0]!r} has no column {word!r}: add it, or leave the site out")
 
 
 def _with_own_marks(proposal: TableProposal, table: pd.DataFrame) -> dict[str, str | Field | None]:
