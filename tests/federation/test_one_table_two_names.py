@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +68,14 @@ def schema(tmp_path: Path, *, group: str = "") -> None:
     (folder / "schema.toml").write_text(SLIM.format(group=f'group = "{group}"' if group else ""))
     source = 'format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n'
     (folder / "source.toml").write_text(source)
+
+
+def group_by(tmp_path: Path, names: Iterable[str]) -> None:
+    """Let the schemas of these names tell people by their identifiers."""
+    for name in names:
+        path = tmp_path / "root" / "datasets" / name / "schema.toml"
+        group = {"small": "person", "slim": "who"}[name]
+        path.write_text(path.read_text().replace("\ntarget =", f'\ngroup = "{group}"\ntarget =', 1))
 
 
 @pytest.fixture
@@ -199,9 +207,7 @@ def test_sets_of_an_earlier_version_let_no_other_name_pass_until_they_are_asked_
 
 
 def test_people_are_told_by_their_identifiers_in_another_file(site, answer, tmp_path):
-    for name, group in (("small", "person"), ("slim", "who")):
-        path = tmp_path / "root" / "datasets" / name / "schema.toml"
-        path.write_text(path.read_text().replace("\ntarget =", f'\ngroup = "{group}"\ntarget =', 1))
+    group_by(tmp_path, ("small", "slim"))
     visits = site.source.table.assign(person=[f"P{at // 4}" for at in range(200)])
     labs = pd.DataFrame({"patient": [f"P{at}" for at in range(50)], "size": range(50), "late": ["no", "yes"] * 25})
     mapping = {"who": "patient", "length": "size", "outcome": "late"}
@@ -216,9 +222,7 @@ def test_people_are_told_by_their_identifiers_in_another_file(site, answer, tmp_
 
 
 def test_runs_under_both_names_over_the_same_people_are_counted_together(site, answer, tmp_path):
-    for name, group in (("small", "person"), ("slim", "who")):
-        path = tmp_path / "root" / "datasets" / name / "schema.toml"
-        path.write_text(path.read_text().replace("\ntarget =", f'\ngroup = "{group}"\ntarget =', 1))
+    group_by(tmp_path, ("small", "slim"))
     few = replace(site, policy=Policy(queries=2))  # a holdout by people is the same one under both names
     assert [answer(few, name, f"r{at}") for at, name in enumerate(("small", "slim", "slim"))] == ["", "", (
         "its policy lets 2 runs have sums over one set of rows, and 2 had them"
@@ -266,8 +270,7 @@ def test_a_query_s_table_is_known_behind_brackets_and_names_and_else_every_line_
 
 
 def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does(site, answer, tmp_path):
-    path = tmp_path / "root" / "datasets" / "small" / "schema.toml"
-    path.write_text(path.read_text().replace("\ntarget =", '\ngroup = "person"\ntarget =', 1))
+    group_by(tmp_path, ("small",))
     file = tmp_path / "table.csv"
     site.source.table.assign(person=[f"P{at // 4}" for at in range(200)]).to_csv(file, index=False)
     at = replace(site, source=Csv(str(file)))
@@ -279,6 +282,83 @@ def test_a_name_that_knows_no_people_bounds_nothing_of_those_of_a_name_that_does
     # Persons here, rows there: nobody can tell how two such sets differ.
     assert answer(at, "slim", "r1") == ""
     assert answer(at, "small", "r2") == UNKNOWN.replace("'small'", "'slim'")
+
+
+@pytest.fixture
+def selected(site, tmp_path) -> Callable[..., Site]:
+    """A function that serves a file as "small", and the file or another one as "slim", by selections of each."""
+    for name in ("rows.csv", "copy.csv"):
+        site.source.table.to_csv(tmp_path / name, index=False)
+    site.source.table.iloc[:150].to_csv(tmp_path / "extract.csv", index=False)
+
+    def serve(small: str, slim: str, file: str = "rows.csv", **chosen) -> Site:
+        second = Mapped(MAPPING, source=Csv(str(tmp_path / file), where=slim, **chosen))
+        return replace(site, source=Csv(str(tmp_path / "rows.csv"), where=small), also={"slim": second})
+
+    return serve
+
+
+DERIVED = {"one": "x1 + 0"}
+
+
+@pytest.mark.parametrize("file", ["rows.csv", "copy.csv"])
+@pytest.mark.parametrize("derive", [{}, DERIVED])
+@pytest.mark.parametrize(("first", "second"), [("", "x1 > {}"), ("x1 > {}", ""), ("x1 > -1", "x1 > {}")])
+def test_a_selection_of_all_but_one_is_refused_of_a_file_and_of_a_copy(
+    selected, answer, site, file, derive, first, second
+):
+    least = site.source.table["x1"].min() + 1e-6
+    served = selected(first.format(least), second.format(least), file, derive=derive)
+    assert answer(served, "small", "r1") == ""
+    assert answer(served, "slim", "r2").startswith(CLOSE)
+
+
+@pytest.mark.parametrize("file", ["rows.csv", "copy.csv", "extract.csv"])
+@pytest.mark.parametrize("derive", [{}, DERIVED])
+def test_selections_of_other_people_and_of_the_same_ones_leave_their_sums(selected, answer, site, file, derive):
+    middle = site.source.table["x1"].median()
+    served = selected(f"x1 < {middle}", f"x1 >= {middle}", file, derive=derive)
+    assert [answer(served, name, f"r-{name}") for name in ("small", "slim")] == ["", ""]
+    again = selected(f"x1 < {middle}", f"not x1 < {middle}", file, derive=derive)
+    assert answer(again, "slim", "r3") == ""
+
+
+@pytest.mark.parametrize("groups", [("slim",), ("small",), ("small", "slim")])
+def test_people_of_one_name_and_rows_of_another_are_held_apart_in_a_copy_too(selected, answer, site, tmp_path, groups):
+    group_by(tmp_path, groups)
+    served = selected("", f"x1 > {site.source.table['x1'].min() + 1e-6}", "copy.csv")
+    assert answer(served, "small", "r1") == ""
+    assert answer(served, "slim", "r2").startswith(CLOSE if len(groups) == 2 else UNKNOWN)
+
+
+def test_a_selection_of_a_copy_under_other_names_of_columns_cannot_be_held_to_the_file(site, answer, tmp_path):
+    names = tuple(site.source.table.columns)
+    for name in ("rows.csv", "copy.csv"):
+        site.source.table.to_csv(tmp_path / name, index=False, header=False)
+    copy = Csv(str(tmp_path / "copy.csv"), columns=(*names[:-1], "late"), where="x1 > 30")
+    second = Mapped({**MAPPING, "outcome": "late"}, source=copy)
+    served = replace(site, source=Csv(str(tmp_path / "rows.csv"), columns=names), also={"slim": second})
+    assert answer(served, "small", "r1") == ""
+    assert answer(served, "slim", "r2") == UNKNOWN
+
+
+@pytest.mark.parametrize("groups", [(), ("slim",), ("small", "slim")])
+def test_a_selection_has_no_budget_of_its_own(selected, site, tmp_path, groups):
+    group_by(tmp_path, groups)
+    middle = site.source.table["x1"].median()
+    # What was counted by rows bounds nothing of people who may have several.
+    spent = pytest.approx(math.inf if groups == ("slim",) else epsilon([ROUND], 1e-5))
+    account(selected("", ""), "small").reserve(ROUND, run="r1", round=1)
+    for where in ("", f"x1 < {middle}", f"x1 >= {middle}"):
+        for file in ("rows.csv", "copy.csv"):
+            for derive in ({}, DERIVED):
+                assert account(selected("", where, file, derive=derive), "slim").spent() == spent
+    # Another extract is another table, as far as nothing but its rows tells.
+    assert account(selected("", f"x1 < {middle}", "extract.csv"), "slim").spent() == 0.0
+    # A file that was refreshed is the table that it was.
+    with (tmp_path / "rows.csv").open("a") as file:
+        file.write("P-new,50.5,0.5,1,red,yes\n")
+    assert account(selected("", "x1 > 1", derive=DERIVED), "slim").spent() == spent
 
 
 def test_a_run_under_each_name_is_charged_to_one_budget(site, small_study: str, slim: str):

@@ -49,7 +49,8 @@ class Origin:
         content, of a database its server and the tables that the query names. Empty where nothing tells which
         those are: then no line of the ledger can be told to be of other rows.
     places : tuple of str
-        Of where each file or table is: a table that is changed there is the same table.
+        Of where each file or table is, for a table that is changed there is the same table; and of what a file holds,
+        for a copy elsewhere is the same one, whichever of its rows are read.
     columns : str
         Of what tells a person: the names of the source's columns, or that it is the identifier.
     sha256 : str
@@ -171,14 +172,16 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
     raw = served.source.table
-    places = tuple(sorted({_sha256(place) for place in _places(site.source, _folders(site))}))
+    places = sorted({*map(_sha256, _places(site.source, _folders(site))), *_of_file(site.source, _folders(site))})
     # With a group a person is the identifier, whatever else the rows say.
     if schema.group:
         digests, columns = _digests(row_texts(table[[schema.group]])), BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
-        # Columns are taken by name, so that another order of them gives the same hashes.
-        names = sorted(range(raw.shape[1]), key=lambda at: str(raw.columns[at]))
+        # Columns are taken by name, so that another order of them gives the same hashes; derived ones say nothing more.
+        made = site.source.derive if isinstance(site.source, Selection) else ()
+        own = [at for at in range(raw.shape[1]) if raw.columns[at] not in made]
+        names = sorted(own, key=lambda at: str(raw.columns[at]))
         cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
         digests = _digests(row_texts(pd.DataFrame(cells, index=raw.index)))
         columns = json.dumps([str(raw.columns[at]) for at in names])
@@ -186,7 +189,7 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     # Of a query without known tables nothing tells whose rows these are.
     if not places and _is_query(site.source):
         content = ""
-    return SourceRows(Origin(content, places, _sha256(columns), _sha256(digests.tobytes())), digests)
+    return SourceRows(Origin(content, tuple(places), _sha256(columns), _sha256(digests.tobytes())), digests)
 
 
 def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
@@ -232,14 +235,18 @@ def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
     """
     if isinstance(source, Transactions):
         return _content(source.source, folders)
-    if isinstance(source, (Csv, Parquet, Excel)):
-        with find_file(source.path, folders).open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-    else:
-        content = _sha256(*_places(source, folders)) if isinstance(source, Sql) else ""
-    # Another selection of the same file is another set of rows.
-    chosen = [*sum(source.derive.items(), ()), source.where] if isinstance(source, Selection) else []
-    return _sha256(content, *chosen) if content and any(chosen) else content
+    # Which rows and columns of it are read is no part: a selection is of the same people.
+    return "".join(_of_file(source, folders)) or (_sha256(*_places(source, folders)) if isinstance(source, Sql) else "")
+
+
+def _of_file(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
+    """Return the hash of a file's bytes, if the source is one."""
+    if isinstance(source, Transactions):
+        return _of_file(source.source, folders)
+    if not isinstance(source, (Csv, Parquet, Excel)):
+        return []
+    with find_file(source.path, folders).open("rb") as stream:
+        return [hashlib.file_digest(stream, "sha256").hexdigest()]
 
 
 def _places(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:
