@@ -50,7 +50,8 @@ class Selection:
     Parameters
     ----------
     derive : mapping of a new column to an expression
-        Over the source's own columns; see `derived_columns`. Example: `derive={"bmi": "weight / (height / 100) ** 2"}`.
+        Over the source's own columns; see `derived_columns`. Cells that are in `missing` are missing here too.
+        Example: `derive={"bmi": "weight / (height / 100) ** 2"}`.
     where : str
         Which rows are read; see `rows_where`. Derived columns may be named. Example: `where="hospital == 'north'"`.
     """
@@ -60,6 +61,13 @@ class Selection:
 
     def __post_init__(self) -> None:
         """Refuse expressions that are none, before a table is read."""
+        if not isinstance(self.where, str):
+            raise UsageError(f"where={self.where!r} must be a text, such as 'age >= 18'")
+        texts = [*self.derive, *self.derive.values()] if isinstance(self.derive, Mapping) else [None]
+        if not all(isinstance(text, str) and text for text in texts):
+            raise UsageError(
+                f"derive={self.derive!r} must map new columns to expressions, such as {{'old': 'age > 80'}}"
+            )
         if not self.derive and not self.where:
             return
         # A source without expressions needs no pandas to be made.
@@ -70,15 +78,18 @@ class Selection:
         if self.where:
             check_expression(self.where, "where")
 
-    def selected(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the table with derived columns, and only the rows that are read."""
+    def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
+        """Return the table with derived columns, and only the rows that are read.
+
+        `missing` are the source's codes for "not known".
+        """
         if not self.derive and not self.where:
             return table
         from flfed.rows.data.parsing.expressions import derived_columns, rows_where
 
         attributes = table.attrs
-        table = derived_columns(table, self.derive) if self.derive else table
-        table = rows_where(table, self.where) if self.where else table
+        table = derived_columns(table, self.derive, missing) if self.derive else table
+        table = rows_where(table, self.where, missing, self.derive) if self.where else table
         table.attrs = attributes
         return table
 
@@ -156,7 +167,7 @@ class Csv(Selection):
         except LookupError:
             raise self._refusal(path, "no such encoding is known") from None
         table.attrs[UNENDED] = not ended
-        return self.selected(table)
+        return self.selected(table, self.missing)
 
     def _refusal(self, path: Path, why: str) -> UsageError:
         return UsageError(
@@ -226,7 +237,7 @@ class Parquet(Selection):
             table = pd.read_parquet(path)
         except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
             raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
-        return self.selected(table)
+        return self.selected(table, self.missing)
 
 
 def _why_no_parquet(path: Path) -> str:
@@ -274,7 +285,7 @@ class Excel(Selection):
             table = pd.read_excel(path, sheet_name=self.sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             raise UsageError(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}") from None
-        return self.selected(table)
+        return self.selected(table, self.missing)
 
     def _sheet_hint(self) -> str:
         return f", or has no sheet {self.sheet!r}" if self.sheet else ""
@@ -311,7 +322,7 @@ class Sql(Selection):
                 table = pd.read_sql_query(sqlalchemy.text(self.query), connection)
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise UsageError(f"the site's database query failed ({type(error).__name__})") from None
-        return self.selected(table)
+        return self.selected(table, self.missing)
 
     def _connection(self) -> Connection:
         """Connect to the database, without a pool.

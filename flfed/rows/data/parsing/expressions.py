@@ -6,12 +6,11 @@ They are comparisons, arithmetic and parts of dates, and can do nothing else: no
 from __future__ import annotations
 
 import ast
-import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -39,24 +38,71 @@ _PARTS = ("year", "month", "day", "hour", "weekday")
 FUNCTIONS = (*_PARTS, "days", "log", "sqrt", "abs", "missing", "column")
 """What may be called: `days(later, earlier)`, and `column("a name with blanks")`."""
 NUMBERS, DATES = "is not a number in {} rows", "is not a date in {} rows"
-SECONDS = 86_400
-"""Of a day."""
-LONGEST = 1000
-"""Characters of an expression at most."""
+LONGEST, DEEPEST = 1000, 200
+"""Characters of an expression, and levels of its tree, at most."""
+SHOWN = 80
+"""Characters of an expression that a refusal quotes."""
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Cells of one column as the source gives them, with its name."""
+class SourceColumn:
+    """One column of a source, its codes for "not known" missing."""
 
     name: str
     cells: pd.Series
 
+    @cached_property
+    def texts(self) -> pd.Series:
+        """The cells as the texts that a mapping compares, None where missing."""
+        return _texts(self.cells)
 
-def rows_where(table: pd.DataFrame, expression: str) -> pd.DataFrame:
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The cells as numbers [rows], NaN where they are none."""
+        return pd.to_numeric(self.texts, errors="coerce").to_numpy(dtype=float)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an expression is evaluated over.
+
+    Attributes
+    ----------
+    table : DataFrame
+    where : str
+        Where the expression stands, for a refusal.
+    missing : sequence of str
+        The source's codes for "not known".
+    computed : collection of str
+        Columns that the source does not have itself, so that no code stands in them.
+    """
+
+    table: pd.DataFrame
+    where: str
+    missing: Sequence[str] = ()
+    computed: Collection[str] = ()
+
+    def column(self, name: str) -> SourceColumn:
+        """Return a column, without codes."""
+        there = self.table.columns == name
+        if there.sum() != 1:
+            hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
+            raise UsageError(f"{self.where}: the table has no column {_shown(name)}{hint}")
+        cells = self.table[name]
+        if self.missing and name not in self.computed:
+            codes = _texts(pd.Series(list(self.missing), dtype=object))
+            hidden = _texts(cells).isin(codes.dropna())
+            # As objects, so that whole numbers beside a missing cell do not become floats.
+            cells = (cells if cells.dtype.kind == "M" else cells.astype(object)).mask(hidden) if hidden.any() else cells
+        return SourceColumn(name, cells)
+
+
+def rows_where(
+    table: pd.DataFrame, expression: str, missing: Sequence[str] = (), computed: Collection[str] = ()
+) -> pd.DataFrame:
     """Return the rows of a table for which an expression holds.
 
-    A comparison with a missing cell does not hold.
+    A comparison with a missing cell does not hold, nor does one with what arithmetic leaves undefined, as `1 / 0`.
 
     Parameters
     ----------
@@ -64,6 +110,10 @@ def rows_where(table: pd.DataFrame, expression: str) -> pd.DataFrame:
         In the source's own columns.
     expression : str
         Such as `hospital == "north" and age >= 18`, or `year(admitted) in (2024, 2025)`.
+    missing : sequence of str
+        The source's codes for "not known".
+    computed : collection of str
+        Columns that were derived: no code stands in them.
 
     Raises
     ------
@@ -76,13 +126,13 @@ def rows_where(table: pd.DataFrame, expression: str) -> pd.DataFrame:
     >>> len(rows_where(table, "age >= 18")), len(rows_where(table, "ward == 'B' and not missing(age)"))
     (1, 1)
     """
-    found = _evaluated(table, expression, "where")
+    found = _evaluated(_parsed(expression, "where"), Scope(table, "where", missing, computed))
     if not isinstance(found, np.ndarray) or found.dtype != bool:
-        raise UsageError(f"where={expression!r} must be a comparison, such as age >= 18")
+        raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
     return table[found].reset_index(drop=True)
 
 
-def derived_columns(table: pd.DataFrame, expressions: Mapping[str, str]) -> pd.DataFrame:
+def derived_columns(table: pd.DataFrame, expressions: Mapping[str, str], missing: Sequence[str] = ()) -> pd.DataFrame:
     """Return a table with further columns, computed from its own.
 
     Parameters
@@ -90,41 +140,37 @@ def derived_columns(table: pd.DataFrame, expressions: Mapping[str, str]) -> pd.D
     table : DataFrame
     expressions : mapping of a new column to its expression
         Such as `{"bmi": "weight / (height / 100) ** 2", "stay": "days(discharged, admitted)"}`. A later one may use
-        an earlier one. A comparison gives 1 or 0; what has a missing cell in it is missing.
+        an earlier one. A comparison gives 1 or 0; what has a missing cell in it is missing, and so is what
+        arithmetic leaves undefined.
+    missing : sequence of str
+        The source's codes for "not known".
 
     Raises
     ------
     UsageError
         If one is no such expression, or its column is in the table already.
     """
+    own = set(table.columns)
     for name, expression in expressions.items():
         where = f"derive[{name!r}]"
         if name in table.columns:
             raise UsageError(f"{where}: the table has a column {name!r} already")
-        found = _evaluated(table, expression, where)
+        tree, scope = _parsed(expression, where), Scope(table, where, missing, expressions.keys() - own)
+        found = _evaluated(tree, scope)
         if isinstance(found, np.ndarray) and found.dtype == bool:
-            known = [_known(_column(one, table, where)) for one in columns_of(expression, where)]
-            found = np.where(np.logical_and.reduce(known), found.astype(float), np.nan)
-        cells = found.cells if isinstance(found, Cells) else pd.Series(found, index=table.index)
+            found = np.where(_all_known(tree, scope), found.astype(float), np.nan)
+        if not isinstance(found, (SourceColumn, np.ndarray)):
+            raise UsageError(f"{where}={_shown(expression)} must give one value for each row")
+        cells = found.cells if isinstance(found, SourceColumn) else pd.Series(found, index=table.index)
         table = table.assign(**{name: cells})
     return table
 
 
-def columns_of(expression: str, where: str = "expression") -> list[str]:
-    """Return the columns that an expression reads, but to ask whether they are missing."""
-    return list(dict.fromkeys(_read_by(_parsed(expression, where))))
-
-
-def _read_by(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.Name):
-        yield node.id
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        if node.func.id == "column":
-            yield from (str(part.value) for part in node.args if isinstance(part, ast.Constant))
-        elif node.func.id != "missing":
-            yield from chain.from_iterable(map(_read_by, node.args))
-    else:
-        yield from chain.from_iterable(map(_read_by, ast.iter_child_nodes(node)))
+def _all_known(tree: ast.expr, scope: Scope) -> np.ndarray:
+    """Return where no comparison has a missing side [rows]."""
+    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
+    sides = [_evaluated(side, scope) for node in compared for side in (node.left, *node.comparators)]
+    return np.asarray(np.logical_and.reduce([_by_row(True, scope), *(_by_row(_known(side), scope) for side in sides)]))
 
 
 def check_expression(expression: str, where: str) -> None:
@@ -138,21 +184,38 @@ def _parsed(expression: str, where: str) -> ast.expr:
     try:
         if len(expression) > LONGEST:
             raise ValueError
-        tree = ast.parse(expression.strip(), mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of "1or": Python's advice on code
+            tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise UsageError(f"{where}={expression[:80]!r} is no expression such as age >= 18 and sex == 'F'") from None
+        raise UsageError(f"{where}={_shown(expression)} is no expression such as age >= 18 and sex == 'F'") from None
+    if _depth(tree) > DEEPEST:
+        raise UsageError(f"{where}={_shown(expression)} is nested more than {DEEPEST} times")
     for part in ast.walk(tree):
         if not isinstance(part, _KNOWN) or (isinstance(part, ast.Constant) and not _is_plain(part.value)):
             raise UsageError(
-                f"{where}={expression!r}: {type(part).__name__.lower()} is not allowed; allowed are comparisons, "
+                f"{where}={_shown(expression)}: {type(part).__name__.lower()} is not allowed; allowed are comparisons, "
                 f"arithmetic, and, or, not, in, and the functions {', '.join(FUNCTIONS)}"
             )
         if isinstance(part, ast.Call):
             _check_call(part, where)
     called = [one.func.id for one in ast.walk(tree) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name)]
     if "column" not in called and sum(isinstance(one, ast.Name) for one in ast.walk(tree)) == len(called):
-        raise UsageError(f"{where}={expression!r} names no column")
+        raise UsageError(f"{where}={_shown(expression)} names no column")
     return tree
+
+
+def _shown(text: str) -> str:
+    quoted = repr(text)
+    return quoted if len(quoted) <= SHOWN else f"{quoted[:SHOWN]}…{quoted[-1]}"
+
+
+def _depth(tree: ast.expr) -> int:
+    """Return how many levels a tree has."""
+    levels, nodes = 0, list[ast.AST]([tree])
+    while nodes:
+        levels, nodes = levels + 1, [child for node in nodes for child in ast.iter_child_nodes(node)]
+    return levels
 
 
 _KNOWN = (
@@ -168,52 +231,48 @@ def _is_plain(value: object) -> bool:
 def _check_call(node: ast.Call, where: str) -> None:
     name = node.func.id if isinstance(node.func, ast.Name) else ""
     if name not in FUNCTIONS:
-        raise UsageError(f"{where}: the function {name!r} is not known{nearest(name, FUNCTIONS)}")
+        raise UsageError(f"{where}: the function {_shown(name)} is not known{nearest(name[:SHOWN], FUNCTIONS)}")
     wanted = 2 if name == "days" else 1
     if len(node.args) != wanted or node.keywords:
         raise UsageError(f"{where}: {name}(...) takes {'two columns' if wanted > 1 else 'one value'}")
 
 
-def _evaluated(table: pd.DataFrame, expression: str, where: str) -> Any:
+def _evaluated(tree: ast.expr, scope: Scope) -> Any:
     with np.errstate(all="ignore"):
-        return _value(_parsed(expression, where), table, where)
+        return _value(tree, scope)
 
 
-def _value(node: ast.expr, table: pd.DataFrame, where: str) -> Any:
+def _value(node: ast.expr, scope: Scope) -> Any:
     """Return what a part of an expression gives.
 
-    Cells of a column, an array of numbers or of bools [rows], or a constant.
+    A column, an array of numbers or of bools [rows], a text, a number, or a list of these.
     """
     match node:
         case ast.Constant():
-            return node.value
+            return node.value if isinstance(node.value, str) else _finite(_number(node.value))
         case ast.Name():
-            return _column(node.id, table, where)
+            return scope.column(node.id)
         case ast.Tuple() | ast.List():
-            return [_value(part, table, where) for part in node.elts]
+            return [_value(part, scope) for part in node.elts]
         case ast.BoolOp():
-            parts = [_truth(_value(part, table, where), where) for part in node.values]
+            parts = [_truth(_value(part, scope), scope.where) for part in node.values]
             return np.logical_and.reduce(parts) if isinstance(node.op, ast.And) else np.logical_or.reduce(parts)
         case ast.UnaryOp(op=ast.Not()):
-            return ~_truth(_value(node.operand, table, where), where)
+            return ~_truth(_value(node.operand, scope), scope.where)
         case ast.UnaryOp():
-            return -_numbers(_value(node.operand, table, where), where)
+            return -_numbers(_value(node.operand, scope), scope.where)
         case ast.BinOp():
-            sides = [_numbers(_value(part, table, where), where) for part in (node.left, node.right)]
+            sides = [_numbers(_value(part, scope), scope.where) for part in (node.left, node.right)]
             return _finite(_ARITHMETIC[type(node.op)](*sides))
         case ast.Compare():
-            return _compared(node, table, where)
+            return _compared(node, scope)
         case ast.Call():
-            return _called(node, table, where)
-    raise UsageError(f"{where}: {type(node).__name__.lower()} is not allowed")
+            return _called(node, scope)
+    raise UsageError(f"{scope.where}: {type(node).__name__.lower()} is not allowed")
 
 
-def _column(name: str, table: pd.DataFrame, where: str) -> Cells:
-    if (table.columns == name).sum() != 1:
-        raise UsageError(
-            f"{where}: the table has no column {name!r}{nearest(name, [str(own) for own in table.columns])}"
-        )
-    return Cells(name, table[name])
+def _by_row(value: Any, scope: Scope) -> np.ndarray:
+    return np.broadcast_to(value, len(scope.table))
 
 
 def _truth(value: Any, where: str) -> np.ndarray:
@@ -222,9 +281,17 @@ def _truth(value: Any, where: str) -> np.ndarray:
     return value
 
 
+def _number(value: Any) -> np.float64:
+    """Return a whole number or a decimal as a float, whose arithmetic ends at once and raises nothing."""
+    try:
+        return np.float64(value)
+    except OverflowError:
+        return np.float64(np.inf)
+
+
 def _finite(value: Any) -> Any:
     """Return numbers, missing where they are not finite."""
-    return np.where(np.isfinite(value), value, np.nan) if isinstance(value, np.ndarray) else value
+    return np.where(np.isfinite(value), value, np.nan)
 
 
 def _texts(cells: pd.Series) -> pd.Series:
@@ -236,51 +303,53 @@ def _texts(cells: pd.Series) -> pd.Series:
 
 def _numbers(value: Any, where: str) -> Any:
     """Return cells as numbers [rows], NaN where missing; a number as it is."""
-    if isinstance(value, Cells):
-        texts = _texts(value.cells)
-        numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=float)
-        _refuse(value, np.isnan(numbers) & texts.notna().to_numpy(), NUMBERS, where)
-        return numbers
-    if isinstance(value, np.ndarray) and value.dtype != bool:
-        return value
-    if isinstance(value, (int, float)) and math.isfinite(value):
+    if isinstance(value, SourceColumn):
+        _refuse(value, np.isnan(value.numbers) & value.texts.notna().to_numpy(), NUMBERS, where)
+        return _finite(value.numbers)
+    if _is_number(value):
         return value
     raise UsageError(f"{where}: arithmetic and order need numbers")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.floating)) and value.dtype != bool
+
+
 def _dates(value: Any, where: str) -> pd.Series:
-    if not isinstance(value, Cells):
+    if not isinstance(value, SourceColumn):
         raise UsageError(f"{where}: a part of a date needs a column of dates")
-    cells = value.cells if value.cells.dtype.kind == "M" else _texts(value.cells)
+    cells = value.cells if value.cells.dtype.kind == "M" else value.texts
     dates = wall_clock(cells)
     _refuse(value, dates.isna().to_numpy() & cells.notna().to_numpy(), DATES, where)
     return dates
 
 
-def _refuse(value: Cells, bad: np.ndarray, rule: str, where: str) -> None:
+def _refuse(value: SourceColumn, bad: np.ndarray, rule: str, where: str) -> None:
     if bad.any():
         raise UsageError(f"{where}: column {value.name!r} {rule.format(count_in_words(int(bad.sum())))}")
 
 
-def _compared(node: ast.Compare, table: pd.DataFrame, where: str) -> np.ndarray:
+def _compared(node: ast.Compare, scope: Scope) -> np.ndarray:
     """Return where a chain of comparisons holds [rows]."""
-    sides = [_value(part, table, where) for part in (node.left, *node.comparators)]
+    sides = [_value(part, scope) for part in (node.left, *node.comparators)]
     parts = [
-        _holds(type(op), left, right, where) for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
+        _holds(type(op), left, right, scope.where)
+        for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
     ]
-    return np.asarray(np.logical_and.reduce([np.broadcast_to(part, len(table)) for part in parts]))
+    return np.asarray(np.logical_and.reduce([_by_row(part, scope) for part in parts]))
 
 
 def _holds(op: type[ast.cmpop], left: Any, right: Any, where: str) -> Any:
     if op in (ast.In, ast.NotIn):
         if not isinstance(right, list) or not right:
             raise UsageError(f"{where}: in needs a list of values, such as ('A', 'B')")
-        inside = np.logical_or.reduce([_equal(left, one, where) for one in right])
-        return inside if op is ast.In else ~inside & _known(left)
+        inside: Any = False
+        for one in right:
+            inside = inside | _equal(left, one, where)
+        return inside if op is ast.In else ~inside & _known(left) & _known(right)
     if op in (ast.Eq, ast.NotEq):
-        return (
-            _equal(left, right, where) if op is ast.Eq else ~_equal(left, right, where) & _known(left) & _known(right)
-        )
+        equal = _equal(left, right, where)
+        return equal if op is ast.Eq else ~equal & _known(left) & _known(right)
     dates = [isinstance(side, str) for side in (left, right)]
     if any(dates):
         # A text beside an order is a date: admitted >= "2024-01-31".
@@ -295,42 +364,48 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any, where: str) -> Any:
 def _moment(text: str, where: str) -> pd.Timestamp:
     found = wall_clock(pd.Series([text], dtype=object))
     if found.isna().any():
-        raise UsageError(f"{where}: {text!r} is no date such as 2026-01-31")
+        raise UsageError(f"{where}: {_shown(text)} is no date such as 2026-01-31")
     return pd.Timestamp(found.iloc[0])
 
 
 def _known(value: Any) -> Any:
-    if isinstance(value, Cells):
-        return _texts(value.cells).notna().to_numpy()
-    return ~np.isnan(value) if isinstance(value, np.ndarray) and value.dtype != bool else True
+    """Return where a value is not missing; of a list, where none of its values is."""
+    if isinstance(value, list):
+        return np.logical_and.reduce(np.broadcast_arrays(*map(_known, value)))
+    if isinstance(value, SourceColumn):
+        return value.texts.notna().to_numpy()
+    return ~np.isnan(value) if _is_number(value) else True
 
 
 def _equal(left: Any, right: Any, where: str) -> np.ndarray:
     """Return where two sides are equal: as texts beside a text, else as numbers."""
-    if isinstance(right, Cells) and not isinstance(left, Cells):
+    if isinstance(right, SourceColumn) and not isinstance(left, SourceColumn):
         left, right = right, left
-    if isinstance(left, Cells) and isinstance(right, (str, Cells)):
-        texts = _texts(left.cells)
-        other = _texts(right.cells) if isinstance(right, Cells) else right.strip()
-        return (texts == other).to_numpy(dtype=bool) & texts.notna().to_numpy()
+    if isinstance(left, SourceColumn) and isinstance(right, (str, SourceColumn)):
+        if isinstance(right, str) and left.cells.dtype.kind == "M":
+            return (_dates(left, where) == _moment(right, where)).to_numpy(dtype=bool)
+        # A constant as a cell of that text would be, so that "1.0" finds it.
+        other = right.texts if isinstance(right, SourceColumn) else _texts(pd.Series([right], dtype=object)).iloc[0]
+        return (left.texts == other).to_numpy(dtype=bool) & left.texts.notna().to_numpy()
     return np.asarray(_numbers(left, where) == _numbers(right, where))
 
 
-def _called(node: ast.Call, table: pd.DataFrame, where: str) -> Any:
-    name = node.func.id if isinstance(node.func, ast.Name) else ""
-    values = [_value(part, table, where) for part in node.args]
+def _called(node: ast.Call, scope: Scope) -> Any:
+    name, where = node.func.id if isinstance(node.func, ast.Name) else "", scope.where
+    values = [_value(part, scope) for part in node.args]
     if name == "column":
         if not isinstance(values[0], str):
             raise UsageError(f"{where}: column(...) takes a name in quotation marks")
-        return _column(values[0], table, where)
+        return scope.column(values[0])
     if name == "missing":
-        if not isinstance(values[0], Cells):
+        if not isinstance(values[0], SourceColumn):
             raise UsageError(f"{where}: missing(...) takes a column")
         return ~_known(values[0])
     if name in _PARTS:
         return getattr(_dates(values[0], where).dt, name).to_numpy(dtype=float)
     if name == "days":
-        later, earlier = (_dates(value, where) for value in values)
-        return (later - earlier).dt.total_seconds().to_numpy(dtype=float) / SECONDS
+        # In microseconds, for a span of three centuries has too many nanoseconds.
+        later, earlier = (_dates(value, where).to_numpy().astype("datetime64[us]") for value in values)
+        return (later - earlier) / np.timedelta64(1, "D")
     numbers = _numbers(values[0], where)
     return _finite({"log": np.log, "sqrt": np.sqrt, "abs": np.abs}[name](numbers))
