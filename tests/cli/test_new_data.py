@@ -139,6 +139,18 @@ def hospitals(names: list[str], column: str = "clinic") -> pd.DataFrame:
     return table.assign(clinic=names * 60).rename(columns={"clinic": column})
 
 
+def test_names_that_are_whole_numbers_in_a_file_are_read_too(folder: Path, flfed: Command):
+    # As a data frame of an array is written, and a sheet with years in its first line.
+    table = clinics()[["age", "sex", "died"]].set_axis([2023, 2024, 2025], axis=1)
+    table[:200].to_parquet("north.parquet")
+    table[200:].to_excel("south.xlsx", index=False)
+    assert flfed("data", "new", "north.parquet", "south.xlsx", "--target", "2025", "--name", "years")[0] == 0
+    assert list(datasets.load("years").schema.columns) == ["2023", "2024", "2025"]
+    for site in ("north", "south"):
+        code, out, err = flfed("site", "check", site, "--json")
+        assert code == 0 and json.loads(out)["rows"] == 200, err
+
+
 @pytest.mark.parametrize("column", ["class", "None", "ﬁrm", "µ", "no. 7", "O'Hara \"x\\"])
 def test_a_column_of_sites_may_have_any_name(folder: Path, flfed: Command, column: str):
     hospitals(["A", "B"], column).to_csv("all.csv", index=False)

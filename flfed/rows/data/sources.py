@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flfed.errors import UsageError, require_extra
+from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,
@@ -79,10 +80,11 @@ class Selection:
             check_expression(self.where, "where")
 
     def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
-        """Return the table with derived columns, and only the rows that are read.
+        """Return the table with texts for names, derived columns, and only the rows that are read.
 
         `missing` are the source's codes for "not known".
         """
+        table = with_text_names(table)
         if not self.derive and not self.where:
             return table
         from flfed.rows.data.parsing.expressions import derived_columns, rows_where
