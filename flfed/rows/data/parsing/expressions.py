@@ -229,7 +229,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _check_call(node: ast.Call, where: str) -> None:
-    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    name = ast.unparse(node.func)
     if name not in FUNCTIONS:
         raise UsageError(f"{where}: the function {_shown(name)} is not known{nearest(name[:SHOWN], FUNCTIONS)}")
     wanted = 2 if name == "days" else 1
