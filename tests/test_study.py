@@ -10,7 +10,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
-from flfed.study.study import LARGEST_SEED, LATER, Study, names
+from flfed.study.study import LARGEST_SEED, LATER, Study, keys_of, names
 from flfed.study.tables import Named, Partition
 
 TEXT = """
@@ -347,3 +347,22 @@ def test_rows_that_are_promised_something_go_through_the_schemas_encoder_unless_
 def test_weights_that_count_the_rows_of_each_class_are_refused_where_no_row_has_a_say():
     bare = PROTECTED.replace('scaler = "none"\n', "").replace("steps = 5", "steps = 5\nclass-weight = 'balanced'")
     assert "class-weight='balanced' counts the classes of all rows" in refused(bare)
+
+
+def test_a_study_of_keywords_has_the_keys_of_its_tables():
+    study = Study(dataset="wine", model={"name": "mlp", "hidden": [4]}, partition={"by": "iid", "sites": 3}, lr=0.1)
+    assert study.model == Named(name="mlp", settings={"hidden": [4]}) and study.plan.lr == 0.1
+    assert study.dataset.partition == Partition(by="iid", sites=3)
+    # The order of keywords is no matter: a name is set before the keys that it has.
+    changed = Study.load("wine").replace(keys_of({"mu": 0.1, "strategy": "fedprox", "model": "mlp"}), "keyword")
+    assert changed.strategy.settings["mu"] == 0.1 and changed.model.name == "mlp"
+
+
+@pytest.mark.parametrize(
+    ("values", "given"), [((), {}), (("wine",), {}), ((), {"model": "mlp"}), (("wine",), {"dataset": "wine"})]
+)
+def test_a_study_without_a_dataset_is_refused_in_one_sentence(values: tuple, given: dict):
+    with pytest.raises(UsageError, match="a study needs the name of a dataset, such as Study"):
+        Study(*values, **given)
+    with pytest.raises(UsageError, match="model=3 must be a name, or keys with one"):
+        Study(dataset="wine", model=3)

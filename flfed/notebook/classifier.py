@@ -35,7 +35,7 @@ from flfed.rows.session import study_layout, study_trainable
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
-from flfed.study.study import Study
+from flfed.study.study import Study, plain_value
 from flfed.study.template import StudyTemplate
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
@@ -125,6 +125,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         FitError
             A ValueError, if X or y cannot be used, or a parameter is out of its range.
         """
+        chosen = self._chosen()
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -137,7 +138,7 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             with datasets.in_memory(dataset):
                 made = _sites(table, labels, dataset.name)
-                study = self._study(dataset.name)
+                study = self._study(dataset.name, chosen)
                 self.arrays_, encoder = train(study, made)
         except FlfedError as error:
             raise FitError(str(error)) from None
@@ -179,13 +180,23 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         schema = Schema(name=f"fit-{uuid4().hex[:12]}", task=task, target=TARGET, columns=columns)
         return Dataset(schema.name, Path(), schema, SourceDescription(licence="", citation=""))
 
-    def _study(self, dataset: str) -> Study:
-        text = StudyTemplate(name="fit", dataset=dataset, model=self.model, rounds=self.rounds).text()
-        keys = {"lr": self.lr, "epochs": self.epochs, "batch": self.batch, "l2": self.l2}
-        changes: dict[str, Any] = {f"plan.{key}": value for key, value in keys.items()}
-        changes |= {"seed": self.random_state, "strategy.quorum": 1.0}
-        changes |= {"model.hidden": list(self.hidden)} if self.model == "mlp" else {}
-        return Study.parse(text).replace(changes)
+    def _chosen(self) -> dict[str, Any]:
+        """Return the keys of a study that the parameters are, or refuse what no key can be."""
+        given = {name: plain_value(value) for name, value in self.get_params(deep=False).items()}
+        if given["model"] not in ("logistic", "mlp"):
+            raise FitError(f"model={given['model']!r} must be 'logistic' or 'mlp'")
+        if not isinstance(given["hidden"], (list, tuple)):
+            raise FitError(f"hidden={given['hidden']!r} must be the widths of the layers, such as (8,)")
+        for name in ("rounds", "lr", "epochs", "batch", "l2", "random_state"):
+            number = isinstance(given[name], (int, float)) and not isinstance(given[name], bool)
+            if not number and not (name == "random_state" and given[name] is None):
+                raise FitError(f"{name}={given[name]!r} must be a number")
+        keys = {"strategy.rounds": given["rounds"], "seed": given["random_state"], "strategy.quorum": 1.0}
+        keys |= {f"plan.{name}": given[name] for name in ("lr", "epochs", "batch", "l2")}
+        return keys | ({"model.hidden": list(given["hidden"])} if given["model"] == "mlp" else {})
+
+    def _study(self, dataset: str, chosen: dict[str, Any]) -> Study:
+        return Study.parse(StudyTemplate(name="fit", dataset=dataset, model=self.model).text()).replace(chosen)
 
 
 def _names(count: int) -> list[str]:

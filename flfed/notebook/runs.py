@@ -11,7 +11,7 @@ from flfed.federation.server import run as server
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.notebook.result import Result, with_model
 from flfed.rows.data.site import Site
-from flfed.study.study import Study, keys_of
+from flfed.study.study import Study, keys_of, plain_value
 
 
 def run(
@@ -52,7 +52,7 @@ def run(
     chosen = chosen.replace(keys_of(changes), "keyword") if changes else chosen
     return with_model(
         server.run(
-            chosen, engine=engine, repeats=repeats, sites=sites, store=store, stacked=stacked,
+            chosen, engine=engine, repeats=plain_value(repeats), sites=sites, store=store, stacked=stacked,
             progress=progress, observer=observer, callback=callback,
         )
     )  # fmt: skip

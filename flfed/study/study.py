@@ -45,21 +45,27 @@ LARGEST_SEED = 2**63 - 10**6 - 1
 
 
 class _FromKeywords(type):
-    """Makes a study of plain keywords: `Study(dataset="wine", model="mlp", rounds=5)`."""
+    """Makes a study of plain keywords: `Study(dataset="preterm-birth", model="mlp", rounds=5)`."""
 
     def __call__(cls, *values: Any, **given: Any) -> Any:
         # The parsed tables make the dataclass itself; a dataset's name asks for a text first.
-        if isinstance(given.get("dataset"), str):
+        if isinstance(given.get("dataset"), str) and not values:
             return _from_keywords(**given)
-        return super().__call__(*values, **given)
+        if values or "text" not in given:
+            raise UsageError(
+                'a study needs the name of a dataset, such as Study(dataset="preterm-birth", model="mlp", rounds=5); '
+                "Study.load reads a file, or a shipped study by its name"
+            )
+        return super().__call__(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study(metaclass=_FromKeywords):
     """One study, checked.
 
-    Make one with `Study.load`, `Study.parse`, or of plain keywords: `Study(dataset="wine", model="mlp", rounds=5)`.
-    Then every other keyword is a key of the study, as `keys_of` has them.
+    Make one with `Study.load`, `Study.parse`, or of plain keywords, each a key of the study as `keys_of` has them:
+    `Study(dataset="preterm-birth", model="mlp", rounds=5)`. A dataset without sites of its own is cut into some:
+    `Study(dataset="wine", partition={"by": "iid", "sites": 3})`.
 
     Attributes
     ----------
@@ -183,7 +189,8 @@ class Study(metaclass=_FromKeywords):
         import tomli_w
 
         table = tomllib.loads(self.text)
-        for key, value in changes.items():
+        # What a table names decides which keys it has, so names are set first.
+        for key, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):
             # A table that the study leaves out is made, so that any key can be set.
             *path, last = _path(key, table, said)
             place = table
@@ -219,23 +226,41 @@ class Study(metaclass=_FromKeywords):
 def keys_of(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return keyword arguments as keys of a study.
 
+    A text names what a table lists, and numbers of NumPy are plain ones.
+
     Examples
     --------
-    >>> keys_of({"lr": 0.1, "encode": {"missing_indicator": True}})
-    {'lr': 0.1, 'encode.missing-indicator': True}
+    >>> keys_of({"lr": 0.1, "model": "mlp", "encode": {"missing_indicator": True}})
+    {'lr': 0.1, 'model.name': 'mlp', 'encode.missing-indicator': True}
     """
     found: dict[str, Any] = {}
-    for key, value in changes.items():
+    for given, value in changes.items():
+        key = registry.kebab(given)
         if isinstance(value, Mapping):
-            found |= {f"{registry.kebab(key)}.{registry.kebab(inner)}": one for inner, one in value.items()}
+            inner = {registry.kebab(name): plain_value(one) for name, one in value.items()}
+            # An inner table, such as a partition, is set as a whole.
+            outer = [table for table, name in _NESTED if name == key]
+            found |= {f"{outer[0]}.{key}": inner} if outer else {f"{key}.{name}": one for name, one in inner.items()}
         else:
-            found[registry.kebab(key)] = value
+            found[f"{key}.name" if key in _LISTED and isinstance(value, str) else key] = plain_value(value)
     return found
 
 
-def _from_keywords(*, dataset: str, model: str = "logistic", name: str = "", **changes: Any) -> Study:
-    """Return a study of a dataset's name, a model's name and keys."""
-    chosen = {key: changes.pop(key) for key in ("purpose", "legal_basis", "rounds", "seed") if key in changes}
+def plain_value(value: Any) -> Any:
+    """Return a number of NumPy, or an array, as Python's own; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **changes: Any) -> Study:
+    """Return a study of a dataset's name, a model's name or keys, and keys."""
+    keys = dict(model) if isinstance(model, Mapping) else {"name": model}
+    model = keys.pop("name", "")
+    if not isinstance(model, str) or not model:
+        raise UsageError(f"model={model!r} must be a name, or keys with one, such as {{'name': 'mlp', 'hidden': [8]}}")
+    changes |= {"model": keys} if keys else {}
+    chosen = {
+        key: plain_value(changes.pop(key)) for key in ("purpose", "legal_basis", "rounds", "seed") if key in changes
+    }
     text = StudyTemplate(name=name or f"{dataset}-study", dataset=dataset, model=model, **chosen).text()
     return Study.parse(text).replace(keys_of(changes), "keyword") if changes else Study.parse(text)
 

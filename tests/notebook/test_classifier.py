@@ -10,7 +10,7 @@ import pytest
 import sklearn
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.model_selection import GroupKFold, RandomizedSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -82,10 +82,22 @@ def test_nothing_is_recorded(home: Path):
     ("settings", "sites", "words"),
     [
         ({"lr": -1.0}, SITES, "lr"), ({"model": "forest"}, SITES, "forest"), ({}, np.zeros(569), "two sites"),
-        ({}, SITES[:9], "inconsistent"), ({"rounds": 0}, SITES, "rounds"),
+        ({}, SITES[:9], "inconsistent"), ({"rounds": 0}, SITES, "rounds"), ({"model": "linear"}, SITES, "must be 'log"),
+        ({"model": "mlp", "hidden": 4}, SITES, "hidden=4 must be the widths"), ({"hidden": 4}, SITES, "hidden=4"),
+        ({"random_state": np.random.RandomState(0)}, SITES, "random_state=.* must be a number"),
+        ({"rounds": "5"}, SITES, "rounds='5' must be a number"), ({"rounds": 2.5}, SITES, "must be a whole number"),
     ],
 )  # fmt: skip
 def test_errors_are_value_errors(settings: dict, sites: np.ndarray, words: str):
     with pytest.raises(ValueError, match=words) as error:
         FederatedClassifier(**settings).fit(X, Y, sites=sites)
     assert isinstance(error.value, FlfedError) or words == "inconsistent"
+
+
+def test_numbers_of_numpy_are_taken_as_they_come_from_a_search():
+    given = {"rounds": np.int64(2), "lr": np.float32(0.5), "batch": np.int32(16), "random_state": np.int64(1)}
+    ours = FederatedClassifier(**given).fit(X, Y, sites=SITES).predict_proba(X)
+    plain = FederatedClassifier(rounds=2, lr=0.5, batch=16, random_state=1).fit(X, Y, sites=SITES).predict_proba(X)
+    np.testing.assert_array_equal(ours, plain)
+    search = RandomizedSearchCV(FederatedClassifier(), {"rounds": np.arange(1, 3)}, n_iter=2, cv=2, random_state=0)
+    assert search.fit(X, Y).best_params_["rounds"] in (1, 2)

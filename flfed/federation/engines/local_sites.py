@@ -37,7 +37,11 @@ def find_sites(study: Study, given: Sequence[str | Site] | None = None) -> list[
             raise UsageError(f"site {site.name!r} has dataset {served}, the study asks {study.dataset.name!r}")
     found = [site.serving(study.dataset.name) for site in found]
     if not found:
-        raise UsageError(f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list")
+        example = "[dataset] partition = { by = 'iid', sites = 3 }"
+        raise UsageError(
+            f"no site is found whose dataset is {study.dataset.name!r}; see: flfed site list. "
+            f"A dataset of one table is cut into sites by {example}"
+        )
     # Only the files that these sites read: an institution's own table needs no public ones.
     read = {getattr(site.source, "path", "") for site in found}
     absent = [file.name for file in datasets.load(study.dataset.name).absent() if file.name in read]

@@ -158,6 +158,8 @@ def run(
     # Everything that may be wrong with the wish is refused before the store is written.
     runs_on = engine_of(engine)
     runs_on.require()
+    if type(repeats) is not int:
+        raise UsageError(f"repeats={repeats!r} must be a whole number >= 1")
     if repeats < 1:
         raise UsageError(f"repeats={repeats} must be at least 1")
     checkpoints.seconds_apart()
