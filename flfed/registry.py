@@ -12,7 +12,8 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,20 @@ def lend(kind: str, thing: type) -> str:
     _check_direction(kind, name, thing, f"{kind} {name!r}")
     _LENT[kind, name] = thing
     return name
+
+
+@contextmanager
+def lending(kind: str, things: Iterable[type]) -> Iterator[None]:
+    """List classes for as long as the block runs; see `lend`."""
+    before = dict(_LENT)
+    try:
+        for thing in things:
+            lend(kind, thing)
+        yield
+    finally:
+        for key in [key for key in _LENT if key[0] == kind]:
+            del _LENT[key]
+        _LENT.update({key: thing for key, thing in before.items() if key[0] == kind})
 
 
 def lent(kind: str) -> tuple[type, ...]:

@@ -90,7 +90,7 @@ def new_study(
         private = _asked("--private or --not-private", "Differential privacy of rows", ["yes", "no"], "no") == "yes"
     named = name or f"{dataset}-study"
     purpose = purpose or StudyTemplate.purpose
-    text = StudyTemplate(name=named, dataset=dataset, purpose=purpose, model=model, private=private).text()
+    text = StudyTemplate(name=named, dataset=dataset, purpose=purpose, model=model, task=task, private=private).text()
     # What cannot be run is refused before it is written.
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]

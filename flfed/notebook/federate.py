@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,8 @@ from flfed.paths import home
 from flfed.rows.data.schema import Task
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, OwnTable, Workspace, new_workspace, summary_of
-from flfed.study.study import Study, keys_of
+from flfed.study.study import Study, keys_of, plain_value
+from flfed.updates.strategies.fedavg import FedAvg
 
 Say = Callable[[str], None]
 
@@ -65,7 +67,8 @@ def federate(
         gives [rows, outputs]: log-odds, logits or a number; it starts from the arrays that it has.
     strategy : name, a strategy's class, or keys such as `{"name": "fedprox", "mu": 0.1}`, optional
     metrics : sequence of classes
-        Further figures, as docs/extend.md says; in this process alone, and so are classes of models and strategies.
+        Further figures, as docs/extend.md says; in this call alone. Classes of models and strategies stay listed in
+        this process.
     rounds : int, >= 1
     repeats : int, >= 1
         Runs with other seeds and other holdouts.
@@ -87,7 +90,8 @@ def federate(
     callback : callable (figures), optional
         Told the figures of each round; the run ends after it where what it returns is true.
     **changes
-        Keys of the study, such as `lr=0.1` or `encode={"scaler": "per-site"}`.
+        Keys of the study, such as `lr=0.1`, `hidden=[8]` with `model="mlp"`, `mu=0.1` with `strategy="fedprox"`, or
+        `encode={"scaler": "per-site"}`.
 
     Raises
     ------
@@ -100,25 +104,61 @@ def federate(
     >>> result = federate({"north": df1, "south": df2}, target="died", repeats=10)  # doctest: +SKIP
     >>> result.gains  # doctest: +SKIP
     """
-    chosen = {"by": by, "group": group, "time": time, "holdout": holdout, "task": task}
-    workspace = workspace_of(tables, target, name=name, **chosen)
+    columns = {"by": by, "group": group, "time": time}
+    for option, word in ({"target": target} | columns).items():
+        if not isinstance(word, Hashable):
+            raise UsageError(f"{option}={word!r} must be the name of one column")
+    share = plain_value(holdout)
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
+    if not _are_classes(metrics):
+        raise UsageError(f"metrics={metrics!r} must be a list of metrics' classes, such as [Youden]")
+    workspace = workspace_of(tables, target, name=name, **columns | {"holdout": share, "task": task})
     say_columns(workspace, say)
-    choices: dict[str, Any] = {"rounds": rounds} | ({"model": name_of_model(model)} if model else {})
+    choices: dict[str, Any] = {"rounds": plain_value(rounds)} | ({"model": name_of_model(model)} if model else {})
     privacy = changes.get("privacy", {})
     choices["private"] = isinstance(privacy, Mapping) and privacy.get("name") == "record-dp"
     study = Study.parse(workspace.study(**choices).text())
-    if isinstance(strategy, Mapping):
-        changes["strategy"] = strategy
-    elif strategy:
-        changes["strategy.name"] = strategy if isinstance(strategy, str) else registry.lend("strategy", strategy)
-    for metric in metrics:
-        registry.lend("metric", metric)
-    study = study.replace(keys_of(changes), "keyword") if changes else study
-    keep_reading(workspace)
-    found = run_study(
-        study, repeats=repeats, sites=list(workspace.sites), store=store, progress=progress, callback=callback
-    )
+    changes = keys_of(changes) | (keys_of_strategy(strategy) if strategy else {})
+    with registry.lending("metric", metrics):
+        study = study.replace(changes, "keyword") if changes else study
+        keep_reading(workspace)
+        found = run_study(
+            study,
+            repeats=plain_value(repeats),
+            sites=list(workspace.sites),
+            store=store,
+            progress=progress,
+            callback=callback,
+        )
     return with_model(found, workspace)
+
+
+def _are_classes(metrics: object) -> bool:
+    return isinstance(metrics, (list, tuple)) and all(isinstance(metric, type) for metric in metrics)
+
+
+def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a study that ask for a strategy, whose class is listed in this process.
+
+    Raises
+    ------
+    UsageError
+        If it is none.
+    """
+    keys = dict(strategy) if isinstance(strategy, Mapping) else {"name": strategy}
+    chosen = keys.get("name", "fedavg")
+    if isinstance(chosen, type) and issubclass(chosen, FedAvg):
+        chosen = registry.lend("strategy", chosen)
+    if not isinstance(chosen, str):
+        raise UsageError(
+            f"strategy={chosen!r} must be a name, a class that inherits flfed.FedAvg, or keys such as "
+            '{"name": "fedprox", "mu": 0.1}'
+        )
+    keys["name"] = chosen
+    # The proposed study asks for a quorum, which a class need not have.
+    lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters
+    return ({"strategy.quorum": None} if lacks else {}) | keys_of({"strategy": keys})
 
 
 def workspace_of(

@@ -12,6 +12,9 @@ STEPS = 600
 EPSILON, DELTA = 3.0, 1e-5
 MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear"}
 """The model that is proposed for each task: the one whose coefficients can be read."""
+PACES = {"multi-class": (0.2, 0.001)}
+"""Learning rate and penalty of a task: larger penalties and smaller steps leave many classes far from the optimum."""
+PACE = (0.05, 0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,8 @@ class StudyTemplate:
     legal_basis : str
     model : str
         "linear", "logistic" or "mlp".
+    task : str
+        "binary", "multi-class" or "regression"; "" where it is not known.
     rounds : int
     private : bool
         Whether updates are protected by record-level differential privacy.
@@ -42,6 +47,7 @@ class StudyTemplate:
     purpose: str = "First look: does a shared model predict better than each site's own?"
     legal_basis: str = "to be filled in before other institutions take part"
     model: str = "logistic"
+    task: str = ""
     rounds: int = 40
     private: bool = False
     sites: tuple[str, ...] = ()
@@ -71,12 +77,13 @@ class StudyTemplate:
 
     def _plan(self) -> list[str]:
         """Return how sites train; privacy needs a number of steps that no row changes."""
-        lines = ['optimiser = "sgd"', "lr = 0.05  # learning rate", 'schedule = "cosine"', "batch = 32"]
+        lr, l2 = PACES.get(self.task, PACE)
+        lines = ['optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32"]
         if self.private:
             return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", "steps = 20  # of a round, at each site"]
         steps = self.rows > LARGE
         lines.append(f"steps = {STEPS}  # of a round, at each site" if steps else "epochs = 2  # of a round")
-        return [*lines, "l2 = 0.01  # penalty on the weights", "clip = 1.0  # largest norm of a step's gradient"]
+        return [*lines, f"l2 = {l2}  # penalty on the weights", "clip = 1.0  # largest norm of a step's gradient"]
 
 
 _MODEL_WORDS = {

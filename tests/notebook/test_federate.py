@@ -20,6 +20,8 @@ from flfed.notebook.result import Result
 from flfed.records.reports.narrative import joining_in_words, tally
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
+from flfed.study.study import Study
+from flfed.study.template import StudyTemplate
 
 
 def frame(rows: int, seed: int) -> pd.DataFrame:
@@ -277,3 +279,53 @@ def test_a_column_that_tells_the_outcome_is_found_where_a_site_lacks_another():
     said: list[str] = []
     flfed.federate(tables, "died", rounds=1, say=said.append)
     assert any(line.startswith("possible leak: 'code'") for line in said)
+
+
+def of_classes(count: int) -> dict[str, pd.DataFrame]:
+    """Return three sites of 600 rows whose class follows a softmax of five numbers."""
+    weights = np.random.default_rng(9).normal(size=(5, count))
+    tables = {}
+    for number in range(3):
+        draw = np.random.default_rng(number)
+        x = draw.normal(size=(600, 5))
+        classes = (x @ weights + draw.gumbel(size=(600, count))).argmax(axis=1)
+        tables[f"s{number}"] = pd.DataFrame(x, columns=list("abcde")).assign(y=[f"c{one:02d}" for one in classes])
+    return tables
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+def test_the_proposed_plan_brings_twelve_classes_to_the_pooled_model():
+    tables = of_classes(12)
+    found = flfed.federate(tables, "y", say=lambda line: None)
+    losses = found.overall.query("metric == 'log_loss'").set_index("arm")["value"]
+    assert losses["global"] < losses["pooled"] + 0.02
+    assert "do not use it here" not in set(found.gains["verdict"]) and "is clearly behind" not in repr(found)
+    # Steps and penalty of a study of two classes end far from it, and the result says so.
+    gentle = flfed.federate(tables, "y", lr=0.05, l2=0.01, rounds=10, say=lambda line: None)
+    losses = gentle.overall.query("metric == 'log_loss'").set_index("arm")["value"]
+    assert losses["global"] > losses["pooled"] + 0.1
+    assert "is clearly behind one of its own kind" in repr(gentle) and "try more rounds or a higher" in repr(gentle)
+
+
+def test_the_studies_of_the_docstring_run_and_a_dataset_without_sites_is_told_to_be_cut():
+    for study in (
+        flfed.Study(dataset="preterm-birth", model="mlp", rounds=np.int64(1)),
+        flfed.Study(dataset="wine", rounds=1, partition={"by": "iid", "sites": 3}),
+    ):
+        told = "".join(part for part in (flfed.Study.__doc__ or "").split("`") if study.dataset.name in part)
+        assert told.startswith("Study(dataset=")
+        assert flfed.run(study, repeats=np.int64(1)).status == "completed"
+    with pytest.raises(UsageError, match="dataset is 'wine'.*cut into sites by .dataset. partition = "):
+        flfed.run(flfed.Study(dataset="wine", model="mlp", rounds=1))
+    assert flfed.run("wine", model="mlp", rounds=1).study.model.name == "mlp"
+
+
+def test_a_plan_is_proposed_by_the_task():
+    plans = {
+        task: Study.parse(StudyTemplate(name="x", dataset="wine", task=task).text()).plan
+        for task in ("binary", "multi-class", "regression")
+    }
+    assert {task: (plan.lr, plan.l2, plan.clip) for task, plan in plans.items()} == {
+        "binary": (0.05, 0.01, 1.0), "multi-class": (0.2, 0.001, 1.0), "regression": (0.05, 0.01, 1.0)
+    }  # fmt: skip

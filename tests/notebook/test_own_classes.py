@@ -199,3 +199,52 @@ def test_a_module_is_refused_where_each_row_is_protected():
     given = {"model": torch.nn.Linear(2, 1), "rounds": 2, "steps": 5, "say": lambda line: None}
     with pytest.raises(UsageError, match="a model whose rows do not see each other; a torch.nn.Module"):
         flfed.federate(frames, "died", privacy={"name": "record-dp", "epsilon": 8.0, "delta": 1e-3}, **given)
+
+
+class Scaled(flfed.FedAvg):
+    """FedAvg with a factor and no quorum. Source: McMahan et al. 2017, with a server learning rate."""
+
+    def __init__(self, *, factor: float = 1.0) -> None:
+        super().__init__(server_lr=factor)
+
+
+@pytest.mark.parametrize(
+    "given", [{"strategy": Scaled, "factor": 0.5}, {"strategy": {"name": Scaled, "factor": np.float64(0.5)}}]
+)
+def test_settings_of_an_own_strategy_are_keywords_or_stand_beside_its_class(given: dict[str, Any]):
+    own, listed = federated(**given), federated(server_lr=0.5)
+    assert own.study.strategy.name == "scaled" and own.study.strategy.settings == {"factor": 0.5}
+    for name, value in listed.model.arrays.items():
+        np.testing.assert_array_equal(own.model.arrays[name], value)
+
+
+def test_settings_of_a_listed_strategy_are_keywords_too():
+    study = federated(strategy="fedprox", mu=0.1, rounds=np.int64(1), repeats=np.int64(1)).study
+    assert study.strategy.name == "fedprox" and study.strategy.settings["mu"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"strategy": Scaled()}, "strategy=.* must be a name, a class that inherits flfed.FedAvg"),
+        ({"strategy": 3}, "strategy=3 must be a name"), ({"strategy": dict}, "must be a name, a class that inherits"),
+        ({"metrics": ["f1_score"]}, "metrics=.'f1_score'. must be a list of metrics' classes"),
+        ({"metrics": BalancedAccuracyScore}, "metrics=.* must be a list of metrics' classes"),
+        ({"repeats": 2.0}, "repeats=2.0 must be a whole number >= 1"),
+        ({"holdout": "0.3"}, "holdout='0.3' must be a number in"), ({"by": ["died"]}, "by=.'died'. must be the name"),
+        ({"rounds": 2.5}, "rounds=2.5 must be a whole number"),
+    ],
+)  # fmt: skip
+def test_what_is_no_class_or_number_is_refused_in_one_sentence(given: dict[str, Any], words: str):
+    with pytest.raises(UsageError, match=words) as refused:
+        federated(**given)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_metric_of_one_call_is_in_no_later_one():
+    own, later = federated(metrics=[BalancedAccuracyScore]), federated()
+    assert "balanced_accuracy_score" in set(own.overall["metric"])
+    assert "balanced_accuracy_score" not in set(later.overall["metric"])
+    chosen = federated(metrics=[BalancedAccuracyScore], compare={"primary": "balanced_accuracy_score"})
+    assert chosen.primary == "balanced_accuracy_score" and "balanced" in repr(chosen)
+    assert flfed.load(chosen.run).gains.equals(chosen.gains) and chosen.study.compare.primary == chosen.primary

@@ -91,7 +91,8 @@ def verdict_in_words(found: Report) -> list[str]:
     """
     metric = primary_of(found)
     if metric is not None:
-        return [said for said in (joining_in_words(found, metric), tally(found, metric)) if said]
+        told = (joining_in_words(found, metric), tally(found, metric), behind_in_words(found, metric))
+        return [said for said in told if said]
     why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
     kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
     return [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
@@ -103,7 +104,8 @@ def _below_table(found: Report, metric: str) -> list[str]:
     lines = [*missing_in_words(found), *_reach(found, metric)[:1], *best]
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
-    lines += [said for said in (own_models_in_words(found), apart_in_words(mean) if differ else "") if said]
+    told = (behind_in_words(found, metric), own_models_in_words(found), apart_in_words(mean) if differ else "")
+    lines += [said for said in told if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
         least = least_gain(found, metric)
         lines.append(f"Joining pays where the interval, widened for {many} sites, lies above {least}.")
@@ -113,6 +115,27 @@ def _below_table(found: Report, metric: str) -> list[str]:
             lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
     # Who was refused stands in the first sentence.
     return [*lines, _course(found, None, refusals=not missing_in_words(found))]
+
+
+def behind_in_words(found: Report, metric: str) -> str:
+    """Return that the shared model falls short of its kind.
+
+    It does where one of its own kind, trained on all rows in one place, is better than its 95 % CI. Where noise
+    protects rows or sites it is the price of that.
+    """
+    of_kind = found["pooled-same"] if pooled_in_words(found) else found["pooled"]
+    shared, best = found["global"][metric], (of_kind or {}).get(metric, {}).get("value")
+    higher = better_of(metric) == "higher"
+    end = shared["high" if higher else "low"]
+    if best is None or end is None or (best <= end if higher else best >= end):
+        return ""
+    if found["privacy"]["mechanism"] not in (None, "none"):
+        return ""
+    than = f"{metric_name(metric)} {number(shared['value'])} against {number(best)}"
+    return (
+        f"The shared model is clearly behind one of its own kind trained on all rows in one place ({than}): "
+        "try more rounds or a higher learning rate before its verdict counts."
+    )
 
 
 def joining_in_words(found: Report, metric: str) -> str:
@@ -272,7 +295,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
     lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
-    lines += [said for said in (own_models_in_words(found),) if said]
+    lines += [said for said in (behind_in_words(found, metric), own_models_in_words(found)) if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     # Where many sites are compared, some intervals exclude 0 by chance.
     if len(found["sites"]) >= MANY_SITES:

@@ -93,8 +93,9 @@ class Workspace:
         """Return a first study of the dataset; `choices` as for `StudyTemplate`."""
         columns = self.proposal.columns.values()
         rows = int(self.proposal.rows * (1 - HOLDOUT_SHARE) / len(self.sites))
-        facts = {"gaps": any(column.gaps for column in columns), "rows": rows}
-        model = MODELS[self.proposal.schema.task]
+        task = self.proposal.schema.task
+        facts = {"gaps": any(column.gaps for column in columns), "rows": rows, "task": task}
+        model = MODELS[task]
         return StudyTemplate(**{"name": f"{self.name}-first", "dataset": self.name, "model": model} | facts | choices)
 
     def files(self) -> dict[str, str]:
