@@ -192,7 +192,9 @@ class Result(server.Result):
 
     def __repr__(self) -> str:
         """Return the result in a few lines."""
-        return "\n".join([f"{self.report['study']}: {self.status} ({self.run})", *self._sentences()])
+        why = self.report["reason"] if self.status == "completed" else ""  # else the verdict gives it
+        first = f"{self.report['study']}: {self.status} ({self.run})" + (f"; {why}" if why else "")
+        return "\n".join([first, *self._sentences()])
 
     def _repr_html_(self) -> str:
         """Return the result as a notebook shows it: the verdict, then what joining gains at each site."""

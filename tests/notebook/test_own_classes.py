@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ def test_a_callback_hears_the_figures_of_each_round_and_may_end_the_run():
     result = federated(rounds=20, repeats=2, callback=callback)
     assert [figures["round"] for figures in heard] == [1, 1, 2, 2, 3, 3]
     assert result.status == "completed" and result.report["rounds"] == 3
+    assert "its callback ended it after round 3 of 20" in repr(result).splitlines()[0]
     assert set(heard[0]["sites"]) == set(FRAMES) and heard[0]["rounds"] == 20
     # They are the figures that the record has, of the model that came into the round.
     assert heard[-1]["scored-model"] == 2
@@ -248,3 +250,41 @@ def test_a_metric_of_one_call_is_in_no_later_one():
     chosen = federated(metrics=[BalancedAccuracyScore], compare={"primary": "balanced_accuracy_score"})
     assert chosen.primary == "balanced_accuracy_score" and "balanced" in repr(chosen)
     assert flfed.load(chosen.run).gains.equals(chosen.gains) and chosen.study.compare.primary == chosen.primary
+
+
+class NoNumbers(flfed.FedAvg):
+    """FedAvg whose second model is no number. Source: none, as it is wrong."""
+
+    def combine(self, incoming: Any, deltas: Any, weights: Any) -> Any:
+        made = super().combine(incoming, deltas, weights)
+        return made if self.rounds_done < 1 else {name: value * np.nan for name, value in made.items()}
+
+
+class OtherShapes(flfed.FedAvg):
+    """FedAvg that cuts arrays. Source: none, as it is wrong."""
+
+    def combine(self, incoming: Any, deltas: Any, weights: Any) -> Any:
+        return {name: np.ravel(value)[:0] for name, value in incoming.items()}
+
+
+class OtherNames(flfed.FedAvg):
+    """FedAvg that loses arrays. Source: none, as it is wrong."""
+
+    def combine(self, incoming: Any, deltas: Any, weights: Any) -> Any:
+        return {"other": np.zeros(1)}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rounds", "words"),
+    [
+        (NoNumbers, 1, "round 2: strategy NoNumbers returned values of .* that are not finite numbers"),
+        (OtherShapes, 0, "round 1: strategy OtherShapes returned array .* of shape .0,., which must be"),
+        (OtherNames, 0, "round 1: strategy OtherNames returned no arrays under the names of the model .*weight"),
+    ],
+)
+def test_a_strategy_that_combines_wrongly_is_named_and_no_site_is(strategy: type, rounds: int, words: str):
+    found = federated(strategy=strategy)
+    assert (found.status, found.report["rounds"]) == ("stopped", rounds)
+    assert re.search(words, repr(found)) and re.search(words, found._repr_html_())
+    assert not any(site in found.report["reason"] for site in FRAMES) and found.report["faults"] == []
+    assert all(np.isfinite(value).all() for value in found.model.arrays.values())

@@ -51,12 +51,15 @@ class CheckpointWriter:
         The newest.
     scores : mapping of site to Scores
         Of the last round.
+    ended : str
+        Why no more rounds follow, where the callback ended the run.
     """
 
     run: FederatedRun
     began: float
     last: Checkpoint | None
     scores: Mapping[str, Scores] = field(default_factory=dict)
+    ended: str = ""
     _pending: RoundRecord | None = None
     _due_at: float = 0.0
 
@@ -85,7 +88,10 @@ class CheckpointWriter:
         if protected:
             self.run.privacy.goes_on(record, trained=trained)
         self.run.observer("round" if trained else "evaluation", record.round)
-        return trained and self.run.callback is not None and bool(self.run.callback(self._figures(record)))
+        ends = trained and self.run.callback is not None and bool(self.run.callback(self._figures(record)))
+        if ends and record.round < self.run.study.rounds:
+            self.ended = f"its callback ended it after round {record.round} of {self.run.study.rounds}"
+        return ends
 
     def _figures(self, record: RoundRecord) -> dict[str, Any]:
         """Return the figures of a round, under the names that are recorded."""

@@ -138,7 +138,7 @@ class FederatedRun:
         strategy, arrays = self.rounds(participants, kept.encoder, kept)
         outcome = Outcome(
             status="stopped" if strategy.stopped else "completed",
-            reason=self.recorder.shared_as.text(strategy.stopped),
+            reason=self.recorder.shared_as.text(strategy.stopped) or self.writer.ended,
             arrays=arrays,
             encoder=kept.encoder,
             rounds=strategy.rounds_done,

@@ -22,7 +22,7 @@ from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
 from flfed.updates.aggregation.gc_pause import rarely_collected
-from flfed.updates.aggregation.guard import guard, guard_scores, weighted_mean
+from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
@@ -132,8 +132,9 @@ class FedAvg(FlowerFedAvg):
 
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
         behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the
-        quorum twice ends the run: `stopped` says why, and the result is the last good model. After
-        `restore` it goes on from the round that follows. The run's observer is told of each round.
+        quorum twice, or whose combined model is none, ends the run: `stopped` says why, and the
+        result is the last good model. After `restore` it goes on from the round that follows. The
+        run's observer is told of each round.
         """
         arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
         result = Result(arrays=arrays)
@@ -178,6 +179,9 @@ class FedAvg(FlowerFedAvg):
             if updated is not None:
                 self._observe(number, updated)
                 return updated
+            if self.stopped:
+                self._observe(number, arrays)
+                return None
             needed = self.needed(len(self.round.asked))
             if self.round.failed() < needed:
                 break  # the others would train, and spend, for nothing
@@ -262,7 +266,13 @@ class FedAvg(FlowerFedAvg):
         # One update stands for all of them, so that it has all the weight.
         if merged is not None:
             deltas, weights = {"": merged}, {"": 1.0}
-        return to_record(self.combine(now.incoming, deltas, weights)), loss
+        combined = self.combine(now.incoming, deltas, weights)
+        # No site is at fault for what the strategy makes of good updates, and asking again would give the same.
+        if defect := combined_defect(combined, now.incoming):
+            self.stopped = f"round {server_round}: strategy {type(self).__name__} returned {defect}"
+            now.result = GuardResult(accepted={})
+            return None, None
+        return to_record(combined), loss
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Record the sites' scores of the final model."""
@@ -294,6 +304,27 @@ class FedAvg(FlowerFedAvg):
             name: (value.astype(np.float64) + self.server_lr * weighted_mean(updates, name, shares)).astype(value.dtype)
             for name, value in incoming.items()
         }
+
+
+def combined_defect(combined: object, incoming: Arrays) -> str:
+    """Return what is wrong with a strategy's new model, "" where nothing is.
+
+    Parameters
+    ----------
+    combined : object
+        What `combine` returned.
+    incoming : dict of name to array
+        Of the model before.
+    """
+    if not isinstance(combined, Mapping) or combined.keys() != incoming.keys():
+        return f"no arrays under the names of the model ({', '.join(incoming)})"
+    for name, value in incoming.items():
+        found = np.asarray(combined[name])
+        if found.shape != value.shape:
+            return f"array {name!r} of shape {found.shape}, which must be {value.shape}"
+        if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+            return f"values of {name!r} that are not finite numbers"
+    return ""
 
 
 def mean_loss(replies: Mapping[str, TrainReply], weights: Mapping[str, float]) -> MetricRecord:
