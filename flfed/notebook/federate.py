@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
 from flfed import registry
 from flfed.callbacks import Progress, no_progress
-from flfed.errors import UsageError
+from flfed.errors import UsageError, count_in_words
 from flfed.federation.server.checkpoint_writer import RoundCallback
 from flfed.federation.server.run import run as run_study
 from flfed.files import write_whole
@@ -182,14 +184,47 @@ def say_columns(workspace: Workspace, say: Say) -> None:
     """Say what columns were taken for, and which of them a person should look at."""
     proposal = workspace.proposal
     say(f"{summary_of(workspace)}; target {proposal.schema.target!r}: {proposal.target.why}")
-    left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id")]
+    if workspace.left_out:
+        say(f"{count_in_words(workspace.left_out)} rows have no site: too few for one, or not known whose they are")
+    left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
     if left:
         say(f"not learnt from: {', '.join(left)}")
+    tables = {site.name: site.source.table for site in workspace.sites if isinstance(site.source, Frame)}
+    for name, many in infinite(tables.values()).items():
+        say(f"{count_in_words(many)} cells of {name!r} are infinite: they are taken for not known")
+    if twice := at_several(tables.values()):
+        say(
+            f"look at the sites: {count_in_words(twice)} rows stand alike at another site too"
+        )
     for column in proposal.columns.values():
         if not column.sure:
             say(f"look at {column.name!r}: taken for {column.kind}, for {column.why}")
     for name, why in proposal.leaks.items():
         say(f"possible leak: {name!r}: {why}")
+
+
+def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:
+    """Return how many cells of each column are infinite, without the columns that have none."""
+    found: Counter[str] = Counter()
+    for table in tables:
+        for name in table.columns:
+            if table[name].dtype.kind == "f":
+                found[str(name)] += int(np.isinf(table[name].to_numpy(dtype=float, na_value=np.nan)).sum())
+    return {name: many for name, many in found.items() if many}
+
+
+def at_several(tables: Iterable[pd.DataFrame]) -> int:
+    """Return how many rows a site shares with another, 0 where they are less than half of its rows.
+
+    Rows that are alike at one site already, as those of few categories are, do not count.
+    """
+    hashes = []
+    for table in tables:
+        texts = table.assign(**{str(name): table[name].astype(str) for name in table if table[name].dtype.kind == "O"})
+        hashes.append(pd.util.hash_pandas_object(texts, index=False).drop_duplicates(keep=False))
+    sites = pd.concat(hashes).value_counts()
+    shared = [int(own.isin(sites.index[sites > 1]).sum()) for own in hashes]
+    return sum(many for many, own in zip(shared, hashes, strict=True) if 2 * many >= len(own))
 
 
 def keep_reading(workspace: Workspace) -> None:

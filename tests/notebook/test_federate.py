@@ -73,7 +73,22 @@ def test_what_columns_are_taken_for_is_said():
     said: list[str] = []
     flfed.federate(FRAMES, target="died", rounds=1, say=said.append)
     assert "4 sites, 900 rows, 5 features" in said[0] and "'died'" in said[0]
-    assert "patient" in said[1]
+    assert said[1] == "not learnt from: patient, admitted"
+
+
+def test_rows_without_a_site_infinite_cells_and_rows_at_two_sites_are_said():
+    one = pd.concat(FRAMES.values()).reset_index(drop=True)
+    one["clinic"] = np.where(one.index < 30, "small", np.where(one.index % 2 == 0, "even", "odd"))
+    one.loc[100:119, "age"] = np.inf
+    one.loc[one.index[-40:], "clinic"] = None
+    said: list[str] = []
+    flfed.federate(one, "died", by="clinic", rounds=1, say=said.append)
+    assert said[0].startswith("2 sites, 830 rows") and said[1].startswith("70 rows have no site")
+    assert "20 cells of 'age' are infinite: they are taken for not known" in said
+    assert not any("another site" in line for line in said)
+    twice: list[str] = []
+    flfed.federate(FRAMES | {"west": FRAMES["north"]}, "died", rounds=1, say=twice.append)
+    assert any(line.startswith("look at the sites: 600 rows stand alike at another site") for line in twice)
 
 
 def test_the_files_that_save_writes_give_the_same_arrays(

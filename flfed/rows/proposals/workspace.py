@@ -295,7 +295,10 @@ def _site_names(parts: Sequence[OwnTable]) -> list[str]:
     names = [slug(part.title) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
-        raise UsageError(f"two sites would be called {twice!r}: rename a file, or correct the column of sites")
+        titles = " and ".join(repr(part.title) for part, name in zip(parts, names, strict=True) if name == twice)
+        raise UsageError(
+            f"two sites would be called {twice!r} ({titles}): rename one (a file, or a value of the column of sites)"
+        )
     return names
 
 
@@ -373,7 +376,7 @@ def summary_of(workspace: Workspace) -> str:
     """Return what was found, in one sentence."""
     kinds = [workspace.proposal.schema.columns[name].kind for name in workspace.proposal.schema.features()]
     counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-    rows = count_in_words(workspace.proposal.rows)
+    rows = count_in_words(workspace.proposal.rows - workspace.left_out)
     return f"{len(workspace.sites)} sites, {rows} rows, {len(kinds)} features ({counted})"
 
 
