@@ -245,7 +245,7 @@ def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     tables = FRAMES | {"tiny": FRAMES["north"].head(1)}
     found = flfed.federate(tables, "died", model=model, rounds=2, say=lambda line: None)
     verdict = [joining_in_words(found.report, "roc_auc_score"), tally(found.report, "roc_auc_score")]
-    assert repr(found).splitlines()[1:3] == verdict and "took no part" in repr(found).splitlines()[3]
+    assert repr(found).splitlines()[1:3] == verdict and "took no part" in repr(found)
     shown = found._repr_html_()
     assert shown.startswith(f"<p><b>{verdict[0]}") and f"<p>{html.escape(verdict[1])}</p>" in shown
 
