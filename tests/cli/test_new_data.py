@@ -178,6 +178,16 @@ def test_many_hospitals_and_small_ones_are_cut_too(folder: Path, flfed: Command)
     assert "Tiny" not in Path("sites/other/__init__.py").read_text()
 
 
+def test_rows_are_held_out_by_the_dates_that_were_named_and_by_no_others(folder: Path, flfed: Command):
+    days = pd.date_range("2023-01-01", periods=120).astype(str)
+    table = hospitals(["A", "B"]).assign(Admitted=days)
+    table.insert(0, "born", days.str.replace("2023", "1950"))
+    table.to_csv("all.csv", index=False)
+    code, _, err = flfed("data", "new", "all.csv", "--target", "died", "--by", "clinic", "--time", "admitted")
+    assert code == 0, err
+    assert 'HoldoutByTime("Admitted", train_until="2023-03-' in Path("sites/a/__init__.py").read_text()
+
+
 def test_a_count_of_few_rows_is_no_number_for_programs_either(folder: Path, flfed: Command):
     table = hospitals(["A", "B"])
     table.loc[:2, "clinic"] = ""

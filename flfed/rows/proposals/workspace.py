@@ -357,7 +357,7 @@ def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, sha
     if not time:
         return None
     schema = proposal.schema
-    name = next(name for name in schema.columns if name == time or schema.columns[name].kind == "date")
+    name = column_named(time, "time", schema.columns)
     dates = []
     for part in parts:
         given = proposal.mapping(list(part.table.columns)).get(name, name)
