@@ -166,9 +166,11 @@ def read_numbers(found: Cells) -> Numbers | None:
     words = [text for text in found.texts if not DIGITS.search(text)]
     few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
     few = few or all(word.casefold() in NO_NUMBER for word in words)
+    if not few:
+        return None
     rest = found.without(words) if words else found
     # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
-    if not few or not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
+    if not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
         return None
     if words and any(map(ZEROS_FIRST.fullmatch, rest.texts)):
         return None
@@ -202,7 +204,7 @@ def _with_either_mark(found: Cells) -> Numbers | None:
     decimals = Field("", decimal=mark, thousands="" if len(marks) == 1 else " ", censored=censored)
     readings = {"thousands": _by(found.as_written or found, thousands), "decimals": _by(found, decimals)}
     # Where amounts below a thousand stand without a mark, the others' is one of thousands.
-    unmarked = [len(DIGITS.findall(text)) for text in texts if text not in set(marked)]
+    unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
     likely = "thousands" if mark == "," or (unmarked and max(unmarked) <= 3) else "decimals"
     if len(marks) == 2:
         likely = "decimals"  # one reading has both marks before decimals, and none has them between thousands
