@@ -193,9 +193,7 @@ def say_columns(workspace: Workspace, say: Say) -> None:
     for name, many in infinite(tables.values()).items():
         say(f"{count_in_words(many)} cells of {name!r} are infinite: they are taken for not known")
     if twice := at_several(tables.values()):
-        say(
-            f"look at the sites: {count_in_words(twice)} rows stand alike at another site too"
-        )
+        say(f"look at the sites: {count_in_words(twice)} rows stand alike at another site too")
     for column in proposal.columns.values():
         if not column.sure:
             say(f"look at {column.name!r}: taken for {column.kind}, for {column.why}")

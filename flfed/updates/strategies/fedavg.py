@@ -131,10 +131,9 @@ class FedAvg(FlowerFedAvg):
         """Run the rounds and return the selected model.
 
         Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
-        behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the
-        quorum twice, or whose combined model is none, ends the run: `stopped` says why, and the
-        result is the last good model. After `restore` it goes on from the round that follows. The
-        run's observer is told of each round.
+        behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the quorum twice, or
+        gives no model, ends the run: `stopped` says why, and the result is the last good model. After `restore` it
+        goes on from the round that follows. The run's observer is told of each round.
         """
         arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
         result = Result(arrays=arrays)
@@ -176,12 +175,9 @@ class FedAvg(FlowerFedAvg):
         for ask in (grid.send_and_receive, getattr(grid, "send_and_wait", grid.send_and_receive)):
             messages = list(self.configure_train(number, arrays, config, grid))
             updated, _ = self.aggregate_train(number, ask(messages, timeout=self.deadline))
-            if updated is not None:
-                self._observe(number, updated)
+            if updated is not None or self.stopped:
+                self._observe(number, arrays if updated is None else updated)
                 return updated
-            if self.stopped:
-                self._observe(number, arrays)
-                return None
             needed = self.needed(len(self.round.asked))
             if self.round.failed() < needed:
                 break  # the others would train, and spend, for nothing
@@ -260,13 +256,7 @@ class FedAvg(FlowerFedAvg):
             return None, None
         # Once a round, however often it was asked: patience counts rounds.
         self._select(server_round, good)
-        weights = {site: self.weight(reply) for site, reply in good.items()}
-        deltas = {site: reply.delta for site, reply in good.items()}
-        loss, merged = mean_loss(good, weights), run.merged(deltas, round=server_round, asked=len(now.asked))
-        # One update stands for all of them, so that it has all the weight.
-        if merged is not None:
-            deltas, weights = {"": merged}, {"": 1.0}
-        combined = self.combine(now.incoming, deltas, weights)
+        combined, loss = combine_all(self, good, server_round)
         # No site is at fault for what the strategy makes of good updates, and asking again would give the same.
         if defect := combined_defect(combined, now.incoming):
             self.stopped = f"round {server_round}: strategy {type(self).__name__} returned {defect}"
@@ -304,6 +294,21 @@ class FedAvg(FlowerFedAvg):
             name: (value.astype(np.float64) + self.server_lr * weighted_mean(updates, name, shares)).astype(value.dtype)
             for name, value in incoming.items()
         }
+
+
+def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: int) -> tuple[Arrays, MetricRecord]:
+    """Return a strategy's new model, and the sites' mean training loss.
+
+    The model is made of good updates, or of the one that the run's mechanism makes of them.
+    """
+    now, deltas = strategy.round, {site: reply.delta for site, reply in good.items()}
+    weights = {site: strategy.weight(reply) for site, reply in good.items()}
+    loss = mean_loss(good, weights)
+    merged = strategy.run.merged(deltas, round=server_round, asked=len(now.asked))
+    # One update stands for all of them, so that it has all the weight.
+    if merged is not None:
+        deltas, weights = {"": merged}, {"": 1.0}
+    return strategy.combine(now.incoming, deltas, weights), loss
 
 
 def combined_defect(combined: object, incoming: Arrays) -> str:
