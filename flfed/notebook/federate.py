@@ -119,7 +119,7 @@ def federate(
     say_columns(workspace, say)
     choices: dict[str, Any] = {"rounds": plain_value(rounds)} | ({"model": name_of_model(model)} if model else {})
     privacy = changes.get("privacy", {})
-    choices["private"] = isinstance(privacy, Mapping) and privacy.get("name") == "record-dp"
+    choices["private"] = (privacy.get("name") if isinstance(privacy, Mapping) else privacy) == "record-dp"
     study = Study.parse(workspace.study(**choices).text())
     changes = keys_of(changes) | (keys_of_strategy(strategy) if strategy else {})
     with registry.lending("metric", metrics):

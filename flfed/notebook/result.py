@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.errors import UsageError
+from flfed.errors import UsageError, nearest
 from flfed.federation.server import run as server
 from flfed.notebook.frame_reading import FrameReading
+from flfed.records.reports.faults import refused_sites
 from flfed.records.reports.narrative import story, verdict_in_words
 from flfed.records.reports.report import gain_at, primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
@@ -68,6 +69,9 @@ class CallableReport(dict[str, Any]):
         """
         from flfed.records.document.document import write_document
 
+        known = [*self["sites"], *refused_sites(self)]
+        if site and site not in known:
+            raise UsageError(f"site {site!r} is not in the run{nearest(site, known)} It has: {', '.join(known)}")
         path = Path(file)
         write_document(path, self["run"], store=self._store, viewer=Viewer("site", site) if site else Viewer())
         return path
@@ -301,6 +305,8 @@ class Model:
 
     def _mapping(self, table: pd.DataFrame) -> Mapping[str, str | Field | None]:
         """Return how a data frame is read: as those of the training were."""
+        if not isinstance(table, pd.DataFrame):
+            raise UsageError(f"the model takes a DataFrame with the columns of training, not {type(table).__name__}")
         return {} if self._reading is None else self._reading.mapping(list(table.columns))
 
     def _values(self, table: pd.DataFrame) -> np.ndarray:
@@ -334,11 +340,20 @@ class Plots:
         return drawn
 
     def rounds(self, metric: str = "", sites: Sequence[str] = ()) -> alt.LayerChart:
-        """Return a figure by round, over all sites or of the named ones."""
+        """Return a figure by round, over all sites or of the named ones.
+
+        Raises
+        ------
+        UsageError
+            If the run has no such figure or site.
+        """
         import altair as alt
 
         from flfed.records.dashboard.components import colours, round_chart
 
+        sites, known = [sites] if isinstance(sites, str) else list(sites), list(self._result.report["sites"])
+        if other := [site for site in sites if site not in known]:
+            raise UsageError(f"site {other[0]!r} has no figures{nearest(other[0], known)} Known: {', '.join(known)}")
         with RunReader.open(self._result.store) as reader:
             runs = [entry.run for entry in reader.runs_of(self._result.run)]
             names = reader.curve_names(runs)

@@ -91,7 +91,10 @@ class EncodedTable:
             parts["validation"] = held
         least = self.site.policy.least_rows()
         small = [part for part, rows in parts.items() if rows < least]
-        return Refusal("too-few-rows", least=least, parts=" and ".join(small)) if small else None
+        if not small:
+            return None
+        named = " and ".join(small)
+        return Refusal("no-rows", parts=named) if least == 1 else Refusal("too-few-rows", least=least, parts=named)
 
     def summary(self) -> Summary:
         """Return the sums over training rows that may leave."""

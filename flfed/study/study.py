@@ -40,6 +40,11 @@ LATER: dict[str, dict[str, str | None] | None] = {
 }
 """Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
 
+OTHERS_CALL = {
+    "learning-rate": "lr", "batch-size": "batch", "optimizer": "optimiser", "local-epochs": "epochs",
+    "num-rounds": "rounds", "alpha": "l2", "hidden-layer-sizes": "hidden", "random-state": "seed",
+}  # fmt: skip
+"""Keys by the names that scikit-learn, PyTorch or Flower have for them."""
 LARGEST_SEED = 2**63 - 10**6 - 1
 """Repeats count on from the seed, and a run's record keeps it in 64 bits."""
 
@@ -321,7 +326,8 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
     # A bare key of several tables would set one of them by chance.
     if len(found) != 1:
         every = sorted({word for keys in known.values() for word in keys})
-        why = "stands in several tables." if found else f"is not known{nearest(key, every)}"
+        close = f"; did you mean {OTHERS_CALL[key]!r}?" if key in OTHERS_CALL else nearest(key, every)
+        why = "stands in several tables." if found else f"is not known{close}"
         raise UsageError(f"{said} {key}: the key {why} Write it as table.key, such as plan.lr")
     return found[0]
 

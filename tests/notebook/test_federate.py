@@ -344,3 +344,36 @@ def test_a_plan_is_proposed_by_the_task():
     assert {task: (plan.lr, plan.l2, plan.clip) for task, plan in plans.items()} == {
         "binary": (0.05, 0.01, 1.0), "multi-class": (0.2, 0.001, 1.0), "regression": (0.05, 0.01, 1.0)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tables": {"north": FRAMES["north"]}}, "give two tables, or the column that names them .by."),
+        (
+            {"tables": {"A": FRAMES["north"], "a": FRAMES["south"]}},
+            "two sites would be called 'a' .'A' and 'a'.:",
+        ),
+        ({"tables": FRAMES | {"": FRAMES["north"]}}, "site '': its name must have 1 to 60 letters"),
+        ({"tables": FRAMES | {"x" * 200: FRAMES["north"]}}, "site 'x{40}': its name must have 1 to 60 letters"),
+        ({"privacy": "record-dp"}, "nobody has confirmed the ranges"),
+        ({"learning_rate": 0.1}, "learning-rate: the key is not known; did you mean 'lr'."),
+    ],
+)
+def test_errors_of_python_speak_of_python(change: dict[str, Any], words: str):
+    given = {"tables": FRAMES, "rounds": 1, "say": lambda line: None} | change
+    with pytest.raises(UsageError, match=words) as refused:
+        flfed.federate(given.pop("tables"), "died", **given)
+    assert "--" not in str(refused.value)
+
+
+def test_a_site_that_is_not_there_and_what_is_no_table_are_named(tmp_path: Path):
+    found = flfed.federate(FRAMES | {"tiny": FRAMES["north"].head(1)}, "died", rounds=1, say=lambda line: None)
+    assert "tiny (it has no training rows)" in repr(found)
+    for ask in (lambda: found.report(tmp_path / "one.html", site="nort"), lambda: found.plot.rounds(sites=["nort"])):
+        with pytest.raises(UsageError, match="site 'nort' .*; did you mean 'north'"):
+            ask()
+    assert found.plot.rounds(sites="north").to_dict() == found.plot.rounds(sites=["north"]).to_dict()
+    for table in (FRAMES["north"].to_numpy(), FRAMES["north"].iloc[0], [1, 2]):
+        with pytest.raises(UsageError, match=f"takes a DataFrame .* not {type(table).__name__}"):
+            found.model.predict_proba(table)

@@ -41,6 +41,8 @@ HOLDOUT_SHARE = Holdout.share
 MOST_SITES = 200
 UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 """Letters that are no a-z with a mark, or that a name writes as two."""
+LONGEST_NAME = 60
+"""Signs of a site's name: what stands in messages, folders and records has no more."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def new_workspace(
     proposal = propose_schema(whole, target, name=name, group=group, time=time, task=task, leave_out=[by] if by else [])
     names = _site_names(parts)
     if len(parts) < 2:
-        raise UsageError("a study needs at least two sites: give two tables, or --by the column that names them")
+        raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
     cut_at = _cut_date(parts, proposal, time, holdout) if holdout else None
     policy = Policy(disclosure="open" if open_data else "institution", resplit=open_data and not time)
     sites = tuple(
@@ -284,14 +286,23 @@ def slug(text: str) -> str:
     >>> slug("St. Mary's (2024)"), slug("Klinik Köln")
     ('st-mary-s-2024', 'klinik-koeln')
     """
-    plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
-    made = site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
+    made = _signs(text)
     if not made:
         raise UsageError(f"{text!r} gives no name of a-z and 0-9: give another one with --name")
     return made
 
 
+def _signs(text: str) -> str:
+    """Return what of a text a name can have, maybe nothing."""
+    plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
+    return site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
+
+
 def _site_names(parts: Sequence[OwnTable]) -> list[str]:
+    for part in parts:
+        if not 0 < len(_signs(part.title)) <= LONGEST_NAME:
+            many = f"1 to {LONGEST_NAME} letters a-z and digits"
+            raise UsageError(f"site {part.title[:40]!r}: its name must have {many}: rename it")
     names = [slug(part.title) for part in parts]
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
