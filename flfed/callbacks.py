@@ -5,7 +5,11 @@ Each has one name and one sentence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 Clock = Callable[[], float]
@@ -18,6 +22,11 @@ Notify = Callable[[str], None]
 """Told in a sentence what happens; what it is told may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Told a stage, how much of it is done, and of how much."""
+
+
+SOON = 10.0
+"""Seconds before which no line of progress is shown: a short call prints none."""
+WIDTH = 60
 
 
 def now_utc() -> datetime:
@@ -49,3 +58,39 @@ def silent(sentence: str) -> None:
 
 def no_progress(stage: str, done: int, of: int) -> None:
     """Ignore the progress."""
+
+
+def is_watched() -> bool:
+    """Tell whether a person sees standard error: on a terminal, or in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+@contextmanager
+def progress_line(after: float = SOON) -> Iterator[Progress]:
+    """Yield what shows a stage on one line of standard error, once all takes longer than `after` seconds."""
+    stream, began, words, shown = sys.stderr, time.monotonic(), "", False
+
+    def show() -> None:
+        nonlocal shown
+        shown = True
+        stream.write("\r" + words.ljust(WIDTH))
+        stream.flush()
+
+    def told(stage: str, done: int, of: int) -> None:
+        nonlocal words
+        words = f"{stage}: {done} of {of}" if of > 1 else f"{stage} …"
+        if time.monotonic() - began >= after:
+            show()
+
+    # A stage that tells nothing for minutes is shown too.
+    timer = threading.Timer(after, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield told
+    finally:
+        timer.cancel()
+        timer.join()
+        if shown:
+            stream.write("\r" + " " * WIDTH + "\r")
+            stream.flush()

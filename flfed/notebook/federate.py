@@ -6,6 +6,7 @@ import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 
 from flfed import registry
-from flfed.callbacks import Progress, no_progress
+from flfed.callbacks import Progress, is_watched, no_progress, progress_line
 from flfed.errors import UsageError, count_in_words
 from flfed.federation.server.checkpoint_writer import RoundCallback
 from flfed.federation.server.run import run as run_study
@@ -49,7 +50,7 @@ def federate(
     name: str = "",
     store: str | None = None,
     say: Say = print,
-    progress: Progress = no_progress,
+    progress: Progress | None = None,
     callback: RoundCallback | None = None,
     **changes: Any,
 ) -> Result:
@@ -88,7 +89,8 @@ def federate(
         Database URL of the run store.
     say : callable
         Told what the columns were taken for.
-    progress : callable (stage, done, of)
+    progress : callable (stage, done, of), optional
+        Default: a line on standard error where a person sees it, once the call takes longer than 10 s.
     callback : callable (figures), optional
         Told the figures of each round; the run ends after it where what it returns is true.
     **changes
@@ -125,14 +127,11 @@ def federate(
     with registry.lending("metric", metrics):
         study = study.replace(changes, "keyword") if changes else study
         keep_reading(workspace)
-        found = run_study(
-            study,
-            repeats=plain_value(repeats),
-            sites=list(workspace.sites),
-            store=store,
-            progress=progress,
-            callback=callback,
-        )
+        with progress_line() if progress is None and is_watched() else nullcontext(progress or no_progress) as told:
+            found = run_study(
+                study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=told,
+                callback=callback,
+            )  # fmt: skip
     return with_model(found, workspace)
 
 

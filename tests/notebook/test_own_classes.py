@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sklearn.metrics import balanced_accuracy_score
 
 import flfed
 from flfed import registry
+from flfed.callbacks import progress_line
 from flfed.errors import UsageError
 from flfed.rows.baselines import first_arrays
 from flfed.rows.session import study_trainable
@@ -288,3 +290,16 @@ def test_a_strategy_that_combines_wrongly_is_named_and_no_site_is(strategy: type
     assert re.search(words, repr(found)) and re.search(words, found._repr_html_())
     assert not any(site in found.report["reason"] for site in FRAMES) and found.report["faults"] == []
     assert all(np.isfinite(value).all() for value in found.model.arrays.values())
+
+
+def test_a_stage_that_takes_long_is_shown_on_one_line_and_a_short_call_shows_none(capsys: pytest.CaptureFixture[str]):
+    with progress_line(after=0.05) as told:
+        told("compare", 0, 1)
+        time.sleep(0.3)  # the stage itself tells nothing
+        assert "\rcompare …" in capsys.readouterr().err
+        told("rounds", 2, 5)
+    shown = capsys.readouterr().err
+    assert "\rrounds: 2 of 5" in shown and shown.endswith(" \r") and "\n" not in shown
+    with progress_line() as told:
+        told("rounds", 1, 5)
+    assert capsys.readouterr().err == ""
