@@ -79,7 +79,7 @@ def new_study(
     """Write a new study, with a comment for each choice."""
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets
-    from flfed.rows.proposals.workspace import write_new
+    from flfed.rows.proposals.texts import write_new
     from flfed.study.study import Study
     from flfed.study.template import MODELS, StudyTemplate
 

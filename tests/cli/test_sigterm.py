@@ -171,6 +171,7 @@ def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_o
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("words", [("study", "sweep", "wine"), ("study", "verify", "wine"), ("audit", "latest")])
 def test_a_stop_before_anything_was_done_is_one_sentence(home, words: tuple[str, ...]):
     done = subprocess.run([sys.executable, "-c", ENDING, *words], capture_output=True, text=True, timeout=120)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
-from flfed.errors import count_in_words
+from flfed.errors import UsageError, count_in_words
+from flfed.files import write_whole
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import one_line
 from flfed.rows.data.schema import Column
+from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
 from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.proposals.columns import ColumnProposal
@@ -177,3 +180,35 @@ def policy_text(title: str, disclosure: str) -> str:
     """Return what `policy.toml` says of a new site."""
     first = f"# Policy of this site: {one_line(title)}. Its operator decides here, and no study can loosen it."
     return f"{first}\nformat = 1\n{POLICIES[disclosure]}\n"
+
+
+def write_new(folder: Path, content_by_path: Mapping[str, str | bytes]) -> list[Path]:
+    """Write new files below a folder, and replace none.
+
+    Raises
+    ------
+    UsageError
+        If one of them is there already: nothing is written.
+    """
+    files = {folder / path: content for path, content in content_by_path.items()}
+    try:
+        there = [path for path in files if path.exists()]
+        if there:
+            raise UsageError(
+                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder"
+            )
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            write_whole(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
+    return list(files)
+
+
+def site_files(site: Site, comments: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
+    """Yield the files of a site's package, by their path in the folder."""
+    folder = f"sites/{site.name.replace('-', '_')}"
+    made = site_text(site.name, site.dataset, site.source, site.mapping, site.holdout, site.title, comments)
+    yield f"{folder}/__init__.py", made
+    yield f"{folder}/policy.toml", policy_text(site.title or site.name, site.policy.disclosure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from keyword import iskeyword
@@ -14,10 +14,9 @@ from typing import Any
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
-from flfed.files import write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
-from flfed.rows.data.mapping import plain_text, read_column
+from flfed.rows.data.mapping import map_table, plain_text, read_column
 from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import plain_name, with_text_names
@@ -37,6 +36,8 @@ from flfed.study.template import MODELS, StudyTemplate
 
 LEAST_OF_SITE = 50
 """Rows of a site that is cut from a table; those of smaller ones are one site together."""
+SMALL_SITE, DRAWS = 150, 20
+"""Rows up to which a salt may hold out too few of them, and how many salts are tried then."""
 HOLDOUT_SHARE = Holdout.share
 MOST_SITES = 200
 UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
@@ -106,7 +107,7 @@ class Workspace:
         return {
             f"{dataset}/schema.toml": texts.schema_text(self.proposal, self.title),
             f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
-        } | dict(part for site in self.sites for part in _site_files(site))
+        } | dict(part for site in self.sites for part in texts.site_files(site))
 
     def write(self, folder: Path, more: Mapping[str, str | bytes]) -> list[Path]:
         """Write all files, and `more` of them; nothing is replaced.
@@ -116,7 +117,7 @@ class Workspace:
         UsageError
             If one of them is there already: nothing is written.
         """
-        return write_new(folder, {**self.files(), **more})
+        return texts.write_new(folder, {**self.files(), **more})
 
     def save(self, folder: Path, study: Study, *, institutions: bool = False) -> list[Path]:
         """Write the tables of data frames, with dataset, sites and study, to go on with commands.
@@ -226,13 +227,35 @@ def new_workspace(
             title=part.title,
             dataset=name,
             source=part.source,
-            mapping=_with_own_marks(proposal, part.table),
-            holdout=cut_at or Holdout(holdout, salt=secrets.token_hex(8) if salted else site),
+            mapping=(mapping := _with_own_marks(proposal, part.table)),
+            holdout=cut_at
+            or (_salted(holdout, part, proposal, mapping, policy) if salted else Holdout(holdout, salt=site)),
             policy=policy,
         )
         for site, part in zip(names, parts, strict=True)
     )
     return Workspace(proposal, sites, title, left_out)
+
+
+def _salted(
+    share: float,
+    part: OwnTable,
+    proposal: TableProposal,
+    mapping: Mapping[str, str | Field | None],
+    policy: Policy,
+) -> Holdout:
+    """Return a holdout with a secret salt that leaves a small site enough rows on both sides."""
+    found = Holdout(share, salt=secrets.token_hex(8))
+    if len(part.table) > SMALL_SITE:
+        return found  # by chance it has enough
+    schema, least = proposal.schema, policy.least_rows()
+    rows = map_table(part.table, schema, mapping, () if isinstance(part.source, Frame) else part.source.missing)[0]
+    for _ in range(DRAWS):
+        training, held = found.split(rows, schema)
+        if min(training.sum(), held.sum()) >= least:
+            break
+        found = Holdout(share, salt=secrets.token_hex(8))
+    return found
 
 
 def _with_plain_names(own: OwnTable) -> OwnTable:
@@ -427,7 +450,7 @@ class SiteProposal:
         UsageError
             If one of its files is there already.
         """
-        return write_new(folder, dict(_site_files(self.site, self._comments())))
+        return texts.write_new(folder, dict(texts.site_files(self.site, self._comments())))
 
     def _comments(self) -> dict[str, str]:
         """Return what stands behind columns that a person has to complete."""
@@ -465,35 +488,3 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str = "", op
     mapping = mapping_of(matches)
     site = Site(name=name, title=title, dataset=dataset, source=source, mapping=mapping, holdout=holdout, policy=policy)
     return SiteProposal(site, matches, unread)
-
-
-def write_new(folder: Path, content_by_path: Mapping[str, str | bytes]) -> list[Path]:
-    """Write new files below a folder, and replace none.
-
-    Raises
-    ------
-    UsageError
-        If one of them is there already: nothing is written.
-    """
-    files = {folder / path: content for path, content in content_by_path.items()}
-    try:
-        there = [path for path in files if path.exists()]
-        if there:
-            raise UsageError(
-                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder"
-            )
-        for path in files:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        for path, content in files.items():
-            write_whole(path, content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
-    return list(files)
-
-
-def _site_files(site: Site, comments: Mapping[str, str] | None = None) -> Iterator[tuple[str, str]]:
-    """Yield the files of a site's package, by their path in the folder."""
-    folder = f"sites/{site.name.replace('-', '_')}"
-    made = texts.site_text(site.name, site.dataset, site.source, site.mapping, site.holdout, site.title, comments)
-    yield f"{folder}/__init__.py", made
-    yield f"{folder}/policy.toml", texts.policy_text(site.title or site.name, site.policy.disclosure)
