@@ -111,7 +111,7 @@ def rows_below_rules(lines: list[str]) -> list[list[str]]:
     return tables
 
 
-@pytest.mark.parametrize("columns", [80, 60])
+@pytest.mark.parametrize("columns", [80, pytest.param(60, marks=pytest.mark.proof)])
 def test_no_table_of_any_command_breaks_a_row(columns: int, home, tmp_path, monkeypatch, flfed):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLFED_PATH", str(tmp_path))

@@ -41,6 +41,7 @@ main()
 """
 """SIGTERM while torch is loaded: the first thing that a run needs."""
 STOPS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "interrupted from the keyboard"}
+BOTH = [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.proof)]
 COMMAND = [sys.executable, "-c", "from flfed.cli import main; main()"]
 LONG = ("--set", "rounds=1000000", "--set", "draws=200")
 
@@ -110,7 +111,7 @@ def stopped_when(words: Sequence[str], ready: Callable[[], bool], by: signal.Sig
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize("by", STOPS)
+@pytest.mark.parametrize("by", BOTH)
 def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: signal.Signals):
     def second_point_runs() -> bool:
         with RunReader.open() as reader:
@@ -129,7 +130,7 @@ def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: sign
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize("by", STOPS)
+@pytest.mark.parametrize("by", BOTH)
 def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resumed(home, by: signal.Signals):
     code, out, err = stopped(["study", "verify", "wine", "--set", "rounds=1000000"], after=0, by=by)
     with RunReader.open() as reader:
@@ -143,7 +144,7 @@ def test_a_verification_that_is_stopped_verifies_nothing_and_its_run_can_be_resu
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize("by", STOPS)
+@pytest.mark.parametrize("by", BOTH)
 def test_an_audit_that_is_stopped_keeps_whole_attacks_and_says_how_to_make_the_others(
     home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: signal.Signals
 ):
