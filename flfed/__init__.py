@@ -30,6 +30,7 @@ _PUBLIC = {
     "HoldoutByTime": "flfed.rows.data.holdout",
     "Mapped": "flfed.rows.data.site",
     "Mechanism": "flfed.updates.mechanism",
+    "Model": "flfed.notebook.result",
     "Parquet": "flfed.rows.data.sources",
     "Policy": "flfed.rows.data.policy",
     "Result": "flfed.notebook.result",

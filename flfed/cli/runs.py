@@ -53,12 +53,13 @@ def compare(
 def export_run(
     run: str = LATEST,
     to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
+    dtype: str = typer.Option("float32", metavar="float32|int8", help="Weights as trained, or a quarter of the bytes."),
     as_json: bool = output.JSON,
 ) -> None:
     """Write a run into a folder: its model for `flfed predict`, its report, its figures as CSV."""
     from flfed.export.run_folder import export
 
-    done = export(run, to)
+    done = export(run, to, dtype=dtype)
     if as_json:
         output.as_json(done.as_object())
         return

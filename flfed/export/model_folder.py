@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tomli_w
@@ -20,16 +20,21 @@ from safetensors.numpy import load, save
 import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_signature import Signature, read_signature
+from flfed.export.quantised import DRAWN_ROWS, Quantised, dequantise, drawn_rows, quantise
 from flfed.rows.data.schema import Schema, read_schema
-from flfed.rows.features.encode import input_names
+from flfed.rows.features.encode import decode_target, encode, input_names
 from flfed.rows.session import study_layout
-from flfed.rows.training.functional import outputs_of
+from flfed.rows.training.fit import score
+from flfed.rows.training.functional import outputs_of, probabilities
+from flfed.rows.training.requests import ScoreRequest
+from flfed.seeds import generator
 from flfed.signatures import Signer
 from flfed.study.study import Study
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256, schema_encoder
 from flfed.updates.messages.fields import Arrays
 
-FORMAT = 1
+FORMAT, FORMAT_INT8 = 1, 2
+"""Of a model folder, and of one whose weights are int8: an earlier flfed cannot read it, and says so."""
 MODEL = "model.safetensors"
 ENCODER = "encoder.safetensors"
 SCHEMA = "schema.toml"
@@ -65,6 +70,8 @@ class SharedModel:
         The comparison's figures and intervals, as in the run's report: "global" and "sites".
     signature : Signature, optional
         The coordinator's, where it was read from a folder that has one that holds.
+    quantised : Quantised, optional
+        The weights as int8, where `arrays` are made of them.
     """
 
     run: str
@@ -74,11 +81,50 @@ class SharedModel:
     encoder: Encoder
     figures: Mapping[str, Any]
     signature: Signature | None = None
+    quantised: Quantised | None = None
 
     @property
     def layout(self) -> Layout:
         """Position of each column among the inputs."""
         return study_layout(self.study, self.schema)
+
+    def predictions(self, x: np.ndarray) -> np.ndarray:
+        """Return the model's predictions for encoded inputs.
+
+        Of a binary target the probability of the last class [rows], of more classes one each [rows, classes], of a
+        regression the target in its unit [rows].
+
+        Parameters
+        ----------
+        x : float64 array [rows, inputs]
+        """
+        outputs = score(ScoreRequest(model=self.study.model.build("model"), arrays=dict(self.arrays), x=x))
+        if self.schema.task == "regression":
+            return decode_target(outputs[:, 0], self.layout, self.encoder)
+        return probabilities(self.schema.task, outputs)
+
+    def to_int8(self) -> Self:
+        """Return the model with its weights as int8, and how far its predictions moved.
+
+        That is measured on rows that no site has (`drawn_rows`): an exporter has none of a site's.
+
+        Raises
+        ------
+        UsageError
+            If a weight is not finite.
+        """
+        stored, layout = quantise(self.arrays), self.layout
+        # Under scaler "none" the encoder knows no deviations; the schema's are near enough to draw rows by.
+        plain = self.study.encode.scaler == "none"
+        by = replace(self.encoder, scale=schema_encoder(layout).scale) if plain else self.encoder
+        rows = drawn_rows(layout, by, DRAWN_ROWS, generator(self.study.seed, site="", purpose="quantised"))
+        x = encode(rows, layout, self.encoder).x
+        after = replace(self, arrays=dequantise(stored))
+        moved = np.abs(after.predictions(x) - self.predictions(x))
+        found = Quantised(
+            stored=stored, of=arrays_sha256(self.arrays), mean=float(moved.mean()), largest=float(moved.max())
+        )
+        return replace(after, quantised=found)
 
     def write(self, folder: Path, signer: Signer | None = None) -> None:
         """Write the files of the folder.
@@ -98,8 +144,9 @@ class SharedModel:
         """
         meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
         # All files are made in memory first, so that their hashes can go into the index.
+        arrays = self.arrays if self.quantised is None else self.quantised.stored
         files = {
-            MODEL: save({name: np.ascontiguousarray(value) for name, value in self.arrays.items()}),
+            MODEL: save({name: np.ascontiguousarray(value) for name, value in arrays.items()}),
             ENCODER: save({name: np.ascontiguousarray(value) for name, value in self.encoder.arrays().items()}),
             SCHEMA: tomli_w.dumps(meaning).encode(),
             STUDY: self.study.text.encode(),
@@ -119,9 +166,10 @@ class SharedModel:
 
         It is without the files' hashes.
         """
-        layout = self.layout
+        layout, quantised = self.layout, self.quantised
+        more = {} if quantised is None else {"quantised": quantised.as_object()}
         return {
-            "format": FORMAT,
+            "format": FORMAT if quantised is None else FORMAT_INT8,
             "run": self.run,
             "study": self.study.name,
             "flfed": flfed.__version__,
@@ -138,6 +186,7 @@ class SharedModel:
             "figures": dict(self.figures),
             "not-shown": NOT_SHOWN,
             "not-exported": NOT_EXPORTED,
+            **more,
         }
 
     def _hashes(self) -> dict[str, str]:
@@ -169,18 +218,20 @@ class SharedModel:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
                 raise UsageError(f"{folder / name}: is not the file that was exported (its SHA-256 differs); not used")
         try:
-            arrays = load((folder / MODEL).read_bytes())
+            stored = load((folder / MODEL).read_bytes())
+            quantised = Quantised.read(stored, index["quantised"]) if index["format"] == FORMAT_INT8 else None
             encoder = Encoder(**load((folder / ENCODER).read_bytes()))
-        except (SafetensorError, TypeError):
+        except (SafetensorError, TypeError, KeyError):
             raise UsageError(f"{folder}: its arrays cannot be read: export the model again") from None
         made = cls(
             run=index["run"],
             study=Study.parse((folder / STUDY).read_bytes().decode()),
             schema=read_schema(folder / SCHEMA),
-            arrays=arrays,
+            arrays=stored if quantised is None else quantised.arrays(),
             encoder=encoder,
             figures=index["figures"],
             signature=signature,
+            quantised=quantised,
         )
         # Each file may be whole and still belong to another model.
         if made._hashes() != index["hashes"] or not made._fits():
@@ -217,8 +268,9 @@ def _read_index(folder: Path) -> dict[str, Any]:
     except ValueError:
         raise UsageError(f"{path}: is not the file that was exported; not used") from None
     # An older flfed must not guess at a newer format.
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {FORMAT}): update flfed")
+    if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
+        known = f"{FORMAT} and {FORMAT_INT8}"
+        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {known}): update flfed")
     # The hash is of all but itself.
     if index.pop("sha256", "") != _seal(index):
         raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")

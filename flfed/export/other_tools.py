@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from flfed.errors import UsageError, require_extra
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of
+from flfed.export.quantised import SCALE
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.features.encode import input_names
 from flfed.rows.proposals.tables import columns_by_name
@@ -25,7 +26,7 @@ INPUT, OUTPUT = "inputs", "outputs"
 
 
 def write_onnx(model: SharedModel, path: Path) -> None:
-    """Write a model's network as ONNX, in float64.
+    """Write a model's network as ONNX; it computes in float64.
 
     Its input `inputs` [rows, inputs] are the encoder's; their names are in the file's metadata. Its output `outputs`
     are probabilities [rows, classes] in the schema's order, or predictions [rows, 1] in the target's unit.
@@ -35,7 +36,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
     UsageError
         If the extra is not installed, or the model is not made of layers.
 
-    Source: the ONNX operators MatMul, Add, Relu, Sigmoid and Softmax, opset 17.
+    Source: the ONNX operators MatMul, Add, Relu, Sigmoid, Softmax and DequantizeLinear, opset 17.
     """
     require_extra("onnx", "writing ONNX", "onnx")
     import onnx
@@ -47,7 +48,7 @@ def write_onnx(model: SharedModel, path: Path) -> None:
     last = INPUT
     for number, (weight, bias) in enumerate(layers):
         last = graph.add("Relu", last) if number else last
-        last = graph.add("MatMul", last, graph.constant(weight, model.arrays[weight]))
+        last = graph.add("MatMul", last, graph.weight(weight, model))
         last = graph.add("Add", last, graph.constant(bias, model.arrays[bias]))
     _finish(graph, model, last)
     inputs = input_names(model.layout)
@@ -102,12 +103,23 @@ class _Graph:
         self.nodes.append(onnx.helper.make_node(operator, list(inputs), [out], **attributes))
         return out
 
-    def constant(self, name: str, value: np.ndarray) -> str:
+    def constant(self, name: str, value: np.ndarray, dtype: type = np.float64) -> str:
         """Add an array and return its name."""
         import onnx
 
-        self.constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float64), name))
+        self.constants.append(onnx.numpy_helper.from_array(np.ascontiguousarray(value, dtype=dtype), name))
         return name
+
+    def weight(self, name: str, model: SharedModel) -> str:
+        """Add a weight, int8 with its scales where the model has it so, and return what computes with it."""
+        import onnx
+
+        stored = {} if model.quantised is None else model.quantised.stored
+        if name + SCALE not in stored:
+            return self.constant(name, model.arrays[name])
+        whole = self.constant(name, stored[name], np.int8)
+        scale = self.constant(name + SCALE, stored[name + SCALE], np.float32)
+        return self.add("Cast", self.add("DequantizeLinear", whole, scale, axis=1), to=onnx.TensorProto.DOUBLE)
 
 
 class Encoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # - scikit-learn has no types

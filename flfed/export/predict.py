@@ -28,10 +28,7 @@ from flfed.rows.data.table_check import MAP_TO_NONE, oddities
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.columns import codes
-from flfed.rows.features.encode import decode_target, encode
-from flfed.rows.training.fit import score
-from flfed.rows.training.functional import probabilities
-from flfed.rows.training.requests import ScoreRequest
+from flfed.rows.features.encode import encode
 from flfed.seeds import generator
 from flfed.spreadsheet import csv_text
 
@@ -174,6 +171,8 @@ def _predict(
     table, clipped = mapped_rows(model, raw, mapping, missing)
     values, usable = _values(model, table)
     notes = [*clipped, *_notes(model, raw, table, mapping)]
+    if model.quantised is not None:
+        notes.append(model.quantised.in_words(model.schema.columns[model.schema.target].unit))
     if not usable.all():
         few = count_in_words(int((~usable).sum()))
         notes.append(f"{few} rows have a gap and get no prediction: the study trained on complete rows only")
@@ -309,13 +308,9 @@ def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.nda
 
     The predictions are [rows, columns].
     """
-    layout, task = model.layout, model.schema.task
+    layout = model.layout
     x = encode(table, layout, model.encoder).x
-    outputs = score(ScoreRequest(model=model.study.model.build("model"), arrays=dict(model.arrays), x=x))
-    found = (
-        decode_target(outputs[:, 0], layout, model.encoder) if task == "regression" else probabilities(task, outputs)
-    )
-    values = found.astype(float).reshape(len(table), -1)
+    values = model.predictions(x).astype(float).reshape(len(table), -1)
     usable = np.ones(len(table), dtype=bool)
     # The study never saw a row with a gap, so that a value there would mean nothing.
     if model.study.encode.rows == "complete":

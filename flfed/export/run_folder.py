@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
 from flfed.federation.engines.registry import engine_of
 from flfed.federation.recording.recorded_study import study_of
@@ -29,6 +29,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
+AS_TRAINED, INT8 = DTYPES = ("float32", "int8")
 WITHOUT_MODEL = ("running", "interrupted", "failed")
 """States of a run that has no final model."""
 
@@ -72,7 +73,7 @@ class Exported:
         return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
 
 
-def export(name: str, folder: Path | None = None, *, store: str | None = None) -> Exported:
+def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, store: str | None = None) -> Exported:
     """Export a run, or a series of repeats.
 
     Parameters
@@ -82,20 +83,27 @@ def export(name: str, folder: Path | None = None, *, store: str | None = None) -
         report is of all, and the model is exported by the repeat's own id.
     folder : Path, optional
         New or empty; default: a folder with the run's id, here.
+    dtype : {"float32", "int8"}
+        Of the model's weights: as they were trained, or a quarter of the bytes.
     store : str, optional
         Database URL.
 
     Raises
     ------
     UsageError
-        If there is no such run, the folder is not empty, or the run has no model on this machine.
+        If there is no such run, the folder is not empty, the run has no model on this machine, or it cannot be
+        written so.
     """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r} is not known{nearest(dtype, DTYPES)} Known: {', '.join(DTYPES)}")
     with RunReader.open(store) as reader:
         runs, series = reader.runs_of(name), reader.series(name)
         found = report(reader, name)
         model = None if len(runs) > 1 else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
+        if model is not None and dtype == INT8:
+            model = model.to_int8()
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
         reason = "" if model else f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
@@ -208,6 +216,8 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
     units = [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
     lines += ["The model", "", *MODEL_FILES, "", f"It predicts {said}, one line a row:", ""]
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
+    if model.quantised is not None:
+        lines += [model.quantised.in_words(unit), ""]
     lines += ["The columns it reads, with their units (schema.toml has ranges and allowed values):", "", *units, ""]
     return "\n".join(lines)
 

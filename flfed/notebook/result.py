@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -232,6 +232,19 @@ class Model:
     def __init__(self, shared: SharedModel, reading: FrameReading | None = None) -> None:
         self.shared = shared
         self._reading = reading
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Return the model of a folder that `flfed run export` made.
+
+        Raises
+        ------
+        UsageError
+            If it is no such folder, or one of its files is not the one that was exported.
+        """
+        from flfed.export.model_folder import SharedModel
+
+        return cls(SharedModel.read(Path(folder)))
 
     @property
     def classes_(self) -> tuple[Any, ...]:
