@@ -227,7 +227,7 @@ class SharedModel:
             run=index["run"],
             study=Study.parse((folder / STUDY).read_bytes().decode()),
             schema=read_schema(folder / SCHEMA),
-            arrays=stored if quantised is None else quantised.arrays(),
+            arrays=stored if quantised is None else dequantise(stored),
             encoder=encoder,
             figures=index["figures"],
             signature=signature,

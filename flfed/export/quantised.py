@@ -64,10 +64,6 @@ class Quantised:
             f"average and by {self.largest:.2g}{of} at most. The figures are of the model before."
         )
 
-    def arrays(self) -> Arrays:
-        """Return the arrays to predict with, float32 where they were quantised."""
-        return dequantise(self.stored)
-
 
 def quantise(arrays: Arrays) -> Arrays:
     """Return arrays with each matrix as int8 and a scale for each output.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import shutil
 import sys
@@ -32,6 +33,7 @@ from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.strategies.fedavg import FedAvg, to_record
 from tests import small_runs
 
@@ -213,6 +215,18 @@ def conducted_through(conduct: Callable[..., Any]) -> Callable[[Gated], tuple[An
             return FederatedRun(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct(), grid
 
     return go
+
+
+@pytest.fixture
+def compared(conducted_through: Callable[[Gated], tuple[Any, GatedGrid]]) -> Callable[[Gated], RecordDict]:
+    """A function that conducts a run with a gated site; returns the content of its comparison's reply."""
+
+    def content(gated: Gated) -> RecordDict:
+        _, grid = conducted_through(gated)
+        (reply,) = [one for one in grid.replied if one.metadata.message_type == COMPARE]
+        return copy.copy(reply.content)
+
+    return content
 
 
 SITE_APP_PACKAGE = """

@@ -24,12 +24,6 @@ def messages_of(site) -> StudyMessages:
     return StudyMessages(site.study, datasets.load("small").schema, site.site)
 
 
-def sent(site, conducted_through):
-    _, grid = conducted_through(site)
-    (reply,) = [one for one in grid.replied if one.metadata.message_type == COMPARE]
-    return copy.copy(reply.content)
-
-
 def test_the_approval_says_at_which_points_rows_are_counted(gated, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
     said = " ".join(plain_words(site.study, site.site, []))
@@ -40,9 +34,9 @@ def test_the_approval_says_at_which_points_rows_are_counted(gated, small_study):
     assert "alert budgets (shares" not in " ".join(plain_words(plain.study, plain.site, []))
 
 
-def test_a_count_that_the_policy_holds_back_does_not_leave(gated, conducted_through, small_study):
+def test_a_count_that_the_policy_holds_back_does_not_leave(gated, compared, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
-    content = sent(site, conducted_through)
+    content = compared(site)
     leaving = messages_of(site).leaving(COMPARE)
     assert message_defect(content, leaving) is None
     points = CompareReply.from_record(content).points
@@ -57,9 +51,9 @@ def test_a_count_that_the_policy_holds_back_does_not_leave(gated, conducted_thro
         assert f"'{key}'" in str(message_defect(changed, leaving)), key
 
 
-def test_who_asks_for_none_gets_none(gated, conducted_through):
+def test_who_asks_for_none_gets_none(gated, compared):
     site = gated()
-    content = sent(site, conducted_through)
+    content = compared(site)
     assert "points" not in content
     content["points"] = ConfigRecord({"by": ["threshold"], "at": [0.5]})
     assert message_defect(content, messages_of(site).leaving(COMPARE)) == "it has 1 section too many"
@@ -85,12 +79,10 @@ def test_counts_that_cannot_be_are_a_fault(changes, sound):
     assert (comparison_defect(reply) is None) == sound
 
 
-def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_run(
-    gated, conducted_through, small_study
-):
+def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_run(gated, compared, small_study):
     text = small_study.replace("[compare]\n", "[compare]\nthresholds = [0.5, 0.7]\n")
     site = gated(text, policy=Policy(disclosure="institution"), rows=1200)
-    content = sent(site, conducted_through)
+    content = compared(site)
     assert message_defect(content, messages_of(site).leaving(COMPARE)) is None
     given = [point for point in CompareReply.from_record(content).points if not point.method]
     assert given and min(min(point.counts) for point in given) >= 10
@@ -101,6 +93,6 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     assert (lines[place].kind, lines[place].facts["run"]) == ("released", "20261120-abcd")
     assert place < left
     site.run_config["run"] = "20261121-abcd"
-    points = CompareReply.from_record(sent(site, conducted_through)).points
+    points = CompareReply.from_record(compared(site)).points
     said = {(point.tp, point.method) for point in points}
     assert said == {(-1, "withheld: exact counts of these rows left in another run")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord
 
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
@@ -25,12 +25,6 @@ def leaving_of(site) -> dict:
     return StudyMessages(site.study, datasets.load("small").schema, site.site).leaving(COMPARE)
 
 
-def sent(site, conducted_through) -> RecordDict:
-    _, grid = conducted_through(site)
-    (reply,) = [one for one in grid.replied if one.metadata.message_type == COMPARE]
-    return copy.copy(reply.content)
-
-
 def test_the_approval_says_what_leaves(gated, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
     said = " ".join(plain_words(site.study, site.site, []))
@@ -38,12 +32,12 @@ def test_the_approval_says_what_leaves(gated, small_study):
     assert "permutations" not in " ".join(plain_words(gated().study, site.site, []))
 
 
-def test_who_asks_for_none_sends_the_same_and_nothing_more(gated, conducted_through, small_study):
+def test_who_asks_for_none_sends_the_same_and_nothing_more(gated, compared, small_study):
     plain = gated()
-    without = sent(plain, conducted_through)
+    without = compared(plain)
     asking = gated(small_study.replace(*ASKED))
     asking.run_config["run"] = "20261121-abcd"
-    with_them = sent(asking, conducted_through)
+    with_them = compared(asking)
     assert set(with_them) - set(without) == {"importance"}
     for name in without:
         # Numbers that are unknown are not equal to themselves.
@@ -52,9 +46,9 @@ def test_who_asks_for_none_sends_the_same_and_nothing_more(gated, conducted_thro
     assert message_defect(with_them, leaving_of(plain)) == "it has 1 section too many"
 
 
-def test_just_what_is_declared_leaves(gated, conducted_through, small_study):
+def test_just_what_is_declared_leaves(gated, compared, small_study):
     site = gated(small_study.replace(*ASKED))
-    content, leaving = sent(site, conducted_through), leaving_of(site)
+    content, leaving = compared(site), leaving_of(site)
     assert [one.column for one in CompareReply.from_record(content).importance] == COLUMNS
     lists = dict(content["importance"])
     reasons = {"column": ["x1"], "method": ["withheld: fewer than 10 rows"]}
@@ -80,20 +74,18 @@ def test_just_what_is_declared_leaves(gated, conducted_through, small_study):
         assert (section in found and said in found) if said else found == "", (section, changed, found)
 
 
-def test_what_few_rows_make_stays_at_an_institution(gated, conducted_through, small_study):
+def test_what_few_rows_make_stays_at_an_institution(gated, compared, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"))
-    reply = CompareReply.from_record(sent(site, conducted_through))
+    reply = CompareReply.from_record(compared(site))
     # Of some 25 rows fewer than ten have each of two flags, or of three colours.
     assert [one.column for one in reply.importance] == ["x1", "x2"]
     said = [(one.column, one.method) for one in reply.withheld]
     assert said == [(name, "withheld: fewer than 10 rows with one of its values") for name in ("flag", "colour")]
 
 
-def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_run(
-    gated, conducted_through, small_study
-):
+def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_run(gated, compared, small_study):
     site = gated(small_study.replace(*ASKED), policy=Policy(disclosure="institution"), rows=800)
-    content = sent(site, conducted_through)
+    content = compared(site)
     assert message_defect(content, leaving_of(site)) is None
     given = CompareReply.from_record(content)
     assert [one.column for one in given.importance] == COLUMNS and given.withheld == ()
@@ -105,10 +97,10 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     assert place < left and lines[left].facts["importances"] is True
     assert not [line for line in lines[:left] if "importances" in line.facts]
     # Asked again in the same run: the same figures. In another: none.
-    again = CompareReply.from_record(sent(site, conducted_through))
+    again = CompareReply.from_record(compared(site))
     assert again.importance == given.importance
     site.run_config["run"] = "20261121-abcd"
-    later = CompareReply.from_record(sent(site, conducted_through))
+    later = CompareReply.from_record(compared(site))
     assert later.importance == ()
     assert {one.method for one in later.withheld} == {
         "withheld: exact counts or importances of these rows left in another run"
@@ -116,10 +108,10 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
 
 
 @pytest.mark.parametrize("outputs", [(), ("score-histogram",)])
-def test_beside_a_histogram_of_predictions_none_leaves(gated, conducted_through, small_study, outputs):
+def test_beside_a_histogram_of_predictions_none_leaves(gated, compared, small_study, outputs):
     policy = Policy(disclosure="institution", outputs=outputs)
     site = gated(small_study.replace(*ASKED), policy=policy, rows=400)
-    reply = CompareReply.from_record(sent(site, conducted_through))
+    reply = CompareReply.from_record(compared(site))
     assert bool(reply.importance) == (not outputs)
     if outputs:
         assert {one.method for one in reply.withheld} == {"withheld: the histogram of predictions leaves"}
