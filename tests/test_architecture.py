@@ -247,6 +247,8 @@ def test_only_messages_build_a_reply():
         "flfed/testing/strategies.py": {"ConfigRecord"},
         # a reply as it was sent, read from the site's own disk
         "flfed/updates/checkpoints/reply_cache.py": {"RecordDict", "array_record"},
+        # what a site keeps for itself in its node's state
+        "flfed/updates/checkpoints/run_state.py": {"array_record"},
     }
 
 

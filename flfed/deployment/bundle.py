@@ -3,7 +3,8 @@
 It has two small files that nobody executes.
 
 A site runs the client app that it installed, the coordinator the server app that it installed.
-The bundle says which version they are, so that another one, or one with code in it, has another hash.
+The bundle's bytes are those of flfed 0.2.0 in every version since, so that institutions of two versions meet in one
+run: what a site reads follows from the version in its enrolment. A bundle with code in it has another hash.
 
 It is written as Flower's own command writes it (a test compares the bytes), without loading Flower: `flfed site status`
 asks for its hash.
@@ -16,12 +17,10 @@ import io
 import zipfile
 from functools import cache
 
-import flfed
-
 PROJECT = """\
 [project]
 name = "flfed-study"
-version = "{version}"
+version = "0.2.0"
 license = "Apache-2.0"
 
 [tool.flwr.app]
@@ -46,11 +45,11 @@ WRITTEN = (2024, 10, 1, 0, 0, 0)
 
 @cache
 def bundle() -> bytes:
-    """Return the bundle of this version of flfed.
+    """Return the bundle.
 
     Its bytes are the same at every institution.
     """
-    files = {"pyproject.toml": PROJECT.format(version=flfed.__version__), "flfed_bundle.py": MODULE}
+    files = {"pyproject.toml": PROJECT, "flfed_bundle.py": MODULE}
     # Flower's list of the files: path, hash, and size in bits.
     listed = [f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text)}" for name, text in files.items()]
     written = io.BytesIO()

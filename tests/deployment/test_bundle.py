@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import flfed
 from flfed.deployment.bundle import MODULE, PROJECT, bundle, bundle_sha256
 
 
@@ -31,6 +30,11 @@ def test_another_process_builds_the_very_same_bytes():
 def test_flower_writes_the_very_same_bytes(tmp_path: Path):
     from flwr.cli.build import build_fab_from_disk
 
-    (tmp_path / "pyproject.toml").write_text(PROJECT.format(version=flfed.__version__), encoding="utf-8")
+    (tmp_path / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     (tmp_path / "flfed_bundle.py").write_text(MODULE, encoding="utf-8")
     assert build_fab_from_disk(tmp_path) == bundle()
+
+
+def test_its_bytes_are_those_of_the_first_version_that_meets_later_ones():
+    # A site of flfed 0.2.0 refuses a run with any other: what it reads follows from the version in its enrolment.
+    assert bundle_sha256() == "983f031567b6c8c20b7c463ad38695844ce60ffffcb1c12e9ac1bf9113544168"

@@ -17,7 +17,8 @@ from flfed.rows.data.site import Policy
 from flfed.rows.training.functional import loss_of_rows
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
-from flfed.updates.messages.train import TRAIN, Scores, TrainRequest
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.train import TRAIN, Scores
 
 Conduct = Callable[..., Any]
 
@@ -80,7 +81,7 @@ def test_the_global_loss_curve_is_the_pooled_loss_of_each_rounds_model(plain):
     assert sorted(curve) == [0, 1, 2, 3, 4, 5]
     encoded = [w.training(done.outcome.encoder) for w in sessions]
     x, y = np.concatenate([e.x for e in encoded]), np.concatenate([e.y for e in encoded])
-    models = [TrainRequest.from_record(h.message.content).arrays for h in done.sent(TRAIN, "to-site")[::3]]
+    models = [ndarrays(h.message.content, "arrays") for h in done.sent(TRAIN, "to-site")[::3]]
     for number, arrays in enumerate([*models, done.outcome.arrays]):
         pooled = loss_of_rows("binary", x @ arrays["weight"] + arrays["bias"], y)
         assert curve[number] == pytest.approx(pooled, abs=1e-12)

@@ -39,6 +39,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
 from tests.conftest import small_table
+from tests.small_runs import request_of
 
 AUC, LOSS = "roc_auc_score", "log_loss"
 
@@ -131,11 +132,16 @@ def test_of_several_outputs_the_deviation_is_that_of_each():
 
 
 def evaluations(conducted: Any) -> list[TrainRequest]:
-    return [TrainRequest.from_record(one.message.content) for one in conducted.sent(EVALUATE, "to-site")]
+    return [
+        request_of(TrainRequest, one.message.content, conducted.outcome.encoder)
+        for one in conducted.sent(EVALUATE, "to-site")
+    ]
 
 
 def comparisons(conducted: Any) -> dict[str, CompareRequest]:
-    return {one.site: CompareRequest.from_record(one.message.content) for one in conducted.sent(COMPARE, "to-site")}
+    encoder = conducted.outcome.encoder
+    sent = conducted.sent(COMPARE, "to-site")
+    return {one.site: request_of(CompareRequest, one.message.content, encoder) for one in sent}
 
 
 def offsets(conducted: Any) -> dict[str, Offset | None]:
@@ -195,7 +201,7 @@ def test_a_site_of_an_earlier_version_is_asked_as_before_and_adjusts_as_before(c
     assert asked.pop("site-02") == {"protocol", "round", "rounds", "lr-scale", "fit", "score"}
     assert compared.pop("site-02") == {"protocol"}
     assert all("offset" in keys for keys in asked.values()) and len(asked) == 3
-    assert all(keys == {"protocol", "offset-deviation"} for keys in compared.values())
+    assert all(keys == {"protocol", "encoder-sha256", "offset-deviation"} for keys in compared.values())
     assert offsets(ran)["site-02"] is None
     assert ran.reader.summary(ran.run, SITE_OFFSETS)["sites"] == 3
     # It takes 2.0, the others what the three of them told.
@@ -321,8 +327,8 @@ def test_sites_hear_one_deviation_and_one_set_of_bins_in_a_run_whoever_answers_a
             asked = list(messages)
             kind = asked[0].metadata.message_type
             if kind == COMPARE:
-                requests = [CompareRequest.from_record(one.content) for one in asked]
-                heard.extend((request.offset_deviation, request.bins) for request in requests)
+                chosen = [dict(one.content["config"].items()) for one in asked]
+                heard.extend((c["offset-deviation"], ScoreBins(c["odds-centre"], c["odds-spread"])) for c in chosen)
                 if not self.lost:
                     raise KeyboardInterrupt
             replies = super().send_and_receive(asked, timeout=timeout)

@@ -35,7 +35,9 @@ from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import NotKept
+from flfed.updates.checkpoints.run_state import run_state, whole_message
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
+from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
 """What answers for the ledger, by kind of message."""
@@ -101,6 +103,8 @@ class Gate:
 
         The ledger has its line before this returns.
         """
+        # What is checked, hashed and kept is the message as if its encoder had crossed whole.
+        message = whole_message(message, run_state(self.folder.site, context))
         # Nothing is computed for a message that is refused.
         reason = self.refusal(message, context, fab_sha256)
         if not reason:
@@ -253,6 +257,8 @@ class Gate:
         messages = self._studies.check(context.run_config)
         if not message.has_content():
             raise Refused(Refusal("no-content"))
+        if lacks_encoder(message.content):
+            raise Refused(ENCODER_MISSING)
         # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:

@@ -50,10 +50,10 @@ from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import LARGEST, METRIC, PROTOCOL
+from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.summarise import SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN
+from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, TRAIN
 
 KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""
@@ -136,18 +136,21 @@ class StudyMessages:
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
         sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
+        # The hash asks for the compact form, which earlier versions of the coordinator do not know.
+        compact = {ENCODER_SHA256: text(HASH, 64)}
         # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
         if kind == COMPARE:
             known = {"offset-deviation": number(0)} if self.study.adjusts_intercept() else {}
             if self.schema.task == "binary":
                 known |= {"odds-centre": number(), "odds-spread": number(LEAST_SPREAD)}
+            known |= compact
             return {"config": _config(known, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
         # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more = {"settings": Plain(fields=settings)} if settings else {}
-        asked = {"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {}
+        asked = compact | ({"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {})
         return {"config": _config({**self._round(kind), **asked}, optional=asked), **sections, **more}
 
     def _round(self, kind: str) -> dict[str, Field]:
@@ -257,7 +260,7 @@ class StudyMessages:
         """
         if self.schema.task != "binary" or not self.site.policy.allows("score-histogram"):
             return {}
-        return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False)}
+        return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False, dtypes={"counts": COUNTS})}
 
     def _comparison(self) -> Sections:
         metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))

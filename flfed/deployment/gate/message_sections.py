@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -155,12 +155,15 @@ class Held:
         Arrays all of whose values must be > 0.
     values : mapping of name to array
         Arrays that must have just these values.
+    dtypes : mapping of name to dtypes
+        Arrays that may be of any of these, none of them larger than the one in `shapes`.
     """
 
     shapes: Shapes
     needed: bool = True
     positive: frozenset[str] = field(default_factory=frozenset)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    dtypes: Mapping[str, Collection[np.dtype[Any]]] = field(default_factory=dict)
 
     @property
     def most(self) -> int:
@@ -248,7 +251,7 @@ def _array_defect(name: str, value: np.ndarray, held: Held) -> Refusal | None:
     shape, dtype = held.shapes[name]
     if value.shape != shape:
         return Refusal("other-shape", key=name, shape=shape)
-    if value.dtype != dtype:
+    if value.dtype not in held.dtypes.get(name, (dtype,)):
         return Refusal("other-dtype", key=name, dtype=dtype)
     # A value that is not finite would spread through every later sum.
     if not np.isfinite(value).all():

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from safetensors import SafetensorError
-from safetensors.numpy import load
 
 import flfed
 from flfed.folders import RUN, SiteFolder
@@ -24,7 +23,7 @@ from flfed.paths import replace_whole
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.checkpoints.tensor_file import file_content
+from flfed.updates.checkpoints.tensor_file import file_content, read_file
 from flfed.updates.messages import fields
 from flfed.updates.messages.train import TRAIN, TrainRequest
 
@@ -167,6 +166,8 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes
     arrays = {f"arrays/{name}": value for name, value in request.arrays.items()}
     arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
+    # The same hash as before for what an earlier version was asked too.
+    plain |= {"encoder_sha256": request.encoder_sha256} if request.encoder_sha256 else {}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
     digest = _sha256(arrays, json.dumps(asked, sort_keys=True))
@@ -184,8 +185,7 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     None where the file is not as it was written.
     """
     try:
-        whole = path.read_bytes()
-        arrays, metadata = load(whole), _metadata(whole)
+        arrays, metadata = read_file(path)
         # Only a file whose content still has its hash is answered again.
         if metadata["sha256"] != _sha256(arrays, metadata["asked"]):
             return None
@@ -195,15 +195,6 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
     request = TrainRequest(arrays=dict(_section(arrays, "arrays")), encoder=encoder, **found["request"])
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
-
-
-def _metadata(whole: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file.
-
-    The file begins with 8 bytes of length, then a JSON header.
-    """
-    length = int.from_bytes(whole[:8], "little")
-    return dict(json.loads(whole[8 : 8 + length])["__metadata__"])
 
 
 def _section(arrays: fields.Arrays, section: str) -> Iterator[tuple[str, np.ndarray]]:

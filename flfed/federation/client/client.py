@@ -46,6 +46,7 @@ from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
+from flfed.updates.checkpoints.run_state import NodeState, keep_encoder, run_state, whole_message
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
     COMPARE,
@@ -57,10 +58,10 @@ from flfed.updates.messages.compare import (
     WithheldColumn,
 )
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.in_memory import InMemoryRecord, read, replying
+from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest, small
 from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")
@@ -140,8 +141,11 @@ class SiteClient:
         try:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol
-            site = str(context.node_config["site"])
+            site, state = str(context.node_config["site"]), NodeState(context.state)
+            message = message if is_in_memory(message.content) else whole_message(message, state)
             reply = yield from handler(message, lambda: self.session(context, leaves=leaves), site)
+            if handler is train:
+                keep_encoder(message, state)
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
@@ -149,12 +153,17 @@ class SiteClient:
     def _answering(self, handler: Callable[[Message, Callable[[], SiteSession], str], Replying]) -> ClientAppCallable:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
-            kept = kept_replies(site, context.run_config.get("run"))
+            kept, state = kept_replies(site, context.run_config.get("run")), run_state(site, context)
+            message = message if is_in_memory(message.content) else whole_message(message, state)
             # Only training has noise that must not be drawn twice for one round.
             if kept is not None and kept not in self._over and handler is train:
-                return Message(self._once(message, context, kept), reply_to=message)
+                record = self._once(message, context, kept)
+                keep_encoder(message, state)
+                return Message(record, reply_to=message)
             leaves = handler is not enrol
             reply = run_client(handler(message, lambda: self.session(context, leaves=leaves), site))
+            if handler is train:
+                keep_encoder(message, state)
             if kept is not None and handler is judge:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -320,15 +329,15 @@ def _trained(request: TrainRequest, session: SiteSession) -> Generator[ComputeRe
         score=request.score,
         terms=_strategy(session.study.strategy.name).client_terms(request.settings),
     )
-    said = said_by(session)
+    said, compact = said_by(session), bool(request.encoder_sha256)
     offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
     return TrainReply(
         delta=done.delta,
         num_examples=float(done.rows),
         loss=None if training_stays(session) else said(done.loss),
         steps=done.steps,
-        scores=scores_of(done.scores, said, stays=training_stays(session)),
-        holdout=scores_of(done.holdout, said),
+        scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
+        holdout=scores_of(done.holdout, said, compact=compact),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
     )
 
@@ -355,7 +364,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], site: str) 
         arms=arms_of(found, said),
         differences=differences_of(found, said),
         summary=found.summary,
-        histogram=found.histogram,
+        histogram=small(found.histogram) if request.encoder_sha256 else found.histogram,
         note=found.note,
         own_family=None if training_stays(session) else found.own_family,
         points=tuple(PointCounts(**asdict(point)) for point in found.points),

@@ -26,7 +26,7 @@ from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.messages.compare import Figure
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import Scores
+from flfed.updates.messages.train import Scores, small
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
@@ -117,7 +117,7 @@ def _noisy(session: SiteSession) -> bool:
     return steps is not None and steps.noise > 0
 
 
-def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:
+def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False, compact: bool = False) -> Scores | None:
     """Return a model's scores as they leave.
 
     They are None where there are none.
@@ -128,6 +128,8 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
     said : callable
     stays : bool
         Whether figures over training rows stay: of those only the number of rows leaves, which crosses anyway.
+    compact : bool
+        Whether counts leave in the smallest whole type.
     """
     if scores is None:
         return None
@@ -140,7 +142,7 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> S
         num_examples=scores.num_examples,
         metrics={name: said(value) for name, value in scores.metrics.items()},
         variances={name: said(value) for name, value in scores.variances.items()},
-        histogram=scores.histogram,
+        histogram=small(scores.histogram) if compact else scores.histogram,
     )
 
 

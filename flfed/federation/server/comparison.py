@@ -11,7 +11,7 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.fan_out import Answers, ask, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
@@ -20,11 +20,12 @@ from flfed.rows.data import datasets
 from flfed.rows.features.encode import input_names
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, encoder_moved
+from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
-from flfed.updates.messages.offset import reads_offset
+from flfed.updates.messages.versions import reads_offset
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Comparison:
         """
         offsets, bins, recorder = self._offsets(strategy), self._score_bins(), self.run.recorder
         recorder.progress("compare", 0, 1)
-        replies = self._replies(offsets, bins)
+        replies = self._replies(offsets, bins, strategy.run.delivery)
         if not replies:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         recorder.comparison(replies, self._reference(replies, offsets), bins)
@@ -108,17 +109,14 @@ class Comparison:
         found = score_bins(self.run.writer.scores, self.run.recorder.shared_as) if all_read else EVEN_ODDS
         return ScoreBins(**self.run.writer.once(SCORE_BINS, asdict(found)))
 
-    def _replies(self, offsets: SiteOffsets, bins: ScoreBins) -> dict[str, CompareReply]:
+    def _replies(self, offsets: SiteOffsets, bins: ScoreBins, delivery: EncoderDelivery) -> dict[str, CompareReply]:
         """Return the sites' comparisons that can be used."""
         plain = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
             known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
         knowing = {site for site, enrolled in self.participants.items() if reads_offset(enrolled.version)}
-        requests = {site: known if site in knowing else plain for site in self.participants}
-        nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
-        answers = ask(self.run.grid, COMPARE, requests, nodes, CompareReply.from_record, timeout=timeout)
-        log_bytes(self.run.recorder, COMPARE, answers)
+        answers = self._ask({s: known if s in knowing else plain for s in self.participants}, delivery)
         self.run.recorder.events(
             "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
         )
@@ -126,6 +124,24 @@ class Comparison:
         for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
             replies[site] = replace(replies[site], histogram=None)
         return replies
+
+    def _ask(self, requests: Mapping[str, CompareRequest], delivery: EncoderDelivery) -> Answers[CompareReply]:
+        """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""
+        nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
+        forms = {site: (delivery.form(site), id(request)) for site, request in requests.items()}
+        # Sites of one form are sent one request, which is written once.
+        written = {forms[site]: delivery.addressed(request, forms[site][0]) for site, request in requests.items()}
+        sent = {site: written[form] for site, form in forms.items()}
+        answers = ask(self.run.grid, COMPARE, sent, nodes, CompareReply.from_record, timeout=timeout)
+        log_bytes(self.run.recorder, COMPARE, answers)
+        lacking = {site: nodes[site] for site, reason in answers.faults.items() if delivery.lost(site, reason)}
+        if not lacking:
+            return answers
+        whole = {site: replace(sent[site], by_hash=False) for site in lacking}
+        again = ask(self.run.grid, COMPARE, whole, lacking, CompareReply.from_record, timeout=timeout)
+        log_bytes(self.run.recorder, COMPARE, again)
+        left = {site: reason for site, reason in answers.faults.items() if site not in lacking}
+        return replace(again, replies={**answers.replies, **again.replies}, faults={**left, **again.faults})
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
         """Return credible comparisons, without sums that cannot be merged."""

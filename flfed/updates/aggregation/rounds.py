@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from flwr.app import Message
 
+from flfed.callbacks import Clock
 from flfed.refusals import BUDGET, Refusal, refusal_of
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import GuardResult
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
-from flfed.updates.messages.offset import reads_offset
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
+from flfed.updates.messages.versions import reads_compact, reads_offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,8 @@ class RoundRecord:
 
 
 Observer = Callable[[RoundRecord], object]
+Send = Callable[..., Iterable[Message]]
+"""A grid's `send_and_receive`, or its kin."""
 
 
 def ignore(record: RoundRecord) -> None:
@@ -122,6 +127,12 @@ class RunContext:
     def rows_high(self) -> dict[str, int]:
         """Return the most rows that each site said it has."""
         return {site: enrolled.rows_high for site, enrolled in self.participants.items()}
+
+    @cached_property
+    def delivery(self) -> EncoderDelivery:
+        """Which sites have the encoder, over all rounds of the run."""
+        compact = frozenset(site for site, enrolled in self.participants.items() if reads_compact(enrolled.version))
+        return EncoderDelivery(self.encoder, compact)
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
@@ -181,27 +192,72 @@ class Round:
     bytes_out: dict[str, int] = field(default_factory=dict)
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
+    _requests: dict[str, TrainRequest] = field(default_factory=dict)
+    _delivery: EncoderDelivery | None = None
 
-    def messages(self, request: TrainRequest, with_offset: Collection[str] = ()) -> list[Message]:
+    def messages(
+        self, request: TrainRequest, delivery: EncoderDelivery, with_offset: Collection[str] = ()
+    ) -> list[Message]:
         """Return a message for each site that is asked.
 
         Parameters
         ----------
         request : TrainRequest
+        delivery : EncoderDelivery
+            Which sites have the encoder.
         with_offset : collection of str
             Sites that are asked for their own offset too.
         """
-        sizes, more = Sizes(), replace(request, offset=True)
-        # Messages differ in node and content alone, so that the others are made after the first.
-        first = Message(InMemoryRecord(request), dst_node_id=0, message_type=self.kind, group_id=str(request.round))
-        found = []
-        for site, node in self.asked.items():
-            if site not in self.spent:
-                # A record of its own for each site: one client's edit must not reach the next.
-                record = InMemoryRecord(more if site in with_offset else request)
-                self.bytes_out[site] = self.bytes_out.get(site, 0) + sizes.of(record)
-                found.append(addressed(first, node, record))
+        asked = [site for site in self.asked if site not in self.spent]
+        # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
+        form_of = {site: (delivery.form(site), site in with_offset) for site in asked}
+        requests = {
+            form: replace(delivery.addressed(request, form[0]), offset=form[1]) for form in set(form_of.values())
+        }
+        self._delivery = delivery
+        self._requests = {site: requests[form] for site, form in form_of.items()}
+        return self._addressed(asked)
+
+    def _addressed(self, sites: Collection[str]) -> list[Message]:
+        """Return the messages to some sites, and count their bytes."""
+        sizes, found, first = Sizes(), list[Message](), None
+        for site in sites:
+            # A record of its own for each site: one client's edit must not reach the next.
+            request = self._requests[site]
+            record = InMemoryRecord(request)
+            # Messages differ in node and content alone, so that the others are made after the first.
+            first = first or Message(record, dst_node_id=0, message_type=self.kind, group_id=str(request.round))
+            self.bytes_out[site] = self.bytes_out.get(site, 0) + sizes.of(record)
+            found.append(addressed(first, self.asked[site], record))
         return found
+
+    def exchange(self, send: Send, messages: Iterable[Message], timeout: float, clock: Clock) -> list[Message]:
+        """Send messages and return the replies within the time.
+
+        A site that has lost the encoder is asked again, and gets it whole.
+
+        Parameters
+        ----------
+        send : callable (messages, timeout=seconds) → messages
+        messages : iterable of Message
+            Of `messages`.
+        timeout : float, seconds
+        clock : callable
+        """
+        began, sites = clock(), {node: site for site, node in self.asked.items()}
+        replies, lacking = list[Message](), list[str]()
+        for reply in send(messages, timeout=timeout):
+            site = sites.get(reply.metadata.src_node_id, "")
+            if self._delivery is not None and self._delivery.answered(site, reply):
+                lacking.append(site)
+            else:
+                replies.append(reply)
+        if not lacking:
+            return replies
+        for site in lacking:
+            self._requests[site] = replace(self._requests[site], by_hash=False)
+        left = max(0.0, timeout - (clock() - began))
+        return [*replies, *self.exchange(send, self._addressed(lacking), left, clock)]
 
     def receive(
         self, replies: Iterable[Message], judge: Callable[[dict[str, TrainReply]], GuardResult]
@@ -228,7 +284,7 @@ class Round:
                 continue
             self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
             try:
-                found[site] = read(TrainReply, message.content)
+                found[site] = read(TrainReply, message.content).counted()
             except MalformedMessage as error:
                 faults[site] = refusal_of(error)
         # Whose budget is spent was not asked again; all others had the time to answer.

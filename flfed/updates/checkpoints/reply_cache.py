@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from flfed.errors import FlfedError
 from flfed.folders import RUN
 from flfed.paths import home, private_folder
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints.tensor_file import read_file
 from flfed.updates.messages.fields import Arrays, ndarrays
 from flfed.updates.messages.in_memory import array_record
 from flfed.updates.messages.train import TrainRequest
@@ -76,8 +77,7 @@ class KeptReplies:
             reply under a wider policy, or of another study that a server gives the same run, is not sent.
         """
         try:
-            content = (self.folder / _name(request.round)).read_bytes()
-            arrays, metadata = load(content), _metadata(content)
+            arrays, metadata = read_file(self.folder / _name(request.round))
         except (OSError, SafetensorError, ValueError):
             return None
         # Another request for the same round, or one under another policy, is answered anew.
@@ -111,13 +111,7 @@ class KeptReplies:
         metadata = {"request": digest_of(request, under=under), "plain": plain, "sha256": _sha256(arrays, plain)}
         folder = self.folder
         try:
-            if not folder.is_dir():
-                private_folder(folder.parent)
-                private_folder(folder)
-                # A run that never compares would keep its replies for ever, so the oldest runs go.
-                others = _last_written(path for path in folder.parent.iterdir() if path != folder)
-                for other in others[RUNS - 1 :]:
-                    shutil.rmtree(other, ignore_errors=True)
+            self.make_folder()
             part = folder / "reply.part"
             with open(part, "wb", opener=_private) as stream:
                 stream.write(save(arrays, metadata=metadata))
@@ -129,8 +123,20 @@ class KeptReplies:
         except OSError as error:
             raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
 
+    def make_folder(self) -> None:
+        """Make the run's folder, and remove those of the earliest runs; raises OSError."""
+        folder = self.folder
+        if folder.is_dir():
+            return
+        private_folder(folder.parent)
+        private_folder(folder)
+        # A run that never compares would keep its replies for ever, so the oldest runs go.
+        others = _last_written(path for path in folder.parent.iterdir() if path != folder)
+        for other in others[RUNS - 1 :]:
+            shutil.rmtree(other, ignore_errors=True)
+
     def forget(self) -> None:
-        """Remove the replies of a finished run."""
+        """Remove the replies of a finished run, and its state."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -173,6 +179,7 @@ def digest_of(request: TrainRequest, *, under: str) -> str:
         request.fit,
         request.score,
         sorted(request.settings.items()),
+        *([request.encoder_sha256] if request.encoder_sha256 else ()),
     )
     arrays = arrays_sha256({**request.arrays, **{f"encoder/{k}": v for k, v in request.encoder.arrays().items()}})
     return f"{arrays}/{json.dumps(plain)}"
@@ -185,15 +192,6 @@ def _sha256(arrays: Arrays, plain: str) -> str:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    """Return the metadata of a safetensors file.
-
-    The file begins with 8 bytes of length, then a JSON header.
-    """
-    length = int.from_bytes(content[:8], "little")
-    return dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))
 
 
 def _record(arrays: Arrays, plain: dict[str, dict[str, dict[str, object]]]) -> RecordDict:

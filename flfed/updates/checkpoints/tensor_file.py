@@ -1,4 +1,4 @@
-"""Writer of safetensors files, piece by piece.
+"""Safetensors files, written piece by piece.
 
 A file may hold the sums of ten thousand sites.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load
 
 from flfed.summaries.summary import Stacked
 
@@ -49,3 +51,18 @@ def file_content(tensors: Mapping[str, Stacked], metadata: Mapping[str, str]) ->
     for value in tensors.values():
         for part in value if isinstance(value, list) else [value]:
             yield np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).data
+
+
+def read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return a file's arrays and metadata.
+
+    Raises
+    ------
+    OSError, SafetensorError, ValueError
+        If it cannot be read.
+    """
+    content = path.read_bytes()
+    # The file begins with 8 bytes of length, then a JSON header.
+    length = int.from_bytes(content[:8], "little")
+    arrays: dict[str, np.ndarray] = load(content)
+    return arrays, dict(json.loads(content[8 : 8 + length]).get("__metadata__", {}))

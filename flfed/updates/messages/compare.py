@@ -184,6 +184,8 @@ class CompareRequest:
     odds_centre, odds_spread : float
         Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
         is not known, or bins about even odds do, and then neither crosses.
+    encoder_sha256, by_hash
+        As in `TrainRequest`.
 
     Reveals: nothing about rows of the site it goes to. The deviation is of all sites' offsets: see Offset. Centre
     and spread are of the counts by predicted probability that three or more sites sent with the last round, to
@@ -195,13 +197,18 @@ class CompareRequest:
     offset_deviation: float = math.nan
     odds_centre: float = math.nan
     odds_spread: float = math.nan
+    encoder_sha256: str = ""
+    by_hash: bool = False
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # What is not known does not cross, as earlier versions would refuse the field.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
-        return record_of(request_sections(self.arrays, self.encoder, **known))
+        sections = request_sections(
+            self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **known
+        )
+        return record_of(sections)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:

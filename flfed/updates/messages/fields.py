@@ -22,6 +22,8 @@ from flfed.updates.messages.in_memory import STYPE, InMemoryArray, kebab_record,
 from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1
+COUNTS = tuple(map(np.dtype, (np.float64, np.uint16, np.uint32)))
+"""Types of counts: of an earlier version's reply, and of the compact form."""
 LARGEST = 2**53
 """Of a whole number: every one up to it is a float too, and a database holds the sum of many."""
 SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
@@ -64,7 +66,12 @@ def ndarrays(record: RecordDict, name: str) -> Arrays:
     found = record.get(name)
     if not isinstance(found, ArrayRecord):
         raise MalformedMessage(Refusal("no-arrays", section=name))
-    return {key: _ndarray(array, name) for key, array in found.items()}
+    return arrays_of(found, name)
+
+
+def arrays_of(record: ArrayRecord, name: str = "") -> Arrays:
+    """Return a record's read-only arrays; its name is for an error."""
+    return {key: _ndarray(array, name) for key, array in record.items()}
 
 
 _NPY = re.compile(
@@ -127,16 +134,16 @@ def read_settings(record: RecordDict, name: str) -> dict[str, float]:
 def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
     """Return counts [2, bins], None where there are none.
 
-    They are by class and predicted probability.
+    They are by class and predicted probability, float64 or in a small whole type.
     """
     if name not in record:
         return None
     counts = ndarrays(record, name).get("counts")
-    if counts is None or counts.shape != (2, BINS) or counts.dtype != np.float64:
+    if counts is None or counts.shape != (2, BINS) or counts.dtype not in COUNTS:
         raise MalformedMessage(Refusal("bins-unfit", section=name, bins=BINS))
     if not (counts.min() >= 0 and counts.max() < math.inf):  # which NaN is not either
         raise MalformedMessage(Refusal("counts-unfit", section=name))
-    return counts
+    return counts.astype(np.float64, copy=False)
 
 
 def made(kind: type[Any], values: Mapping[str, Any]) -> Any:

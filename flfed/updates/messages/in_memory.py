@@ -312,6 +312,11 @@ class InMemoryRecord(RecordDict):
         return RecordDict, (dict(self.items()),)
 
 
+def is_in_memory(record: RecordDict) -> bool:
+    """Tell whether a record holds a message as it was made: nobody looked at its sections."""
+    return type(record) is InMemoryRecord and record.untouched()
+
+
 def read(kind: type[Kind], record: RecordDict) -> Kind:
     """Return the message that a record holds.
 

@@ -1,11 +1,10 @@
 """Offsets of the sites' own intercepts.
 
-An offset is how far an intercept lies from the shared model's: what crosses of it, and which sites know of it.
+An offset is how far an intercept lies from the shared model's.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,6 @@ from flfed.updates.messages import fields
 from flfed.updates.messages.in_memory import array_record
 
 SECTION = "offset"
-SINCE = (0, 2)
-"""The first version of flfed that is asked for its offset, and reads what is estimated of all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,18 +71,3 @@ class Offset:
         if not (np.isfinite(self.value).all() and np.isfinite(self.error).all() and (self.error > 0).all()):
             return Refusal("offset-infinite")
         return None
-
-
-def reads_offset(version: str) -> bool:
-    """Tell whether a site's version knows of offsets.
-
-    Such a site is asked for its offset, and is sent the deviation over sites.
-
-    Examples
-    --------
-    >>> [reads_offset(version) for version in ("0.1.0", "0.1", "", "0.2.0.dev1", "0.10.3", "1.0")]
-    [False, False, False, True, True, True]
-    """
-    # A version that cannot be read counts as one that does not know offsets.
-    found = re.match(r"(\d{1,6})\.(\d{1,6})", version)
-    return found is not None and (int(found[1]), int(found[2])) >= SINCE

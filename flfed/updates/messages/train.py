@@ -1,17 +1,19 @@
 """Messages of a round: the global model goes out, an update and scores come back.
 
-The model's two sections, arrays and encoder, are written once and read once for all sites.
+The model's two sections, arrays and encoder, are written once and read once for all sites. A site that has the encoder
+is sent its hash instead; a request that names the hash is answered in the compact form: counts in small whole numbers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
-from flwr.app import ArrayRecord, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import RowScores
@@ -19,6 +21,7 @@ from flfed.summaries.summary import Encoder
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays
 from flfed.updates.messages.in_memory import (
+    InMemoryRecord,
     array_record,
     config_record,
     immutable,
@@ -30,6 +33,10 @@ from flfed.updates.messages.offset import Offset
 
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
+ENCODER_SHA256 = "encoder-sha256"
+"""Key of the encoder's hash in a request of the compact form."""
+ENCODER_MISSING = Refusal("encoder-missing")
+"""What a site says that has lost the encoder: it is asked again in the same round, and gets it whole."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +58,10 @@ class TrainRequest:
         Whether the site's own offset is asked for; crosses only where it is, for earlier versions do not know it.
     settings : dict of name to float
         The strategy's numbers for its client half.
+    encoder_sha256 : str
+        The encoder's hash, which asks for the compact form; "" for sites of an earlier version.
+    by_hash : bool
+        Whether the encoder crosses as its hash alone, since the site has it.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -64,13 +75,17 @@ class TrainRequest:
     score: bool = True
     offset: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
+    encoder_sha256: str = ""
+    by_hash: bool = False
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # An earlier version refuses a field that it does not know: this one crosses only where it is true.
         asked = {"offset": True} if self.offset else {}
-        records = request_sections(self.arrays, self.encoder, **plain, **asked)
+        records = request_sections(
+            self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **plain, **asked
+        )
         if self.settings:
             records["settings"] = kebab_record(**self.settings)
         return record_of(records)
@@ -172,6 +187,14 @@ class TrainReply:
     offset: Offset | None = None
     kind: str = "delta"
 
+    def counted(self) -> TrainReply:
+        """Return the reply with counts as numbers that can be added up."""
+        # What was read from bytes has such counts already; what crossed within a process has them as they were sent.
+        told = {name: getattr(self, name) for name in ("scores", "holdout")}
+        small_ones = {name: s for name, s in told.items() if s is not None and s.histogram is not None}
+        wide = {n: replace(s, histogram=s.histogram.astype(np.float64, copy=False)) for n, s in small_ones.items()}
+        return replace(self, **wide) if wide else self
+
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # A loss that stays at the site is left out.
@@ -213,17 +236,22 @@ class TrainReply:
         )
 
 
-def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str, Any]:
+def request_sections(
+    arrays: Arrays, encoder: Encoder, *, encoder_sha256: str = "", by_hash: bool = False, **plain: Any
+) -> dict[str, Any]:
     """Return the sections of a request that brings a model and plain values.
 
-    Nobody can write into the model's arrays.
+    Nobody can write into the model's arrays. The encoder's hash, and whether it crosses alone, are as `TrainRequest`
+    has them.
     """
-    config = kebab_record(protocol=PROTOCOL, **plain)
-    return {"arrays": array_record(immutable(arrays)), "encoder": _encoder_record(encoder).copy(), "config": config}
+    named = {"encoder_sha256": encoder_sha256} if encoder_sha256 else {}
+    config = kebab_record(protocol=PROTOCOL, **plain, **named)
+    whole = {} if by_hash else {"encoder": encoder_record(encoder).copy()}
+    return {"arrays": array_record(immutable(arrays)), **whole, "config": config}
 
 
 @lru_cache(maxsize=64)
-def _encoder_record(encoder: Encoder) -> ArrayRecord:
+def encoder_record(encoder: Encoder) -> ArrayRecord:
     """Return an encoder's arrays, the same in every round."""
     return array_record(immutable(encoder.arrays()))
 
@@ -231,7 +259,55 @@ def _encoder_record(encoder: Encoder) -> ArrayRecord:
 def read_request(record: RecordDict) -> dict[str, Any]:
     """Return a request's plain values and its model, or raise MalformedMessage."""
     plain, arrays = fields.config_of(record), fields.ndarrays(record, "arrays")
-    return {**plain, "arrays": arrays, "encoder": _encoder_of(_Same(fields.ndarrays(record, "encoder")))}
+    if lacks_encoder(record):
+        raise fields.MalformedMessage(ENCODER_MISSING)
+    encoder = _encoder_of(_Same(fields.ndarrays(record, "encoder")))
+    if plain.get(ENCODER_SHA256, "") not in ("", sha256_of(encoder)):
+        raise fields.MalformedMessage(Refusal("encoder-differs"))
+    return {**plain, "arrays": arrays, "encoder": encoder}
+
+
+def lacks_encoder(record: RecordDict) -> str:
+    """Return the hash of the encoder that a request names without bringing it, "" where there is none."""
+    config = record.get("config")
+    named = config.get(ENCODER_SHA256) if isinstance(config, ConfigRecord) and "encoder" not in record else None
+    return named if isinstance(named, str) else ""
+
+
+def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:
+    """Return a request as if its encoder had crossed whole."""
+    return record_of({**record, "encoder": array_record(encoder)})
+
+
+def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
+    """Return the encoder that a compact request brought, with its hash; "" and nothing where it brought none."""
+    # What crossed within a process is not written out for it.
+    if type(record) is InMemoryRecord and record.untouched():
+        sent = record.message
+        if isinstance(sent, TrainRequest) and sent.encoder_sha256 and not sent.by_hash:
+            return sent.encoder_sha256, fields.arrays_of(encoder_record(sent.encoder))
+        return "", {}
+    named = record["config"].get(ENCODER_SHA256)
+    return (named, fields.ndarrays(record, "encoder")) if isinstance(named, str) and "encoder" in record else ("", {})
+
+
+@lru_cache(maxsize=64)
+def sha256_of(encoder: Encoder) -> str:
+    """Return an encoder's hash, computed once for all rounds."""
+    return encoder.sha256()
+
+
+def small(counts: np.ndarray | None) -> np.ndarray | None:
+    """Return counts of rows as whole numbers of 16 bits, or of 32 where there are more than 65,535 rows.
+
+    Not of 8 bits where there are few rows: the size of a reply would tell that, of a site under a pseudonym too.
+
+    Examples
+    --------
+    >>> small(np.array([40.0, 59.0])).dtype, small(np.array([0.0, 70_000.0])).dtype
+    (dtype('uint16'), dtype('uint32'))
+    """
+    return None if counts is None else counts.astype(np.uint32 if counts.sum() > np.iinfo(np.uint16).max else np.uint16)
 
 
 class _Same:

@@ -149,7 +149,7 @@ class FedAvg(FlowerFedAvg):
         # No round has scored the last model yet.
         last, self.round = self.rounds_done + 1, Round(began=self.clock())
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
-        self.aggregate_evaluate(last, grid.send_and_receive(messages, timeout=self.deadline))
+        self.aggregate_evaluate(last, self.round.exchange(grid.send_and_receive, messages, self.deadline, self.clock))
         self._observe(last, arrays)
         if self.select == "best" and self.selection.best_arrays is not None:
             self.best_round = self.selection.best_round
@@ -174,7 +174,7 @@ class FedAvg(FlowerFedAvg):
         # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
         for ask in (grid.send_and_receive, getattr(grid, "send_and_wait", grid.send_and_receive)):
             messages = list(self.configure_train(number, arrays, config, grid))
-            updated, _ = self.aggregate_train(number, ask(messages, timeout=self.deadline))
+            updated, _ = self.aggregate_train(number, self.round.exchange(ask, messages, self.deadline, self.clock))
             if updated is not None or self.stopped:
                 self._observe(number, arrays if updated is None else updated)
                 return updated
@@ -241,7 +241,7 @@ class FedAvg(FlowerFedAvg):
             fit=kind == TRAIN,
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
-        return now.messages(request, run.offset_sites() if kind == EVALUATE else ())
+        return now.messages(request, run.delivery, run.offset_sites() if kind == EVALUATE else ())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -1,0 +1,61 @@
+"""Delivery of a run's encoder: whole once, then as its hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from flwr.app import Message
+
+from flfed.refusals import Refusal
+from flfed.summaries.summary import Encoder
+from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.fields import reason_of
+from flfed.updates.messages.train import ENCODER_MISSING, TrainRequest, sha256_of
+
+Request = TypeVar("Request", TrainRequest, CompareRequest)
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderDelivery:
+    """Which sites have the encoder of a run since they enrolled.
+
+    Attributes
+    ----------
+    encoder : Encoder
+    compact : frozenset of str
+        Sites whose version reads the compact form; the others get every request whole, as before.
+    holders : set of str
+        Sites that answered a request which brought the encoder.
+    """
+
+    encoder: Encoder
+    compact: frozenset[str]
+    holders: set[str] = field(default_factory=set)
+
+    def form(self, site: str) -> tuple[bool, bool]:
+        """Return whether a site is asked in the compact form, and by the encoder's hash alone."""
+        return site in self.compact, site in self.holders
+
+    def addressed(self, request: Request, form: tuple[bool, bool]) -> Request:
+        """Return a request in the form of the sites that it goes to."""
+        compact, by_hash = form
+        return replace(request, encoder_sha256=sha256_of(self.encoder), by_hash=by_hash) if compact else request
+
+    def answered(self, site: str, reply: Message) -> bool:
+        """Take note of a site's reply; returns whether the site lacks the encoder.
+
+        Such a site is asked again, and gets it whole.
+        """
+        if reply.has_error():
+            return self.lost(site, reason_of(reply, site))
+        if site in self.compact:
+            self.holders.add(site)
+        return False
+
+    def lost(self, site: str, reason: Refusal) -> bool:
+        """Take note of a site's error; returns whether it says that it lacks the encoder."""
+        if site not in self.holders or reason.cause != ENCODER_MISSING:
+            return False
+        self.holders.discard(site)
+        return True

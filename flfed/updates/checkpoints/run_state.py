@@ -1,0 +1,182 @@
+"""A site's state of a run: the encoder in force, and arrays of its own from round to round.
+
+It never leaves the site. Institutions keep it in files beside their replies; elsewhere it is in Flower's
+`Context.state`, since a site's next message may reach another process.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import suppress
+
+from flwr.app import Context, Message, RecordDict
+from safetensors import SafetensorError
+
+from flfed.paths import replace_whole
+from flfed.refusals import Refusal
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.checkpoints.reply_cache import KeptReplies, NotKept, kept_replies
+from flfed.updates.checkpoints.tensor_file import file_content, read_file
+from flfed.updates.messages.fields import Arrays, ndarrays
+from flfed.updates.messages.in_memory import array_record
+from flfed.updates.messages.train import lacks_encoder, named_encoder, with_encoder
+
+LOG = logging.getLogger("flfed.site")
+KEPT = 2
+"""Rounds whose state stays: a round that is asked again starts from the state before it."""
+ENCODER = "encoder"
+PREFIX = "state-"
+
+
+class RunState(ABC):
+    """State of one site in one run, by name."""
+
+    @abstractmethod
+    def read(self, name: str) -> Arrays | None:
+        """Return the arrays of this name, None where there are none."""
+
+    @abstractmethod
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays under a name, whole or not at all; raises NotKept."""
+
+    @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove what has this name."""
+
+    @abstractmethod
+    def names(self) -> Iterable[str]:
+        """Return the names of what is there."""
+
+    def encoder(self, sha256: str) -> Arrays | None:
+        """Return the encoder of a hash, None where another one or none is here."""
+        found = self.read(ENCODER)
+        return found if found is not None and arrays_sha256(found) == sha256 else None
+
+    def before(self, round: int) -> Arrays:
+        """Return the arrays that the site had after its last round before this one; none at first."""
+        earlier = [number for number in self.rounds() if number < round]
+        return (self.read(_name(max(earlier))) or {}) if earlier else {}
+
+    def keep(self, round: int, arrays: Arrays) -> None:
+        """Keep the arrays that the site has after a round, and those of the round before.
+
+        Raises
+        ------
+        NotKept
+            If they cannot be written, such as on a full disk.
+        """
+        self.write(_name(round), arrays)
+        # A round below was asked anew, so what came after it counts no more.
+        rounds = self.rounds()
+        for number in (*[one for one in rounds if one > round], *[one for one in rounds if one <= round][:-KEPT]):
+            self.remove(_name(number))
+
+    def rounds(self) -> list[int]:
+        """Return the rounds with arrays, in order."""
+        return sorted(int(name.removeprefix(PREFIX)) for name in self.names() if name.startswith(PREFIX))
+
+
+class StateFiles(RunState):
+    """State in files beside an institution's replies, which go with them after the comparison.
+
+    Parameters
+    ----------
+    kept : KeptReplies
+    """
+
+    def __init__(self, kept: KeptReplies) -> None:
+        self._kept = kept
+
+    def read(self, name: str) -> Arrays | None:
+        """Return a file's arrays; a damaged file counts as none."""
+        path = self._kept.folder / f"{name}.safetensors"
+        if not path.is_file():
+            return None
+        with suppress(OSError, SafetensorError, ValueError):
+            arrays, metadata = read_file(path)
+            if metadata.get("sha256") == arrays_sha256(arrays):
+                return arrays
+        LOG.warning("%s is damaged, and counts as not there", path.name)
+        return None
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Write a file that only its owner may read."""
+        content = b"".join(file_content(arrays, {"sha256": arrays_sha256(arrays)}))
+        try:
+            self._kept.make_folder()
+            replace_whole(self._kept.folder / f"{name}.safetensors", content)
+        except OSError as error:
+            raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        (self._kept.folder / f"{name}.safetensors").unlink(missing_ok=True)
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the files."""
+        return [path.stem for path in self._kept.folder.glob("*.safetensors")]
+
+
+class NodeState(RunState):
+    """State in a node's `Context.state`.
+
+    Parameters
+    ----------
+    record : RecordDict
+        Flower keeps it from message to message.
+    """
+
+    def __init__(self, record: RecordDict) -> None:
+        self._record = record
+
+    def read(self, name: str) -> Arrays | None:
+        """Return one section's arrays."""
+        return ndarrays(self._record, name) if name in self._record else None
+
+    def write(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays as a section."""
+        self._record[name] = array_record(arrays)
+
+    def remove(self, name: str) -> None:
+        """Remove a section."""
+        del self._record[name]
+
+    def names(self) -> Iterable[str]:
+        """Return the names of the sections."""
+        return list(self._record)
+
+
+def run_state(site: str, context: Context) -> RunState:
+    """Return a site's state of the run that a message belongs to."""
+    kept = kept_replies(site, context.run_config.get("run"))
+    return NodeState(context.state) if kept is None else StateFiles(kept)
+
+
+def whole_message(message: Message, state: RunState) -> Message:
+    """Return a message as if its encoder had crossed whole.
+
+    It stays as it is where it names no encoder by its hash alone, or where that is not here.
+    """
+    if not message.has_content():
+        return message
+    named = lacks_encoder(message.content)
+    encoder = state.encoder(named) if named else None
+    if encoder is None:
+        return message
+    found = copy.copy(message)
+    found.content = with_encoder(message.content, encoder)
+    return found
+
+
+def keep_encoder(message: Message, state: RunState) -> None:
+    """Keep the encoder that came with a compact request; raises NotKept."""
+    named, encoder = named_encoder(message.content)
+    if named and state.encoder(named) is None:
+        state.write(ENCODER, encoder)
+
+
+def _name(round: int) -> str:
+    return f"{PREFIX}{round:06d}"

@@ -1,0 +1,141 @@
+"""The encoder crosses whole once after each enrolment, then as its hash; who has lost it is sent it again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+from sqlalchemy import text
+
+from flfed.errors import RunStopped
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.server.run import resume, run
+from flfed.records.store.database import engine_to_read, store_url
+from flfed.study.study import Study
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.enrol import ENROL, EnrolReply
+from flfed.updates.messages.fields import MalformedMessage, ndarrays
+from flfed.updates.messages.in_memory import count_bytes
+from flfed.updates.messages.train import (
+    ENCODER_MISSING,
+    ENCODER_SHA256,
+    EVALUATE,
+    TRAIN,
+    TrainReply,
+    TrainRequest,
+    lacks_encoder,
+    with_encoder,
+)
+from tests.federation.test_resume import killer, newest
+
+
+def crossings(conducted: Any, site: str) -> list[tuple[str, bool]]:
+    """Return the kinds of the requests that brought a model, and whether the encoder was whole in them."""
+    heard = [one for one in conducted.grid.heard if one.direction == "to-site" and one.site == site]
+    return [(one.kind, "encoder" in one.message.content) for one in heard if one.kind in (TRAIN, EVALUATE, COMPARE)]
+
+
+def test_the_encoder_crosses_whole_in_the_first_request_and_as_its_hash_from_then_on(plain):
+    rounds = plain.outcome.rounds
+    for site in plain.grid.sites:
+        found = crossings(plain, site)
+        assert found == [(TRAIN, True), *[(TRAIN, False)] * (rounds - 1), (EVALUATE, False), (COMPARE, False)]
+    named = {h.message.content["config"][ENCODER_SHA256] for h in plain.sent(TRAIN, "to-site")}
+    assert named == {plain.outcome.encoder.sha256()}
+
+
+def to_sites(run: str) -> dict[tuple[str, int], int]:
+    """Return the bytes of the requests to train, by site and round, as the store has them."""
+    query = text("SELECT site, round, bytes FROM sent WHERE run_id = :run AND kind = 'train' AND direction = 'to-site'")
+    engine = engine_to_read(store_url())
+    with engine.connect() as connection:
+        found = {(site, round): size for site, round, size in connection.execute(query, {"run": run})}
+    engine.dispose()
+    return found
+
+
+def test_the_record_has_the_bytes_of_what_crossed(conduct, small_sites, small_study):
+    plain = conduct(small_sites(3), small_study)
+    heard = Counter()
+    for one in plain.sent(TRAIN, "to-site"):
+        heard[one.site, one.message.content["config"]["round"]] += count_bytes(one.message.content)
+    told = to_sites(plain.run)
+    assert told == dict(heard)
+    first, later = (told["site-01", number] for number in (1, 2))
+    assert first - later == count_bytes({"encoder": plain.sent(TRAIN, "to-site")[0].message.content["encoder"]})
+
+
+@pytest.mark.parametrize(("kind", "round"), [(TRAIN, 3), (EVALUATE, 6), (COMPARE, 0)])
+def test_a_site_that_lost_the_encoder_says_so_and_is_asked_again_in_the_same_round(
+    kind: str, round: int, conduct, small_sites, small_study, monkeypatch
+):
+    same, plainly = conduct(small_sites(3), small_study), InProcessGrid.context_of
+
+    def forgetful(grid: InProcessGrid, message: Message) -> Context:
+        context, config = plainly(grid, message), message.content["config"]
+        asked = (message.metadata.message_type, config.get("round", 0))
+        if context.node_config["site"] == "site-02" and asked == (kind, round) and lacks_encoder(message.content):
+            del context.state["encoder"]
+        return context
+
+    monkeypatch.setattr(InProcessGrid, "context_of", forgetful)
+    ran = conduct(small_sites(3), small_study)
+    assert ran.outcome.status == "completed" and ran.reasons("fault") == {}
+    heard = [h for h in ran.sent(kind, "to-site") if h.message.content["config"].get("round", 0) == round]
+    whole = {site: ["encoder" in h.message.content for h in heard if h.site == site] for site in ran.grid.sites}
+    assert whole == {"site-01": [False], "site-02": [False, True], "site-03": [False]}
+    errors = [str(h.message.error.reason) for h in ran.grid.heard if h.message.has_error()]
+    assert errors == [str(ENCODER_MISSING)]
+    for name, value in same.outcome.arrays.items():
+        np.testing.assert_array_equal(value, ran.outcome.arrays[name])
+    if kind == TRAIN:  # both requests are counted
+        bytes_of = [count_bytes(h.message.content) for h in heard if h.site == "site-02"]
+        assert to_sites(ran.run)["site-02", round] == sum(bytes_of)
+
+
+def test_a_site_of_todays_version_is_asked_and_answers_as_before(conduct, small_sites, small_study):
+    def older(reply: Message) -> Message:
+        if reply.metadata.message_type == ENROL and EnrolReply.from_record(reply.content).site == "site-02":
+            reply.content["config"]["version"] = "0.2.0"
+        return reply
+
+    ran = conduct(small_sites(3), small_study, change=older)
+    assert {whole for _, whole in crossings(ran, "site-02")} == {True}
+    sent = [h.message.content for h in ran.grid.heard if h.site == "site-02" and h.direction == "to-site"]
+    assert not any(ENCODER_SHA256 in content["config"] for content in sent)
+    for kind in (TRAIN, COMPARE):
+        counts = "scores-histogram" if kind == TRAIN else "histogram"
+        heard = ran.sent(kind, "to-server")
+        types = {h.site: {str(v.dtype) for v in ndarrays(h.message.content, counts).values()} for h in heard}
+        assert types["site-02"] == {"float64"} and types["site-01"] == types["site-03"] == {"uint16"}
+    same = conduct(small_sites(3), small_study)
+    for name, value in same.outcome.arrays.items():
+        np.testing.assert_array_equal(value, ran.outcome.arrays[name])
+    for kind, reader in ((TRAIN, TrainReply), (COMPARE, CompareReply)):
+        one, other = (reader.from_record(r.sent(kind, "to-server")[1].message.content) for r in (ran, same))
+        first, second = (getattr(r, "scores", r).histogram for r in (one, other))
+        np.testing.assert_array_equal(first, second)
+
+
+def test_an_encoder_that_is_not_the_one_its_hash_names_is_refused(plain):
+    content = plain.sent(TRAIN, "to-site")[-1].message.content
+    encoder = plain.outcome.encoder.arrays()
+    with pytest.raises(MalformedMessage, match=str(ENCODER_MISSING)):
+        TrainRequest.from_record(content)
+    assert TrainRequest.from_record(with_encoder(content, encoder)).encoder.sha256() == plain.outcome.encoder.sha256()
+    with pytest.raises(MalformedMessage, match="not the one that its hash names"):
+        TrainRequest.from_record(with_encoder(content, {**encoder, "center": encoder["center"] + 1}))
+
+
+def test_after_a_resume_the_encoder_crosses_whole_once_more(small_sites, small_study):
+    sites = small_sites(2)
+    with pytest.raises(RunStopped):
+        run(Study.parse(small_study), sites=sites, observer=killer("round", 2))
+    stopped = newest()
+    resume(stopped, sites=sites)
+    sent = to_sites(stopped)
+    first, second, third, fourth = (sent["site-01", number] for number in (1, 2, 3, 4))
+    assert first == third > second == fourth
