@@ -25,6 +25,7 @@ FOLDERS = {
     "model": "flfed.rows.models",
     "metric": "flfed.rows.metrics",
     "mechanism": "flfed.updates.privacy",
+    "codec": "flfed.updates.codecs",
     "attack": "flfed.rows.attacks",
     "split": "flfed.rows.splits",
 }

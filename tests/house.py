@@ -5,7 +5,7 @@ a table; nothing of it is imported, and one process runs a study. Definitions, i
 
 - **folders above 12 files**: folders of `flfed/` with more than 12 Python files. Not counted are `__init__.py`, and
   the files of a folder that is a listing (one file an extension: metrics, models, attacks, strategies, privacy,
-  splits, pages) or holds migrations' versions.
+  codecs, splits, pages) or holds migrations' versions.
 - **largest folder**: its Python files, counted so.
 - **modules with one importer**: modules that exactly one other module of `flfed/` imports, at its head or within a
   function. Not counted are `__init__`, files of listings, and what is never imported (started as a process, or a
@@ -69,7 +69,7 @@ sys.setprofile(None)
 print("\\n".join(sorted(files)))
 """
 """Prints the files of one round."""
-LISTINGS = {"metrics", "models", "attacks", "strategies", "privacy", "splits", "pages", "versions"}
+LISTINGS = {"metrics", "models", "attacks", "strategies", "privacy", "codecs", "splits", "pages", "versions"}
 MOST_FILES = 12
 SAME_LINES = 6
 ENGINES = {"inprocess", "in-process", "ray", "deployment", "flower", "simulation"}

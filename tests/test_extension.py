@@ -36,6 +36,7 @@ def test_the_guide_shows_what_is_tested_here_and_the_strategy_has_forty_lines():
         text = (SOURCE / name).read_text(encoding="utf-8")
         assert f"```{'python' if name.endswith('py') else 'toml'}\n{text}```" in guide, name
     assert len((SOURCE / "flfed_trimmed.py").read_text().splitlines()) <= 40
+    assert f"```python\n{(SOURCE / 'flfed_signs.py').read_text(encoding='utf-8')}```" in guide
 
 
 def test_every_python_block_of_the_guide_runs(trimmed):
@@ -59,6 +60,17 @@ def test_the_example_is_the_trimmed_mean_of_scipy(trimmed, trim):
 def test_the_example_keeps_the_contract_also_with_other_settings(trimmed):
     check_strategy(trimmed)
     check_strategy(trimmed, {"trim": 0.4, "quorum": 0.5})
+
+
+def test_the_codec_of_the_guide_sends_signs_and_their_mean_size(trimmed):
+    signs = importlib.import_module("flfed_signs").Signs()
+    update = {"b": np.array([-4.0]), "a": np.array([1.0, -2.0, 5.0])}
+    packed = signs.encode(update, np.random.default_rng(1))
+    # In the order of names + - + -, in the upper bits of one byte; the mean of 1, 2, 5 and 4 is 3.
+    assert (packed["signs"].tolist(), packed["size"].tolist()) == ([0b10100000], [3.0])
+    model = {name: (value.shape, value.dtype) for name, value in update.items()}
+    found = signs.decode(packed, model)
+    assert (found["a"].tolist(), found["b"].tolist()) == ([3.0, -3.0, 3.0], [-3.0])
 
 
 def test_what_the_guide_names_is_public_and_the_paths_of_the_version_before_still_work():

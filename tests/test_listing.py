@@ -92,7 +92,7 @@ def test_an_installed_package_cannot_take_the_name_of_one_of_ours(plugin):
     assert registry.others("strategy") == {"theirs": "their-package 1.0"}
 
 
-@pytest.mark.parametrize("kind", ["strategy", "model", "metric", "split"])
+@pytest.mark.parametrize("kind", ["strategy", "model", "metric", "codec", "split"])
 def test_every_kind_may_come_from_another_package_as_a_class_or_as_the_file_that_defines_it(
     kind, tmp_path, monkeypatch
 ):

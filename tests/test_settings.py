@@ -136,7 +136,7 @@ def test_a_range_is_told_as_it_stands_beside_the_type_or_in_the_words_after_it(k
     assert Wide(half=0.5) == Wide(half=0.5) != Wide()
 
 
-@pytest.mark.parametrize("kind", ["strategy", "model", "metric", "mechanism", "attack", "split"])
+@pytest.mark.parametrize("kind", ["strategy", "model", "metric", "mechanism", "codec", "attack", "split"])
 def test_the_defaults_of_every_listed_class_are_what_a_study_may_say(kind):
     for name in registry.names(kind):
         made = registry.load(kind, name)

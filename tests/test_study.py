@@ -156,7 +156,6 @@ def test_a_table_that_is_none_is_refused(table: str):
     [
         (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
         (TEXT.replace('"off"', '"on"'), "[privacy]: secure-aggregation='on' is not available in this version"),
-        (TEXT.replace('[codec]\nname = "none"', '[codec]\nname = "int8"'), "[codec]: name='int8' is not available"),
         (
             "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
             "study: privacy must be a table",

@@ -16,6 +16,8 @@ _ENTRY = re.compile(r"(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)*)(?: : (?P<type>.*))?
 _EXAMPLES = re.compile(r"\s*Examples?: (`[^`]+`(?:,(?: and)? `[^`]+`)*)\.?")
 LISTS = ("Parameters", "Other Parameters", "Attributes", "Returns", "Raises")
 """Sections that are lists of entries; the others are text."""
+_CLOSING = re.compile(r"^(?=(?:Guarantee|Reveals|Source): )", re.MULTILINE)
+"""Where the paragraphs begin that end a docstring, or what stands before its examples."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Docstring:
     paragraphs : sequence of str
         What else stands before the first section, one line each.
     closing : sequence of str
-        What stands after a list, such as "Source: ...".
+        What ends it, such as "Source: ...", and what else stands after a list.
     entries : mapping of section to sequence of Entry
     texts : mapping of section to str
         Sections that are no lists, such as Notes and Examples, line by line.
@@ -72,24 +74,25 @@ def read(thing: Any) -> Docstring:
     """Return the docstring of an object of its own, not that of a base."""
     text = thing if isinstance(thing, str) else getattr(thing, "__doc__", None) or ""
     head, *parts = _HEADING.split(inspect.cleandoc(text))
+    head, closing = _until_closing(head)
     paragraphs = _paragraphs(head)
     entries: dict[str, Sequence[Entry]] = {}
-    texts, closing = {}, list[str]()
+    texts = {}
     for title, body in zip(parts[::2], parts[1::2], strict=True):
+        body, end = _until_closing(body)
         if title in LISTS:
             entries[title], more = _entries(body)
             closing += more
         else:
-            text, end = _until_source(body)
-            texts[title] = text
-            closing += end
+            texts[title] = body.strip("\n")
+        closing += end
     return Docstring(paragraphs[0] if paragraphs else "", paragraphs[1:], entries, texts, closing)
 
 
-def _until_source(body: str) -> tuple[str, list[str]]:
-    """Return a section's text without the source that ends a docstring, and that."""
-    text, mark, source = body.partition("\nSource: ")
-    return text.strip("\n"), [" ".join(f"Source: {source}".split())] if mark else []
+def _until_closing(body: str) -> tuple[str, list[str]]:
+    """Return a section's text without the paragraphs that end a docstring, and these."""
+    text, *end = _CLOSING.split(body, maxsplit=1)
+    return text, _paragraphs("".join(end))
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -43,7 +43,12 @@ LISTED_WORDS = {
     "model": "Settings of each model stand in the same table.",
     "strategy": "Settings of each strategy stand in the same table.",
     "mechanism": "Settings of each mechanism stand in the same table. Without this table nothing is promised.",
+    "codec": "Settings of each codec stand in the same table. Without this table updates and model cross as they are.",
 }
+
+
+BESIDE = {"strategy": ("rounds",), "codec": ("download",)}
+"""Keys of such a table that are the study's own."""
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -149,9 +154,9 @@ def listed_section(name: str) -> str:
     """Return the section of a table that names a listed thing, with the settings of each."""
     kind = studies._LISTED[name]
     known = [one for one in registry.names(kind) if one not in registry.others(kind)]
-    default = "none" if kind == "mechanism" else REQUIRED
+    default = "none" if kind in ("mechanism", "codec") else REQUIRED
     rows = [Key("name", Literal[tuple(known)], default, meaning_of(Named, "name"), f'name = "{known[0]}"')]
-    rows += [_study_key("rounds")] if kind == "strategy" else []
+    rows += [_study_key(key) for key in BESIDE.get(kind, ())]
     parts = [f"## [{name}]", LISTED_WORDS[kind], keys_table(rows)]
     for one in known:
         of = registry.load(kind, one)
@@ -425,7 +430,7 @@ def _entries(title: str, entries: Sequence[Entry]) -> str:
 
 
 PAGES: Mapping[str, tuple[Callable[[], str], str]] = {
-    "study": (study_page, "The study file: every key, with each model, strategy and mechanism"),
+    "study": (study_page, "The study file: every key, with each model, strategy, mechanism and codec"),
     "policy": (policy_page, "`policy.toml`: what a site allows"),
     "schema": (schema_page, "`schema.toml`: what a dataset's columns mean"),
     "source": (source_page, "`source.toml`: licence, citation and files of a dataset"),

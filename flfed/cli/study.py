@@ -33,12 +33,13 @@ SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the stud
 @app.command("list", epilog="Example: flfed study list")
 @output.tables
 def list_studies(as_json: bool = output.JSON) -> None:
-    """List the shipped studies, what a study may name (strategies, models, mechanisms), metrics and attacks."""
+    """List the shipped studies, what a study may name (strategies, models, mechanisms, codecs), metrics and attacks."""
     from flfed import registry
     from flfed.study.study import Study, names
 
     studies = [Study.load(name) for name in names()]
-    kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in ("model", "metric", "mechanism", "attack")}
+    regular = ("model", "metric", "mechanism", "codec", "attack")
+    kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in regular}
     # A program gets the names alone, and people also where each comes from.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]

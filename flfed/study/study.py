@@ -23,12 +23,14 @@ from flfed.study.tables import (
     TABLE_OF,
     Compare,
     Dataset,
+    Download,
     Encode,
     Expected,
     LearningCurve,
     Named,
     Partition,
     Split,
+    parse_download,
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
@@ -36,7 +38,6 @@ from flfed.study.template import StudyTemplate
 FOLDER = Path(__file__).parents[1] / "studies"
 LATER: dict[str, dict[str, str | None] | None] = {
     "privacy": {"secure-aggregation": "off"},
-    "codec": {"name": "none"},
 }
 """Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
 
@@ -84,8 +85,11 @@ class Study(metaclass=_FromKeywords):
         Last day on which a site answers. Example: `expires = 2027-12-31`.
     seed : int, >= 0
         Every draw of the run follows from it. Example: `seed = 42`.
-    dataset, split, encode, model, plan, strategy, privacy, compare
+    dataset, split, encode, model, plan, strategy, privacy, codec, compare
         The tables of the file.
+    download : {"none", "float16", "int8"}
+        Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
+        from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates. Example: `rounds = 40`.
     text : str
@@ -112,6 +116,8 @@ class Study(metaclass=_FromKeywords):
     plan: Plan
     strategy: Named
     privacy: Named
+    codec: Named = Named(name="none")
+    download: Download = "none"
     rounds: int = 1
     compare: Compare
     text: str
@@ -293,7 +299,7 @@ def names() -> list[str]:
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
 _NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
-_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism")}
+_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec")}
 """Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
@@ -313,7 +319,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         return key.split(".")
     # A bare key is looked for in every table, and in the signatures of what the study names.
     known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
-    known["strategy"] = {"rounds"}
+    known |= {"strategy": {"rounds"}, "codec": {"download"}}
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
         if name in registry.names(kind):
@@ -363,16 +369,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
     privacy = _privacy(parts["privacy"])
-    if made["compare"].points and privacy.name != "none":
-        raise UsageError(
-            "[compare]: thresholds and alert-budgets ask for exact counts of rows, on which there is no noise, and "
-            f"[privacy] name={privacy.name!r} protects rows or sites: leave one of them out"
-        )
-    if made["compare"].importance and privacy.name != "none":
-        raise UsageError(
-            "[compare]: importance asks for exact figures of single columns, on which there is no noise, and "
-            f"[privacy] name={privacy.name!r} protects rows or sites: leave one of them out"
-        )
+    made["compare"].check_privacy(privacy.name)
     return Study(
         name=_name(table),
         purpose=_text(table, "purpose"),
@@ -382,6 +379,8 @@ def _study(table: dict[str, Any], text: str) -> Study:
         model=_named(parts["model"], "model"),
         strategy=_named(parts["strategy"], "strategy"),
         privacy=privacy,
+        download=parse_download(parts["codec"].pop("download", "none")),
+        codec=_named_or_none(parts["codec"], "codec"),
         rounds=rounds,
         text=text,
         expected=Expected.parse(parts["expected"]),
@@ -441,18 +440,24 @@ def _named(given: dict[str, Any], kind: str) -> Named:
 
 
 def _privacy(given: dict[str, Any]) -> Named:
-    """Return the mechanism that a study asks for.
+    """Return the mechanism that a study asks for."""
+    for key in LATER["privacy"] or ():
+        given.pop(key, None)  # its one value was looked at before
+    return _named_or_none(given, "mechanism")
+
+
+def _named_or_none(given: dict[str, Any], kind: str) -> Named:
+    """Return the listed thing that a table names.
 
     It is "none" where the study has no such table.
     """
-    for key in LATER["privacy"] or ():
-        given.pop(key, None)  # its one value was looked at before
     if given.get("name", "none") != "none":
-        return _named(given, "mechanism")
+        return _named(given, kind)
     given.pop("name", None)
-    # Settings without a name would protect nothing while they seem to.
+    # Settings without a name would do nothing while they seem to.
     if given:
-        raise UsageError(f"[privacy]: {next(iter(given))} needs name; known: {', '.join(registry.names('mechanism'))}")
+        where = f"[{TABLE_OF.get(kind, kind)}]"
+        raise UsageError(f"{where}: {next(iter(given))} needs name; known: {', '.join(registry.names(kind))}")
     return Named(name="none")
 
 

@@ -18,6 +18,8 @@ from flfed.study.settings import Settings, read_settings
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
+Download = Literal["none", "float16", "int8"]
+"""Codecs of the model that sites are sent."""
 TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
 Own = Literal["best", "same"]
@@ -264,6 +266,18 @@ class Compare(Settings, where="[compare]", frozen=True):
                 "leave one of them out"
             )
 
+    def check_privacy(self, mechanism: str) -> None:
+        """Refuse exact figures beside a mechanism that protects rows or sites."""
+        for asked, what in (
+            (self.points, "thresholds and alert-budgets ask for exact counts of rows"),
+            (self.importance, "importance asks for exact figures of single columns"),
+        ):
+            if asked and mechanism != "none":
+                raise UsageError(
+                    f"[compare]: {what}, on which there is no noise, and [privacy] name={mechanism!r} protects rows or "
+                    "sites: leave one of them out"
+                )
+
     @property
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
@@ -306,7 +320,7 @@ class Named:
         """
         thing, where = registry.load(kind, self.name), f"[{TABLE_OF.get(kind, kind)}] {self.name}"
         # The table holds these keys beside the constructor's own.
-        beside = ("name", "rounds") if kind == "strategy" else ("name",)
+        beside = {"strategy": ("name", "rounds"), "codec": ("name", "download")}.get(kind, ("name",))
         return thing(**given, **read_settings(thing, self.settings, where, beside=beside))
 
 
@@ -386,6 +400,15 @@ class Expected(Settings, where="[expected]", frozen=True):
                 raise UsageError(f"{where}: key 'path' is not known")
             figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
         return cls(repeats=given.get("repeats", 1), figures=tuple(figures))
+
+
+def parse_download(value: object) -> Download:
+    """Return the codec of the model that sites are sent, as [codec] names it."""
+    for known in get_args(Download):
+        if value == known:
+            found: Download = known
+            return found
+    raise UsageError(f"[codec]: download={value!r} must be one of {', '.join(map(repr, get_args(Download)))}")
 
 
 def parse_sweep(given: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:

@@ -7,6 +7,7 @@ scikit-learn's `check_estimator` does. See docs/extend.md.
 from __future__ import annotations
 
 from flfed.testing.attacks import ATTACK_RULES, check_attack
+from flfed.testing.codecs import CODEC_RULES, check_codec
 from flfed.testing.mechanisms import MECHANISM_RULES, check_mechanism
 from flfed.testing.metrics import METRIC_RULES, check_metric
 from flfed.testing.models import MODEL_RULES, check_model
@@ -16,6 +17,7 @@ from flfed.testing.strategies import STRATEGY_RULES, check_strategy
 
 __all__ = [
     "ATTACK_RULES",
+    "CODEC_RULES",
     "MECHANISM_RULES",
     "METRIC_RULES",
     "MODEL_RULES",
@@ -24,6 +26,7 @@ __all__ = [
     "RuleBroken",
     "Subject",
     "check_attack",
+    "check_codec",
     "check_mechanism",
     "check_metric",
     "check_model",

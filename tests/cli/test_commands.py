@@ -105,7 +105,7 @@ def test_study_list_names_the_strategies_models_and_metrics_that_a_study_may_ask
     assert (code, err) == (0, "")
     assert {"fedavg", "fedprox"} <= set(lines["Strategies"].split(", ")) and "logistic" in lines["Models"]
     listed = json.loads(flfed("study", "list", "--json")[1])
-    assert set(listed) == {"studies", "strategies", "models", "metrics", "mechanisms", "attacks"}
+    assert set(listed) == {"studies", "strategies", "models", "metrics", "mechanisms", "codecs", "attacks"}
     assert ", ".join(listed["metrics"]) == lines["Metrics"] and len(listed["metrics"]) >= 10
 
 
@@ -134,7 +134,10 @@ def test_an_empty_store_says_what_to_do(flfed):
         ("study run preterm-birth --set model.name=linear", 2, "is for regression"),
         ("study run preterm-birth --set primary=auc", 2, "no metric for task 'binary'"),
         ("study run preterm-birth --set privacy.epsilon=1", 2, "epsilon needs name"),
-        ("study run preterm-birth --set codec.name=int8", 2, "not available in this version"),
+        ("study run preterm-birth --set privacy.secure-aggregation=on", 2, "not available in this version"),
+        ("study run preterm-birth --set codec.name=int9", 2, "did you mean 'int8'"),
+        ("study check preterm-birth --set codec.name=top-k --set share=0.05", 2, "share=0.05 must be in [0.1, 1)"),
+        ("study check preterm-birth --set codec.name=int8 --set download=int8", 0, ""),
         ("study run preterm-birth --set schedule=plateau", 2, "set validation"),
         ("study run preterm-birth --set select=best", 2, "validation"),
         ("study run heart-disease", 2, "flfed data get heart-disease"),

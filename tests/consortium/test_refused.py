@@ -70,7 +70,7 @@ def serving(consortium: Any) -> Any:
     for name in (*THREE, "delta"):
         consortium.approve(name, consortium.study(), THREE)
     packages = consortium.root / "packages/sites"
-    (packages / "delta/policy.toml").write_text('format = 1\ncodecs = ["quantised"]\n')
+    (packages / "delta/policy.toml").write_text('format = 1\ncodecs = ["int8"]\n')
     for name in ("alpha", "beta", "delta"):
         consortium.sites[name].serve(f"site serve {name}")
     gamma = consortium.sites["gamma"]
@@ -127,7 +127,7 @@ def test_a_strategy_or_a_codec_that_the_policy_does_not_allow(serving: Any, refu
     serving.approve("alpha", text, THREE)
     assert refused(text) == "its policy allows strategies fedavg, the study asks for 'fedprox'"
     said = refused(serving.study(), [*THREE, "delta"], by="delta")
-    assert said == "its policy allows codecs quantised, the study asks for 'none'"
+    assert said == "its policy allows codecs int8, the study asks for 'none'"
 
 
 def test_too_small_a_cohort_and_an_added_co_site(serving: Any, refused: Callable[..., str]):

@@ -180,7 +180,7 @@ def test_what_asks_for_the_ledgers_head_is_let_in_as_narrowly(gated):
             "its policy allows strategies fedavg, the study asks for 'fedprox'",
         ),
         ({"models": ("mlp",)}, "", "its policy allows models mlp, the study asks for 'logistic'"),
-        ({"codecs": ("quantised",)}, "", "its policy allows codecs quantised, the study asks for 'none'"),
+        ({"codecs": ("int8",)}, "", "its policy allows codecs int8, the study asks for 'none'"),
         ({"rounds": 4}, "", "its policy allows 4 rounds, the study has 5"),
         ({"minimum_cohort": 4}, "", "the run asks 3 sites, its policy needs at least 4"),
         ({"co_sites": ("site-02",)}, "", "its policy does not name site-03 as a co-site"),

@@ -43,9 +43,8 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
         return elsewhere
     if study.dataset.partition is not None:
         return Refusal("research-sites")
-    codec = tomllib.loads(study.text).get("codec", {}).get("name", "none")
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
-    refused = site.policy.not_allowed(**names, codec=codec, rounds=study.rounds)
+    refused = site.policy.not_allowed(**names, codec=study.codec.name, rounds=study.rounds)
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
     # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
     try:

@@ -9,6 +9,7 @@ from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.study import Study
+from flfed.updates.codec import codec_of
 from flfed.updates.mechanism import mechanism_of
 
 
@@ -41,6 +42,7 @@ def check(study: Study) -> dict[str, str]:
     mechanism = mechanism_of(study)
     if mechanism is not None:
         mechanism.check(study)
+    codec_of(study)
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):

@@ -41,9 +41,9 @@ class Policy(Strict):
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
         Names that a study may ask for; None allows what flfed itself ships. What another package
-        brings must be named. Of mechanisms "none" is one: where they are named without it, a study
-        must ask for one of them, on every engine. Examples: `strategies = ["fedavg"]`, `models = ["logistic"]`,
-        `codecs = ["none"]`, `mechanisms = ["record-dp"]`.
+        brings must be named. Of codecs and mechanisms "none" is one: where they are named without it, a study
+        must ask for one of them; of mechanisms on every engine. Examples: `strategies = ["fedavg"]`,
+        `models = ["logistic"]`, `codecs = ["none"]`, `mechanisms = ["record-dp"]`.
     epsilon : float or None, > 0
         Budget of differential privacy of each dataset at this site: what all studies together, over
         all years, may spend by the site's ledger. None: no budget, the ledger only says what was spent.
@@ -112,7 +112,10 @@ class Policy(Strict):
         if self.approval == "none" and self.disclosure != "open":
             raise ValueError("approval = 'none' needs disclosure = 'open': a person must approve what reads patients")
         # A misspelt name would allow nothing, and nobody would know why.
-        named = (("strategy", self.strategies), ("model", self.models), ("mechanism", self.mechanisms))
+        named = (
+            ("strategy", self.strategies), ("model", self.models), ("codec", self.codecs),
+            ("mechanism", self.mechanisms),
+        )  # fmt: skip
         for kind, allowed in named:
             known = _with_none(kind, registry.names(kind)) if allowed else []
             for name in allowed or ():
@@ -217,10 +220,8 @@ class Policy(Strict):
 def _shipped(kind: str) -> list[str]:
     """Return the names that flfed itself ships.
 
-    They are of one kind; of codecs there is no listing yet.
+    They are of one kind.
     """
-    if kind not in registry.FOLDERS:
-        return ["none"]
     return _with_none(kind, [name for name in registry.names(kind) if name not in registry.others(kind)])
 
 
@@ -229,4 +230,4 @@ def _with_none(kind: str, names: list[str]) -> list[str]:
 
     "none" is there only where a study may ask for nothing of the kind.
     """
-    return ["none", *names] if kind == "mechanism" else names
+    return ["none", *names] if kind in ("codec", "mechanism") else names

@@ -1,0 +1,154 @@
+"""Interface of the codecs in `updates/codecs/`.
+
+A codec packs a model's arrays, or an update's, into fewer bytes and reads them back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flfed import registry
+from flfed.refusals import Refusal
+from flfed.study.study import Study
+
+if TYPE_CHECKING:
+    from flfed.updates.messages.fields import Arrays
+
+Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""Shape and type of each array, by its name."""
+
+
+class Codec:
+    """Codec that changes nothing.
+
+    Each listed one says what it does instead.
+
+    Notes
+    -----
+    Sites and server must find the same packed arrays: their shapes follow from the model alone, so that a reader knows
+    them before a message comes. What entries of all arrays stand in one row of numbers, they do in the order of the
+    arrays' names, each array in C order.
+    """
+
+    feedback = False
+    """Whether what was left out is added to the site's next update. It is kept at the site, and never sent."""
+    unbiased = True
+    """Whether the mean over draws of `decode(encode(x))` is `x`."""
+
+    def shapes(self, model: Shapes) -> Shapes:
+        """Return names, shapes and types of the packed arrays.
+
+        Parameters
+        ----------
+        model : mapping of name to (shape, dtype)
+            Of the arrays that are packed.
+        """
+        return dict(model)
+
+    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        """Return the packed arrays.
+
+        An array with a value that is not finite is packed so that `defect` refuses it.
+
+        Parameters
+        ----------
+        arrays : dict of name to float array, any shapes
+            Left as they are.
+        rng : Generator
+            What is drawn comes from it alone: the same state gives the same bytes.
+        """
+        return dict(arrays)
+
+    def decode(self, packed: Arrays, model: Shapes) -> Arrays:
+        """Return the arrays in the model's names, shapes and types.
+
+        Parameters
+        ----------
+        packed : dict of name to array
+            Without a `defect`.
+        model : mapping of name to (shape, dtype)
+        """
+        return dict(packed)
+
+    def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
+        """Return why packed arrays cannot be read, else None.
+
+        They have other names, shapes or types than `shapes`, or values that are not finite.
+        """
+        expected = self.shapes(model)
+        if set(packed) != set(expected):
+            return Refusal("array-names-differ")
+        for name, (shape, dtype) in expected.items():
+            found = packed[name]
+            if found.shape != shape:
+                return Refusal("array-shape-differs", array=name, shape=found.shape, expected=shape)
+            if found.dtype != dtype:
+                return Refusal("array-dtype-differs", array=name, dtype=found.dtype, expected=dtype)
+            if dtype.kind == "f" and not np.isfinite(found).all():
+                return Refusal("array-infinite", array=name)
+        return None
+
+    def largest_error(self, arrays: Arrays) -> dict[str, float]:
+        """Return a bound of `|decode(encode(x)) - x|` for each array of finite values."""
+        return dict.fromkeys(arrays, 0.0)
+
+
+def codec_of(study: Study) -> Codec | None:
+    """Return the codec of a study's updates, None where it has none.
+
+    Raises
+    ------
+    UsageError
+        For settings that it does not have.
+    """
+    if study.codec.name == "none":
+        return None
+    found: Codec = study.codec.build("codec")
+    return found
+
+
+def download_of(study: Study) -> Codec | None:
+    """Return the codec of the model that sites are sent, None where it has none."""
+    if study.download == "none":
+        return None
+    found: Codec = registry.load("codec", study.download)()
+    return found
+
+
+def shapes_of(arrays: Arrays) -> Shapes:
+    """Return the shape and type of each array."""
+    return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+
+
+def entries_of(model: Shapes) -> int:
+    """Return how many entries all arrays have together."""
+    return sum(math.prod(shape) for shape, _ in model.values())
+
+
+def flattened(arrays: Arrays) -> np.ndarray:
+    """Return all entries as a new float64 array [entries].
+
+    They stand in the order of the arrays' names, each array in C order.
+    """
+    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)], dtype=np.float64)
+
+
+def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
+    """Return the arrays whose `flattened` entries these are, in the model's types.
+
+    Parameters
+    ----------
+    entries : float array [entries]
+    model : mapping of name to (shape, dtype)
+    """
+    found, start = {}, 0
+    for name in sorted(model):
+        shape, dtype = model[name]
+        end = start + math.prod(shape)
+        found[name] = entries[start:end].reshape(shape).astype(dtype, copy=False)
+        start = end
+    return {name: found[name] for name in model}
