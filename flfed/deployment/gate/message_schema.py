@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import get_args
 
 import numpy as np
@@ -21,7 +21,6 @@ from flfed.deployment.gate.message_sections import (
     Held,
     Plain,
     Section,
-    Shapes,
     equal,
     flag,
     most_bytes,
@@ -46,6 +45,7 @@ from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
@@ -101,6 +101,12 @@ class StudyMessages:
         arrays = first_arrays(given, len(input_names(self.layout)))
         return {name: (value.shape, value.dtype) for name, value in arrays.items()}
 
+    def _arrays(self, codec: Codec | None) -> Held:
+        """Return the section of the model's arrays, or an update's, as a codec packs them."""
+        if codec is None:
+            return Held(shapes=self.model)
+        return Held(shapes=codec.shapes(self.model), check=partial(codec.defect, model=self.model))
+
     @cached_property
     def own(self) -> Own:
         """The kind of the site's own model.
@@ -135,7 +141,9 @@ class StudyMessages:
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
-        sections = {"arrays": Held(shapes=self.model), "encoder": encoder}
+        # The model that a site trains from may be packed; the one that is scored and compared at the end is whole.
+        arrays = self._arrays(download_of(self.study) if kind == TRAIN else None)
+        sections = {"arrays": arrays, "encoder": encoder}
         # The hash asks for the compact form, which earlier versions of the coordinator do not know.
         compact = {ENCODER_SHA256: text(HASH, 64)}
         # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
@@ -209,7 +217,7 @@ class StudyMessages:
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
         }
         if kind == TRAIN:
-            sections["arrays"] = Held(shapes=self.model)
+            sections["arrays"] = self._arrays(codec_of(self.study))
         elif offset and self.study.adjusts_intercept():
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
             shapes = {"value": shape, "error": shape}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,12 +15,14 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from flfed.refusals import Refusal
+from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
-Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+PACKED = {"scale-unfit": "not-positive", "index-unfit": "places-unfit"}
+"""What a gate says of packed arrays, by what their codec says."""
 
 
 class Section(Protocol):
@@ -157,6 +159,8 @@ class Held:
         Arrays that must have just these values.
     dtypes : mapping of name to dtypes
         Arrays that may be of any of these, none of them larger than the one in `shapes`.
+    check : callable (arrays) → Refusal or None
+        What a codec finds wrong with arrays that it packed.
     """
 
     shapes: Shapes
@@ -164,6 +168,7 @@ class Held:
     positive: frozenset[str] = field(default_factory=frozenset)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     dtypes: Mapping[str, Collection[np.dtype[Any]]] = field(default_factory=dict)
+    check: Callable[[Mapping[str, np.ndarray]], Refusal | None] = lambda arrays: None
 
     @property
     def most(self) -> int:
@@ -187,7 +192,14 @@ class Held:
                 return Refusal("array-too-large", key=key, size=size, most=most)
         arrays = ndarrays(record, name)
         reasons = (_array_defect(key, arrays[key], self) for key in self.shapes)
-        return next((reason for reason in reasons if reason), None)
+        return next((reason for reason in reasons if reason), None) or self._packed_defect(arrays)
+
+    def _packed_defect(self, arrays: Mapping[str, np.ndarray]) -> Refusal | None:
+        found = self.check(arrays)
+        if found is None:
+            return None
+        code = PACKED.get(found.code)
+        return Refusal(code, key=found.facts["array"]) if code else Refusal("packed-unfit")
 
 
 def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> Refusal | None:

@@ -23,6 +23,7 @@ from flfed.records.ledger.line import Line
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import FrozenSite, load
 from flfed.study.study import Study
+from flfed.updates.codec import codec_of
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
 
@@ -135,7 +136,14 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
     messages = asked(folder, run, round)
     if not messages:
         raise _no_longer_kept(folder, run, round)
-    dataset = Study.parse(messages[0].study).dataset.name
+    study = Study.parse(messages[0].study)
+    codec, dataset = codec_of(study), study.dataset.name
+    if codec is not None and codec.feedback and round > 1:
+        raise UsageError(
+            f"site {folder.site!r}: the update of round {round} held what the rounds before had left out (codec "
+            f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
+            "computed again"
+        )
     frozen = load(site.serving(dataset), folder.frozen)
     # With the day of then: a study that has expired since could not be answered otherwise.
     then = datetime.datetime.fromisoformat(left[0].at).date()

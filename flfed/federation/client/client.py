@@ -22,6 +22,7 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
+from flfed.federation.client.packing import Packing
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
@@ -37,16 +38,20 @@ from flfed.federation.client.redaction import (
 )
 from flfed.federation.client.released_rows import Releases
 from flfed.refusals import Refusal, of_table, refusal_of
+from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import compare
+from flfed.rows.data import datasets
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
-from flfed.rows.session import FIT, SiteSession, redraws
+from flfed.rows.features.encode import input_names
+from flfed.rows.session import FIT, SiteSession, redraws, study_layout, study_trainable
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
-from flfed.updates.checkpoints.run_state import NodeState, keep_encoder, run_state, whole_message
+from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
+from flfed.updates.codec import codec_of, download_of, shapes_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
     COMPARE,
@@ -143,7 +148,8 @@ class SiteClient:
             leaves = handler is not enrol
             site, state = str(context.node_config["site"]), NodeState(context.state)
             message = message if is_in_memory(message.content) else whole_message(message, state)
-            reply = yield from handler(message, lambda: self.session(context, leaves=leaves), site)
+            answering = partial(train, state=state) if handler is train else handler
+            reply = yield from answering(message, lambda: self.session(context, leaves=leaves), site)
             if handler is train:
                 keep_encoder(message, state)
             return replying(InMemoryRecord(reply), message)
@@ -157,11 +163,12 @@ class SiteClient:
             message = message if is_in_memory(message.content) else whole_message(message, state)
             # Only training has noise that must not be drawn twice for one round.
             if kept is not None and kept not in self._over and handler is train:
-                record = self._once(message, context, kept)
+                record = self._once(message, context, kept, state)
                 keep_encoder(message, state)
                 return Message(record, reply_to=message)
             leaves = handler is not enrol
-            reply = run_client(handler(message, lambda: self.session(context, leaves=leaves), site))
+            answering = partial(train, state=state) if handler is train else handler
+            reply = run_client(answering(message, lambda: self.session(context, leaves=leaves), site))
             if handler is train:
                 keep_encoder(message, state)
             if kept is not None and handler is judge:
@@ -171,7 +178,7 @@ class SiteClient:
 
         return answer
 
-    def _once(self, message: Message, context: Context, kept: KeptReplies) -> RecordDict:
+    def _once(self, message: Message, context: Context, kept: KeptReplies, state: RunState) -> RecordDict:
         """Return the reply to a round.
 
         It is the one given before, where the very same was asked before.
@@ -184,7 +191,7 @@ class SiteClient:
         earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
             return earlier
-        reply: TrainReply = run_client(_trained(request, session))
+        reply: TrainReply = run_client(_trained(request, session, state))
         record = reply.to_record()
         if request.fit:
             kept.keep(request, record, under=under)
@@ -313,14 +320,21 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], site: s
     yield
 
 
-def train(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
+def train(
+    message: Message, open_session: Callable[[], SiteSession], site: str, *, state: RunState | None = None
+) -> Replying:
     """Score the incoming model, train from it, or both."""
-    return (yield from _trained(read(TrainRequest, message.content), open_session()))
+    return (yield from _trained(read(TrainRequest, message.content), open_session(), state))
 
 
-def _trained(request: TrainRequest, session: SiteSession) -> Generator[ComputeRequest, Any, TrainReply]:
+# arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the part that was left out of
+# the round before is added ──► packed, where the study names a codec
+def _trained(
+    request: TrainRequest, session: SiteSession, state: RunState | None
+) -> Generator[ComputeRequest, Any, TrainReply]:
+    packing = _packing(session.study.text, session.seed) if request.fit else None
     done = yield from session.train(
-        request.arrays,
+        request.arrays if packing is None else packing.model(request.arrays),
         request.encoder,
         round=request.round,
         rounds=request.rounds,
@@ -332,7 +346,7 @@ def _trained(request: TrainRequest, session: SiteSession) -> Generator[ComputeRe
     said, compact = said_by(session), bool(request.encoder_sha256)
     offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
     return TrainReply(
-        delta=done.delta,
+        delta=done.delta if packing is None else packing.update(done.delta, session.site.name, request.round, state),
         num_examples=float(done.rows),
         loss=None if training_stays(session) else said(done.loss),
         steps=done.steps,
@@ -340,6 +354,19 @@ def _trained(request: TrainRequest, session: SiteSession) -> Generator[ComputeRe
         holdout=scores_of(done.holdout, said, compact=compact),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
     )
+
+
+@lru_cache(maxsize=64)
+def _packing(text: str, seed: int) -> Packing | None:
+    """Return how a study's arrays are packed, None where they are not."""
+    study = _study(text)
+    codec, download = codec_of(study), download_of(study)
+    if codec is None and download is None:
+        return None
+    schema = datasets.load(study.dataset.name).schema
+    trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
+    first = first_arrays(trainable, len(input_names(study_layout(study, schema))))
+    return Packing(codec, download, shapes_of(first), Draws(seed, "upload-codec"))
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 
@@ -25,6 +25,8 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.rows.data.site import Site
 from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, told
+from flfed.updates.checkpoints.run_state import NodeState
+from flfed.updates.messages.fields import Arrays
 
 
 class InProcessGrid(Grid):
@@ -101,6 +103,17 @@ class InProcessGrid(Grid):
         It is the node that the message goes to.
         """
         return self._contexts[message.metadata.dst_node_id]
+
+    def site_states(self, round: int) -> dict[str, Arrays]:
+        """Return the arrays of its own that each site had after a round, for a checkpoint."""
+        states = {str(context.node_config["site"]): NodeState(context.state) for context in self._contexts.values()}
+        return {site: arrays for site, state in states.items() if (arrays := state.before(round + 1))}
+
+    def restore_states(self, round: int, states: Mapping[str, Arrays]) -> None:
+        """Give sites back the arrays that they had after a round."""
+        for context in self._contexts.values():
+            if arrays := states.get(str(context.node_config["site"])):
+                NodeState(context.state).keep(round, arrays)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None

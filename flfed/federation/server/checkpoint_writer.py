@@ -25,6 +25,10 @@ RoundCallback = Callable[[Mapping[str, Any]], object]
 """Told the figures of each round; the run ends after it where what it returns is true."""
 
 
+OF_SITE = "site:"
+"""Before a site's name, in a checkpoint's states: the site's own arrays."""
+
+
 def no_observer(stage: str, round: int) -> None:
     """Ignore the stage."""
 
@@ -108,6 +112,9 @@ class CheckpointWriter:
     def _write(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
         """Write the round's checkpoint."""
         state, facts = strategy.state()
+        # Where sites live and die with this process, what they keep for themselves is on its disk too.
+        if (site_states := getattr(self.run.grid, "site_states", None)) is not None:
+            state = {**state, **{f"{OF_SITE}{site}": own for site, own in site_states(record.round).items()}}
         facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
         self.last = replace(common, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.run.recorder.writer.run, self.last)

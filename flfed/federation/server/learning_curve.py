@@ -33,6 +33,7 @@ from flfed.rows.training.requests import Compute, run_client_by, together
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -251,7 +252,14 @@ def federate(
     seed = study.seed + repeat
     outputs = offset_outputs(study, first.schema)
     assignment = RunContext(
-        participants=participants, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=seed, outputs=outputs
+        participants=participants,
+        encoder=encoder,
+        plan=study.plan,
+        rounds=study.rounds,
+        seed=seed,
+        codec=codec_of(study),
+        download=download_of(study),
+        outputs=outputs,
     )
     strategy.assign(assignment)
     start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))

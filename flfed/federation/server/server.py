@@ -17,7 +17,7 @@ from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.checkpoint_writer import CheckpointWriter, RoundCallback, RunObserver, no_observer
+from flfed.federation.server.checkpoint_writer import OF_SITE, CheckpointWriter, RoundCallback, RunObserver, no_observer
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
 from flfed.federation.server.site_offsets import offset_outputs
@@ -44,6 +44,7 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, RunContext, ignore
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -58,6 +59,10 @@ LEAST_SITES = 2
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
 LEFT = "did not come back after the run was resumed"
+FORGOTTEN = (
+    "the run was resumed on an engine that keeps no site's error feedback: what sites had left out of their updates "
+    "until then is lost, and the arrays are not those of a run without a break"
+)
 PER_SITE = (
     "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
     "this reproduces others' results and costs accuracy; 'global' is right"
@@ -274,16 +279,29 @@ class FederatedRun:
                 in_sums_only=self.recorder.shared_as.in_sums_only,
                 mechanism=self.privacy.mechanism,
                 chance=self.privacy.chance,
+                codec=codec_of(self.study),
+                download=download_of(self.study),
                 outputs=offset_outputs(self.study, self.schema),
             )
         )
         first = self.first_arrays()
         if kept is not None and self.checkpoint is not None:
-            first = self.checkpoint.arrays
-            strategy.restore(self.checkpoint.round, self.checkpoint.state, self.checkpoint.facts["strategy"])
+            first, round, state = self.checkpoint.arrays, self.checkpoint.round, self.checkpoint.state
+            of_sites = {name.removeprefix(OF_SITE): own for name, own in state.items() if name.startswith(OF_SITE)}
+            of_strategy = {name: arrays for name, arrays in state.items() if not name.startswith(OF_SITE)}
+            strategy.restore(round, of_strategy, self.checkpoint.facts["strategy"])
+            self._restore_sites(round, of_sites)
         with nullcontext() if kept is None else self.privacy.during(participants):
             result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
+
+    def _restore_sites(self, round: int, states: Mapping[str, Arrays]) -> None:
+        """Give sites back what they kept for themselves, where it was on this machine alone."""
+        codec = codec_of(self.study)
+        if (restore := getattr(self.grid, "restore_states", None)) is not None:
+            restore(round, states)
+        elif codec is not None and codec.feedback and not self.each_round:
+            self.recorder.note(FORGOTTEN)
 
     def first_arrays(self) -> Arrays:
         """Return the initial arrays in the plan's precision."""

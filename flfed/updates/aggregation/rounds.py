@@ -15,9 +15,10 @@ from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import GuardResult
+from flfed.updates.codec import Codec, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
-from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, read
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
 from flfed.updates.messages.versions import reads_compact, reads_offset
 
@@ -109,6 +110,8 @@ class RunContext:
         What is done to a round's updates before the strategy sees them.
     chance : callable (round) → Normals, optional
         Where the server's own noise comes from; by default it follows from the seed and the round.
+    codec, download : Codec, optional
+        What packs the sites' updates, and the model that they train from.
     outputs : int
         Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
     """
@@ -122,6 +125,8 @@ class RunContext:
     in_sums_only: frozenset[str] = frozenset()
     mechanism: Mechanism | None = None
     chance: Callable[[int], Normals] | None = None
+    codec: Codec | None = None
+    download: Codec | None = None
     outputs: int = 0
 
     def rows_high(self) -> dict[str, int]:
@@ -133,6 +138,28 @@ class RunContext:
         """Which sites have the encoder, over all rounds of the run."""
         compact = frozenset(site for site, enrolled in self.participants.items() if reads_compact(enrolled.version))
         return EncoderDelivery(self.encoder, compact)
+
+    def packed(self, request: TrainRequest) -> TrainRequest:
+        """Return a request to train as its model crosses: all sites train from the same arrays."""
+        if self.download is None:
+            return request
+        rng = generator(self.seed, site="", purpose="download-codec", number=request.round)
+        return replace(request, arrays=immutable(self.download.encode(request.arrays, rng)))
+
+    def unpacked(self, reply: TrainReply, model: Arrays) -> TrainReply:
+        """Return a reply with its update's arrays like the model's.
+
+        Raises
+        ------
+        MalformedMessage
+            If they are not packed as the study's codec packs.
+        """
+        if self.codec is None or not reply.delta:
+            return reply
+        shapes = shapes_of(model)
+        if defect := self.codec.defect(reply.delta, shapes):
+            raise MalformedMessage(defect)
+        return replace(reply, delta=self.codec.decode(reply.delta, shapes))
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
@@ -193,28 +220,26 @@ class Round:
     bytes_in: dict[str, int] = field(default_factory=dict)
     ends_run: bool = False
     _requests: dict[str, TrainRequest] = field(default_factory=dict)
-    _delivery: EncoderDelivery | None = None
+    _run: RunContext | None = None
 
-    def messages(
-        self, request: TrainRequest, delivery: EncoderDelivery, with_offset: Collection[str] = ()
-    ) -> list[Message]:
+    def messages(self, request: TrainRequest, run: RunContext, with_offset: Collection[str] = ()) -> list[Message]:
         """Return a message for each site that is asked.
 
         Parameters
         ----------
         request : TrainRequest
-        delivery : EncoderDelivery
-            Which sites have the encoder.
+        run : RunContext
         with_offset : collection of str
             Sites that are asked for their own offset too.
         """
-        asked = [site for site in self.asked if site not in self.spent]
+        asked, delivery = [site for site in self.asked if site not in self.spent], run.delivery
+        request = run.packed(request) if request.fit else request
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
         form_of = {site: (delivery.form(site), site in with_offset) for site in asked}
         requests = {
             form: replace(delivery.addressed(request, form[0]), offset=form[1]) for form in set(form_of.values())
         }
-        self._delivery = delivery
+        self._run = run
         self._requests = {site: requests[form] for site, form in form_of.items()}
         return self._addressed(asked)
 
@@ -245,10 +270,11 @@ class Round:
         clock : callable
         """
         began, sites = clock(), {node: site for site, node in self.asked.items()}
+        delivery = None if self._run is None else self._run.delivery
         replies, lacking = list[Message](), list[str]()
         for reply in send(messages, timeout=timeout):
             site = sites.get(reply.metadata.src_node_id, "")
-            if self._delivery is not None and self._delivery.answered(site, reply):
+            if delivery is not None and delivery.answered(site, reply):
                 lacking.append(site)
             else:
                 replies.append(reply)
@@ -284,7 +310,8 @@ class Round:
                 continue
             self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
             try:
-                found[site] = read(TrainReply, message.content).counted()
+                reply = read(TrainReply, message.content).counted()
+                found[site] = reply if self._run is None else self._run.unpacked(reply, self.incoming)
             except MalformedMessage as error:
                 faults[site] = refusal_of(error)
         # Whose budget is spent was not asked again; all others had the time to answer.

@@ -261,7 +261,7 @@ def read_request(record: RecordDict) -> dict[str, Any]:
     plain, arrays = fields.config_of(record), fields.ndarrays(record, "arrays")
     if lacks_encoder(record):
         raise fields.MalformedMessage(ENCODER_MISSING)
-    encoder = _encoder_of(_Same(fields.ndarrays(record, "encoder")))
+    encoder = _encoder_of(Same(fields.ndarrays(record, "encoder")))
     if plain.get(ENCODER_SHA256, "") not in ("", sha256_of(encoder)):
         raise fields.MalformedMessage(Refusal("encoder-differs"))
     return {**plain, "arrays": arrays, "encoder": encoder}
@@ -310,7 +310,7 @@ def small(counts: np.ndarray | None) -> np.ndarray | None:
     return None if counts is None else counts.astype(np.uint32 if counts.sum() > np.iinfo(np.uint16).max else np.uint16)
 
 
-class _Same:
+class Same:
     """Named arrays, compared by identity.
 
     They are equal only where every array is the very same object. They are kept, so no other has its id.
@@ -323,13 +323,13 @@ class _Same:
         self._ids = (*arrays, *map(id, arrays.values()))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self._ids == other._ids
+        return isinstance(other, Same) and self._ids == other._ids
 
     def __hash__(self) -> int:
         return hash(self._ids)
 
 
 @lru_cache(maxsize=64)
-def _encoder_of(same: _Same) -> Encoder:
+def _encoder_of(same: Same) -> Encoder:
     """Return the encoder, one for all sites that hold the very same arrays."""
     return cast(Encoder, fields.made(Encoder, same.arrays))

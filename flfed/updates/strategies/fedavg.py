@@ -241,7 +241,7 @@ class FedAvg(FlowerFedAvg):
             fit=kind == TRAIN,
             settings={name: float(value) for name, value in self.client_settings().items()},
         )
-        return now.messages(request, run.delivery, run.offset_sites() if kind == EVALUATE else ())
+        return now.messages(request, run, run.offset_sites() if kind == EVALUATE else ())
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
