@@ -101,12 +101,6 @@ class StudyMessages:
         arrays = first_arrays(given, len(input_names(self.layout)))
         return {name: (value.shape, value.dtype) for name, value in arrays.items()}
 
-    def _arrays(self, codec: Codec | None) -> Held:
-        """Return the section of the model's arrays, or an update's, as a codec packs them."""
-        if codec is None:
-            return Held(shapes=self.model)
-        return Held(shapes=codec.shapes(self.model), check=partial(codec.defect, model=self.model))
-
     @cached_property
     def own(self) -> Own:
         """The kind of the site's own model.
@@ -142,8 +136,8 @@ class StudyMessages:
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
         # The model that a site trains from may be packed; the one that is scored and compared at the end is whole.
-        arrays = self._arrays(download_of(self.study) if kind == TRAIN else None)
-        sections = {"arrays": arrays, "encoder": encoder}
+        packed = _arrays(self.model, download_of(self.study) if kind == TRAIN else None)
+        sections = {"arrays": packed, "encoder": encoder}
         # The hash asks for the compact form, which earlier versions of the coordinator do not know.
         compact = {ENCODER_SHA256: text(HASH, 64)}
         # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
@@ -217,7 +211,7 @@ class StudyMessages:
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
         }
         if kind == TRAIN:
-            sections["arrays"] = self._arrays(codec_of(self.study))
+            sections["arrays"] = _arrays(self.model, codec_of(self.study))
         elif offset and self.study.adjusts_intercept():
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
             shapes = {"value": shape, "error": shape}
@@ -335,6 +329,13 @@ class StudyMessages:
         kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
         once = sum(most_bytes(self.leaving(kind)) for kind in kinds)
         return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
+
+
+def _arrays(model: Shapes, codec: Codec | None) -> Held:
+    """Return the section of a model's arrays, or an update's, as a codec packs them."""
+    if codec is None:
+        return Held(shapes=model)
+    return Held(shapes=codec.shapes(model), check=partial(codec.defect, model=model))
 
 
 def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:

@@ -21,8 +21,8 @@ from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
-PACKED = {"scale-unfit": "not-positive", "index-unfit": "places-unfit"}
-"""What a gate says of packed arrays, by what their codec says."""
+PACKED_UNFIT = Refusal("packed-unfit")
+"""What a gate says of arrays that the codec of another package refuses for a reason of its own."""
 
 
 class Section(Protocol):
@@ -198,8 +198,9 @@ class Held:
         found = self.check(arrays)
         if found is None:
             return None
-        code = PACKED.get(found.code)
-        return Refusal(code, key=found.facts["array"]) if code else Refusal("packed-unfit")
+        if found.code == "scale-unfit":
+            return Refusal("not-positive", key=found.facts["array"])
+        return Refusal("places-unfit", key=found.facts["array"]) if found.code == "index-unfit" else PACKED_UNFIT
 
 
 def message_defect(record: RecordDict, sections: Mapping[str, Section]) -> Refusal | None:

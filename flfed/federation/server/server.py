@@ -286,7 +286,8 @@ class FederatedRun:
         )
         first = self.first_arrays()
         if kept is not None and self.checkpoint is not None:
-            first, round, state = self.checkpoint.arrays, self.checkpoint.round, self.checkpoint.state
+            first, round = self.checkpoint.arrays, self.checkpoint.round
+            state = self.checkpoint.state
             of_sites = {name.removeprefix(OF_SITE): own for name, own in state.items() if name.startswith(OF_SITE)}
             of_strategy = {name: arrays for name, arrays in state.items() if not name.startswith(OF_SITE)}
             strategy.restore(round, of_strategy, self.checkpoint.facts["strategy"])
