@@ -20,6 +20,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 _PUBLIC = {
     "Arrays": "flfed.updates.messages.fields",
+    "Codec": "flfed.updates.codec",
     "Csv": "flfed.rows.data.sources",
     "Excel": "flfed.rows.data.sources",
     "FedAvg": "flfed.updates.strategies.fedavg",

@@ -78,7 +78,7 @@ def test_what_the_guide_names_is_public_and_the_paths_of_the_version_before_stil
     from flfed.rows.training.functional import layered_outputs
     from flfed.updates.messages.fields import Arrays
 
-    assert {"Arrays", "FedAvg", "Mechanism", "UsageError", "layered_outputs"} <= set(flfed.__all__)
+    assert {"Arrays", "Codec", "FedAvg", "Mechanism", "UsageError", "layered_outputs"} <= set(flfed.__all__)
     assert all(getattr(flfed, name) is not None for name in flfed.__all__)
     earlier = {
         "flfed.updates.content": ("Arrays", Arrays),

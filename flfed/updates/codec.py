@@ -29,9 +29,9 @@ class Codec:
 
     Notes
     -----
-    Sites and server must find the same packed arrays: their shapes follow from the model alone, so that a reader knows
-    them before a message comes. What entries of all arrays stand in one row of numbers, they do in the order of the
-    arrays' names, each array in C order.
+    The packed arrays' names, shapes and types follow from the model alone, so that a reader knows them before a message
+    comes. Where the entries of all arrays are packed into one, they stand in the order of the arrays' names, each array
+    in C order.
     """
 
     feedback = False

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flfed import Arrays
-from flfed.updates.codec import Codec, Shapes, entries_of, flattened, unflattened
+from flfed import Arrays, Codec
+from flfed.updates.codec import Shapes, entries_of, flattened, unflattened
 
 
 class Signs(Codec):

@@ -9,7 +9,7 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
 from flfed.updates.codec import Codec, Shapes, entries_of
-from flfed.updates.codecs.int8 import distances, multiples, scales_defect, scales_of, whole_numbers
+from flfed.updates.codecs.int8 import distances, multiples, quantised, scales_defect
 
 if TYPE_CHECKING:
     from flfed.updates.messages.fields import Arrays
@@ -44,8 +44,7 @@ class Int4(Codec, Settings, where="[codec]"):
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, two a byte, and the scales."""
-        scales = scales_of(arrays, LEVELS)
-        whole = whole_numbers(arrays, scales, LEVELS, rng)
+        whole, scales = quantised(arrays, LEVELS, rng)
         halves = np.full(len(whole) + len(whole) % 2, MIDDLE, np.uint8)
         halves[: len(whole)] = whole + MIDDLE
         return {"values": halves[0::2] | halves[1::2] << 4, "scales": scales}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,8 +41,8 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, and the scales."""
-        scales = scales_of(arrays, LEVELS)
-        return {"values": whole_numbers(arrays, scales, LEVELS, rng).astype(np.int8), "scales": scales}
+        whole, scales = quantised(arrays, LEVELS, rng)
+        return {"values": whole.astype(np.int8), "scales": scales}
 
     def decode(self, packed: Arrays, model: Shapes) -> Arrays:
         """Return each whole number times its scale."""
@@ -55,46 +57,36 @@ class Int8(Codec, Settings, where="[codec]"):
         return distances(arrays, LEVELS)
 
 
-def scales_of(arrays: Arrays, levels: int) -> np.ndarray:
-    """Return the scale of each array, as float32 [arrays] in the order of their names.
-
-    It is the largest absolute entry / `levels`, rounded up so that no entry is beyond `levels` times it. Of zeros alone
-    it is 1; of an array with a value that is not finite, or beyond float32, it is not finite.
-    """
-    most = np.array([np.abs(arrays[name]).max(initial=0.0) for name in sorted(arrays)], dtype=np.float64)
-    with np.errstate(over="ignore"):
-        scales = (most / levels).astype(np.float32)
-    low = scales * np.float64(levels) < most
-    scales[low] = np.nextafter(scales[low], np.float32(math.inf))
-    scales[most == 0] = 1.0
-    return scales
-
-
-def whole_numbers(arrays: Arrays, scales: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """Return each entry in units of its scale, rounded at random, as float64 [entries].
+def quantised(arrays: Arrays, levels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return each entry in units of its array's scale, rounded at random, and the scales.
 
     It is `floor(x / scale + u)` with `u` uniform in [0, 1): the mean over `u` is `x / scale`.
 
     Parameters
     ----------
     arrays : dict of name to float array
-    scales : float32 array [arrays]
     levels : int
         Largest whole number.
     rng : Generator
         One draw for each entry.
+
+    Returns
+    -------
+    whole : float64 array [entries], whole numbers of at most `levels`
+    scales : float32 array [arrays]
+        Of an array with a value that is not finite, or beyond float32, the scale is not finite.
     """
-    found = flattened(arrays)
+    whole, sizes = flattened(arrays), [arrays[name].size for name in sorted(arrays)]
+    scales = _scales(whole, sizes, levels)
     with np.errstate(invalid="ignore"):
-        found /= np.repeat(scales, _sizes(arrays))
+        whole /= np.repeat(scales, sizes)
     if not np.isfinite(scales).all():
-        found[~np.isfinite(found)] = 0.0  # the scale is what such an array is refused by
-    found += rng.random(len(found))
-    np.floor(found, out=found)
-    # A draw close to 1 may round a sum up to the next whole number.
-    np.minimum(found, levels, out=found)
-    np.maximum(found, -levels, out=found)
-    return found
+        whole[~np.isfinite(whole)] = 0.0  # the scale is what such an array is refused by
+    whole += rng.random(len(whole))
+    np.floor(whole, out=whole)
+    # A draw close to 1 may round a sum up to the next whole number; no sum is below that of a draw of 0.
+    np.minimum(whole, levels, out=whole)
+    return whole, scales
 
 
 def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> Arrays:
@@ -110,9 +102,24 @@ def scales_defect(scales: np.ndarray) -> Refusal | None:
 
 def distances(arrays: Arrays, levels: int) -> dict[str, float]:
     """Return the scale of each array, and what its type rounds of a multiple besides."""
-    scales = dict(zip(sorted(arrays), scales_of(arrays, levels).tolist(), strict=True))
+    sizes = [arrays[name].size for name in sorted(arrays)]
+    scales = dict(zip(sorted(arrays), _scales(flattened(arrays), sizes, levels).tolist(), strict=True))
     return {name: scales[name] * (1 + levels * float(np.finfo(value.dtype).eps)) for name, value in arrays.items()}
 
 
-def _sizes(arrays: Arrays) -> list[int]:
-    return [arrays[name].size for name in sorted(arrays)]
+def _scales(entries: np.ndarray, sizes: Sequence[int], levels: int) -> np.ndarray:
+    """Return the scale of each array, as float32 [arrays] in the order of their names.
+
+    It is the largest absolute entry / `levels`, rounded up so that no entry is beyond `levels` times it. Of zeros alone
+    it is 1.
+    """
+    absolute = np.zeros(len(entries) + 1)  # one more, for an array without entries at the end
+    np.abs(entries, out=absolute[:-1])
+    most = np.maximum.reduceat(absolute, list(accumulate(sizes[:-1], initial=0)))
+    most[np.equal(sizes, 0)] = 0.0
+    with np.errstate(over="ignore"):
+        scales = (most / levels).astype(np.float32)
+    low = scales * np.float64(levels) < most
+    scales[low] = np.nextafter(scales[low], np.float32(math.inf))
+    scales[most == 0] = 1.0
+    return scales
