@@ -115,6 +115,18 @@ def test_no_entry_is_beyond_the_largest_multiple_whatever_the_scale_is_rounded_t
         assert all(np.abs(found[name] - value).max() <= errors[name] for name, value in update.items())
 
 
+def test_the_draw_closest_to_one_rounds_nothing_beyond_the_largest_multiple():
+    # In floating point 127 + (1 - 2^-53) is 128, which would be -128 as an int8.
+    update, closest = {"w": np.array([127.0])}, Constant(1 - 2**-53)
+    assert Int8().encode(update, closest)["values"].tolist() == [127]
+    assert Int4().decode(Int4().encode(update, closest), shapes_of(update))["w"].tolist() == pytest.approx([127.0])
+
+
+def test_an_array_without_entries_takes_nobody_elses_scale():
+    packed = Int8().encode({"a": np.array([1.0]), "b": np.zeros(0), "c": np.array([254.0])}, np.random.default_rng(1))
+    assert packed["scales"][1:].tolist() == [1.0, 2.0] and packed["values"].tolist() == [127, 127]
+
+
 def test_zeros_have_the_scale_one_and_an_array_beyond_float32_is_refused_by_its_scale():
     packed = Int8().encode({"a": np.zeros(3), "b": np.array([1e300])}, np.random.default_rng(1))
     assert packed["scales"].tolist() == [1.0, math.inf] and packed["values"].tolist() == [0, 0, 0, 0]
