@@ -13,7 +13,7 @@ class Signs(Codec):
 
     Reveals: each entry's sign, and their mean absolute value. It protects nothing.
 
-    Source: Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes", algorithm 2.
+    Source: Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes", EF-SignSGD.
     """
 
     feedback = True

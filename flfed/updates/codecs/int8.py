@@ -28,8 +28,8 @@ class Int8(Codec, Settings, where="[codec]"):
 
     Reveals: of each array the largest entry, and of every other the multiple above or below it. It protects nothing.
 
-    Source: Alistarh et al. 2017, "QSGD: communication-efficient SGD via gradient quantization and encoding", section
-    3.1, by the largest entry in place of the norm.
+    Source: Alistarh et al. 2017, "QSGD: communication-efficient SGD via gradient quantization and encoding", with the
+    largest entry in place of the norm.
     """
 
     def shapes(self, model: Shapes) -> Shapes:

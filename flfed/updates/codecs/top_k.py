@@ -35,7 +35,7 @@ class TopK(Codec, Settings, where="[codec]"):
 
     Reveals: the largest entries in single precision, and which they are. It protects nothing.
 
-    Source: Stich, Cordonnier and Jaggi 2018, "Sparsified SGD with memory", algorithm 1; why without the memory it need
+    Source: Stich, Cordonnier and Jaggi 2018, "Sparsified SGD with memory"; why without the memory it need
     not converge: Karimireddy et al. 2019, "Error feedback fixes SignSGD and other gradient compression schemes".
     """
 
