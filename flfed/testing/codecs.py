@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -162,11 +162,16 @@ def it_refuses_what_is_not_finite(subject: Subject) -> None:
             arrays[name].flat[0] = bad
             packed = made.encode(arrays, np.random.default_rng(6))
             hold(made.defect(packed, model) is not None, f"an update with {bad} in {name!r} has no defect")
-        for name, value in _packed(subject).items():
-            if value.dtype.kind == "f":
-                value.flat[-1] = bad
-                packed = _packed(subject) | {name: value}
-                hold(made.defect(packed, model) is not None, f"packed arrays with {bad} in {name!r} have no defect")
+        for name, packed in _spoilt(subject, bad):
+            hold(made.defect(packed, model) is not None, f"packed arrays with {bad} in {name!r} have no defect")
+    model = shapes_of(_arrays("float32"))
+    # What is finite as it crosses must be so as it is read.
+    for name, packed in _spoilt(subject, 3e38):
+        refused = made.defect(packed, model) is not None
+        found = {} if refused else made.decode(packed, model)
+        hold(
+            all(np.isfinite(value).all() for value in found.values()), f"with 3e38 in {name!r} it reads infinite values"
+        )
 
 
 CODEC_RULES: tuple[Rule, ...] = (
@@ -215,6 +220,14 @@ def _uneven(dtype: str) -> Arrays:
 def _packed(subject: Subject) -> Arrays:
     packed: Arrays = subject.make().encode(_arrays("float64"), np.random.default_rng(8))
     return {name: value.copy() for name, value in packed.items()}
+
+
+def _spoilt(subject: Subject, value: float) -> Iterator[tuple[str, Arrays]]:
+    """Yield packed arrays with a value at the end of one of them, for each that has numbers."""
+    for name, array in _packed(subject).items():
+        if array.dtype.kind == "f":
+            array.flat[-1] = min(value, float(np.finfo(array.dtype).max)) if math.isfinite(value) else value
+            yield name, _packed(subject) | {name: array}
 
 
 def _back(subject: Subject, arrays: Arrays) -> Arrays:

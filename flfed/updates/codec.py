@@ -69,7 +69,7 @@ class Codec:
         Parameters
         ----------
         packed : dict of name to array
-            Without a `defect`.
+            Without a `defect`; then what is read is finite.
         model : mapping of name to (shape, dtype)
         """
         return dict(packed)

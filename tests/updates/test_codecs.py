@@ -179,6 +179,8 @@ WIDE = {"w": ((10, 2), np.dtype(np.float64)), "c": ((3,), np.dtype(np.float64))}
         (Int8(), "scales", lambda v: v * [1, 0], "scale-unfit"),
         (Int8(), "scales", lambda v: -v, "scale-unfit"),
         (Int4(), "scales", lambda v: -v, "scale-unfit"),
+        (Int8(), "scales", lambda v: v * 0 + 2.7e36, "scale-too-large"),
+        (Int4(), "scales", lambda v: v * 0 + 4.3e37, "scale-too-large"),
         (Int8(), "scales", lambda v: v * math.inf, "array-infinite"),
         (Int8(), "scales", lambda v: v * [math.nan, 1], "array-infinite"),
         (Int8(), "scales", lambda v: v[:1], "array-shape-differs"),
@@ -203,11 +205,21 @@ def test_packed_arrays_that_no_codec_makes_are_refused_by_name(codec, name, chan
     assert codec.defect(packed, WIDE) is None
     changed = change(packed[name])
     # Only what is changed is wrong, whatever NumPy made of its type on the way.
-    keeps = path in ("scale-unfit", "array-infinite")
+    keeps = path in ("scale-unfit", "scale-too-large", "array-infinite")
     packed[name] = changed.astype(packed[name].dtype) if keeps else changed
     refused = codec.defect(packed, WIDE)
     assert refused.path == path
     assert path == "array-names-differ" or repr(name) in str(refused)
+
+
+@pytest.mark.parametrize(("codec", "scale", "value"), [(Int8(), 2.65e36, -128), (Int4(), 4.25e37, 0)])
+def test_a_scale_that_passes_reads_as_finite_numbers_also_in_single_precision(codec, scale, value):
+    model = {name: (shape, np.dtype(np.float32)) for name, (shape, _) in WIDE.items()}
+    packed = packed_of(codec)
+    packed["scales"][:], packed["values"][:] = scale, value
+    assert codec.defect(packed, model) is None
+    found = codec.decode(packed, model)
+    assert found["w"].dtype == np.float32 and np.isfinite(found["w"]).all() and found["w"].max() < -3.3e38
 
 
 def test_the_last_place_may_be_sent_and_the_one_behind_it_not():

@@ -58,8 +58,8 @@ class Int4(Codec, Settings, where="[codec]"):
         return multiples(halves[: entries_of(model)], packed["scales"], model)
 
     def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
-        """Return why packed arrays cannot be read, else None: scales that are not above 0 are one more reason."""
-        return super().defect(packed, model) or scales_defect(packed["scales"])
+        """Return why packed arrays cannot be read, else None: scales that no update has are one more reason."""
+        return super().defect(packed, model) or scales_defect(packed["scales"], LEVELS)
 
     def largest_error(self, arrays: Arrays) -> dict[str, float]:
         """Return the distance of two multiples for each array."""

@@ -49,8 +49,8 @@ class Int8(Codec, Settings, where="[codec]"):
         return multiples(packed["values"], packed["scales"], model)
 
     def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
-        """Return why packed arrays cannot be read, else None: scales that are not above 0 are one more reason."""
-        return super().defect(packed, model) or scales_defect(packed["scales"])
+        """Return why packed arrays cannot be read, else None: scales that no update has are one more reason."""
+        return super().defect(packed, model) or scales_defect(packed["scales"], LEVELS)
 
     def largest_error(self, arrays: Arrays) -> dict[str, float]:
         """Return the distance of two multiples for each array."""
@@ -74,7 +74,7 @@ def quantised(arrays: Arrays, levels: int, rng: np.random.Generator) -> tuple[np
     -------
     whole : float64 array [entries], whole numbers of at most `levels`
     scales : float32 array [arrays]
-        Of an array with a value that is not finite, or beyond float32, the scale is not finite.
+        Of an array with a value that is not finite, or beyond float32, the scale is not finite or too large.
     """
     whole, sizes = flattened(arrays), [arrays[name].size for name in sorted(arrays)]
     scales = _scales(whole, sizes, levels)
@@ -95,9 +95,13 @@ def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> Arrays:
     return unflattened(values * np.repeat(scales.astype(np.float64), sizes), model)
 
 
-def scales_defect(scales: np.ndarray) -> Refusal | None:
+def scales_defect(scales: np.ndarray, levels: int) -> Refusal | None:
     """Return why finite scales are unfit, else None."""
-    return None if (scales > 0).all() else Refusal("scale-unfit", array="scales")
+    if not (scales > 0).all():
+        return Refusal("scale-unfit", array="scales")
+    # The whole number below -levels fits into the bits too: with it a multiple is to be finite in float32.
+    most = np.finfo(np.float32).max / (levels + 1)
+    return Refusal("scale-too-large", array="scales") if (scales > most).any() else None
 
 
 def distances(arrays: Arrays, levels: int) -> dict[str, float]:
