@@ -164,7 +164,7 @@ class SiteSession(EncodedTable):
         self.validation_only = validation_only
         # Who answers for the site says otherwise, once it has looked at what left before.
         self.counts_may_leave: ClaimCounts = _never
-        self._draws = draws or Draws(seed, FIT)
+        self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
@@ -201,7 +201,7 @@ class SiteSession(EncodedTable):
         if self.protection is not None:
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
-        rng = self._draws.of(self.site.name, round)
+        rng = self.draws.of(self.site.name, round)
         fitted: Fitted = yield self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
         return Trained(fitted.arrays, len(rows.y), fitted.loss, fitted.steps, scores, held)
 

@@ -112,7 +112,8 @@ class RowScores:
     num_examples : int
     metrics, variances : dict of name to float
         "loss" is the training loss without penalties; others are listed metrics.
-    histogram : float64 array [2, bins] or None
+    histogram : array [2, bins] or None
+        Counts, float64 or whole: a sum of those of several sites is to be of float64.
     """
 
     rows: str

@@ -6,7 +6,7 @@ A codec packs a model's arrays, or an update's, into fewer bytes and reads them 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,22 @@ class Codec:
             What is drawn comes from it alone: the same state gives the same bytes.
         """
         return dict(arrays)
+
+    def encode_all(self, arrays: Sequence[Arrays], rngs: Sequence[np.random.Generator]) -> list[Arrays]:
+        """Return the packed arrays of many sites, each as `encode` packs it.
+
+        Parameters
+        ----------
+        arrays : sequence of dict of name to float array
+            All of the same names, shapes and types.
+        rngs : sequence of Generator
+            Each site's own.
+        """
+        return [self.encode(own, rng) for own, rng in zip(arrays, rngs, strict=True)]
+
+    def decode_all(self, packed: Sequence[Arrays], model: Shapes) -> list[Arrays]:
+        """Return the arrays of many sites, each as `decode` reads it."""
+        return [self.decode(own, model) for own in packed]
 
     def decode(self, packed: Arrays, model: Shapes) -> Arrays:
         """Return the arrays in the model's names, shapes and types.
@@ -129,6 +145,21 @@ def entries_of(model: Shapes) -> int:
     return sum(math.prod(shape) for shape, _ in model.values())
 
 
+def flattened_all(arrays: Sequence[Arrays]) -> np.ndarray:
+    """Return the entries of many sites' arrays as a new float64 array [sites, entries].
+
+    Each row is as `flattened` returns it.
+    """
+    first = arrays[0]
+    found = np.empty((len(arrays), sum(value.size for value in first.values())))
+    start = 0
+    for name in sorted(first):
+        end = start + first[name].size
+        np.stack([own[name].ravel() for own in arrays], out=found[:, start:end], casting="same_kind")
+        start = end
+    return found
+
+
 def flattened(arrays: Arrays) -> np.ndarray:
     """Return all entries as a new float64 array [entries].
 
@@ -145,6 +176,9 @@ def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
     entries : float array [entries]
     model : mapping of name to (shape, dtype)
     """
+    # One conversion for all arrays of one type, as most models have.
+    types = {dtype for _, dtype in model.values()}
+    entries = entries.astype(types.pop(), copy=False) if len(types) == 1 else entries
     found, start = {}, 0
     for name in sorted(model):
         shape, dtype = model[name]

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import cache, lru_cache, partial
 from typing import Any
 
+import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
@@ -63,6 +64,7 @@ from flfed.updates.messages.compare import (
     WithheldColumn,
 )
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -71,6 +73,8 @@ from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")
 
+FAR = 1 << 96
+"""Draws between a fit's and those by which its update is rounded: no fit takes so many."""
 Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 FindSite = Callable[[str, Study], Site]
@@ -332,7 +336,7 @@ def train(
 def _trained(
     request: TrainRequest, session: SiteSession, state: RunState | None
 ) -> Generator[ComputeRequest, Any, TrainReply]:
-    packing = _packing(session.study.text, session.seed) if request.fit else None
+    packing = _packing(session.study.text) if request.fit else None
     done = yield from session.train(
         request.arrays if packing is None else packing.model(request.arrays),
         request.encoder,
@@ -343,10 +347,13 @@ def _trained(
         score=request.score,
         terms=_strategy(session.study.strategy.name).client_terms(request.settings),
     )
+    delta = done.delta
+    if packing is not None:
+        delta = yield from _packed(packing, delta, session, request.round, state)
     said, compact = said_by(session), bool(request.encoder_sha256)
     offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
     return TrainReply(
-        delta=done.delta if packing is None else packing.update(done.delta, session.site.name, request.round, state),
+        delta=delta,
         num_examples=float(done.rows),
         loss=None if training_stays(session) else said(done.loss),
         steps=done.steps,
@@ -356,8 +363,16 @@ def _trained(
     )
 
 
+def _packed(
+    packing: Packing, delta: Arrays, session: SiteSession, round: int, state: RunState | None
+) -> Generator[ComputeRequest, Any, Arrays]:
+    """Pack an update for its way."""
+    stream: Any = session.draws.of(session.site.name, round).bit_generator  # NumPy's types know of no `advance`
+    return (yield from packing.update(delta, round, np.random.Generator(stream.advance(FAR)), state))
+
+
 @lru_cache(maxsize=64)
-def _packing(text: str, seed: int) -> Packing | None:
+def _packing(text: str) -> Packing | None:
     """Return how a study's arrays are packed, None where they are not."""
     study = _study(text)
     codec, download = codec_of(study), download_of(study)
@@ -366,7 +381,7 @@ def _packing(text: str, seed: int) -> Packing | None:
     schema = datasets.load(study.dataset.name).schema
     trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
     first = first_arrays(trainable, len(input_names(study_layout(study, schema))))
-    return Packing(codec, download, shapes_of(first), Draws(seed, "upload-codec"))
+    return Packing(codec, download, shapes_of(first))
 
 
 @cache

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from flfed.seeds import Draws
+import numpy as np
+
+from flfed.rows.training.requests import PackRequest
 from flfed.updates.checkpoints.run_state import RunState
 from flfed.updates.codec import Codec, Shapes
 from flfed.updates.messages.fields import Arrays, MalformedMessage
@@ -23,14 +26,11 @@ class Packing:
         What packs the update that leaves, and the model that comes.
     shapes : mapping of name to (shape, dtype)
         The model's.
-    draws : Draws
-        What is rounded at random follows from seed, site and round: every engine rounds the same.
     """
 
     codec: Codec | None
     download: Codec | None
     shapes: Shapes
-    draws: Draws
 
     def model(self, arrays: Arrays) -> Arrays:
         """Return the model's arrays, as all sites read them.
@@ -42,17 +42,29 @@ class Packing:
         """
         return arrays if self.download is None else _model(self, Same(arrays))
 
-    def update(self, delta: Arrays, site: str, round: int, state: RunState | None) -> Arrays:
-        """Return an update as it leaves.
+    def update(
+        self, delta: Arrays, round: int, rng: np.random.Generator, state: RunState | None
+    ) -> Generator[PackRequest, Arrays, Arrays]:
+        """Pack an update for its way.
 
-        Under error feedback what was left out of the update before is added, and what is left out now is kept.
+        Yields the request and returns what came of it. Under error feedback what was left out of the update before is
+        added, and what is left out now is kept.
+
+        Parameters
+        ----------
+        delta : dict of name to array
+        round : int
+        rng : Generator
+            What is rounded at random follows from seed, site and round, so that every engine rounds the same.
+        state : RunState or None
+            Where what is left out is kept.
         """
         codec = self.codec
         if codec is None:
             return delta
         left = state.before(round) if codec.feedback and state is not None else {}
         whole = {name: value + left[name] for name, value in delta.items()} if left else delta
-        packed = codec.encode(whole, self.draws.of(site, round))
+        packed = yield PackRequest(codec.encode_all, whole, rng)
         # An update that cannot be read is refused on its way, and leaves nothing to be added to the next.
         if codec.feedback and state is not None and codec.defect(packed, self.shapes) is None:
             sent = codec.decode(packed, self.shapes)

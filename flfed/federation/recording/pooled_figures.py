@@ -62,7 +62,7 @@ def score_bins(scores: Mapping[str, Scores], shared_as: SharedAs) -> ScoreBins:
     summed = [given[site] for site in shared_as.summable(given)]
     if len(summed) < LEAST_SITES:
         return EVEN_ODDS
-    counts = reduce(np.add, summed)
+    counts = _summed(summed)
     if not auc_bound(counts[0], counts[1]) > WIDEST:  # as little as where a class has no rows
         return EVEN_ODDS
     odds = EVEN_ODDS.points()[1::2]
@@ -253,7 +253,13 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
         # Without one site's counts it would not be the AUC over these sites.
         if counts and len(counts) == len(counted):
             rows = sum(s.num_examples for s in counted)
-            found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(reduce(np.add, counts)), n=rows))
+            found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
+    return found
+
+
+def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the sum of some sites' counts, which their own small types could not hold."""
+    found: np.ndarray = np.stack(counts).sum(axis=0, dtype=np.float64)
     return found
 
 

@@ -14,9 +14,11 @@ from flfed.rows.training.requests import (
     FitRequest,
     Fitted,
     MeasureRequest,
+    PackRequest,
     Request,
     RivalRequest,
     ScoreRequest,
+    packed,
     run_client_by,
 )
 from flfed.rows.training.stacked.private_fit import private_fit
@@ -39,6 +41,8 @@ def _answer_one(request: Request) -> Any:
         return score(request)
     if isinstance(request, MeasureRequest):
         return measure(request)
+    if isinstance(request, PackRequest):
+        return packed([request])[0]
     if isinstance(request, RivalRequest):
         return best_alone(request.rows, request.task, request.classes, request.rng)
     return tuned_linear(request.rows, request.task, request.classes, request.rng)

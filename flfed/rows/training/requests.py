@@ -173,7 +173,54 @@ class RivalRequest(_OfRowsAlone):
     """
 
 
-Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest
+Packed = dict[str, np.ndarray]
+"""Packed of an update by name."""
+PACKED_AT_ONCE = 64
+"""Sites whose updates are packed together."""
+
+
+@dataclass(frozen=True, eq=False)
+class PackRequest:
+    """A request to pack an update for its way; the result is the packed arrays.
+
+    Attributes
+    ----------
+    pack : callable (arrays of each site, generator of each site) → packed arrays of each site
+        The same of all sites whose updates are packed alike, and then called once for all of them.
+    arrays : dict of name to array
+    rng : Generator
+        What is rounded at random comes from it.
+    """
+
+    pack: Callable[[Sequence[Packed], Sequence[np.random.Generator]], Sequence[Packed]]
+    arrays: Packed
+    rng: np.random.Generator
+
+    @property
+    def source(self) -> np.random.BitGenerator:
+        """The generator that is drawn from."""
+        return self.rng.bit_generator
+
+
+def packed(requests: Sequence[PackRequest]) -> list[Packed]:
+    """Return the packed arrays of each request; what is packed alike is packed together."""
+    found: list[Any] = [None] * len(requests)
+    alike: dict[Hashable, list[int]] = {}
+    for place, request in enumerate(requests):
+        alike.setdefault(request.pack, []).append(place)
+    for places in alike.values():
+        # Few at a time stay in a processor's cache.
+        for start in range(0, len(places), PACKED_AT_ONCE):
+            chosen = places[start : start + PACKED_AT_ONCE]
+            results = requests[places[0]].pack(
+                [requests[place].arrays for place in chosen], [requests[place].rng for place in chosen]
+            )
+            for place, result in zip(chosen, results, strict=True):
+                found[place] = result
+    return found
+
+
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | PackRequest
 ComputeRequest = Request | list[Request]
 ClientGenerator = Generator[ComputeRequest, Any, Any]
 """A client handler: yields requests, is sent their results, returns a reply."""
@@ -265,7 +312,7 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
         return None
     if request.private is not None and not (request.chance and request.plan.steps):
         return None  # refused alone
-    # Arrays and plan are mostly shared by all sites, so that they are looked at once.
+    # Packed and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
     known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:

@@ -14,8 +14,8 @@ from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
-from flfed.updates.aggregation.guard import GuardResult
-from flfed.updates.codec import Codec, shapes_of
+from flfed.updates.aggregation.guard import BLOCK, GuardResult
+from flfed.updates.codec import Codec, Shapes, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
@@ -146,20 +146,23 @@ class RunContext:
         rng = generator(self.seed, site="", purpose="download-codec", number=request.round)
         return replace(request, arrays=immutable(self.download.encode(request.arrays, rng)))
 
-    def unpacked(self, reply: TrainReply, model: Arrays) -> TrainReply:
-        """Return a reply with its update's arrays like the model's.
-
-        Raises
-        ------
-        MalformedMessage
-            If they are not packed as the study's codec packs.
-        """
-        if self.codec is None or not reply.delta:
-            return reply
-        shapes = shapes_of(model)
-        if defect := self.codec.defect(reply.delta, shapes):
-            raise MalformedMessage(defect)
-        return replace(reply, delta=self.codec.decode(reply.delta, shapes))
+    def unpacked(
+        self, replies: Mapping[str, TrainReply], model: Shapes
+    ) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
+        """Return replies whose updates' arrays are like the model's, and why the others cannot be read."""
+        if self.codec is None:
+            return dict(replies), {}
+        trained = {site: reply for site, reply in replies.items() if reply.delta}
+        defects = {site: self.codec.defect(reply.delta, model) for site, reply in trained.items()}
+        faults = {site: defect for site, defect in defects.items() if defect}
+        good = [site for site in trained if site not in faults]
+        found = {site: reply for site, reply in replies.items() if site not in faults}
+        # Few at a time stay in a processor's cache.
+        for start in range(0, len(good), BLOCK):
+            block = good[start : start + BLOCK]
+            read = self.codec.decode_all([trained[site].delta for site in block], model)
+            found |= {site: replace(trained[site], delta=delta) for site, delta in zip(block, read, strict=True)}
+        return found, faults
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
@@ -310,10 +313,12 @@ class Round:
                 continue
             self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
             try:
-                reply = read(TrainReply, message.content).counted()
-                found[site] = reply if self._run is None else self._run.unpacked(reply, self.incoming)
+                found[site] = read(TrainReply, message.content)
             except MalformedMessage as error:
                 faults[site] = refusal_of(error)
+        if self._run is not None:
+            found, defects = self._run.unpacked(found, shapes_of(self.incoming))
+            faults |= defects
         # Whose budget is spent was not asked again; all others had the time to answer.
         if silent := self.asked.keys() - found.keys() - faults.keys():
             faults |= dict.fromkeys(silent, Refusal("no-reply"))

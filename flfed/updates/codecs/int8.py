@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.study.settings import Settings
-from flfed.updates.codec import Codec, Shapes, entries_of, flattened, unflattened
+from flfed.updates.codec import Codec, Shapes, entries_of, flattened_all, unflattened
 
 if TYPE_CHECKING:
     from flfed.updates.messages.fields import Arrays
 
+LARGEST = float(np.finfo(np.float32).max)
 LEVELS = 127
 """Largest whole number; -128 is not used, so that each has its opposite."""
 
@@ -41,12 +42,22 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, and the scales."""
-        whole, scales = quantised(arrays, LEVELS, rng)
-        return {"values": whole.astype(np.int8), "scales": scales}
+        return self.encode_all([arrays], [rng])[0]
+
+    def encode_all(self, arrays: Sequence[Arrays], rngs: Sequence[np.random.Generator]) -> list[Arrays]:
+        """Return the packed arrays of many sites."""
+        whole, scales = quantised(arrays, LEVELS, rngs)
+        values = whole.astype(np.int8)
+        return [{"values": own, "scales": scale} for own, scale in zip(values, scales, strict=True)]
 
     def decode(self, packed: Arrays, model: Shapes) -> Arrays:
         """Return each whole number times its scale."""
-        return multiples(packed["values"], packed["scales"], model)
+        return self.decode_all([packed], model)[0]
+
+    def decode_all(self, packed: Sequence[Arrays], model: Shapes) -> list[Arrays]:
+        """Return the arrays of many sites."""
+        values, scales = ([own[name] for own in packed] for name in ("values", "scales"))
+        return multiples(np.stack(values), np.stack(scales), model)
 
     def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
         """Return why packed arrays cannot be read, else None: scales that no update has are one more reason."""
@@ -57,73 +68,98 @@ class Int8(Codec, Settings, where="[codec]"):
         return distances(arrays, LEVELS)
 
 
-def quantised(arrays: Arrays, levels: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def quantised(
+    arrays: Sequence[Arrays], levels: int, rngs: Sequence[np.random.Generator]
+) -> tuple[np.ndarray, np.ndarray]:
     """Return each entry in units of its array's scale, rounded at random, and the scales.
 
     It is `floor(x / scale + u)` with `u` uniform in [0, 1): the mean over `u` is `x / scale`.
 
     Parameters
     ----------
-    arrays : dict of name to float array
+    arrays : sequence of dict of name to float array
+        Of each site, all of the same names and shapes.
     levels : int
         Largest whole number.
-    rng : Generator
-        One draw for each entry.
+    rngs : sequence of Generator
+        Each site's own, of which one number is drawn for each entry.
 
     Returns
     -------
-    whole : float64 array [entries], whole numbers of at most `levels`
-    scales : float32 array [arrays]
+    whole : float64 array [sites, entries], whole numbers of at most `levels`
+    scales : float32 array [sites, arrays]
         Of an array with a value that is not finite, or beyond float32, the scale is not finite or too large.
     """
-    whole, sizes = flattened(arrays), [arrays[name].size for name in sorted(arrays)]
+    whole, sizes = flattened_all(arrays), tuple(arrays[0][name].size for name in sorted(arrays[0]))
     scales = _scales(whole, sizes, levels)
-    with np.errstate(invalid="ignore"):
-        whole /= np.repeat(scales, sizes)
-    if not np.isfinite(scales).all():
+    each = np.repeat(scales.astype(np.float64), sizes, axis=1)
+    if math.isfinite(scales.sum()):
+        whole /= each
+    else:
+        with np.errstate(invalid="ignore"):
+            whole /= each
         whole[~np.isfinite(whole)] = 0.0  # the scale is what such an array is refused by
-    whole += rng.random(len(whole))
+    for own, rng in zip(whole, rngs, strict=True):
+        own += rng.random(len(own))
     np.floor(whole, out=whole)
     # A draw close to 1 may round a sum up to the next whole number; no sum is below that of a draw of 0.
     np.minimum(whole, levels, out=whole)
     return whole, scales
 
 
-def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> Arrays:
-    """Return arrays of whole numbers times the scale of their array, in the model's types."""
+def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> list[Arrays]:
+    """Return each site's arrays of whole numbers times the scale of their array, in the model's types.
+
+    Parameters
+    ----------
+    values : int array [sites, entries]
+    scales : float32 array [sites, arrays]
+    model : mapping of name to (shape, dtype)
+    """
     sizes = [math.prod(model[name][0]) for name in sorted(model)]
-    return unflattened(values * np.repeat(scales.astype(np.float64), sizes), model)
+    # A product of eight bits and float32's twenty-four has one rounding in float32, and none in float64.
+    single = all(dtype == np.float32 for _, dtype in model.values())
+    each = np.repeat(scales if single else scales.astype(np.float64), sizes, axis=1)
+    return [unflattened(own, model) for own in values * each]
 
 
 def scales_defect(scales: np.ndarray, levels: int) -> Refusal | None:
     """Return why finite scales are unfit, else None."""
-    if not (scales > 0).all():
+    if not scales.min() > 0:
         return Refusal("scale-unfit", array="scales")
     # The whole number below -levels fits into the bits too: with it a multiple is to be finite in float32.
-    most = np.finfo(np.float32).max / (levels + 1)
-    return Refusal("scale-too-large", array="scales") if (scales > most).any() else None
+    return Refusal("scale-too-large", array="scales") if scales.max() > LARGEST / (levels + 1) else None
 
 
 def distances(arrays: Arrays, levels: int) -> dict[str, float]:
     """Return the scale of each array, and what its type rounds of a multiple besides."""
-    sizes = [arrays[name].size for name in sorted(arrays)]
-    scales = dict(zip(sorted(arrays), _scales(flattened(arrays), sizes, levels).tolist(), strict=True))
+    sizes = tuple(arrays[name].size for name in sorted(arrays))
+    scales = dict(zip(sorted(arrays), _scales(flattened_all([arrays]), sizes, levels)[0].tolist(), strict=True))
     return {name: scales[name] * (1 + levels * float(np.finfo(value.dtype).eps)) for name, value in arrays.items()}
 
 
-def _scales(entries: np.ndarray, sizes: Sequence[int], levels: int) -> np.ndarray:
-    """Return the scale of each array, as float32 [arrays] in the order of their names.
+def _scales(entries: np.ndarray, sizes: tuple[int, ...], levels: int) -> np.ndarray:
+    """Return the scale of each array, as float32 [sites, arrays] in the order of their names.
 
     It is the largest absolute entry / `levels`, rounded up so that no entry is beyond `levels` times it. Of zeros alone
     it is 1.
     """
-    absolute = np.zeros(len(entries) + 1)  # one more, for an array without entries at the end
-    np.abs(entries, out=absolute[:-1])
-    most = np.maximum.reduceat(absolute, list(accumulate(sizes[:-1], initial=0)))
-    most[np.equal(sizes, 0)] = 0.0
+    starts, empty = _places(sizes)
+    # An array without entries would take the next one's, or one beyond the end.
+    absolute = np.abs(entries if empty is None else np.pad(entries, ((0, 0), (0, 1))))
+    most = np.maximum.reduceat(absolute, starts, axis=1)
+    if empty is not None:
+        most[:, empty] = 0.0
     with np.errstate(over="ignore"):
         scales = (most / levels).astype(np.float32)
-    low = scales * np.float64(levels) < most
-    scales[low] = np.nextafter(scales[low], np.float32(math.inf))
+    # The next number above, where float32 rounded down.
+    np.nextafter(scales, np.float32(math.inf), out=scales, where=scales * np.float64(levels) < most)
     scales[most == 0] = 1.0
     return scales
+
+
+@lru_cache(maxsize=64)
+def _places(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return where each array's entries begin, and which arrays have none, None where all have some."""
+    empty = np.equal(sizes, 0)
+    return np.cumsum((0, *sizes[:-1])), empty if empty.any() else None

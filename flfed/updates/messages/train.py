@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
@@ -186,14 +186,6 @@ class TrainReply:
     holdout: Scores | None = None
     offset: Offset | None = None
     kind: str = "delta"
-
-    def counted(self) -> TrainReply:
-        """Return the reply with counts as numbers that can be added up."""
-        # What was read from bytes has such counts already; what crossed within a process has them as they were sent.
-        told = {name: getattr(self, name) for name in ("scores", "holdout")}
-        small_ones = {name: s for name, s in told.items() if s is not None and s.histogram is not None}
-        wide = {n: replace(s, histogram=s.histogram.astype(np.float64, copy=False)) for n, s in small_ones.items()}
-        return replace(self, **wide) if wide else self
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""

@@ -23,10 +23,12 @@ from flfed.rows.training.requests import (
     FitRequest,
     Fitted,
     MeasureRequest,
+    PackRequest,
     Request,
     RivalRequest,
     ScoreRequest,
     TuneRequest,
+    packed,
     program_of,
 )
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, BatchPlan, BufferPool, Kept, gathered
@@ -54,6 +56,7 @@ def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> li
         MeasureRequest: measure_stacked,
         TuneRequest: tune_together,
         RivalRequest: compute_one_by_one,
+        PackRequest: packed,
     }
     results: list[Any] = [None] * len(requests)
     for kind, answer in kinds.items():
@@ -69,7 +72,9 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     Where that fails each is answered alone, to find whose failure it is.
     """
     # The state of every generator is noted first, for a failure may come after some draws.
-    drawing = [request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest))]
+    drawing = [
+        request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest, PackRequest))
+    ]
     sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:
