@@ -280,7 +280,7 @@ class StudyMessages:
             **family,
             **self._points(),
             **self._groups(),
-            **self._importance(),
+            **_importance(self.study, self.layout),
         }
 
     def _points(self) -> Sections:
@@ -309,18 +309,6 @@ class StudyMessages:
         figures = {name: number(nan=True) for name in ("value", "low", "high")}
         return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
 
-    def _importance(self) -> Sections:
-        """Return the sections of columns' importances, none where the study asks for no permutations."""
-        if not self.study.compare.importance:
-            return {}
-        names = [column.name for column in self.layout.features]
-        figures = {"column": one_of(names), "increase": number()}
-        reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
-        return {
-            "importance": Columns(fields=figures, longest=len(names), distinct="column"),
-            "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
-        }
-
     def run_bytes(self) -> int:
         """Return the most bytes that a run may send.
 
@@ -329,6 +317,19 @@ class StudyMessages:
         kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
         once = sum(most_bytes(self.leaving(kind)) for kind in kinds)
         return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
+
+
+def _importance(study: Study, layout: Layout) -> Sections:
+    """Return the sections of columns' importances, none where the study asks for no permutations."""
+    if not study.compare.importance:
+        return {}
+    names = [column.name for column in layout.features]
+    figures = {"column": one_of(names), "increase": number()}
+    reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
+    return {
+        "importance": Columns(fields=figures, longest=len(names), distinct="column"),
+        "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
+    }
 
 
 def _arrays(model: Shapes, codec: Codec | None) -> Held:
