@@ -33,6 +33,7 @@ from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.strategies.fedavg import FedAvg, to_record
 from tests import small_runs
@@ -109,17 +110,22 @@ class Gated:
         record = content if isinstance(content, RecordDict) else content.to_record()
         return self._grid().numbered(Message(record, dst_node_id=1, message_type=kind))
 
-    def trained(self, *, round: int = 1, evaluate: bool = False) -> Message:
-        """Return a message as the study's own strategy builds it, with the model's first arrays."""
+    def trained(self, *, round: int = 1, evaluate: bool = False, version: str = "", holder: bool = False) -> Message:
+        """Return a message as the study's own strategy builds it, with the model's first arrays.
+
+        It is in the form of the site's `version`; a `holder` has the encoder.
+        """
         session = SiteSession(self.others[0], self.study)
         encoder = fit_encoder(session.layout, session.summary(), self.study.encode.scaler)
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.assign(
             RunContext(
-                participants={self.folder.site: Participant(node_id=1, rows_high=99)}, encoder=encoder,
-                plan=self.study.plan, rounds=self.study.rounds, seed=1, observer=print,
+                participants={self.folder.site: Participant(node_id=1, rows_high=99, version=version)},
+                encoder=encoder, plan=self.study.plan, rounds=self.study.rounds, seed=1, observer=print,
+                codec=codec_of(self.study), download=download_of(self.study),
             )
         )  # fmt: skip
+        strategy.run.delivery.holders.update({self.folder.site} if holder else ())
         arrays = first_arrays(session.trainable(), len(input_names(session.layout)))
         configure = strategy.configure_evaluate if evaluate else strategy.configure_train
         (message,) = configure(round, to_record(arrays), ConfigRecord(), self._grid())

@@ -1,0 +1,172 @@
+"""Packed arrays at the gate and at the guard, and requests that name the encoder by its hash."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+
+import flfed
+from flfed.deployment.gate.gate import Gate
+from flfed.deployment.operator.replay import replay
+from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.errors import UsageError
+from flfed.federation.client.client import SiteClient
+from flfed.updates.checkpoints.reply_cache import kept_replies
+from flfed.updates.checkpoints.run_state import StateFiles
+from flfed.updates.codec import codec_of, shapes_of
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.in_memory import count_bytes
+from flfed.updates.messages.train import ENCODER_MISSING, TRAIN
+
+RUN = "20261120-abcd"
+CODECS = {
+    "int8": '[codec]\nname = "int8"\ndownload = "int8"\n',
+    "int4": '[codec]\nname = "int4"\ndownload = "float16"\n',
+    "top-k": '[codec]\nname = "top-k"\nshare = 0.5\n',
+    "float16": '[codec]\nname = "float16"\n',
+}
+BAD: dict[str, tuple[str, Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], str]] = {
+    "a scale of NaN": ("int8", lambda a: {**a, "scales": a["scales"] * np.float32("nan")}, "not finite"),
+    "an infinite scale": ("int4", lambda a: {**a, "scales": a["scales"] + np.float32("inf")}, "not finite"),
+    "a scale of zero": ("int8", lambda a: {**a, "scales": a["scales"] * 0}, "not above 0"),
+    "a scale below zero": ("int4", lambda a: {**a, "scales": -a["scales"]}, "not above 0"),
+    "one entry more": ("int8", lambda a: {**a, "values": np.append(a["values"], np.int8(1))}, "shape|too large"),
+    "one entry less": ("int4", lambda a: {**a, "values": a["values"][:-1]}, "shape"),
+    "another type": ("int8", lambda a: {**a, "values": a["values"].astype(np.uint8)}, "type|dtype"),
+    "no scales": ("int8", lambda a: {"values": a["values"]}, "has no array 'scales'|names of arrays"),
+    "a place twice": ("top-k", lambda a: {**a, "indexes": a["indexes"] * 0}, "ascending"),
+    "a place out of range": ("top-k", lambda a: {**a, "indexes": a["indexes"] + np.uint16(60_000)}, "out of range"),
+    "an infinite value": ("float16", lambda a: {"values": a["values"] + np.float16("inf")}, "not finite"),
+}
+
+
+def with_arrays(content: RecordDict, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    """Change the arrays of a message."""
+    changed = change({name: value.copy() for name, value in ndarrays(content, "arrays").items()})
+    content["arrays"] = ArrayRecord({name: Array(np.ascontiguousarray(value)) for name, value in changed.items()})
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_packed_model_comes_in_a_packed_update_leaves_and_both_are_of_the_studys_shapes(gated, small_study, codec):
+    site = gated(small_study + CODECS[codec])
+    message = site.trained()
+    reply = site.answer(message)
+    assert not reply.has_error(), reply.error.reason
+    model = site.gate._studies.messages(site.study.sha256()).model
+    found = shapes_of(ndarrays(reply.content, "arrays"))
+    assert found == codec_of(site.study).shapes(model)
+    (line,) = [line for line in site.lines() if line.kind == "train"]
+    assert line.facts["bytes"] == count_bytes(reply.content)
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_a_badly_packed_update_does_not_leave(gated, small_study, why: str):
+    codec, change, said = BAD[why]
+    site = gated(small_study + CODECS[codec])
+    message, context = site.trained(), site.context()
+    assert site.gate.refusal(message, context, site.bundle) is None
+    reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
+    with_arrays(reply.content, change)
+    left = site.gate.leaving(message, reply, context)
+    assert left.has_error() and "its train reply is held back: its section 'arrays' " in left.error.reason
+    assert any(word in left.error.reason for word in said.split("|")), left.error.reason
+
+
+@pytest.mark.parametrize("why", [why for why, (codec, *_) in BAD.items() if codec == "int8"])
+def test_a_badly_packed_model_does_not_come_in_and_no_row_is_read_for_it(gated, small_study, why: str):
+    _, change, said = BAD[why]
+    site = gated(small_study + CODECS["int8"])
+    message = site.trained()
+    with_arrays(message.content, change)
+    refused = site.refusal(message)
+    assert "the train message does not fit the study: its section 'arrays' " in refused
+    assert any(word in refused for word in said.split("|")), refused
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_the_guard_sets_a_site_aside_whose_update_is_badly_packed_and_says_why(conduct, small_sites, small_study, why):
+    codec, change, said = BAD[why]
+
+    def spoil(reply: Message) -> Message:
+        if reply.metadata.message_type == TRAIN and reply.metadata.src_node_id == 2:
+            with_arrays(reply.content, change)
+        return reply
+
+    ran = conduct(small_sites(4), small_study + CODECS[codec], change=spoil)
+    assert ran.outcome.status == "completed" and ran.outcome.rounds == 5
+    faults = ran.reasons("refused") | ran.reasons("fault")
+    assert list(faults) == ["site-02"] and any(word in faults["site-02"] for word in said.split("|")), faults
+
+
+def compact(site: Any, **given: Any) -> Message:
+    return site.trained(version=flfed.__version__, **given)
+
+
+def test_a_request_by_hash_is_answered_hashed_and_replayed_as_if_it_had_crossed_whole(gated, small_study):
+    site, twin = gated(), gated()
+    first = site.answer(compact(site))
+    assert not first.has_error()
+    by_hash = site.answer(compact(site, round=2, holder=True))
+    whole = twin.answer(compact(twin, round=2), run="20261120-other")
+    assert content_sha256(by_hash.content) == content_sha256(whole.content)
+    lines = {(line.facts["run"], line.facts["round"]): line.facts for line in site.lines() if line.kind == "train"}
+    assert lines[RUN, 2]["asked-sha256"] == lines["20261120-other", 2]["asked-sha256"]
+    assert lines[RUN, 2]["asked-sha256"] != lines[RUN, 1]["asked-sha256"]
+    for round in (1, 2):
+        assert replay(site.folder, site.site, RUN, round).matches
+
+
+def test_a_gate_that_lost_the_encoder_says_so_and_takes_it_whole(gated):
+    site = gated()
+    site.answer(compact(site))
+    shutil.rmtree(kept_replies(site.folder.site, RUN).folder)
+    lost = site.answer(compact(site, round=2, holder=True))
+    assert lost.has_error() and lost.error.reason == str(ENCODER_MISSING)
+    assert not site.answer(compact(site, round=2)).has_error()
+    assert not site.answer(compact(site, round=3, holder=True)).has_error()
+    again = Gate(site.folder, site.site, today=lambda: site.today, expected_bundle=site.bundle)  # a new process
+    assert not again.answer(compact(site, round=4, holder=True), site.context(), site.bundle).has_error()
+
+
+def test_an_encoder_that_was_changed_on_the_disk_is_not_used(gated):
+    site = gated()
+    site.answer(compact(site))
+    path = kept_replies(site.folder.site, RUN).folder / "encoder.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert site.answer(compact(site, round=2, holder=True)).error.reason == str(ENCODER_MISSING)
+
+
+def test_what_top_k_leaves_out_is_on_the_sites_disk_alone_and_is_added_to_the_next_update(gated, small_study):
+    text = small_study + CODECS["top-k"]
+    site = gated(text)
+    replies = [site.answer(site.trained(round=round)) for round in (1, 2, 3)]
+    state = StateFiles(kept_replies(site.folder.site, RUN))
+    assert state.rounds() == [2, 3]  # of the last two rounds
+    codec, model = codec_of(site.study), site.gate._studies.messages(site.study.sha256()).model
+    # The model sent is the same each round and the batches differ: what was left is what explains the difference.
+    plain = gated(small_study).answer(site.trained(round=3), run="20261120-plain")
+    sent = codec.decode(ndarrays(replies[2].content, "arrays"), model)
+    delta, before, after = ndarrays(plain.content, "arrays"), state.before(3), state.before(4)
+    for name, value in delta.items():
+        np.testing.assert_allclose(sent[name] + after[name], value + before[name], rtol=0, atol=1e-7)
+        assert np.abs(before[name]).max() > 0 or name == "bias"
+    for reply in replies:
+        assert set(reply.content["arrays"]) == {"values", "indexes"}
+
+
+def test_a_round_that_is_asked_again_leaves_the_same_update_whatever_was_left_out_since(gated, small_study):
+    site = gated(small_study + CODECS["top-k"])
+    first = [content_sha256(site.answer(site.trained(round=round)).content) for round in (1, 2)]
+    for path in kept_replies(site.folder.site, RUN).folder.glob("round-*"):
+        path.unlink()  # killed after its state was written and before its reply was
+    assert content_sha256(site.answer(site.trained(round=2)).content) == first[1]
+    with pytest.raises(UsageError, match="held what the rounds before had left out"):
+        replay(site.folder, site.site, RUN, 2)
+    assert replay(site.folder, site.site, RUN, 1).matches
