@@ -96,13 +96,15 @@ def test_a_site_that_lost_the_encoder_says_so_and_is_asked_again_in_the_same_rou
         assert to_sites(ran.run)["site-02", round] == sum(bytes_of)
 
 
-def test_a_site_of_todays_version_is_asked_and_answers_as_before(conduct, small_sites, small_study):
-    def older(reply: Message) -> Message:
-        if reply.metadata.message_type == ENROL and EnrolReply.from_record(reply.content).site == "site-02":
-            reply.content["config"]["version"] = "0.2.0"
-        return reply
+def of_todays_version(reply: Message) -> Message:
+    """Let site-02 say that it has the flfed before codecs."""
+    if reply.metadata.message_type == ENROL and EnrolReply.from_record(reply.content).site == "site-02":
+        reply.content["config"]["version"] = "0.2.0"
+    return reply
 
-    ran = conduct(small_sites(3), small_study, change=older)
+
+def test_a_site_of_todays_version_is_asked_and_answers_as_before(conduct, small_sites, small_study):
+    ran = conduct(small_sites(3), small_study, change=of_todays_version)
     assert {whole for _, whole in crossings(ran, "site-02")} == {True}
     sent = [h.message.content for h in ran.grid.heard if h.site == "site-02" and h.direction == "to-site"]
     assert not any(ENCODER_SHA256 in content["config"] for content in sent)
@@ -139,3 +141,14 @@ def test_after_a_resume_the_encoder_crosses_whole_once_more(small_sites, small_s
     sent = to_sites(stopped)
     first, second, third, fourth = (sent["site-01", number] for number in (1, 2, 3, 4))
     assert first == third > second == fourth
+
+
+def test_a_site_of_todays_version_is_not_asked_to_use_a_codec_and_is_named(conduct, small_sites, small_study):
+    text = small_study + '[codec]\nname = "int8"\ndownload = "float16"\n'
+    ran = conduct(small_sites(3), text, change=of_todays_version)
+    assert ran.outcome.status == "completed"
+    asked = {h.site for h in ran.sent(TRAIN, "to-site")}
+    assert asked == {"site-01", "site-03"}
+    (site,) = (one for one in ran.reader.sites(ran.run) if one.site == "site-02")
+    assert site.status == "refused"
+    assert site.reason == "it has flfed 0.2.0, which does not know codec int8, float16 of the study: flfed 0.3 does"

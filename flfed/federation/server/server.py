@@ -48,6 +48,7 @@ from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.versions import reads_compact
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 if TYPE_CHECKING:
@@ -215,14 +216,14 @@ class FederatedRun:
         for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
-            replies[reply.site] = reply
+            reply = replies[reply.site] = _reading(reply, self.study)
             if reply.accepted:
                 participants[reply.site] = Participant(
                     node_id=nodes[node], rows_high=reply.rows_high, version=reply.version
                 )
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in participants})
-        said, absent, unnamed = unenrolled(self.grid, answers.faults)
+        said, absent, unnamed = unenrolled(self.grid, _explained(answers.faults, self.study))
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
@@ -315,6 +316,33 @@ class FederatedRun:
         `start` is the start file's hash.
         """
         Comparison(self, participants, outcome).conduct(start, strategy)
+
+
+def _codecs(study: Study) -> str:
+    """Return the names of the codecs that sites must know, "" where there is none."""
+    return ", ".join(dict.fromkeys(name for name in (study.codec.name, study.download) if name != "none"))
+
+
+def _reading(reply: EnrolReply, study: Study) -> EnrolReply:
+    """Return an enrolment, refused where the site's version does not know the study's codecs."""
+    if not (reply.accepted and _codecs(study)) or reads_compact(reply.version):
+        return reply
+    return replace(
+        reply,
+        accepted=False,
+        reason=str(Refusal("codec-unknown", version=reply.version or "0.1", codecs=_codecs(study))),
+    )
+
+
+def _explained(faults: Mapping[str, Refusal], study: Study) -> dict[str, Refusal]:
+    """Return why nodes did not enrol, with what an earlier version cannot use named where a study was not usable."""
+    unusable = ("study-unusable", "study-unusable-untold")
+    return {
+        node: Refusal("codec-unread", why=why, codecs=_codecs(study))
+        if _codecs(study) and why.cause.code in unusable
+        else why
+        for node, why in faults.items()
+    }
 
 
 def check_enough(
