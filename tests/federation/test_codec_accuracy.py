@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,8 @@ class Forgetful(TopK):
 class Nearest(Int8):
     """Int8 that rounds to the nearest: what an update moves a weight by less than half a multiple is never heard of."""
 
-    def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
-        return super().encode(arrays, Halves())  # type: ignore[arg-type]  # - of a generator it has what is asked
+    def encode_all(self, arrays: Sequence[Arrays], rngs: Sequence[Any]) -> list[Arrays]:
+        return super().encode_all(arrays, [Halves()] * len(rngs))  # type: ignore[list-item]  # - it has what is asked
 
 
 class Halves:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.run import resume
 from flfed.records.store.reader import RunReader
 
@@ -26,6 +27,17 @@ CHILDREN = """
 import json, os, signal, sys, time
 from flfed import Study, run
 import flfed.federation.client.client, flfed.federation.server.repeats  # what a run loads, once for all children
+from flfed.updates.checkpoints.run_state import NodeState
+
+keep, kept = NodeState.keep, []
+
+def keeping(self, number, arrays):
+    keep(self, number, arrays)
+    kept.append(number)
+    if where == "kept" and kept.count(round) == 2:  # of some sites the next round's is there, of others not
+        os.kill(os.getpid(), signal.SIGKILL)
+
+NodeState.keep = keeping
 
 def observer(stage, number):
     if where == "outside" and stage == "round":
@@ -54,8 +66,8 @@ Record = Callable[[str], dict[str, Any]]
 class Children:
     """Processes that each do one run, and are killed in it."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-c", CHILDREN, json.dumps(CHANGES)]
+    def __init__(self, changes: dict[str, Any] = CHANGES) -> None:
+        command = [sys.executable, "-c", CHILDREN, json.dumps(changes)]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -145,3 +157,42 @@ def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
         for part in ("metric", "sent", "comparison", "run_site", "summary", "run"):
             assert found[part] == wanted[part], (where, round, part)
         assert {row[-1] for row in found["event"]} == {row[-1] for row in wanted["event"]}
+
+
+TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1, "codec.download": "int8"}
+
+
+@pytest.fixture
+def children_with_feedback(home: Path) -> Iterator[Children]:
+    made = Children(TOP_K)
+    with threadpool_limits(1):
+        yield made
+    made.close()
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_what_sites_left_out_is_there_after_a_kill_and_without_it_the_arrays_are_others(
+    children_with_feedback: Children, record: Record, monkeypatch: pytest.MonkeyPatch
+):
+    children = children_with_feedback
+    children.start("nowhere", 0)
+    assert children.ended() == 0
+    first, _, _ = rounds_of_newest()
+    wanted = record(first)
+    for where, round in (("round", 3), ("kept", 6), ("checkpoint", 8), ("compare", 0)):
+        children.start(where, round)
+        assert children.ended() == -signal.SIGKILL
+        killed, rounds, status = rounds_of_newest()
+        assert killed != first and status == "interrupted"
+        assert rounds == {"kept": round - 1, "checkpoint": round - 1, "compare": ROUNDS}.get(where, round)
+        assert resume(killed).report["arrays-sha256"] == wanted["run"][0].arrays_sha256, where
+        found = record(killed)
+        for part in ("metric", "sent", "comparison", "run_site", "summary", "run"):
+            assert found[part] == wanted[part], (where, part)
+    children.start("round", 3)
+    assert children.ended() == -signal.SIGKILL
+    killed, _, _ = rounds_of_newest()
+    # A checkpoint without the sites' own arrays: what they left out before is lost.
+    monkeypatch.setattr(InProcessGrid, "restore_states", lambda self, round, states: None)
+    assert resume(killed).report["arrays-sha256"] != wanted["run"][0].arrays_sha256
