@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.workload import WORKLOADS
+
 CPU = {
     ("W1", "stacked"): 0.38,
     ("W2", "stacked"): 0.38,
@@ -25,6 +27,8 @@ PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
 """CPU time of a protected step over a plain one's, at most, wherever draws come from; Opacus's hooks' over ours, at
 least."""
 
+PACKED_OVER_PLAIN = 1.3
+"""CPU seconds of a round packed as int8 both ways, over one in float32, at most."""
 FIRST_CHART_SECONDS, PAGE_SECONDS, LOOK_SECONDS, PAGE_BYTES = 3.0, 1.0, 0.2, 300_000
 """The app on a hundred sites and five hundred rounds: until the first chart of a server that has just started; a turn
 to another page; CPU seconds of a look at a running study; what a page sends to the browser."""
@@ -36,6 +40,7 @@ def missed(results: Results) -> list[str]:
     """Return a sentence for each limit that the results miss, or that has no figure."""
     return [
         *_ratios(results),
+        *_codec(results),
         *_ray(results),
         *_scale(results),
         *_deployment(results),
@@ -51,6 +56,15 @@ def _ratios(results: Results) -> Iterator[str]:
             yield f"{workload} {way}: no figure"
         elif found > most:
             yield f"{workload} {way}: CPU ratio {found}, limit {most}"
+
+
+def _codec(results: Results) -> Iterator[str]:
+    for name in WORKLOADS:
+        found = results.get("codec", {}).get(name, {}).get("ratio")
+        if found is None:
+            yield f"int8 both ways, {name}: no figure"
+        elif found > PACKED_OVER_PLAIN:
+            yield f"int8 both ways, {name}: {found} times a round in float32, limit {PACKED_OVER_PLAIN}"
 
 
 def _ray(results: Results) -> Iterator[str]:

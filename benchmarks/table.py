@@ -114,6 +114,18 @@ def deployment(results: Results) -> str:
     )
 
 
+def codecs(results: Results) -> str:
+    """Return the table of rounds packed as int8 both ways, beside float32."""
+    found = results.get("codec", {})
+    if set(WORKLOADS) - set(found):
+        return f"Not measured: {found.get('error', 'not run yet')}."
+    rows = [["CPU ms a round, stacked", *WORKLOADS]]
+    for way, title in (("plain", "arrays as they are"), ("packed", "int8 both ways")):
+        rows.append([title, *(f"{1000 * found[name][f'{way}-cpu-seconds']:.1f}" for name in WORKLOADS)])
+    rows.append(["ratio", *(f"{found[name]['ratio']:.2f}" for name in WORKLOADS)])
+    return _table(rows)
+
+
 def private_steps(results: Results) -> str:
     """Return the table of a protected step beside a plain one and Opacus's."""
     found = results.get("private-steps", {})
@@ -167,6 +179,7 @@ PARTS = {
     "scale": scaling,
     "start-up": start_up,
     "deployment": deployment,
+    "codec": codecs,
     "private-steps": private_steps,
     "dashboard": dashboard,
     "limits": limits,
