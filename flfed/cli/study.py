@@ -111,21 +111,33 @@ def check_study(
 ) -> None:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
+    from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
     from flfed.federation.engines.local_sites import find_sites
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.server.preflight import check
+    from flfed.rows.data import datasets
 
     facts = check(study)
-    sites = [site.name for site in find_sites(study)]
+    found = find_sites(study)
+    sites = [site.name for site in found]
     privacy = promised(study, len(sites))
+    sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
     if as_json:
-        output.as_json({"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy})
+        known = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
+        output.as_json(known | {"bytes": sizes})
         return
     typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
     from flfed.records.reports.faults import some
 
     listed = ", ".join(sites) if whole else some(sites)
     typer.echo(f"Sites: {listed}" + ("" if listed.count(",") + 1 >= len(sites) else " (--all names them)"))
+    # Sites of one policy need the same, but for the length of their names.
+    by_words: dict[str, list[str]] = {}
+    for site, size in sizes.items():
+        by_words.setdefault(bytes_in_words(size), []).append(site)
+    for said, alike in by_words.items():
+        whose = "Each site" if len(by_words) == 1 else ", ".join(alike) if whole else some(alike)
+        output.say(f"{whose}: {said}.")
     output.promise(privacy)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from flfed.records.dashboard.components import participation_chart
 from flfed.records.reports import round_totals as by_database
+from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.round_totals import band_of, costs, width_of
 from flfed.records.store.entries import CurvePoint, EventRow, MetricRow, SentRow
 from flfed.records.store.reader import RunReader
@@ -120,3 +121,51 @@ def test_the_variance_of_a_site_is_read_with_its_curve(run):
 
 def test_blocks_are_as_wide_as_a_screen_asks():
     assert [width_of(rounds, 60) for rounds in (0, 1, 60, 61, 500)] == [1, 1, 1, 2, 9]
+
+
+def test_bytes_of_a_round_are_means_of_the_rows_with_what_the_codec_saved_beside_them(run):
+    rows = [row for number in range(1, 11) for site in SITES for row in sent(number, site)]
+    out, back = ([row.bytes for row in rows if row.direction == way] for way in ("to-site", "to-server"))
+    with RunReader.open() as reader:
+        plain = by_database.round_bytes(reader, [run.run])
+    assert plain == {
+        "to-server": {"round": pytest.approx(sum(back) / 10), "message": pytest.approx(sum(back) / len(back))},
+        "to-site": {"round": pytest.approx(sum(out) / 10), "message": pytest.approx(sum(out) / len(out))},
+    }
+    assert "uncompressed" not in by_database.bytes_in_words(plain)
+    run.summary("codec", {"update": "top-k", "download": "int8", "saved-to-site": 400, "saved-to-server": 30})
+    with RunReader.open() as reader:
+        packed = by_database.round_bytes(reader, [run.run])
+    assert packed["codec"] == {"update": "top-k", "download": "int8"}
+    for way, sizes, saved in (("to-site", out, 400), ("to-server", back, 30)):
+        assert {key: packed[way][key] for key in ("round", "message")} == plain[way]
+        # A site that was not asked, or did not answer, saved nothing.
+        whole = sum(sizes) + len(sizes) * saved
+        assert packed[way]["uncompressed"] == {
+            "round": pytest.approx(whole / 10), "message": pytest.approx(whole / len(sizes)),
+        }  # fmt: skip
+    to_site, to_server = (round(sum(sizes) / len(sizes)) + saved for sizes, saved in ((out, 400), (back, 30)))
+    assert f"(uncompressed: {size_in_words(to_site)} and {size_in_words(to_server)})" in by_database.bytes_in_words(
+        packed
+    )
+
+
+def test_people_of_one_site_see_what_the_codec_saves_with_their_own_bytes(run):
+    run.summary("codec", {"update": "int8", "download": "none", "saved-to-site": 0, "saved-to-server": 30})
+    with RunReader.open(only="b") as reader:
+        found = by_database.round_bytes(reader, [run.run])
+    mine = [row.bytes for number in range(1, 11) for row in sent(number, "b") if row.direction == "to-server"]
+    assert found["to-server"]["message"] == pytest.approx(sum(mine) / len(mine))
+    assert found["to-server"]["uncompressed"]["message"] == pytest.approx(sum(mine) / len(mine) + 30)
+    assert found["codec"] == {"update": "int8", "download": "none"}
+
+
+def test_no_training_has_no_bytes_of_a_round(store, url, monkeypatch):
+    monkeypatch.setenv("FLFED_STORE", url)
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    writer = store.begin_run(
+        series, engine="inprocess", path="", seed=1, rounds_planned=10, primary="roc_auc_score", task="binary"
+    )
+    with RunReader.open() as reader:
+        assert by_database.round_bytes(reader, [writer.run]) is None
+    assert by_database.bytes_in_words(None) == ""

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -51,6 +51,7 @@ from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
+from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, TRAIN
@@ -63,6 +64,8 @@ WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
 SENTENCE = 200
 REASON = 500
 Sections = Mapping[str, Section]
+Way = Literal["to-server", "to-site"]
+"""Which way a message goes."""
 HASH, SIGNATURE = r"[0-9a-f]{64}", r"[0-9a-f]{128}"
 SEALING: Mapping[str, Mapping[str, Field]] = {
     SEAL: {"run": text(RUN.pattern, 100), "n-known": whole()},
@@ -309,14 +312,46 @@ class StudyMessages:
         figures = {name: number(nan=True) for name in ("value", "low", "high")}
         return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
 
-    def run_bytes(self) -> int:
-        """Return the most bytes that a run may send.
+    def run_bytes(self, way: Way = "to-server", *, compact: bool = False) -> int:
+        """Return the most bytes that a run may take.
 
         They are of a whole run of the study at this site, with every round asked once.
+
+        Parameters
+        ----------
+        way : {"to-server", "to-site"}
+        compact : bool
+            Whether coordinator and site both have this version, so that counts cross as whole numbers, and the
+            encoder once; else of any version.
         """
         kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
-        once = sum(most_bytes(self.leaving(kind)) for kind in kinds)
-        return once + self.study.rounds * most_bytes(self.leaving(TRAIN))
+        once = sum(self._most(kind, way, compact=compact) for kind in kinds)
+        # The compact form brings the encoder with the first request of training.
+        encoder = section_bytes(self.incoming(TRAIN)["encoder"]) if compact and way == "to-site" else 0
+        return once + encoder + self.study.rounds * self.round_bytes(way, compact=compact)
+
+    def round_bytes(self, way: Way = "to-server", *, compact: bool = False) -> int:
+        """Return the most bytes of a round of training, the encoder's first delivery not counted.
+
+        Parameters are those of `run_bytes`.
+        """
+        return self._most(TRAIN, way, compact=compact)
+
+    def _most(self, kind: str, way: Way, *, compact: bool) -> int:
+        sections = self.leaving(kind) if way == "to-server" else self.incoming(kind)
+        if not compact:
+            return most_bytes(sections)
+        return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
+
+
+def section_bytes(section: Section) -> int:
+    """Return the most bytes of a section as this version writes it."""
+    if not isinstance(section, Held):
+        return section.most
+    # Of several types that an array may have, this version writes whole numbers alone.
+    types = {name: max(known, key=lambda of: (of.kind == "u", of.itemsize)) for name, known in section.dtypes.items()}
+    arrays = {name: np.empty(shape, types.get(name, dtype)) for name, (shape, dtype) in section.shapes.items()}
+    return count_array_bytes(arrays)
 
 
 def _importance(study: Study, layout: Layout) -> Sections:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
-from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
@@ -240,6 +241,62 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
         f"{study.rounds} in a run, which takes at most {a_run} out of this site if each is asked once. The coordinator "
         f"may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in a day.{stops}"
     )
+
+
+def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[str, dict[str, int]]:
+    """Return the most bytes of a run of the study at each site, and how many runs its policy's day has room for.
+
+    Coordinator and sites have this version, and every round is asked once. No table is read.
+    """
+    known: dict[tuple[int, int, str], dict[str, int]] = {}
+    found = {}
+    for site in sites:
+        # A message of one site is as long as another's with as long a name and the same policy.
+        like = (len(site.name), len(site.title or site.name), repr(site.policy))
+        if like not in known:
+            known[like] = _bytes_of_runs(StudyMessages(study, schema, site))
+        found[site.name] = known[like]
+    return found
+
+
+def _bytes_of_runs(messages: StudyMessages) -> dict[str, int]:
+    a_run, a_day = messages.run_bytes(compact=True), messages.site.policy.daily_bytes
+    return {
+        "run-to-server": a_run,
+        "run-to-site": messages.run_bytes("to-site", compact=True),
+        "round-to-server": messages.round_bytes(compact=True),
+        "round-to-site": messages.round_bytes("to-site", compact=True),
+        "daily-bytes": a_day,
+        "runs-a-day": a_day // a_run,
+    }
+
+
+def bytes_in_words(found: Mapping[str, int]) -> str:
+    """Return the bytes of a run at one site, of `bytes_of_runs`, in words.
+
+    Examples
+    --------
+    >>> of_a_run = {"run-to-server": 3_100_000, "run-to-site": 900_000}
+    >>> of_a_round = {"round-to-server": 30_000, "round-to-site": 9_000}
+    >>> for said in bytes_in_words(of_a_run | of_a_round | {"daily-bytes": 20_000_000, "runs-a-day": 6}).split("; "):
+    ...     print(said)
+    a run sends at most 3.1 MB (30 kB a round) of the 20 MB a day that its policy allows, so at most 6 runs a day
+    it gets at most 900 kB (9 kB a round)
+    >>> "would stop: raise daily-bytes" in bytes_in_words(
+    ...     of_a_run | of_a_round | {"daily-bytes": 3_000_000, "runs-a-day": 0}
+    ... )
+    True
+    """
+    out, back = (f"{_bytes(found[f'run-{way}'])} ({_bytes(found[f'round-{way}'])} a round)" for way in get_args(Way))
+    a_day, runs = _bytes(found["daily-bytes"]), found["runs-a-day"]
+    gets = f"it gets at most {back}"
+    if not runs:
+        return (
+            f"a run may send {out}, more than the {a_day} a day that its policy allows, and would stop: "
+            f"raise daily-bytes in policy.toml first; {gets}"
+        )
+    many = "1 run" if runs == 1 else f"{runs:,} runs"
+    return f"a run sends at most {out} of the {a_day} a day that its policy allows, so at most {many} a day; {gets}"
 
 
 def _until(study: Study) -> str:

@@ -28,6 +28,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import study_layout, study_trainable
+from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -44,9 +45,10 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, RunContext, ignore
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.codec import codec_of, download_of
+from flfed.updates.codec import Codec, codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.versions import reads_compact
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
@@ -189,7 +191,20 @@ class FederatedRun:
                 f"column {self.layout.target.name!r} has one class only in the training rows of all sites: "
                 "no model can be learned from it; ask sites that have another class, or check their mappings"
             )
+        self._codec_saves()
         return participants, self.write_start(participants, encoder, summaries)
+
+    def _codec_saves(self) -> None:
+        """Record the bytes that packing takes off each message of training, where the study has a codec."""
+        study, arrays = self.study, self.first_arrays()
+        if study.codec.name == study.download == "none":
+            return
+        saved = {
+            "saved-to-site": packing_saves(download_of(study), arrays),
+            "saved-to-server": packing_saves(codec_of(study), arrays),
+        }
+        names = {"update": study.codec.name, "download": study.download}
+        self.recorder.writer.summary("codec", names | saved, durable=False)
 
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
@@ -343,6 +358,17 @@ def _explained(faults: Mapping[str, Refusal], study: Study) -> dict[str, Refusal
         else why
         for node, why in faults.items()
     }
+
+
+def packing_saves(codec: Codec | None, arrays: Arrays) -> int:
+    """Return how many bytes shorter the section of these arrays is once it is packed.
+
+    They are counted on both sections: a packed array's size does not depend on its values.
+    """
+    if codec is None:
+        return 0
+    packed = codec.encode(arrays, generator(0, site="", purpose="codec-bytes"))
+    return count_array_bytes(arrays) - count_array_bytes(packed)
 
 
 def check_enough(

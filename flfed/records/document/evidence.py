@@ -27,6 +27,7 @@ from flfed.records.reports.events import (
 )
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import varies
+from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
 from flfed.records.statistics import importances, score_tables
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
@@ -195,6 +196,7 @@ def _left(content: Content) -> list[Markup]:
         lines.append({"Site": line["Site"]} | sizes)
     together = f", of all {len(content.runs)} repeats together" if len(content.runs) > 1 else ""
     said = [f"Bytes of the messages' content, added up over all rounds{together}.", privacy_tables.why_so_many(out)]
+    said.append(bytes_in_words(content.found["round-bytes"]))
     return [
         element("h3", "What left each site"),
         table(lines),

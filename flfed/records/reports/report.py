@@ -9,6 +9,7 @@ from dataclasses import replace
 from flfed.records.reports.faults import faults_of
 from flfed.records.reports.privacy import audit_of, privacy_of
 from flfed.records.reports.recorded_run import Recorded
+from flfed.records.reports.round_totals import round_bytes
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import over_repeats
 from flfed.records.statistics.learning_curve import curve_object
@@ -70,6 +71,7 @@ def report(reader: RunReader, name: str) -> Report:
     (`privacy.privacy_of`), `audit` what attacks on the model reached. `operating-points` is there where the study
     names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
     at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`).
+    `round-bytes` is what crosses in a round of training (`round_totals.round_bytes`).
 
     Raises
     ------
@@ -104,6 +106,7 @@ def report(reader: RunReader, name: str) -> Report:
         "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
         **_where_asked(reader, runs),
+        "round-bytes": round_bytes(reader, [run.run for run in runs]),
         **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
     }
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from sqlalchemy import Integer, distinct, func, literal, select
 
+from flfed.records.reports.privacy_tables import size_in_words
+from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95, SHARES
 from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
@@ -180,6 +182,68 @@ def costs(reader: RunReader, runs: Sequence[str], *, rounds: int, width: int, fi
         )
         for number in sorted(seconds.keys() | sizes.keys())
     ]
+
+
+def round_bytes(reader: RunReader, runs: Sequence[str]) -> Report | None:
+    """Return the bytes of a round of training in each direction, None where no message of training crossed.
+
+    Over all repeats together: `round` is the mean of a round, all sites together, and `message` that of one site.
+    A study with a codec has `codec` besides, and both figures `uncompressed`: of a site that was asked twice in
+    a round, what the codec saved is counted once.
+    """
+    query = (
+        select(
+            Sent.run_id,
+            Sent.direction,
+            func.sum(Sent.bytes).label("bytes"),
+            func.count().label("messages"),
+            func.count(distinct(Sent.round)).label("rounds"),
+        )
+        .where(Sent.run_id.in_(runs), Sent.kind == TRAIN)
+        .group_by(Sent.run_id, Sent.direction)
+    )
+    codecs = {run: reader.summary(run, "codec") for run in runs}
+    found: Report = {}
+    for row in reader.rows(query, site=Sent.site):
+        saved = (codecs[row["run_id"]] or {}).get(f"saved-{row['direction']}", 0)
+        total = found.setdefault(row["direction"], [0, 0, 0, 0])
+        counts = (int(row["bytes"]), row["messages"], row["rounds"], row["messages"] * saved)
+        found[row["direction"]] = [before + now for before, now in zip(total, counts, strict=True)]
+    if not found:
+        return None
+    codec = next(filter(None, codecs.values()), None)
+    told = {} if codec is None else {"codec": {way: codec[way] for way in ("update", "download")}}
+    return {way: _mean_bytes(*found[way], packed=codec is not None) for way in sorted(found)} | told
+
+
+def _mean_bytes(size: int, messages: int, rounds: int, saved: int, *, packed: bool) -> Report:
+    found: Report = {"round": size / rounds, "message": size / messages}
+    if packed:
+        found |= {"uncompressed": {"round": (size + saved) / rounds, "message": (size + saved) / messages}}
+    return found
+
+
+def bytes_in_words(found: Report | None) -> str:
+    """Return what crosses in a round, and what it would be uncompressed; "" where nothing is known.
+
+    Examples
+    --------
+    >>> plain = {"to-site": {"round": 40_000, "message": 10_000}, "to-server": {"round": 8_000, "message": 2_000}}
+    >>> bytes_in_words(plain)
+    'Each round about 10.0 kB went to each site and 2.00 kB came back.'
+    >>> packed = {way: of | {"uncompressed": {"message": 30_000}} for way, of in plain.items()}
+    >>> bytes_in_words(packed)
+    'Each round about 10.0 kB went to each site and 2.00 kB came back (uncompressed: 30.0 kB and 30.0 kB).'
+    """
+    ways = [(found or {}).get(way) for way in ("to-site", "to-server")]
+    known = [of for of in ways if of is not None]
+    # Before the first replies only one direction is known.
+    if len(known) < len(ways):
+        return ""
+    to_site, back = (size_in_words(round(of["message"])) for of in known)
+    whole = [size_in_words(round(of["uncompressed"]["message"])) for of in known if "uncompressed" in of]
+    besides = f" (uncompressed: {' and '.join(whole)})" if whole else ""
+    return f"Each round about {to_site} went to each site and {back} came back{besides}."
 
 
 def band_of(point: CurvePoint, metric: str) -> tuple[float | None, float | None]:

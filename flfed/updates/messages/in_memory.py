@@ -223,6 +223,11 @@ def count_bytes(record: Mapping[str, Any]) -> int:
     return total
 
 
+def count_array_bytes(arrays: Mapping[str, np.ndarray]) -> int:
+    """Return the bytes of a section that holds these arrays, as `count_bytes` counts them."""
+    return count_bytes({"": {name: InMemoryArray(np.ascontiguousarray(value)) for name, value in arrays.items()}})
+
+
 def _value_bytes(value: Any) -> int:
     if isinstance(value, InMemoryArray):
         return value.count_bytes()

@@ -39,6 +39,7 @@ from flfed.records.reports.narrative import (
     under,
     widened_for,
 )
+from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
@@ -324,7 +325,8 @@ def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only:
             sent = reader.bytes_sent([run.run for run in runs])
         if sent:
             ways = (f"{count / 1e6:.2f} MB {way.replace('-', ' ')}" for way, count in sorted(sent.items()))
-            st.markdown("Crossed in all: " + ", ".join(ways))
+            each = bytes_in_words(shown.found["round-bytes"])
+            st.markdown(" ".join(filter(None, [f"Crossed in all: {', '.join(ways)}.", each])))
         if made_by:
             run = runs[0]
             facts = {"engine": run.engine, "path": run.path, "seed": run.seed, "arrays-sha256": run.arrays_sha256}

@@ -440,9 +440,12 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     took = f" {sum(seconds):.1f} seconds in all;" if seconds else ""
     counted = f"{rounds} round{'' if rounds == 1 else 's'}{each}"
     whose = ("your site", "it") if opened.only else ("the sites", "them")
+    with RunReader.open(only=opened.only) as reader:
+        said = by_database.bytes_in_words(by_database.round_bytes(reader, [run.run for run in opened.runs]))
+    each_round = f"{said} " if said else ""
     return (
         f"{counted}:{took} {out:.2f} MB left {whose[0]} and {back:.2f} MB came to {whose[1]} for training. "
-        "What crossed before and after the rounds is on the page Privacy."
+        f"{each_round}What crossed before and after the rounds is on the page Privacy."
     )
 
 
