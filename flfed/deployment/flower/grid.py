@@ -139,6 +139,9 @@ class DeployedGrid(HttpGrid):
         Seconds; tests pass their own.
     """
 
+    sites_keep_state = True
+    """Sites have their state of the run on their own disks."""
+
     def __init__(
         self,
         runtime: Callable[[], RuntimeHttpClient],

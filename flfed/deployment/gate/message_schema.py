@@ -199,7 +199,7 @@ class StudyMessages:
             Whether it asked for the site's own offset.
         """
         if kind == ENROL:
-            return {"config": _config(self._enrolled())}
+            return {"config": _config(_enrolled(self.site))}
         if kind in SEALINGS:
             return {"config": _config(SEALINGS[kind])}
         if kind == SUMMARISE:
@@ -225,23 +225,6 @@ class StudyMessages:
             if self.study.compare.holdout_curve:
                 sections |= self._scores("holdout", "holdout")
         return sections
-
-    def _enrolled(self) -> dict[str, Field]:
-        return {
-            "site": equal(self.site.name),
-            # Who refuses before a table is open has the name alone.
-            "title": one_of((self.site.title or self.site.name, self.site.name)),
-            "version": equal(flfed.__version__),
-            "accepted": flag(),
-            "reason": text("[^\x00-\x1f\x7f-\x9f]*", REASON),
-            "rows-low": whole(),
-            "rows-high": whole(),
-            "disclosure": one_of(("open", "institution")),
-            "share-metrics": one_of(("named", "pseudonym", "aggregate-only")),
-            "resplit": flag(),
-            "epsilon-budget": number(0, nan=True),
-            "epsilon-spent": number(0, nan=True),
-        }
 
     def _summary(self, *, needed: bool = True) -> Held:
         return Held(shapes={name: (shape, FLOAT64) for name, shape in self.layout.shapes().items()}, needed=needed)
@@ -352,6 +335,25 @@ def section_bytes(section: Section) -> int:
     types = {name: max(known, key=lambda of: (of.kind == "u", of.itemsize)) for name, known in section.dtypes.items()}
     arrays = {name: np.empty(shape, types.get(name, dtype)) for name, (shape, dtype) in section.shapes.items()}
     return count_array_bytes(arrays)
+
+
+def _enrolled(site: Site) -> dict[str, Field]:
+    """Return the fields of an enrolment."""
+    return {
+        "site": equal(site.name),
+        # Who refuses before a table is open has the name alone.
+        "title": one_of((site.title or site.name, site.name)),
+        "version": equal(flfed.__version__),
+        "accepted": flag(),
+        "reason": text("[^\x00-\x1f\x7f-\x9f]*", REASON),
+        "rows-low": whole(),
+        "rows-high": whole(),
+        "disclosure": one_of(("open", "institution")),
+        "share-metrics": one_of(("named", "pseudonym", "aggregate-only")),
+        "resplit": flag(),
+        "epsilon-budget": number(0, nan=True),
+        "epsilon-spent": number(0, nan=True),
+    }
 
 
 def _importance(study: Study, layout: Layout) -> Sections:

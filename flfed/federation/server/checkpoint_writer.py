@@ -11,6 +11,7 @@ from flfed.federation.recording.pooled_figures import round_figures
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -27,6 +28,12 @@ RoundCallback = Callable[[Mapping[str, Any]], object]
 
 OF_SITE = "site:"
 """Before a site's name, in a checkpoint's states: the site's own arrays."""
+
+
+def states_of_sites(checkpoint: Checkpoint) -> dict[str, Arrays]:
+    """Return the arrays of its own that each site had at a checkpoint, where they went with it."""
+    found = checkpoint.state.items()
+    return {name.removeprefix(OF_SITE): own for name, own in found if name.startswith(OF_SITE)}
 
 
 def no_observer(stage: str, round: int) -> None:

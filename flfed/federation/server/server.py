@@ -17,7 +17,15 @@ from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.checkpoint_writer import OF_SITE, CheckpointWriter, RoundCallback, RunObserver, no_observer
+from flfed.federation.server.checkpoint_writer import (
+    OF_SITE,
+    CheckpointWriter,
+    RoundCallback,
+    RunObserver,
+    no_observer,
+    states_of_sites,
+)
+from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
 from flfed.federation.server.site_offsets import offset_outputs
@@ -28,7 +36,6 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import study_layout, study_trainable
-from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -45,12 +52,10 @@ from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, RunContext, ignore
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
-from flfed.updates.codec import Codec, codec_of, download_of
+from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
-from flfed.updates.messages.versions import reads_compact
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
 if TYPE_CHECKING:
@@ -62,10 +67,6 @@ LEAST_SITES = 2
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
 LEFT = "did not come back after the run was resumed"
-FORGOTTEN = (
-    "the run was resumed on an engine that keeps no site's error feedback: what sites had left out of their updates "
-    "until then is lost, and the arrays are not those of a run without a break"
-)
 PER_SITE = (
     "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
     "this reproduces others' results and costs accuracy; 'global' is right"
@@ -191,20 +192,9 @@ class FederatedRun:
                 f"column {self.layout.target.name!r} has one class only in the training rows of all sites: "
                 "no model can be learned from it; ask sites that have another class, or check their mappings"
             )
-        self._codec_saves()
+        if saved := packing_saves(self.study, self.first_arrays()):
+            self.recorder.writer.summary("codec", saved, durable=False)
         return participants, self.write_start(participants, encoder, summaries)
-
-    def _codec_saves(self) -> None:
-        """Record the bytes that packing takes off each message of training, where the study has a codec."""
-        study, arrays = self.study, self.first_arrays()
-        if study.codec.name == study.download == "none":
-            return
-        saved = {
-            "saved-to-site": packing_saves(download_of(study), arrays),
-            "saved-to-server": packing_saves(codec_of(study), arrays),
-        }
-        names = {"update": study.codec.name, "download": study.download}
-        self.recorder.writer.summary("codec", names | saved, durable=False)
 
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
@@ -231,14 +221,14 @@ class FederatedRun:
         for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
-            reply = replies[reply.site] = _reading(reply, self.study)
+            reply = replies[reply.site] = reading(reply, self.study)
             if reply.accepted:
                 participants[reply.site] = Participant(
                     node_id=nodes[node], rows_high=reply.rows_high, version=reply.version
                 )
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in participants})
-        said, absent, unnamed = unenrolled(self.grid, _explained(answers.faults, self.study))
+        said, absent, unnamed = unenrolled(self.grid, explained(answers.faults, self.study))
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
@@ -302,23 +292,14 @@ class FederatedRun:
         )
         first = self.first_arrays()
         if kept is not None and self.checkpoint is not None:
-            first, round = self.checkpoint.arrays, self.checkpoint.round
-            state = self.checkpoint.state
-            of_sites = {name.removeprefix(OF_SITE): own for name, own in state.items() if name.startswith(OF_SITE)}
-            of_strategy = {name: arrays for name, arrays in state.items() if not name.startswith(OF_SITE)}
-            strategy.restore(round, of_strategy, self.checkpoint.facts["strategy"])
-            self._restore_sites(round, of_sites)
+            first, of_sites = self.checkpoint.arrays, states_of_sites(self.checkpoint)
+            of_strategy = {name: own for name, own in self.checkpoint.state.items() if not name.startswith(OF_SITE)}
+            strategy.restore(self.checkpoint.round, of_strategy, self.checkpoint.facts["strategy"])
+            if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy.run):
+                self.recorder.note(forgotten)
         with nullcontext() if kept is None else self.privacy.during(participants):
             result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
-
-    def _restore_sites(self, round: int, states: Mapping[str, Arrays]) -> None:
-        """Give sites back what they kept for themselves, where it was on this machine alone."""
-        codec = codec_of(self.study)
-        if (restore := getattr(self.grid, "restore_states", None)) is not None:
-            restore(round, states)
-        elif codec is not None and codec.feedback and not self.each_round:
-            self.recorder.note(FORGOTTEN)
 
     def first_arrays(self) -> Arrays:
         """Return the initial arrays in the plan's precision."""
@@ -331,44 +312,6 @@ class FederatedRun:
         `start` is the start file's hash.
         """
         Comparison(self, participants, outcome).conduct(start, strategy)
-
-
-def _codecs(study: Study) -> str:
-    """Return the names of the codecs that sites must know, "" where there is none."""
-    return ", ".join(dict.fromkeys(name for name in (study.codec.name, study.download) if name != "none"))
-
-
-def _reading(reply: EnrolReply, study: Study) -> EnrolReply:
-    """Return an enrolment, refused where the site's version does not know the study's codecs."""
-    if not (reply.accepted and _codecs(study)) or reads_compact(reply.version):
-        return reply
-    return replace(
-        reply,
-        accepted=False,
-        reason=str(Refusal("codec-unknown", version=reply.version or "0.1", codecs=_codecs(study))),
-    )
-
-
-def _explained(faults: Mapping[str, Refusal], study: Study) -> dict[str, Refusal]:
-    """Return why nodes did not enrol, with what an earlier version cannot use named where a study was not usable."""
-    unusable = ("study-unusable", "study-unusable-untold")
-    return {
-        node: Refusal("codec-unread", why=why, codecs=_codecs(study))
-        if _codecs(study) and why.cause.code in unusable
-        else why
-        for node, why in faults.items()
-    }
-
-
-def packing_saves(codec: Codec | None, arrays: Arrays) -> int:
-    """Return how many bytes shorter the section of these arrays is once it is packed.
-
-    They are counted on both sections: a packed array's size does not depend on its values.
-    """
-    if codec is None:
-        return 0
-    packed = codec.encode(arrays, generator(0, site="", purpose="codec-bytes"))
-    return count_array_bytes(arrays) - count_array_bytes(packed)
 
 
 def check_enough(
