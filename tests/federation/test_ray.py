@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.updates.checkpoints import checkpoint
+from flfed.updates.checkpoints.run_state import NodeState
 
 QUICK = {"rounds": 3, "draws": 200}
 
@@ -91,6 +92,43 @@ def test_ray_gives_the_arrays_and_the_faults_of_the_process_itself(name: str, no
     pd.testing.assert_frame_equal(there.sites, here.sites)
     # Only an engine that holds all tables has these.
     assert here.report["pooled"] and there.report["pooled"] is None
+
+
+@dataclass(frozen=True, eq=False)
+class Noted(Frame):
+    """A frame that notes which processes read it."""
+
+    folder: str = ""
+
+    def read(self, folders: Sequence[Path]) -> pd.DataFrame:
+        (Path(self.folder) / str(os.getpid())).touch()
+        return super().read(folders)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    "codec",
+    [{"codec.name": "top-k", "codec.share": 0.4}, pytest.param({"codec.name": "int8"}, marks=pytest.mark.proof)],
+)
+def test_codecs_give_the_arrays_of_the_process_itself_though_a_sites_messages_reach_several_processes(
+    codec, small_sites, small_study, tmp_path, nothing_left, monkeypatch
+):
+    study = Study.parse(small_study).replace({"rounds": 8, **codec, "codec.download": "int8"})
+    sites = []
+    for site in small_sites(3):
+        (folder := tmp_path / site.name).mkdir()
+        sites.append(replace(site, source=Noted(site.source.table, folder=str(folder))))
+    there = run(study, engine="ray", sites=sites)
+    assert there.status == "completed" and there.report["faults"] == []
+    assert max(len(list((tmp_path / site.name).iterdir())) for site in sites) > 1
+    found = arrays_of(there)
+    for key, value in arrays_of(run(study, sites=sites)).items():
+        np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-6)
+    if codec["codec.name"] == "top-k":  # of sites that forget what they left out the arrays would be others
+        monkeypatch.setattr(NodeState, "before", lambda self, round: {})
+        forgetful = arrays_of(run(study, sites=sites))
+        assert max(np.abs(found[key] - value).max() for key, value in forgetful.items()) > 1e-3
 
 
 @dataclass(frozen=True, eq=False)
