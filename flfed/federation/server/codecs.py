@@ -31,7 +31,8 @@ def _codecs(study: Study) -> str:
 
 def reading(reply: EnrolReply, study: Study) -> EnrolReply:
     """Return an enrolment, refused where the site's version does not know the study's codecs."""
-    if not (reply.accepted and _codecs(study)) or reads_compact(reply.version):
+    # A site that refused read the study with such a version: that its table would not open says nothing of its table.
+    if not _codecs(study) or reads_compact(reply.version):
         return reply
     return replace(
         reply,
