@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import typer
 from flwr.app import Message
 from sqlalchemy import text
@@ -14,8 +15,11 @@ from flfed.records.ledger.ledger import ledger_of
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.updates.messages.in_memory import count_bytes
 
+INT8 = '\n[codec]\nname = "int8"\ndownload = "int8"\n'
 
-def test_a_ledgers_bytes_are_those_of_the_coordinators_table(small_sites, small_study, conduct, capsys):
+
+@pytest.mark.parametrize("codec", ["", INT8], ids=["none", "int8"])
+def test_a_ledgers_bytes_are_those_of_the_coordinators_table(codec: str, small_sites, small_study, conduct, capsys):
     sites = small_sites(3, rows=90)
     folders = [SiteFolder(site.name) for site in sites]
     for folder in folders:
@@ -28,7 +32,7 @@ def test_a_ledgers_bytes_are_those_of_the_coordinators_table(small_sites, small_
         ledger_of(folders[reply.metadata.src_node_id - 1]).append(kind=kind, **line)
         return reply
 
-    done = conduct(sites, small_study, change=leaving)
+    done = conduct(sites, small_study + codec, change=leaving)
     assert done.error is None
     engine = engine_to_read(store_url())
     asked = text("SELECT site, round, kind, SUM(bytes) FROM sent WHERE direction = 'to-server' GROUP BY 1, 2, 3")
