@@ -13,9 +13,11 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 import flfed
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.operator.replay import replay
+from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
+from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import StateFiles
 from flfed.updates.codec import codec_of, shapes_of
@@ -170,3 +172,15 @@ def test_a_round_that_is_asked_again_leaves_the_same_update_whatever_was_left_ou
     with pytest.raises(UsageError, match="held what the rounds before had left out"):
         replay(site.folder, site.site, RUN, 2)
     assert replay(site.folder, site.site, RUN, 1).matches
+
+
+def test_the_approval_names_the_codec_what_it_reveals_and_what_stays(gated, small_study):
+    said = {
+        codec: " ".join(plain_words(Study.parse(small_study + text), gated().site, []))
+        for codec, text in CODECS.items()
+    }
+    assert all(f"The update is packed by codec {codec}: " in words for codec, words in said.items())
+    assert all("It protects nothing." in words for words in said.values())
+    stays = "What is left out of it stays at this site"
+    assert [codec for codec, words in said.items() if stays in words] == ["top-k"]
+    assert "codec" not in " ".join(plain_words(gated().study, gated().site, []))

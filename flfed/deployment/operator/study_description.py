@@ -23,6 +23,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
+from flfed.updates.codec import codec_of
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareReply, GroupFigure, PointCounts
@@ -202,6 +203,9 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
     yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
+    if (codec := codec_of(study)) is not None:
+        kept = " What is left out of it stays at this site, and is added to its next update." if codec.feedback else ""
+        yield f"The update is packed by codec {study.codec.name}: {shown(reveals(type(codec)))}{kept}"
     yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
     if study.adjusts_intercept():
         yield f"With the last of these, once: {reveals(Offset)}"
