@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from flfed.folders import CoordinatorFolder
 from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
+from flfed.updates.messages.train import ENCODER_MISSING
 from tests.machines import COORDINATOR, SITE, Machine, begin, machines_of, take_in, until, wait_online
 
 SITES = ("cleveland", "hungary", "long-beach")
@@ -63,9 +66,16 @@ def machines() -> Iterator[dict[str, Machine]]:
         yield found
 
 
+CODEC = ""
+"""A table of the study: set by the test."""
+TOP_K = '[codec]\nname = "top-k"\nshare = 0.3\ndownload = "int8"\n'
+
+
 def with_file(words: list[str], machine: Machine) -> list[str]:
     """Return a command with the study's file in place of its name: few rounds, and two sites are enough for one."""
     path = machine.study("heart-disease", rounds=ROUNDS, quorum=0.5)
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(CODEC)
     return [path if word == "heart-disease" else word for word in words]
 
 
@@ -79,7 +89,9 @@ def serve(machine: Machine, line: Path) -> subprocess.Popen[bytes]:
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(900)
-def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, tmp_path):
+@pytest.mark.parametrize("codec", ["", TOP_K], ids=["plain", "top-k"])
+def test_what_is_killed_goes_on_as_if_nothing_had_happened(machines, test_data, tmp_path, monkeypatch, codec: str):
+    monkeypatch.setattr(sys.modules[__name__], "CODEC", codec)
     coordinator = machines["coordinator"]
     (tmp_path / "sitecustomize.py").write_text(SLOW_LINE)
     served = begin(machines, test_data)
@@ -246,11 +258,17 @@ def a_site_that_is_killed_comes_back(
     serving.kill()
     serving.wait()
     (line / "hold").unlink()
+    # Its encoder goes with what it kept of the run: it is sent it again in the round that it comes back in.
+    (folder,) = (machines["long-beach"].home / "sites" / "long-beach" / "runs").iterdir()
+    assert (folder / "encoder.safetensors").is_file() and bool(list(folder.glob("state-*"))) == bool(CODEC)
+    shutil.rmtree(folder)
     serve(machines["long-beach"], line)
     assert conducting.wait(240) == 0, coordinator.log()
     with RunReader.open(store_of(coordinator)) as reader:
         run = reader.runs()[0].run
     trained = Counter(site for site, _, kind in arrived(coordinator, run) if kind == "train")
+    said = [line for line in machines["long-beach"].ledger_lines() if line.get("reason") == str(ENCODER_MISSING)]
+    assert {line["run"] for line in said} == ({run} if trained["long-beach"] > 3 else set())
     # It may be back, and asked again, before a round ends without it.
     assert 2 <= trained["long-beach"] <= trained["cleveland"] == trained["hungary"] == ROUNDS
     again = json.loads(coordinator.run([*with_file(COORDINATOR["coordinator run"], coordinator), "--json"]))
