@@ -39,6 +39,7 @@ from flfed.study.study import Study, plain_value
 from flfed.study.template import StudyTemplate
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -287,7 +288,15 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[Arrays, Encoder]:
     trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
     strategy: FedAvg = study.strategy.build("strategy")
     strategy.assign(
-        RunContext(participants=participants, encoder=encoder, plan=study.plan, rounds=study.rounds, seed=study.seed)
+        RunContext(
+            participants=participants,
+            encoder=encoder,
+            plan=study.plan,
+            rounds=study.rounds,
+            seed=study.seed,
+            codec=codec_of(study),
+            download=download_of(study),
+        )
     )
     first = first_arrays(trainable, len(input_names(layout)))
     result = strategy.start(grid, to_record(first), study.rounds)

@@ -15,8 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from flfed import FederatedClassifier, federate
+from flfed import FederatedClassifier, federate, run
 from flfed.errors import FlfedError
+from flfed.notebook.classifier import train
+from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
 
 X, Y = load_breast_cancer(return_X_y=True)
 SITES = np.resize(["north", "south", "east", "west"], len(Y))
@@ -101,3 +104,10 @@ def test_numbers_of_numpy_are_taken_as_they_come_from_a_search():
     np.testing.assert_array_equal(ours, plain)
     search = RandomizedSearchCV(FederatedClassifier(), {"rounds": np.arange(1, 3)}, n_iter=2, cv=2, random_state=0)
     assert search.fit(X, Y).best_params_["rounds"] in (1, 2)
+
+
+def test_a_study_with_a_codec_trains_here_as_in_a_run(small_sites, small_study):
+    study, sites = Study.parse(small_study + '[codec]\nname = "int8"\ndownload = "int8"\n'), small_sites(3)
+    arrays, _ = train(study, sites)
+    ran = run(study, sites=sites)
+    assert arrays_sha256(arrays) == ran.report["arrays-sha256"]
