@@ -41,14 +41,14 @@ def reading(reply: EnrolReply, study: Study) -> EnrolReply:
     )
 
 
-def explained(faults: Mapping[str, Refusal], study: Study) -> dict[str, Refusal]:
-    """Return why nodes did not enrol, with what an earlier version cannot use named where a study was not usable."""
+def explained(said: Mapping[str, Refusal], study: Study) -> dict[str, Refusal]:
+    """Return why gates refused, with what an earlier version cannot use named where a study was not usable."""
     unusable = ("study-unusable", "study-unusable-untold")
     return {
-        node: Refusal("codec-unread", why=why, codecs=_codecs(study))
+        site: Refusal("codec-unread", why=why, codecs=_codecs(study))
         if _codecs(study) and why.cause.code in unusable
         else why
-        for node, why in faults.items()
+        for site, why in said.items()
     }
 
 

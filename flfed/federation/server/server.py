@@ -228,7 +228,8 @@ class FederatedRun:
                 )
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in participants})
-        said, absent, unnamed = unenrolled(self.grid, explained(answers.faults, self.study))
+        said, absent, unnamed = unenrolled(self.grid, answers.faults)
+        said = explained(said, self.study)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
