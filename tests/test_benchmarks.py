@@ -207,6 +207,7 @@ def test_a_straight_line_is_told_from_a_bent_one():
 
 GOOD = {
     **{name: {way: {"cpu-ratio": 0.3} for way in ("stacked", "one-by-one")} for name in WORKLOADS},
+    "codec": {name: {"plain-cpu-seconds": 0.1, "packed-cpu-seconds": 0.13, "ratio": 1.3} for name in WORKLOADS},
     "scale": {
         "sizes": [{"sites": 9, "rows": 9, "cpu-seconds-a-round": 2.4,
                    "bare-cpu-seconds-a-round": 4.8, "cpu-ratio": 0.5, "peak-mb": 3, "holding-mb": 2, "arrays-mb": 1,
@@ -228,6 +229,7 @@ def test_every_limit_that_is_missed_is_named():
     assert missed(GOOD) == []
     bad = json.loads(json.dumps(GOOD))
     bad["W4"]["stacked"]["cpu-ratio"], bad["W1"]["one-by-one"]["cpu-ratio"] = 0.36, 1.21
+    bad["codec"]["W3"]["ratio"] = 1.31
     bad["W2"]["ray"] = {"times-slower-than-stacked": 19.9, "stacked-memory-share": 0.34}
     bad["scale"]["sizes"][-1] |= {"cpu-ratio": 0.51, "memory-ratio": 1.6}
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
@@ -236,10 +238,10 @@ def test_every_limit_that_is_missed_is_named():
     bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
     bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
-        "W4 stacked", "W1 one-by-one", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale", "scale",
-        "deployment", *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
+        "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
+        "scale", "deployment", *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 11
+    assert len(missed({})) == 15
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
 
 

@@ -19,7 +19,7 @@ THREE = ("alpha", "beta", "gamma")
 OLD = "gamma"
 REFUSED = (
     "refused: the study cannot be used: see the site's log "
-    "(the study asks for codec int8, which flfed before 0.3 does not know)"
+    "(the study asks for codec int8; flfed before 0.3 knows no codecs)"
 )
 CODEC = ("[compare]", '[codec]\nname = "int8"\ndownload = "int8"\n[compare]')
 

@@ -24,6 +24,7 @@ from flfed.updates.codec import codec_of, shapes_of
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import ENCODER_MISSING, TRAIN
+from tests.deployment.conftest import CountingFrame
 
 RUN = "20261120-abcd"
 CODECS = {
@@ -151,6 +152,9 @@ def test_what_top_k_leaves_out_is_on_the_sites_disk_alone_and_is_added_to_the_ne
     replies = [site.answer(site.trained(round=round)) for round in (1, 2, 3)]
     state = StateFiles(kept_replies(site.folder.site, RUN))
     assert state.rounds() == [2, 3]  # of the last two rounds
+    assert state.before(3) == {}  # to who does not know the seed, rows, policy and study that it is of
+    rows = site.gate._studies.rows_sha256(site.study.sha256())
+    state.under = "\n".join((str(site.study.seed), rows, site.site.policy.model_dump_json(), site.study.text))
     codec, model = codec_of(site.study), site.gate._studies.messages(site.study.sha256()).model
     # The model sent is the same each round and the batches differ: what was left is what explains the difference.
     plain = gated(small_study).answer(site.trained(round=3), run="20261120-plain")
@@ -184,3 +188,27 @@ def test_the_approval_names_the_codec_what_it_reveals_and_what_stays(gated, smal
     stays = "What is left out of it stays at this site"
     assert [codec for codec, words in said.items() if stays in words] == ["top-k"]
     assert "codec" not in " ".join(plain_words(gated().study, gated().site, []))
+
+
+def test_what_was_left_out_of_other_rows_goes_into_no_later_update(gated, small_study):
+    text = small_study + CODECS["top-k"]
+    site = gated(text)
+    site.answer(site.trained())
+    assert StateFiles(kept_replies(site.folder.site, RUN)).rounds() == [1]
+    # People withdrew: their rows are taken out, what is left is frozen and approved anew.
+    site.open(source=CountingFrame(site.site.source.table.iloc[20:]))
+    site.freeze()
+    site.approve()
+    again = site.answer(site.trained(round=2))
+    fresh = site.answer(site.trained(round=2), run="20261120-fresh")
+    assert not again.has_error() and content_sha256(again.content) == content_sha256(fresh.content)
+
+
+def test_a_question_in_another_form_is_the_same_question(gated):
+    site = gated()
+    first = site.answer(site.trained())  # of a coordinator of flfed 0.2
+    assert not first.has_error()
+    kept = site.answer(compact(site))  # which was upgraded before it resumed the run
+    assert not kept.has_error() and content_sha256(kept.content) == content_sha256(first.content)
+    lines = [line.facts for line in site.lines() if line.kind == "train"]
+    assert len({line["asked-sha256"] for line in lines}) == 1

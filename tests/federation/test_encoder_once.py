@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from sqlalchemy import text
 
 from flfed.errors import RunStopped
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.run import resume, run
 from flfed.records.store.database import engine_to_read, store_url
+from flfed.study.plan import Plan
 from flfed.study.study import Study
+from flfed.updates.aggregation.rounds import Participant, Round, RunContext
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, ndarrays
@@ -151,4 +153,25 @@ def test_a_site_of_todays_version_is_not_asked_to_use_a_codec_and_is_named(condu
     assert asked == {"site-01", "site-03"}
     (site,) = (one for one in ran.reader.sites(ran.run) if one.site == "site-02")
     assert site.status == "refused"
-    assert site.reason == "it has flfed 0.2.0, which does not know codec int8, float16 of the study: flfed 0.3 does"
+    assert site.reason == "it has flfed 0.2.0, which knows no codecs, and the study asks for int8, float16"
+
+
+def test_a_site_without_the_encoder_is_not_asked_again_when_no_time_is_left(plain):
+    participants = {"a": Participant(node_id=1, rows_high=99, version="0.3.0")}
+    encoder = plain.outcome.encoder
+    run = RunContext(participants=participants, encoder=encoder, plan=Plan(), rounds=3, seed=1)
+    run.delivery.holders.add("a")
+    now, times = Round(asked={"a": 1}), []
+    request = TrainRequest(arrays=plain.outcome.arrays, encoder=encoder, round=2, rounds=3)
+    (asked,) = now.messages(request, run)
+    assert "encoder" not in asked.content
+    asked.metadata.__dict__["_message_id"] = "1"
+    lost = Message(Error(code=1, reason=str(ENCODER_MISSING)), reply_to=asked)
+
+    def send(messages: Any, *, timeout: float) -> list[Message]:
+        times.append(timeout)
+        return [lost]
+
+    seconds = iter((0.0, 60.0))
+    assert now.exchange(send, [asked], 60.0, lambda: next(seconds)) == [lost] and times == [60.0]
+    assert run.delivery.holders == set()  # so that the next request to it brings the encoder

@@ -280,7 +280,7 @@ def test_a_sentence_that_ends_a_run_names_no_site_that_has_a_pseudonym(sites, sm
     alias = pseudonyms("", [LONE])[LONE]
     assert run.outcome.status == "stopped"
     assert f"{alias}: no reply before the deadline" in run.outcome.reason and "site-03: no reply" in run.outcome.reason
-    assert LONE not in tables_of(home)
+    assert LONE not in tables_of(home).replace(alias, "")  # which may begin as the name does
 
 
 def test_a_pseudonym_stays_in_a_series_and_tells_nothing_between_two(home):

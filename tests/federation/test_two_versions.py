@@ -73,7 +73,7 @@ def test_a_codec_that_is_asked_of_an_earlier_site_is_refused_and_named(
     conducted: Callable[..., dict[str, Any]], earlier: Path, small_study: str
 ):
     found = conducted(ROOT, earlier, small_study + CODEC)
-    said = "it has flfed 0.2.0, which does not know codec int8 of the study: flfed 0.3 does"
+    said = "it has flfed 0.2.0, which knows no codecs, and the study asks for int8"
     assert found["reasons"] == {"site-02": said}
     assert {kind for kind, *_ in found["crossed"]} == {"query.enrol"}
     assert found["status"] == "completed"

@@ -35,7 +35,7 @@ from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.checkpoints.run_state import run_state, whole_message
+from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
@@ -257,7 +257,7 @@ class Gate:
         messages = self._studies.check(context.run_config)
         if not message.has_content():
             raise Refused(Refusal("no-content"))
-        if lacks_encoder(message.content):
+        if kind in BRINGING and lacks_encoder(message.content):
             raise Refused(ENCODER_MISSING)
         # What a request may hold follows from the study: nothing else gets in.
         defect = message_defect(message.content, messages.incoming(kind))

@@ -18,7 +18,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
-from flfed.updates.messages.train import EVALUATE, TRAIN
+from flfed.updates.messages.train import EVALUATE, TRAIN, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
@@ -47,7 +47,7 @@ def asked_sha256(message: Message) -> str:
     if kind not in QUESTIONS:
         return ""
     if kind == TRAIN:
-        return content_sha256(message.content)
+        return content_sha256(formless(message.content))
     both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 

@@ -166,12 +166,12 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes
     arrays = {f"arrays/{name}": value for name, value in request.arrays.items()}
     arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
-    # The same hash as before for what an earlier version was asked too.
-    plain |= {"encoder_sha256": request.encoder_sha256} if request.encoder_sha256 else {}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
     digest = _sha256(arrays, json.dumps(asked, sort_keys=True))
     metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
+    # Nor is the form in it: a question that is asked again in another form is the same one.
+    metadata |= {"encoder-sha256": request.encoder_sha256} if request.encoder_sha256 else {}
     return digest, b"".join(file_content(arrays, metadata))
 
 
@@ -193,7 +193,9 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
-    request = TrainRequest(arrays=dict(_section(arrays, "arrays")), encoder=encoder, **found["request"])
+    form = metadata.get("encoder-sha256", "")
+    model = dict(_section(arrays, "arrays"))
+    request = TrainRequest(arrays=model, encoder=encoder, encoder_sha256=form, **found["request"])
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
 
 

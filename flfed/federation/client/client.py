@@ -191,7 +191,7 @@ class SiteClient:
         request = read(TrainRequest, message.content)
         # A reply counts for the same seed, rows, policy and study only.
         policy = session.site.policy.model_dump_json()
-        under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
+        under = state.under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
         earlier = kept.reply_to(request, under=under) if request.fit else None
         if earlier is not None:
             return earlier

@@ -274,18 +274,19 @@ class Round:
         """
         began, sites = clock(), {node: site for site, node in self.asked.items()}
         delivery = None if self._run is None else self._run.delivery
-        replies, lacking = list[Message](), list[str]()
+        replies, lacking = list[Message](), dict[str, Message]()
         for reply in send(messages, timeout=timeout):
             site = sites.get(reply.metadata.src_node_id, "")
             if delivery is not None and delivery.answered(site, reply):
-                lacking.append(site)
+                lacking[site] = reply
             else:
                 replies.append(reply)
-        if not lacking:
-            return replies
+        left = timeout - (clock() - began)
+        # Where another site took the whole time there is none to answer in: the next request to it is whole.
+        if not lacking or left <= 0:
+            return [*replies, *lacking.values()]
         for site in lacking:
             self._requests[site] = replace(self._requests[site], by_hash=False)
-        left = max(0.0, timeout - (clock() - began))
         return [*replies, *self.exchange(send, self._addressed(lacking), left, clock)]
 
     def receive(

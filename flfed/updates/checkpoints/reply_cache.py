@@ -179,7 +179,6 @@ def digest_of(request: TrainRequest, *, under: str) -> str:
         request.fit,
         request.score,
         sorted(request.settings.items()),
-        *([request.encoder_sha256] if request.encoder_sha256 else ()),
     )
     arrays = arrays_sha256({**request.arrays, **{f"encoder/{k}": v for k, v in request.encoder.arrays().items()}})
     return f"{arrays}/{json.dumps(plain)}"

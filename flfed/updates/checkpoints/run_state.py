@@ -1,12 +1,13 @@
 """A site's state of a run: the encoder in force, and arrays of its own from round to round.
 
-It never leaves the site. Institutions keep it in files beside their replies; elsewhere it is in Flower's
-`Context.state`, since a site's next message may reach another process.
+It is in no message. Institutions keep it in files beside their replies; elsewhere it is in Flower's `Context.state`,
+since a site's next message may reach another process, and in the checkpoints of a run in one process.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -22,17 +23,29 @@ from flfed.updates.checkpoints.reply_cache import KeptReplies, NotKept, kept_rep
 from flfed.updates.checkpoints.tensor_file import file_content, read_file
 from flfed.updates.messages.fields import Arrays, ndarrays
 from flfed.updates.messages.in_memory import array_record
+from flfed.updates.messages.kinds import COMPARE, EVALUATE, TRAIN
 from flfed.updates.messages.train import lacks_encoder, named_encoder, with_encoder
 
 LOG = logging.getLogger("flfed.site")
 KEPT = 2
 """Rounds whose state stays: a round that is asked again starts from the state before it."""
+BRINGING = (TRAIN, EVALUATE, COMPARE)
+"""Kinds of requests that bring a model and its encoder, or name the encoder by its hash."""
 ENCODER = "encoder"
 PREFIX = "state-"
 
 
 class RunState(ABC):
-    """State of one site in one run, by name."""
+    """State of one site in one run, by name.
+
+    Attributes
+    ----------
+    under : str
+        What the site's own arrays depend on besides the run: seed, rows, policy and study. Those of others count as not
+        there, so that nothing of rows that were taken out since goes into a later update.
+    """
+
+    under = ""
 
     @abstractmethod
     def read(self, name: str) -> Arrays | None:
@@ -97,19 +110,24 @@ class StateFiles(RunState):
             return None
         with suppress(OSError, SafetensorError, ValueError):
             arrays, metadata = read_file(path)
-            if metadata.get("sha256") == arrays_sha256(arrays):
+            if metadata.get("sha256") == self._sha256(name, arrays):
                 return arrays
-        LOG.warning("%s is damaged, and counts as not there", path.name)
+        LOG.warning("%s is damaged, or of other rows or another policy, and counts as not there", path.name)
         return None
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Write a file that only its owner may read."""
-        content = b"".join(file_content(arrays, {"sha256": arrays_sha256(arrays)}))
+        content = b"".join(file_content(arrays, {"sha256": self._sha256(name, arrays)}))
         try:
             self._kept.make_folder()
             replace_whole(self._kept.folder / f"{name}.safetensors", content)
         except OSError as error:
             raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
+
+    def _sha256(self, name: str, arrays: Arrays) -> str:
+        """Return a file's hash; the encoder is the run's, whatever the site's rows are."""
+        own = arrays_sha256(arrays)
+        return own if name == ENCODER else hashlib.sha256(f"{own}/{self.under}".encode()).hexdigest()
 
     def remove(self, name: str) -> None:
         """Remove a file."""
@@ -160,7 +178,7 @@ def whole_message(message: Message, state: RunState) -> Message:
 
     It stays as it is where it names no encoder by its hash alone, or where that is not here.
     """
-    if not message.has_content():
+    if not message.has_content() or message.metadata.message_type not in BRINGING:
         return message
     named = lacks_encoder(message.content)
     encoder = state.encoder(named) if named else None

@@ -29,7 +29,8 @@ class Int4(Codec, Settings, where="[codec]"):
     -----
     A byte holds two entries, the first in its lower four bits; of an odd number the last byte's upper bits mean 0.
 
-    Reveals: of each array the largest entry, and of every other the multiple above or below it. It protects nothing.
+    Reveals: of each array the largest entry, and every other to within one multiple, as who knows the study's seed can
+    draw the rounding again. It protects nothing.
 
     Source: Alistarh et al. 2017, "QSGD: communication-efficient SGD via gradient quantization and encoding", with the
     largest entry in place of the norm.

@@ -27,7 +27,8 @@ class Int8(Codec, Settings, where="[codec]"):
     The scale is the array's largest entry / 127. An entry between two multiples becomes one of them at random, the
     nearer the likelier, so that the mean over draws is the entry itself. A quarter of the bytes of float32.
 
-    Reveals: of each array the largest entry, and of every other the multiple above or below it. It protects nothing.
+    Reveals: of each array the largest entry, and every other to within one multiple, as who knows the study's seed can
+    draw the rounding again. It protects nothing.
 
     Source: Alistarh et al. 2017, "QSGD: communication-efficient SGD via gradient quantization and encoding", with the
     largest entry in place of the norm.

@@ -266,6 +266,12 @@ def lacks_encoder(record: RecordDict) -> str:
     return named if isinstance(named, str) else ""
 
 
+def formless(record: RecordDict) -> RecordDict:
+    """Return a request without what asks for the compact form: the same question has one hash in either form."""
+    config = {key: value for key, value in record["config"].items() if key != ENCODER_SHA256}
+    return record_of({**record, "config": config_record(config)})
+
+
 def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:
     """Return a request as if its encoder had crossed whole."""
     return record_of({**record, "encoder": array_record(encoder)})
