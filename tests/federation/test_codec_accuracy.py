@@ -111,7 +111,7 @@ def test_what_forgets_or_rounds_to_the_nearest_moves_the_auc_of_a_study_with_man
         kept = aucs(study, BOTH_WAYS) - plain
         lost = aucs(study, {**BOTH_WAYS, "strategy.name": "forgets-floats"}) - plain
         # Its errors add up at random: to nothing on the mean, and to much in a split.
-        assert kept.std(ddof=1) < 0.0005 and lost.std(ddof=1) > 0.001
+        assert kept.std(ddof=1) < 0.001 < lost.std(ddof=1)
         assert np.abs(kept).max() < 0.002 < np.abs(lost).max()
         monkeypatch.setitem(registry._LENT, ("codec", "int8"), Nearest)
         nearest = aucs(study, {**BOTH_WAYS, "strategy.name": "forgets-floats"}) - plain
