@@ -174,7 +174,7 @@ class RivalRequest(_OfRowsAlone):
 
 
 Packed = dict[str, np.ndarray]
-"""Packed of an update by name."""
+"""Arrays of an update by name, before they are packed and after."""
 PACKED_AT_ONCE = 64
 """Sites whose updates are packed together."""
 
@@ -312,7 +312,7 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
         return None
     if request.private is not None and not (request.chance and request.plan.steps):
         return None  # refused alone
-    # Packed and plan are mostly shared by all sites, so that they are looked at once.
+    # Arrays and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
     known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
