@@ -95,18 +95,7 @@ class Codec:
 
         They have other names, shapes or types than `shapes`, or values that are not finite.
         """
-        expected = self.shapes(model)
-        if set(packed) != set(expected):
-            return Refusal("array-names-differ")
-        for name, (shape, dtype) in expected.items():
-            found = packed[name]
-            if found.shape != shape:
-                return Refusal("array-shape-differs", array=name, shape=found.shape, expected=shape)
-            if found.dtype != dtype:
-                return Refusal("array-dtype-differs", array=name, dtype=found.dtype, expected=dtype)
-            if dtype.kind == "f" and not np.isfinite(found).all():
-                return Refusal("array-infinite", array=name)
-        return None
+        return arrays_defect(packed, self.shapes(model))
 
     def largest_error(self, arrays: Arrays) -> dict[str, float]:
         """Return a bound of `|decode(encode(x)) - x|` for each array of finite values."""
@@ -133,6 +122,21 @@ def download_of(study: Study) -> Codec | None:
         return None
     found: Codec = registry.load("codec", study.download)()
     return found
+
+
+def arrays_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
+    """Return why arrays are not such as expected, else None: other names, shapes, types, or values not finite."""
+    if set(arrays) != set(expected):
+        return Refusal("array-names-differ")
+    for name, (shape, dtype) in expected.items():
+        found = arrays[name]
+        if found.shape != shape:
+            return Refusal("array-shape-differs", array=name, shape=found.shape, expected=shape)
+        if found.dtype != dtype:
+            return Refusal("array-dtype-differs", array=name, dtype=found.dtype, expected=dtype)
+        if not np.isfinite(found).all():
+            return Refusal("array-infinite", array=name)
+    return None
 
 
 def shapes_of(arrays: Arrays) -> Shapes:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
+from flfed.updates.codec import Shapes, arrays_defect, shapes_of
 from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
@@ -118,22 +118,18 @@ def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, flo
 
     Such an update has the model's names, shapes and dtypes. The norm is NaN or infinite if a value is bad.
     """
-    expected = _like(incoming)
+    expected = shapes_of(incoming)
     alike = [site for site, reply in replies.items() if _is_like(reply.delta, expected)]
     norms = joint_norms([replies[site].delta for site in alike])
     return dict(zip(alike, norms.tolist(), strict=True))
 
 
-def _is_like(arrays: Arrays, expected: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> bool:
+def _is_like(arrays: Arrays, expected: Shapes) -> bool:
     for name, (shape, dtype) in expected.items():
         value = arrays.get(name)
         if value is None or value.shape != shape or value.dtype != dtype:
             return False
     return len(arrays) == len(expected)
-
-
-def _like(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    return {name: (value.shape, value.dtype) for name, value in arrays.items()}
 
 
 def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) -> Refusal | None:
@@ -149,31 +145,13 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) ->
     if rows > rows_high:
         return Refusal("examples-above-band", most=rows_high)
     if not math.isfinite(norm):
-        return _array_defect(reply.delta, incoming)
+        # An infinite norm would make the median infinite too, and pass every bound.
+        return arrays_defect(reply.delta, shapes_of(incoming)) or Refusal("norm-infinite")
     if reply.loss is not None and not math.isfinite(reply.loss):
         return Refusal("loss-infinite")
     if reply.steps < 1:
         return Refusal("no-step")
     return _bad_scores(reply, rows_high)
-
-
-def _array_defect(delta: Arrays, incoming: Arrays) -> Refusal | None:
-    """Return why an update's arrays cannot be used.
-
-    Their norm is unknown or not finite.
-    """
-    if set(delta) != set(incoming):
-        return Refusal("array-names-differ")
-    for name, expected in incoming.items():
-        given = delta[name]
-        if given.shape != expected.shape:
-            return Refusal("array-shape-differs", array=name, shape=given.shape, expected=expected.shape)
-        if given.dtype != expected.dtype:
-            return Refusal("array-dtype-differs", array=name, dtype=given.dtype, expected=expected.dtype)
-        if not np.isfinite(given).all():
-            return Refusal("array-infinite", array=name)
-    # An infinite norm would make the median infinite too, and pass every bound.
-    return Refusal("norm-infinite")
 
 
 def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
