@@ -151,11 +151,8 @@ class SiteClient:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol
             site, state = str(context.node_config["site"]), NodeState(context.state)
-            message = message if is_in_memory(message.content) else whole_message(message, state)
-            answering = partial(train, state=state) if handler is train else handler
-            reply = yield from answering(message, lambda: self.session(context, leaves=leaves), site)
-            if handler is train:
-                keep_encoder(message, state)
+            message = _whole(message, state)
+            reply = yield from _handled(handler, message, lambda: self.session(context, leaves=leaves), site, state)
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
@@ -164,17 +161,14 @@ class SiteClient:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept, state = kept_replies(site, context.run_config.get("run")), run_state(site, context)
-            message = message if is_in_memory(message.content) else whole_message(message, state)
+            message = _whole(message, state)
             # Only training has noise that must not be drawn twice for one round.
             if kept is not None and kept not in self._over and handler is train:
                 record = self._once(message, context, kept, state)
                 keep_encoder(message, state)
                 return Message(record, reply_to=message)
             leaves = handler is not enrol
-            answering = partial(train, state=state) if handler is train else handler
-            reply = run_client(answering(message, lambda: self.session(context, leaves=leaves), site))
-            if handler is train:
-                keep_encoder(message, state)
+            reply = run_client(_handled(handler, message, lambda: self.session(context, leaves=leaves), site, state))
             if kept is not None and handler is judge:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -241,6 +235,26 @@ class SiteClient:
     def _counts_may_leave(self, session: SiteSession, run: str, *, held: bool, claim: bool) -> bool:
         """Tell whether exact counts of the holdout may leave in this run."""
         return not held or self._releases is None or self._releases.first_counts(session, run, claim=claim)
+
+
+def _whole(message: Message, state: RunState) -> Message:
+    """Return a message with its encoder; what crossed within a process has it."""
+    return message if is_in_memory(message.content) else whole_message(message, state)
+
+
+def _handled(
+    handler: Callable[[Message, Callable[[], SiteSession], str], Replying],
+    message: Message,
+    open_session: Callable[[], SiteSession],
+    site: str,
+    state: RunState,
+) -> Replying:
+    """Answer a message by its handler; training has the site's state of the run, and keeps the encoder that came."""
+    if handler is not train:
+        return (yield from handler(message, open_session, site))
+    reply = yield from train(message, open_session, site, state=state)
+    keep_encoder(message, state)
+    return reply
 
 
 @lru_cache(maxsize=8)
