@@ -64,7 +64,7 @@ ABOUT = _TABLES["about"]
 RULES = _TABLES.pop("rules")["all"]
 """Every rule that `flfed.rows` names in an error about a table."""
 
-_OF_SITES = ("messages", "policy", "rows", "study", "errors", "grid", "table")
+_OF_SITES = ("messages", "policy", "rows", "study", "sums", "errors", "grid", "table")
 _HERE = ("defects", "wrong", "server", "noted", "about", "named")
 OF_SITES = {code: text for name in _OF_SITES for code, text in _TABLES[name].items()}
 """What a site may say, or stands here in its place."""

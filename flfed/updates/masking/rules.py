@@ -1,0 +1,180 @@
+"""Rules of secure aggregation: which sites may be summed, and what a site opens for it.
+
+They are functions of names alone, so that a test can play them against a server that lies. A *list* has the sites
+whose vectors one sum adds up; a *question* is what is asked of the rows, whatever run asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from flfed.refusals import Refusal
+
+LEAST = 3
+"""Sites of a sum: of two, each would know the other's vector."""
+PERCENT = 67
+"""Share of the pinned sites that any sum needs more of. Two lists of so many have honest sites in common as long as
+at most a third of the pinned sites work for the server."""
+
+Sites = frozenset[str]
+
+
+def threshold(pinned: int) -> int:
+    """Return the sites that a cohort, a list and a set of shares need, of those that are pinned.
+
+    Parameters
+    ----------
+    pinned : int
+        Sites whose keys an approval pins, the site itself counted. Of the pinned and not of the cohort, since the
+        server chooses the cohort.
+
+    Examples
+    --------
+    >>> [threshold(pinned) for pinned in (3, 4, 5, 7, 10, 20, 100)]
+    [3, 3, 4, 5, 7, 14, 68]
+    """
+    return max(LEAST, PERCENT * pinned // 100 + 1)
+
+
+def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) -> Refusal | None:
+    """Return why a site makes no keys with a cohort, None where it does.
+
+    Parameters
+    ----------
+    site : str
+    cohort : collection of str
+        Sites that enrolled at the start of the run, this one too.
+    pinned : collection of str
+        Sites whose keys the approval pins, this one too.
+    """
+    if site not in cohort:
+        return Refusal("cohort-without-site")
+    if stranger := min(set(cohort) - set(pinned), default=""):
+        return Refusal("cohort-not-pinned", site=stranger)
+    least = threshold(len(pinned))
+    return None if len(cohort) >= least else Refusal("cohort-small", had=len(cohort), least=least)
+
+
+def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) -> bool:
+    """Tell whether a list goes with those that a site opened for the same question.
+
+    Two sums of one question give away who is in one of them only, unless this was allowed.
+
+    Parameters
+    ----------
+    listed : frozenset of str
+    opened : iterable of frozenset of str
+        For the same question, in whatever run.
+    lifted : collection of str
+        Sites by which lists may differ: they consent, or the people here allowed it.
+
+    Examples
+    --------
+    >>> abc, abcd = frozenset("abc"), frozenset("abcd")
+    >>> may_open(abc, [abc], ""), may_open(abcd, [abc], ""), may_open(abcd, [abc], "d")
+    (True, False, True)
+    """
+    return all(before ^ listed <= set(lifted) for before in opened)
+
+
+def list_refusal(
+    site: str,
+    listed: Sites,
+    *,
+    cohort: Collection[str],
+    least: int,
+    opened: Collection[Sites],
+    lifted: Collection[str] = (),
+    newest: bool = True,
+) -> Refusal | None:
+    """Return why a site neither confirms nor opens a list, None where it does.
+
+    Parameters
+    ----------
+    site : str
+    listed : frozenset of str
+        Sites that are to be summed.
+    cohort : collection of str
+        Of the run.
+    least : int
+        The threshold of the pinned sites.
+    opened : collection of frozenset of str
+        Lists that the site has confirmed or opened for the question.
+    lifted : collection of str
+        As in `may_open`.
+    newest : bool
+        Whether no later run has the site's answer to the question. In that answer the site said which lists it
+        has opened, and the later run's server counts on it.
+    """
+    if site not in listed:
+        return Refusal("list-without-site")
+    if not listed <= set(cohort):
+        return Refusal("list-outside-cohort")
+    if len(listed) < least:
+        return Refusal("list-small", had=len(listed), least=least)
+    if listed in opened:
+        return None
+    if not may_open(listed, opened, lifted):
+        return Refusal("list-differs")
+    return None if newest else Refusal("list-of-earlier-run")
+
+
+def opening_refusal(
+    site: str, listed: Sites, *, cohort: Collection[str], least: int, confirmed: Collection[str]
+) -> Refusal | None:
+    """Return why a site gives neither shares nor seeds for a list that it may open, None where it does.
+
+    The whole cohort needs no confirmation: its sum needs no seed of anybody.
+
+    Parameters
+    ----------
+    site : str
+    listed : frozenset of str
+        One that `list_refusal` does not refuse.
+    cohort : collection of str
+    least : int
+    confirmed : collection of str
+        Sites whose confirmation of this very list is right; the site's own counts without.
+    """
+    if listed == set(cohort):
+        return None
+    had = len(listed & {site, *confirmed})
+    return None if had >= least else Refusal("list-unconfirmed", had=had, least=least)
+
+
+def choose_list(
+    answered: Mapping[str, Collection[Sites]],
+    *,
+    cohort: Collection[str],
+    least: int,
+    lifted: Mapping[str, Collection[str]] | None = None,
+) -> Sites | Refusal:
+    """Return the list that a server has opened, or why there is none.
+
+    Parameters
+    ----------
+    answered : mapping of site to collection of frozenset of str
+        Sites whose vectors came, with the lists that each has opened for the question.
+    cohort : collection of str
+    least : int
+    lifted : mapping of site to collection of str, optional
+        By which sites each site lets lists differ.
+
+    Notes
+    -----
+    A list that was opened before goes first. Of all lists that servers chose by this rule for a question, the last
+    one can be opened as soon as its sites answer: none of them can be bound to another by then.
+    """
+    known = lifted or {}
+    # The larger list first, and one order for all servers.
+    named = sorted({one for lists in answered.values() for one in lists}, key=lambda one: (-len(one), sorted(one)))
+    unbound = frozenset(site for site, lists in answered.items() if not lists)
+    for listed in (*named, frozenset(answered), unbound):
+        answers = least <= len(listed) and listed <= answered.keys()
+        if answers and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):
+            return listed
+    members = {site for listed in named for site in listed}
+    if gone := sorted(members - set(cohort)):
+        return Refusal("list-site-gone", sites=", ".join(gone[:3]))
+    silent = sorted(set(cohort) - answered.keys())
+    return Refusal("list-site-silent", sites=", ".join(silent[:3]), had=len(answered), least=least)
