@@ -10,7 +10,7 @@ import pytest
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
-from flfed.study.study import LARGEST_SEED, LATER, Study, keys_of, names
+from flfed.study.study import LARGEST_SEED, Study, keys_of, names
 from flfed.study.tables import Named, Partition
 
 TEXT = """
@@ -155,24 +155,33 @@ def test_a_table_that_is_none_is_refused(table: str):
     ("text", "said"),
     [
         (with_line("privacy", "epsilon = 3.0"), "[privacy]: epsilon needs name; known: re"),
-        (TEXT.replace('"off"', '"on"'), "[privacy]: secure-aggregation='on' is not available in this version"),
+        (TEXT.replace('"off"', '"yes"'), "[privacy]: secure-aggregation='yes' must be one of 'off', 'auto', 'on'"),
+        (with_line("privacy", "largest-entry = 0"), "[privacy]: largest-entry=0.0 must be in (0, "),
         (
             "privacy = 1\n" + TEXT.replace('[privacy]\nsecure-aggregation = "off"\n', ""),
             "study: privacy must be a table",
         ),
     ],
 )
-def test_what_a_later_version_brings_is_refused_and_never_ignored(text: str, said: str):
+def test_a_table_of_privacy_with_a_wrong_value_is_refused(text: str, said: str):
     assert said in refused(text)
 
 
-def test_every_later_key_is_refused_with_any_value_but_the_one_that_means_off():
-    for table, keys in LATER.items():
-        for key, off in (keys or {}).items():
-            head = TEXT.partition(f"[{table}]")[0]
-            assert "not available" in refused(head + f"[{table}]\n{key} = 'x'\n")
-            if off is not None:
-                assert Study.parse(TEXT).text == TEXT
+def test_secure_sums_stand_beside_a_mechanism_and_are_off_unless_asked_for():
+    assert (Study.parse(TEXT).secure_aggregation, Study.parse(TEXT).largest_entry) == ("off", 8.0)
+    study = Study.parse(TEXT).replace({"secure-aggregation": "on", "largest-entry": 2, "privacy.name": "record-dp"})
+    assert (study.secure_aggregation, study.largest_entry, study.privacy.name) == ("on", 2.0, "record-dp")
+    assert study.privacy.settings == {}
+
+
+@pytest.mark.parametrize("asked", ["auto", "on"])
+def test_secure_sums_are_refused_with_what_cannot_be_summed_or_would_be_of_few_sites(asked: str):
+    study = Study.parse(TEXT.replace('"off"', f'"{asked}"'))
+    with pytest.raises(UsageError, match="adds them up on one: leave one of them out"):
+        study.replace({"codec.name": "int8"})
+    with pytest.raises(UsageError, match="lets chance choose the sites of a sum"):
+        study.replace({"strategy.fraction": 0.5})
+    assert study.replace({"codec.download": "int8"}).download == "int8"
 
 
 def test_text_that_is_no_toml_says_where():
@@ -241,7 +250,6 @@ def test_a_key_set_to_none_is_left_out():
         ({"name": "other"}, None),
         ({"strategy.name": "fedvag"}, "[strategy]: name='fedvag' is not known"),
         ({"privacy.epsilon": 1}, "[privacy]: epsilon needs name; known: re"),
-        ({"privacy.secure-aggregation": "auto"}, "secure-aggregation='auto' is not available in this version"),
     ],
 )
 def test_a_replacement_that_fits_nothing_is_refused(changes: dict[str, object], said: str | None):

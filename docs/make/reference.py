@@ -16,7 +16,7 @@ import typer
 
 import flfed
 from docs.make.docstrings import Docstring, Entry, read, said_of_value
-from docs.make.keys import REQUIRED, Key, Undocumented, default_in_words, keys_of, toml_text
+from docs.make.keys import REQUIRED, Key, Undocumented, default_in_words, keys_of
 from flfed import registry
 from flfed.cli.commands import app
 from flfed.records.dashboard.access import Roles
@@ -47,7 +47,7 @@ LISTED_WORDS = {
 }
 
 
-BESIDE = {"strategy": ("rounds",), "codec": ("download",)}
+BESIDE = {"strategy": ("rounds",), "codec": ("download",), "mechanism": ("secure-aggregation", "largest-entry")}
 """Keys of such a table that are the study's own."""
 
 
@@ -109,7 +109,7 @@ def study_page() -> str:
     parts = [f"## Top of the file\n\n{keys_table(top_keys())}"]
     parts += [_table_section(name) for name in studies._TABLES]
     parts += [listed_section(name) for name in studies._LISTED]
-    parts += [expected_section(), sweep_section(), later_section()]
+    parts += [expected_section(), sweep_section()]
     return page(
         "The study file", intro, *parts,
         whole_file("flfed/studies/heart-disease.toml", "What `flfed study show heart-disease` prints"),
@@ -194,22 +194,6 @@ def sweep_section() -> str:
     key = _study_key("sweep", any_key=True)
     row = ["*any key of the study*", "list of values", default_in_words(REQUIRED), key.meaning, f"`{key.example}`"]
     return f"## [sweep]\n\n{table(COLUMNS, [row])}"
-
-
-def later_section() -> str:
-    """Return the section of keys that have one value as yet."""
-    rows = [
-        [
-            f"`{name}.{key}`",
-            "text",
-            f"`{toml_text(value)}`",
-            "Another value is refused.",
-            f"`{key} = {toml_text(value)}`",
-        ]
-        for name, keys in studies.LATER.items()
-        for key, value in (keys or {}).items()
-    ]
-    return f"## Keys of later versions\n\n{table(COLUMNS, rows)}"
 
 
 def policy_page() -> str:

@@ -20,6 +20,8 @@ from flfed.errors import UsageError, nearest
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
+    LARGEST_ENTRY,
+    SUMS,
     TABLE_OF,
     Compare,
     Dataset,
@@ -29,18 +31,15 @@ from flfed.study.tables import (
     LearningCurve,
     Named,
     Partition,
+    SecureAggregation,
     Split,
+    Sums,
     parse_download,
     parse_sweep,
 )
 from flfed.study.template import StudyTemplate
 
 FOLDER = Path(__file__).parents[1] / "studies"
-LATER: dict[str, dict[str, str | None] | None] = {
-    "privacy": {"secure-aggregation": "off"},
-}
-"""Keys of DESIGN.md that later versions build: the one value accepted now, or None for none."""
-
 OTHERS_CALL = {
     "learning-rate": "lr", "batch-size": "batch", "optimizer": "optimiser", "local-epochs": "epochs",
     "num-rounds": "rounds", "alpha": "l2", "hidden-layer-sizes": "hidden", "random-state": "seed",
@@ -90,6 +89,12 @@ class Study(metaclass=_FromKeywords):
     download : {"none", "float16", "int8"}
         Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
         from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
+    secure_aggregation : {"off", "auto", "on"}
+        Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
+        institutions or more take part. It stands in the table `[privacy]`. Example: `secure-aggregation = "auto"`.
+    largest_entry : float, > 0
+        Largest absolute value of an entry of a site's update under secure aggregation: a site whose update has a
+        larger one sends none. It stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates. Example: `rounds = 40`.
     text : str
@@ -118,6 +123,8 @@ class Study(metaclass=_FromKeywords):
     privacy: Named
     codec: Named = Named(name="none")
     download: Download = "none"
+    secure_aggregation: SecureAggregation = "off"
+    largest_entry: float = LARGEST_ENTRY
     rounds: int = 1
     compare: Compare
     text: str
@@ -319,7 +326,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         return key.split(".")
     # A bare key is looked for in every table, and in the signatures of what the study names.
     known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
-    known |= {"strategy": {"rounds"}, "codec": {"download"}}
+    known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS)}
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
         if name in registry.names(kind):
@@ -344,11 +351,10 @@ def _study(table: dict[str, Any], text: str) -> Study:
     Every error names its place.
     """
     # Unknown keys are refused first: a mistyped table would otherwise be left out in silence.
-    known = [*_TOP, *_TABLES, *_LISTED, *_LOOSE, *(name for name in LATER if name not in _LISTED)]
+    known = [*_TOP, *_TABLES, *_LISTED, *_LOOSE]
     for key in table:
         if key not in known:
             raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
-    _refuse_later(table)
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
@@ -368,7 +374,10 @@ def _study(table: dict[str, Any], text: str) -> Study:
         )
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
-    privacy = _privacy(parts["privacy"])
+    own = {key: parts["privacy"].pop(key) for key in SUMS if key in parts["privacy"]}
+    sums = Sums(**read_settings(Sums, own, Sums.where))
+    sums.check(codec=parts["codec"].get("name", "none"), fraction=parts["strategy"].get("fraction", 1.0))
+    privacy = _named_or_none(parts["privacy"], "mechanism")
     made["compare"].check_privacy(privacy.name)
     return Study(
         name=_name(table),
@@ -382,6 +391,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         download=parse_download(parts["codec"].pop("download", "none")),
         codec=_named_or_none(parts["codec"], "codec"),
         rounds=rounds,
+        **vars(sums),
         text=text,
         expected=Expected.parse(parts["expected"]),
         sweep=parse_sweep(parts["sweep"]),
@@ -400,22 +410,6 @@ def _made(name: str, given: dict[str, Any]) -> Any:
             inner[key] = kind(**read_settings(kind, value, f"[{name}] {key}"))
     made = read_settings(_TABLES[name], given, f"[{name}]")
     return _TABLES[name](**made, **inner)
-
-
-def _refuse_later(table: Mapping[str, Any]) -> None:
-    """Refuse what DESIGN.md names and this version lacks."""
-    for name, keys in LATER.items():
-        given = table.get(name)
-        if given is None or (name in _LISTED and not isinstance(given, dict)):
-            continue
-        if keys is None or not isinstance(given, dict):
-            raise UsageError(f"study: [{name}] is not available in this version; leave it out")
-        # A listed thing checks its other keys itself, by its signature.
-        for key, value in given.items():
-            if name in _LISTED and key not in keys:
-                continue
-            if key not in keys or value != keys[key]:
-                raise UsageError(f"[{name}]: {key}={value!r} is not available in this version; leave it out")
 
 
 def _table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -437,13 +431,6 @@ def _named(given: dict[str, Any], kind: str) -> Named:
         hint = "; a program gave it as a module: use load(RUN, model=MODULE)." if lent else nearest(name, known)
         raise UsageError(f"{where}: name={name!r} is not known{hint} Known: {', '.join(known)}")
     return Named(name=name, settings=given)
-
-
-def _privacy(given: dict[str, Any]) -> Named:
-    """Return the mechanism that a study asks for."""
-    for key in LATER["privacy"] or ():
-        given.pop(key, None)  # its one value was looked at before
-    return _named_or_none(given, "mechanism")
 
 
 def _named_or_none(given: dict[str, Any], kind: str) -> Named:

@@ -20,6 +20,10 @@ Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
 Download = Literal["none", "float16", "int8"]
 """Codecs of the model that sites are sent."""
+SecureAggregation = Literal["off", "auto", "on"]
+"""Whether the server gets sums of the sites' updates only; "auto" where three institutions or more take part."""
+LARGEST_ENTRY = 8.0
+"""Largest absolute value of an entry of a site's update under secure aggregation, where a study sets none."""
 TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
 Own = Literal["best", "same"]
@@ -400,6 +404,39 @@ class Expected(Settings, where="[expected]", frozen=True):
                 raise UsageError(f"{where}: key 'path' is not known")
             figures.append(Expectation(path=path, **read_settings(Expectation, figure, where)))
         return cls(repeats=given.get("repeats", 1), figures=tuple(figures))
+
+
+class Sums(Settings, where="[privacy]", frozen=True):
+    """Keys of secure aggregation.
+
+    Attributes
+    ----------
+    secure_aggregation, largest_entry
+        As `Study` has them.
+    """
+
+    secure_aggregation: SecureAggregation = "off"
+    largest_entry: Annotated[float, Field(gt=0, le=2.0**20)] = LARGEST_ENTRY
+
+    def check(self, *, codec: str, fraction: float) -> None:
+        """Refuse what cannot be summed, or would be summed over a few sites only."""
+        if self.secure_aggregation == "off":
+            return
+        asked = f"secure-aggregation={self.secure_aggregation!r}"
+        if codec != "none":
+            raise UsageError(
+                f"[codec]: name={codec!r} rounds each site's update on a grid of its own, and [privacy] {asked} adds "
+                "them up on one: leave one of them out"
+            )
+        if fraction != 1.0:
+            raise UsageError(
+                f"[strategy]: fraction={fraction!r} lets chance choose the sites of a sum, and [privacy] {asked} needs "
+                "all that take part: leave one of them out"
+            )
+
+
+SUMS = ("secure-aggregation", "largest-entry")
+"""Keys of the table [privacy] that are no mechanism's."""
 
 
 def parse_download(value: object) -> Download:

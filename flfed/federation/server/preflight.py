@@ -43,6 +43,8 @@ def check(study: Study) -> dict[str, str]:
     if mechanism is not None:
         mechanism.check(study)
     codec_of(study)
+    if study.secure_aggregation != "off":
+        raise UsageError(f"[privacy]: secure-aggregation={study.secure_aggregation!r} is not available in this version")
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):
