@@ -161,12 +161,16 @@ def test_no_page_shows_anything_of_another_site(ran: Any, beside: None):
     with RunReader.open() as reader:
         found = report(reader, "latest")["sites"]
     entries = [found[site][arm]["roc_auc_score"] for site in found if site != NAME for arm in SITE_ARMS]
-    others = {number(entry[key]) for entry in entries for key in ("value", "low", "high")}
+    others = {tuple(number(entry[key]) for key in ("value", "low", "high")) for entry in entries}
     kept = results_of(ran[0].folder)[0][0]
-    own = {number(value) for one in (*kept.arms, *kept.differences) for value in (one.value, one.low, one.high)}
+    own = {tuple(map(number, (one.value, one.low, one.high))) for one in (*kept.arms, *kept.differences)}
     said = words(page("results"))
-    assert len(others - own) > 5
-    assert [value for value in others - own if re.search(rf"(?<![\d.]){re.escape(value)}(?!\d)", said)] == []
+    assert len(others - own) > 2
+    # One number of three digits stands there by chance now and then, an interval with its value does not.
+    shown = {
+        three for three in others | own if all(re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", said) for one in three)
+    }
+    assert shown & own and not shown - own
 
 
 WRITES: list[str] = []
