@@ -1,0 +1,352 @@
+"""The two halves of one sum: what a site masks, confirms and opens, and what the server adds up.
+
+A vector leaves its site with two kinds of masks on it: one for each other site of the cohort, which that site has with
+the other sign, and a self-mask, whose seed is shared among the cohort. For a *list* of sites the server gets, of each
+of them, shares of the self-mask, and for each site of the cohort that is missing, the seeds of its pair masks: never
+both of one site.
+
+Source: Bonawitz et al. 2017, "Practical secure aggregation for privacy-preserving machine learning", figure 4.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.updates.masking import keys, shares
+from flfed.updates.masking.rules import Sites, opening_refusal
+
+SEALED = shares.BYTES + keys.TAG
+"""Bytes of a sealed share."""
+GROWTH = 10.0
+"""Times the last sum's norm that a sum may have, and the part of the largest possible that the first may have."""
+NAMED = 3
+"""Sites that a refusal names, at most."""
+
+Links = Mapping[str, bytes]
+"""A site's link with each of the cohort, itself too, at the step of the question."""
+
+
+@dataclass(frozen=True)
+class MaskedVector:
+    """A site's masked vector and the shares of its self-mask.
+
+    It is made once for a question, written down, and sent as it is whenever it is asked for again: two vectors under
+    the same pair masks give their difference.
+
+    Attributes
+    ----------
+    updates : uint32 array [1 + entries], or [0]
+        Entry 0 counts the sites of a sum.
+    sums : uint64 array [1 + entries], or [0]
+        The same with 64 bits.
+    sealed : dict of site to bytes, 48
+        A share for each of the cohort, itself too.
+
+    Reveals: nothing to who has fewer than the threshold of the shares opened; all numbers are uniformly random.
+    """
+
+    updates: np.ndarray
+    sums: np.ndarray
+    sealed: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a site opens for a list.
+
+    Attributes
+    ----------
+    shares : mapping of site to bytes, 32
+        Its shares of the self-masks of the list's sites.
+    seeds : mapping of site to bytes, 32
+        Seeds of its pair masks with the sites of the cohort that are not in the list.
+
+    Reveals: with those of a threshold of sites, the sum of the list's vectors.
+    """
+
+    shares: Mapping[str, bytes] = field(repr=False)
+    seeds: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums of a list's vectors, without the counts.
+
+    Attributes
+    ----------
+    updates : uint32 array [entries]
+    sums : uint64 array [entries]
+    """
+
+    updates: np.ndarray
+    sums: np.ndarray
+
+
+def mask_vector(
+    site: str,
+    updates: np.ndarray,
+    sums: np.ndarray,
+    *,
+    links: Links,
+    binding: bytes,
+    least: int,
+    draw: shares.Draw = secrets.randbelow,
+) -> MaskedVector:
+    """Return a site's vector under a new self-mask and its pair masks.
+
+    Parameters
+    ----------
+    site : str
+    updates : uint32 array [entries]
+        Numbers of a ring; without entries nothing is masked, and nothing counted.
+    sums : uint64 array [entries]
+        The same with 64 bits.
+    links : mapping of site to bytes, 32
+        Of the whole cohort, the site too.
+    binding : bytes, 32
+        Of the question, as in `keys.mask_seed`.
+    least : int
+        The threshold of the pinned sites: so many shares give the self-mask.
+    draw : callable int → int
+        The operating system's randomness; tests pass another.
+
+    Raises
+    ------
+    ValueError
+        For numbers of other types, or a threshold above the cohort.
+    """
+    # Numbers of another type would not wrap, and show through the mask.
+    if (updates.dtype, sums.dtype) != (np.dtype(np.uint32), np.dtype(np.uint64)):
+        raise ValueError("updates are masked as uint32, and sums as uint64")
+    total = Totals(_counted(updates), _counted(sums))
+    own = shares.draw_secret(draw)
+    _add(total, own, 1)
+    for peer in sorted(set(links) - {site}):
+        _add(total, keys.mask_seed(links[peer], binding), _sign(site, peer))
+    parts = shares.split(own, least, len(links), draw)
+    sealed = {
+        peer: keys.seal(links[peer], binding, part, sender=site, receiver=peer)
+        for peer, part in zip(sorted(links), parts, strict=True)
+    }
+    return MaskedVector(total.updates, total.sums, sealed)
+
+
+def confirm_list(site: str, listed: Sites, *, links: Links, binding: bytes) -> dict[str, bytes]:
+    """Return a site's confirmations of a list, 32 bytes for each of the list's other sites.
+
+    Parameters
+    ----------
+    site : str
+    listed : frozenset of str
+        One that `rules.list_refusal` does not refuse, and that is written down.
+    links, binding
+        As in `mask_vector`.
+    """
+    others = sorted(listed - {site})
+    return {peer: keys.confirmation(links[peer], binding, listed, sender=site, receiver=peer) for peer in others}
+
+
+def confirming_sites(
+    site: str, listed: Sites, confirmations: Mapping[str, bytes], *, links: Links, binding: bytes
+) -> Sites:
+    """Return the other sites of a list whose confirmation to this one is right.
+
+    Parameters
+    ----------
+    site : str
+    listed : frozenset of str
+    confirmations : mapping of sender to bytes
+    links, binding
+        As in `mask_vector`.
+    """
+    return frozenset(
+        peer
+        for peer in (listed & confirmations.keys() & links.keys()) - {site}
+        if hmac.compare_digest(
+            confirmations[peer], keys.confirmation(links[peer], binding, listed, sender=peer, receiver=site)
+        )
+    )
+
+
+def open_list(
+    site: str,
+    listed: Sites,
+    sealed: Mapping[str, bytes],
+    *,
+    confirmations: Mapping[str, bytes],
+    links: Links,
+    binding: bytes,
+    least: int,
+) -> Opening | Refusal:
+    """Return what a site opens for a list, or why it opens nothing.
+
+    Parameters
+    ----------
+    site : str
+    listed : frozenset of str
+        One that `rules.list_refusal` does not refuse, and that is written down.
+    sealed : mapping of sender to bytes, 48
+        The shares for this site that came with the vectors of the list's sites; others are not looked at.
+    confirmations : mapping of sender to bytes, 32
+        Of this list to this site; needed where a site of the cohort is missing.
+    links, binding, least
+        As in `mask_vector`.
+
+    Raises
+    ------
+    ValueError
+        For a list that `rules.list_refusal` refuses by its names: without the site, or with one outside the cohort.
+    """
+    if site not in listed or not listed <= links.keys():
+        raise ValueError("a site opens lists of its cohort that it is in")
+    confirmed = confirming_sites(site, listed, confirmations, links=links, binding=binding)
+    if refusal := opening_refusal(site, listed, cohort=links, least=least, confirmed=confirmed):
+        return refusal
+    parts = {}
+    for sender in sorted(listed):
+        part = keys.unseal(links[sender], binding, sealed.get(sender, b""), sender=sender, receiver=site)
+        if isinstance(part, Refusal):
+            return part
+        # What else a sender sealed would leave with this site's opening.
+        if len(part) != shares.BYTES:
+            return Refusal("share-unreadable", site=sender)
+        parts[sender] = part
+    # Of a site either a share of its self-mask or a seed of its pair masks: with both, its vector would be bare.
+    missing = sorted(links.keys() - listed)
+    return Opening(parts, {peer: keys.mask_seed(links[peer], binding) for peer in missing})
+
+
+def vector_defect(vector: MaskedVector, *, updates: int, sums: int, cohort: Collection[str]) -> Refusal | None:
+    """Return why a server cannot add a vector, None where it can.
+
+    Parameters
+    ----------
+    vector : MaskedVector
+    updates, sums : int
+        Entries that were asked for, without the counts.
+    cohort : collection of str
+    """
+    numbers = all(
+        part.dtype == dtype and part.shape == (entries + (entries > 0),)
+        for part, dtype, entries in ((vector.updates, np.uint32, updates), (vector.sums, np.uint64, sums))
+    )
+    return None if numbers and _has(vector.sealed, cohort, SEALED) else Refusal("vector-unfit")
+
+
+def opening_defect(opening: Opening, *, cohort: Collection[str], listed: Sites) -> Refusal | None:
+    """Return why an opening is not one for a list, None where it is."""
+    below = all(int.from_bytes(share, "big") < shares.PRIME for share in opening.shares.values())
+    fits = _has(opening.shares, listed, shares.BYTES) and _has(opening.seeds, set(cohort) - listed, keys.BYTES)
+    return None if below and fits else Refusal("opening-unfit")
+
+
+def unmask(
+    vectors: Mapping[str, MaskedVector],
+    openings: Mapping[str, Opening],
+    *,
+    cohort: Collection[str],
+    listed: Sites,
+    least: int,
+) -> Totals | Refusal:
+    """Return the sums of a list's vectors, or why there are none.
+
+    Parameters
+    ----------
+    vectors : mapping of site to MaskedVector
+        Of the list's sites at least, without a `vector_defect`.
+    openings : mapping of site to Opening
+        That came for this list. One with an `opening_defect` counts as none.
+    cohort : collection of str
+    listed : frozenset of str
+    least : int
+        Openings that give the self-masks: any so many suffice where nobody is missing. Where somebody is, each of the
+        list's sites has seeds that no other has.
+
+    Returns
+    -------
+    Totals, or Refusal
+        `sum-miscounted` where a mask stayed on: a site was sent another request, list or key, or opened something
+        else.
+    """
+    right = {
+        site: openings[site]
+        for site in sorted(listed & openings.keys())
+        if opening_defect(openings[site], cohort=cohort, listed=listed) is None
+    }
+    if len(right) < least:
+        return Refusal("openings-few", had=len(right), least=least)
+    missing = sorted(set(cohort) - listed)
+    if missing and (silent := sorted(listed - right.keys())):
+        return Refusal("openings-missing", sites=", ".join(silent[:NAMED]))
+    first, *others = sorted(listed)
+    total = Totals(vectors[first].updates.copy(), vectors[first].sums.copy())
+    for site in others:
+        np.add(total.updates, vectors[site].updates, out=total.updates)
+        np.add(total.sums, vectors[site].sums, out=total.sums)
+    for seed in _self_masks(right, cohort, listed, least):
+        _add(total, seed, -1)
+    for site in sorted(listed) if missing else ():
+        for peer, seed in right[site].seeds.items():
+            _add(total, seed, -_sign(site, peer))
+    counts = [int(part[0]) for part in (total.updates, total.sums) if part.size]
+    if any(count != len(listed) for count in counts):
+        return Refusal("sum-miscounted", sites=len(listed))
+    return Totals(total.updates[1:], total.sums[1:])
+
+
+def norm_refusal(norm: float, *, last: float, sites: int, largest: float, entries: int) -> Refusal | None:
+    """Return why a sum is not used for its size, None where it is.
+
+    Of numbers that a mask stayed on, the norm is about .58 · `sites` · `largest` · √`entries`.
+
+    Parameters
+    ----------
+    norm : float
+        L2 norm of the sum, not divided by any weight.
+    last : float
+        Norm of the run's last sum that was not zero; 0 where there was none.
+    sites : int
+        That the ring is for.
+    largest : float
+        Largest absolute entry of one site.
+    entries : int
+        Of the sum.
+    """
+    limit = GROWTH * last if last > 0 else sites * largest * math.sqrt(entries) / GROWTH
+    return None if norm <= limit else Refusal("sum-norm", norm=f"{norm:.3g}", limit=f"{limit:.3g}")
+
+
+def _self_masks(openings: Mapping[str, Opening], cohort: Collection[str], listed: Sites, least: int) -> Iterator[bytes]:
+    """Yield the seed of the self-mask of each of the list's sites, from the shares at the same places."""
+    places = {site: x for x, site in enumerate(sorted(cohort), start=1)}
+    for owner in sorted(listed):
+        yield shares.recover({places[site]: opening.shares[owner] for site, opening in openings.items()}, least)
+
+
+def _sign(site: str, peer: str) -> int:
+    """Return the sign of a pair's mask at `site`: at `peer` it is the other."""
+    return 1 if site < peer else -1
+
+
+def _add(total: Totals, seed: bytes, sign: int) -> None:
+    """Add the mask of a seed in place, or subtract it."""
+    combine = np.add if sign > 0 else np.subtract
+    for part, mask in zip((total.updates, total.sums), keys.stream(seed, total.updates.size, total.sums.size)):
+        combine(part, mask, out=part)
+
+
+def _counted(numbers: np.ndarray) -> np.ndarray:
+    """Return numbers behind a 1, a new array; of none, none."""
+    return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers.copy()
+
+
+def _has(parts: Mapping[str, bytes], sites: Collection[str], length: int) -> bool:
+    """Tell whether there is a part of this length for each of these sites, and no other."""
+    return parts.keys() == set(sites) and all(len(part) == length for part in parts.values())
