@@ -133,7 +133,7 @@ class SiteFolder:
     def gate(self) -> Path:
         """Folder of the data user.
 
-        It holds `approvals/`, `frozen/`, `excluded.csv`, `ledger.jsonl` and `receipts.jsonl`.
+        It holds `approvals/`, `frozen/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
         """
         return self.root / "gate"
 
@@ -212,6 +212,11 @@ class SiteFolder:
         They are the bundle's hash and the coordinator's public signing key.
         """
         return self.link / "terms.toml"
+
+    @property
+    def signing_key(self) -> Path:
+        """The gate's private signing key, made here; it never leaves."""
+        return self.gate / "signing.key"
 
     @property
     def approvals(self) -> Path:

@@ -1,6 +1,6 @@
 """Digital signatures over canonical JSON.
 
-A site signs with its node key (EC P-384), and the coordinator with its signing key (Ed25519).
+A site signs with its node key (EC P-384), the coordinator and a site's gate with their signing keys (Ed25519).
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from flfed.errors import UsageError
+
 HASH = re.compile(r"[0-9a-f]{64}")
 """SHA-256, or a public signing key, as hex."""
+GROUP = 4
+"""Characters that are read out together, of a gate's fingerprint."""
+SPOKEN = 20
+"""Bytes of a hash in a gate's fingerprint: another key of the same one takes 2^160 tries."""
 
 
 def canonical(value: object) -> bytes:
@@ -106,15 +112,15 @@ def node_signed(facts: Mapping[str, object], signature: str, key: EllipticCurveP
     return True
 
 
-def sign_as_coordinator(facts: Mapping[str, object], key: Ed25519PrivateKey) -> str:
-    """Return the coordinator's signature of facts, as hex."""
+def sign(facts: Mapping[str, object], key: Ed25519PrivateKey) -> str:
+    """Return the signature of facts by a signing key, as hex."""
     return key.sign(canonical(facts)).hex()
 
 
-def coordinator_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
-    """Verify a coordinator's signature over facts.
+def is_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
+    """Verify a signature over facts.
 
-    `public` is its public signing key as hex.
+    `public` is the signing key's public half as hex.
     """
     # A key or signature that is malformed counts as wrong, and not as an error.
     try:
@@ -122,6 +128,28 @@ def coordinator_signed(facts: Mapping[str, object], signature: str, public: str)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def sign_as_coordinator(facts: Mapping[str, object], key: Ed25519PrivateKey) -> str:
+    """Return the coordinator's signature of facts, as hex."""
+    return sign(facts, key)
+
+
+def coordinator_signed(facts: Mapping[str, object], signature: str, public: str) -> bool:
+    """Verify a coordinator's signature over facts.
+
+    `public` is its public signing key as hex.
+    """
+    return is_signed(facts, signature, public)
+
+
+def signing_key_of(content: bytes) -> Ed25519PrivateKey | None:
+    """Return the signing key of a file in OpenSSH format, None where it is anything else."""
+    try:
+        key = serialization.load_ssh_private_key(content, None)
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key if isinstance(key, Ed25519PrivateKey) else None
 
 
 def signing_public(key: Ed25519PrivateKey) -> str:
@@ -161,6 +189,55 @@ def fingerprint_of(public: str) -> str:
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
     text = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return fingerprint(text.decode("ascii"))
+
+
+def gate_fingerprint(public: str) -> str:
+    """Return the fingerprint of a gate's signing key, for two people to read to each other.
+
+    Eight groups are of the key, and a ninth of these, so that a character read wrong is seen at once. It has
+    letters and the digits 2 to 7: none of them looks like another, and capitals do not count.
+
+    Parameters
+    ----------
+    public : str
+        The public key as hex.
+
+    Examples
+    --------
+    >>> gate_fingerprint("ab" * 32)
+    'd255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg'
+    """
+    return _spoken(hashlib.sha256(b"flfed gate " + bytes.fromhex(public)).digest()[:SPOKEN])
+
+
+def read_gate_fingerprint(text: str) -> str:
+    """Return a gate's fingerprint as `gate_fingerprint` writes it.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or a character of it was read or written wrong.
+
+    Examples
+    --------
+    >>> read_gate_fingerprint("D255 JRL3 AVDK SVRF E2ZS ILH6 LPR4 MFV5 TKXG")
+    'd255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg'
+    """
+    letters = re.sub(r"[\s-]", "", text).upper()
+    shown = f"{text[:60]!r} is no fingerprint of a gate"
+    if not re.fullmatch(r"[A-Z2-7]{36}", letters):
+        raise UsageError(f"{shown}: it has nine groups of four letters and digits 2 to 7; see flfed site key SITE")
+    found = _spoken(base64.b32decode(letters[:-GROUP]))
+    if found.replace("-", "").upper() != letters:
+        raise UsageError(f"{shown}: a character of it is wrong; have it read out again")
+    return found
+
+
+def _spoken(digest: bytes) -> str:
+    """Return bytes in groups, with a group that a wrong character does not fit."""
+    check = hashlib.sha256(b"flfed check " + digest).digest()
+    letters = (base64.b32encode(digest) + base64.b32encode(check)[:GROUP]).decode("ascii").lower()
+    return "-".join(letters[start : start + GROUP] for start in range(0, len(letters), GROUP))
 
 
 def model_facts(title: str, sha256: str) -> dict[str, Any]:

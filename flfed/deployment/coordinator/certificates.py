@@ -33,7 +33,7 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, note, read_private, write_whole
 from flfed.folders import CoordinatorFolder
-from flfed.signatures import private_text, signing_public
+from flfed.signatures import private_text, signing_key_of, signing_public
 
 FORMAT = 1
 AUTHORITY_DAYS = 3650
@@ -276,11 +276,8 @@ def server_days_left(folder: CoordinatorFolder, *, now: datetime | None = None) 
 def signing_key(folder: CoordinatorFolder) -> Ed25519PrivateKey:
     """Return the key that signs receipts and renewals."""
     file = folder.keys / "signing.key"
-    try:
-        key = serialization.load_ssh_private_key(read_private(file), None)
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
+    key = signing_key_of(read_private(file))
+    if key is None:
         raise FlfedError(f"{file}: is damaged; bring it back from a backup")
     return key
 
