@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flfed.errors import UsageError
-from flfed.paths import home, private_folder
+from flfed.paths import give, home, private_folder
 
 
 @dataclass(frozen=True)
@@ -282,3 +282,5 @@ class SiteFolder:
             if not folder.is_dir():
                 folder.mkdir(mode=0o700)
                 folder.chmod(mode)
+                # Root may make what a service's user must be able to enter.
+                give(folder, folder.parent)

@@ -16,6 +16,7 @@ COORDINATOR: Commands = (
     ("init", coordinator.init_coordinator, "init --title 'Heart consortium' --address fl.example.org:443"),
     ("invite", coordinator.invite_site, "invite cleveland"),
     ("admit", coordinator.admit_site, "admit cleveland.admission"),
+    ("key", coordinator.site_key, "key cleveland d255-jrl3-avdk-svrf-e2zs-ilh6-lpr4-mfv5-tkxg"),
     ("serve", coordinator.serve_coordinator, "serve"),
     ("run", coordinator.run_deployed, "run heart-disease"),
     ("status", coordinator.coordinator_status, "status"),
@@ -26,6 +27,7 @@ COORDINATOR: Commands = (
 )
 SITE: Commands = (
     ("join", serve.join_site, "join cleveland.kit.zip"),
+    ("key", serve.show_key, "key cleveland"),
     ("approve", approve.approve_study, "approve heart-disease --site cleveland --with hungary,switzerland"),
     ("serve", serve.serve_site, "serve cleveland"),
     ("status", approve.site_status, "status cleveland"),

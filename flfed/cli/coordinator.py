@@ -96,10 +96,33 @@ def admit_site(
     folder = _initialised()
     found = admit(folder, file)
     if as_json:
-        output.as_json({"site": found.site, "node-key": found.fingerprint, "already": found.already})
+        facts = {"site": found.site, "node-key": found.fingerprint, "already": found.already}
+        output.as_json({**facts, "gate-key": found.gate_key})
         return
     done = "was admitted by this file already: nothing is left to do" if found.already else "is admitted"
     typer.echo(f"{found.site} {done}; its key, as `flfed site join` showed it: {found.fingerprint}")
+    if found.gate_key:
+        typer.echo(f"Its gate's, which other sites ask it for and not you: {found.gate_key}")
+
+
+def site_key(
+    site: str = SITE,
+    fingerprint: str = typer.Argument(..., metavar="FINGERPRINT", help="As `flfed site key` shows it at the site."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Take in the fingerprint of a site's gate, where its admission had none or the site made another key.
+
+    It is for you to see which sites can take part in studies with secure sums. Each site pins the fingerprints that
+    the other sites read to it, and takes none from here.
+    """
+    from flfed.deployment.coordinator.admission import note_gate_key
+
+    said, before = note_gate_key(_initialised(), site, fingerprint)
+    if as_json:
+        output.as_json({"site": site, "gate-key": said, "before": before})
+        return
+    instead = f" instead of {before}: who pins that one must approve anew" if before not in ("", said) else ""
+    typer.echo(f"{site}: the fingerprint of its gate is {said}{instead}.")
 
 
 def revoke_site(site: str = SITE, as_json: bool = output.JSON) -> None:
@@ -272,6 +295,11 @@ def coordinator_status(whole: bool = output.ALL, as_json: bool = output.JSON) ->
             if site.last_run is not None and site.last_run.reason
         ]
         output.say_some(reasons, whole=whole)
+        known = [f"{site.site}: its gate's fingerprint is {site.gate_key}" for site in found.sites if site.gate_key]
+        output.say_some(known, whole=whole)
+        without = ", ".join(site.site for site in found.sites if site.status == "admitted" and not site.gate_key)
+        if without:
+            typer.echo(f"No gate's key is known here of {without}; at the site: flfed site key SITE")
     else:
         typer.echo("No site was invited yet: flfed coordinator invite SITE")
 

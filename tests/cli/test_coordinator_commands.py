@@ -74,7 +74,8 @@ def test_programs_read_the_same_as_json(call: Call):
     joined = read("join", "a.kit.zip")
     assert (invited["kit-sha256"], invited["expires"]) == (joined["kit-sha256"], joined["expires"])
     admitted = read("admit", "a.admission")
-    assert admitted == {"site": "a", "node-key": joined["node-key"], "already": False}
+    keys = {"node-key": joined["node-key"], "gate-key": joined["gate-key"]}
+    assert admitted == {"site": "a", "already": False, **keys} and len(joined["gate-key"]) == 44
     assert read("rotate", "server") == {"key": "server", "finished": False, "renewal": None}
     file = str(read("rotate", "signing")["renewal"])
     assert read("join", "--renew", file) == {"site": "a", "changed": ["signing-key"], "joined": None}

@@ -127,6 +127,7 @@ def site_status(
         return
     typer.echo(f"{own.name}: {found['joined'] or 'has not joined yet'}")
     typer.echo(f"Paused: {'yes, nothing is answered' if found['paused'] else 'no'}")
+    typer.echo(f"Fingerprint of its gate: {found['gate-key'] or f'none yet: flfed site key {own.name}'}")
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
     # The number is text, since a small one is withheld.

@@ -119,7 +119,7 @@ def join_site(
     ),
     as_json: bool = output.JSON,
 ) -> None:
-    """Join a consortium with the kit that its coordinator sent; the site's private key is made here and stays here.
+    """Join a consortium with the kit that its coordinator sent; the site's private keys are made here and stay here.
 
     A kit is believed: take it from somebody you know, and compare its SHA-256 by telephone. Send
     SITE.admission back, and compare the key's fingerprint too.
@@ -157,6 +157,7 @@ def _facts(found: Joined) -> dict[str, str | bool]:
         "node-key": found.key,
         "kit-sha256": found.kit_sha256,
         "expires": found.expires,
+        "gate-key": found.gate_key,
         "package": _has_package(found.site),
     }
 
@@ -166,11 +167,35 @@ def _say_joined(found: Joined) -> None:
     typer.echo(f"Send {found.admission} to the coordinator, who must admit it by {found.expires}.")
     typer.echo(f"SHA-256 of the kit, to compare with the coordinator by telephone: {found.kit_sha256}")
     typer.echo(f"Fingerprint of this site's key, for the coordinator to compare: {found.key}")
+    if found.gate_key:
+        typer.echo(f"Fingerprint of its gate, for the other sites of studies with secure sums: {found.gate_key}")
+    else:
+        typer.echo(f"For studies with secure sums, as the user with the data: flfed site key {found.site}")
     if not _has_package(found.site):
         typer.echo(
             f"There is no site package {found.site!r} here yet, and without one nothing can be approved or served "
             f"(by the user who has the data, where that is another); when there is: flfed site check {found.site}"
         )
+
+
+def show_key(name: str = NAME, as_json: bool = output.JSON) -> None:
+    """Show the fingerprint of the site's gate, whose key is made where there is none.
+
+    The gate signs with it in studies with secure sums. Read the fingerprint to the people of each other site, by
+    telephone or face to face, and let them read theirs to you: they name it when they approve such a study, by
+    --with SITE=FINGERPRINT. The coordinator may know it too (flfed coordinator key), but nobody takes it from there:
+    it could name a key of its own.
+    """
+    from flfed.deployment.site_state.signing_key import make_signing_key
+    from flfed.folders import SiteFolder
+
+    folder = SiteFolder(name)
+    said, made = make_signing_key(folder)
+    if as_json:
+        output.as_json({"site": name, "gate-key": said, "made": made})
+        return
+    typer.echo(f"Fingerprint of the gate of {name}{', whose key is made now' if made else ''}: {said}")
+    typer.echo(f"Read it to each other site of a study with secure sums, who names it: --with {name}={said}")
 
 
 def _has_package(site: str) -> bool:

@@ -19,11 +19,13 @@ from flfed.errors import FlfedError, UsageError, nearest
 from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
 from flfed.registry import kebab_keys, snake
-from flfed.signatures import fingerprint, node_public_key, node_signed, public_text
+from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
 
 FORMAT = 1
 LARGEST = 16_384
-"""Bytes of an admission file; a real one has about 700."""
+"""Bytes of an admission file; a real one has about 750."""
+OPTIONAL = {"gate-key": str}
+"""What admissions of earlier versions lack, and those of sites whose gate is another user's."""
 ADMISSION = {"format": int, "site": str, "public-key": str, "invitation": str, "flfed": str, "signature": str}
 
 
@@ -52,6 +54,8 @@ class Membership:
     Times are ISO 8601, empty where the event did not happen.
 
     `earlier_keys` are those of earlier admissions that were revoked; none of them is admitted again.
+
+    `gate_key` is the fingerprint of the site's gate, as the site told it; other sites take it from nobody but the site.
     """
 
     site: str
@@ -64,6 +68,7 @@ class Membership:
     public_key: str = ""
     node_id: int | None = None
     earlier_keys: tuple[dict[str, Any], ...] = field(default=())
+    gate_key: str = ""
 
     def every_key(self) -> set[str]:
         """Return all present and earlier public keys."""
@@ -192,12 +197,13 @@ def _earlier(before: Membership | None) -> tuple[dict[str, Any], ...]:
 class Admission:
     """Result of an admission.
 
-    `already` tells that the same file had admitted the site before.
+    `already` tells that the same file had admitted the site before; `gate_key` is the fingerprint of its gate.
     """
 
     site: str
     fingerprint: str
     already: bool
+    gate_key: str = ""
 
 
 def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None) -> Admission:
@@ -220,7 +226,7 @@ def admit(folder: CoordinatorFolder, file: Path, *, now: datetime | None = None)
         # A refused file is logged too: it may be somebody else's try.
         note(folder.log, now, "admission refused", file=file.name[:100], reason=str(error))
         raise
-    found = Admission(member.site, fingerprint(member.public_key), already)
+    found = Admission(member.site, fingerprint(member.public_key), already, member.gate_key)
     note(folder.log, now, "already admitted" if already else "admitted", site=found.site, key=found.fingerprint)
     return found
 
@@ -263,7 +269,38 @@ def _admitted_by(folder: CoordinatorFolder, given: dict[str, Any], now: datetime
                 f"admission: its key is or was in use as site {other.site!r}; "
                 "the site makes another one with a kit that was not used"
             )
-    return replace(member, status="admitted", admitted=now.isoformat(timespec="seconds"), public_key=public), False
+    admitted_at = now.isoformat(timespec="seconds")
+    return replace(
+        member, status="admitted", admitted=admitted_at, public_key=public, gate_key=given.get("gate-key", "")
+    ), False
+
+
+def note_gate_key(folder: CoordinatorFolder, site: str, said: str, *, now: datetime | None = None) -> tuple[str, str]:
+    """Take in the fingerprint of a site's gate, as the site read it out.
+
+    It is for people to look up. No run goes by it: each site takes the fingerprints of the others from these.
+
+    Returns
+    -------
+    fingerprint, before : str
+        What was known before; empty where nothing was.
+
+    Raises
+    ------
+    UsageError
+        If it is no fingerprint, or the site is not admitted.
+    """
+    now, given = now or now_utc(), read_gate_fingerprint(said)
+    with locked(folder.sites):
+        member = _member(folder, site)
+        if member is None:
+            raise _never_invited(folder, site)
+        if member.status != "admitted":
+            raise UsageError(f"site {site!r} is {member.status}, not admitted; its gate's key is taken in after that")
+        if member.gate_key != given:
+            _write(folder, replace(member, gate_key=given))
+    note(folder.log, now, "gate key", site=site, key=given, before=member.gate_key)
+    return given, member.gate_key
 
 
 def read_admission(file: Path) -> dict[str, Any]:
@@ -284,13 +321,19 @@ def read_admission(file: Path) -> dict[str, Any]:
         except (ValueError, RecursionError):
             found = None
     # Exactly these keys: what is not known here could mean something to another version.
-    right = isinstance(found, dict) and found.keys() == ADMISSION.keys()
-    if not right or not all(type(found[key]) is kind for key, kind in ADMISSION.items()):
+    right = isinstance(found, dict) and found.keys() - OPTIONAL.keys() == ADMISSION.keys()
+    kinds = ADMISSION | OPTIONAL
+    if not right or not all(type(value) is kinds[key] for key, value in found.items()):
         raise UsageError("admission: not an admission file; the site's `flfed site join` writes it, SITE.admission")
     if found["format"] != FORMAT:
         raise UsageError(f"admission: format {found['format']} is not known here; use the same flfed as the site")
     if not NAME.fullmatch(found["site"]):
         raise UsageError("admission: the site's name in it must be of a-z, 0-9 and single hyphens")
+    # Written as the site shows it, or it could not be compared.
+    if "gate-key" in found and read_gate_fingerprint(found["gate-key"]) != found["gate-key"]:
+        raise UsageError(
+            "admission: the fingerprint of the gate in it is not of its form; ask the site for the file anew"
+        )
     return dict(found)
 
 
@@ -347,7 +390,11 @@ def _read(file: Path) -> Membership:
         member = Membership(**{snake(key): value for key, value in facts.items()})
         # An admitted site without a key, or with a damaged one, could be neither let in nor cut off.
         keyless = member.status == "admitted" and not member.public_key
-        wrong = keyless or any(node_public_key(key) is None for key in member.every_key())
+        wrong = (
+            keyless
+            or not isinstance(member.gate_key, str)
+            or any(node_public_key(key) is None for key in member.every_key())
+        )
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew") from None
     if wrong or member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
@@ -356,5 +403,9 @@ def _read(file: Path) -> Membership:
 
 
 def _write(folder: CoordinatorFolder, member: Membership) -> None:
-    text = json.dumps(kebab_keys(asdict(member)), indent=2)
+    facts = kebab_keys(asdict(member))
+    # Left out where it is empty, so that an earlier version reads the file.
+    if not member.gate_key:
+        del facts["gate-key"]
+    text = json.dumps(facts, indent=2)
     write_whole(folder.sites / f"{member.site}.json", f"{text}\n".encode())

@@ -69,6 +69,8 @@ class SiteStatus:
     seconds_since_request : float or None
         Since its node last asked the server something; `None` where it did not since the server began.
     last_run : LastRun or None
+    gate_key : str
+        The fingerprint of its gate's key; empty where none is known here.
     """
 
     site: str
@@ -78,6 +80,7 @@ class SiteStatus:
     online_since: str
     seconds_since_request: float | None
     last_run: LastRun | None
+    gate_key: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return it for `--json`."""
@@ -162,7 +165,7 @@ def _site(
         node = "not known" if nodes is None else "never seen" if found is None else found.status
         node = "never seen" if node == "registered" else node
         online_since = "" if found is None else found.online_since
-    return SiteStatus(member.site, member.status, since, node, online_since, seconds, last)
+    return SiteStatus(member.site, member.status, since, node, online_since, seconds, last, member.gate_key)
 
 
 def last_runs(store: str | None = None, *, members: Collection[str] = ()) -> dict[str, LastRun]:

@@ -21,6 +21,7 @@ from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.kits import FORMAT, Terms, check_folder, moment, renewal_of
 from flfed.deployment.operator.kit import Read, check_authority, check_versions, read_kit, read_some
+from flfed.deployment.site_state.signing_key import is_elsewhere, make_signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, locked, note, write_whole
 from flfed.folders import SiteFolder
@@ -43,6 +44,8 @@ class Joined:
         The file to send to the coordinator.
     key : str
         The node key's fingerprint, which `admit` shows too.
+    gate_key : str
+        The fingerprint of the gate's key; empty where the gate is in another user's folder.
     kit_sha256 : str
         The kit's SHA-256, which `invite` shows too.
     expires : str
@@ -56,6 +59,7 @@ class Joined:
     key: str
     kit_sha256: str
     expires: str
+    gate_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
 def join(file: Path, *, to: Path, now: datetime | None = None) -> Joined:
     """Join with a kit.
 
-    Make the site's key, keep what the kit says, and write SITE.admission.
+    Make the site's key, and its gate's where there is none; keep what the kit says, and write SITE.admission.
 
     Parameters
     ----------
@@ -167,12 +171,14 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
     `join.toml`, by which a site has joined, comes after everything it needs.
     """
     kit, key = read.kit, new_node_key()
+    gate_key = "" if is_elsewhere(folder) else make_signing_key(folder)[0]
     facts = {
         "format": FORMAT,
         "site": kit.site,
         "public-key": public_text(key.public_key()),
         "invitation": kit.invitation,
         "flfed": flfed.__version__,
+        **({"gate-key": gate_key} if gate_key else {}),
     }
     admission = canonical({**facts, "signature": sign_as_node(facts, key)}) + b"\n"
     # Checked before the key is written, so that a failed try leaves nothing behind.
@@ -194,7 +200,9 @@ def _written(folder: SiteFolder, read: Read, to: Path, now: datetime, *, earlier
     }
     _keep(folder, kit.terms, read.ca, own, earlier)
     write_whole(out, admission)
-    return Joined(kit.site, kit.terms.coordinator, kit.terms.address, out, print_of_key, read.sha256, kit.expires)
+    return Joined(
+        kit.site, kit.terms.coordinator, kit.terms.address, out, print_of_key, read.sha256, kit.expires, gate_key
+    )
 
 
 def _keep(folder: SiteFolder, terms: Terms, ca: bytes, own: Mapping[str, object], earlier: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import ahead
+from flfed.deployment.site_state.signing_key import own_fingerprint
 from flfed.errors import FlfedError, count_in_words
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
@@ -41,13 +42,15 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, paused, policy, frozen, studies, last, problems
-        `joined` says with whom, or is an empty text; each of `studies` has the `reason` for which it
+    status : dict with site, joined, paused, gate-key, policy, frozen, studies, last, problems
+        `joined` says with whom, or is an empty text; `gate-key` is the fingerprint of its gate, empty where it has
+        no key; each of `studies` has the `reason` for which it
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
     problems: list[str] = []
     found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
+    found["gate-key"] = _gate_key(folder, problems)
     policy = site.policy
     found["policy"] = policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()}
     found["frozen"] = _frozen(folder, site, problems)
@@ -78,6 +81,14 @@ def _joined(folder: SiteFolder) -> str:
             return ""
     where = f" at {kit['address']}" if "address" in kit else ""
     return f"joined {kit.get('coordinator', 'a coordinator')}{where}"
+
+
+def _gate_key(folder: SiteFolder, problems: list[str]) -> str:
+    try:
+        return own_fingerprint(folder)
+    except FlfedError as error:
+        problems.append(str(error))
+        return ""
 
 
 def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
