@@ -35,12 +35,12 @@ FULL = [
     dataclasses.replace(example, holdout=test_messages.SCORES)
     if isinstance(example, TrainReply)
     else dataclasses.replace(example, own_family=OWN_FAMILIES[0], points=(POINT,), groups=(GROUP,), **IMPORTANCE)
-    for example in test_messages.EXAMPLES
+    for example in test_messages.EVERY
     if isinstance(example, (TrainReply, CompareReply))
 ]
 """With every section that a message may have."""
-EXAMPLES = (*test_messages.EXAMPLES, *FULL, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES)
-TYPES = {bool: "flag", int: "whole number", float: "number", str: "text"}
+EXAMPLES = (*test_messages.EVERY, *FULL, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES)
+TYPES = {bool: "flag", bytes: "byte string", int: "whole number", float: "number", str: "text"}
 PROTOCOL = "Version of the messages; another one is refused."
 HEAD = """# The messages
 

@@ -17,12 +17,21 @@ from hypothesis import strategies as st
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
-from flfed.updates.messages import compare, enrol, fields, summarise, train
+from flfed.updates.messages import compare, enrol, fields, secure_sum, summarise, train
 from flfed.updates.messages.compare import CompareReply, CompareRequest, Figure
 from flfed.updates.messages.enrol import EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage
 from flfed.updates.messages.in_memory import array_record, count_bytes
 from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.secure_sum import (
+    KeysReply,
+    KeysRequest,
+    ListReply,
+    ListRequest,
+    Masked,
+    UnmaskReply,
+    UnmaskRequest,
+)
 from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
@@ -41,6 +50,11 @@ FIGURES = (
     Figure(metric="roc_auc_score", arm="global", value=0.7, low=0.6, high=0.8, extra=0.01, method="DeLong"),
     Figure(metric="log_loss", arm="global", value=float("nan"), low=float("nan"), high=0.0, extra=0.0, method=""),
 )
+CODES = RNG.integers(0, 256, (2, 32)).astype(np.uint8)
+MASKED = Masked(
+    vector=RNG.integers(0, 2**32, 5, dtype=np.uint32), sums=RNG.integers(0, 2**63, 2, dtype=np.uint64),
+    shares=np.zeros((3, 48), np.uint8), opened=(frozenset("ab"), frozenset("abc")),
+)  # fmt: skip
 EXAMPLES = [
     EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
     EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
@@ -65,12 +79,24 @@ EXAMPLES = [
     CompareRequest(arrays=ARRAYS, encoder=ENCODER, offset_deviation=0.0),
     CompareRequest(arrays=ARRAYS, encoder=ENCODER, odds_centre=-2.5, odds_spread=0.5),
 ]  # fmt: skip
+SUMS = [
+    EnrolReply(site="a", title="A", version="0.3.0", accepted=True, statement=b"\x00\x01"),
+    KeysRequest(cohort="a,b,c", most_rows=999, statements=(b"0", b"1", b"2")),
+    KeysRequest(cohort="a,b,c", most_rows=999),
+    KeysReply(sha256="ab" * 32, least=3),
+    ListRequest(kind="train", round=3, listed="a,b"),
+    ListReply(codes=CODES),
+    UnmaskRequest(kind="train", round=3, listed="a,b", shares=np.zeros((2, 48), np.uint8), codes=CODES),
+    UnmaskReply(shares=CODES, seeds=CODES[:1]),
+    TrainReply(delta={}, num_examples=12.0, loss=0.3, steps=4, masked=MASKED),
+]  # fmt: skip
+EVERY = [*EXAMPLES, *SUMS]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
     CompareRequest: {"protocol"},
 }
 """Keys of requests as the first versions read them: with one more they refuse the message."""
-NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EXAMPLES)]
+NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EVERY)]
 
 
 def alike(a, b) -> bool:
@@ -94,23 +120,23 @@ def through_bytes(record: RecordDict) -> RecordDict:
     return recorddict_from_proto(type(proto).FromString(proto.SerializeToString()))
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
+@pytest.mark.parametrize("example", EVERY, ids=NAMES)
 def test_a_message_comes_back_as_it_went_here_and_through_bytes(example):
     assert alike(type(example).from_record(example.to_record()), example)
     assert alike(type(example).from_record(through_bytes(example.to_record())), example)
 
 
 def test_every_message_is_among_the_examples_frozen_and_says_what_it_reveals():
-    files = (enrol, summarise, train, compare)
+    files = (enrol, summarise, train, compare, secure_sum)
     kinds = {kind for file in files for kind in vars(file).values() if inspect.isclass(kind)}
     found = {kind for kind in kinds if hasattr(kind, "from_record") and dataclasses.is_dataclass(kind)}
-    assert found == {type(example) for example in EXAMPLES}
-    for kind in (*found, Scores, Offset):
+    assert found == {type(example) for example in EVERY}
+    for kind in (*found, Scores, Offset, Masked):
         assert kind.__dataclass_params__.frozen
         assert "Reveals: " in inspect.getdoc(kind)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
+@pytest.mark.parametrize("example", EVERY, ids=NAMES)
 def test_every_key_that_crosses_is_kebab_case_or_a_metrics_own_name(example):
     def keys(record):
         for name, part in record.items():
@@ -121,7 +147,7 @@ def test_every_key_that_crosses_is_kebab_case_or_a_metrics_own_name(example):
 
 
 def test_bytes_are_counted_as_flower_does_and_where_flower_cannot():
-    for example in EXAMPLES:
+    for example in EVERY:
         record = example.to_record()
         try:
             by_flower = sum(part.count_bytes() for part in record.values())
@@ -146,10 +172,22 @@ def spoiled(record: RecordDict, section: str, key: str | None, value) -> RecordD
     return copy
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=NAMES)
+@pytest.mark.parametrize("example", EVERY, ids=NAMES)
 def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
-    optional = {"settings", "scores", "holdout", "summary", "histogram", "arms", "differences", "offset"}
+    optional = {
+        "settings",
+        "scores",
+        "holdout",
+        "summary",
+        "histogram",
+        "arms",
+        "differences",
+        "offset",
+        "masked",
+        "opened",
+        "signed",
+    }
     if isinstance(example, SummariseReply):
         optional.remove("summary")
     for section, part in whole.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from flwr.app import Context, Message
@@ -22,10 +23,13 @@ from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyA
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
+from flfed.deployment.site_state.signing_key import signing_key
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
+from flfed.federation.client.secure_sums import SumApproval
+from flfed.federation.client.site_run import SiteRun, sum_facts
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal, refusal_of
@@ -36,6 +40,7 @@ from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
+from flfed.updates.masking.statement import sign
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
@@ -182,7 +187,8 @@ class Gate:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
             return self._leaving.withhold(message, Refusal("not-let-in"), facts)
-        left = self._leaving.reply(message, reply, facts, messages)
+        own = SiteRun.of(context, run_state(self.folder.site, context), self._sums)
+        left = self._leaving.reply(message, reply, {**facts, **sum_facts(message, own, messages.study)}, messages)
         keep_result(self.folder, left, facts, messages)
         return left
 
@@ -217,11 +223,27 @@ class Gate:
         if key not in self._sides:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
             protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=rows)
-            self._sides[key] = SiteClient(self.find_site, today=self._today, rows=rows, protect=protect)
+            self._sides[key] = SiteClient(
+                self.find_site, today=self._today, rows=rows, protect=protect, approval=self._sums
+            )
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
         return self._sides[key]
+
+    def _sums(self, study: Study) -> SumApproval | None:
+        """Return what was approved of a study's secure sums, None where its updates may cross as they are."""
+        approval = self._studies.check_decision(study.text)
+        if approval is None or not approval.sums:
+            return None
+        key = signing_key(self.folder)
+        return SumApproval(
+            pinned=approval.pins,
+            lifted=approval.lifted,
+            signing_key=key.public_key().public_bytes_raw().hex(),
+            sign=partial(sign, key=key),
+            book=self._leaving.opened,
+        )
 
     def _facts(self, message: Message, context: Context) -> dict[str, Any]:
         """Return the ledger's facts about a message.

@@ -30,6 +30,7 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
+from flfed.deployment.gate.sum_schema import SUMS, masked, statement, summed_in, summed_out
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.baselines import first_arrays
@@ -45,7 +46,7 @@ from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
-from flfed.updates.codec import Codec, Shapes, codec_of, download_of
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
@@ -53,10 +54,11 @@ from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
 from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, TRAIN
 
-KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, COMPARE, AUDIT, SEAL, SEALED)
+KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""
 FLOAT64 = np.dtype(np.float64)
 WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
@@ -90,11 +92,14 @@ class StudyMessages:
     study : Study
     schema : Schema
     site : Site
+    pinned : int
+        Sites that the approval pins, this one counted, where its updates leave for sums only; else 0.
     """
 
     study: Study
     schema: Schema
     site: Site
+    pinned: int = 0
 
     @cached_property
     def model(self) -> Shapes:
@@ -134,6 +139,8 @@ class StudyMessages:
             return {"config": _config(SEALING[kind])}
         if kind == SUMMARISE:
             return {"config": _config({})}
+        if kind in SUMS:
+            return summed_in(kind, self.pinned, self.study.rounds)
         # Scales and weights are above zero; under the schema's scaler every value follows from the study alone.
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
@@ -193,13 +200,14 @@ class StudyMessages:
         Parameters
         ----------
         kind : str
-        score : bool
-            Whether the request asked for scores.
-        offset : bool
-            Whether it asked for the site's own offset.
+        score, offset : bool
+            Whether the request asked for scores, and for the site's own offset.
         """
         if kind == ENROL:
-            return {"config": _config(_enrolled(self.site))}
+            signed = {"statement": statement()} if self.pinned else {}
+            return {"config": _config({**_enrolled(self.site), **signed}, optional=signed)}
+        if kind in SUMS:
+            return summed_out(kind, self.pinned)
         if kind in SEALINGS:
             return {"config": _config(SEALINGS[kind])}
         if kind == SUMMARISE:
@@ -213,7 +221,9 @@ class StudyMessages:
             "config": _config({"kind": equal("delta")}),
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
         }
-        if kind == TRAIN:
+        if kind == TRAIN and self.pinned:
+            sections |= masked(entries_of(self.model), self.pinned)
+        elif kind == TRAIN:
             sections["arrays"] = _arrays(self.model, codec_of(self.study))
         elif offset and self.study.adjusts_intercept():
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
@@ -298,7 +308,7 @@ class StudyMessages:
     def run_bytes(self, way: Way = "to-server", *, compact: bool = False) -> int:
         """Return the most bytes that a run may take.
 
-        They are of a whole run of the study at this site, with every round asked once.
+        Every round is asked once.
 
         Parameters
         ----------
@@ -307,8 +317,8 @@ class StudyMessages:
             Whether coordinator and site both have this version, so that counts cross as whole numbers, and the
             encoder once; else of any version.
         """
-        kinds = (ENROL, SEAL, SUMMARISE, EVALUATE, COMPARE, SEAL, SEALED)
-        once = sum(self._most(kind, way, compact=compact) for kind in kinds)
+        kinds = (ENROL, SEAL, SUMMARISE, *((KEYS,) if self.pinned else ()), EVALUATE, COMPARE, SEAL, SEALED)
+        once = sum(_most(self, kind, way, compact=compact) for kind in kinds)
         # The compact form brings the encoder with the first request of training.
         encoder = section_bytes(self.incoming(TRAIN)["encoder"]) if compact and way == "to-site" else 0
         return once + encoder + self.study.rounds * self.round_bytes(way, compact=compact)
@@ -318,13 +328,16 @@ class StudyMessages:
 
         Parameters are those of `run_bytes`.
         """
-        return self._most(TRAIN, way, compact=compact)
+        beside = (LIST, UNMASK) if self.pinned else ()
+        return sum(_most(self, kind, way, compact=compact) for kind in (TRAIN, *beside))
 
-    def _most(self, kind: str, way: Way, *, compact: bool) -> int:
-        sections = self.leaving(kind) if way == "to-server" else self.incoming(kind)
-        if not compact:
-            return most_bytes(sections)
-        return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
+
+def _most(messages: StudyMessages, kind: str, way: Way, *, compact: bool) -> int:
+    """Return the most bytes of one message; parameters are those of `run_bytes`."""
+    sections = messages.leaving(kind) if way == "to-server" else messages.incoming(kind)
+    if not compact:
+        return most_bytes(sections)
+    return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
 
 
 def section_bytes(section: Section) -> int:

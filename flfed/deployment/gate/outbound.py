@@ -16,7 +16,15 @@ from flwr.app import Error, Message, RecordDict
 from flfed.callbacks import Today
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
-from flfed.deployment.gate.run_limits import ERROR, REFUSED, WITHHELD, RunLimits, asked_sha256, chosen_numbers
+from flfed.deployment.gate.run_limits import (
+    ERROR,
+    REFUSED,
+    WITHHELD,
+    OpenedLists,
+    RunLimits,
+    asked_sha256,
+    chosen_numbers,
+)
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import FlfedError
@@ -33,6 +41,7 @@ from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
+from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")
@@ -73,6 +82,7 @@ class Leaving:
         self._today = today
         self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
+        self.opened = OpenedLists(ledger, self._limits)
 
     def used_up(self, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply.
@@ -124,9 +134,10 @@ class Leaving:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
+        update = MASKED if messages.pinned else "arrays"
         charged = kind == TRAIN and charge_of(messages.study) is not None
         line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
-        line["charged_bytes"] = count_bytes({"arrays": reply.content["arrays"]}) if charged else 0
+        line["charged_bytes"] = count_bytes({update: reply.content[update]}) if charged else 0
         # The line names what the coordinator chose, so that a later question by another model is recognised.
         if chosen := asked_sha256(message):
             line["asked_sha256"] = chosen

@@ -11,13 +11,15 @@ from collections import defaultdict
 from flwr.app import Message
 
 from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.records.ledger.ledger import HeldLedger
-from flfed.records.ledger.line import CARRIED, Line, Run, run_of
+from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.records.ledger.line import CARRIED, LISTED, QUESTION, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
+from flfed.updates.masking.rules import Sites
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.secure_sum import parted
 from flfed.updates.messages.train import EVALUATE, TRAIN, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
@@ -92,6 +94,18 @@ class RunLimits:
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
+        self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
+        self._newest: dict[str, str] = {}
+
+    def lists(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
+        """Return the lists that were confirmed or opened for a question of secure sums, in whatever run."""
+        self._read(held)
+        return tuple(self._lists[question])
+
+    def newest(self, held: HeldLedger, question: str) -> str:
+        """Return the run that had the last masked answer to a question."""
+        self._read(held)
+        return self._newest.get(question, "")
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have an answer.
@@ -154,6 +168,11 @@ class RunLimits:
         run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
+        question, listed = str(line.facts.get(QUESTION, "")), line.facts.get(LISTED)
+        if question and isinstance(listed, str):
+            self._lists[question][parted(listed)] = None
+        elif question:
+            self._newest[question] = run[1]
         # Of a lost ledger only carried lines are left: each shows that its run had an answer.
         if kind or CARRIED in line.facts:
             self._runs[run[0]].add(run)
@@ -170,3 +189,28 @@ def _round(kind: str, round: object) -> int:
     Zero for questions that are asked once a run.
     """
     return round if kind == TRAIN and isinstance(round, int) else 0
+
+
+class OpenedLists:
+    """Lists of secure sums that a site's ledger knows, in whatever run they were opened.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    limits : RunLimits
+        Which reads the ledger's lines.
+    """
+
+    def __init__(self, ledger: Ledger, limits: RunLimits) -> None:
+        self._ledger = ledger
+        self._limits = limits
+
+    def lists(self, question: str) -> tuple[Sites, ...]:
+        """Return the lists of a question."""
+        with self._ledger.held() as held:
+            return self._limits.lists(held, question)
+
+    def newest(self, question: str, run: str) -> bool:
+        """Tell whether no run after this one has the site's answer to the question."""
+        with self._ledger.held() as held:
+            return self._limits.newest(held, question) in ("", run)

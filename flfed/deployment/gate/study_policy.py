@@ -198,7 +198,13 @@ class StudyAdmission:
         Raises `Refused` where the run config brings none that may be answered.
         """
         study = self._study(config)
-        return self._admitted.get(sha256_of(study.text)) or self._messages(study)
+        approval = self.check_decision(study.text)
+        if approval is None and study.secure_aggregation != "off":
+            # Without a person nobody has pinned a key: the sums could be of invented sites.
+            raise Refused(Refusal("sums-not-approved"))
+        pinned = len(approval.pins) if approval is not None and approval.sums else 0
+        known = self._admitted.get(sha256_of(study.text))
+        return known if known is not None and known.pinned == pinned else self._messages(study, pinned)
 
     def standing(self, approval: Approval) -> Refusal | None:
         """Return why a study would be refused now.
@@ -319,10 +325,10 @@ class StudyAdmission:
         if refused:
             raise Refused(refused)
 
-    def _messages(self, study: Study) -> StudyMessages:
+    def _messages(self, study: Study, pinned: int) -> StudyMessages:
         from flfed.deployment.gate.message_schema import StudyMessages
 
-        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site)
+        found = StudyMessages(study, datasets.load(study.dataset.name).schema, self.site, pinned)
         try:
             _ = found.model  # made once, now: a model that cannot be made is refused, not tried
         except FlfedError as error:

@@ -13,6 +13,7 @@ from flwr.app import Message
 
 from flfed import registry
 from flfed.federation.client.redaction import NotTakingPart
+from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
 from flfed.rows.session import SiteSession
@@ -43,7 +44,7 @@ def promised_to_rows(study: Study) -> Promised | None:
 
 
 def attacked(
-    message: Message, open_session: Callable[[], SiteSession], site: str
+    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
 ) -> Generator[ComputeRequest, Any, AuditReply]:
     """Attack a model with the site's own rows.
 

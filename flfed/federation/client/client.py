@@ -38,6 +38,8 @@ from flfed.federation.client.redaction import (
     training_stays,
 )
 from flfed.federation.client.released_rows import Releases
+from flfed.federation.client.secure_sums import Approving
+from flfed.federation.client.site_run import SiteRun, confirm, keys, unmask
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import compare
@@ -67,6 +69,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest, small
 from flfed.updates.strategies.fedavg import FedAvg
@@ -75,8 +78,9 @@ LOG = logging.getLogger("flfed.site")
 
 FAR = 1 << 96
 """Draws between a fit's and those by which its update is rounded: no fit takes so many."""
-Reply = EnrolReply | SummariseReply | TrainReply | CompareReply | AuditReply
+Reply = EnrolReply | SummariseReply | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
+Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
 FindSite = Callable[[str, Study], Site]
 
 
@@ -99,6 +103,9 @@ class SiteClient:
     releasing : bool
         Whether what is answered leaves the site, so that it is held to what was released before, and
         written down; false where a site looks at its own rows.
+    approval : callable (study) → SumApproval or None
+        What people at an institution approved of a study's secure sums; elsewhere a study that asks for sums rehearses
+        them in one process.
 
     Notes
     -----
@@ -114,6 +121,7 @@ class SiteClient:
         rows: str = "",
         protect: LocalProtection | None = None,
         releasing: bool = True,
+        approval: Approving | None = None,
     ) -> None:
         self._find_site = find_site
         self._today = today
@@ -121,6 +129,7 @@ class SiteClient:
         self._protect = LocalProtection(rows=rows) if protect is None else protect
         self.sessions: dict[tuple[str, str, int], SiteSession] = {}
         self._runs: dict[tuple[str, str, int], str] = {}
+        self._approval = approval
         self._releases = Releases(self._protect.ledger_of) if releasing else None
         self._over: set[KeptReplies] = set()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
@@ -150,25 +159,26 @@ class SiteClient:
         try:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol
-            site, state = str(context.node_config["site"]), NodeState(context.state)
-            message = _whole(message, state)
-            reply = yield from _handled(handler, message, lambda: self.session(context, leaves=leaves), site, state)
+            own = SiteRun.of(context, NodeState(context.state), self._approval)
+            message = _whole(message, own.state)
+            reply = yield from _handled(handler, message, lambda: self.session(context, leaves=leaves), own)
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
 
-    def _answering(self, handler: Callable[[Message, Callable[[], SiteSession], str], Replying]) -> ClientAppCallable:
+    def _answering(self, handler: Handler) -> ClientAppCallable:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
-            kept, state = kept_replies(site, context.run_config.get("run")), run_state(site, context)
-            message = _whole(message, state)
-            # Only training has noise that must not be drawn twice for one round.
+            kept = kept_replies(site, context.run_config.get("run"))
+            own = SiteRun.of(context, run_state(site, context), self._approval)
+            message = _whole(message, own.state)
+            # Only training has noise, or a mask, that must not be drawn twice for one round.
             if kept is not None and kept not in self._over and handler is train:
-                record = self._once(message, context, kept, state)
-                keep_encoder(message, state)
+                record = self._once(message, context, kept, own)
+                keep_encoder(message, own.state)
                 return Message(record, reply_to=message)
             leaves = handler is not enrol
-            reply = run_client(_handled(handler, message, lambda: self.session(context, leaves=leaves), site, state))
+            reply = run_client(_handled(handler, message, lambda: self.session(context, leaves=leaves), own))
             if kept is not None and handler is judge:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
@@ -176,7 +186,7 @@ class SiteClient:
 
         return answer
 
-    def _once(self, message: Message, context: Context, kept: KeptReplies, state: RunState) -> RecordDict:
+    def _once(self, message: Message, context: Context, kept: KeptReplies, own: SiteRun) -> RecordDict:
         """Return the reply to a round.
 
         It is the one given before, where the very same was asked before.
@@ -185,15 +195,20 @@ class SiteClient:
         request = read(TrainRequest, message.content)
         # A reply counts for the same seed, rows, policy and study only.
         policy = session.site.policy.model_dump_json()
-        under = state.under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
+        under = own.state.under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
         earlier = kept.reply_to(request, under=under) if request.fit else None
-        if earlier is not None:
-            return earlier
-        reply: TrainReply = run_client(_trained(request, session, state))
-        record = reply.to_record()
-        if request.fit:
-            kept.keep(request, record, under=under)
-        return record
+        sums = own.sums(session.study) if request.fit else None
+        if earlier is None:
+            if sums is not None:
+                sums.check_unused(request.round)
+            reply: TrainReply = run_client(_trained(request, session, own))
+            earlier = reply.to_record()
+            if request.fit:
+                kept.keep(request, earlier, under=under)
+        # Written once the reply is kept: whatever is asked from here on, no other vector leaves under its masks.
+        if sums is not None:
+            sums.note(request)
+        return earlier
 
     def session(self, context: Context, *, leaves: bool = True) -> SiteSession:
         """Return the open session of a node's site.
@@ -242,18 +257,11 @@ def _whole(message: Message, state: RunState) -> Message:
     return message if is_in_memory(message.content) else whole_message(message, state)
 
 
-def _handled(
-    handler: Callable[[Message, Callable[[], SiteSession], str], Replying],
-    message: Message,
-    open_session: Callable[[], SiteSession],
-    site: str,
-    state: RunState,
-) -> Replying:
-    """Answer a message by its handler; training has the site's state of the run, and keeps the encoder that came."""
-    if handler is not train:
-        return (yield from handler(message, open_session, site))
-    reply = yield from train(message, open_session, site, state=state)
-    keep_encoder(message, state)
+def _handled(handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+    """Answer a message by its handler; training keeps the encoder that came."""
+    reply = yield from handler(message, open_session, own)
+    if handler is train:
+        keep_encoder(message, own.state)
     return reply
 
 
@@ -288,12 +296,12 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     return session
 
 
-def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
+def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Return the site's enrolment.
 
     It has the site's name, and whether it takes part by its own policy.
     """
-    request = EnrolRequest.from_record(message.content)
+    request, site = EnrolRequest.from_record(message.content), own.site
     try:
         # A budget without room for one round keeps the site out from the start.
         session = open_session()
@@ -311,6 +319,8 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) 
     rows, policy = len(session.table.training), session.site.policy
     # A band of rows is sent instead of their number: its power of ten.
     low = 10 ** (len(str(rows)) - 1)
+    share = strictest(session.study.compare.share_metrics, policy.share_metrics)
+    sums = own.sums(session.study)
     return EnrolReply(
         site=site,
         title=session.site.title or site,
@@ -319,10 +329,11 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], site: str) 
         rows_low=low,
         rows_high=10 * low - 1,
         disclosure=policy.disclosure,
-        share_metrics=strictest(session.study.compare.share_metrics, policy.share_metrics),
+        share_metrics=share,
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
+        statement=b"" if sums is None else sums.statement(share),
     )
     yield  # a handler is a generator, also one that asks for nothing
 
@@ -331,25 +342,21 @@ def _refusal(site: str, reason: Refusal) -> EnrolReply:
     return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(reason))
 
 
-def summarise(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
+def summarise(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Return the sums over training rows that may leave."""
     SummariseRequest.from_record(message.content)
     return SummariseReply(summary=open_session().summary())
     yield
 
 
-def train(
-    message: Message, open_session: Callable[[], SiteSession], site: str, *, state: RunState | None = None
-) -> Replying:
+def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Score the incoming model, train from it, or both."""
-    return (yield from _trained(read(TrainRequest, message.content), open_session(), state))
+    return (yield from _trained(read(TrainRequest, message.content), open_session(), own))
 
 
 # arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the part that was left out of
 # the round before is added ──► packed, where the study names a codec
-def _trained(
-    request: TrainRequest, session: SiteSession, state: RunState | None
-) -> Generator[ComputeRequest, Any, TrainReply]:
+def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
     packing = _packing(session.study.text) if request.fit else None
     done = yield from session.train(
         request.arrays if packing is None else packing.model(request.arrays),
@@ -363,10 +370,10 @@ def _trained(
     )
     delta = done.delta
     if packing is not None:
-        delta = yield from _packed(packing, delta, session, request.round, state)
+        delta = yield from _packed(packing, delta, session, request.round, own.state)
     said, compact = said_by(session), bool(request.encoder_sha256)
     offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
-    return TrainReply(
+    reply = TrainReply(
         delta=delta,
         num_examples=float(done.rows),
         loss=None if training_stays(session) else said(done.loss),
@@ -375,6 +382,10 @@ def _trained(
         holdout=scores_of(done.holdout, said, compact=compact),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
     )
+    sums = own.sums(session.study) if request.fit else None
+    if sums is None:
+        return reply
+    return (yield from sums.masked(request, reply, session.study.strategy.build("strategy"), session.seed))
 
 
 def _packed(
@@ -408,7 +419,7 @@ def _strategy(name: str) -> type[FedAvg]:
     return found
 
 
-def judge(message: Message, open_session: Callable[[], SiteSession], site: str) -> Replying:
+def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     session = open_session()
@@ -432,11 +443,14 @@ def judge(message: Message, open_session: Callable[[], SiteSession], site: str) 
     )
 
 
-HANDLERS: dict[str, Callable[[Message, Callable[[], SiteSession], str], Replying]] = {
+HANDLERS: dict[str, Handler] = {
     ENROL: enrol,
     SUMMARISE: summarise,
     TRAIN: train,
     EVALUATE: train,
+    KEYS: keys,
+    LIST: confirm,
+    UNMASK: unmask,
     COMPARE: judge,
     AUDIT: attacked,
 }

@@ -28,6 +28,8 @@ RoundCallback = Callable[[Mapping[str, Any]], object]
 
 OF_SITE = "site:"
 """Before a site's name, in a checkpoint's states: the site's own arrays."""
+BEFORE = "sums-before"
+"""What a checkpoint has of secure sums: the last model whose loss was right, and facts."""
 
 
 def states_of_sites(checkpoint: Checkpoint) -> dict[str, Arrays]:
@@ -123,6 +125,8 @@ class CheckpointWriter:
         if (site_states := getattr(self.run.grid, "site_states", None)) is not None:
             state = {**state, **{f"{OF_SITE}{site}": own for site, own in site_states(record.round).items()}}
         facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
+        if (sums := self.run.sums) is not None:
+            state, facts = {**state, BEFORE: sums.before}, {**facts, BEFORE: sums.facts()}
         self.last = replace(common, round=record.round, arrays=record.arrays, state=state, facts=facts)
         checkpoints.write(self.run.recorder.writer.run, self.last)
         if self.run.privacy.mechanism is not None:

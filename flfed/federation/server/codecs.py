@@ -13,10 +13,9 @@ from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import RunContext
 from flfed.updates.codec import Codec, codec_of, download_of
-from flfed.updates.messages.enrol import EnrolReply
+from flfed.updates.messages.enrol import EnrolReply, reads_compact
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import count_array_bytes
-from flfed.updates.messages.versions import reads_compact
 
 FORGOTTEN = (
     "the run was resumed on an engine that keeps no site's error feedback: what sites had left out of their updates "

@@ -25,7 +25,7 @@ from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
-from flfed.updates.messages.versions import reads_offset
+from flfed.updates.messages.enrol import reads_offset
 from flfed.updates.strategies.fedavg import FedAvg
 
 if TYPE_CHECKING:

@@ -43,8 +43,11 @@ def check(study: Study) -> dict[str, str]:
     if mechanism is not None:
         mechanism.check(study)
     codec_of(study)
-    if study.secure_aggregation != "off":
-        raise UsageError(f"[privacy]: secure-aggregation={study.secure_aggregation!r} is not available in this version")
+    # The server's noise needs each site's update: until sites add it themselves, one excludes the other.
+    if study.secure_aggregation != "off" and study.privacy.name == "site-dp":
+        raise UsageError(
+            "[privacy]: site-dp with secure-aggregation is not available in this version: leave one of them out"
+        )
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):

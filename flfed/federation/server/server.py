@@ -18,6 +18,7 @@ from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.checkpoint_writer import (
+    BEFORE,
     OF_SITE,
     CheckpointWriter,
     RoundCallback,
@@ -28,6 +29,7 @@ from flfed.federation.server.checkpoint_writer import (
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
+from flfed.federation.server.secure_sums import sums_of
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
@@ -50,6 +52,7 @@ from flfed.summaries.summary import (
 )
 from flfed.updates.aggregation.guard import summary_defect
 from flfed.updates.aggregation.rounds import Participant, RunContext, ignore
+from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.codec import codec_of, download_of
@@ -124,6 +127,7 @@ class FederatedRun:
         self.privacy = PrivacyRecord(self.study, self.recorder, deployed=self.each_round)
         self.privacy.restore(self.checkpoint)
         self.writer = CheckpointWriter(self, self.clock() - done, self.checkpoint)
+        self.sums: SecureSums | None = None
 
     @cached_property
     def schema(self) -> Schema:
@@ -172,11 +176,13 @@ class FederatedRun:
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         gone = [f"{site}: did not come back" for site in sorted(set(bands) - set(now))]
         check_enough(participants, gone, self.recorder.shared_as)
+        self._exchange_keys(participants)
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))
 
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants and the common checkpoint of a new run."""
         participants = self.enrol()
+        self._exchange_keys(participants)
         summaries = self.summarise(participants)
         participants = {site: participants[site] for site in summaries}
         merged = merge(list(summaries.values()))
@@ -195,6 +201,13 @@ class FederatedRun:
         if saved := packing_saves(self.study, self.first_arrays()):
             self.recorder.writer.summary("codec", saved, durable=False)
         return participants, self.write_start(participants, encoder, summaries)
+
+    def _exchange_keys(self, participants: Mapping[str, Participant]) -> None:
+        """Let the sites of a run with secure sums have each other's keys."""
+        run = self.recorder.writer.run
+        self.sums = sums_of(
+            self.grid, self.study, participants, self.recorder, deployed=self.each_round, run=run, repeat=self.repeat
+        )
 
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
@@ -224,7 +237,7 @@ class FederatedRun:
             reply = replies[reply.site] = reading(reply, self.study)
             if reply.accepted:
                 participants[reply.site] = Participant(
-                    node_id=nodes[node], rows_high=reply.rows_high, version=reply.version
+                    node_id=nodes[node], rows_high=reply.rows_high, version=reply.version, statement=reply.statement
                 )
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in participants})
@@ -289,12 +302,17 @@ class FederatedRun:
                 codec=codec_of(self.study),
                 download=download_of(self.study),
                 outputs=offset_outputs(self.study, self.schema),
+                # Models beside the run's own, of other sites or rows, would be further sums of one question.
+                sums=None if kept is None else self.sums,
             )
         )
         first = self.first_arrays()
         if kept is not None and self.checkpoint is not None:
             first, of_sites = self.checkpoint.arrays, states_of_sites(self.checkpoint)
-            of_strategy = {name: own for name, own in self.checkpoint.state.items() if not name.startswith(OF_SITE)}
+            others = (OF_SITE, BEFORE)
+            of_strategy = {name: own for name, own in self.checkpoint.state.items() if not name.startswith(others)}
+            if self.sums is not None and (facts := self.checkpoint.facts.get(BEFORE)):
+                self.sums.restore(facts, self.checkpoint.state.get(BEFORE, {}))
             strategy.restore(self.checkpoint.round, of_strategy, self.checkpoint.facts["strategy"])
             if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy.run):
                 self.recorder.note(forgotten)

@@ -173,21 +173,21 @@ class RivalRequest(_OfRowsAlone):
     """
 
 
-Packed = dict[str, np.ndarray]
-"""Arrays of an update by name, before they are packed and after."""
+Packed = Any
+"""An update before it is packed, and after: arrays by name under a codec, one vector under secure sums."""
 PACKED_AT_ONCE = 64
 """Sites whose updates are packed together."""
 
 
 @dataclass(frozen=True, eq=False)
 class PackRequest:
-    """A request to pack an update for its way; the result is the packed arrays.
+    """A request to pack an update for its way; the result is what it is packed into.
 
     Attributes
     ----------
     pack : callable (arrays of each site, generator of each site) → packed arrays of each site
         The same of all sites whose updates are packed alike, and then called once for all of them.
-    arrays : dict of name to array
+    arrays : dict of name to array, or array [entries]
     rng : Generator
         What is rounded at random comes from it.
     """

@@ -137,21 +137,31 @@ def _defect(reply: TrainReply, incoming: Arrays, rows_high: int, norm: float) ->
 
     It is None where it can. A finite `norm` says that its arrays can.
     """
-    if reply.kind != "delta":
-        return Refusal("not-a-delta")
-    rows = reply.num_examples
-    if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
-        return Refusal("examples-unfit")
-    if rows > rows_high:
-        return Refusal("examples-above-band", most=rows_high)
     if not math.isfinite(norm):
         # An infinite norm would make the median infinite too, and pass every bound.
-        return arrays_defect(reply.delta, shapes_of(incoming)) or Refusal("norm-infinite")
+        whole = arrays_defect(reply.delta, shapes_of(incoming)) or Refusal("norm-infinite")
+        return _rows_defect(reply, rows_high) or whole
+    return reply_defect(reply, rows_high)
+
+
+def reply_defect(reply: TrainReply, rows_high: int) -> Refusal | None:
+    """Return why a reply to training cannot be used, whatever its update is; None where it can."""
+    if defect := _rows_defect(reply, rows_high):
+        return defect
     if reply.loss is not None and not math.isfinite(reply.loss):
         return Refusal("loss-infinite")
     if reply.steps < 1:
         return Refusal("no-step")
     return _bad_scores(reply, rows_high)
+
+
+def _rows_defect(reply: TrainReply, rows_high: int) -> Refusal | None:
+    if reply.kind != "delta":
+        return Refusal("not-a-delta")
+    rows = reply.num_examples
+    if not math.isfinite(rows) or rows <= 0 or rows != int(rows):
+        return Refusal("examples-unfit")
+    return Refusal("examples-above-band", most=rows_high) if rows > rows_high else None
 
 
 def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 from flwr.app import Message
 
@@ -14,13 +16,14 @@ from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
-from flfed.updates.aggregation.guard import BLOCK, GuardResult
+from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
+from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
 from flfed.updates.codec import Codec, Shapes, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
+from flfed.updates.messages.enrol import reads_compact, reads_offset
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
-from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
+from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, addressed, immutable, read
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
-from flfed.updates.messages.versions import reads_compact, reads_offset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,14 @@ class Participant:
         Upper end of the band of rows it declared.
     version : str
         Of its flfed, as it said; what is new in a message goes to those alone that read it.
+    statement : bytes
+        Its signed key of the run, where it approved secure sums.
     """
 
     node_id: int
     rows_high: int
     version: str = ""
+    statement: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +88,7 @@ class RoundRecord:
     fit: bool = True
 
 
+Reply = TypeVar("Reply", bound=Crossing)
 Observer = Callable[[RoundRecord], object]
 Send = Callable[..., Iterable[Message]]
 """A grid's `send_and_receive`, or its kin."""
@@ -114,6 +121,8 @@ class RunContext:
         What packs the sites' updates, and the model that they train from.
     outputs : int
         Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
+    sums : SecureSums, optional
+        How the sites' updates are summed, where the server sees only sums.
     """
 
     participants: Mapping[str, Participant]
@@ -128,6 +137,7 @@ class RunContext:
     codec: Codec | None = None
     download: Codec | None = None
     outputs: int = 0
+    sums: SecureSums | None = None
 
     def rows_high(self) -> dict[str, int]:
         """Return the most rows that each site said it has."""
@@ -169,15 +179,32 @@ class RunContext:
         known = self.participants.items() if self.outputs > 0 else ()
         return {site for site, enrolled in known if reads_offset(enrolled.version)}
 
-    def merged(self, deltas: Mapping[str, Arrays], *, round: int, asked: int) -> Arrays | None:
-        """Return the one update that the mechanism makes of a round's.
+    def judge(self, replies: dict[str, TrainReply], incoming: Arrays, *, flag: float, refuse: float) -> GuardResult:
+        """Sort a round's updates by the guard, whose bounds are in medians of the cohort's norms."""
+        if self.sums is not None:
+            return self.sums.guard(replies, shapes_of(incoming), self.rows_high())
+        # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
+        by_norm = self.mechanism is None or self.mechanism.refuses_by_norm
+        return guard(replies, incoming, self.rows_high(), flag=flag, refuse=refuse if by_norm else math.inf)
+
+    def merged(self, now: Round, good: Mapping[str, TrainReply], *, round: int, needed: int) -> Arrays | None:
+        """Return the one update that stands for all of a round's.
 
         It is None where the strategy sees the sites' own: without a mechanism, and as `Mechanism.merged` says.
+
+        Raises
+        ------
+        Unsummed
+            If the server sees only sums, and there is none of this round.
         """
+        if self.sums is not None:
+            if why := self.sums.loss_refusal(good, now.incoming):
+                raise Unsummed(why, final=True)
+            return self.sums.mean(now, good, shapes_of(now.incoming), needed)
         if self.mechanism is None:
             return None
-        normals = self.normals(round)
-        return self.mechanism.merged(deltas, plan=self.plan, rounds=self.rounds, asked=asked, normals=normals)
+        normals, deltas = self.normals(round), {site: reply.delta for site, reply in good.items()}
+        return self.mechanism.merged(deltas, plan=self.plan, rounds=self.rounds, asked=len(now.asked), normals=normals)
 
     def normals(self, round: int) -> Normals:
         """Return the server's noise source for a round."""
@@ -210,9 +237,15 @@ class Round:
         Of all attempts.
     ends_run : bool
         Whether the run's observer asked that no round follows.
+    number : int
+        Of the round, from 1.
+    unsummed : Refusal or None
+        Why the last attempt had no sum, where the server sees only sums.
     """
 
     kind: str = TRAIN
+    number: int = 0
+    unsummed: Refusal | None = None
     began: float = 0.0
     incoming: Arrays = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
@@ -224,6 +257,7 @@ class Round:
     ends_run: bool = False
     _requests: dict[str, TrainRequest] = field(default_factory=dict)
     _run: RunContext | None = None
+    _send: Send | None = None
 
     def messages(self, request: TrainRequest, run: RunContext, with_offset: Collection[str] = ()) -> list[Message]:
         """Return a message for each site that is asked.
@@ -242,7 +276,7 @@ class Round:
         requests = {
             form: replace(delivery.addressed(request, form[0]), offset=form[1]) for form in set(form_of.values())
         }
-        self._run = run
+        self._run, self.number = run, request.round
         self._requests = {site: requests[form] for site, form in form_of.items()}
         return self._addressed(asked)
 
@@ -272,6 +306,7 @@ class Round:
         timeout : float, seconds
         clock : callable
         """
+        self._send = partial(send, timeout=timeout)
         began, sites = clock(), {node: site for site, node in self.asked.items()}
         delivery = None if self._run is None else self._run.delivery
         replies, lacking = list[Message](), dict[str, Message]()
@@ -288,6 +323,46 @@ class Round:
         for site in lacking:
             self._requests[site] = replace(self._requests[site], by_hash=False)
         return [*replies, *self.exchange(send, self._addressed(lacking), left, clock)]
+
+    def ask(self, kind: str, requests: Mapping[str, Crossing], read_as: type[Reply]) -> dict[str, Reply]:
+        """Ask sites what the sum of their answers needs, in the time of the exchange before.
+
+        Parameters
+        ----------
+        kind : str
+        requests : mapping of site to message
+        read_as : class of the replies
+
+        Returns
+        -------
+        dict of site to reply, in name order
+            Of those that answered; why others did not is among the refused.
+        """
+        if self._send is None:
+            return {}
+        sizes, messages = Sizes(), []
+        for site, request in requests.items():
+            record = InMemoryRecord(request)
+            self.bytes_out[site] = self.bytes_out.get(site, 0) + sizes.of(record)
+            node = self.asked[site]
+            messages.append(Message(record, dst_node_id=node, message_type=kind, group_id=str(self.number)))
+        sites = {self.asked[site]: site for site in requests}
+        found, faults = dict[str, Reply](), dict[str, Refusal].fromkeys(requests, Refusal("no-reply"))
+        for message in self._send(messages):
+            site = sites.pop(message.metadata.src_node_id, "")
+            if not site:
+                continue
+            if message.has_error():
+                faults[site] = reason_of(message, site)
+                continue
+            self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
+            try:
+                found[site] = read(read_as, message.content)
+                del faults[site]
+            except MalformedMessage as error:
+                faults[site] = refusal_of(error)
+        self.result = replace(self.result, refused=dict(sorted({**self.result.refused, **faults}.items())))
+        return {site: found[site] for site in sorted(found)}
 
     def receive(
         self, replies: Iterable[Message], judge: Callable[[dict[str, TrainReply]], GuardResult]
@@ -353,8 +428,10 @@ class Round:
         )
 
 
-def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mapping[str, Refusal]) -> str:
-    """Return why a run ends below its quorum.
+def why_stopped(
+    number: int, good: int, asked: int, needed: int, refused: Mapping[str, Refusal], unsummed: Refusal | None = None
+) -> str:
+    """Return why a run ends below its quorum, or without a sum.
 
     Sites that have no privacy budget left are named first.
 
@@ -365,6 +442,8 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
     good, asked, needed : int
         Updates.
     refused : mapping of site to Refusal
+    unsummed : Refusal, optional
+        Why updates that were good gave no sum.
 
     Examples
     --------
@@ -374,6 +453,8 @@ def why_stopped(number: int, good: int, asked: int, needed: int, refused: Mappin
     # A spent budget goes before all else, since no further attempt can help.
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
     said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
+    if unsummed is not None and good >= needed:
+        said = f"round {number}: {unsummed}" + (f" ({reasons})" if reasons else "")
     spent = [site for site, reason in refused.items() if reason.code in BUDGET]
     return Refusal("none-left", sites=", ".join(spent), why=said) if spent else said
 

@@ -33,6 +33,8 @@ BRINGING = (TRAIN, EVALUATE, COMPARE)
 """Kinds of requests that bring a model and its encoder, or name the encoder by its hash."""
 ENCODER = "encoder"
 PREFIX = "state-"
+OF_RUN = "sums-"
+"""Before the names of what the site has for the run itself, whatever its rows are: keys of secure sums."""
 
 
 class RunState(ABC):
@@ -125,9 +127,13 @@ class StateFiles(RunState):
             raise NotKept(Refusal("state-not-kept", error=error.strerror)) from None
 
     def _sha256(self, name: str, arrays: Arrays) -> str:
-        """Return a file's hash; the encoder is the run's, whatever the site's rows are."""
+        """Return a file's hash; encoder and keys are the run's, whatever the site's rows are."""
         own = arrays_sha256(arrays)
-        return own if name == ENCODER else hashlib.sha256(f"{own}/{self.under}".encode()).hexdigest()
+        return (
+            own
+            if name == ENCODER or name.startswith(OF_RUN)
+            else hashlib.sha256(f"{own}/{self.under}".encode()).hexdigest()
+        )
 
     def remove(self, name: str) -> None:
         """Remove a file."""

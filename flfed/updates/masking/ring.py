@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,12 @@ class Ring:
         """
         found: np.ndarray = np.ascontiguousarray(total).view(TYPES[self.bits][1]) / self.scale
         return found
+
+
+@lru_cache(maxsize=64)
+def rings(sites: int, largest: float) -> tuple[Ring, Ring]:
+    """Return the rings of a run's updates, and of its weights, which are at most 1."""
+    return Ring.of_updates(sites, largest), Ring.of_sums(sites, 1.0)
 
 
 def _scale(bits: int, sites: int, largest: float) -> float:

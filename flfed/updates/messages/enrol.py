@@ -1,8 +1,12 @@
-"""Messages by which a site enrols in a run."""
+"""Messages by which a site enrols in a run, and what its version reads.
+
+What is new in a message crosses only to sites that read it: an earlier version refuses a field that it does not know.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -16,6 +20,10 @@ from flfed.updates.messages.in_memory import kebab_record, record_of
 from flfed.updates.messages.sentences import TITLE
 
 ENROL = kinds.ENROL
+OFFSETS = (0, 2)
+"""The first version that is asked for its offset, and reads what is estimated of all."""
+COMPACT = (0, 3)
+"""The first version that keeps the encoder, reads packed arrays, and counts in small whole numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +80,8 @@ class EnrolReply(PlainMessage):
         Whether repeats may hold out other rows.
     epsilon_budget, epsilon_spent : float
         Of the dataset, and what all studies there have spent; NaN where there is none.
+    statement : bytes
+        The site's key of the run for secure sums, as its gate signed it; crosses only where the site approved sums.
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power
     of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
@@ -92,6 +102,13 @@ class EnrolReply(PlainMessage):
     resplit: bool = False
     epsilon_budget: float = math.nan
     epsilon_spent: float = math.nan
+    statement: bytes = b""
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        # Earlier versions refuse fields that they do not know.
+        plain = {key: value for key, value in fields.fields_of(self).items() if value or key != "statement"}
+        return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})
 
     @classmethod
     def from_record(cls, record: RecordDict) -> EnrolReply:
@@ -103,3 +120,35 @@ class EnrolReply(PlainMessage):
                 config[key] = unmarked(said)
         found = cast(EnrolReply, fields.made(cls, config))
         return replace(found, title=found.title[:TITLE], reason=recorded(found.reason) if found.reason else "")
+
+
+def reads_offset(version: str) -> bool:
+    """Tell whether a site's version knows of offsets.
+
+    Such a site is asked for its offset, and is sent the deviation over sites.
+
+    Examples
+    --------
+    >>> [reads_offset(version) for version in ("0.1.0", "0.1", "", "0.2.0.dev1", "0.10.3", "1.0")]
+    [False, False, False, True, True, True]
+    """
+    return _since(version, OFFSETS)
+
+
+def reads_compact(version: str) -> bool:
+    """Tell whether a site's version reads compact requests.
+
+    Such a site is sent the encoder once, and its hash from then on.
+
+    Examples
+    --------
+    >>> [reads_compact(version) for version in ("0.2.0", "", "0.3.0", "1.0")]
+    [False, False, True, True]
+    """
+    return _since(version, COMPACT)
+
+
+def _since(version: str, first: tuple[int, int]) -> bool:
+    # A version that cannot be read counts as an early one.
+    found = re.match(r"(\d{1,6})\.(\d{1,6})", version)
+    return found is not None and (int(found[1]), int(found[2])) >= first

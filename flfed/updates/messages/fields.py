@@ -209,6 +209,7 @@ _CHECKS: dict[Any, Check] = {
     np.ndarray: lambda value: isinstance(value, np.ndarray) and value.dtype == np.float64,
     str: lambda value: isinstance(value, str) and _is_plain(value),
     bool: lambda value: isinstance(value, bool),
+    bytes: lambda value: isinstance(value, bytes),
 }
 
 

@@ -30,6 +30,7 @@ from flfed.updates.messages.in_memory import (
     record_of,
 )
 from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.secure_sum import Masked
 
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
@@ -168,12 +169,15 @@ class TrainReply:
         On holdout rows, where the study asks for the holdout curve; nothing is selected by it.
     offset : Offset or None
         Of the site's own intercept, after the last round, where it was asked for and may leave.
+    masked : Masked or None
+        The update in place of `delta`, which is empty then, where the study has secure sums.
 
     Reveals: a function of the site's training rows as large as the model. Without further
     protection deltas give rows away: after one step on one row exactly; and who chooses the models
     that are sent, instead of averaging, computes all rows and outcomes from some hundred replies,
     since the order of the batches is known. Disclosure "institution" does not change it: sums that
     were held back may be read off an update. The exact number of rows trained on crosses with it.
+    Under secure sums the update is masked: see `Masked`, and what opens the sum.
     The loss has no noise on it, also where the update has: then it stays at an "institution", unless
     its policy names "training-figures", and has three digits where it does.
     """
@@ -186,6 +190,7 @@ class TrainReply:
     holdout: Scores | None = None
     offset: Offset | None = None
     kind: str = "delta"
+    masked: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -204,6 +209,8 @@ class TrainReply:
                 scores.into(records, prefix)
         if self.offset is not None:
             self.offset.into(records)
+        if self.masked is not None:
+            self.masked.into(records)
         return record_of(records)
 
     @classmethod
@@ -225,6 +232,7 @@ class TrainReply:
             scores=Scores.out_of(record, "scores"),
             holdout=Scores.out_of(record, "holdout"),
             offset=Offset.out_of(record),
+            masked=Masked.out_of(record),
         )
 
 

@@ -22,8 +22,9 @@ from flfed.study.plan import Plan
 from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
 from flfed.updates.aggregation.gc_pause import rarely_collected
-from flfed.updates.aggregation.guard import GuardResult, guard, guard_scores, weighted_mean
+from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
+from flfed.updates.aggregation.secure_sum import Unsummed
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
@@ -143,7 +144,7 @@ class FedAvg(FlowerFedAvg):
                 break
             updated = self._train(number, arrays, config, grid)
             if updated is None:
-                return result
+                return self._taken_back(result)
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
         # No round has scored the last model yet.
@@ -151,6 +152,8 @@ class FedAvg(FlowerFedAvg):
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
         self.aggregate_evaluate(last, self.round.exchange(grid.send_and_receive, messages, self.deadline, self.clock))
         self._observe(last, arrays)
+        if self.stopped:
+            return self._taken_back(result)
         if self.select == "best" and self.selection.best_arrays is not None:
             self.best_round = self.selection.best_round
             result.arrays = to_record(self.selection.best_arrays)
@@ -184,8 +187,15 @@ class FedAvg(FlowerFedAvg):
         # The last good model is the result, and `stopped` says why the run ended.
         self._observe(number, arrays)
         result, asked = self.round.result, len(self.round.asked)
-        self.stopped = why_stopped(number, len(result.accepted), asked, needed, result.refused)
+        self.stopped = why_stopped(number, len(result.accepted), asked, needed, result.refused, self.round.unsummed)
         return None
+
+    def _taken_back(self, result: Result) -> Result:
+        """Return the result of a run that stopped: without its last model, where that one's loss was wrong."""
+        if self.run.sums is not None and self.run.sums.spoilt:
+            result.arrays = to_record(self.run.sums.before)
+            self.rounds_done = self.best_round = self.rounds_done - 1
+        return result
 
     def _observe(self, number: int, arrays: ArrayRecord) -> None:
         self.round.ends_run = bool(self.run.observer(self.round.record(number, to_arrays(arrays), self.clock())))
@@ -199,13 +209,13 @@ class FedAvg(FlowerFedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return a message for each cohort site, `config` unchanged."""
-        return self._messages(TRAIN, server_round, arrays, self.cohort(server_round))
+        return messages_of(self, TRAIN, server_round, arrays, self.cohort(server_round))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message for each site to score the model."""
-        return self._messages(EVALUATE, server_round, arrays, sorted(self.run.participants))
+        return messages_of(self, EVALUATE, server_round, arrays, sorted(self.run.participants))
 
     def cohort(self, server_round: int) -> list[str]:
         """Return the sites asked in a round, in name order."""
@@ -227,36 +237,21 @@ class FedAvg(FlowerFedAvg):
         """
         return ()
 
-    def _messages(self, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
-        run, now = self.run, self.round
-        now.kind = kind
-        now.incoming = to_arrays(arrays)
-        now.asked = {site: run.participants[site].node_id for site in sites}
-        request = TrainRequest(
-            arrays=immutable(now.incoming),
-            encoder=run.encoder,
-            round=server_round,
-            rounds=run.rounds,
-            lr_scale=self.selection.lr_scale,
-            fit=kind == TRAIN,
-            settings={name: float(value) for name, value in self.client_settings().items()},
-        )
-        return now.messages(request, run, run.offset_sites() if kind == EVALUATE else ())
-
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
-        run, now = self.run, self.round
-        # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
-        by_norm = run.mechanism is None or run.mechanism.refuses_by_norm
-        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm if by_norm else math.inf}
-        good = now.receive(replies, lambda found: guard(found, now.incoming, run.rows_high(), **bounds))
+        run, now, bounds = self.run, self.round, {"flag": self.flag_norm, "refuse": self.refuse_norm}
+        good = now.receive(replies, lambda found: run.judge(found, now.incoming, **bounds))
         if len(good) < self.needed(len(now.asked)):
+            return None, None
+        try:
+            combined, loss = combine_all(self, good, server_round)
+        except Unsummed as error:
+            now.unsummed, self.stopped = error.why, f"round {server_round}: {error.why}" if error.final else ""
             return None, None
         # Once a round, however often it was asked: patience counts rounds.
         self._select(server_round, good)
-        combined, loss = combine_all(self, good, server_round)
         # No site is at fault for what the strategy makes of good updates, and asking again would give the same.
         if defect := combined_defect(combined, now.incoming):
             self.stopped = f"round {server_round}: strategy {type(self).__name__} returned {defect}"
@@ -268,6 +263,8 @@ class FedAvg(FlowerFedAvg):
         """Record the sites' scores of the final model."""
         run, asked = self.run, self.run.offset_sites()
         good = self.round.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
+        if run.sums is not None and (why := run.sums.loss_refusal(good, self.round.incoming)):
+            self.stopped = f"round {server_round}: {why}"
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
         self._select(server_round, good)
         return None
@@ -296,15 +293,38 @@ class FedAvg(FlowerFedAvg):
         }
 
 
+def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
+    """Return a round's message to each of some sites."""
+    run, now = strategy.run, strategy.round
+    now.kind = kind
+    now.incoming = to_arrays(arrays)
+    now.asked = {site: run.participants[site].node_id for site in sites}
+    request = TrainRequest(
+        arrays=immutable(now.incoming),
+        encoder=run.encoder,
+        round=server_round,
+        rounds=run.rounds,
+        lr_scale=strategy.selection.lr_scale,
+        fit=kind == TRAIN,
+        settings={name: float(value) for name, value in strategy.client_settings().items()},
+    )
+    return now.messages(request, run, run.offset_sites() if kind == EVALUATE else ())
+
+
 def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: int) -> tuple[Arrays, MetricRecord]:
     """Return a strategy's new model, and the sites' mean training loss.
 
-    The model is made of good updates, or of the one that the run's mechanism makes of them.
+    The model is made of good updates, or of the one that the run's mechanism or a secure sum makes of them.
+
+    Raises
+    ------
+    Unsummed
+        If the server sees only sums, and there is none.
     """
     now, deltas = strategy.round, {site: reply.delta for site, reply in good.items()}
     weights = {site: strategy.weight(reply) for site, reply in good.items()}
     loss = mean_loss(good, weights)
-    merged = strategy.run.merged(deltas, round=server_round, asked=len(now.asked))
+    merged = strategy.run.merged(now, good, round=server_round, needed=strategy.needed(len(now.asked)))
     # One update stands for all of them, so that it has all the weight.
     if merged is not None:
         deltas, weights = {"": merged}, {"": 1.0}

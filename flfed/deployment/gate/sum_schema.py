@@ -1,0 +1,132 @@
+"""Expected messages of secure sums, where a study was approved with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+
+from flfed.deployment.gate.message_sections import HEAD, Columns, Field, Plain, Section, equal, text, whole
+from flfed.refusals import Refusal
+from flfed.updates.masking import keys, shares
+from flfed.updates.masking.protocol import SEALED
+from flfed.updates.masking.rules import LEAST
+from flfed.updates.masking.statement import LONGEST
+from flfed.updates.messages.fields import PROTOCOL, ndarrays
+from flfed.updates.messages.secure_sum import KEYS, LIST, NAME, OPENED, SECTION, SIGNED, UNMASK
+from flfed.updates.messages.train import TRAIN
+
+SUMS = (KEYS, LIST, UNMASK)
+"""Kinds of messages of secure sums."""
+HASH = r"[0-9a-f]{64}"
+LISTS = 64
+"""Lists of one question that a site names; consent alone makes several."""
+LONGEST_NAME = 101
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A section of arrays, some with a row for each of several sites.
+
+    Attributes
+    ----------
+    rows : mapping of name to (least, most, columns)
+        Arrays of bytes: how many rows each has, and of how many bytes a row is.
+    vectors : mapping of name to (length, dtype)
+        Arrays of whole numbers of one dimension.
+    """
+
+    rows: Mapping[str, tuple[int, int, int]]
+    vectors: Mapping[str, tuple[int, np.dtype[Any]]] = field(default_factory=dict)
+    needed: bool = True
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        of_rows = sum(len(name) + HEAD + most * columns for name, (_, most, columns) in self.rows.items())
+        return of_rows + sum(len(n) + HEAD + length * kind.itemsize for n, (length, kind) in self.vectors.items())
+
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
+        """Return why the named section does not fit.
+
+        None where it does.
+        """
+        found = record[name]
+        if type(found) is not ArrayRecord:
+            return Refusal("other-kind")
+        known = {*self.rows, *self.vectors}
+        if many := len(set(found) - known):
+            return Refusal("extra-items", many=many, item="array")
+        if absent := sorted(known - set(found)):
+            return Refusal("item-missing", item="array", key=absent[0])
+        arrays = ndarrays(record, name)
+        for key, (length, kind) in self.vectors.items():
+            if arrays[key].shape != (length,):
+                return Refusal("other-shape", key=key, shape=(length,))
+            if arrays[key].dtype != kind:
+                return Refusal("other-dtype", key=key, dtype=kind)
+        for key, (least, most, columns) in self.rows.items():
+            value = arrays[key]
+            if value.dtype != np.uint8:
+                return Refusal("other-dtype", key=key, dtype=np.dtype(np.uint8))
+            # Nothing is missing where a whole cohort answered: such an array has no rows, and no columns.
+            whole = value.ndim == 2 and least <= len(value) <= most and (value.shape[1] == columns or not len(value))
+            if not whole:
+                return Refusal("other-shape", key=key, shape=(most, columns))
+        return None
+
+
+def summed_in(kind: str, pinned: int, rounds: int) -> dict[str, Section]:
+    """Return what a request about a sum may hold.
+
+    Parameters
+    ----------
+    kind : str
+        One of `SUMS`.
+    pinned : int
+        Sites that the approval pins, this one counted.
+    rounds : int
+        Of the study.
+    """
+    if kind == KEYS:
+        signed = Columns(fields={"statements": statement()}, longest=max(1, pinned))
+        return {"config": _config({"most-rows": whole(1), "cohort": _names(pinned)}), SIGNED: signed}
+    config = _config({"kind": equal(TRAIN), "round": whole(1, rounds), "listed": _names(pinned)})
+    if kind == LIST:
+        return {"config": config}
+    rows = {"shares": (LEAST, pinned, SEALED), "codes": (LEAST, pinned, keys.BYTES)}
+    return {"config": config, "sealed": Parts(rows=rows)}
+
+
+def summed_out(kind: str, pinned: int) -> dict[str, Section]:
+    """Return what a reply about a sum may hold; parameters are those of `summed_in`."""
+    if kind == KEYS:
+        return {"config": _config({"sha256": text(HASH, 64), "least": whole(LEAST, max(LEAST, pinned))})}
+    if kind == LIST:
+        return {"config": _config({}), "confirmed": Parts(rows={"codes": (LEAST, pinned, keys.BYTES)})}
+    rows = {"shares": (LEAST, pinned, shares.BYTES), "seeds": (0, pinned, keys.BYTES)}
+    return {"config": _config({}), "unmasked": Parts(rows=rows)}
+
+
+def masked(entries: int, pinned: int) -> dict[str, Section]:
+    """Return the sections of a masked update, in place of its arrays."""
+    number: dict[str, np.dtype[Any]] = {"vector": np.dtype(np.uint32), "sums": np.dtype(np.uint64)}
+    vectors = {"vector": (1 + entries, number["vector"]), "sums": (2, number["sums"])}
+    lists = Columns(fields={"lists": _names(pinned)}, longest=LISTS)
+    return {SECTION: Parts(rows={"shares": (LEAST, pinned, SEALED)}, vectors=vectors), OPENED: lists}
+
+
+def statement() -> Field:
+    """Return the field of a signed key."""
+    return Field(fits=lambda value: type(value) is bytes and len(value) <= LONGEST, most=LONGEST)
+
+
+def _names(pinned: int) -> Field:
+    return text(rf"{NAME}(,{NAME})*", max(1, pinned) * LONGEST_NAME)
+
+
+def _config(fields: Mapping[str, Field]) -> Plain:
+    return Plain(fields={"protocol": equal(PROTOCOL), **fields})

@@ -1,0 +1,89 @@
+"""What a masked answer is bound to, and which question it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from flfed.signatures import canonical
+from flfed.study.study import Study
+from flfed.study.tables import Named
+from flfed.summaries.summary import arrays_sha256
+from flfed.updates.messages.train import Same, TrainRequest, sha256_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumContext:
+    """Where a sum stands, and what its sites must have in common.
+
+    Attributes
+    ----------
+    study_sha256, run : str
+    repeat : int
+    cohort : tuple of str
+        Sites of the run, in name order.
+    most_rows : float
+        Weight of the site that may have the most rows, which counts one.
+    largest_entry : float
+    """
+
+    study_sha256: str
+    run: str
+    repeat: int
+    cohort: tuple[str, ...]
+    most_rows: float
+    largest_entry: float
+
+    def binding(self, kind: str, request: TrainRequest) -> bytes:
+        """Return the hash that a sum's seeds, shares and confirmations are made of, of 32 bytes.
+
+        Whoever is sent another request, in whatever it means, has other masks: no sum with the others' comes of it.
+
+        Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
+        """
+        # The ring's scale follows from the number of sites and the largest entry.
+        place = {**asdict(self), "kind": kind, "round": request.round, "score": request.score}
+        return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
+
+
+def question_sha256(study: Study, kind: str, request: TrainRequest) -> str:
+    """Return the hash of what is asked of the rows, whatever run and round ask it.
+
+    Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
+    for beside it: none of them makes it another question.
+    """
+    parts = {
+        "features": study.dataset.features,
+        "encode": asdict(study.encode),
+        "model": _named(study.model),
+        "plan": asdict(study.plan),
+        "strategy": _named(study.strategy),
+        "privacy": _named(study.privacy),
+    }
+    asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **_meaning(request), **parts}
+    return hashlib.sha256(canonical(asked)).hexdigest()
+
+
+def _meaning(request: TrainRequest) -> dict[str, Any]:
+    """Return what the vector that a request asks for depends on, arrays by their hash."""
+    return {
+        "arrays": _arrays_sha256(Same(request.arrays)),
+        "encoder": sha256_of(request.encoder),
+        "settings": dict(request.settings),
+        "fit": request.fit,
+        "rounds": request.rounds,
+        "lr-scale": request.lr_scale,
+    }
+
+
+# In one process all sites are sent the very same arrays.
+@lru_cache(maxsize=8)
+def _arrays_sha256(same: Same) -> str:
+    return arrays_sha256(same.arrays)
+
+
+def _named(named: Named) -> Mapping[str, object]:
+    return {"name": named.name, **named.settings}

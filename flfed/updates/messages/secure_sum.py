@@ -1,0 +1,262 @@
+"""Messages of secure sums: keys once a run, then for each sum a masked vector, a list, and what opens the sum.
+
+The masked vector rides on the reply to the question itself (`TrainReply`). Each class says what its message reveals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, cast
+
+import numpy as np
+from flwr.app import RecordDict
+
+from flfed.refusals import Refusal
+from flfed.updates.messages import fields, kinds
+from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, PlainMessage
+from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
+
+KEYS = kinds.KEYS
+LIST = kinds.LIST
+UNMASK = kinds.UNMASK
+SECTION = "masked"
+SIGNED = "signed"
+OPENED = "masked-opened"
+Sites = frozenset[str]
+Hash = Annotated[str, r"[0-9a-f]{64}"]
+NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+Names = Annotated[str, rf"{NAME}(,{NAME})*"]
+"""Names of sites in order, with commas between."""
+
+
+def joined(names: Sites) -> str:
+    """Return names as a message has them."""
+    return ",".join(sorted(names))
+
+
+def parted(text: str) -> Sites:
+    """Return the names that a message has."""
+    return frozenset(text.split(","))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysRequest:
+    """The keys of all sites of a run, and what their vectors are scaled by.
+
+    Attributes
+    ----------
+    cohort : str
+        Names of the sites that enrolled, in order.
+    statements : tuple of bytes
+        Of each of them, as its gate signed it; none where a run rehearses in one process.
+    most_rows : int
+        Upper end of the widest band of rows that a site declared.
+
+    Reveals: nothing about rows; it goes to the sites. Each learns who else takes part, and how each shares its figures.
+    """
+
+    cohort: Names
+    most_rows: int
+    statements: tuple[bytes, ...] = ()
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        config = kebab_record(protocol=PROTOCOL, most_rows=self.most_rows, cohort=self.cohort)
+        signed = kebab_record(statements=list(self.statements))
+        return record_of({"config": config, **({SIGNED: signed} if self.statements else {})})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> KeysRequest:
+        """Read the message's content."""
+        found = cast(KeysRequest, fields.made(cls, fields.config_of(record)))
+        signed = fields.section(record, SIGNED).get("statements") if SIGNED in record else []
+        if not isinstance(signed, list) or not all(type(one) is bytes for one in signed):
+            raise MalformedMessage(Refusal("statements-unfit"))
+        return replace(found, statements=tuple(one for one in signed if isinstance(one, bytes)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysReply(PlainMessage):
+    """Confirmation that a site has the keys of the others.
+
+    Attributes
+    ----------
+    sha256 : str
+        Hash of the statements that it accepted.
+    least : int
+        Sites that a sum needs, by the number of those that its approval pins.
+
+    Reveals: nothing about rows.
+    """
+
+    sha256: Hash
+    least: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListRequest(PlainMessage):
+    """Request to confirm the list of a sum to its other sites.
+
+    Attributes
+    ----------
+    kind : str
+        Of the question whose answers are summed.
+    round : int
+        Of the question.
+    listed : str
+        Names of the sites that are summed.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    kind: str
+    round: int
+    listed: Names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ListReply:
+    """A site's confirmation of a list to each of its sites.
+
+    Attributes
+    ----------
+    codes : uint8 array [sites, 32]
+        A message authentication code for each site of the list, in name order.
+
+    Reveals: nothing about rows. That the site takes part in this sum and in no other of the same question.
+    """
+
+    codes: np.ndarray
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return _with_bytes("confirmed", {}, codes=self.codes)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> ListReply:
+        """Read the message's content."""
+        return cls(**_bytes(record, "confirmed", "codes"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnmaskRequest:
+    """Request to open a sum: for the sites of the list, and for those of the run that are missing in it.
+
+    Attributes
+    ----------
+    kind : str
+        Of the question whose answers are summed.
+    round : int
+        Of the question.
+    listed : str
+        Names of the sites that are summed.
+    shares : uint8 array [sites, bytes]
+        Each listed site's share of its self-mask that is sealed to this site, in name order.
+    codes : uint8 array [sites, 32]
+        Each listed site's confirmation to this site, in name order; zeros where there is none.
+
+    Reveals: nothing about rows; it goes to the site, which alone can open the shares.
+    """
+
+    kind: str
+    round: int
+    listed: Names
+    shares: np.ndarray
+    codes: np.ndarray
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        plain = {"kind": self.kind, "round": self.round, "listed": self.listed}
+        return _with_bytes("sealed", plain, shares=self.shares, codes=self.codes)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> UnmaskRequest:
+        """Read the message's content."""
+        plain = ListRequest.from_record(record)
+        return cls(**fields.fields_of(plain), **_bytes(record, "sealed", "shares", "codes"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnmaskReply:
+    """What a site opens of a sum.
+
+    Attributes
+    ----------
+    shares : uint8 array [sites, 32]
+        Of the self-mask of each listed site, in name order.
+    seeds : uint8 array [missing sites, 32]
+        Seed of the mask that the site shares with each missing site in this sum, in name order.
+
+    Reveals: with those of enough other sites, the sum over the sites of the list and nothing of one of them: a
+    function of the rows of all of them. Who works for the coordinator among them takes its own part off. A seed is of
+    one sum, and opens nothing of a site that is missing.
+    """
+
+    shares: np.ndarray
+    seeds: np.ndarray
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        return _with_bytes("unmasked", {}, shares=self.shares, seeds=self.seeds)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> UnmaskReply:
+        """Read the message's content."""
+        return cls(**_bytes(record, "unmasked", "shares", "seeds"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Masked:
+    """A site's vectors under its masks, and the shares of its self-mask.
+
+    Attributes
+    ----------
+    vector : uint32 array [1 + parameters]
+        One, and the weighted update, in the ring of 32 bits.
+    sums : uint64 array [2]
+        One, and the weight, in the ring of 64 bits.
+    shares : uint8 array [sites, bytes]
+        Share of the self-mask sealed to each site of the run, in name order; none where a run rehearses in one
+        process, and the vectors have no masks then.
+    opened : tuple of frozenset of str
+        Lists that the site has confirmed or opened for this question before.
+
+    Reveals: nothing about rows by itself: the vectors are random numbers to whoever has not the seeds of all their
+    masks. With what a threshold of the sites opens, `UnmaskReply`, it becomes part of one sum. In a rehearsal there
+    are no masks, since one process holds all sites. The lists say with whom the site was summed before.
+    """
+
+    vector: np.ndarray
+    sums: np.ndarray
+    shares: np.ndarray
+    opened: tuple[Sites, ...] = ()
+
+    def into(self, records: dict[str, Any]) -> None:
+        """Add them to the records of a message."""
+        records[SECTION] = array_record({"vector": self.vector, "sums": self.sums, "shares": self.shares})
+        if self.opened:
+            records[OPENED] = config_record({"lists": [joined(listed) for listed in self.opened]})
+
+    @classmethod
+    def out_of(cls, record: RecordDict) -> Masked | None:
+        """Read a message's masked vectors, None where it has none."""
+        if SECTION not in record:
+            return None
+        arrays = fields.ndarrays(record, SECTION)
+        lists = fields.section(record, OPENED).get("lists") if OPENED in record else []
+        if set(arrays) != {"vector", "sums", "shares"} or not isinstance(lists, list):
+            raise MalformedMessage(Refusal("masked-unfit", section=SECTION, fields="vector, sums, shares"))
+        return cls(**arrays, opened=tuple(parted(text) for text in lists if isinstance(text, str)))
+
+
+def _with_bytes(section: str, plain: dict[str, Any], **arrays: np.ndarray) -> RecordDict:
+    return record_of({"config": kebab_record(protocol=PROTOCOL, **plain), section: array_record(arrays)})
+
+
+def _bytes(record: RecordDict, section: str, *names: str) -> dict[str, Any]:
+    """Return a section's arrays of bytes of these names, each of two dimensions."""
+    fields.config_of(record)
+    arrays = fields.ndarrays(record, section)
+    if set(arrays) != set(names) or any(found.dtype != np.uint8 or found.ndim != 2 for found in arrays.values()):
+        raise MalformedMessage(Refusal("masked-unfit", section=section, fields=", ".join(names)))
+    return arrays
