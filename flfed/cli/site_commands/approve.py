@@ -13,6 +13,7 @@ from flfed.cli import completion, output
 from flfed.errors import UsageError
 
 if TYPE_CHECKING:
+    from flfed.deployment.operator.secure_sums import Agreement
     from flfed.deployment.site_state.approval import Approval
     from flfed.folders import SiteFolder
     from flfed.rows.data.site import Site
@@ -27,7 +28,13 @@ def approve_study(
     study: str = typer.Argument(..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file."),
     site: str = SITE,
     co_sites: str = typer.Option(
-        "", "--with", metavar="A,B,C", help="The other sites that may take part; those that the study names otherwise."
+        "",
+        "--with",
+        metavar="A,B,C",
+        help="The other sites that may take part; those that the study names otherwise. A=FINGERPRINT,… pins them.",
+    ),
+    without: str = typer.Option(
+        "", "--without", metavar="NAME,…", help="The coordinator may get sums with and without NAME, so NAME's update."
     ),
     by: str = BY,
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
@@ -38,6 +45,11 @@ def approve_study(
 
     Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
     text of the study and these sites, until it is withdrawn or the study ends.
+
+    A study whose updates are added up in secret ([privacy] secure-aggregation) needs the fingerprint of each other
+    site's gate, as its people read it out: --with A=FINGERPRINT,B=FINGERPRINT (flfed site key). Each approval decides
+    that the updates of this site leave for sums only. --without NAME writes down that the lists of sites of such sums
+    may differ by NAME: the coordinator can then compute NAME's update. With this site's own name it is its consent.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.deployment.site_state.coordinator_terms import coordinator_of
@@ -51,19 +63,23 @@ def approve_study(
     if refuse:
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
         return
-    others = _others(co_sites, found, own)
+    sites = _sites(co_sites, found)
+    others = _others(sites, own)
+    from flfed.deployment.operator.secure_sums import agreed, other_studies, words_of_others
     from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
 
     # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
-    words = plain_words(found, own, others, coordinator_of(folder)) + _rows(folder, own, found)
-    words += _budget(folder, own, found)
+    agreement = agreed(folder, found, sites, _named(without))
+    words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
+    words += words_of_others(found.dataset.name, other_studies(folder, found, others, agreement))
+    words += _rows(folder, own, found) + _budget(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
     # The words come first, so that who decides has read them.
     decision = "approve" if yes else _asked(as_json)
     if decision == "approve":
-        _say_decided(folder, _approved(folder, own, found, others, _who(by)), as_json)
+        _say_decided(folder, _approved(folder, own, found, others, agreement, _who(by)), as_json)
     elif decision == "refuse":
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
     else:
@@ -165,16 +181,21 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
     return SiteFolder(site.name), site
 
 
-def _others(given: str, study: Study, site: Site) -> tuple[str, ...]:
-    """Return the other sites that are named: on the command line, or else in the study."""
-    from flfed.folders import NAME
+def _sites(given: str, study: Study) -> dict[str, str]:
+    """Return the sites that are named, with fingerprints: on the command line, or else in the study."""
+    from flfed.deployment.operator.secure_sums import read_sites
 
-    names = {name.strip() for name in given.split(",")} if given else set(study.dataset.sites or ())
-    wrong = sorted(name for name in names if not NAME.fullmatch(name))
-    if wrong:
-        raise UsageError(f"--with {wrong[0]!r}: a site's name is of a-z, 0-9 and single hyphens, with commas between")
+    return read_sites(given) if given else dict.fromkeys(study.dataset.sites or (), "")
+
+
+def _named(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",")] if given else []
+
+
+def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
+    """Return the other sites that are named."""
     # The site itself takes part in any case, and is none of the others.
-    others = tuple(sorted(names - {site.name}))
+    others = tuple(sorted(sites.keys() - {site.name}))
     if not others:
         raise UsageError("the study does not name its sites: say who else may take part with --with A,B,C")
     return others
@@ -215,7 +236,9 @@ def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     return [run_in_words(site, ledger, dataset, charge.release, study.rounds, unit=charge.unit, given_encoder=given)]
 
 
-def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], by: str) -> Approval:
+def _approved(
+    folder: SiteFolder, site: Site, study: Study, others: tuple[str, ...], agreement: Agreement, by: str
+) -> Approval:
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.site_state.approval import approve
     from flfed.deployment.site_state.coordinator_terms import coordinator_of
@@ -250,6 +273,9 @@ def _approved(folder: SiteFolder, site: Site, study: Study, others: tuple[str, .
         schema_sha256=schema_sha256,
         bundle_sha256=bundle_sha256(),
         coordinator=coordinator_of(folder),
+        sums=agreement.sums,
+        pins=agreement.pins,
+        lifted=agreement.lifted,
     )
 
 
@@ -294,7 +320,8 @@ def _facts(approval: Approval) -> dict[str, Any]:
 
 
 def _with(found: dict[str, Any]) -> str:
-    return ", ".join(found["co-sites"]) or "nobody"
+    names = ", ".join(found["co-sites"]) or "nobody"
+    return f"{names} (sums only)" if found["sums"] else names
 
 
 def _holds(found: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
 from flfed.deployment.site_state.freeze import list_changed
+from flfed.deployment.site_state.signing_key import own_fingerprint
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.folders import NAME, RUN, SiteFolder
@@ -78,6 +79,13 @@ def cohort_refusal(names: Sequence[str], site: Site, co_sites: Sequence[str] | N
         return Refusal("sites-added", sites=", ".join(sorted(added)[:3]))
     foreign = asked - {site.name} - set(site.policy.co_sites or asked)
     return Refusal("no-co-site", sites=", ".join(sorted(foreign)[:3])) if foreign else None
+
+
+def _own_fingerprint(folder: SiteFolder) -> str:
+    try:
+        return own_fingerprint(folder)
+    except FlfedError:
+        return ""
 
 
 LONGEST_STUDY = 100_000
@@ -274,6 +282,9 @@ class StudyAdmission:
                 raise Refused(Refusal("approved-other-version"))
             if other_coordinator(self._folder, found.coordinator):
                 raise Refused(Refusal("approved-other-coordinator"))
+            # Other sites pin the key that was there: with another one this site could not take part.
+            if found.sums and found.pins.get(self.site.name) != _own_fingerprint(self._folder):
+                raise Refused(Refusal("approved-other-key"))
             return found
         # Also without a need for approval, a study that a person refused or withdrew stays refused when it is reworded.
         name, free = name_of(text), self.site.policy.approval == "none"

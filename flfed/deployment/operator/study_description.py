@@ -12,6 +12,7 @@ from typing import get_args
 
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
+from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
@@ -24,6 +25,7 @@ from flfed.rows.data.sources import Selection
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.codec import codec_of
+from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareReply, GroupFigure, PointCounts
@@ -68,6 +70,13 @@ ALONE = (
 )
 
 
+SUMMED = (
+    "No noise is added to what leaves. Updates are added up in secret, so that the coordinator's memory never holds "
+    "this site's own: see Sums. All else that leaves, as said above, is of this site alone. A coordinator that chooses "
+    "the models it sends, instead of averaging, can compute from enough sums what they tell of the columns above. "
+    "On the way everything is encrypted (TLS)."
+)
+
 NOISE = (
     "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
     "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
@@ -77,7 +86,9 @@ NOISE = (
 )
 
 
-def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "") -> list[str]:
+def plain_words(
+    study: Study, site: Site, co_sites: Sequence[str], coordinator: str = "", *, agreement: Agreement | None = None
+) -> list[str]:
     """Return the facts to know before an approval.
 
     Each is a paragraph.
@@ -90,7 +101,12 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
         The other sites that may take part.
     coordinator : str
         Whom the site has joined; empty where nobody yet.
+    agreement : Agreement, optional
+        About secure sums; where nothing is agreed yet, what the study asks of so many sites.
     """
+    taking_part = len({site.name, *co_sites})
+    agreement = agreement or Agreement(has_sums(study, taking_part))
+    least = max(site.policy.least_cohort(), threshold(taking_part) if agreement.sums else 0)
     schema = datasets.load(study.dataset.name).schema
     # What leaves is computed from the same sections that the gate checks, so that the text cannot promise less.
     messages = StudyMessages(study, schema, site.serving(study.dataset.name))
@@ -100,13 +116,14 @@ def plain_words(study: Study, site: Site, co_sites: Sequence[str], coordinator: 
         f"Purpose: {shown(study.purpose)}",
         f"Legal basis: {shown(study.legal_basis)}",
         f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run has at least "
-        f"{site.policy.least_cohort()} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
+        f"{least} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
         "leaves, and names the sites of a run.",
         f"Columns: {'; '.join(_columns(study, schema))}.",
         *_selection(site.serving(study.dataset.name)),
         *_leaving(study, messages, audits=site.policy.audits),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
-        f"Privacy: {_privacy(study)}",
+        f"Privacy: {_privacy(study, SUMMED if agreement.sums else ALONE)}",
+        *words_of_sums(study, site.name, co_sites, agreement),
         f"Sharing: {SHARED[strictest(study.compare.share_metrics, site.policy.share_metrics)]}",
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
@@ -156,16 +173,16 @@ def reveals(message: type) -> str:
     return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
 
 
-def _privacy(study: Study) -> str:
+def _privacy(study: Study, alone: str) -> str:
     """Return the privacy guarantee of a study.
 
-    Whoever reads it shall also know what is not guaranteed.
+    Whoever reads it shall also know what is not guaranteed: `alone` says it of updates without noise.
     """
     mechanism = mechanism_of(study)
     promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or charge_of(study) is None:
-        return ALONE if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {ALONE}"
+        return alone if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {alone}"
     given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
     said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
     return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"

@@ -14,6 +14,7 @@ import streamlit as st
 from flfed.deployment.gate.local_results import Result, results_of
 from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.budget import budget_as_json
+from flfed.deployment.operator.secure_sums import agreement_of, other_studies, words_of_others
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.operator.study_description import plain_words, shown
 from flfed.deployment.site_app.ledger_view import LedgerReader, Left
@@ -101,7 +102,11 @@ def decided(name: str, mark: Mark) -> list[Decided]:
         # An older study may be unreadable to this version, and is listed all the same.
         try:
             study = parsed(one.text)
-            purpose, words = shown(study.purpose), plain_words(study, site, one.co_sites, _coordinator(folder, one))
+            agreement = agreement_of(one) if one.decision != "refused" else None
+            purpose = shown(study.purpose)
+            words = plain_words(study, site, one.co_sites, _coordinator(folder, one), agreement=agreement)
+            others = [] if agreement is None else other_studies(folder, study, one.co_sites, agreement)
+            words += words_of_others(study.dataset.name, others)
         except FlfedError as error:
             purpose, words = "", [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
         found.append(Decided(facts, purpose, words, one.text))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,12 @@ class Approval:
         Whom the site had joined; empty where it had joined nobody yet.
     earlier : tuple of str
         What was decided before, by whom and when, the first one first.
+    sums : bool
+        Whether this site's updates leave for secure sums only: then no plain update of the study may leave.
+    pins : dict of site to fingerprint
+        Fingerprints of the gates of the sites that take part, this one's too where there are sums.
+    lifted : tuple of str
+        Sites by which the lists of sums may differ; this site's own name is its consent.
     """
 
     study: str
@@ -60,10 +66,14 @@ class Approval:
     bundle_sha256: str = ""
     coordinator: str = ""
     earlier: tuple[str, ...] = ()
+    sums: bool = False
+    pins: dict[str, str] = field(default_factory=dict)
+    lifted: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the text of its file."""
-        return json.dumps(kebab_keys(asdict(self)), indent=2, ensure_ascii=False)
+        facts = {key: value for key, value in asdict(self).items() if value or key not in _LATER}
+        return json.dumps(kebab_keys(facts), indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: bytes) -> Approval:
@@ -85,16 +95,19 @@ class Approval:
         except TypeError:
             raise ValueError("not an approval") from None
         # The file may have been changed: each value must have its type, or the whole is no approval.
-        lists = [approval.co_sites, approval.earlier]
-        plain = [value for key, value in vars(approval).items() if key not in ("co_sites", "earlier")]
-        if not all(isinstance(words, tuple) and all(isinstance(word, str) for word in words) for words in lists):
-            raise ValueError("not an approval")
-        if not all(isinstance(word, str) for word in plain) or approval.decision not in _DECISIONS:
+        kinds = {"co_sites": tuple, "earlier": tuple, "lifted": tuple, "pins": dict, "sums": bool}
+        for key, value in vars(approval).items():
+            words = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+            if type(value) is not kinds.get(key, str) or not all(isinstance(word, str) for word in words):
+                raise ValueError("not an approval")
+        if approval.decision not in _DECISIONS:
             raise ValueError("not an approval")
         return approval
 
 
 _DECISIONS = ("approved", "refused", "withdrawn")
+_LATER = ("sums", "pins", "lifted")
+"""Fields that a file has only where they say something, so that an earlier version reads the others."""
 
 
 def approval_of(folder: SiteFolder, study_sha256: str) -> Approval | None:
@@ -141,12 +154,23 @@ def approve(
     schema_sha256: str,
     bundle_sha256: str,
     coordinator: str = "",
+    sums: bool = False,
+    pins: Mapping[str, str] | None = None,
+    lifted: Sequence[str] = (),
     at: datetime | None = None,
 ) -> Approval:
     """Write and return a person's approval of a study.
 
     It holds for these rows, columns, sites and this coordinator.
+
+    Raises
+    ------
+    ValueError
+        If there are to be sums, and not each site that takes part is pinned.
     """
+    names = tuple(sorted(set(co_sites) - {folder.site}))
+    if sums and {folder.site, *names} != (pins or {}).keys():
+        raise ValueError("sums need a fingerprint of each site that takes part, this one too")
     return _write(
         folder,
         Approval(
@@ -154,11 +178,14 @@ def approve(
             decision="approved",
             by=by,
             at=_moment(at),
-            co_sites=tuple(sorted(set(co_sites) - {folder.site})),
+            co_sites=names,
             rows_sha256=rows_sha256,
             schema_sha256=schema_sha256,
             bundle_sha256=bundle_sha256,
             coordinator=coordinator,
+            sums=sums,
+            pins=dict(pins or {}),
+            lifted=tuple(sorted(set(lifted))),
         ),
     )
 

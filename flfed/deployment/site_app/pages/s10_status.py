@@ -59,6 +59,8 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
         lines.append(f"It is paused: nothing is answered. To answer again: flfed site pause {name} --resume")
     else:
         lines.append("It is not paused.")
+    if found["gate-key"]:
+        lines.append(f"The fingerprint of its gate, for the people of other sites: {found['gate-key']}.")
     # A decision without a reason against it is one that would be answered now.
     held = [one for one in found["studies"] if not one["reason"]]
     names = ", ".join(one["study"] for one in held)

@@ -93,6 +93,9 @@ def signed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         "Dataset": facts["dataset"],
         "Other sites that may take part": ", ".join(facts["co-sites"]),
         "Coordinator": facts["coordinator"],
+        "Updates": "added up in secret, for sums only" if facts["sums"] else "",
+        "Fingerprints of the gates": ", ".join(f"{site} {said}" for site, said in facts["pins"].items()),
+        "Lists of sums may differ by": ", ".join(facts["lifted"]),
     }
     hashes = {
         "SHA-256 of the study's text": facts["study-sha256"],

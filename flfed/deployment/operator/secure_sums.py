@@ -1,0 +1,248 @@
+"""Secure sums at a site: what an approval decides about them, and the words that are shown before.
+
+A site decides by the sites that it pins, so that no run can turn a study's sums into updates of single sites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flfed.deployment.site_state.approval import Approval, approvals
+from flfed.deployment.site_state.signing_key import own_fingerprint
+from flfed.errors import UsageError
+from flfed.folders import NAME, SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.signatures import read_gate_fingerprint
+from flfed.study.study import Study
+from flfed.updates.masking.rules import LEAST, threshold
+from flfed.updates.messages.kinds import SUMMARISE, TRAIN
+
+LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
+"""Kinds of ledger lines whose messages had updates, or sums of rows."""
+SUMMED = (
+    "Sums: updates are added up in secret (secure aggregation). The coordinator gets sums of the updates of {least} or "
+    "more of the {n} sites that take part, this one counted, and no update of one site. A site that works with the "
+    "coordinator takes its own update off such a sum and so narrows it: if {rest} of {least} do, what is left is this "
+    "site's update. How many rows each site has is not hidden: sums of the weights over two lists of sites tell it. "
+    "What a sum tells of the rows of all its sites, the coordinator learns, and it chooses the models of which it asks "
+    "sums."
+)
+PINNED = (
+    "Pinned: {pins}. These are the fingerprints of the other sites' gates as their people read them out to you, by "
+    "telephone or face to face; with one from anybody else, the coordinator too, a site may be an invented one. Read "
+    "this site's to each of them: {own}. All of these sites must approve with the same fingerprints: a site with "
+    "others cannot take part in a run of theirs."
+)
+LIFTED = (
+    "Lists may differ by {sites}: this study's question may be answered with and without {it}, so the coordinator can "
+    "compute the update of {it} by taking one sum off the other."
+)
+OWN_CONSENT = (
+    "This site consents that lists differ by it, {site}: the coordinator can then compute this site's own update by "
+    "taking a sum without it off one with it."
+)
+TOO_FEW = (
+    "Sums: none. The study would have updates added up in secret where {least} sites or more take part (secure "
+    "aggregation 'auto'); here {n} do, and each could take its own update off the sum of two."
+)
+HOW = "--with {sites}, each as the people there read it out to you (flfed site key SITE shows it)"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a site's approval of a study says of secure sums.
+
+    Attributes
+    ----------
+    sums : bool
+        Whether the site's updates leave for sums only.
+    pins : dict of site to fingerprint
+        Of the sites that take part, this one too where there are sums; without sums, of those that were named.
+    lifted : tuple of str
+        Sites by which lists may differ, in name order; the site's own name is its own consent.
+    """
+
+    sums: bool = False
+    pins: dict[str, str] = field(default_factory=dict)
+    lifted: tuple[str, ...] = ()
+
+
+def has_sums(study: Study, taking_part: int) -> bool:
+    """Tell whether a study's updates are added up in secret where so many institutions take part.
+
+    Parameters
+    ----------
+    study : Study
+    taking_part : int
+        Sites that an approval names, the site itself counted.
+    """
+    asked = study.secure_aggregation
+    return asked == "on" or (asked == "auto" and taking_part >= LEAST)
+
+
+def read_sites(text: str) -> dict[str, str]:
+    """Return sites with the fingerprints of their gates, empty texts where none is named.
+
+    Raises
+    ------
+    UsageError
+        If a name or a fingerprint is not of its form, or a site has two.
+
+    Examples
+    --------
+    >>> read_sites("basel, lyon")
+    {'basel': '', 'lyon': ''}
+    """
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, named, said = (word.strip() for word in part.partition("="))
+        if not NAME.fullmatch(name):
+            raise UsageError(f"--with {name!r}: a site's name is of a-z, 0-9 and single hyphens, with commas between")
+        try:
+            fingerprint = read_gate_fingerprint(said) if named else ""
+        except UsageError as error:
+            raise UsageError(f"--with {name}: {error}") from None
+        if found.get(name, fingerprint) != fingerprint:
+            raise UsageError(f"--with {name}: it is named twice, and not the same")
+        found[name] = fingerprint
+    return found
+
+
+def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: Collection[str] = ()) -> Agreement:
+    """Return what an approval with these sites says of secure sums.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    study : Study
+    sites : mapping of site to fingerprint
+        Those that take part, of `read_sites`; the site itself may be among them.
+    without : collection of str
+        Sites by which lists may differ.
+
+    Raises
+    ------
+    UsageError
+        If the study would have sums that this approval gives no right to; what to do is said.
+    """
+    own = own_fingerprint(folder)
+    if sites.get(folder.site) not in (None, "", own):
+        raise UsageError(f"--with {folder.site}: this site's own fingerprint is {own or 'not made yet'}")
+    others = {name: sites[name] for name in sorted(sites) if name != folder.site}
+    if not has_sums(study, len(others) + 1):
+        if without:
+            raise UsageError("--without goes with a study whose updates are added up in secret, and this one's are not")
+        return Agreement(pins={name: said for name, said in others.items() if said})
+    if len(others) + 1 < LEAST:
+        raise UsageError(
+            f"the study has updates added up in secret, for which {LEAST} sites or more must take part, this one "
+            f"counted: name at least two others by {HOW.format(sites='A=FINGERPRINT,B=FINGERPRINT')}"
+        )
+    if missing := [name for name, said in others.items() if not said]:
+        named = ",".join(f"{name}={others[name] or 'FINGERPRINT'}" for name in others)
+        raise UsageError(
+            f"the study has updates added up in secret: of {', '.join(missing)} the fingerprint of the gate is "
+            f"missing. {HOW.format(sites=named)}"
+        )
+    if not own:
+        raise UsageError(f"this site's gate has no key to sign with yet: flfed site key {folder.site}")
+    pins = {**others, folder.site: own}
+    if same := [name for name, said in pins.items() if list(pins.values()).count(said) > 1]:
+        raise UsageError(f"{' and '.join(same)} have the same fingerprint: one gate stands for one site")
+    if unknown := sorted(set(without) - pins.keys()):
+        raise UsageError(f"--without {unknown[0]}: it does not take part; known: {', '.join(sorted(pins))}")
+    return Agreement(True, {name: pins[name] for name in sorted(pins)}, tuple(sorted(set(without))))
+
+
+def agreement_of(approval: Approval) -> Agreement:
+    """Return what a decision that was written down says of secure sums."""
+    return Agreement(approval.sums, dict(approval.pins), approval.lifted)
+
+
+def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: Agreement) -> list[str]:
+    """Return what to know of secure sums before an approval, a paragraph each.
+
+    Nothing is said where the study asks for none.
+    """
+    others = sorted(set(co_sites) - {site})
+    n = len(others) + 1
+    if not agreement.sums:
+        return [TOO_FEW.format(least=LEAST, n=n)] if study.secure_aggregation == "auto" and n < LEAST else []
+    least = threshold(n)
+    found = [SUMMED.format(least=least, n=n, rest=least - 1)]
+    if agreement.pins:
+        pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
+        found.append(PINNED.format(pins=pins, own=agreement.pins[site]))
+    if given := [name for name in agreement.lifted if name != site]:
+        found.append(LIFTED.format(sites=", ".join(given), it=given[0] if len(given) == 1 else "each of them"))
+    return found + ([OWN_CONSENT.format(site=site)] if site in agreement.lifted else [])
+
+
+@dataclass(frozen=True)
+class OtherStudy:
+    """A study on the same dataset whose updates or sums have left a site.
+
+    Attributes
+    ----------
+    study : str
+    co_sites : tuple of str or None
+        The other sites that its approval names; None where there is no approval.
+    sums : bool
+        Whether its updates left for sums only.
+    """
+
+    study: str
+    co_sites: tuple[str, ...] | None
+    sums: bool
+
+
+def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agreement: Agreement) -> list[OtherStudy]:
+    """Return the studies whose updates or sums, beside this study's sums, give single updates away.
+
+    They are on the same dataset and left the site with other sites, or not for sums; of the same study too, where it
+    was approved otherwise before. Of studies without sums nothing needs to be taken off anything.
+
+    Raises
+    ------
+    FlfedError
+        If the ledger or an approval cannot be read.
+    """
+    decided, now = {one.study_sha256: one for one in approvals(folder)}, tuple(sorted(set(co_sites) - {folder.site}))
+    left: dict[str, str] = {}
+    for line in ledger_of(folder).lines():
+        if line.kind in LEAVING and line.facts.get("dataset") == study.dataset.name:
+            name = str(line.facts.get("study", ""))
+            left[str(line.facts.get("study-sha256", name))] = name
+    found = []
+    for sha256, name in left.items():
+        one = decided.get(sha256)
+        other = OtherStudy(name, one.co_sites if one else None, bool(one and one.sums))
+        if (other.sums or agreement.sums) and (other.co_sites, other.sums) != (now, agreement.sums):
+            found.append(other)
+    return sorted(found, key=lambda other: (other.study, other.co_sites or ()))
+
+
+def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
+    """Return the words about studies of which something left, none where there are none.
+
+    Examples
+    --------
+    >>> words_of_others("heart-disease", [OtherStudy("risk", ("basel",), False)])[0].partition(". ")[0]
+    'Other studies on heart-disease: risk with basel (each update by itself)'
+    """
+    if not others:
+        return []
+    shown = "; ".join(
+        f"{other.study} with {_names(other.co_sites)} ({'sums' if other.sums else 'each update by itself'})"
+        for other in others
+    )
+    return [
+        f"Other studies on {dataset}: {shown}. Of these, updates or sums of rows have left this site. Where one asked "
+        "what this study asks, of other sites, the coordinator can take one sum off the other, and what is left may be "
+        "the update of one site. The gate refuses that for sums of the very same question, and for nothing else."
+    ]
+
+
+def _names(co_sites: tuple[str, ...] | None) -> str:
+    return "sites that no approval names" if co_sites is None else ", ".join(co_sites) or "no other site"

@@ -1,0 +1,368 @@
+"""An approval decides by the pinned sites whether updates leave for sums only, and says what that means."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner, Result
+
+from flfed.cli.commands import app
+from flfed.deployment.operator.secure_sums import (
+    Agreement,
+    OtherStudy,
+    agreed,
+    has_sums,
+    other_studies,
+    read_sites,
+    words_of_others,
+)
+from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.signing_key import make_signing_key, own_fingerprint
+from flfed.errors import UsageError
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.refusals import Refusal
+from flfed.rows.data.site import Site
+from flfed.signatures import gate_fingerprint, signing_public
+from flfed.study.study import Study
+from flfed.updates.masking.rules import threshold
+from tests.deployment.conftest import Gated
+
+SITE = SiteFolder("site-01")
+PINS = {
+    name: gate_fingerprint(signing_public(Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32)))
+    for n, name in enumerate(("site-02", "site-03", "site-04", "site-05"))
+}
+ASKED = '\n[privacy]\nsecure-aggregation = "{}"\n'
+
+
+def study(text: str, asked: str) -> Study:
+    return Study.parse(text + ASKED.format(asked))
+
+
+def pinned(*names: str) -> dict[str, str]:
+    return {name: PINS[name] for name in names}
+
+
+@pytest.fixture
+def own() -> str:
+    """The site's gate with its key."""
+    return make_signing_key(SITE)[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("off", [False] * 4), ("auto", [False, False, True, True]), ("on", [True] * 4)],
+)
+def test_auto_has_sums_from_three_sites_on(small_study: str, asked: str, expected: list[bool]):
+    assert [has_sums(study(small_study, asked), taking_part) for taking_part in (1, 2, 3, 20)] == expected
+
+
+def test_all_who_take_part_are_pinned_the_site_too(small_study: str, own: str):
+    for asked in ("auto", "on"):
+        found = agreed(SITE, study(small_study, asked), pinned("site-03", "site-02"))
+        assert found == Agreement(True, {"site-01": own, **pinned("site-02", "site-03")})
+        assert list(found.pins) == ["site-01", "site-02", "site-03"]
+    # One list for all sites, with each one's own in it, is a list that each of them may use.
+    whole = agreed(SITE, study(small_study, "on"), {"site-01": own, **pinned("site-02", "site-03")})
+    assert whole == found
+
+
+def test_without_sums_an_approval_is_as_it_was(small_study: str):
+    plain = dict.fromkeys(("site-02", "site-03"), "")
+    assert agreed(SITE, study(small_study, "off"), plain) == Agreement()
+    assert agreed(SITE, study(small_study, "auto"), {"site-02": ""}) == Agreement()
+    # Neither needs a key of the gate, and a fingerprint that is named is written down.
+    assert not SITE.signing_key.exists()
+    assert agreed(SITE, study(small_study, "off"), pinned("site-02")) == Agreement(pins=pinned("site-02"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sites", "without", "expected"),
+    [
+        ("on", {"site-02": PINS["site-02"]}, (), "3 sites or more must take part, this one counted: name at least two"),
+        ("on", {"site-02": "", "site-03": ""}, (), "of site-02, site-03 the fingerprint of the gate is missing. --with "
+         "site-02=FINGERPRINT,site-03=FINGERPRINT, each as the people there read it out"),
+        ("auto", {"site-02": "", "site-03": PINS["site-03"]}, (), "of site-02 the fingerprint of the gate is missing"),
+        ("on", {"site-02": PINS["site-02"], "site-03": PINS["site-02"]}, (), "site-02 and site-03 have the same"),
+        ("on", {**pinned("site-02", "site-03"), "site-01": PINS["site-04"]}, (), "this site's own fingerprint is "),
+        ("on", pinned("site-02", "site-03"), ("site-04",), "--without site-04: it does not take part"),
+        ("off", pinned("site-02", "site-03"), ("site-02",), "this one's are not"),
+        ("auto", {"site-02": ""}, ("site-02",), "this one's are not"),
+    ],
+)  # fmt: skip
+def test_what_gives_no_right_to_sums_is_refused_with_what_to_do(
+    small_study: str, own: str, asked: str, sites: dict[str, str], without: tuple[str, ...], expected: str
+):
+    with pytest.raises(UsageError) as error:
+        agreed(SITE, study(small_study, asked), sites, without)
+    assert expected in str(error.value)
+
+
+def test_another_sites_fingerprint_may_not_be_this_sites_own(small_study: str, own: str):
+    with pytest.raises(UsageError, match="site-03 and site-01 have the same fingerprint"):
+        agreed(SITE, study(small_study, "on"), {**pinned("site-02"), "site-03": own})
+
+
+def test_a_site_without_a_key_is_told_how_to_make_one(small_study: str):
+    with pytest.raises(UsageError, match="no key to sign with yet: flfed site key site-01"):
+        agreed(SITE, study(small_study, "on"), pinned("site-02", "site-03"))
+
+
+def test_sites_and_fingerprints_are_read_as_a_person_types_them():
+    said = PINS["site-02"]
+    assert read_sites(f"site-02={said.upper()} , site-03") == {"site-02": said, "site-03": ""}
+    assert read_sites(f"site-02={said.replace('-', ' ')}") == {"site-02": said}
+    last = "a" if said[-1] != "a" else "b"
+    for text, expected in {
+        f"site-02={said[:-1]}{last}": "--with site-02: .* a character of it is wrong; have it read out again",
+        "site-02=": "--with site-02: .* nine groups of four",
+        f"site-02=SHA256:{'a' * 43}": "nine groups of four",
+        f"Site-02={said}": "a site's name is of a-z",
+        f"site-02={said},site-02={PINS['site-03']}": "named twice, and not the same",
+        f"site-02={said},site-02": "named twice, and not the same",
+        "site-02,,site-03": "a site's name is of a-z",
+    }.items():
+        with pytest.raises(UsageError, match=expected):
+            read_sites(text)
+
+
+def written(gated: Gated, **changes: Any) -> Approval:
+    own = make_signing_key(gated.folder)[0]
+    names = [site.name for site in gated.others]
+    pins = {gated.site.name: own, **{name: PINS[name] for name in names}}
+    return gated.approve(**{"sums": True, "pins": pins, **changes})
+
+
+def test_an_approval_keeps_what_was_agreed_and_its_file_says_it(gated: Callable[..., Gated]):
+    site = gated()
+    made = written(site, lifted=("site-02",))
+    path = site.folder.approvals / f"{site.study.sha256()}.json"
+    found = approval.approval_of(site.folder, site.study.sha256())
+    assert found == made and found is not None and found.sums and found.lifted == ("site-02",)
+    assert json.loads(path.read_text())["pins"] == made.pins and stat.S_IMODE(path.stat().st_mode) == 0o600
+    (withdrawn,) = approval.withdraw(site.folder, site.study.name, by="Dr Kim")
+    assert (withdrawn.sums, withdrawn.pins) == (True, made.pins)
+
+
+def test_approvals_of_earlier_versions_are_read_as_before_and_plain_ones_written_as_before(gated: Callable[..., Gated]):
+    site = gated()
+    plain = site.approve()
+    path = site.folder.approvals / f"{site.study.sha256()}.json"
+    facts = json.loads(path.read_text())
+    assert {"sums", "pins", "lifted"}.isdisjoint(facts)
+    assert Approval.from_json(path.read_bytes()) == plain
+    assert (plain.sums, plain.pins, plain.lifted) == (False, {}, ())
+    assert len(facts) == len(asdict(plain)) - 3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sums": "yes"}, {"sums": 1}, {"pins": []}, {"pins": "x"}, {"pins": {"site-02": 7}}, {"lifted": "site-02"},
+        {"lifted": [7]}, {"lifted": {"site-02": "x"}}, {"study": ["s"]}, {"co-sites": "site-02"}, {"at": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_approval_whose_file_was_changed_is_none(gated: Callable[..., Gated], changed: dict[str, Any]):
+    site = gated()
+    facts = json.loads(written(site).to_json())
+    assert Approval.from_json(json.dumps(facts).encode()).sums
+    with pytest.raises(ValueError, match="not an approval"):
+        Approval.from_json(json.dumps(facts | changed).encode())
+
+
+def test_sums_are_never_written_down_with_a_site_that_is_not_pinned(gated: Callable[..., Gated]):
+    site = gated()
+    own = make_signing_key(site.folder)[0]
+    names = [other.name for other in site.others]
+    for pins in (None, {}, {name: PINS[name] for name in names}, {site.site.name: own, "site-05": PINS["site-05"]}):
+        with pytest.raises(ValueError, match="a fingerprint of each site that takes part"):
+            site.approve(sums=True, pins=pins)
+    assert not any(one.sums for one in approval.approvals(site.folder))
+
+
+def test_the_gate_holds_an_approval_to_the_key_that_the_other_sites_pin(gated: Callable[..., Gated]):
+    site = gated()
+    made = written(site)
+    check = site.gate._studies.check_decision
+    assert check(site.study.text) == made
+    site.folder.signing_key.unlink()
+    for _ in range(2):
+        with pytest.raises(Exception, match="the gate's key was changed after the approval") as error:
+            check(site.study.text)
+        assert error.value.args[0] == Refusal("approved-other-key")
+        assert site.gate._studies.standing(made) == Refusal("approved-other-key")
+        make_signing_key(site.folder)
+    # A plain approval needs no key.
+    site.approve()
+    site.folder.signing_key.unlink()
+    assert check(site.study.text) is not None
+
+
+def words(site: Site, asked: Study, sites: dict[str, str], without: tuple[str, ...] = ()) -> str:
+    agreement = agreed(SITE, asked, sites, without)
+    return "\n".join(plain_words(asked, site, list(sites), "Heart consortium", agreement=agreement))
+
+
+def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]], small_study: str, own: str):
+    (site,) = small_sites(1)
+    asked = study(small_study, "on")
+    whole = words(site, asked, PINS)
+    assert threshold(5) == 4
+    for said in (
+        "sums of the updates of 4 or more of the 5 sites that take part",
+        "if 3 of 4 do, what is left is this site's update",
+        "How many rows each site has is not hidden",
+        f"Pinned: site-02 ({PINS['site-02']}), site-03 ({PINS['site-03']})",
+        f"Read this site's to each of them: {own}",
+        "All of these sites must approve with the same fingerprints",
+        "a run has at least 4 sites",
+        "the coordinator's memory never holds this site's own",
+    ):
+        assert said in whole, said
+    assert "secure aggregation is off" not in whole and "holds this site's own updates" not in whole
+    assert "Lists may differ" not in whole and "consents" not in whole
+    three = words(site, asked, pinned("site-02", "site-03"))
+    assert "of 3 or more of the 3 sites" in three and "if 2 of 3 do" in three
+
+
+def test_the_words_say_what_is_given_away_by_lists_that_differ(
+    small_sites: Callable[..., list[Site]], small_study: str, own: str
+):
+    (site,) = small_sites(1)
+    asked = study(small_study, "auto")
+    one = words(site, asked, PINS, ("site-03",))
+    assert "so the coordinator can compute the update of site-03 by taking one sum off the other" in one
+    assert "consents" not in one
+    both = words(site, asked, PINS, ("site-02", "site-03", "site-01"))
+    assert "Lists may differ by site-02, site-03:" in both and "the update of each of them" in both
+    assert (
+        "This site consents that lists differ by it, site-01: the coordinator can then compute this site's own" in both
+    )
+
+
+def test_the_words_of_a_plain_study_are_as_they_were_and_auto_says_why_there_are_no_sums(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    (site,) = small_sites(1)
+    plain = words(site, study(small_study, "off"), {"site-02": "", "site-03": ""})
+    assert plain.replace(study(small_study, "off").sha256(), "") == words(
+        site, Study.parse(small_study), {"site-02": "", "site-03": ""}
+    ).replace(Study.parse(small_study).sha256(), "")
+    assert "it is not added up in secret (secure aggregation is off)" in plain and "Sums: " not in plain
+    two = words(site, study(small_study, "auto"), {"site-02": ""})
+    assert "where 3 sites or more take part (secure aggregation 'auto'); here 2 do" in two
+    assert "it is not added up in secret (secure aggregation is off)" in two
+
+
+def left(folder: SiteFolder, asked: Study, kind: str = "train", dataset: str = "small") -> None:
+    facts = {"study": asked.name, "study-sha256": asked.sha256(), "dataset": dataset, "run": "r", "bytes": 1}
+    ledger_of(folder).append(kind=kind, **facts)
+
+
+def test_other_studies_are_named_whose_updates_or_sums_left_with_other_sites(gated: Callable[..., Gated]):
+    site = gated()
+    text = site.study.text
+
+    def named(name: str, **changes: Any) -> Study:
+        one = replace(Study.parse(text.replace(f'name = "{site.study.name}"', f'name = "{name}"')))
+        assert one.name == name
+        site.approve(one, **changes)
+        return one
+
+    own = make_signing_key(site.folder)[0]
+    here = {site.site.name: own}
+    same = named("same", co_sites=["site-02", "site-03"], sums=True, pins={**here, **pinned("site-02", "site-03")})
+    plain = named("plain", co_sites=["site-02", "site-03"])
+    fewer = named("fewer", co_sites=["site-02", "site-04"], sums=True, pins={**here, **pinned("site-02", "site-04")})
+    asked, agreement = study(text, "on"), Agreement(True, {**here, **pinned("site-02", "site-03")})
+    named("silent", co_sites=["site-05"])  # approved, and never asked
+    scored = named("scored", co_sites=["site-05"])
+    left(site.folder, scored, kind="evaluate")
+    elsewhere = named("elsewhere", co_sites=["site-05"])
+    left(site.folder, elsewhere, dataset="other")
+
+    def find(agreement: Agreement) -> list[OtherStudy]:
+        return other_studies(site.folder, asked, ["site-02", "site-03"], agreement)
+
+    assert find(agreement) == []
+    for one, kind in ((same, "train"), (plain, "summarise"), (fewer, "train"), (fewer, "train")):
+        left(site.folder, one, kind)
+    assert find(agreement) == [
+        OtherStudy("fewer", ("site-02", "site-04"), True),
+        OtherStudy("plain", ("site-02", "site-03"), False),
+    ]
+    # A plain study gives away what others had summed; beside plain ones nothing is to be said.
+    assert [one.study for one in find(Agreement())] == ["fewer", "same"]
+    ledger_of(site.folder).append(kind="train", study="free", dataset="small", run="r", bytes=1)
+    assert OtherStudy("free", None, False) in find(agreement)
+    (said,) = words_of_others("small", find(agreement))
+    assert "fewer with site-02, site-04 (sums); free with sites that no approval names (each update by itself)" in said
+    assert "the update of one site" in said and words_of_others("small", []) == []
+
+
+def test_the_same_study_with_other_sites_before_is_named_too(gated: Callable[..., Gated]):
+    site = gated()
+    own = make_signing_key(site.folder)[0]
+    before = {site.site.name: own, **pinned("site-02", "site-03", "site-04")}
+    site.approve(co_sites=["site-02", "site-03", "site-04"], sums=True, pins=before)
+    left(site.folder, site.study)
+    now = Agreement(True, {site.site.name: own, **pinned("site-02", "site-03")})
+    (found,) = other_studies(site.folder, site.study, ["site-02", "site-03"], now)
+    assert found == OtherStudy(site.study.name, ("site-02", "site-03", "site-04"), True)
+    assert other_studies(site.folder, site.study, ["site-02", "site-03", "site-04"], Agreement(True, before)) == []
+
+
+@pytest.fixture
+def run(heart: Any, tmp_path: Any) -> Callable[..., Result]:
+    """A function that calls `flfed site` for Cleveland and a study with sums."""
+    file = tmp_path / "summed.toml"
+    file.write_text(Study.load("heart-disease").text + ASKED.format("auto"))
+
+    def call(*words: str, asked: bool = True) -> Result:
+        return CliRunner().invoke(app, ["site", *words[:1], *([str(file)] if asked else []), *words[1:]])
+
+    return call
+
+
+WITH = ",".join(f"{name}={said}" for name, said in zip(("hungary", "switzerland", "long-beach"), PINS.values()))
+
+
+def test_the_command_pins_and_decides_for_sums(run: Callable[..., Result]):
+    folder = SiteFolder("cleveland")
+    options = ("--site", "cleveland", "--yes", "--by", "Dr Kim")
+    refused = run("approve", *options, "--with", WITH)
+    assert "no key to sign with yet" in str(refused.exception) and not folder.approvals.exists()
+    own = make_signing_key(folder)[0]
+    missing = run("approve", *options, "--with", "hungary,switzerland,long-beach")
+    assert "the fingerprint of the gate is missing" in str(missing.exception) and not folder.approvals.exists()
+    said = run("approve", *options, "--with", WITH, "--without", "long-beach,cleveland")
+    assert said.exit_code == 0, said.output
+    for word in (f"hungary ({PINS['site-02']})", "This site consents", "update of long-beach", "is approved"):
+        assert word in said.output
+    (made,) = approval.approvals(folder)
+    assert made.sums and made.lifted == ("cleveland", "long-beach") and made.pins["cleveland"] == own
+    assert sorted(made.pins) == ["cleveland", "hungary", "long-beach", "switzerland"]
+    (shown,) = json.loads(run("status", "cleveland", "--json", asked=False).stdout)["studies"]
+    assert (shown["sums"], shown["pins"], shown["lifted"]) == (True, made.pins, list(made.lifted))
+    assert shown["reason"] == "" and own_fingerprint(folder) == own
+    facts = json.loads(run("approve", *options, "--with", "hungary", "--json").stdout)
+    assert (facts["sums"], facts["pins"], facts["lifted"]) == (False, {}, [])
+
+
+def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(heart: Any):
+    words = ["site", "approve", "heart-disease", "--site", "cleveland", "--with", "hungary,switzerland", "--yes"]
+    said = CliRunner().invoke(app, words)
+    assert said.exit_code == 0 and "secure aggregation is off" in said.output
+    assert not approval.approvals(SiteFolder("cleveland"))[0].sums
+    refused = CliRunner().invoke(app, [*words, "--without", "hungary"])
+    assert "--without goes with a study whose updates are added up in secret" in str(refused.exception)
