@@ -89,8 +89,8 @@ def test_without_sums_an_approval_is_as_it_was(small_study: str):
     ("asked", "sites", "without", "expected"),
     [
         ("on", {"site-02": PINS["site-02"]}, (), "3 sites or more must take part, this one counted: name at least two"),
-        ("on", {"site-02": "", "site-03": ""}, (), "of site-02, site-03 the fingerprint of the gate is missing. --with "
-         "site-02=FINGERPRINT,site-03=FINGERPRINT, each as the people there read it out"),
+        ("on", {"site-02": "", "site-03": ""}, (), "of site-02, site-03 the fingerprint of the gate is missing. Name "
+         "it by --with site-02=FINGERPRINT,site-03=FINGERPRINT, each as the people there read it out"),
         ("auto", {"site-02": "", "site-03": PINS["site-03"]}, (), "of site-02 the fingerprint of the gate is missing"),
         ("on", {"site-02": PINS["site-02"], "site-03": PINS["site-02"]}, (), "site-02 and site-03 have the same"),
         ("on", {**pinned("site-02", "site-03"), "site-01": PINS["site-04"]}, (), "this site's own fingerprint is "),

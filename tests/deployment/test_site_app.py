@@ -22,6 +22,7 @@ from flfed.deployment.site_app.access import SITE, closed
 from flfed.deployment.site_app.pages.s50_results import judged
 from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.signing_key import make_signing_key
 from flfed.federation.client.privacy_budget import shown
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
@@ -29,6 +30,8 @@ from flfed.records.reports.privacy_tables import size_in_words
 from flfed.records.reports.report import SITE_ARMS, report, site_verdict
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader
+from flfed.signatures import gate_fingerprint
+from flfed.study.study import Study
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
@@ -256,6 +259,30 @@ def test_an_approval_shows_what_was_signed_and_what_it_allows(ran: Any):
     said = words(opened.run())
     assert site.study.text.strip() in said and "What leaves, in each of" in said
     assert said.count("Mechanism record-dp") == 1
+
+
+def test_an_approval_for_sums_shows_the_fingerprints_and_what_left_under_others(ran: Any):
+    site, _ = ran
+    own = make_signing_key(site.folder)[0]
+    pins = {NAME: own} | {f"site-{n:02}": gate_fingerprint(bytes([n]).hex() * 32) for n in (2, 3, 4)}
+    study = Study.parse(re.sub(r"\[privacy\]", '[privacy]\nsecure-aggregation = "on"', site.study.text))
+    hashes = {"rows_sha256": "a" * 64, "schema_sha256": "b" * 64, "bundle_sha256": bundle_sha256()}
+    approval.approve(
+        site.folder, study, by="Dr Kim", co_sites=tuple(pins), sums=True, pins=pins, lifted=[NAME], **hashes
+    )
+    opened = page("approvals")
+    said = words(opened).replace("**", "")
+    for word in ("Updates: added up in secret", f"site-03 {pins['site-03']}", f"Lists of sums may differ by: {NAME}"):
+        assert word in said
+    assert f"The fingerprint of its gate, for the people of other sites: {own}" in words(page("status"))
+    opened.session_state[f"allows-{study.sha256()}"] = True
+    said = words(opened.run())
+    for word in (
+        "3 or more of the 4 sites",
+        "This site consents",
+        "small with site-02, site-03 (each update by itself)",
+    ):
+        assert word in said
 
 
 def test_a_changed_a_torn_and_a_lost_ledger_are_explained(ran: Any):

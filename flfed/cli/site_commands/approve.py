@@ -46,7 +46,7 @@ def approve_study(
     Approving freezes the rows where none are frozen yet: the approval holds for these very rows, this
     text of the study and these sites, until it is withdrawn or the study ends.
 
-    A study whose updates are added up in secret ([privacy] secure-aggregation) needs the fingerprint of each other
+    A study whose updates are added up in secret (its key secure-aggregation) needs the fingerprint of each other
     site's gate, as its people read it out: --with A=FINGERPRINT,B=FINGERPRINT (flfed site key). Each approval decides
     that the updates of this site leave for sums only. --without NAME writes down that the lists of sites of such sums
     may differ by NAME: the coordinator can then compute NAME's update. With this site's own name it is its consent.

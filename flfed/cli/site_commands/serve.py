@@ -81,7 +81,7 @@ As root, once:
   cp {out}/flfed-{name}-tmpfiles.conf /etc/tmpfiles.d/ && systemd-tmpfiles --create
 The package of the site goes into {base}/gate/packages/sites, or the folder FLFED_PATH of {base}/gate/serve.env.
 Join as flfed-net with FLFED_HOME={base}/net; approve and freeze as flfed-gate with
-FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages. Then:
+FLFED_HOME={base}/gate FLFED_PATH={base}/gate/packages; so make the gate's key: flfed site key {name}. Then:
   cp {out}/flfed-{name}-*.service /etc/systemd/system/ && systemctl daemon-reload
   systemctl enable --now flfed-{name}-network flfed-{name}-gate"""
     )

@@ -143,7 +143,7 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
         named = ",".join(f"{name}={others[name] or 'FINGERPRINT'}" for name in others)
         raise UsageError(
             f"the study has updates added up in secret: of {', '.join(missing)} the fingerprint of the gate is "
-            f"missing. {HOW.format(sites=named)}"
+            f"missing. Name it by {HOW.format(sites=named)}"
         )
     if not own:
         raise UsageError(f"this site's gate has no key to sign with yet: flfed site key {folder.site}")
