@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from flfed.signatures import (
     sign_as_coordinator,
     signing_public,
 )
+from flfed.updates.masking.rules import threshold
 from flfed.updates.masking.statement import (
     Statement,
     pack,
@@ -139,9 +141,31 @@ def test_a_statement_with_its_signature_is_within_what_keys_may_take():
     sizes = {site: len(pack(replace(stated(), site=site), "0" * 128)) for site in ("cleveland", "a" * 60)}
     assert sizes == {"cleveland": 182, "a" * 60: 233}
     assert len(pack(replace(stated(), lifted=("cleveland",), site="switzerland"), "0" * 128)) <= 250
+    # As JSON with its keys in hex, which would be the plainest form, it takes more than twice as much.
+    assert len(canonical({**stated().facts(), "signature": "0" * 128})) > 2 * 250
     # With the pins themselves in it, one of twenty sites has more than that.
     twenty = canonical({f"site-{n}": PINNED["a"] for n in range(20)})
     assert len(twenty) > 1000
+
+
+def test_the_bytes_of_a_statement_are_those_of_version_1():
+    """Gates of two versions check each other's: what is signed, and what crosses, stays as it is here."""
+    signature = sign(stated(lifted=("b",)), GATES["a"])
+    assert pins_hash(PINNED) == "5d3a4743b620f7abb39bcdcaea6470e4"
+    assert signature[:32] == "ea7bf795e2982744391abfe99dbff1e8" and len(signature) == 128
+    assert hashlib.sha256(pack(stated(lifted=("b",)), signature)).hexdigest()[:32] == "841f2df3d3dcdc30e257795ae17fbdec"
+
+
+def test_a_reader_that_takes_pins_as_they_are_told_would_sum_with_another_threshold():
+    # The wrong rule, planted: whoever is signed by a pinned gate is taken. Site d pins the coordinator's own sites too.
+    more = PINNED | {f"invented-{n}": PINNED["a"] for n in range(5)}
+    statement = stated("d", pins=pins_hash(more))
+    signature = sign(statement, GATES["d"])
+    assert is_signed(statement.facts(), signature, statement.signing_key)
+    assert gate_fingerprint(statement.signing_key) == PINNED["d"]
+    assert threshold(len(more)) > threshold(len(PINNED)) == 3
+    assert refusal(statement, signature) == Refusal("statement-other-pins", site="d")
+    assert refusal(stated("d"), sign(stated("d"), GATES["d"])) is None
 
 
 @given(some.binary(max_size=400))
