@@ -26,7 +26,7 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.signing_key import make_signing_key, own_fingerprint
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.refusals import Refusal
@@ -308,6 +308,15 @@ def test_other_studies_are_named_whose_updates_or_sums_left_with_other_sites(gat
     (said,) = words_of_others("small", find(agreement))
     assert "fewer with site-02, site-04 (sums); free with sites that no approval names (each update by itself)" in said
     assert "the update of one site" in said and words_of_others("small", []) == []
+
+
+def test_a_ledger_that_cannot_be_read_keeps_nobody_from_a_plain_approval(gated: Callable[..., Gated]):
+    site = gated()
+    left(site.folder, site.study)
+    site.folder.ledger.write_bytes(site.folder.ledger.read_bytes().replace(b"small", b"smell"))
+    assert other_studies(site.folder, site.study, ["site-04"], Agreement()) == []
+    with pytest.raises(FlfedError, match="ledger"):
+        other_studies(site.folder, site.study, ["site-04"], Agreement(True))
 
 
 def test_the_same_study_with_other_sites_before_is_named_too(gated: Callable[..., Gated]):

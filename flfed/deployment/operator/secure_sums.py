@@ -209,6 +209,9 @@ def other_studies(folder: SiteFolder, study: Study, co_sites: Sequence[str], agr
         If the ledger or an approval cannot be read.
     """
     decided, now = {one.study_sha256: one for one in approvals(folder)}, tuple(sorted(set(co_sites) - {folder.site}))
+    # Without sums of any study the ledger is not read: it may be long, and nothing in it could say more.
+    if not agreement.sums and not any(one.sums for one in decided.values()):
+        return []
     left: dict[str, str] = {}
     for line in ledger_of(folder).lines():
         if line.kind in LEAVING and line.facts.get("dataset") == study.dataset.name:

@@ -14,7 +14,7 @@ import streamlit as st
 from flfed.deployment.gate.local_results import Result, results_of
 from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.budget import budget_as_json
-from flfed.deployment.operator.secure_sums import agreement_of, other_studies, words_of_others
+from flfed.deployment.operator.secure_sums import Agreement, agreement_of, other_studies, words_of_others
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.operator.study_description import plain_words, shown
 from flfed.deployment.site_app.ledger_view import LedgerReader, Left
@@ -25,6 +25,7 @@ from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import site_discovery as sites
+from flfed.study.study import Study
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,19 @@ def decided(name: str, mark: Mark) -> list[Decided]:
             agreement = agreement_of(one) if one.decision != "refused" else None
             purpose = shown(study.purpose)
             words = plain_words(study, site, one.co_sites, _coordinator(folder, one), agreement=agreement)
-            others = [] if agreement is None else other_studies(folder, study, one.co_sites, agreement)
-            words += words_of_others(study.dataset.name, others)
+            words += [] if agreement is None else _others(folder, study, one.co_sites, agreement)
         except FlfedError as error:
             purpose, words = "", [f"It cannot be shown with this version of flfed, or this site, any more: {error}."]
         found.append(Decided(facts, purpose, words, one.text))
     return found
+
+
+def _others(folder: SiteFolder, study: Study, co_sites: tuple[str, ...], agreement: Agreement) -> list[str]:
+    # A ledger that cannot be read hides what left, and not what the study allows.
+    try:
+        return words_of_others(study.dataset.name, other_studies(folder, study, co_sites, agreement))
+    except FlfedError as error:
+        return [f"Other studies on {study.dataset.name} cannot be named: {error}."]
 
 
 def _coordinator(folder: SiteFolder, one: Any) -> str:
