@@ -187,8 +187,8 @@ class Gate:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
             return self._leaving.withhold(message, Refusal("not-let-in"), facts)
-        own = SiteRun.of(context, run_state(self.folder.site, context), self._sums)
-        left = self._leaving.reply(message, reply, {**facts, **sum_facts(message, own, messages.study)}, messages)
+        here = SiteRun.of(context, run_state(self.folder.site, context), self._sums)
+        left = self._leaving.reply(message, reply, {**facts, **sum_facts(message, here, messages.study)}, messages)
         keep_result(self.folder, left, facts, messages)
         return left
 

@@ -114,6 +114,5 @@ def sum_facts(message: Message, own: SiteRun, study: Study) -> dict[str, str]:
         return {}
     if kind == TRAIN:
         return {"question_sha256": question_sha256(study, TRAIN, read(TrainRequest, message.content))}
-    asked = message.content["config"]
-    question = sums.question(str(asked["kind"]), int(asked["round"]))
-    return {"question_sha256": question, "listed": str(asked["listed"])}
+    asked = read(ListRequest if kind == LIST else UnmaskRequest, message.content)
+    return {"question_sha256": sums.question(asked.kind, asked.round), "listed": asked.listed}

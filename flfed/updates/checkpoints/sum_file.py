@@ -65,4 +65,5 @@ class SumFile(SumStore):
 
 
 def _masked(site: str, arrays: Mapping[str, np.ndarray]) -> Masked:
-    return Masked(**{name: arrays[f"{site}/{name}"] for name in ("vector", "sums", "shares")})
+    vector, sums, shares = (arrays[f"{site}/{name}"] for name in ("vector", "sums", "shares"))
+    return Masked(vector=vector, sums=sums, shares=shares)
