@@ -55,7 +55,63 @@ def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) 
     return None if len(cohort) >= least else Refusal("cohort-small", had=len(cohort), least=least)
 
 
-def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) -> bool:
+def answer_refusal(
+    *,
+    cohort: Collection[str],
+    pinned: Collection[str],
+    asked_with: Iterable[Collection[str]],
+    opened: Collection[Sites],
+) -> Refusal | None:
+    """Return why a site masks no answer to a question, None where it does.
+
+    Lists of two runs have honest sites in common only as lists of the same pinned sites. Where a question comes from
+    others than before, the site's list must be there already, and stay within the run.
+
+    Parameters
+    ----------
+    cohort : collection of str
+        Of the run.
+    pinned : collection of str
+        Sites whose keys the approval pins.
+    asked_with : iterable of collection of str
+        The pinned sites of each run in which this site answered the question.
+    opened : collection of frozenset of str
+        Lists that the site has confirmed or opened for the question.
+    """
+    if all(set(before) == set(pinned) for before in asked_with):
+        return None
+    within = opened and all(before <= set(cohort) for before in opened)
+    return None if within else Refusal("question-of-others")
+
+
+def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[str] = ()) -> Sites:
+    """Return by which sites the lists of a question may differ.
+
+    Parameters
+    ----------
+    allowed : mapping of site to collection of str
+        By which sites each of the cohort lets lists differ, by its statement. A site that names itself consents; who
+        does not is lifted where every other site names it. One alone cannot: the server may show it the first list,
+        and the second to those who know of none.
+    consented : collection of str
+        Sites that consented in earlier runs, as far as this one's study may use it.
+
+    Examples
+    --------
+    >>> sorted(lifted_sites({"a": ["a", "b"], "b": [], "c": ["b", "d"]}))
+    ['a', 'b']
+    """
+    named = {name for theirs in allowed.values() for name in theirs} | set(consented)
+    return frozenset(
+        name
+        for name in named
+        if name in consented
+        or name in allowed.get(name, ())
+        or all(name in theirs for site, theirs in allowed.items() if site != name)
+    )
+
+
+def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str], *, least: int) -> bool:
     """Tell whether a list goes with those that a site opened for the same question.
 
     Two sums of one question give away who is in one of them only, unless this was allowed.
@@ -66,15 +122,21 @@ def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) ->
     opened : iterable of frozenset of str
         For the same question, in whatever run.
     lifted : collection of str
-        Sites by which lists may differ: they consent, or the people here allowed it.
+        As `lifted_sites` returns them.
+    least : int
+        The threshold of the pinned sites. Who gets several lists can take the lifted sites out of the sum, and so
+        many others must be left in it.
 
     Examples
     --------
     >>> abc, abcd = frozenset("abc"), frozenset("abcd")
-    >>> may_open(abc, [abc], ""), may_open(abcd, [abc], ""), may_open(abcd, [abc], "d")
+    >>> may_open(abc, [abc], "", least=3), may_open(abcd, [abc], "", least=3), may_open(abcd, [abc], "d", least=3)
     (True, False, True)
+    >>> may_open(abcd, [abc], "ad", least=3)
+    False
     """
-    return all(before ^ listed <= set(lifted) for before in opened)
+    enough = len(listed - set(lifted)) >= least
+    return all(before == listed or (enough and before ^ listed <= set(lifted)) for before in opened)
 
 
 def list_refusal(
@@ -101,10 +163,11 @@ def list_refusal(
     opened : collection of frozenset of str
         Lists that the site has confirmed or opened for the question.
     lifted : collection of str
-        As in `may_open`.
+        As in `may_open`; none where the site answered the question with other pinned sites too.
     newest : bool
         Whether no later run has the site's answer to the question. In that answer the site said which lists it
-        has opened, and the later run's server counts on it.
+        has opened, and the later run's server counts on it. Later is what began later, repeats and rounds of one run
+        too: by the order in which a site was asked, two runs at once could bind two sites to two lists for ever.
     """
     if site not in listed:
         return Refusal("list-without-site")
@@ -114,7 +177,7 @@ def list_refusal(
         return Refusal("list-small", had=len(listed), least=least)
     if listed in opened:
         return None
-    if not may_open(listed, opened, lifted):
+    if not may_open(listed, opened, lifted, least=least):
         return Refusal("list-differs")
     return None if newest else Refusal("list-of-earlier-run")
 
@@ -158,23 +221,30 @@ def choose_list(
     cohort : collection of str
     least : int
     lifted : mapping of site to collection of str, optional
-        By which sites each site lets lists differ.
+        As `lifted_sites` returns them to each site.
 
     Notes
     -----
-    A list that was opened before goes first. Of all lists that servers chose by this rule for a question, the last
-    one can be opened as soon as its sites answer: none of them can be bound to another by then.
+    A list that was opened before goes first, without the sites that are missing where they are lifted. Of all lists
+    that servers chose by this rule for a question, the last one can be opened as soon as its sites answer: none of
+    them can be bound to another by then.
     """
     known = lifted or {}
     # The larger list first, and one order for all servers.
-    named = sorted({one for lists in answered.values() for one in lists}, key=lambda one: (-len(one), sorted(one)))
+    members = frozenset(site for lists in answered.values() for one in lists for site in one)
+    named = sorted(
+        {one.intersection(answered) for lists in answered.values() for one in lists},
+        key=lambda one: (-len(one), sorted(one)),
+    )
     unbound = frozenset(site for site, lists in answered.items() if not lists)
     for listed in (*named, frozenset(answered), unbound):
-        answers = least <= len(listed) and listed <= answered.keys()
-        if answers and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):
+        if len(listed) >= least and all(
+            may_open(listed, answered[site], known.get(site, ()), least=least) for site in listed
+        ):
             return listed
-    members = {site for listed in named for site in listed}
     if gone := sorted(members - set(cohort)):
         return Refusal("list-site-gone", sites=", ".join(gone[:3]))
     silent = sorted(set(cohort) - answered.keys())
+    if not silent:
+        return Refusal("lists-apart", had=len(answered))
     return Refusal("list-site-silent", sites=", ".join(silent[:3]), had=len(answered), least=least)

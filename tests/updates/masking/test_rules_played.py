@@ -1,0 +1,344 @@
+"""The rules of secure sums, played: what a lying server gets with them, and without each of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from math import comb
+
+import pytest
+
+from flfed.updates.masking import rules as written
+from tests.updates.masking.play import Exchange, Request, Rules, Scene, question
+
+RULES = Rules()
+SIZES = [(4, 1), (7, 2), (10, 3)]
+ASKED = Request("train", "model")
+
+
+def exchange(run: int = 1, number: int = 1, kind: str = "train", repeat: int = 0) -> Exchange:
+    return Exchange(run, repeat, kind, number)
+
+
+def whole(scene: Scene, where: Exchange, request: Request = ASKED) -> None:
+    """Ask the whole cohort, and add it up."""
+    if where.run not in scene.counted:
+        scene.enter(where.run, scene.all)
+    scene.train(where, request)
+    scene.add_up(where, scene.all)
+
+
+def without_first(scene: Scene, where: Exchange, request: Request = ASKED) -> None:
+    """Ask the whole cohort, and say that the first site is missing."""
+    if where.run not in scene.counted:
+        scene.enter(where.run, scene.all)
+    scene.train(where, request)
+    scene.add_up(where, scene.all[1:])
+
+
+def two_rounds(scene: Scene) -> None:
+    whole(scene, exchange(number=1))
+    without_first(scene, exchange(number=2), Request("train", "next"))
+
+
+def two_repeats(scene: Scene) -> None:
+    whole(scene, exchange(repeat=0))
+    without_first(scene, exchange(repeat=1), Request("train", "next"))
+
+
+def said_missing(scene: Scene) -> None:
+    without_first(scene, exchange())
+
+
+def lists_apart(scene: Scene) -> dict[str, list[str]]:
+    """Return lists by which a site's seeds and its self-mask come from different sites.
+
+    The first site gives its seeds with those who are not in its list; those of its list, its seeds with them.
+    """
+    least = written.threshold(len(scene.all))
+    colluders = sorted(scene.server.colluders)
+    inside = scene.honest[1 : least - len(colluders)]
+    lists = {name: list(scene.all) for name in scene.honest}
+    lists[scene.honest[0]] = [scene.honest[0], *inside, *colluders]
+    return lists | dict.fromkeys(inside, scene.all[1:])
+
+
+def other_lists(scene: Scene) -> None:
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED)
+    for name, listed in lists_apart(scene).items():
+        scene.add_up(exchange(), listed, [name])
+
+
+def second_cohorts(scene: Scene) -> None:
+    """Tell each site, once it has answered, that its list is the cohort."""
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED)
+    for name, listed in lists_apart(scene).items():
+        scene.enter(1, listed, [name])
+        scene.unmask(exchange(), listed, [name])
+
+
+def least_of_a_small_cohort(scene: Scene) -> None:
+    """Leave out one of five sites at first, another one then."""
+    cohort = [*scene.honest[:3], *scene.server.colluders]
+    scene.enter(1, cohort)
+    scene.train(exchange(), ASKED)
+    scene.add_up(exchange(), cohort[1:])
+
+
+def another_request(scene: Scene) -> None:
+    """Ask the first site alone by a model, encoder or learning rate that moves anything."""
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED, scene.honest[:1])
+    scene.train(exchange(), ASKED._replace(blank=True), scene.honest[1:])
+    for name in scene.honest:
+        scene.add_up(exchange(), scene.all, [name])
+
+
+def other_most_rows(scene: Scene) -> None:
+    """Weigh the first site's rows twice, and all sites' alike in the next round."""
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED._replace(weight=2), scene.honest[:1])
+    scene.train(exchange(), ASKED, scene.honest[1:])
+    scene.add_up(exchange(), scene.all)
+    whole(scene, exchange(number=2))
+
+
+def fewer_in_the_next_round(scene: Scene) -> None:
+    whole(scene, exchange(number=1))
+    without_first(scene, exchange(number=2))
+
+
+def fewer_in_a_second_run(scene: Scene) -> None:
+    whole(scene, exchange(run=1))
+    without_first(scene, exchange(run=2))
+
+
+def fewer_in_a_summary(scene: Scene) -> None:
+    """Ask what does not depend on a model, with two models."""
+    whole(scene, exchange(kind="summarise"), Request("summarise", "model"))
+    without_first(scene, exchange(kind="summarise", number=2), Request("summarise", "next"))
+
+
+def fewer_in_two_holdouts(scene: Scene) -> None:
+    whole(scene, exchange(1, kind="holdout"), Request("holdout", "model"))
+    without_first(scene, exchange(2, kind="holdout"), Request("holdout", "model"))
+
+
+def least_list(scene: Scene) -> None:
+    """Add up one honest site and two of the server's."""
+    listed = [scene.honest[0], *sorted(scene.server.colluders)[:2]]
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED)
+    scene.add_up(exchange(), listed)
+
+
+def draw(scene: Scene) -> None:
+    """Draw five sites, of which three are the server's, and say that one of the others is missing."""
+    drawn = [*scene.honest[:2], *sorted(scene.server.colluders)[:3]]
+    scene.enter(1, drawn)
+    scene.train(exchange(), ASKED)
+    scene.add_up(exchange(), drawn[1:])
+
+
+def ledger_without(part: Callable[[Exchange], object]) -> Rules:
+    """Return rules by which a question is another one where a part of the exchange is."""
+    return replace(RULES, question=lambda request, where: (question(request, where), part(where)))
+
+
+def unbound_round(context):
+    return context.exchange.run, context.exchange.repeat, context.cohort
+
+
+def unbound_repeat(context):
+    return context.exchange.run, context.exchange.round, context.cohort
+
+
+def no_refusal(*args: object, **facts: object) -> None:
+    return None
+
+
+def least_by_cohort(pinned, cohort):
+    return written.threshold(len(cohort))
+
+
+FAULTS = {
+    "masks not bound to round": (two_rounds, replace(RULES, bound=unbound_round), SIZES),
+    "masks not bound to repeat": (two_repeats, replace(RULES, bound=unbound_repeat), SIZES),
+    "no self-mask": (said_missing, replace(RULES, self_masks=False), SIZES),
+    "no confirmations": (other_lists, replace(RULES, opening_refusal=no_refusal), SIZES),
+    "second cohort": (second_cohorts, replace(RULES, one_cohort=False), SIZES),
+    "threshold of the cohort": (least_of_a_small_cohort, replace(RULES, least=least_by_cohort), [(5, 1)]),
+    "another model": (another_request, replace(RULES, bound=lambda c: c._replace(request=None)), [*SIZES, (20, 6)]),
+    "other most rows": (other_most_rows, replace(RULES, bound=lambda c: c._replace(request=None)), SIZES),
+    "list by round": (fewer_in_the_next_round, ledger_without(lambda where: where.round), SIZES),
+    "list by run": (fewer_in_a_second_run, ledger_without(lambda where: where.run), SIZES),
+    "list by model": (
+        fewer_in_a_summary,
+        replace(RULES, question=lambda request, where: (request.kind, request.model)),
+        SIZES,
+    ),
+    "list of holdouts by run": (fewer_in_two_holdouts, ledger_without(lambda where: where.run), SIZES),
+    "least list of three": (least_list, replace(RULES, least=lambda pinned, cohort: 3), [(20, 2)]),
+    "draw": (draw, replace(RULES, least=least_by_cohort, cohort_refusal=no_refusal), [(20, 6)]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_attack_wins_by_one_fault_and_loses_without_it(fault: str):
+    attack, faulty, sizes = FAULTS[fault]
+    for pinned, colluders in sizes:
+        scene = Scene(pinned, colluders, faulty)
+        attack(scene)
+        most = 2 if fault == "threshold of the cohort" else 1
+        assert scene.lost and scene.fewest() <= most
+        scene = Scene(pinned, colluders)
+        attack(scene)
+        assert not scene.lost
+
+
+def invented(scene: Scene) -> None:
+    """Fill the cohort with sites that the server made up."""
+    cohort = ["a00", "x00", "y00", "y01"]
+    scene.enter(1, cohort)
+    scene.train(exchange(), ASKED)
+    scene.add_up(exchange(), cohort)
+
+
+def not_pinned_too(site, cohort, pinned):
+    refusal = written.cohort_refusal(site, cohort, pinned)
+    return None if refusal is not None and refusal.code == "cohort-not-pinned" else refusal
+
+
+def test_sites_that_the_server_made_up_are_not_in_a_cohort():
+    pinned = {"study": ["a00", "a01", "a02", "x00"]}
+    for rules, fewest in ((replace(RULES, cohort_refusal=not_pinned_too), 1), (RULES, None)):
+        scene = Scene(pinned, ["x00", "y00", "y01"], rules)
+        invented(scene)
+        assert (scene.promised, scene.fewest()) == (2, fewest)
+
+
+def test_a_draw_of_five_of_twenty_has_three_of_six_colluders_in_13_of_100():
+    bad = sum(comb(6, number) * comb(14, 5 - number) for number in range(3, 6)) / comb(20, 5)
+    assert written.threshold(5) == 4 and round(bad, 3) == 0.131
+    assert written.cohort_refusal("a", set("abcde"), set("abcdefghijklmnopqrst")).code == "cohort-small"
+
+
+def two_studies(scene: Scene) -> None:
+    """Open one half's list in one study, the other half's in another that pins one site in another's place."""
+    common = [name for name in scene.honest if name not in ("p", "q")]
+    half = len(common) // 2
+    for number, (study, own, bound) in enumerate((("one", "p", common[:half]), ("two", "q", common[half:])), 1):
+        cohort = scene.pinned[study]
+        scene.enter(number, cohort, study=study)
+        scene.train(exchange(number), ASKED, [own, *bound])
+        scene.add_up(exchange(number), cohort, [own, *bound])
+    for number in (1, 2):
+        scene.train(exchange(number), ASKED, common)
+        scene.add_up(exchange(number), scene.pinned["one" if number == 1 else "two"])
+
+
+@pytest.mark.parametrize(("common", "colluders"), [(4, 2), (6, 3)])
+def test_a_question_keeps_to_the_pinned_sites_of_its_first_study(common: int, colluders: int):
+    shared = [*(f"a{number}" for number in range(common)), *(f"x{number}" for number in range(colluders))]
+    pinned = {"one": ["p", *shared], "two": ["q", *shared]}
+    # Each site opens one list, and yet the difference of both sums has two sites only.
+    scene = Scene(pinned, shared[common:], replace(RULES, answer_refusal=no_refusal))
+    two_studies(scene)
+    assert scene.lost and scene.fewest() == 2
+    scene = Scene(pinned, shared[common:])
+    two_studies(scene)
+    assert not scene.lost
+
+
+def differences_alone(site, listed, *, opened, lifted, least, **facts):
+    """Refuse lists that differ by a site that is not lifted, however few the others are."""
+    if any(not before ^ listed <= set(lifted) for before in opened):
+        return "list differs"
+    return written.list_refusal(site, listed, opened=(), lifted=(), least=least, **facts)
+
+
+def test_lifted_sites_leave_as_many_others_in_a_sum_as_it_needs():
+    for rules, lost in ((replace(RULES, list_refusal=differences_alone), True), (RULES, False)):
+        scene = Scene(7, 2, rules, lifted=["a00", "a01"])
+        rest = [name for name in scene.all if name not in ("a00", "a01", "a02")]
+        scene.enter(1, scene.all)
+        scene.train(exchange(), ASKED)
+        opened = [scene.add_up(exchange(), [*lifted, *rest]) for lifted in (["a00"], ["a01"], ["a00", "a01"])]
+        assert (opened[0], scene.lost) == (3, lost)
+        assert scene.server.fewest(scene.counted) == (1 if lost else 3)
+    # One of them may be left out where enough others are in the list, and what it gives away is its own.
+    scene = Scene(7, 2, lifted=["a00"])
+    whole(scene, exchange(number=1))
+    without_first(scene, exchange(number=2))
+    assert not scene.lost and scene.server.fewest(scene.counted) == 1
+
+
+def random_attack(scene: Scene, rng: random.Random) -> None:
+    """Ask few questions in some runs, tell lists, and depart from what is honest as often as a draw says."""
+    asked = rng.sample([Request(kind, model) for kind in ("train", "summarise") for model in "ab"], 2)
+    odd = [one._replace(weight=2) for one in asked] + [one._replace(blank=True) for one in asked]
+    departs = rng.choice((0.0, 0.03, 0.1, 0.3))
+    places: list[Exchange] = []
+    members: dict[int, list[str]] = {}
+    for run in range(1, 1 + rng.choice((1, 1, 2, 3))):
+        study = rng.choice(list(scene.pinned))
+        members[run] = sorted(scene.pinned[study])
+        if rng.random() < 0.3:
+            members[run] = rng.sample(members[run], len(members[run]) - 1)
+        for name in scene.honest:
+            cohort = members[run] if rng.random() >= departs else scene.pinned[study]
+            scene.enter(run, cohort, [name], study)
+        places += [Exchange(run, repeat, "any", number) for repeat in (0, 1) for number in (1, 2)]
+    places = sorted(rng.sample(places, min(len(places), rng.randint(1, 4))))
+    main = {where: asked[rng.random() < 0.4] for where in places}
+    shape = rng.choice(("one", "by place", "by site", "target"))
+    lists: dict[object, list[str]] = {}
+
+    def aim(where: Exchange, name: str) -> list[str]:
+        """Return the list that a site is told."""
+        target = name in lists.setdefault("inside", rng.sample(scene.honest, len(scene.honest) // 2))
+        key = {"one": "", "by place": where, "by site": name, "target": target}[shape]
+        if key not in lists:
+            others = rng.sample(members[where.run], len(members[where.run]))
+            lists[key] = others[rng.choice((0, 0, 1, 1, 2, len(others) // 3)) :]
+        return list({*lists[key], name}) if shape != "one" else lists[key]
+
+    steps = [(number, step, rng.random(), where, name) for number, where in enumerate(places)
+             for step in range(3) for name in scene.honest]  # fmt: skip
+    mixed = rng.random() < 0.3
+    for _, step, _, where, name in sorted(steps, key=lambda one: (one[1] + mixed * one[2], *one[:3]) if mixed else one):
+        one = rng.sample(members[where.run], rng.randint(2, len(members[where.run])))
+        listed = aim(where, name) if rng.random() >= departs else one
+        if step == 0:
+            scene.train(where, main[where] if rng.random() >= departs else rng.choice(odd), [name])
+        elif step == 1 and rng.random() >= departs:
+            scene.confirm(where, listed, [name])
+        elif step == 2:
+            scene.unmask(where, listed, [name])
+
+
+def attacked(rules: Rules, pinned: int, colluders: int, plays: int, lifted: tuple[str, ...] = ()) -> tuple[int, int]:
+    """Return in how many random plays the server gets a sum, and in how many one of too few sites."""
+    sums = lost = 0
+    for seed in range(plays):
+        scene = Scene(pinned, colluders, rules, lifted)
+        random_attack(scene, random.Random(seed))
+        sums += scene.fewest() is not None
+        lost += scene.lost
+    return sums, lost
+
+
+@pytest.mark.parametrize(("pinned", "colluders"), [(4, 1), (5, 1), (7, 2), (10, 3), (20, 6)])
+def test_no_random_attack_gets_a_sum_of_fewer_sites_than_promised(pinned: int, colluders: int):
+    plays = 100 if pinned == 20 else 500
+    for lifted in ((), ("a00", "a01")):
+        sums, lost = attacked(RULES, pinned, colluders, plays, lifted)
+        assert sums > plays // 10 and lost == 0
+
+
+@pytest.mark.parametrize("fault", ["masks not bound to round", "no self-mask", "another model", "list by run"])
+def test_the_same_attacks_find_a_fault(fault: str):
+    assert attacked(FAULTS[fault][1], 7, 2, 150)[1] > 0
