@@ -111,10 +111,11 @@ def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[s
     )
 
 
-def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str], *, least: int) -> bool:
+def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) -> bool:
     """Tell whether a list goes with those that a site opened for the same question.
 
-    Two sums of one question give away who is in one of them only, unless this was allowed.
+    Two sums of one question give away who is in one of them only, unless this was allowed. Of two lists one has the
+    other within it: else three of them could take all lifted sites out of a sum, and leave fewer others than it needs.
 
     Parameters
     ----------
@@ -123,20 +124,16 @@ def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str], *,
         For the same question, in whatever run.
     lifted : collection of str
         As `lifted_sites` returns them.
-    least : int
-        The threshold of the pinned sites. Who gets several lists can take the lifted sites out of the sum, and so
-        many others must be left in it.
 
     Examples
     --------
     >>> abc, abcd = frozenset("abc"), frozenset("abcd")
-    >>> may_open(abc, [abc], "", least=3), may_open(abcd, [abc], "", least=3), may_open(abcd, [abc], "d", least=3)
+    >>> may_open(abc, [abc], ""), may_open(abcd, [abc], ""), may_open(abcd, [abc], "d")
     (True, False, True)
-    >>> may_open(abcd, [abc], "ad", least=3)
+    >>> may_open(abc, [frozenset("abd")], "cd")
     False
     """
-    enough = len(listed - set(lifted)) >= least
-    return all(before == listed or (enough and before ^ listed <= set(lifted)) for before in opened)
+    return all(before ^ listed <= set(lifted) and (before <= listed or listed <= before) for before in opened)
 
 
 def list_refusal(
@@ -177,7 +174,7 @@ def list_refusal(
         return Refusal("list-small", had=len(listed), least=least)
     if listed in opened:
         return None
-    if not may_open(listed, opened, lifted, least=least):
+    if not may_open(listed, opened, lifted):
         return Refusal("list-differs")
     return None if newest else Refusal("list-of-earlier-run")
 
@@ -238,9 +235,7 @@ def choose_list(
     )
     unbound = frozenset(site for site, lists in answered.items() if not lists)
     for listed in (*named, frozenset(answered), unbound):
-        if len(listed) >= least and all(
-            may_open(listed, answered[site], known.get(site, ()), least=least) for site in listed
-        ):
+        if len(listed) >= least and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):
             return listed
     if gone := sorted(members - set(cohort)):
         return Refusal("list-site-gone", sites=", ".join(gone[:3]))

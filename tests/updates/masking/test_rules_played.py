@@ -254,22 +254,21 @@ def test_a_question_keeps_to_the_pinned_sites_of_its_first_study(common: int, co
 
 
 def differences_alone(site, listed, *, opened, lifted, least, **facts):
-    """Refuse lists that differ by a site that is not lifted, however few the others are."""
+    """Refuse lists that differ by a site that is not lifted, and no others."""
     if any(not before ^ listed <= set(lifted) for before in opened):
         return "list differs"
     return written.list_refusal(site, listed, opened=(), lifted=(), least=least, **facts)
 
 
-def test_lifted_sites_leave_as_many_others_in_a_sum_as_it_needs():
+def test_lists_that_differ_by_lifted_sites_lie_within_each_other():
     for rules, lost in ((replace(RULES, list_refusal=differences_alone), True), (RULES, False)):
         scene = Scene(7, 2, rules, lifted=["a00", "a01"])
         rest = [name for name in scene.all if name not in ("a00", "a01", "a02")]
         scene.enter(1, scene.all)
         scene.train(exchange(), ASKED)
         opened = [scene.add_up(exchange(), [*lifted, *rest]) for lifted in (["a00"], ["a01"], ["a00", "a01"])]
-        assert (opened[0], scene.lost) == (3, lost)
-        assert scene.server.fewest(scene.counted) == (1 if lost else 3)
-    # One of them may be left out where enough others are in the list, and what it gives away is its own.
+        assert (opened, scene.lost) == ([3, 3 if lost else 0, 4], lost)
+    # One of them may be left out, and what that gives away is its own.
     scene = Scene(7, 2, lifted=["a00"])
     whole(scene, exchange(number=1))
     without_first(scene, exchange(number=2))
@@ -342,3 +341,28 @@ def test_no_random_attack_gets_a_sum_of_fewer_sites_than_promised(pinned: int, c
 @pytest.mark.parametrize("fault", ["masks not bound to round", "no self-mask", "another model", "list by run"])
 def test_the_same_attacks_find_a_fault(fault: str):
     assert attacked(FAULTS[fault][1], 7, 2, 150)[1] > 0
+
+
+def shown_to_others(scene: Scene) -> None:
+    """Open the whole list at the first site and at few others, and at all others one without the first site."""
+    few = scene.honest[: scene.promised]
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED)
+    scene.unmask(exchange(), scene.all, few)
+    scene.train(exchange(number=2), ASKED)
+    scene.add_up(exchange(number=2), scene.all[1:])
+
+
+def own_people(site, allowed):
+    return frozenset(allowed[site])
+
+
+@pytest.mark.parametrize(("pinned", "colluders"), SIZES)
+def test_a_site_that_does_not_consent_is_lifted_by_all_others_only(pinned: int, colluders: int):
+    """Where each site goes by its own people, a part of them is enough."""
+    least = written.threshold(pinned) - colluders
+    people = {f"a{number:02}": ["a00"] for number in range(1, least)}
+    for rules, fewest in ((replace(RULES, lifted=own_people), 1), (RULES, None)):
+        scene = Scene(pinned, colluders, rules, allowed=people)
+        shown_to_others(scene)
+        assert scene.fewest(scene.promised) == fewest and len(people) < len(scene.honest) - 1
