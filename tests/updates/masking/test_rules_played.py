@@ -11,6 +11,7 @@ import pytest
 
 from flfed.updates.masking import rules as written
 from tests.updates.masking.play import Exchange, Request, Rules, Scene, question
+from tests.updates.masking.random_attacks import Departing, random_attack
 
 RULES = Rules()
 SIZES = [(4, 1), (7, 2), (10, 3)]
@@ -275,72 +276,82 @@ def test_lists_that_differ_by_lifted_sites_lie_within_each_other():
     assert not scene.lost and scene.server.fewest(scene.counted) == 1
 
 
-def random_attack(scene: Scene, rng: random.Random) -> None:
-    """Ask few questions in some runs, tell lists, and depart from what is honest as often as a draw says."""
-    asked = rng.sample([Request(kind, model) for kind in ("train", "summarise") for model in "ab"], 2)
-    odd = [one._replace(weight=2) for one in asked] + [one._replace(blank=True) for one in asked]
-    departs = rng.choice((0.0, 0.03, 0.1, 0.3))
-    places: list[Exchange] = []
-    members: dict[int, list[str]] = {}
-    for run in range(1, 1 + rng.choice((1, 1, 2, 3))):
-        study = rng.choice(list(scene.pinned))
-        members[run] = sorted(scene.pinned[study])
-        if rng.random() < 0.3:
-            members[run] = rng.sample(members[run], len(members[run]) - 1)
-        for name in scene.honest:
-            cohort = members[run] if rng.random() >= departs else scene.pinned[study]
-            scene.enter(run, cohort, [name], study)
-        places += [Exchange(run, repeat, "any", number) for repeat in (0, 1) for number in (1, 2)]
-    places = sorted(rng.sample(places, min(len(places), rng.randint(1, 4))))
-    main = {where: asked[rng.random() < 0.4] for where in places}
-    shape = rng.choice(("one", "by place", "by site", "target"))
-    lists: dict[object, list[str]] = {}
-
-    def aim(where: Exchange, name: str) -> list[str]:
-        """Return the list that a site is told."""
-        target = name in lists.setdefault("inside", rng.sample(scene.honest, len(scene.honest) // 2))
-        key = {"one": "", "by place": where, "by site": name, "target": target}[shape]
-        if key not in lists:
-            others = rng.sample(members[where.run], len(members[where.run]))
-            lists[key] = others[rng.choice((0, 0, 1, 1, 2, len(others) // 3)) :]
-        return list({*lists[key], name}) if shape != "one" else lists[key]
-
-    steps = [(number, step, rng.random(), where, name) for number, where in enumerate(places)
-             for step in range(3) for name in scene.honest]  # fmt: skip
-    mixed = rng.random() < 0.3
-    for _, step, _, where, name in sorted(steps, key=lambda one: (one[1] + mixed * one[2], *one[:3]) if mixed else one):
-        one = rng.sample(members[where.run], rng.randint(2, len(members[where.run])))
-        listed = aim(where, name) if rng.random() >= departs else one
-        if step == 0:
-            scene.train(where, main[where] if rng.random() >= departs else rng.choice(odd), [name])
-        elif step == 1 and rng.random() >= departs:
-            scene.confirm(where, listed, [name])
-        elif step == 2:
-            scene.unmask(where, listed, [name])
-
-
 def attacked(rules: Rules, pinned: int, colluders: int, plays: int, lifted: tuple[str, ...] = ()) -> tuple[int, int]:
-    """Return in how many random plays the server gets a sum, and in how many one of too few sites."""
+    """Return in how many random plays the server gets a sum, and in how many one of too few sites.
+
+    Half of them begin from nothing, half depart from known attacks, one after the other in the same runs.
+    """
+    known = [attack for attack, _, _ in FAULTS.values()]
     sums = lost = 0
     for seed in range(plays):
-        scene = Scene(pinned, colluders, rules, lifted)
-        random_attack(scene, random.Random(seed))
+        rng = random.Random(seed)
+        if seed % 2:
+            scene = Scene(pinned, colluders, rules, lifted)
+            random_attack(scene, rng)
+        else:
+            scene = Departing(pinned, colluders, rules, lifted, rng=rng)
+            for attack in rng.sample(known, rng.choice((1, 2, 3))):
+                attack(scene)
         sums += scene.fewest() is not None
         lost += scene.lost
     return sums, lost
 
 
-@pytest.mark.parametrize(("pinned", "colluders"), [(4, 1), (5, 1), (7, 2), (10, 3), (20, 6)])
+def attacked_in_studies(rules: Rules, common: int, colluders: int, plays: int) -> tuple[int, int]:
+    """Return the same for studies with one question that pin one site in another's place, or both."""
+    shared = [*(f"a{number}" for number in range(common)), *(f"x{number}" for number in range(colluders))]
+    sums = lost = 0
+    for seed in range(plays):
+        rng = random.Random(seed)
+        pinned = {"one": ["p", *shared], "two": ["q", *shared], "three": ["p", "q", *shared]}
+        scene = Departing(pinned, shared[common:], rules, rng.choice(((), ("p", "q"), ("p", "a0"))), rng=rng)
+        if seed % 2:
+            random_attack(scene, rng)
+        else:
+            two_studies(scene)
+        sums += scene.fewest() is not None
+        lost += scene.lost
+    return sums, lost
+
+
+@pytest.mark.parametrize(("pinned", "colluders"), [(3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (10, 3), (20, 6)])
 def test_no_random_attack_gets_a_sum_of_fewer_sites_than_promised(pinned: int, colluders: int):
-    plays = 100 if pinned == 20 else 500
-    for lifted in ((), ("a00", "a01")):
+    plays = 100 if pinned == 20 else 600
+    for lifted in ((), ("a00", "a01")[: pinned - 2]):
         sums, lost = attacked(RULES, pinned, colluders, plays, lifted)
         assert sums > plays // 10 and lost == 0
 
 
-@pytest.mark.parametrize("fault", ["masks not bound to round", "no self-mask", "another model", "list by run"])
+@pytest.mark.parametrize(("common", "colluders"), [(4, 2), (6, 3)])
+def test_no_random_attack_by_several_studies_gets_such_a_sum(common: int, colluders: int):
+    sums, lost = attacked_in_studies(RULES, common, colluders, 200)
+    assert sums > 20 and lost == 0
+    assert attacked_in_studies(replace(RULES, answer_refusal=no_refusal), common, colluders, 50)[1] > 0
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("pinned", "colluders"), [(3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (9, 3), (10, 3), (20, 6)])
+def test_no_long_search_gets_such_a_sum(pinned: int, colluders: int):
+    for lifted in ((), ("a00", "a01")[: pinned - 2]):
+        assert attacked(RULES, pinned, colluders, 1000 if pinned == 20 else 10_000, lifted)[1] == 0
+    if pinned in (7, 10):
+        assert attacked_in_studies(RULES, pinned - colluders - 1, colluders, 10_000)[1] == 0
+
+
+@pytest.mark.parametrize(
+    "fault", ["masks not bound to round", "no self-mask", "no confirmations", "another model", "list by run"]
+)
 def test_the_same_attacks_find_a_fault(fault: str):
     assert attacked(FAULTS[fault][1], 7, 2, 150)[1] > 0
+
+
+def test_two_lists_have_an_honest_site_in_common_as_long_as_a_third_colludes(monkeypatch):
+    def apart() -> list[int]:
+        return [n for n in range(3, 1000) if 2 * written.threshold(n) - n <= n // 3]
+
+    assert apart() == [] and all(written.threshold(n) <= n for n in range(3, 1000))
+    monkeypatch.setattr(written, "PERCENT", 66)
+    assert len(apart()) > 100
 
 
 def shown_to_others(scene: Scene) -> None:
