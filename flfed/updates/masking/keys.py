@@ -13,9 +13,11 @@ Everything here is bytes, so that it can be kept and cross processes; the primit
 
 from __future__ import annotations
 
+import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -26,6 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from flfed.refusals import Refusal
+from flfed.updates.masking.rules import Sites
 
 BYTES = 32
 """Of a key, a link, a seed, a binding and a confirmation."""
@@ -234,7 +237,7 @@ def unseal(link: bytes, binding: bytes, sealed: bytes, *, sender: str, receiver:
         return Refusal("share-unreadable", site=sender)
 
 
-def confirmation(link: bytes, binding: bytes, listed: Iterable[str], *, sender: str, receiver: str) -> bytes:
+def confirmation(link: bytes, binding: bytes, listed: Sites, *, sender: str, receiver: str) -> bytes:
     """Return the 32 bytes by which a site confirms a list to another one: HMAC-SHA256.
 
     Parameters
@@ -242,18 +245,24 @@ def confirmation(link: bytes, binding: bytes, listed: Iterable[str], *, sender: 
     link : bytes, 32
         Of sender and receiver: nobody else can confirm in the sender's name.
     binding : bytes, 32
-    listed : iterable of str
-        Sites of the list, in any order.
+    listed : frozenset of str
+        Sites of the list, of which the hash goes in.
     sender, receiver : str
     """
     key = _key(link, b"flfed confirm", binding)
-    names = [name.encode() for name in (sender, receiver, *sorted(listed))]
-    return hmac.digest(key, joined(binding, *names), "sha256")
+    message = joined(binding, _list_hash(listed), sender.encode(), receiver.encode())
+    return hmac.digest(key, message, "sha256")
 
 
 def joined(*parts: bytes) -> bytes:
     """Return parts as one text that no other parts give: each after its length in four bytes."""
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+# A site confirms one list to all of its sites: a hundred names would be hashed for each.
+@lru_cache(maxsize=4)
+def _list_hash(listed: Sites) -> bytes:
+    return hashlib.sha256(joined(*(site.encode() for site in sorted(listed)))).digest()
 
 
 def _sealing(link: bytes, binding: bytes, sender: str, receiver: str) -> tuple[ChaCha20Poly1305, bytes, bytes]:

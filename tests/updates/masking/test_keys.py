@@ -195,15 +195,15 @@ def test_shares_sealed_both_ways_do_not_give_their_difference():
 def test_a_confirmation_is_of_one_list_binding_and_way():
     listed = frozenset("abc")
     right = confirmation(LINK, BINDING, listed, sender="a", receiver="b")
-    assert len(right) == 32 and right == confirmation(LINK, BINDING, "cba", sender="a", receiver="b")
+    assert len(right) == 32 and right == confirmation(LINK, BINDING, frozenset("cba"), sender="a", receiver="b")
     others = [
         confirmation(OTHER, BINDING, listed, sender="a", receiver="b"),
         confirmation(LINK, OTHER, listed, sender="a", receiver="b"),
-        confirmation(LINK, BINDING, "abcd", sender="a", receiver="b"),
-        confirmation(LINK, BINDING, "ab", sender="a", receiver="b"),
+        confirmation(LINK, BINDING, frozenset("abcd"), sender="a", receiver="b"),
+        confirmation(LINK, BINDING, frozenset("ab"), sender="a", receiver="b"),
         confirmation(LINK, BINDING, listed, sender="b", receiver="a"),
         confirmation(LINK, BINDING, listed, sender="a", receiver="c"),
-        confirmation(LINK, BINDING, {"ab", "c"}, sender="a", receiver="b"),
+        confirmation(LINK, BINDING, frozenset({"ab", "c"}), sender="a", receiver="b"),
     ]
     assert right not in others and len(set(others)) == len(others)
 
