@@ -29,6 +29,11 @@ least."""
 
 PACKED_OVER_PLAIN = 1.3
 """CPU seconds of a round packed as int8 both ways, over one in float32, at most."""
+SUMS_SECONDS, SUMS_OVER_BARE = {"4000": 2.5, "100000": 6.0}, 5.0
+"""CPU seconds of all sites and the server for secure sums of so many parameters, keys and a round; or, on a slower
+machine, how many times those of the bare key exchanges and streams in the same run."""
+SUMS_BYTES = {"vector-bytes-a-parameter": 4.1, "share-bytes-a-pair": 200.0, "key-bytes-a-pair": 250.0}
+"""Bytes of a masked vector; of shares and confirmations a round, and of keys a run, for a site and another one."""
 FIRST_CHART_SECONDS, PAGE_SECONDS, LOOK_SECONDS, PAGE_BYTES = 3.0, 1.0, 0.2, 300_000
 """The app on a hundred sites and five hundred rounds: until the first chart of a server that has just started; a turn
 to another page; CPU seconds of a look at a running study; what a page sends to the browser."""
@@ -41,6 +46,7 @@ def missed(results: Results) -> list[str]:
     return [
         *_ratios(results),
         *_codec(results),
+        *_secure_sums(results),
         *_ray(results),
         *_scale(results),
         *_deployment(results),
@@ -65,6 +71,21 @@ def _codec(results: Results) -> Iterator[str]:
             yield f"int8 both ways, {name}: no figure"
         elif found > PACKED_OVER_PLAIN:
             yield f"int8 both ways, {name}: {found} times a round in float32, limit {PACKED_OVER_PLAIN}"
+
+
+def _secure_sums(results: Results) -> Iterator[str]:
+    found = results.get("secure-sums", {})
+    if "sizes" not in found:
+        yield f"secure sums: {found.get('error', 'no figure')}"
+        return
+    for entries, most in SUMS_SECONDS.items():
+        size, where = found["sizes"][entries] | found, f"secure sums, {int(entries):,} parameters"
+        if size["cpu-seconds"] > most and size["ratio"] > SUMS_OVER_BARE:
+            said = f"{size['cpu-seconds']} CPU s, {size['ratio']} times the bare exchanges and streams"
+            yield f"{where}: {said}, limit {most} s or {SUMS_OVER_BARE:.0f} times"
+        for name, limit in SUMS_BYTES.items():
+            if size[name] > limit:
+                yield f"{where}: {size[name]} {name.replace('-', ' ')}, limit {limit}"
 
 
 def _ray(results: Results) -> Iterator[str]:

@@ -126,6 +126,25 @@ def codecs(results: Results) -> str:
     return _table(rows)
 
 
+def secure_sums(results: Results) -> str:
+    """Return the table of secure sums, beside their bare key exchanges and streams."""
+    found = results.get("secure-sums", {})
+    if "sizes" not in found:
+        return f"Not measured: {found.get('error', 'not run yet')}."
+    sizes = {entries: found["sizes"][entries] for entries in sorted(found["sizes"], key=int)}
+    rows = [[f"{found['sites']} sites, {found['missing']} missing", *(f"{int(n):,} parameters" for n in sizes)]]
+    for name, title, spec in (
+        ("cpu-seconds", "CPU s of all sites and the server, keys and a round", ".2f"),
+        ("bare-cpu-seconds", "CPU s of the bare key exchanges and streams", ".2f"),
+        ("ratio", "ratio", ".2f"),
+        ("vector-bytes-a-parameter", "bytes of a masked vector, a parameter", ".3f"),
+        ("share-bytes-a-pair", "bytes of shares and confirmations, a pair and round", ".0f"),
+    ):
+        rows.append([title, *(format(size[name], spec) for size in sizes.values())])
+    rows.append(["bytes of signed keys, a pair and run", *[f"{found['key-bytes-a-pair']:.0f}"] * len(sizes)])
+    return _table(rows)
+
+
 def private_steps(results: Results) -> str:
     """Return the table of a protected step beside a plain one and Opacus's."""
     found = results.get("private-steps", {})
@@ -180,6 +199,7 @@ PARTS = {
     "start-up": start_up,
     "deployment": deployment,
     "codec": codecs,
+    "secure-sums": secure_sums,
     "private-steps": private_steps,
     "dashboard": dashboard,
     "limits": limits,

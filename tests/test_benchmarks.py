@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bare, hand_made, table
+from benchmarks import bare, hand_made, secure_sums, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
 from benchmarks.limits import CPU, missed
@@ -20,6 +20,7 @@ from benchmarks.processes import descendants, watching
 from benchmarks.scale import bare_seconds, dearer, line, one, workload
 from benchmarks.ways import LOOPS, TOLERANCE, DifferentResults, compare, difference, figures
 from benchmarks.workload import WORKLOADS, Workload
+from flfed.refusals import Refusal
 from flfed.seeds import generator
 
 # The last batch of an epoch is a short one: 50 = 16 + 16 + 16 + 2.
@@ -215,6 +216,11 @@ GOOD = {
         "r-squared": 0.99, "site-dearer": 1.0, "slope": 0.2, "intercept": 0.0,
     },
 }  # fmt: skip
+SUMS = {"cpu-seconds": 2.5, "ratio": 6.0, "vector-bytes-a-parameter": 4.1, "share-bytes-a-pair": 200.0}
+GOOD["secure-sums"] = {
+    "key-bytes-a-pair": 250.0,
+    "sizes": {"4000": SUMS, "100000": SUMS | {"cpu-seconds": 9.0, "ratio": 5.0}},  # the machine is a slow one
+}
 GOOD["deployment"] = {"ratio": 0.25}
 GOOD["dashboard"] = {
     "first-chart-seconds": 3.0,
@@ -230,6 +236,8 @@ def test_every_limit_that_is_missed_is_named():
     bad = json.loads(json.dumps(GOOD))
     bad["W4"]["stacked"]["cpu-ratio"], bad["W1"]["one-by-one"]["cpu-ratio"] = 0.36, 1.21
     bad["codec"]["W3"]["ratio"] = 1.31
+    bad["secure-sums"]["sizes"]["4000"]["cpu-seconds"] = 2.51
+    bad["secure-sums"]["sizes"]["100000"]["share-bytes-a-pair"] = 200.1
     bad["W2"]["ray"] = {"times-slower-than-stacked": 19.9, "stacked-memory-share": 0.34}
     bad["scale"]["sizes"][-1] |= {"cpu-ratio": 0.51, "memory-ratio": 1.6}
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
@@ -238,11 +246,26 @@ def test_every_limit_that_is_missed_is_named():
     bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
     bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
-        "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
+        "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "secure sums, 4,000 parameters",
+        "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
         "scale", "deployment", *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 15
+    assert len(missed({})) == 16
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
+
+
+def test_a_round_of_secure_sums_is_that_of_float64_and_counts_all_bytes():
+    values = secure_sums.updates(50, sites=20)
+    total, crossed = secure_sums.round_of_sums(values)
+    secure_sums.check(total, values)
+    assert crossed.vectors == 20 * 51 * 4
+    # Of 18 listed sites of 20: shares out and in, confirmations out and in, and what is opened.
+    assert crossed.shares == 20 * 20 * 48 + 18 * 18 * 48 + 2 * 18 * 17 * 32 + 18 * 20 * 32
+    with pytest.raises(DifferentResults, match="the mean differs by"):
+        secure_sums.check(total + 1e-3, values)
+    with pytest.raises(DifferentResults, match="secure sums: 2 sites opened"):
+        secure_sums.given(Refusal("openings-few", had=2, least=3))
+    assert 0 < secure_sums.bare_seconds(10, sites=3) < secure_sums.bare_seconds(10, sites=20)
 
 
 def test_the_picture_has_a_point_for_each_size_and_the_limit():
