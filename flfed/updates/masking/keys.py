@@ -14,7 +14,6 @@ Everything here is bytes, so that it can be kept and cross processes; the primit
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from flfed.refusals import Refusal
@@ -251,7 +251,9 @@ def confirmation(link: bytes, binding: bytes, listed: Sites, *, sender: str, rec
     """
     key = _key(link, b"flfed confirm", binding)
     message = joined(binding, _list_hash(listed), sender.encode(), receiver.encode())
-    return hmac.digest(key, message, "sha256")
+    mac = HMAC(key, SHA256())
+    mac.update(message)
+    return mac.finalize()
 
 
 def joined(*parts: bytes) -> bytes:

@@ -120,11 +120,13 @@ def mask_vector(
     Raises
     ------
     ValueError
-        For numbers of other types, or a threshold above the cohort.
+        For numbers of other types, without any number, or for a threshold above the cohort.
     """
     # Numbers of another type would not wrap, and show through the mask.
     if (updates.dtype, sums.dtype) != (np.dtype(np.uint32), np.dtype(np.uint64)):
         raise ValueError("updates are masked as uint32, and sums as uint64")
+    if not updates.size and not sums.size:
+        raise ValueError("a vector without numbers counts nobody")
     total = Totals(_counted(updates), _counted(sums))
     own = shares.draw_secret(draw)
     _add(total, own, 1)

@@ -209,14 +209,6 @@ def test_seeds_of_a_missing_site_that_are_not_taken_out_leave_garbage():
     np.testing.assert_array_equal(cohort.unmasked(vectors, openings, listed).updates, total[1:])
 
 
-def test_the_scale_of_one_site_is_lost_in_the_sum_of_twenty():
-    cohort = cohort_of(20)
-    ones = {site: np.ones(8) for site in cohort.sites}
-    for ring, expected in ((Ring.of_updates(1, 1.0), 0.0), (Ring.of_updates(20, 1.0), 20.0)):
-        found = cohort.summed(cohort.all_masked(encoded(ones, ring)))
-        np.testing.assert_allclose(ring.decode(found.updates), expected, atol=1e-6)
-
-
 def test_a_seed_of_twenty_bits_is_found_by_search_and_one_of_256_is_not():
     # The server calls the victim missing, takes its pair masks out, and tries seeds until the count is 1.
     cohort = cohort_of(SITES)

@@ -46,11 +46,11 @@ def encoded(cohort: Cohort, ring: Ring, values: np.ndarray) -> dict[str, np.ndar
 
 
 def lists(cohort: Cohort) -> list[frozenset[str]]:
-    """Return lists with nobody missing, with one, a few, and as many as the threshold allows."""
-    many = len(cohort.sites)
+    """Return a list for each number of missing sites that the threshold allows; of a hundred sites for four numbers."""
+    most = len(cohort.sites) - cohort.least
     rng = generator(3, site="", purpose="missing")
-    gone = {0, 1, many // 10, many - cohort.least} & set(range(many - cohort.least + 1))
-    return [frozenset(cohort.sites) - set(rng.permutation(cohort.sites)[:missing].tolist()) for missing in sorted(gone)]
+    numbers = range(most + 1) if most < 10 else (0, 1, 10, most)
+    return [frozenset(cohort.sites) - set(rng.permutation(cohort.sites)[:missing].tolist()) for missing in numbers]
 
 
 @pytest.mark.parametrize("sites", [3, 5, 20, 100])
@@ -134,18 +134,23 @@ def test_the_rings_of_a_vector_are_masked_and_counted_by_themselves():
     assert same.updates[:40].tobytes() != same.sums[:20].tobytes()
     with pytest.raises(ValueError, match="uint32"):
         cohort.masked("site-000", np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match="counts nobody"):
+        cohort.masked("site-000", NONE[32])
 
 
 def test_masked_bytes_are_uniform_and_far_from_the_update():
-    cohort, ring = cohort_of(5), Ring.of_updates(5, LARGEST)
+    cohort = cohort_of(5)
     values = updates_of(cohort, 4000)
-    updates = encoded(cohort, ring, values)
-    for number, (site, vector) in enumerate(cohort.all_masked(updates).items()):
-        assert uniform(vector.updates) > 0.001
-        assert abs(np.corrcoef(ring.decode(vector.updates[1:]), values[number])[0, 1]) < FAR
-        # The same tests tell an update without masks.
-        assert uniform(updates[site]) < 1e-12
-        assert np.corrcoef(ring.decode(updates[site]), values[number])[0, 1] > 0.999
+    rings = (Ring.of_updates(5, LARGEST), Ring.of_sums(5, LARGEST))
+    updates, sums = (encoded(cohort, ring, values) for ring in rings)
+    for number, site in enumerate(cohort.sites):
+        vector = cohort.masked(site, updates[site], sums[site])
+        for ring, masked, bare in zip(rings, (vector.updates, vector.sums), (updates[site], sums[site]), strict=True):
+            assert uniform(masked) > 0.001
+            assert abs(np.corrcoef(ring.decode(masked[1:]), values[number])[0, 1]) < FAR
+            # The same tests tell an update without masks.
+            assert uniform(bare) < 1e-12
+            assert np.corrcoef(ring.decode(bare), values[number])[0, 1] > 0.999
 
 
 def uniform(numbers: np.ndarray) -> float:
