@@ -11,8 +11,9 @@ from collections import defaultdict
 from flwr.app import Message
 
 from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.federation.client.secure_sums import Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import CARRIED, LISTED, QUESTION, Line, Run, run_of
+from flfed.records.ledger.line import CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
@@ -95,17 +96,23 @@ class RunLimits:
         self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
-        self._newest: dict[str, str] = {}
+        self._newest: dict[str, Place] = {}
+        self._asked_with: dict[str, set[Sites]] = defaultdict(set)
 
     def lists(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
         """Return the lists that were confirmed or opened for a question of secure sums, in whatever run."""
         self._read(held)
         return tuple(self._lists[question])
 
-    def newest(self, held: HeldLedger, question: str) -> str:
-        """Return the run that had the last masked answer to a question."""
+    def asked_with(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
+        """Return the pinned sites of the runs that had a masked answer to a question."""
         self._read(held)
-        return self._newest.get(question, "")
+        return tuple(self._asked_with[question])
+
+    def newest(self, held: HeldLedger, question: str, place: Place) -> bool:
+        """Tell whether no later run, repeat or round had a masked answer to a question."""
+        self._read(held)
+        return self._newest.get(question, place) <= place
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have an answer.
@@ -172,7 +179,9 @@ class RunLimits:
         if question and isinstance(listed, str):
             self._lists[question][parted(listed)] = None
         elif question:
-            self._newest[question] = run[1]
+            place = (run[1], run[2], _round(TRAIN, line.facts.get("round")))
+            self._newest[question] = max(self._newest.get(question, place), place)
+            self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
         # Of a lost ledger only carried lines are left: each shows that its run had an answer.
         if kind or CARRIED in line.facts:
             self._runs[run[0]].add(run)
@@ -210,7 +219,12 @@ class OpenedLists:
         with self._ledger.held() as held:
             return self._limits.lists(held, question)
 
-    def newest(self, question: str, run: str) -> bool:
-        """Tell whether no run after this one has the site's answer to the question."""
+    def asked_with(self, question: str) -> tuple[Sites, ...]:
+        """Return the pinned sites of the runs in which the site answered a question."""
         with self._ledger.held() as held:
-            return self._limits.newest(held, question) in ("", run)
+            return self._limits.asked_with(held, question)
+
+    def newest(self, question: str, place: Place) -> bool:
+        """Tell whether no later run, repeat or round has the site's answer to the question."""
+        with self._ledger.held() as held:
+            return self._limits.newest(held, question, place)

@@ -22,7 +22,7 @@ from flfed.federation.client.released_sets import RELEASED
 from flfed.files import locked
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.line import CARRIED, LISTED, RECEIPT, RESTARTED, START, Line, read_line
+from flfed.records.ledger.line import CARRIED, QUESTION, RECEIPT, RESTARTED, START, Line, read_line
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.refusals import Refusal
 from flfed.signatures import HASH
@@ -210,7 +210,7 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
     with folder.ledger.open("rb") as raws:  # as it stands: its lock is held
         for line in Inspection().look(raws):
             gone = line.kind == RELEASED and not any((folder.gate / RELEASED).glob(f"*/{_id(line)}"))
-            if line.whole and (line.kind in (SPENT, RELEASED) or LISTED in line.facts) and not gone:
+            if line.whole and (line.kind in (SPENT, RELEASED) or QUESTION in line.facts) and not gone:
                 was = {CARRIED: line.n, "carried-at": line.at}
                 begun.append(kind=line.kind, **{**was, **line.facts})  # of one carried before: where it was first
                 many += 1

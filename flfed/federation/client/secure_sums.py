@@ -57,6 +57,10 @@ Approving = Callable[[Study], "SumApproval | None"]
 """Returns what was approved of a study's secure sums, None where its updates may cross as they are."""
 
 
+Place = tuple[str, int, int]
+"""Run, repeat and round of an answer. Runs are named by the time at which they began."""
+
+
 class ListBook(Protocol):
     """Lists that a site has confirmed or opened, in whatever run."""
 
@@ -64,8 +68,12 @@ class ListBook(Protocol):
         """Return the lists of a question."""
         ...
 
-    def newest(self, question: str, run: str) -> bool:
-        """Tell whether no run after this one has the site's answer to the question."""
+    def asked_with(self, question: str) -> tuple[Sites, ...]:
+        """Return the pinned sites of the runs in which the site answered a question."""
+        ...
+
+    def newest(self, question: str, place: Place) -> bool:
+        """Tell whether no later run, repeat or round has the site's answer to the question."""
         ...
 
 
@@ -102,7 +110,7 @@ class _Cohort:
     sites : tuple of str
     most_rows : int
     lifted : tuple of str
-        Sites that consent to lists that differ by them, and those that people here allowed.
+        Sites by which lists may differ, by all statements.
     sha256 : str
         Of all that was told with the keys.
     """
@@ -189,7 +197,7 @@ class SiteSums:
         lifted: tuple[str, ...] = ()
         if self.approval is not None:
             found = _stated(self, sites, request.statements, self.approval)
-            lifted = tuple(sorted({site for site in sites if site in found[site].lifted} | set(self.approval.lifted)))
+            lifted = tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()})))
             self._begin_chain({site: bytes.fromhex(one.public_key) for site, one in found.items()}, sha256)
         cohort = _Cohort(sites=sites, most_rows=request.most_rows, lifted=lifted, sha256=sha256)
         self.state.write(COHORT, cohort.arrays())
@@ -203,8 +211,8 @@ class SiteSums:
         if kept is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
         key = RunKey.of_private(kept["private"].tobytes())
-        secrets = _or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256)))
-        self.state.write(CHAIN, Chain.start(secrets).to_arrays())
+        chain = Chain.start(_or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256))))
+        self.state.write(CHAIN, chain.to_arrays())
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, strategy: FedAvg, seed: int
@@ -228,11 +236,12 @@ class SiteSums:
             If an entry is too large for the ring, or the site has no keys of the run.
         """
         cohort, question = self._cohort(), question_sha256(self.study, TRAIN, request)
+        if self.approval is not None:
+            _check_pinned(self.approval, question, cohort.sites)
         weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
         updates, sums = rings(len(cohort.sites), self.study.largest_entry)
         rng = generator(seed, site=self.site, purpose=f"sum {question}")
-        values = weight * flattened(reply.delta)
-        vector = _or_refuse((yield PackRequest(_packed_by(updates), values, rng)))
+        vector = _or_refuse((yield PackRequest(_packed_by(updates), weight * flattened(reply.delta), rng)))
         weights = _or_refuse(sums.encode(np.array([weight]), rng))
         return replace(reply, delta={}, masked=self._mask(request, vector, weights, question))
 
@@ -308,7 +317,7 @@ class SiteSums:
         return UnmaskReply(shares=_rows([opening.shares[site] for site in order]), seeds=_rows(seeds))
 
     def question(self, kind: str, round: int) -> str:
-        """Return the question that the site answered in a round; raises NotTakingPart."""
+        """Return the question that the site answered; raises NotTakingPart."""
         return self._sum(kind, round)["question"].tobytes().hex()
 
     def list_refusal(self, kind: str, round: int, listed: Sites) -> Refusal | None:
@@ -316,14 +325,16 @@ class SiteSums:
         if self.approval is None:
             return Refusal("sums-unknown")
         cohort, question, book = self._cohort(), self.question(kind, round), self.approval.book
+        # Lists of other pinned sites have no honest site in common with these for certain.
+        alike = all(before == set(self.approval.pinned) for before in book.asked_with(question))
         return rules.list_refusal(
             self.site,
             listed,
             cohort=cohort.sites,
             least=self._least(len(cohort.sites)),
             opened=book.lists(question),
-            lifted=cohort.lifted,
-            newest=book.newest(question, self.run),
+            lifted=cohort.lifted if alike else (),
+            newest=book.newest(question, (self.run, self.repeat, round)),
         )
 
     def _of_sum(self, request: ListRequest | UnmaskRequest, listed: Sites) -> tuple[dict[str, bytes], bytes]:
@@ -387,6 +398,12 @@ def _stated(sums: SiteSums, sites: tuple[str, ...], packed: Sequence[bytes], app
             raise NotTakingPart(Refusal("cohort-unfit"))
         found[site] = made
     return found
+
+
+def _check_pinned(approval: SumApproval, question: str, cohort: tuple[str, ...]) -> None:
+    """Refuse to answer a question that other pinned sites were asked before, where no list holds the site."""
+    asked_with, opened = approval.book.asked_with(question), approval.book.lists(question)
+    _refuse(rules.answer_refusal(cohort=cohort, pinned=approval.pinned, asked_with=asked_with, opened=opened))
 
 
 def step_of(kind: str, round: int, rounds: int) -> int:

@@ -26,6 +26,7 @@ from flfed.updates.messages.secure_sum import (
     ListRequest,
     UnmaskReply,
     UnmaskRequest,
+    joined,
 )
 from flfed.updates.messages.train import TRAIN, TrainRequest
 
@@ -105,7 +106,7 @@ def _half(open_session: Callable[[], SiteSession], own: SiteRun) -> SiteSums:
 
 
 def sum_facts(message: Message, own: SiteRun, study: Study) -> dict[str, str]:
-    """Return what a ledger's line says of a reply about secure sums: its question, and the list that it is for.
+    """Return what a ledger's line says of a reply about secure sums: question, pinned sites, and list.
 
     Without them in a study whose updates cross as they are, and for other kinds of messages.
     """
@@ -113,6 +114,8 @@ def sum_facts(message: Message, own: SiteRun, study: Study) -> dict[str, str]:
     if sums is None or kind not in (TRAIN, LIST, UNMASK):
         return {}
     if kind == TRAIN:
-        return {"question_sha256": question_sha256(study, TRAIN, read(TrainRequest, message.content))}
-    asked = read(ListRequest if kind == LIST else UnmaskRequest, message.content)
+        question = question_sha256(study, TRAIN, read(TrainRequest, message.content))
+        pinned = frozenset(() if sums.approval is None else sums.approval.pinned)
+        return {"question_sha256": question, "pinned": joined(pinned)}
+    asked = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
     return {"question_sha256": sums.question(asked.kind, asked.round), "listed": asked.listed}

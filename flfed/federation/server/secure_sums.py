@@ -15,7 +15,7 @@ from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.aggregation.secure_sum import SecureSums, SumStore
 from flfed.updates.checkpoints.sum_file import SumFile
-from flfed.updates.masking.rules import LEAST
+from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import read
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 
@@ -88,12 +88,11 @@ def sums_of(
     _, least = told.pop()
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": run, "repeat": repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
-    lifted = {site: one[0].lifted for site, one in stated.items() if not isinstance(one, Refusal)}
-    consents = {site for site, own in lifted.items() if site in own}
+    lifted = lifted_sites({site: one[0].lifted for site, one in stated.items() if not isinstance(one, Refusal)})
     return SecureSums(
         cohort=sites,
         least=least,
-        lifted={site: {*own, *consents} for site, own in lifted.items()},
+        lifted=dict.fromkeys(sites, lifted),
         largest_entry=study.largest_entry,
         masked=deployed,
         store=SumFile(run) if deployed else SumStore(),

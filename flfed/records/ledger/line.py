@@ -26,8 +26,9 @@ RECEIPT = "receipt"
 """The kind of a line of a site's receipts: the coordinator's signature of a head."""
 RESTARTED = "restarted"
 """The kind of a first line that tells of a ledger before it, which was lost."""
-QUESTION, LISTED = "question-sha256", "listed"
-"""Keys of a line about secure sums: the question that was answered, and the list that was confirmed or opened."""
+QUESTION, PINNED, LISTED = "question-sha256", "pinned", "listed"
+"""Keys of a line about secure sums: the question that was answered, the sites whose keys were pinned then, and the list
+that was confirmed or opened."""
 CARRIED = "carried-from"
 """The key of a line that was carried over from such a ledger: the number that it had there."""
 FORMAT = 2

@@ -1,0 +1,94 @@
+"""Runs whose coordinator sees only sums: gates, ledgers and state of sites, with those that fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.server import FederatedRun
+from flfed.records.store.writer import RunStore
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.study.study import Study
+from flfed.updates.messages.secure_sum import LIST, UNMASK
+from flfed.updates.messages.train import TRAIN
+from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
+
+ROUNDS = 3
+
+
+@pytest.fixture
+def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
+    """A function that returns sites that approved a study with sums."""
+
+    def make(sites: int = 4, text: str = "") -> Consortium:
+        study = Study.parse(text or small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
+        found = small_sites(sites, rows=80, policy=Policy(disclosure="open", resplit=True))
+        return Consortium(found, study)
+
+    return make
+
+
+def test_a_run_with_sums_has_the_arrays_of_one_without_to_the_rings_step(consortium: Callable[..., Consortium]):
+    found = consortium()
+    grid = SummingGrid(found)
+    outcome = conduct(found, grid)
+    assert (outcome.status, outcome.reason) == ("completed", "")
+    assert grid.kinds()[TRAIN] == grid.kinds()[UNMASK] == 4 * ROUNDS and LIST not in grid.kinds()
+    plain = rehearsed(found, "off")
+    assert max_difference(outcome.arrays, plain) < 1e-6
+    # Rounding follows from seed, site and question: with and without masks, the very same bits.
+    assert max_difference(outcome.arrays, rehearsed(found, "on")) == 0.0
+
+
+def rehearsed(consortium: Consortium, asked: str) -> dict[str, np.ndarray]:
+    """Return the arrays of the same study in one process, with the same sites."""
+    study = consortium.study.replace({"secure-aggregation": asked})
+    side = SiteClient(lambda name, _: consortium.sites[name])
+    config = {"study": study.text, "repeat": 0, "run": "", "sites": ",".join(consortium.sites)}
+    grid = InProcessGrid(side.app(), sorted(consortium.sites), config)
+    with RunStore.open() as store:
+        writer = begun(store, study, "inprocess")
+        return FederatedRun(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct().arrays
+
+
+def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+def test_a_site_that_is_missing_is_left_out_and_its_vector_never_opens(
+    consortium: Callable[..., Consortium],
+):
+    found = consortium()
+    trained = []
+
+    def absent(site: str, kind: str) -> bool:
+        trained.append((site, kind))
+        # In the second round of training site-04 is not there.
+        return site == "site-04" and kind == TRAIN and trained.count((site, kind)) == 2
+
+    grid = SummingGrid(found, absent)
+    outcome = conduct(found, grid)
+    assert outcome.status == "completed"
+    # Three sites confirm the list in the round, and open it; four open the other two rounds.
+    assert (grid.kinds()[LIST], grid.kinds()[UNMASK]) == (3, 3 + 4 * (ROUNDS - 1))
+    lists = {line.facts["listed"] for line in found.lines("site-01") if "listed" in line.facts}
+    assert lists == {"site-01,site-02,site-03", "site-01,site-02,site-03,site-04"}
+    assert not any("listed" in line.facts and line.facts["round"] == 2 for line in found.lines("site-04"))
+
+
+def test_below_the_threshold_the_run_stops_with_the_last_good_model(consortium: Callable[..., Consortium]):
+    found, asked = consortium(), []
+
+    def absent(site: str, kind: str) -> bool:
+        asked.append((site, kind))
+        return site in ("site-03", "site-04") and kind == TRAIN and asked.count((site, kind)) >= 2
+
+    outcome = conduct(found, SummingGrid(found, absent))
+    assert outcome.status == "stopped" and outcome.rounds == 1
+    assert "round 2" in outcome.reason and "site-03" in outcome.reason
