@@ -12,7 +12,7 @@ from scipy.stats import chi2
 
 from flfed.refusals import Refusal
 from flfed.seeds import generator
-from flfed.updates.masking.keys import seal
+from flfed.updates.masking.keys import confirmation, seal
 from flfed.updates.masking.protocol import (
     MaskedVector,
     Opening,
@@ -180,6 +180,9 @@ def test_a_site_opens_less_than_its_cohort_only_with_confirmations_of_this_very_
     assert ask(right | {"site-002": last["site-002"]}).code == "list-unconfirmed"
     # A site outside the list confirms nothing in it.
     assert confirming_sites(site, listed, of_other, links=links, binding=BINDING) == frozenset()
+    outside = cohort.sites[4]
+    own = {outside: confirmation(cohort.links(outside)[site], BINDING, listed, sender=outside, receiver=site)}
+    assert confirming_sites(site, listed, right | own, links=links, binding=BINDING) == listed - {site}
 
 
 def test_the_whole_cohort_is_opened_without_confirmations_and_no_seed():
@@ -268,6 +271,12 @@ def test_a_wrong_share_or_seed_is_seen_by_the_count():
     twice = vectors["site-002"].updates.copy()
     twice[0] += 1
     changed: dict[str, MaskedVector] = vectors | {"site-002": replace(vectors["site-002"], updates=twice)}
+    assert cohort.summed(changed) == Refusal("sum-miscounted", sites=5)
+    # So is one of which the sums alone do.
+    both = {site: cohort.masked(site, np.ones(3, np.uint32), np.ones(3, np.uint64)) for site in cohort.sites}
+    twice = both["site-002"].sums.copy()
+    twice[0] += 1
+    changed = both | {"site-002": replace(both["site-002"], sums=twice)}
     assert cohort.summed(changed) == Refusal("sum-miscounted", sites=5)
 
 
