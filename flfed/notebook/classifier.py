@@ -284,7 +284,9 @@ def train(study: Study, sites: Sequence[Site]) -> tuple[Arrays, Encoder]:
     }
     layout = study_layout(study, schema)
     sums = answers(SUMMARISE, SummariseRequest(), SummariseReply.from_record)
-    encoder = fit_encoder(layout, merge([reply.summary for reply in sums.values()]), study.encode.scaler)
+    encoder = fit_encoder(
+        layout, merge([reply.summary for reply in sums.values() if reply.summary is not None]), study.encode.scaler
+    )
     trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
     strategy: FedAvg = study.strategy.build("strategy")
     strategy.assign(

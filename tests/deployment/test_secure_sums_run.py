@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from flfed.deployment.gate.local_results import results_of
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
@@ -15,8 +17,10 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import LIST, UNMASK
-from flfed.updates.messages.train import TRAIN
+from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.train import EVALUATE, TRAIN
 from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
@@ -92,3 +96,29 @@ def test_below_the_threshold_the_run_stops_with_the_last_good_model(consortium: 
     outcome = conduct(found, SummingGrid(found, absent))
     assert outcome.status == "stopped" and outcome.rounds == 1
     assert "round 2" in outcome.reason and "site-03" in outcome.reason
+
+
+def test_of_a_site_in_sums_only_neither_figures_nor_sums_over_rows_leave(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
+    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
+    reserved = replace(sites[3], policy=sites[3].policy.model_copy(update={"share_metrics": "aggregate-only"}))
+    found = Consortium([*sites[:3], reserved], study)
+    grid = SummingGrid(found)
+    outcome = conduct(found, grid)
+    assert (outcome.status, outcome.reason) == ("completed", "")
+    replies = {(site, message.metadata.message_type): reply for site, message, reply in grid.sent}
+    for site in found.sites:
+        assert set(replies[site, SUMMARISE].content) == {"config", "masked"}
+        assert "summary" not in replies[site, COMPARE].content
+    assert set(replies["site-04", TRAIN].content) == {"config", "metrics", "masked"}
+    assert set(replies["site-04", TRAIN].content["metrics"]) == {"num-examples", "steps"}
+    assert set(replies["site-04", EVALUATE].content) == {"config", "metrics"}
+    assert set(replies["site-04", COMPARE].content) == {"config"}
+    assert {"scores", "scores-metrics"} <= set(replies["site-01", TRAIN].content)
+    # The site's own people have their figures all the same.
+    assert len(results_of(found.folders["site-04"])[0][0].arms) > 3
+    # The encoder of the sum is that of the sites' own sums, and so is the model.
+    plain = rehearsed(Consortium([*sites[:3], reserved], study), "off")
+    assert max_difference(outcome.arrays, plain) < 1e-6

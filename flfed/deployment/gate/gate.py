@@ -8,7 +8,6 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
-from functools import partial
 from typing import Any
 
 from flwr.app import Context, Message
@@ -23,13 +22,12 @@ from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyA
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
-from flfed.deployment.site_state.signing_key import signing_key
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.federation.client.redaction import NotTakingPart, redact
-from flfed.federation.client.secure_sums import SumApproval
-from flfed.federation.client.site_run import SiteRun, sum_facts
+from flfed.federation.client.run_keys import SumApproval
+from flfed.federation.client.site_run import NO_SUM, InSum, SiteRun, in_sum_of, without_figures
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal, refusal_of
@@ -40,7 +38,7 @@ from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
-from flfed.updates.masking.statement import sign
+from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
@@ -123,7 +121,8 @@ class Gate:
             return self.leaving(message, error_reply(reason, message), context)
         # Questions about the ledger need no study's rows, so the client app is not opened for them.
         answers = self._sealing if message.metadata.message_type in SEALERS else self._side(context).app()
-        return self.leaving(message, answers(message, context), context)
+        in_sum = self._in_sum(message, context)  # before a comparison ends the site's state of the run
+        return self.leaving(message, answers(message, context), context, in_sum)
 
     def _sealing(self, message: Message, context: Context) -> Message:
         """Answer a message about the ledger.
@@ -159,7 +158,7 @@ class Gate:
             return refusal_of(error)
         return None
 
-    def leaving(self, message: Message, reply: Message, context: Context) -> Message:
+    def leaving(self, message: Message, reply: Message, context: Context, in_sum: InSum = NO_SUM) -> Message:
         """Return the reply where it may leave, else an error.
 
         The ledger has its line before this returns.
@@ -171,11 +170,13 @@ class Gate:
         reply : Message
             Of the client app, or an error.
         context : Context
+        in_sum : InSum
+            What the message is of the run's secure sums.
         """
         facts = self._facts(message, context)
         if reply.has_error():
-            own = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
-            return self._leaving.error(message, reply, facts, own=own)
+            said = next((refusal for refusal in self._own if refusal == reply.error.reason), None)
+            return self._leaving.error(message, reply, facts, own=said)
         text = str(context.run_config.get("study", ""))
         messages = self._studies.messages(sha256_of(text))
         try:
@@ -187,9 +188,14 @@ class Gate:
             return self._leaving.withhold(message, refusal_of(error), facts)
         if messages is None:
             return self._leaving.withhold(message, Refusal("not-let-in"), facts)
-        here = SiteRun.of(context, run_state(self.folder.site, context), self._sums)
-        left = self._leaving.reply(message, reply, {**facts, **sum_facts(message, here, messages.study)}, messages)
-        keep_result(self.folder, left, facts, messages)
+        own = self.folder.site in in_sum.reserved
+        if own and message.metadata.message_type == AUDIT:
+            return self._leaving.withhold(message, Refusal("figures-stay"), facts)
+        leaves = without_figures(message, reply, own=own) if in_sum.reserved else reply
+        facts |= in_sum.facts
+        left = self._leaving.reply(message, leaves, facts, messages, in_sums_only=in_sum.reserved)
+        if not left.has_error():
+            keep_result(self.folder, reply, facts, messages)  # figures that stay are the site's own all the same
         return left
 
     def find_site(self, name: str, study: Study) -> Site:
@@ -224,26 +230,24 @@ class Gate:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
             protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=rows)
             self._sides[key] = SiteClient(
-                self.find_site, today=self._today, rows=rows, protect=protect, approval=self._sums
+                self.find_site, today=self._today, rows=rows, protect=protect, approval=self._approving
             )
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)
         self._sides.move_to_end(key)
         return self._sides[key]
 
-    def _sums(self, study: Study) -> SumApproval | None:
-        """Return what was approved of a study's secure sums, None where its updates may cross as they are."""
-        approval = self._studies.check_decision(study.text)
-        if approval is None or not approval.sums:
-            return None
-        key = signing_key(self.folder)
-        return SumApproval(
-            pinned=approval.pins,
-            lifted=approval.lifted,
-            signing_key=key.public_key().public_bytes_raw().hex(),
-            sign=partial(sign, key=key),
-            book=self._leaving.opened,
-        )
+    def _approving(self, study: Study) -> SumApproval | None:
+        return self._studies.sum_approval(study, self._leaving.opened)
+
+    def _in_sum(self, message: Message, context: Context) -> InSum:
+        """Return what a message is of the run's secure sums."""
+        messages = self._studies.messages(sha256_of(str(context.run_config.get("study", ""))))
+        here = SiteRun.of(context, run_state(self.folder.site, context), self._approving)
+        try:
+            return NO_SUM if messages is None else in_sum_of(message, here, messages.study)
+        except NotTakingPart:  # of a sum that is not known here, as the client will say
+            return NO_SUM
 
     def _facts(self, message: Message, context: Context) -> dict[str, Any]:
         """Return the ledger's facts about a message.

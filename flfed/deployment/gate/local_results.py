@@ -36,7 +36,7 @@ FACTS = ("study", "study-sha256", "dataset", "run", "at", "primary")
 class Result:
     """Figures of one run on a site's holdout.
 
-    They are the figures that left the site; there is no model in them.
+    They are the figures that left the site, or stayed there where it shares them in sums only; no model is in them.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Result:
 
 
 def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], messages: StudyMessages) -> None:
-    """Keep the figures of a comparison that leaves.
+    """Keep the figures of a comparison that is answered.
 
     Nothing else of the reply is kept, and nothing of other kinds of messages.
 
@@ -94,7 +94,7 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
     if reply.metadata.message_type != COMPARE or reply.has_error() or not RUN.fullmatch(run):
         return
     try:
-        # All of it is from the ledger's facts and the reply: the figures are those that left.
+        # All of it is from the ledger's facts and the reply.
         found = CompareReply.from_record(reply.content)
         numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
         said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}

@@ -30,7 +30,7 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
-from flfed.deployment.gate.sum_schema import SUMS, masked, statement, summed_in, summed_out
+from flfed.deployment.gate.sum_schema import SUMS, masked, masked_summary, statement, summed_in, summed_out
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.baselines import first_arrays
@@ -194,14 +194,14 @@ class StudyMessages:
         # Flower's records have kebab-case keys wherever ours are made.
         return {name.replace("_", "-"): equal(value) if name in own else number() for name, value in given.items()}
 
-    def leaving(self, kind: str, *, score: bool = True, offset: bool = True) -> Sections:
+    def leaving(self, kind: str, *, score: bool = True, offset: bool = True, masked_sums: bool = False) -> Sections:
         """Return what a reply of this kind may hold.
 
         Parameters
         ----------
         kind : str
-        score, offset : bool
-            Whether the request asked for scores, and for the site's own offset.
+        score, offset, masked_sums : bool
+            Whether the request asked for scores, for the site's own offset, and the sums over rows are masked.
         """
         if kind == ENROL:
             signed = {"statement": statement()} if self.pinned else {}
@@ -211,7 +211,9 @@ class StudyMessages:
         if kind in SEALINGS:
             return {"config": _config(SEALINGS[kind])}
         if kind == SUMMARISE:
-            return {"config": _config({}), "summary": self._summary()}
+            sums = self._summary()
+            masks = masked_summary(entries_of(sums.shapes), self.pinned)
+            return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
         if kind == COMPARE:
             return self._comparison()
         if kind == AUDIT:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,15 @@ class Leaving:
             LOG.error("%s", error)
             return NO_LEDGER
 
-    def reply(self, message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> Message:
+    def reply(
+        self,
+        message: Message,
+        reply: Message,
+        facts: Facts,
+        messages: StudyMessages,
+        *,
+        in_sums_only: Collection[str] = (),
+    ) -> Message:
         """Return a reply that fits, else an error reply.
 
         It fits where it is what its kind may be, and the day's bytes allow it.
@@ -122,11 +130,15 @@ class Leaving:
         facts : mapping
             What the ledger says of the study.
         messages : StudyMessages
+        in_sums_only : collection of str
+            Sites of the run that share figures in sums only, under secure sums: sums over rows are masked then.
         """
         kind = message.metadata.message_type
         # What was not asked for may not be in the reply, even where the study knows it.
         asked = _round_of(message)
         wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
+        wanted["score"] &= self._site.name not in in_sums_only
+        wanted["masked_sums"] = bool(in_sums_only)
         defect = message_defect(reply.content, messages.leaving(kind, **wanted))
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)

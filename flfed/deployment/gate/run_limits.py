@@ -11,7 +11,7 @@ from collections import defaultdict
 from flwr.app import Message
 
 from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.federation.client.secure_sums import Place
+from flfed.federation.client.run_keys import Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
 from flfed.refusals import Refusal

@@ -11,6 +11,7 @@ import tomllib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flfed.callbacks import Today
@@ -18,9 +19,10 @@ from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
 from flfed.deployment.site_state.freeze import list_changed
-from flfed.deployment.site_state.signing_key import own_fingerprint
+from flfed.deployment.site_state.signing_key import own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
+from flfed.federation.client.run_keys import ListBook, SumApproval
 from flfed.folders import NAME, RUN, SiteFolder
 from flfed.refusals import CONTROL, Refusal, refusal_of
 from flfed.rows.data import datasets
@@ -30,6 +32,7 @@ from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
+from flfed.updates.masking.statement import sign
 
 if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
@@ -213,6 +216,23 @@ class StudyAdmission:
         pinned = len(approval.pins) if approval is not None and approval.sums else 0
         known = self._admitted.get(sha256_of(study.text))
         return known if known is not None and known.pinned == pinned else self._messages(study, pinned)
+
+    def sum_approval(self, study: Study, opened: ListBook) -> SumApproval | None:
+        """Return what was approved of a study's secure sums, None where its updates may cross as they are.
+
+        `opened` are the lists that the site's ledger knows. Raises `Refused` where the study may not be answered.
+        """
+        approval = self.check_decision(study.text)
+        if approval is None or not approval.sums:
+            return None
+        key = signing_key(self._folder)
+        return SumApproval(
+            pinned=approval.pins,
+            lifted=approval.lifted,
+            signing_key=key.public_key().public_bytes_raw().hex(),
+            sign=partial(sign, key=key),
+            book=opened,
+        )
 
     def standing(self, approval: Approval) -> Refusal | None:
         """Return why a study would be refused now.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
-from flfed.deployment.gate.message_sections import HEAD, Columns, Field, Plain, Section, equal, text, whole
+from flfed.deployment.gate.message_sections import HEAD, Columns, Field, Plain, Section, equal, one_of, text, whole
 from flfed.refusals import Refusal
 from flfed.updates.masking import keys, shares
 from flfed.updates.masking.protocol import SEALED
@@ -17,6 +17,7 @@ from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
 from flfed.updates.messages.fields import PROTOCOL, ndarrays
 from flfed.updates.messages.secure_sum import KEYS, LIST, NAME, OPENED, SECTION, SIGNED, UNMASK
+from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import TRAIN
 
 SUMS = (KEYS, LIST, UNMASK)
@@ -94,7 +95,7 @@ def summed_in(kind: str, pinned: int, rounds: int) -> dict[str, Section]:
     if kind == KEYS:
         signed = Columns(fields={"statements": statement()}, longest=max(1, pinned))
         return {"config": _config({"most-rows": whole(1), "cohort": _names(pinned)}), SIGNED: signed}
-    config = _config({"kind": equal(TRAIN), "round": whole(1, rounds), "listed": _names(pinned)})
+    config = _config({"kind": one_of((SUMMARISE, TRAIN)), "round": whole(0, rounds), "listed": _names(pinned)})
     if kind == LIST:
         return {"config": config}
     rows = {"shares": (LEAST, pinned, SEALED), "codes": (LEAST, pinned, keys.BYTES)}
@@ -113,8 +114,19 @@ def summed_out(kind: str, pinned: int) -> dict[str, Section]:
 
 def masked(entries: int, pinned: int) -> dict[str, Section]:
     """Return the sections of a masked update, in place of its arrays."""
-    number: dict[str, np.dtype[Any]] = {"vector": np.dtype(np.uint32), "sums": np.dtype(np.uint64)}
-    vectors = {"vector": (1 + entries, number["vector"]), "sums": (2, number["sums"])}
+    return _masked(pinned, vector=1 + entries, sums=2)
+
+
+def masked_summary(entries: int, pinned: int) -> dict[str, Section]:
+    """Return the sections of masked sums over rows, in place of the sums."""
+    return _masked(pinned, vector=0, sums=1 + entries)
+
+
+def _masked(pinned: int, *, vector: int, sums: int) -> dict[str, Section]:
+    vectors: dict[str, tuple[int, np.dtype[Any]]] = {
+        "vector": (vector, np.dtype(np.uint32)),
+        "sums": (sums, np.dtype(np.uint64)),
+    }
     lists = Columns(fields={"lists": _names(pinned)}, longest=LISTS)
     return {SECTION: Parts(rows={"shares": (LEAST, pinned, SEALED)}, vectors=vectors), OPENED: lists}
 

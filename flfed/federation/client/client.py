@@ -38,7 +38,7 @@ from flfed.federation.client.redaction import (
     training_stays,
 )
 from flfed.federation.client.released_rows import Releases
-from flfed.federation.client.secure_sums import Approving
+from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, confirm, keys, unmask
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.baselines import first_arrays
@@ -159,7 +159,7 @@ class SiteClient:
         try:
             handler = HANDLERS[message.metadata.message_type]
             leaves = handler is not enrol
-            own = SiteRun.of(context, NodeState(context.state), self._approval)
+            own = SiteRun.of(context, NodeState(context.state), self._approval, self._rows)
             message = _whole(message, own.state)
             reply = yield from _handled(handler, message, lambda: self.session(context, leaves=leaves), own)
             return replying(InMemoryRecord(reply), message)
@@ -170,7 +170,7 @@ class SiteClient:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
-            own = SiteRun.of(context, run_state(site, context), self._approval)
+            own = SiteRun.of(context, run_state(site, context), self._approval, self._rows)
             message = _whole(message, own.state)
             # Only training has noise, or a mask, that must not be drawn twice for one round.
             if kept is not None and kept not in self._over and handler is train:
@@ -193,22 +193,25 @@ class SiteClient:
         """
         session = self.session(context)  # the site's policy comes first, also before an old reply
         request = read(TrainRequest, message.content)
-        # A reply counts for the same seed, rows, policy and study only.
-        policy = session.site.policy.model_dump_json()
-        under = own.state.under = "\n".join((str(session.seed), self._rows, policy, session.study.text))
-        earlier = kept.reply_to(request, under=under) if request.fit else None
+        under = own.under(session)
         sums = own.sums(session.study) if request.fit else None
-        if earlier is None:
-            if sums is not None:
-                sums.check_unused(request.round)
-            reply: TrainReply = run_client(_trained(request, session, own))
-            earlier = reply.to_record()
-            if request.fit:
-                kept.keep(request, earlier, under=under)
+        earlier = kept.reply_to(request, under=under) if request.fit else None
+        if earlier is not None:
+            if sums is None:
+                return earlier
+            asked = sums.asked(request)
+            sums.note(asked)
+            return sums.as_of_now(asked, TrainReply.from_record(earlier)).to_record()
+        if sums is not None:
+            sums.check_unused(sums.asked(request))
+        reply: TrainReply = run_client(_trained(request, session, own))
+        record = reply.to_record()
+        if request.fit:
+            kept.keep(request, record, under=under)
         # Written once the reply is kept: whatever is asked from here on, no other vector leaves under its masks.
         if sums is not None:
-            sums.note(request)
-        return earlier
+            sums.note(sums.asked(request))
+        return record
 
     def session(self, context: Context, *, leaves: bool = True) -> SiteSession:
         """Return the open session of a node's site.
@@ -333,7 +336,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
-        statement=b"" if sums is None else sums.statement(share),
+        statement=b"" if sums is None else sums.keys.statement(share),
     )
     yield  # a handler is a generator, also one that asks for nothing
 
@@ -345,7 +348,13 @@ def _refusal(site: str, reason: Refusal) -> EnrolReply:
 def summarise(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Return the sums over training rows that may leave."""
     SummariseRequest.from_record(message.content)
-    return SummariseReply(summary=open_session().summary())
+    session = open_session()
+    sums = own.sums(session.study)
+    # Where one site shares figures in sums only, those of all cross in their sum only: what is left of it would tell.
+    if sums is None or not sums.in_sums_only:
+        return SummariseReply(summary=session.summary())
+    own.under(session)
+    return SummariseReply(masked=sums.masked_summary(session.summary(), session.seed))
     yield
 
 

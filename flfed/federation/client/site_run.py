@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.app import Context, Message
 
 from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.secure_sums import Approving, SiteSums
+from flfed.federation.client.run_keys import Approving, RunKeys
+from flfed.federation.client.secure_sums import SiteSums
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.updates.checkpoints.run_state import RunState
 from flfed.updates.masking.question import question_sha256
+from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import (
     LIST,
@@ -28,7 +30,8 @@ from flfed.updates.messages.secure_sum import (
     UnmaskRequest,
     joined,
 )
-from flfed.updates.messages.train import TRAIN, TrainRequest
+from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +45,8 @@ class SiteRun:
     state : RunState
     approving : callable (study) → SumApproval or None, optional
         None where no institution's gate stands before the site.
+    rows : str
+        Says which rows the site has now, where they may change.
     """
 
     site: str
@@ -49,14 +54,21 @@ class SiteRun:
     repeat: int
     state: RunState
     approving: Approving | None
+    rows: str = ""
 
     @classmethod
-    def of(cls, context: Context, state: RunState, approving: Approving | None) -> SiteRun:
+    def of(cls, context: Context, state: RunState, approving: Approving | None, rows: str = "") -> SiteRun:
         """Return the run that a message belongs to."""
         config = context.run_config
         run = str(config.get("run") or config.get("run-here", ""))
         site, repeat = str(context.node_config["site"]), int(config.get("repeat", 0))
-        return cls(site=site, run=run, repeat=repeat, state=state, approving=approving)
+        return cls(site=site, run=run, repeat=repeat, state=state, approving=approving, rows=rows)
+
+    def under(self, session: SiteSession) -> str:
+        """Return what an answer that is kept depends on besides its request: seed, rows, policy and study."""
+        policy = session.site.policy.model_dump_json()
+        self.state.under = "\n".join((str(session.seed), self.rows, policy, session.study.text))
+        return self.state.under
 
     def sums(self, study: Study) -> SiteSums | None:
         """Return the site's half of a study's secure sums, None where its updates cross as they are."""
@@ -66,9 +78,10 @@ class SiteRun:
         # Institutions decide when they approve; one process rehearses where it is asked to.
         if approval is None and (self.approving is not None or study.secure_aggregation == "auto"):
             return None
-        return SiteSums(
+        keys = RunKeys(
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
+        return SiteSums(keys)
 
 
 def keys(
@@ -76,7 +89,7 @@ def keys(
 ) -> Generator[ComputeRequest, Any, KeysReply]:
     """Take the keys of the run's cohort."""
     request = read(KeysRequest, message.content)
-    return _half(open_session, own).take_keys(request)
+    return _half(open_session, own).keys.take(request)
     yield
 
 
@@ -105,17 +118,63 @@ def _half(open_session: Callable[[], SiteSession], own: SiteRun) -> SiteSums:
     return found
 
 
-def sum_facts(message: Message, own: SiteRun, study: Study) -> dict[str, str]:
-    """Return what a ledger's line says of a reply about secure sums: question, pinned sites, and list.
+@dataclass(frozen=True, kw_only=True)
+class InSum:
+    """What a message is of its run's secure sums.
 
-    Without them in a study whose updates cross as they are, and for other kinds of messages.
+    Attributes
+    ----------
+    reserved : tuple of str
+        Sites of the run that share figures in sums only.
+    facts : mapping
+        What a ledger's line says of the reply: question, pinned sites, and the list that it is for.
     """
+
+    reserved: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_SUM = InSum()
+"""Of a study whose updates cross as they are."""
+
+
+def in_sum_of(message: Message, own: SiteRun, study: Study) -> InSum:
+    """Return what a message is of its run's secure sums; raises NotTakingPart for a sum that is not known here."""
     kind, sums = message.metadata.message_type, own.sums(study)
-    if sums is None or kind not in (TRAIN, LIST, UNMASK):
-        return {}
-    if kind == TRAIN:
-        question = question_sha256(study, TRAIN, read(TrainRequest, message.content))
-        pinned = frozenset(() if sums.approval is None else sums.approval.pinned)
-        return {"question_sha256": question, "pinned": joined(pinned)}
-    asked = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
-    return {"question_sha256": sums.question(asked.kind, asked.round), "listed": asked.listed}
+    if sums is None or sums.keys.approval is None:
+        return NO_SUM
+    facts, reserved = {}, sums.in_sums_only
+    if kind == TRAIN or (kind == SUMMARISE and reserved):
+        asked = read(TrainRequest, message.content) if kind == TRAIN else None
+        pinned = joined(frozenset(sums.keys.approval.pinned))
+        facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
+    elif kind in (LIST, UNMASK):
+        of = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
+        facts = {"question_sha256": sums.question(of.kind, of.round), "listed": of.listed}
+    return InSum(reserved=reserved, facts=facts)
+
+
+def without_figures(message: Message, reply: Message, *, own: bool) -> Message:
+    """Return a reply without what may not leave where a site shares figures in sums only, under secure sums.
+
+    Parameters
+    ----------
+    message, reply : Message
+        What was asked, and what the site answers.
+    own : bool
+        Whether it is such a site itself, so that none of its figures leaves; of the others the sums over holdout rows
+        stay, from which its own would follow by subtraction.
+    """
+    kind, record = message.metadata.message_type, reply.content
+    if kind in (TRAIN, EVALUATE) and own:
+        found = TrainReply.from_record(record)
+        record = replace(found, loss=None, scores=None, holdout=None, offset=None).to_record()
+    elif kind == COMPARE:
+        compared = CompareReply.from_record(record)
+        bare = CompareReply(
+            num_examples=compared.num_examples, holdout_rows=compared.holdout_rows, arms=(), differences=()
+        )
+        record = (bare if own else replace(compared, summary=None)).to_record()
+    else:
+        return reply
+    return Message(record, reply_to=message)

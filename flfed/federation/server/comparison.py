@@ -121,6 +121,9 @@ class Comparison:
             "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
         )
         replies = self._usable(answers.replies)
+        if (sums := self.run.sums) is not None and (reserved := sorted(sums.in_sums_only & replies.keys())):
+            self.run.recorder.note(Refusal("figures-kept", sites=", ".join(reserved[:3])))
+            replies = {site: reply for site, reply in replies.items() if site not in reserved}
         for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
             replies[site] = replace(replies[site], histogram=None)
         return replies
@@ -205,6 +208,9 @@ class Comparison:
 
     def _table_one(self, start: str, replies: Mapping[str, CompareReply]) -> None:
         """Record Table 1 from the training and holdout sums."""
+        if self.run.sums is not None and self.run.sums.in_sums_only:
+            self.run.recorder.note(Refusal("no-table-1", why=Refusal("sums-masked")))
+            return
         try:
             summaries = checkpoints.summaries_of(self.run.recorder.writer.run, start)
         except FlfedError as error:

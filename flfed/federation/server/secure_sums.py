@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError, UsageError
@@ -12,12 +14,19 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.refusals import Refusal
 from flfed.study.study import Study
+from flfed.summaries.summary import Layout, Summary
 from flfed.updates.aggregation.rounds import Participant
-from flfed.updates.aggregation.secure_sum import SecureSums, SumStore
+from flfed.updates.aggregation.secure_sum import SecureSums, SumStore, Unsummed
 from flfed.updates.checkpoints.sum_file import SumFile
+from flfed.updates.codec import entries_of, unflattened
+from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import read
+from flfed.updates.messages.in_memory import Crossing
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+
+Reply = TypeVar("Reply", bound=Crossing)
 
 REHEARSED = (
     "secure aggregation was rehearsed: updates were rounded and summed as under masks, but one process held all of "
@@ -88,12 +97,72 @@ def sums_of(
     _, least = told.pop()
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": run, "repeat": repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
-    lifted = lifted_sites({site: one[0].lifted for site, one in stated.items() if not isinstance(one, Refusal)})
+    read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
+    lifted = lifted_sites({site: one.lifted for site, one in read_all.items()})
+    reserved = [site for site, one in read_all.items() if one.share_metrics == "aggregate-only"]
     return SecureSums(
         cohort=sites,
         least=least,
         lifted=dict.fromkeys(sites, lifted),
         largest_entry=study.largest_entry,
+        most_rows=most_rows,
+        in_sums_only=frozenset(reserved),
         masked=deployed,
         store=SumFile(run) if deployed else SumStore(),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class SummaryExchange:
+    """The exchange of the sums over training rows, as far as their sum asks further questions.
+
+    Attributes
+    ----------
+    grid : Grid
+    participants : mapping of site to Participant
+    recorder : Recorder
+    timeout : float, seconds
+    """
+
+    grid: Grid
+    participants: Mapping[str, Participant]
+    recorder: Recorder
+    timeout: float
+    kind: str = SUMMARISE
+    number: int = 0
+
+    def ask(self, kind: str, requests: Mapping[str, Crossing], read: type[Reply]) -> dict[str, Reply]:
+        """Ask some sites, and return the replies that came and can be read."""
+        nodes = {site: node for site, node in nodes_of(self.participants).items() if site in requests}
+        answers = ask(self.grid, kind, requests, nodes, read.from_record, timeout=self.timeout)
+        log_bytes(self.recorder, kind, answers)
+        self.recorder.events("fault", answers.faults)
+        return answers.replies
+
+
+def summed_summary(sums: SecureSums, exchange: SummaryExchange, layout: Layout) -> Summary:
+    """Return the sums over the training rows of all sites of a list, of which no site's cross by themselves.
+
+    Raises
+    ------
+    FlfedError
+        If there is no such sum.
+    """
+    requests = dict.fromkeys(exchange.participants, SummariseRequest())
+    replies = exchange.ask(SUMMARISE, requests, SummariseReply)
+    shapes = {name: (shape, np.dtype(np.float64)) for name, shape in layout.shapes().items()}
+    entries, cohort = entries_of(shapes), len(sums.cohort)
+    vectors = {
+        site: reply.masked
+        for site, reply in replies.items()
+        if reply.masked is not None
+        and (reply.masked.vector.shape, reply.masked.sums.shape, len(reply.masked.shares))
+        == ((0,), (1 + entries,), cohort)
+    }
+    try:
+        totals = sums.totals(exchange, vectors)
+    except Unsummed as error:
+        why = exchange.recorder.shared_as.text(str(error.why))
+        raise FlfedError(f"there is no sum over the training rows of the sites ({why})") from None
+    values = unflattened(ring_of_counts(cohort, sums.most_rows).decode(totals.sums), shapes)
+    return Summary(**values)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp import Grid
 
@@ -29,7 +29,7 @@ from flfed.federation.server.checkpoint_writer import (
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.secure_sums import sums_of
+from flfed.federation.server.secure_sums import SummaryExchange, summed_summary, sums_of
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
@@ -183,9 +183,13 @@ class FederatedRun:
         """Return the participants and the common checkpoint of a new run."""
         participants = self.enrol()
         self._exchange_keys(participants)
-        summaries = self.summarise(participants)
-        participants = {site: participants[site] for site in summaries}
-        merged = merge(list(summaries.values()))
+        if self.sums is not None and self.sums.in_sums_only:
+            exchange = SummaryExchange(self.grid, participants, self.recorder, deadline_of(self.study))
+            summaries, merged = dict[str, Summary](), summed_summary(self.sums, exchange, self.layout)
+        else:
+            summaries = self.summarise(participants)
+            participants = {site: participants[site] for site in summaries}
+            merged = merge(list(summaries.values()))
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
         sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
@@ -204,10 +208,8 @@ class FederatedRun:
 
     def _exchange_keys(self, participants: Mapping[str, Participant]) -> None:
         """Let the sites of a run with secure sums have each other's keys."""
-        run = self.recorder.writer.run
-        self.sums = sums_of(
-            self.grid, self.study, participants, self.recorder, deployed=self.each_round, run=run, repeat=self.repeat
-        )
+        given: dict[str, Any] = {"deployed": self.each_round, "run": self.recorder.writer.run, "repeat": self.repeat}
+        self.sums = sums_of(self.grid, self.study, participants, self.recorder, **given)
 
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
@@ -236,9 +238,7 @@ class FederatedRun:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             reply = replies[reply.site] = reading(reply, self.study)
             if reply.accepted:
-                participants[reply.site] = Participant(
-                    node_id=nodes[node], rows_high=reply.rows_high, version=reply.version, statement=reply.statement
-                )
+                participants[reply.site] = Participant.of(nodes[node], reply)
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in participants})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
@@ -272,7 +272,7 @@ class FederatedRun:
             why = summary_defect(reply.summary, self.layout, participants[site].rows_high)
             if why:
                 faults[site] = why
-            else:
+            elif reply.summary is not None:
                 found[site] = reply.summary
         self.recorder.events("fault", faults)
         check_enough(found, [f"{site}: {reason}" for site, reason in faults.items()], self.recorder.shared_as)

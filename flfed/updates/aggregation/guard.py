@@ -236,19 +236,21 @@ def _blocks(updates: Sequence[Arrays], name: str) -> Iterator[tuple[slice, np.nd
         yield slice(start, start + len(part)), together.reshape(len(part), -1 if part[0].size else 0)
 
 
-def summary_defect(summary: Summary, layout: Layout, rows_high: float = math.inf) -> Refusal | None:
+def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = math.inf) -> Refusal | None:
     """Return why a site's sums cannot be used.
 
     It is None where they can. One site must not spoil all sites' encoder.
 
     Parameters
     ----------
-    summary : Summary
-        Of one site.
+    summary : Summary or None
+        Of one site; None where it sent others than it was asked for.
     layout : Layout
     rows_high : float
         Upper end of the band of rows that the site declared.
     """
+    if summary is None:
+        return Refusal("vector-unfit")
     arrays = summary.arrays()
     wrong = [name for name, shape in layout.shapes().items() if arrays[name].shape != shape]
     if wrong:

@@ -20,7 +20,7 @@ from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
 from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
 from flfed.updates.codec import Codec, Shapes, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
-from flfed.updates.messages.enrol import reads_compact, reads_offset
+from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, addressed, immutable, read
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
@@ -45,6 +45,11 @@ class Participant:
     rows_high: int
     version: str = ""
     statement: bytes = b""
+
+    @classmethod
+    def of(cls, node: int, reply: EnrolReply) -> Participant:
+        """Return the participant that enrolled by a reply."""
+        return cls(node_id=node, rows_high=reply.rows_high, version=reply.version, statement=reply.statement)
 
 
 @dataclass(frozen=True, kw_only=True)

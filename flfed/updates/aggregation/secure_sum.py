@@ -53,8 +53,15 @@ class Unsummed(FlfedError):
 class Exchange(Protocol):
     """A round, as far as its sum asks further questions."""
 
-    kind: str
-    number: int
+    @property
+    def kind(self) -> str:
+        """Kind of the question."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """Its round."""
+        ...
 
     def ask(self, kind: str, requests: Mapping[str, Crossing], read: type[Reply]) -> dict[str, Reply]:
         """Ask some sites, and return the replies that came and can be read."""
@@ -108,6 +115,10 @@ class SecureSums:
     lifted : mapping of site to collection of str
         By which sites each site lets lists differ.
     largest_entry : float
+    most_rows : int
+        Upper end of the widest band of rows.
+    in_sums_only : frozenset of str
+        Sites that share figures in sums only, by their statements: the summaries of all are summed then.
     masked : bool
         False where one process rehearses for all sites: the vectors have no masks, and there are no lists.
     store : SumStore
@@ -125,6 +136,8 @@ class SecureSums:
     least: int
     lifted: Mapping[str, Collection[str]] = field(default_factory=dict)
     largest_entry: float
+    most_rows: int = 1
+    in_sums_only: frozenset[str] = frozenset()
     masked: bool
     store: SumStore = field(default_factory=SumStore)
     norm: float = 0.0
@@ -165,17 +178,22 @@ class SecureSums:
         Unsummed
             Why there is none; asked again, the same list is asked for.
         """
-        kept = self.store.of(exchange.kind, exchange.number)
-        if kept is None:
-            vectors = {site: reply.masked for site, reply in good.items() if reply.masked is not None}
-            kept = self._listed(exchange, vectors, max(self.least, needed))
-        totals = self._unmasked(exchange, kept) if self.masked else self._added(kept)
-        if isinstance(totals, Refusal):
-            raise Unsummed(totals, final=totals.code == "sum-miscounted")
+        vectors = {site: reply.masked for site, reply in good.items() if reply.masked is not None}
+        totals = self.totals(exchange, vectors, needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
         entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums)[0])
         self._check_norm(entries, weight)
         return {name: value.astype(np.float64) for name, value in unflattened(entries / weight, _floats(model)).items()}
+
+    def totals(self, exchange: Exchange, vectors: Mapping[str, Masked], needed: int = 0) -> Totals:
+        """Return the sums of a list's vectors; parameters and errors are those of `mean`."""
+        kept = self.store.of(exchange.kind, exchange.number)
+        if kept is None:
+            kept = self._listed(exchange, vectors, max(self.least, needed))
+        totals = self._unmasked(exchange, kept) if self.masked else self._added(kept)
+        if isinstance(totals, Refusal):
+            raise Unsummed(totals, final=totals.code == "sum-miscounted")
+        return totals
 
     def _listed(self, exchange: Exchange, vectors: Mapping[str, Masked], least: int) -> ListedVectors:
         """Return the list of a sum with its vectors, which are kept before anybody hears of the list."""

@@ -37,7 +37,7 @@ class SumContext:
     most_rows: float
     largest_entry: float
 
-    def binding(self, kind: str, request: TrainRequest) -> bytes:
+    def binding(self, kind: str, request: TrainRequest | None) -> bytes:
         """Return the hash that a sum's seeds, shares and confirmations are made of, of 32 bytes.
 
         Whoever is sent another request, in whatever it means, has other masks: no sum with the others' comes of it.
@@ -45,15 +45,17 @@ class SumContext:
         Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
         """
         # The ring's scale follows from the number of sites and the largest entry.
-        place = {**asdict(self), "kind": kind, "round": request.round, "score": request.score}
+        asked = {} if request is None else {"round": request.round, "score": request.score}
+        place = {**asdict(self), "kind": kind, **asked}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 
 
-def question_sha256(study: Study, kind: str, request: TrainRequest) -> str:
+def question_sha256(study: Study, kind: str, request: TrainRequest | None) -> str:
     """Return the hash of what is asked of the rows, whatever run and round ask it.
 
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
-    for beside it: none of them makes it another question.
+    for beside it: none of them makes it another question. What does not depend on a model, such as sums over rows, has
+    a question without a `request`.
     """
     parts = {
         "features": study.dataset.features,
@@ -67,8 +69,10 @@ def question_sha256(study: Study, kind: str, request: TrainRequest) -> str:
     return hashlib.sha256(canonical(asked)).hexdigest()
 
 
-def _meaning(request: TrainRequest) -> dict[str, Any]:
+def _meaning(request: TrainRequest | None) -> dict[str, Any]:
     """Return what the vector that a request asks for depends on, arrays by their hash."""
+    if request is None:
+        return {}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
         "encoder": sha256_of(request.encoder),

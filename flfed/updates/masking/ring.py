@@ -160,6 +160,12 @@ def rings(sites: int, largest: float) -> tuple[Ring, Ring]:
     return Ring.of_updates(sites, largest), Ring.of_sums(sites, 1.0)
 
 
+@lru_cache(maxsize=64)
+def ring_of_counts(sites: int, largest: float) -> Ring:
+    """Return a ring of 64 bits in which whole numbers stay exact: its scale is a power of two."""
+    return Ring(64, 2.0 ** math.floor(math.log2(_scale(64, sites, largest))), largest)
+
+
 def _scale(bits: int, sites: int, largest: float) -> float:
     """Return the largest scale with which the sum of the largest entries of all sites does not wrap.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import RecordDict
 
@@ -10,6 +11,7 @@ from flfed.summaries.summary import Summary
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, PlainMessage
 from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
+from flfed.updates.messages.secure_sum import Masked
 
 SUMMARISE = kinds.SUMMARISE
 
@@ -32,22 +34,38 @@ class SummariseRequest(PlainMessage):
 class SummariseReply:
     """Sums over a site's training rows, in the schema's layout.
 
+    Attributes
+    ----------
+    summary : Summary or None
+    masked : Masked or None
+        In its place, where the study has secure sums and a site shares figures in sums only.
+
     Reveals: the exact number of training rows. Under disclosure "open" also every count, sum and
     sum of squares of a column. Under "institution" only counts of groups of at least the site's
     cell minimum, none of which lets a smaller one be computed; that a value has all rows but fewer
     than the minimum; means and deviations that follow from these; whether missing goes with the
     outcome only where each cell of that table is large, in steps where a person has several rows; and
-    one bit a column, whether it alone tells the outcome.
+    one bit a column, whether it alone tells the outcome. Where a site of the run shares figures in sums only, under
+    secure sums, those of all sites are masked: see `Masked`, and what opens the sum.
     """
 
-    summary: Summary
+    summary: Summary | None = None
+    masked: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        return record_of({"config": kebab_record(protocol=PROTOCOL), "summary": array_record(self.summary.arrays())})
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
+        if self.summary is not None:
+            records["summary"] = array_record(self.summary.arrays())
+        if self.masked is not None:
+            self.masked.into(records)
+        return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> SummariseReply:
         """Read the message's content."""
         fields.config_of(record)
-        return cls(summary=fields.made(Summary, fields.ndarrays(record, "summary")))
+        masked = Masked.out_of(record)
+        if masked is not None and "summary" not in record:
+            return cls(masked=masked)
+        return cls(summary=fields.made(Summary, fields.ndarrays(record, "summary")), masked=masked)

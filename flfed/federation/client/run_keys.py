@@ -1,0 +1,269 @@
+"""A site's keys of one run with secure sums: its own, those of its peers, and the chain of links with them.
+
+All of it is in the site's state of the run, and outlives the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+import flfed
+from flfed.federation.client.redaction import NotTakingPart
+from flfed.refusals import Refusal
+from flfed.signatures import canonical
+from flfed.study.study import Study
+from flfed.study.tables import Sharing
+from flfed.updates.checkpoints.run_state import OF_RUN, RunState
+from flfed.updates.masking import rules
+from flfed.updates.masking import statement as statements
+from flfed.updates.masking.keys import Chain, RunKey, pair_secrets
+from flfed.updates.masking.rules import Sites
+from flfed.updates.masking.statement import Statement
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.secure_sum import KeysReply, KeysRequest
+
+KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statement", "cohort", "chain"))
+"""Names in a site's state of a run."""
+Place = tuple[str, int, int]
+"""Run, repeat and round of an answer. Runs are named by the time at which they began."""
+
+
+class ListBook(Protocol):
+    """Lists that a site has confirmed or opened, in whatever run."""
+
+    def lists(self, question: str) -> tuple[Sites, ...]:
+        """Return the lists of a question."""
+        ...
+
+    def asked_with(self, question: str) -> tuple[Sites, ...]:
+        """Return the pinned sites of the runs in which the site answered a question."""
+        ...
+
+    def newest(self, question: str, place: Place) -> bool:
+        """Tell whether no later run, repeat or round has the site's answer to the question."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumApproval:
+    """What people at an institution approved of a study's secure sums.
+
+    Attributes
+    ----------
+    pinned : mapping of site to fingerprint
+        This site counted.
+    lifted : tuple of str
+        Sites by which lists may differ, as far as this site goes.
+    signing_key : str
+        Public key of the gate, as hex.
+    sign : callable (statement) → signature
+        By the gate's private key.
+    book : ListBook
+    """
+
+    pinned: Mapping[str, str]
+    lifted: tuple[str, ...]
+    signing_key: str
+    sign: Callable[[Statement], str]
+    book: ListBook
+
+
+Approving = Callable[[Study], SumApproval | None]
+"""Returns what was approved of a study's secure sums, None where its updates may cross as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cohort:
+    """What a site knows of its run's cohort since it has the keys.
+
+    Attributes
+    ----------
+    sites : tuple of str
+        In name order.
+    most_rows : int
+        Upper end of the widest band of rows.
+    lifted : tuple of str
+        Sites by which lists may differ, by all statements.
+    in_sums_only : tuple of str
+        Sites that share figures in sums only, by their statements.
+    sha256 : str
+        Of all that was told with the keys.
+    """
+
+    sites: tuple[str, ...]
+    most_rows: int
+    lifted: tuple[str, ...] = ()
+    in_sums_only: tuple[str, ...] = ()
+    sha256: str
+
+    def arrays(self) -> Arrays:
+        """Return the cohort as bytes."""
+        return {"facts": np.frombuffer(canonical(vars(self)), np.uint8)}
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> Cohort:
+        """Return the cohort that `arrays` made bytes of."""
+        given = json.loads(arrays["facts"].tobytes())
+        lists: dict[str, Any] = {key: tuple(value) for key, value in given.items() if isinstance(value, list)}
+        return cls(**{**given, **lists})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunKeys:
+    """A site's keys of one run.
+
+    Attributes
+    ----------
+    site : str
+    study : Study
+    run : str
+    repeat : int
+    state : RunState
+    approval : SumApproval or None
+        None where one process rehearses for all sites: there are no keys.
+    """
+
+    site: str
+    study: Study
+    run: str
+    repeat: int
+    state: RunState
+    approval: SumApproval | None
+
+    def statement(self, share_metrics: Sharing) -> bytes:
+        """Return the signed statement of the site's key of this run, the same each time; b"" in a rehearsal."""
+        if self.approval is None:
+            return b""
+        kept = self.state.read(STATEMENT)
+        if kept is not None:
+            return kept["packed"].tobytes()
+        key = RunKey.new()
+        made = Statement(
+            study_sha256=self.study.sha256(),
+            run=self.run,
+            repeat=self.repeat,
+            site=self.site,
+            public_key=key.public.hex(),
+            signing_key=self.approval.signing_key,
+            pins=statements.pins_hash(self.approval.pinned),
+            share_metrics=share_metrics,
+            lifted=self.approval.lifted,
+            flfed=flfed.__version__,
+        )
+        packed = statements.pack(made, self.approval.sign(made))
+        self.state.write(KEY, {"private": np.frombuffer(key.private, np.uint8)})
+        self.state.write(STATEMENT, {"packed": np.frombuffer(packed, np.uint8)})
+        return packed
+
+    def take(self, request: KeysRequest) -> KeysReply:
+        """Take the keys of the run's cohort, and begin the chain of links with each of them.
+
+        Raises
+        ------
+        NotTakingPart
+            If the cohort or a statement is not one that was approved, or the run has another cohort.
+        """
+        sites = tuple(request.cohort.split(","))
+        told = [b"keys", request.cohort.encode(), str(request.most_rows).encode(), *request.statements]
+        sha256 = hashlib.sha256(b"".join(len(one).to_bytes(4, "big") + one for one in told)).hexdigest()
+        known = self.known()
+        if self.approval is None:
+            self.state.write(COHORT, Cohort(sites=sites, most_rows=request.most_rows, sha256=sha256).arrays())
+        elif known is None:
+            self._begin(request, sites, sha256, self.approval)
+        else:
+            refuse(None if known.sha256 == sha256 else Refusal("cohort-other"))
+        # From the private key every link would follow; after a crash it may still be there.
+        if self.state.read(KEY) is not None:
+            self.state.remove(KEY)
+        return KeysReply(sha256=sha256, least=self.least(len(sites)))
+
+    def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
+        found = _stated(self, sites, request.statements, approval)
+        kept = self.state.read(KEY)
+        if kept is None:
+            raise NotTakingPart(Refusal("sums-key-lost"))
+        publics = {site: bytes.fromhex(one.public_key) for site, one in found.items()}
+        key = RunKey.of_private(kept["private"].tobytes())
+        chain = Chain.start(or_refuse(pair_secrets(self.site, key, publics, bytes.fromhex(sha256))))
+        self.state.write(CHAIN, chain.to_arrays())
+        cohort = Cohort(
+            sites=sites,
+            most_rows=request.most_rows,
+            lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()}))),
+            in_sums_only=tuple(site for site, one in found.items() if one.share_metrics == "aggregate-only"),
+            sha256=sha256,
+        )
+        self.state.write(COHORT, cohort.arrays())
+
+    def known(self) -> Cohort | None:
+        """Return the run's cohort, None before its keys were told."""
+        arrays = self.state.read(COHORT)
+        return None if arrays is None else Cohort.of(arrays)
+
+    def cohort(self) -> Cohort:
+        """Return the run's cohort; raises NotTakingPart where its keys are not here."""
+        found = self.known()
+        if found is None:
+            raise NotTakingPart(Refusal("sums-key-lost"))
+        return found
+
+    def chain(self) -> Chain:
+        """Return the links with each of the cohort; raises NotTakingPart where they are not here."""
+        arrays = self.state.read(CHAIN)
+        if arrays is None:
+            raise NotTakingPart(Refusal("sums-key-lost"))
+        return Chain.from_arrays(arrays)
+
+    def move(self, step: int) -> dict[str, bytes]:
+        """Return the links of a masked question, and delete those before the last two."""
+        chain = self.chain().moved(step)
+        self.state.write(CHAIN, chain.to_arrays())
+        return self.links(step, chain)
+
+    def links(self, step: int, chain: Chain | None = None) -> dict[str, bytes]:
+        """Return the links of a question that was masked; raises NotTakingPart where they are deleted."""
+        found: dict[str, bytes] = or_refuse((chain or self.chain()).at(step))
+        return found
+
+    def least(self, cohort: int) -> int:
+        """Return the threshold of the pinned sites, or of the cohort where nobody is pinned."""
+        return rules.threshold(cohort if self.approval is None else len(self.approval.pinned))
+
+
+def _stated(
+    keys: RunKeys, sites: tuple[str, ...], packed: Sequence[bytes], approval: SumApproval
+) -> dict[str, Statement]:
+    """Return the statement of each of a cohort, each of which is as it was approved."""
+    if sites != tuple(sorted(set(sites))) or len(sites) != len(packed):
+        raise NotTakingPart(Refusal("cohort-unfit"))
+    refuse(rules.cohort_refusal(keys.site, sites, approval.pinned))
+    here: dict[str, Any] = {"study_sha256": keys.study.sha256(), "run": keys.run, "repeat": keys.repeat}
+    own, found = keys.state.read(STATEMENT), {}
+    for site, one in zip(sites, packed, strict=True):
+        made, signature = or_refuse(statements.read(one, **here))
+        refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
+        # A second key in this site's own name would be one that somebody else holds.
+        if made.site != site or (site == keys.site and (own is None or own["packed"].tobytes() != one)):
+            raise NotTakingPart(Refusal("cohort-unfit"))
+        found[site] = made
+    return found
+
+
+def refuse(why: Refusal | None) -> None:
+    """Raise NotTakingPart with a refusal, where there is one."""
+    if why is not None:
+        raise NotTakingPart(why)
+
+
+def or_refuse(found: Any) -> Any:
+    """Return what was found, or raise NotTakingPart with the refusal that it is."""
+    if isinstance(found, Refusal):
+        raise NotTakingPart(found)
+    return found
