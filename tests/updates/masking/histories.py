@@ -79,10 +79,17 @@ class History:
                 return end.value
 
     def run(self, cohort: Sites) -> Run:
-        """Play a run of one round: the list of its sum, or why it was stopped."""
+        """Play a run of one or two rounds with the question: the last sum's list, or why it was stopped."""
         self.runs += 1
-        where = Exchange(self.runs, 0, "train", 1)
-        self.scene.enter(where.run, cohort)
+        run, end = self.runs, ""
+        self.scene.enter(run, cohort)
+        for number in range(1, 1 + self.rng.choice((1, 1, 2))):
+            end = yield from self._round(Exchange(run, 0, "train", number), cohort)
+            if isinstance(end, str):
+                break
+        return end
+
+    def _round(self, where: Exchange, cohort: Sites) -> Run:
         answers: dict[str, Answer] = {}
         listed = None
         for _ in range(1 if self.sound else self.rng.choice((1, 2, 3))):  # each after the first: a server resumed

@@ -254,6 +254,26 @@ def test_a_question_keeps_to_the_pinned_sites_of_its_first_study(common: int, co
     assert not scene.lost
 
 
+def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_or_nothing():
+    pinned = {"one": list("abcd"), "two": list("abcde")}
+    for opened in (True, False):
+        scene = Scene(pinned, ())
+        scene.enter(1, "abcd", study="one")
+        scene.train(exchange(1), ASKED)
+        assert scene.add_up(exchange(1), "abcd" if opened else "") == (4 if opened else 0)
+        scene.enter(2, "abcde", study="two")
+        assert scene.train(exchange(2), ASKED) == (5 if opened else 1)
+        answers = scene.server.answers[exchange(2)]
+        chosen = written.choose_list({name: one.lists for name, one in answers.items()}, cohort="abcde", least=4)
+        assert scene.add_up(exchange(2), "abcde") == 1  # by the new site, which knows of no list
+        if opened:
+            assert chosen == frozenset("abcd") and scene.add_up(exchange(2), chosen) == 4 and scene.fewest() == 4
+        else:
+            assert chosen.code == "list-site-silent" and scene.fewest() is None
+            refusal = scene.sites["a"].train(exchange(2), ASKED)
+            assert refusal == "this question was answered with other pinned sites before"
+
+
 def differences_alone(site, listed, *, opened, lifted, least, **facts):
     """Refuse lists that differ by a site that is not lifted, and no others."""
     if any(not before ^ listed <= set(lifted) for before in opened):
