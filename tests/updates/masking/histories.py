@@ -44,9 +44,13 @@ class History:
         self.rng, self.keeps_list = rng, keeps_list
         self.least = written.threshold(size)
         self.late: list[Callable[[], Any]] = []
+        self.pace = rng.choice((0.01, 0.03, 0.1, 0.2))
+        self.given_up = rng.choice((0.003, 0.03))
         self.runs = 0
         self.sound = False
         self.ends: list[Sites | str] = []
+        for site in self.scene.sites.values():
+            site.training = self._some_come_late
 
     def play(self, runs: int, at_once: int = 2) -> None:
         """Let runs begin until all ended or were given up."""
@@ -56,7 +60,7 @@ class History:
                 going.append(self.run(self._members()))
                 runs -= 1
             picked = self.rng.choice(going)
-            if self.rng.random() < 0.01:
+            if self.rng.random() < self.given_up:
                 going.remove(picked)  # given up; its messages may still come
                 continue
             try:
@@ -134,7 +138,8 @@ class History:
         self, replies: dict[str, Any], names: Collection[str], call: Callable[[Any], Any]
     ) -> Generator[None, None, None]:
         """Ask sites until each has answered, refused or been asked twice."""
-        silent = set() if self.sound else {name for name in names if self.rng.random() < self.rng.choice((0, 0.2))}
+        rate = 0 if self.sound else self.rng.choices((0, 0.1, 0.2, 0.9), (3, 3, 3, 1))[0]
+        silent = {name for name in names if self.rng.random() < rate}
         for _ in range(2):
             for name in self.rng.sample(sorted(set(names) - set(replies)), len(set(names) - set(replies))):
                 yield
@@ -146,8 +151,7 @@ class History:
         """Send a message: it comes, comes late, is lost, or its reply is lost."""
         if self.sound:
             return call()
-        while self.late and self.rng.random() < 0.2:
-            self.late.pop(self.rng.randrange(len(self.late)))()
+        self._some_come_late()
         chance = self.rng.random()
         if silent or chance < 0.1:
             if self.rng.random() < 0.5:
@@ -155,6 +159,11 @@ class History:
             return None
         reply = call()
         return None if chance < 0.2 else reply
+
+    def _some_come_late(self) -> None:
+        """Let late messages come, also while a site trains."""
+        while self.late and self.rng.random() < self.pace:
+            self.late.pop(self.rng.randrange(len(self.late)))()
 
     def _check_sum(self, listed: Sites, answers: Mapping[str, Answer], openings: Mapping[str, Opening]) -> None:
         """Hold the sum to the updates of the list's sites, each once and nothing else."""

@@ -71,6 +71,7 @@ class Rules:
     lifted: Callable[[str, Mapping[str, Collection[str]]], Sites] = lambda site, allowed: written.lifted_sites(allowed)
     self_masks: bool = True
     one_cohort: bool = True
+    notes_first: bool = True
 
 
 class Answer(NamedTuple):
@@ -121,6 +122,7 @@ class Site:
         self.runs: dict[int, tuple[str, Sites]] = {}
         self.answers: dict[Exchange, Answer] = {}
         self.ledger: dict[Any, Ledger] = {}
+        self.training: Callable[[], object] = lambda: None
 
     def enter(self, run: int, study: str, cohort: Sites, allowed: Mapping[str, Collection[str]]) -> str | None:
         """Make keys with a cohort, whose statements say by whom lists may differ."""
@@ -144,10 +146,19 @@ class Site:
         )
         if refusal:
             return str(refusal)
-        line.asked.append(exchange)
+        # Lists are read after the question is noted: what comes in between is of an earlier run by then.
+        early = tuple(line.lists)
+        if self.rules.notes_first:
+            line.asked.append(exchange)
+        self.training()
+        if not self.rules.notes_first:
+            line.asked.append(exchange)
+        if before := self.answers.get(exchange):  # the same message came twice
+            return before
         line.pinned.append(self.pinned[study])
         context = Context(exchange, cohort, request)
-        self.answers[exchange] = Answer(self.name, context, self._masked(context), tuple(line.lists))
+        lists = tuple(line.lists) if self.rules.notes_first else early
+        self.answers[exchange] = Answer(self.name, context, self._masked(context), lists)
         return self.answers[exchange]
 
     def confirm(self, exchange: Exchange, listed: Sites) -> Confirmation | str:
