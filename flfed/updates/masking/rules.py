@@ -163,8 +163,9 @@ def list_refusal(
         As in `may_open`; none where the site answered the question with other pinned sites too.
     newest : bool
         Whether no later run has the site's answer to the question. In that answer the site said which lists it
-        has opened, and the later run's server counts on it: so the run is noted before these lists are read. Later is what began later, repeats and rounds of one run
-        too: by the order in which a site was asked, two runs at once could bind two sites to two lists for ever.
+        has opened, and the later run's server counts on it: so the run is noted before these lists are read.
+        Later is what began later, repeats and rounds of one run too: by the order in which a site was asked, two
+        runs at once could bind two sites to two lists for ever.
     """
     if site not in listed:
         return Refusal("list-without-site")
