@@ -132,6 +132,11 @@ def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
     assert {report["status"] for report in found.values()} == {"completed"}
     assert (found["trimmed-mean"]["rounds"], len(found["trimmed-mean"]["sites"])) == (3, 4)
     assert found["trimmed-mean"]["arrays-sha256"] != found["fedavg"]["arrays-sha256"]
+    # It looks at the sites' own updates, of which there are none under secure sums.
+    asked = ("--set", "strategy.name=trimmed-mean", "--set", "secure-aggregation=on")
+    env = {**os.environ, "PYTHONPATH": str(installed)}
+    summed = subprocess.run([FLFED, "study", "check", "preterm-birth", *asked], env=env, capture_output=True, text=True)
+    assert summed.returncode == 2 and "trimmed-mean: looks at the sites' own updates" in summed.stderr
     # Of four sites the extremes are cut off: another model, about as good.
     aucs = [found[name]["global"]["roc_auc_score"]["value"] for name in ways]
     assert 0 < abs(aucs[0] - aucs[1]) < 0.1

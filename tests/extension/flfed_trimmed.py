@@ -21,6 +21,8 @@ class TrimmedMean(FedAvg):
     towards optimal statistical rates", definition 2.
     """
 
+    sums = False  # it looks at each site's own update
+
     def __init__(self, *, trim: float = 0.2, fraction: float = 1.0, quorum: float = 0.75) -> None:
         if not 0 <= trim < 0.5:
             raise UsageError(f"[strategy]: trim={trim} must be in [0, 0.5)")

@@ -19,7 +19,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import Line
+from flfed.records.ledger.line import QUESTION, Line
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import FrozenSite, load
 from flfed.study.study import Study
@@ -174,6 +174,11 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
     if not left:
         known = "no update of that round" if of_run else "nothing of that run"
         raise UsageError(f"site {folder.site!r}: its ledger has {known}; see: flfed site ledger {folder.site}")
+    if any(QUESTION in line.facts for line in left):
+        raise UsageError(
+            f"site {folder.site!r}: the update of round {round} left under masks; they are drawn from the operating "
+            "system and kept nowhere, so what left cannot be computed again"
+        )
     if any(line.facts.get("charged-bytes") or "epsilon" in line.facts for line in left):
         raise UsageError(
             f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "

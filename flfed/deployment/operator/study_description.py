@@ -32,6 +32,7 @@ from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareRep
 from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, UnmaskReply
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
 
@@ -46,9 +47,14 @@ SHARED: dict[Sharing, str] = {
     "aggregate-only": (
         "This site's own figures go into sums over two or more such sites only: no store, no log and no page has them; "
         "of two, each can take its own off the sum. "
-        "Until figures can be added up in secret, its messages still carry them to the coordinator's memory."
+        "Without sums in secret, its messages still carry them to the coordinator's memory."
     ),
 }
+STAYING = (
+    "This site shares no figures of its own: in this study no metric, loss or comparison of it leaves at all, and the "
+    "sums over rows of all sites leave in their sum only. Its own people see its figures in the site's app."
+)
+"""Of a site in sums only, where updates are added up in secret."""
 DISCLOSURE = {
     "open": "This site's policy is 'open' (public data): every figure is exact, however few rows are behind it.",
     "institution": "This site's policy is 'institution': no count of fewer than {least} rows leaves.",
@@ -109,7 +115,9 @@ def plain_words(
     least = max(site.policy.least_cohort(), threshold(taking_part) if agreement.sums else 0)
     schema = datasets.load(study.dataset.name).schema
     # What leaves is computed from the same sections that the gate checks, so that the text cannot promise less.
-    messages = StudyMessages(study, schema, site.serving(study.dataset.name))
+    pinned = taking_part if agreement.sums else 0
+    messages = StudyMessages(study, schema, site.serving(study.dataset.name), pinned)
+    sharing = strictest(study.compare.share_metrics, site.policy.share_metrics)
     others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
     return [
         f"Study: {study.name} (SHA-256 {study.sha256()})",
@@ -124,7 +132,7 @@ def plain_words(
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
         f"Privacy: {_privacy(study, SUMMED if agreement.sums else ALONE)}",
         *words_of_sums(study, site.name, co_sites, agreement),
-        f"Sharing: {SHARED[strictest(study.compare.share_metrics, site.policy.share_metrics)]}",
+        f"Sharing: {STAYING if agreement.sums and sharing == 'aggregate-only' else SHARED[sharing]}",
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
     ]
@@ -219,7 +227,13 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
 
     yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
-    yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
+    if messages.pinned:
+        yield f"What leaves, once before the rounds, for sums ({many(KEYS)}): {reveals(KeysReply)}"
+        yield f"What leaves, in each of {study.rounds} rounds under masks ({many(TRAIN)}): {reveals(Masked)}"
+        yield f"What leaves, in each round to open its sum ({many(UNMASK)}): {reveals(UnmaskReply)}"
+        yield f"What leaves, in a round in which a site is missing ({many(LIST)}): {reveals(ListReply)}"
+    else:
+        yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
     if (codec := codec_of(study)) is not None:
         kept = " What is left out of it stays at this site, and is added to its next update." if codec.feedback else ""
         yield f"The update is packed by codec {study.codec.name}: {shown(reveals(type(codec)))}{kept}"
@@ -270,12 +284,12 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
     Coordinator and sites have this version, and every round is asked once. No table is read.
     """
     known: dict[tuple[int, int, str], dict[str, int]] = {}
-    found = {}
+    found, pinned = {}, len(sites) if has_sums(study, len(sites)) else 0
     for site in sites:
         # A message of one site is as long as another's with as long a name and the same policy.
         like = (len(site.name), len(site.title or site.name), repr(site.policy))
         if like not in known:
-            known[like] = _bytes_of_runs(StudyMessages(study, schema, site))
+            known[like] = _bytes_of_runs(StudyMessages(study, schema, site, pinned))
         found[site.name] = known[like]
     return found
 

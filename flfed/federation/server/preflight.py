@@ -11,6 +11,7 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.study import Study
 from flfed.updates.codec import codec_of
 from flfed.updates.mechanism import mechanism_of
+from flfed.updates.strategies.fedavg import FedAvg
 
 
 def check(study: Study) -> dict[str, str]:
@@ -43,11 +44,7 @@ def check(study: Study) -> dict[str, str]:
     if mechanism is not None:
         mechanism.check(study)
     codec_of(study)
-    # The server's noise needs each site's update: until sites add it themselves, one excludes the other.
-    if study.secure_aggregation != "off" and study.privacy.name == "site-dp":
-        raise UsageError(
-            "[privacy]: site-dp with secure-aggregation is not available in this version: leave one of them out"
-        )
+    _check_sums(study)
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):
@@ -73,3 +70,20 @@ def check(study: Study) -> dict[str, str]:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
+
+
+def _check_sums(study: Study) -> None:
+    """Refuse secure aggregation with what needs the sites' own updates."""
+    if study.secure_aggregation == "off":
+        return
+    kind = type(study.strategy.build("strategy"))
+    if not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train):
+        raise UsageError(
+            f"[strategy] {study.strategy.name}: looks at the sites' own updates, of which the server has none under "
+            "[privacy] secure-aggregation: leave one of them out"
+        )
+    # The server's noise needs each site's update: until sites add it themselves, one excludes the other.
+    if study.privacy.name == "site-dp":
+        raise UsageError(
+            "[privacy]: site-dp with secure-aggregation is not available in this version: leave one of them out"
+        )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -76,7 +76,8 @@ class FedAvg(FlowerFedAvg):
     replies nor node ids change a bit of it.
 
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
-    `state` and `restore`; it may read `run`, `selection` and `round`.
+    `state` and `restore`; it may read `run`, `selection` and `round`. One that needs the sites' own updates, not their
+    weighted mean, sets `sums = False`: under secure aggregation there is only the mean.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
@@ -92,6 +93,7 @@ class FedAvg(FlowerFedAvg):
     patience: Annotated[int, Field(ge=0), ">= 0; 0 never stops early"] = 0
     flag_norm: float = 3.0
     refuse_norm: float = 10.0
+    sums: ClassVar[bool] = True
     clock: Clock = field(default=time.monotonic, init=False)
     run: RunContext = field(init=False)
     selection: Selection = field(init=False)
