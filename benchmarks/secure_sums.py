@@ -16,6 +16,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+import flfed
 from benchmarks.ways import DifferentResults
 from flfed.refusals import Refusal
 from flfed.seeds import generator
@@ -183,7 +184,7 @@ def key_bytes_a_pair() -> float:
         signing_key=signing_public(gate),
         pins="0" * 32,
         share_metrics="aggregate-only",
-        flfed="0.3.0",
+        flfed=flfed.__version__,
     )
     packed = len(statement.pack(stated, statement.sign(stated, gate)))
     # Once to the server from each site, and from there to each other one.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import flfed
 from tests.federation.test_two_versions import earlier  # noqa: F401 - a fixture
 from tests.test_consortium_resumed import PASSED_ON
 
@@ -53,7 +54,7 @@ def test_a_site_of_flfed_0_2_takes_part_as_before_and_is_named_where_a_codec_is_
     assert code == 0 and (found["status"], found["faults"]) == ("completed", []), said
     kept = {name: list(consortium.sites[name].gate.rglob("incoming/*/*.safetensors")) for name in THREE}
     versions = {name: {version_of(path) for path in paths} for name, paths in kept.items()}
-    assert versions == {"alpha": {"0.3.0"}, "beta": {"0.3.0"}, "gamma": {"0.2.0"}}
+    assert versions == {"alpha": {flfed.__version__}, "beta": {flfed.__version__}, "gamma": {"0.2.0"}}
 
     code, found, said = ran(consortium, packed)
     assert code == 0 and found["status"] == "completed" and set(found["sites"]) == {"alpha", "beta"}, said
