@@ -13,10 +13,15 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
+from flfed.records.reports.report import report
+from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
+from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.session import SiteSession, study_layout
 from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
@@ -122,3 +127,36 @@ def test_of_a_site_in_sums_only_neither_figures_nor_sums_over_rows_leave(
     # The encoder of the sum is that of the sites' own sums, and so is the model.
     plain = rehearsed(Consortium([*sites[:3], reserved], study), "off")
     assert max_difference(outcome.arrays, plain) < 1e-6
+
+
+@pytest.mark.parametrize("reserved", [1, 2, 3])
+def test_with_sites_in_sums_only_a_site_may_miss_the_sums_over_rows_and_figures_are_of_the_others(
+    small_sites: Callable[..., list[Site]], small_study: str, reserved: int
+):
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": ROUNDS})
+    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
+    shy = {"share_metrics": "aggregate-only"}
+    sites = [
+        replace(site, policy=site.policy.model_copy(update=shy)) if place < reserved else site
+        for place, site in enumerate(sites)
+    ]
+    found = Consortium(sites, study)
+    grid = SummingGrid(found, lambda site, kind: site == "site-04" and kind == SUMMARISE)
+    outcome = conduct(found, grid)
+    assert outcome.status == "completed"
+    # It is missing in the sums over rows alone: the encoder is that of the three others.
+    assert grid.kinds()[LIST] == 3
+    three = merge([SiteSession(site, study).summary() for site in sites[:3]])
+    layout = study_layout(study, datasets.load("small").schema)
+    expected = fit_encoder(layout, three, study.encode.scaler).arrays()
+    assert max_difference(outcome.encoder.arrays(), expected) < 1e-9
+    with RunReader.open() as reader:
+        told = report(reader, "latest")
+        notes = [event.reason for event in reader.events([told["run"]])]
+    shown = {name for name, entry in told["sites"].items() if entry["global"]}
+    assert shown == {site.name for site in sites[reserved:]}
+    assert (
+        sum("leaves there: figures over sites are of the others" in note for note in notes)
+        == sum("no Table 1" in note for note in notes)
+        == 1
+    )
