@@ -249,8 +249,10 @@ def _stated(
     for site, one in zip(sites, packed, strict=True):
         made, signature = or_refuse(statements.read(one, **here))
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
-        # A second key in this site's own name would be one that somebody else holds.
-        if made.site != site or (site == keys.site and (own is None or own["packed"].tobytes() != one)):
+        # A second key in this site's own name would be one that somebody else holds, or that the site has lost.
+        if site == keys.site and (own is None or own["packed"].tobytes() != one):
+            raise NotTakingPart(Refusal("sums-key-lost"))
+        if made.site != site:
             raise NotTakingPart(Refusal("cohort-unfit"))
         found[site] = made
     return found

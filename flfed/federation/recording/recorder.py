@@ -207,6 +207,8 @@ class Recorder:
         events += [*self._events(record.round, "flag", record.flagged), *self._opened_now(record)]
         kind = "train" if trained or record.losses or not record.scores else "evaluate"
         sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
+        for further, crossed in record.of_sums.items():
+            sent += self._sent(further, *crossed)
         # An evaluation belongs to the model that it scored, which an earlier round made.
         if not trained:
             self.writer.metrics(record.model_round, scored + overall)

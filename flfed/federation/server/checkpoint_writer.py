@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flfed.federation.recording.pooled_figures import round_figures
 from flfed.updates.aggregation.rounds import RoundRecord
+from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.fields import Arrays
@@ -32,10 +33,14 @@ BEFORE = "sums-before"
 """What a checkpoint has of secure sums: the last model whose loss was right, and facts."""
 
 
-def states_of_sites(checkpoint: Checkpoint) -> dict[str, Arrays]:
-    """Return the arrays of its own that each site had at a checkpoint, where they went with it."""
-    found = checkpoint.state.items()
-    return {name.removeprefix(OF_SITE): own for name, own in found if name.startswith(OF_SITE)}
+def restored(checkpoint: Checkpoint, strategy: FedAvg, sums: SecureSums | None) -> dict[str, Arrays]:
+    """Give strategy and sums what they had at a checkpoint; returns each site's own arrays, where they went with it."""
+    state = checkpoint.state
+    if sums is not None and (facts := checkpoint.facts.get(BEFORE)):
+        sums.restore(facts, state.get(BEFORE, {}))
+    of_strategy = {name: own for name, own in state.items() if not name.startswith((OF_SITE, BEFORE))}
+    strategy.restore(checkpoint.round, of_strategy, checkpoint.facts["strategy"])
+    return {name.removeprefix(OF_SITE): own for name, own in state.items() if name.startswith(OF_SITE)}
 
 
 def no_observer(stage: str, round: int) -> None:
@@ -90,13 +95,13 @@ class CheckpointWriter:
         protected = self.run.privacy.mechanism is not None  # without one there is nothing to count
         # A round that failed may be the last one, so the good one before it is written first: a resume begins there.
         if not trained and self._pending is not None:
-            self._write(self._pending, strategy, common)
+            self._write(self._pending.round, self._pending.arrays, strategy, common)
         if protected:
             self.run.privacy.asked(record, trained=trained)
         due = trained and (time.monotonic() >= self._due_at or record.round == self.run.study.rounds)
         self._pending = record if trained and not due else None
         if due:
-            self._write(record, strategy, common)
+            self._write(record.round, record.arrays, strategy, common)
         self.run.recorder.round(record, trained=trained, durable=due or not trained)
         if protected:
             self.run.privacy.goes_on(record, trained=trained)
@@ -118,21 +123,29 @@ class CheckpointWriter:
             "sites": {site: dict(scores.metrics) for site, scores in shared_as.own(record.scores).items()},
         }
 
-    def _write(self, record: RoundRecord, strategy: FedAvg, common: Checkpoint) -> None:
-        """Write the round's checkpoint."""
+    def begin(self, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
+        """Write a checkpoint from before the first round of a run with secure sums, `arrays` being the first model.
+
+        Masks of the first round are bound to its encoder: one that is made anew after a crash might be another.
+        """
+        if self.run.sums is not None and self.run.each_round:
+            self._write(0, arrays, strategy, common)
+
+    def _write(self, round: int, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
+        """Write the checkpoint of a round."""
         state, facts = strategy.state()
         # Where sites live and die with this process, what they keep for themselves is on its disk too.
         if (site_states := getattr(self.run.grid, "site_states", None)) is not None:
-            state = {**state, **{f"{OF_SITE}{site}": own for site, own in site_states(record.round).items()}}
+            state = {**state, **{f"{OF_SITE}{site}": own for site, own in site_states(round).items()}}
         facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
         if (sums := self.run.sums) is not None:
             state, facts = {**state, BEFORE: sums.before}, {**facts, BEFORE: sums.facts()}
-        self.last = replace(common, round=record.round, arrays=record.arrays, state=state, facts=facts)
+        self.last = replace(common, round=round, arrays=arrays, state=state, facts=facts)
         checkpoints.write(self.run.recorder.writer.run, self.last)
         if self.run.privacy.mechanism is not None:
             self.run.privacy.write()
         self._due_at = time.monotonic() + (0.0 if self.run.each_round else checkpoints.seconds_apart())
-        self.run.observer("checkpoint", record.round)
+        self.run.observer("checkpoint", round)
 
     def once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         """Return facts as the sites may have heard them.

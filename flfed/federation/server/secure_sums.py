@@ -1,68 +1,108 @@
-"""Secure sums at the server: whether a run has them, and the keys of its sites."""
+"""Secure sums at the server: whether a run has them, its cohort, and the keys of its sites."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.refusals import Refusal
 from flfed.study.study import Study
-from flfed.summaries.summary import Layout, Summary
+from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.rounds import Participant
-from flfed.updates.aggregation.secure_sum import SecureSums, SumStore, Unsummed
-from flfed.updates.checkpoints.sum_file import SumFile
+from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, SumStore, Unsummed
+from flfed.updates.checkpoints.sum_file import SumFile, keep_cohort
 from flfed.updates.codec import entries_of, unflattened
 from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import read
-from flfed.updates.messages.in_memory import Crossing
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 
-Reply = TypeVar("Reply", bound=Crossing)
+if TYPE_CHECKING:
+    from flfed.federation.server.server import FederatedRun
 
 REHEARSED = (
     "secure aggregation was rehearsed: updates were rounded and summed as under masks, but one process held all of "
     "them, and there were neither masks nor lists"
 )
+UNREADABLE = ("study-unusable", "study-unusable-untold")
+"""Codes of gates that cannot read a study."""
 
 
-def sums_of(
-    grid: Grid,
-    study: Study,
-    participants: Mapping[str, Participant],
-    recorder: Recorder,
-    *,
-    deployed: bool,
-    run: str,
-    repeat: int,
-) -> SecureSums | None:
+def check_read(refused: Mapping[str, Refusal], study: Study) -> None:
+    """Refuse a run with sums that an earlier flfed was asked to take part in.
+
+    Parameters
+    ----------
+    refused : mapping of site to Refusal
+        By whose gate.
+    study : Study
+
+    Raises
+    ------
+    UsageError
+        Which names the sites: without them it would be another cohort than was approved.
+    """
+    old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
+    if study.secure_aggregation == "off" or not old:
+        return
+    raise UsageError(
+        f"{', '.join(old)} cannot read the study ({refused[old[0]]}): its updates are added up in secret, and flfed "
+        "before 0.4 knows no sums; install today's flfed there and let the site approve the study, or begin the run "
+        'without it (--site); or write secure-aggregation = "off" under [privacy], by which the coordinator gets each '
+        "site's update"
+    )
+
+
+def whole_cohort(
+    cohort: Mapping[str, Participant], back: Mapping[str, Participant], grid: Grid
+) -> dict[str, Participant]:
+    """Return a run's participants: all of its cohort, or who enrolled now where it has none yet.
+
+    Masks and chains are made for the whole cohort, so that who is not back counts as missing.
+
+    Parameters
+    ----------
+    cohort : mapping of site to Participant
+        Who enrolled at the start of a run that goes on.
+    back : mapping of site to Participant
+        Who enrolled now.
+    grid : Grid
+        Which knows the nodes of institutions by name.
+    """
+    nodes: Mapping[str, int] = getattr(grid, "nodes", {})
+    now = {site: replace(one, node_id=nodes.get(site, one.node_id)) for site, one in cohort.items()}
+    for site in cohort.keys() & back.keys():
+        now[site] = replace(now[site], node_id=back[site].node_id, version=back[site].version)
+    return {site: now[site] for site in sorted(now)} or dict(back)
+
+
+def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Collection[str]) -> SecureSums | None:
     """Return a run's secure sums once its sites have each other's keys, None where it has none.
 
     Parameters
     ----------
-    grid : Grid
-    study : Study
+    run : FederatedRun
+        Where every round is a checkpoint, sites are institutions, of which each decided by its approval.
     participants : mapping of site to Participant
         Who enrolled at the start.
-    recorder : Recorder
-    deployed : bool
-        Whether sites are institutions, of which each decided by its approval.
-    run : str
-    repeat : int
+    back : collection of str
+        Sites that enrolled now: they are given the keys, once more where the run goes on.
 
     Raises
     ------
     UsageError, FlfedError
-        If there are too few sites for sums, some approved plain updates, or a site does not take the keys.
+        If there are too few sites for sums, some approved plain updates, or a site does not take the keys at the start
+        of the run; one that does not when it goes on is missing.
     """
+    study, recorder = run.study, run.recorder
+    name, deployed = recorder.writer.run, run.each_round
     if study.secure_aggregation == "off":
         return None
     sites = tuple(sorted(participants))
@@ -83,19 +123,13 @@ def sums_of(
     request = KeysRequest(
         cohort=",".join(sites), most_rows=most_rows, statements=tuple(signed[site] for site in sites if site in signed)
     )
-    answers = ask(grid, KEYS, request, nodes_of(participants), KeysReply.from_record, timeout=deadline_of(study))
-    log_bytes(recorder, KEYS, answers)
-    recorder.events("fault", answers.faults)
-    if answers.faults:
-        whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
-        raise FlfedError(recorder.shared_as.text(f"the sites of the run do not all have each other's keys ({whys})"))
-    told = {(reply.sha256, reply.least) for reply in answers.replies.values()}
-    if len(told) != 1:
-        raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
+    # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
+    if deployed:
+        keep_cohort(name, participants)
+    least = _give_keys(run, request, {site: one for site, one in participants.items() if site in back})
     if not deployed:
         recorder.note(REHEARSED)
-    _, least = told.pop()
-    here: dict[str, Any] = {"study_sha256": study.sha256(), "run": run, "repeat": repeat}
+    here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
     lifted = lifted_sites({site: one.lifted for site, one in read_all.items()})
@@ -108,39 +142,29 @@ def sums_of(
         most_rows=most_rows,
         in_sums_only=frozenset(reserved),
         masked=deployed,
-        store=SumFile(run) if deployed else SumStore(),
+        store=SumFile(name) if deployed else SumStore(),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class SummaryExchange:
-    """The exchange of the sums over training rows, as far as their sum asks further questions.
+def _give_keys(run: FederatedRun, request: KeysRequest, back: Mapping[str, Participant]) -> int:
+    """Give sites the keys of the cohort, and return the threshold of those that they pin.
 
-    Attributes
-    ----------
-    grid : Grid
-    participants : mapping of site to Participant
-    recorder : Recorder
-    timeout : float, seconds
+    The checkpoint of a run that goes on has it too: after the comparison no site has keys any more.
     """
-
-    grid: Grid
-    participants: Mapping[str, Participant]
-    recorder: Recorder
-    timeout: float
-    kind: str = SUMMARISE
-    number: int = 0
-
-    def ask(self, kind: str, requests: Mapping[str, Crossing], read: type[Reply]) -> dict[str, Reply]:
-        """Ask some sites, and return the replies that came and can be read."""
-        nodes = {site: node for site, node in nodes_of(self.participants).items() if site in requests}
-        answers = ask(self.grid, kind, requests, nodes, read.from_record, timeout=self.timeout)
-        log_bytes(self.recorder, kind, answers)
-        self.recorder.events("fault", answers.faults)
-        return answers.replies
+    recorder, timeout = run.recorder, deadline_of(run.study)
+    answers = ask(run.grid, KEYS, request, nodes_of(back), KeysReply.from_record, timeout=timeout)
+    log_bytes(recorder, KEYS, answers)
+    recorder.events("fault", answers.faults)
+    if answers.faults and run.checkpoint is None:
+        whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
+        raise FlfedError(recorder.shared_as.text(f"the sites of the run do not all have each other's keys ({whys})"))
+    told = {(reply.sha256, reply.least) for reply in answers.replies.values()}
+    if len(told) > 1:
+        raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
+    return max((least for _, least in told), default=LEAST)
 
 
-def summed_summary(sums: SecureSums, exchange: SummaryExchange, layout: Layout) -> Summary:
+def summed_summary(run: FederatedRun, participants: Mapping[str, Participant]) -> Summary:
     """Return the sums over the training rows of all sites of a list, of which no site's cross by themselves.
 
     Raises
@@ -148,21 +172,31 @@ def summed_summary(sums: SecureSums, exchange: SummaryExchange, layout: Layout) 
     FlfedError
         If there is no such sum.
     """
-    requests = dict.fromkeys(exchange.participants, SummariseRequest())
-    replies = exchange.ask(SUMMARISE, requests, SummariseReply)
-    shapes = {name: (shape, np.dtype(np.float64)) for name, shape in layout.shapes().items()}
+    sums, recorder = run.sums, run.recorder
+    if sums is None:
+        raise UsageError("a run without secure sums has no summed summary")
+    timeout, nodes = deadline_of(run.study), nodes_of(participants)
+    asked = SumQuestions.over(run.grid, kind=SUMMARISE, nodes=nodes, timeout=timeout)
+    shapes = {name: (shape, np.dtype(np.float64)) for name, shape in run.layout.shapes().items()}
     entries, cohort = entries_of(shapes), len(sums.cohort)
-    vectors = {
-        site: reply.masked
-        for site, reply in replies.items()
-        if reply.masked is not None
-        and (reply.masked.vector.shape, reply.masked.sums.shape, len(reply.masked.shares))
-        == ((0,), (1 + entries,), cohort)
-    }
+
+    def fits(reply: SummariseReply) -> bool:
+        masked, sizes = reply.masked, ((0,), (1 + entries,), cohort)
+        return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
+
+    replies = asked.answers(
+        SUMMARISE, dict.fromkeys(participants, SummariseRequest()), SummariseReply, fits, sums.least
+    )
+    vectors = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
     try:
-        totals = sums.totals(exchange, vectors)
+        totals = sums.totals(asked, vectors)
     except Unsummed as error:
-        why = exchange.recorder.shared_as.text(str(error.why))
-        raise FlfedError(f"there is no sum over the training rows of the sites ({why})") from None
+        raise FlfedError(
+            recorder.shared_as.text(f"there is no sum over the training rows of the sites ({error.why})")
+        ) from None
+    finally:
+        for kind, crossed in asked.crossed.items():
+            recorder.crossed(kind, *crossed)
+        recorder.events("fault", asked.faults)
     values = unflattened(ring_of_counts(cohort, sums.most_rows).decode(totals.sums), shapes)
     return Summary(**values)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr.serverapp import Grid
 
@@ -18,18 +18,16 @@ from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.checkpoint_writer import (
-    BEFORE,
-    OF_SITE,
     CheckpointWriter,
     RoundCallback,
     RunObserver,
     no_observer,
-    states_of_sites,
+    restored,
 )
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.secure_sums import SummaryExchange, summed_summary, sums_of
+from flfed.federation.server.secure_sums import check_read, summed_summary, sums_of, whole_cohort
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
@@ -55,6 +53,7 @@ from flfed.updates.aggregation.rounds import Participant, RunContext, ignore
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.checkpoints.sum_file import kept_cohort
 from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
@@ -69,7 +68,6 @@ if TYPE_CHECKING:
 LEAST_SITES = 2
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
-LEFT = "did not come back after the run was resumed"
 PER_SITE = (
     "every site scaled its rows by its own means (encode.scaler = 'per-site'): "
     "this reproduces others' results and costs accuracy; 'global' is right"
@@ -140,13 +138,7 @@ class FederatedRun:
         return study_layout(self.study, self.schema)
 
     def conduct(self) -> Outcome:
-        """Run every step of the study and return the outcome.
-
-        Raises
-        ------
-        FlfedError
-            If too few sites take part.
-        """
+        """Run every step of the study and return the outcome; raises FlfedError if too few sites take part."""
         participants, kept = self.begin() if self.checkpoint is None else self._resume(self.checkpoint)
         strategy, arrays = self.rounds(participants, kept.encoder, kept)
         outcome = Outcome(
@@ -171,25 +163,27 @@ class FederatedRun:
         self.recorder.share(checkpoint.sharing)
         # A site that was missing at an earlier resume is not asked back.
         before = checkpoint.participants
+        if cohort := kept_cohort(self.recorder.writer.run):
+            return self._whole(cohort)[0], checkpoint
         bands = {site: high for site, high in before.items() if site not in checkpoint.left}
         now = self.enrol(tuple(bands))
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}
         gone = [f"{site}: did not come back" for site in sorted(set(bands) - set(now))]
         check_enough(participants, gone, self.recorder.shared_as)
-        self._exchange_keys(participants)
+        self.sums = sums_of(self, participants, participants)
         return participants, replace(checkpoint, left=tuple(sorted(set(before) - set(participants))))
 
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants and the common checkpoint of a new run."""
-        participants = self.enrol()
-        self._exchange_keys(participants)
+        # A run that ended before its first round may have told its sites who takes part.
+        participants, back = self._whole(kept_cohort(self.recorder.writer.run))
         if self.sums is not None and self.sums.in_sums_only:
-            exchange = SummaryExchange(self.grid, participants, self.recorder, deadline_of(self.study))
-            summaries, merged = dict[str, Summary](), summed_summary(self.sums, exchange, self.layout)
+            summaries, merged = dict[str, Summary](), summed_summary(self, participants)
         else:
-            summaries = self.summarise(participants)
-            participants = {site: participants[site] for site in summaries}
+            summaries = self.summarise(back)
             merged = merge(list(summaries.values()))
+        if self.sums is None:
+            participants = {site: participants[site] for site in summaries}
         self.privacy.counted({site: float(summary.rows[0]) for site, summary in summaries.items()})
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
         sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
@@ -206,10 +200,15 @@ class FederatedRun:
             self.recorder.writer.summary("codec", saved, durable=False)
         return participants, self.write_start(participants, encoder, summaries)
 
-    def _exchange_keys(self, participants: Mapping[str, Participant]) -> None:
-        """Let the sites of a run with secure sums have each other's keys."""
-        given: dict[str, Any] = {"deployed": self.each_round, "run": self.recorder.writer.run, "repeat": self.repeat}
-        self.sums = sums_of(self.grid, self.study, participants, self.recorder, **given)
+    def _whole(self, cohort: Mapping[str, Participant]) -> tuple[dict[str, Participant], dict[str, Participant]]:
+        """Return the participants and those of them that are there, once they have keys where there are sums.
+
+        Of the `cohort` of earlier nobody is dropped: who is not back is missing in a round, until it is.
+        """
+        back = self.enrol(tuple(cohort), cohort)
+        participants = whole_cohort(cohort, back, self.grid)
+        self.sums = sums_of(self, participants, back)
+        return participants, back
 
     def write_start(
         self, participants: Mapping[str, Participant], encoder: Encoder, sums: Mapping[str, Summary]
@@ -218,10 +217,10 @@ class FederatedRun:
         bands = {site: enrolled.rows_high for site, enrolled in participants.items()}
         return checkpoints.begin(self.recorder.writer.run, encoder, sums, bands, self.recorder.shared_as.sharing)
 
-    def enrol(self, earlier: Sequence[str] = ()) -> dict[str, Participant]:
+    def enrol(self, earlier: Sequence[str] = (), cohort: Collection[str] = ()) -> dict[str, Participant]:
         """Enrol the sites and return the participants in name order.
 
-        Sites in `earlier` took part before the run was resumed.
+        Sites in `earlier` took part before the run was resumed; no other site takes part where it has a `cohort`.
         """
         request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
         nodes = {str(node): node for node in self.grid.get_node_ids()}
@@ -237,18 +236,18 @@ class FederatedRun:
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
             reply = replies[reply.site] = reading(reply, self.study)
-            if reply.accepted:
+            if reply.accepted and (not cohort or reply.site in cohort):
                 participants[reply.site] = Participant.of(nodes[node], reply)
         self.recorder.enrolled(replies, earlier)
         self.privacy.enrolled({site: replies[site] for site in participants})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
+        if not earlier:
+            check_read(said, self.study)
         said = explained(said, self.study)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}
-        self.recorder.events(
-            "fault", {site: Refusal("left-because", why=why) if why else Refusal("left") for site, why in gone.items()}
-        )
+        self.recorder.events("fault", {site: _absence(why, stays=bool(cohort)) for site, why in gone.items()})
         self.recorder.unnamed_faults(unnamed)
         self.recorder.refused({site: why for site, why in said.items() if site not in earlier})
         self.recorder.events(
@@ -256,9 +255,11 @@ class FederatedRun:
         )
         reasons = [f"{site}: {why}" for site, why in whys.items()]
         at_site = bool(own) and not any(path_of(reason) in SAYS_WHERE for reason in own.values())
-        check_enough(
-            participants, [*reasons, *unnamed], self.recorder.shared_as, refused=bool(own or said), at_site=at_site
-        )
+        # Below their threshold sums stop by themselves, and may go on later.
+        if not cohort:
+            check_enough(
+                participants, [*reasons, *unnamed], self.recorder.shared_as, refused=bool(own or said), at_site=at_site
+            )
         self.enrolled(nodes_of(participants))
         return participants
 
@@ -307,13 +308,10 @@ class FederatedRun:
             )
         )
         first = self.first_arrays()
-        if kept is not None and self.checkpoint is not None:
-            first, of_sites = self.checkpoint.arrays, states_of_sites(self.checkpoint)
-            others = (OF_SITE, BEFORE)
-            of_strategy = {name: own for name, own in self.checkpoint.state.items() if not name.startswith(others)}
-            if self.sums is not None and (facts := self.checkpoint.facts.get(BEFORE)):
-                self.sums.restore(facts, self.checkpoint.state.get(BEFORE, {}))
-            strategy.restore(self.checkpoint.round, of_strategy, self.checkpoint.facts["strategy"])
+        if kept is not None and self.checkpoint is None:
+            self.writer.begin(first, strategy, kept)
+        elif kept is not None and self.checkpoint is not None:
+            first, of_sites = self.checkpoint.arrays, restored(self.checkpoint, strategy, self.sums)
             if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy.run):
                 self.recorder.note(forgotten)
         with nullcontext() if kept is None else self.privacy.during(participants):
@@ -331,6 +329,13 @@ class FederatedRun:
         `start` is the start file's hash.
         """
         Comparison(self, participants, outcome).conduct(start, strategy)
+
+
+def _absence(why: str, *, stays: bool) -> Refusal:
+    """Return what is said of a site that took part before a run was resumed, whether it `stays` in the run or not."""
+    if stays:
+        return Refusal("away-because", why=why) if why else Refusal("away")
+    return Refusal("left-because", why=why) if why else Refusal("left")
 
 
 def check_enough(

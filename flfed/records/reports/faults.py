@@ -15,8 +15,8 @@ from flfed.records.store.tables import Event, RunSite
 from flfed.refusals import Refusal, read
 
 NO_UPDATE = {
-    "no-comparison", "holdout-sums", "left", "left-because", "not-there", "ledger-unsigned", "ledger-without-receipt",
-    "ledger-unwritable", "ledger-lost", "ledger-other-study",
+    "no-comparison", "holdout-sums", "left", "left-because", "away", "away-because", "not-there", "ledger-unsigned",
+    "ledger-without-receipt", "ledger-unwritable", "ledger-lost", "ledger-other-study",
 }  # fmt: skip
 """Codes of faults that concern no update."""
 NUMBER = re.compile(r"(?<![\w.,:/-])\d+(?:,\d{3})*(?:\.\d+)?(?![\w:/-])")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
-from typing import TypeVar
+from functools import cached_property
 
 from flwr.app import Message
 
@@ -17,12 +16,12 @@ from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
-from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.codec import Codec, Shapes, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
 from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
-from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, addressed, immutable, read
+from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
 
 
@@ -76,6 +75,8 @@ class RoundRecord:
     seconds : float
     fit : bool
         Whether the sites were asked to train, not only to score.
+    of_sums : dict of kind to (dict of site to int, dict of site to int)
+        Bytes to sites and to the server of further questions, which a secure sum asked.
     """
 
     round: int
@@ -91,9 +92,9 @@ class RoundRecord:
     bytes_to_server: Mapping[str, int]
     seconds: float
     fit: bool = True
+    of_sums: Mapping[str, tuple[Mapping[str, int], Mapping[str, int]]] = field(default_factory=dict)
 
 
-Reply = TypeVar("Reply", bound=Crossing)
 Observer = Callable[[RoundRecord], object]
 Send = Callable[..., Iterable[Message]]
 """A grid's `send_and_receive`, or its kin."""
@@ -203,9 +204,12 @@ class RunContext:
             If the server sees only sums, and there is none of this round.
         """
         if self.sums is not None:
-            if why := self.sums.loss_refusal(good, now.incoming):
+            if why := self.sums.loss_refusal(good, now.result.refused, now.incoming):
                 raise Unsummed(why, final=True)
-            return self.sums.mean(now, good, shapes_of(now.incoming), needed)
+            try:
+                return self.sums.mean(now.questions(), good, shapes_of(now.incoming), needed)
+            finally:
+                now.note(now.further.faults)
         if self.mechanism is None:
             return None
         normals, deltas = self.normals(round), {site: reply.delta for site, reply in good.items()}
@@ -246,11 +250,14 @@ class Round:
         Of the round, from 1.
     unsummed : Refusal or None
         Why the last attempt had no sum, where the server sees only sums.
+    further : SumQuestions
+        What a secure sum asks in the round besides.
     """
 
     kind: str = TRAIN
     number: int = 0
     unsummed: Refusal | None = None
+    further: SumQuestions = field(default_factory=SumQuestions)
     began: float = 0.0
     incoming: Arrays = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
@@ -262,7 +269,6 @@ class Round:
     ends_run: bool = False
     _requests: dict[str, TrainRequest] = field(default_factory=dict)
     _run: RunContext | None = None
-    _send: Send | None = None
 
     def messages(self, request: TrainRequest, run: RunContext, with_offset: Collection[str] = ()) -> list[Message]:
         """Return a message for each site that is asked.
@@ -311,7 +317,7 @@ class Round:
         timeout : float, seconds
         clock : callable
         """
-        self._send = partial(send, timeout=timeout)
+        self.further.timeout = timeout
         began, sites = clock(), {node: site for site, node in self.asked.items()}
         delivery = None if self._run is None else self._run.delivery
         replies, lacking = list[Message](), dict[str, Message]()
@@ -327,47 +333,18 @@ class Round:
             return [*replies, *lacking.values()]
         for site in lacking:
             self._requests[site] = replace(self._requests[site], by_hash=False)
-        return [*replies, *self.exchange(send, self._addressed(lacking), left, clock)]
+        found = self.exchange(send, self._addressed(lacking), left, clock)
+        self.further.timeout = timeout
+        return [*replies, *found]
 
-    def ask(self, kind: str, requests: Mapping[str, Crossing], read_as: type[Reply]) -> dict[str, Reply]:
-        """Ask sites what the sum of their answers needs, in the time of the exchange before.
+    def questions(self) -> SumQuestions:
+        """Return what asks the sites of the round further questions."""
+        self.further.kind, self.further.number, self.further.nodes = self.kind, self.number, dict(self.asked)
+        return self.further
 
-        Parameters
-        ----------
-        kind : str
-        requests : mapping of site to message
-        read_as : class of the replies
-
-        Returns
-        -------
-        dict of site to reply, in name order
-            Of those that answered; why others did not is among the refused.
-        """
-        if self._send is None:
-            return {}
-        sizes, messages = Sizes(), []
-        for site, request in requests.items():
-            record = InMemoryRecord(request)
-            self.bytes_out[site] = self.bytes_out.get(site, 0) + sizes.of(record)
-            node = self.asked[site]
-            messages.append(Message(record, dst_node_id=node, message_type=kind, group_id=str(self.number)))
-        sites = {self.asked[site]: site for site in requests}
-        found, faults = dict[str, Reply](), dict[str, Refusal].fromkeys(requests, Refusal("no-reply"))
-        for message in self._send(messages):
-            site = sites.pop(message.metadata.src_node_id, "")
-            if not site:
-                continue
-            if message.has_error():
-                faults[site] = reason_of(message, site)
-                continue
-            self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
-            try:
-                found[site] = read(read_as, message.content)
-                del faults[site]
-            except MalformedMessage as error:
-                faults[site] = refusal_of(error)
+    def note(self, faults: Mapping[str, Refusal]) -> None:
+        """Count sites' faults among what was refused."""
         self.result = replace(self.result, refused=dict(sorted({**self.result.refused, **faults}.items())))
-        return {site: found[site] for site in sorted(found)}
 
     def receive(
         self, replies: Iterable[Message], judge: Callable[[dict[str, TrainReply]], GuardResult]
@@ -430,6 +407,7 @@ class Round:
             bytes_to_server=self.bytes_in,
             seconds=now - self.began,
             fit=self.kind == TRAIN,
+            of_sums=self.further.crossed,
         )
 
 
@@ -459,9 +437,15 @@ def why_stopped(
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
     said = f"round {number} had {good} good updates of {asked} asked, {needed} are needed ({reasons})"
     if unsummed is not None and good >= needed:
-        said = f"round {number}: {unsummed}" + (f" ({reasons})" if reasons else "")
+        said = why_unsummed(number, unsummed, refused)
     spent = [site for site, reason in refused.items() if reason.code in BUDGET]
     return Refusal("none-left", sites=", ".join(spent), why=said) if spent else said
+
+
+def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:
+    """Return why a round has no sum, with what its sites said."""
+    reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
+    return f"round {number}: {why}" + (f" ({reasons})" if reasons else "")
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:

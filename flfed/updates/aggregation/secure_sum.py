@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError
-from flfed.refusals import Refusal
+from flfed.refusals import Refusal, refusal_of
 from flfed.updates.aggregation.guard import GuardResult, reply_defect
 from flfed.updates.codec import Shapes, entries_of, unflattened
 from flfed.updates.masking import protocol
 from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import Sites, choose_list
-from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.in_memory import Crossing
+from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
+from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
 from flfed.updates.messages.secure_sum import (
     LIST,
     UNMASK,
@@ -33,6 +35,8 @@ from flfed.updates.messages.train import TrainReply
 
 GROWTH = 10.0
 """Times the last mean loss that the next may be: under masks nobody sees whose update made the model worse."""
+INFINITE = frozenset({"loss-infinite", "scores-infinite"})
+"""Codes of replies with a loss that is not finite."""
 Reply = TypeVar("Reply", bound=Crossing)
 
 
@@ -50,22 +54,104 @@ class Unsummed(FlfedError):
         self.why, self.final = why, final
 
 
-class Exchange(Protocol):
-    """A round, as far as its sum asks further questions."""
+class Send(Protocol):
+    """A grid's `send_and_receive`, or its kin."""
 
-    @property
-    def kind(self) -> str:
-        """Kind of the question."""
+    def __call__(self, messages: Iterable[Message], *, timeout: float) -> Iterable[Message]:
+        """Return the replies within the time."""
         ...
 
-    @property
-    def number(self) -> int:
-        """Its round."""
-        ...
 
-    def ask(self, kind: str, requests: Mapping[str, Crossing], read: type[Reply]) -> dict[str, Reply]:
-        """Ask some sites, and return the replies that came and can be read."""
-        ...
+def _unsent(messages: Iterable[Message], *, timeout: float) -> list[Message]:
+    """Reach nobody."""
+    return []
+
+
+@dataclass(kw_only=True, eq=False)
+class SumQuestions:
+    """Questions that the sum of a round's answers asks its sites, and what crossed for them.
+
+    Attributes
+    ----------
+    kind : str
+        Of the round's own question.
+    number : int
+        Of the round.
+    nodes : mapping of site to node
+    send, wait : callable (messages, timeout=seconds) → replies
+        A grid's `send_and_receive`, and what waits for sites that are away.
+    timeout : float, seconds
+        That an exchange has.
+    faults : dict of site to Refusal
+        Why sites did not answer when they were asked last.
+    crossed : dict of kind to (dict of site to int, dict of site to int)
+        Bytes to sites and to the server.
+    """
+
+    kind: str = ""
+    number: int = 0
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    send: Send = _unsent
+    wait: Send = _unsent
+    timeout: float = 0.0
+    faults: dict[str, Refusal] = field(default_factory=dict)
+    crossed: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+
+    @classmethod
+    def over(cls, grid: Grid, **given: Any) -> SumQuestions:
+        """Return questions that a grid sends; other attributes are given by name."""
+        return cls(send=grid.send_and_receive, wait=getattr(grid, "send_and_wait", grid.send_and_receive), **given)
+
+    def answers(
+        self, kind: str, requests: Mapping[str, Crossing], reply: type[Reply], fits: Callable[[Reply], bool], least: int
+    ) -> dict[str, Reply]:
+        """Return the sites' answers to one exchange.
+
+        Where fewer than `least` are fit, the sites without one are asked the same again, and waited for.
+
+        Parameters
+        ----------
+        kind : str
+        requests : mapping of site to message
+        reply : class of the replies
+        fits : callable reply → bool
+        least : int
+        """
+        found = dict[str, Reply]()
+        for send in (self.send, self.wait):
+            silent = {site: request for site, request in requests.items() if site not in found}
+            answered = self._ask(send, kind, silent, reply)
+            found |= {site: one for site, one in answered.items() if fits(one)}
+            if len(found) >= least:
+                break
+        return {site: found[site] for site in sorted(found)}
+
+    def _ask(self, send: Send, kind: str, requests: Mapping[str, Crossing], reply: type[Reply]) -> dict[str, Reply]:
+        """Return the replies that came and can be read; why others did not is among the faults."""
+        sizes, messages = Sizes(), []
+        to_site, to_server = self.crossed.setdefault(kind, ({}, {}))
+        for site, request in requests.items():
+            record = InMemoryRecord(request)
+            to_site[site] = to_site.get(site, 0) + sizes.of(record)
+            node = self.nodes[site]
+            messages.append(Message(record, dst_node_id=node, message_type=kind, group_id=str(self.number)))
+        sites = {self.nodes[site]: site for site in requests}
+        found, faults = dict[str, Reply](), dict[str, Refusal].fromkeys(requests, Refusal("no-reply"))
+        for message in send(messages, timeout=self.timeout):
+            site = sites.pop(message.metadata.src_node_id, "")
+            if not site:
+                continue
+            if message.has_error():
+                faults[site] = reason_of(message, site)
+                continue
+            to_server[site] = to_server.get(site, 0) + sizes.of(message.content)
+            try:
+                found[site] = read(reply, message.content)
+                del faults[site]
+            except MalformedMessage as error:
+                faults[site] = refusal_of(error)
+        self.faults = {**{s: why for s, why in self.faults.items() if s not in requests}, **faults}
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,6 +239,8 @@ class SecureSums:
             for site, reply in sorted(replies.items())
         }
         refused = {site: reason for site, reason in defects.items() if reason}
+        # Where too few sites are left, no mean loss tells it.
+        self._note_infinite(refused)
         return GuardResult(accepted={s: r for s, r in sorted(replies.items()) if s not in refused}, refused=refused)
 
     def _vector_defect(self, masked: Masked | None, entries: int) -> Refusal | None:
@@ -161,12 +249,12 @@ class SecureSums:
         cohort = self.cohort if self.masked else ()
         return protocol.vector_defect(_vector(masked, cohort), updates=entries, sums=1, cohort=cohort)
 
-    def mean(self, exchange: Exchange, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
 
         Parameters
         ----------
-        exchange : Exchange
+        asked : SumQuestions
         good : mapping of site to TrainReply
             That the guard accepted.
         model : mapping of name to (shape, dtype)
@@ -176,33 +264,34 @@ class SecureSums:
         Raises
         ------
         Unsummed
-            Why there is none; asked again, the same list is asked for.
+            Why there is none; a run that goes on later asks for the same list.
         """
         vectors = {site: reply.masked for site, reply in good.items() if reply.masked is not None}
-        totals = self.totals(exchange, vectors, needed)
+        totals = self.totals(asked, vectors, needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
         entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums)[0])
         self._check_norm(entries, weight)
         return {name: value.astype(np.float64) for name, value in unflattened(entries / weight, _floats(model)).items()}
 
-    def totals(self, exchange: Exchange, vectors: Mapping[str, Masked], needed: int = 0) -> Totals:
+    def totals(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> Totals:
         """Return the sums of a list's vectors; parameters and errors are those of `mean`."""
-        kept = self.store.of(exchange.kind, exchange.number)
+        kept = self.store.of(asked.kind, asked.number)
         if kept is None:
-            kept = self._listed(exchange, vectors, max(self.least, needed))
-        totals = self._unmasked(exchange, kept) if self.masked else self._added(kept)
+            kept = self._listed(asked, vectors, max(self.least, needed))
+        totals = self._unmasked(asked, kept) if self.masked else self._added(kept)
+        # The sites were waited for: that they are asked for their vectors once more would give no other sum.
         if isinstance(totals, Refusal):
-            raise Unsummed(totals, final=totals.code == "sum-miscounted")
+            raise Unsummed(totals, final=True)
         return totals
 
-    def _listed(self, exchange: Exchange, vectors: Mapping[str, Masked], least: int) -> ListedVectors:
+    def _listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], least: int) -> ListedVectors:
         """Return the list of a sum with its vectors, which are kept before anybody hears of the list."""
         answered = {site: masked.opened for site, masked in vectors.items()}
         listed = choose_list(answered, cohort=self.cohort, least=least, lifted=self.lifted)
         if isinstance(listed, Refusal):
             raise Unsummed(listed, final=listed.code == "list-site-gone")
         chosen = {site: vectors[site] for site in sorted(listed)}
-        kept = ListedVectors(kind=exchange.kind, round=exchange.number, listed=listed, vectors=chosen)
+        kept = ListedVectors(kind=asked.kind, round=asked.number, listed=listed, vectors=chosen)
         self.store.keep(kept)
         return kept
 
@@ -217,24 +306,26 @@ class SecureSums:
             return Refusal("sum-miscounted", sites=len(kept.listed))
         return Totals(total.updates[1:], total.sums[1:])
 
-    def _unmasked(self, exchange: Exchange, kept: ListedVectors) -> Totals | Refusal:
+    def _unmasked(self, asked: SumQuestions, kept: ListedVectors) -> Totals | Refusal:
         """Return the sums of a list, for which its sites are asked."""
-        order = sorted(kept.listed)
-        asked: dict[str, Any] = {"kind": kept.kind, "round": kept.round, "listed": joined(kept.listed)}
+        order, whole = sorted(kept.listed), kept.listed == set(self.cohort)
+        about: dict[str, Any] = {"kind": kept.kind, "round": kept.round, "listed": joined(kept.listed)}
         confirmed: dict[str, ListReply] = {}
-        if kept.listed != set(self.cohort):
-            confirmed = exchange.ask(LIST, dict.fromkeys(order, ListRequest(**asked)), ListReply)
-            fit = {site: reply for site, reply in confirmed.items() if reply.codes.shape == (len(order), 32)}
-            if len(fit) < self.least:
-                return Refusal("list-unconfirmed", had=len(fit), least=self.least)
-            confirmed = fit
+        if not whole:
+            requests = dict.fromkeys(order, ListRequest(**about))
+            shape = (len(order), 32)
+            confirmed = asked.answers(LIST, requests, ListReply, lambda one: one.codes.shape == shape, self.least)
+            if len(confirmed) < self.least:
+                return Refusal("list-unconfirmed", had=len(confirmed), least=self.least)
         none = np.zeros(32, np.uint8)
-        requests = {}
+        opening = {}
         for place, site in enumerate(order):
             codes = [confirmed[sender].codes[place] if sender in confirmed else none for sender in order]
             sealed = [kept.vectors[sender].shares[self.cohort.index(site)] for sender in order]
-            requests[site] = UnmaskRequest(**asked, shares=np.stack(sealed), codes=np.stack(codes))
-        replies = exchange.ask(UNMASK, requests, UnmaskReply)
+            opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=np.stack(codes))
+        # Where a site is missing, each site of the list has seeds that no other has.
+        least = self.least if whole else len(order)
+        replies = asked.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
         missing = sorted(set(self.cohort) - kept.listed)
         openings = {
             site: Opening(
@@ -256,11 +347,25 @@ class SecureSums:
             raise Unsummed(why, final=True)
         self.norm = norm or self.norm
 
-    def loss_refusal(self, replies: Mapping[str, TrainReply], incoming: Arrays) -> Refusal | None:
+    def loss_refusal(
+        self, replies: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
+    ) -> Refusal | None:
         """Return why the model that was scored is not used, None where it is.
 
         Its mean loss is not finite, or many times that of the one before; `before` is the last good model then.
+
+        Parameters
+        ----------
+        replies : mapping of site to TrainReply
+            Good ones.
+        refused : mapping of site to Refusal
+            Others; a loss that is not finite is a reason.
+        incoming : dict of name to array
+            The model.
         """
+        self._note_infinite(refused)
+        if self.spoilt:
+            return Refusal("loss-grown", times=f"{GROWTH:g}")
         scored = [reply.scores for reply in replies.values() if reply.scores is not None]
         known = [(one.num_examples, one.metrics["loss"]) for one in scored if "loss" in one.metrics]
         rows = sum(count for count, _ in known)
@@ -274,12 +379,17 @@ class SecureSums:
         self.loss, self.before = loss, dict(incoming)
         return None
 
+    def _note_infinite(self, refused: Mapping[str, Refusal]) -> None:
+        """Note that the model is spoilt where a site's loss is not finite."""
+        self.spoilt = bool(self.before) and any(why.code in INFINITE for why in refused.values())
+
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
-        return {"norm": self.norm, "loss": None if math.isnan(self.loss) else self.loss}
+        return {"least": self.least, "norm": self.norm, "loss": None if math.isnan(self.loss) else self.loss}
 
     def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
         """Go on from a checkpoint."""
+        self.least = int(facts.get("least", self.least))
         self.norm, self.before = float(facts["norm"]), dict(before)
         self.loss = math.nan if facts["loss"] is None else float(facts["loss"])
 

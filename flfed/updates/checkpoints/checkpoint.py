@@ -37,6 +37,8 @@ START = "start"
 ASKED = "asked.json"
 """What institutions were asked for, written before each round, so that no resume forgets it: see `privacy_record`."""
 SUFFIX = ".safetensors"
+SUM, COHORT = f"sum{SUFFIX}", "cohort.json"
+"""Of secure sums: the list that is summed, with its vectors, and the sites that enrolled at the start."""
 WHOLE, OF_A_ROUND = "1", "2"
 """Formats of a file that stands alone, and of one that needs its start file."""
 
@@ -243,7 +245,7 @@ def settle(run: str) -> None:
     """Remove a finished run's checkpoints, but not its model."""
     folder = folder_of(run)
     _remove(folder, _rounds(folder))
-    for name in (f"{START}{SUFFIX}", ASKED):
+    for name in (f"{START}{SUFFIX}", ASKED, SUM, COHORT):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -23,8 +23,8 @@ from flfed.study.settings import check_ranges
 from flfed.updates.aggregation.early_stopping import Selection, check_selection
 from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
-from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped
-from flfed.updates.aggregation.secure_sum import Unsummed
+from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped, why_unsummed
+from flfed.updates.aggregation.secure_sum import SumQuestions, Unsummed
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
@@ -175,21 +175,20 @@ class FedAvg(FlowerFedAvg):
 
     def _train(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
         """Return the model after one round, None after two failures."""
-        self.round = Round(began=self.clock())
+        now = self.round = Round(began=self.clock(), further=SumQuestions.over(grid))
         # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
-        for ask in (grid.send_and_receive, getattr(grid, "send_and_wait", grid.send_and_receive)):
+        for ask in (now.further.send, now.further.wait):
             messages = list(self.configure_train(number, arrays, config, grid))
             updated, _ = self.aggregate_train(number, self.round.exchange(ask, messages, self.deadline, self.clock))
             if updated is not None or self.stopped:
                 self._observe(number, arrays if updated is None else updated)
                 return updated
-            needed = self.needed(len(self.round.asked))
-            if self.round.failed() < needed:
+            if now.failed() < (needed := self.needed(len(now.asked))):
                 break  # the others would train, and spend, for nothing
         # The last good model is the result, and `stopped` says why the run ended.
         self._observe(number, arrays)
-        result, asked = self.round.result, len(self.round.asked)
-        self.stopped = why_stopped(number, len(result.accepted), asked, needed, result.refused, self.round.unsummed)
+        good, asked = len(now.result.accepted), len(now.asked)
+        self.stopped = why_stopped(number, good, asked, needed, now.result.refused, now.unsummed)
         return None
 
     def _taken_back(self, result: Result) -> Result:
@@ -250,7 +249,8 @@ class FedAvg(FlowerFedAvg):
         try:
             combined, loss = combine_all(self, good, server_round)
         except Unsummed as error:
-            now.unsummed, self.stopped = error.why, f"round {server_round}: {error.why}" if error.final else ""
+            now.unsummed = error.why
+            self.stopped = why_unsummed(server_round, error.why, now.result.refused) if error.final else ""
             return None, None
         # Once a round, however often it was asked: patience counts rounds.
         self._select(server_round, good)
@@ -265,7 +265,9 @@ class FedAvg(FlowerFedAvg):
         """Record the sites' scores of the final model."""
         run, asked = self.run, self.run.offset_sites()
         good = self.round.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
-        if run.sums is not None and (why := run.sums.loss_refusal(good, self.round.incoming)):
+        if run.sums is not None and (
+            why := run.sums.loss_refusal(good, self.round.result.refused, self.round.incoming)
+        ):
             self.stopped = f"round {server_round}: {why}"
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
         self._select(server_round, good)
