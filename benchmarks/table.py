@@ -1,4 +1,4 @@
-"""results.json as the tables of docs/performance.md, and the picture: `python -m benchmarks.table`."""
+"""results.json as the tables of the pages, and the picture: `python -m benchmarks.table`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.workload import WORKLOADS, Workload
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PICTURE = ROOT / "docs" / "scale.svg"
-PAGES = ("docs/performance.md",)
+PAGES = ("docs/performance.md", "docs/secure-sums.md")
 NOTHING = "–"
 WAYS = {
     "bare": "bare PyTorch loop",
@@ -145,6 +145,26 @@ def secure_sums(results: Results) -> str:
     return _table(rows)
 
 
+def sum_differences(results: Results) -> str:
+    """Return the table of what differences of two sums tell of one site."""
+    found = results.get("sum-differences", {})
+    if "seeds" not in found:
+        return f"Not measured: {found.get('error', 'not run yet')}."
+    studies = {name: figures for name, figures in found.items() if isinstance(figures, dict)}
+    rounds = sorted(next(iter(studies.values()))["none"]["one-bit"], key=int)
+    rows = [["cosine with the update of the site that is in one sum only", *(f"round {number}" for number in rounds)]]
+    for name, figures in sorted(studies.items()):
+        for mechanism, noised in (("none", ""), ("site-dp", ", `site-dp`")):
+            for way, title in (
+                ("one-bit", "model changed by one bit"),
+                ("next-round", "neighbouring rounds"),
+                ("in-neither", "the same, the site in neither"),
+            ):
+                cells = [_spread(figures[mechanism][way][number]) for number in rounds]
+                rows.append([f"{name}, {figures['sites']} sites{noised}: {title}", *cells])
+    return _table(rows)
+
+
 def private_steps(results: Results) -> str:
     """Return the table of a protected step beside a plain one and Opacus's."""
     found = results.get("private-steps", {})
@@ -200,6 +220,7 @@ PARTS = {
     "deployment": deployment,
     "codec": codecs,
     "secure-sums": secure_sums,
+    "sum-differences": sum_differences,
     "private-steps": private_steps,
     "dashboard": dashboard,
     "limits": limits,
@@ -222,6 +243,10 @@ def write(results: Results) -> None:
         page.write_text(filled(page.read_text(encoding="utf-8"), results), encoding="utf-8")
     if "sizes" in results.get("scale", {}):
         PICTURE.write_text(picture(results["scale"]), encoding="utf-8")
+
+
+def _spread(figure: dict[str, Any]) -> str:
+    return f"{figure['mean']:.2f} ± {figure['sd']:.2f} ({figure['lowest']:.2f} to {figure['highest']:.2f})"
 
 
 def _headed(workload: Workload) -> str:
