@@ -13,6 +13,7 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.server import FederatedRun
+from flfed.records.reports.privacy import privacy_of
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
@@ -53,6 +54,10 @@ def test_a_run_with_sums_has_the_arrays_of_one_without_to_the_rings_step(consort
     assert max_difference(outcome.arrays, plain) < 1e-6
     # Rounding follows from seed, site and question: with and without masks, the very same bits.
     assert max_difference(outcome.arrays, rehearsed(found, "on")) == 0.0
+    with RunReader.open() as reader:
+        recorded = [privacy_of(reader, [(run, {})])["secure-sums"] for run in reader.runs()]
+    assert sorted(one["kind"] for one in recorded) == ["masked", "off", "rehearsed"]
+    assert [one["least"] for one in recorded if one["kind"] != "off"] == [3, 3]
 
 
 def rehearsed(consortium: Consortium, asked: str) -> dict[str, np.ndarray]:

@@ -88,17 +88,24 @@ def write() -> Callable[..., RunWriter]:
     return write_heart
 
 
-def begin(store: RunStore, series: str, *, repeat: int = 0, rounds: int = 40) -> RunWriter:
+def begin(store: RunStore, series: str, *, repeat: int = 0, rounds: int = 40, engine: str = "inprocess") -> RunWriter:
     return store.begin_run(
-        series, repeat=repeat, engine="inprocess", path="one-by-one", seed=42 + repeat, rounds_planned=rounds,
+        series, repeat=repeat, engine=engine, path="one-by-one", seed=42 + repeat, rounds_planned=rounds,
         primary=AUC, task="binary", versions={"flfed": "0.1.0", "torch": "2.13.0"}, hashes={"schema": "cd" * 32},
     )  # fmt: skip
 
 
 def write_heart(
-    store: RunStore, series: str, *, repeat: int = 0, shift: float = 0.0, resplit: bool = False, rounds: int = 40
+    store: RunStore,
+    series: str,
+    *,
+    repeat: int = 0,
+    shift: float = 0.0,
+    resplit: bool = False,
+    rounds: int = 40,
+    engine: str = "inprocess",
 ) -> RunWriter:
-    run = begin(store, series, repeat=repeat)
+    run = begin(store, series, repeat=repeat, engine=engine)
     for name, (rows, holdout, *_) in HOSPITALS.items():
         run.site(name, title=f"Hospital {name.title()}", rows=rows, holdout_rows=holdout, resplit=resplit)
     run.site("basel", status="refused", reason="its policy does not allow the data set heart-disease")

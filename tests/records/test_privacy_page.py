@@ -241,6 +241,37 @@ def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protect
     assert lines["secure aggregation"]["Is"] == "off"
 
 
+@pytest.mark.parametrize(
+    ("asked", "engine", "rounds", "recorded", "is_", "how"),
+    [
+        ("off", "deployment", 2, None, "off", "the server sees each site's own update"),
+        ("auto", "inprocess", 2, None, "off", "the server sees each site's own update"),
+        ("auto", "deployment", 2, None, "off", "the server sees each site's own update"),
+        ("auto", "deployment", 0, None, "not begun", "the run ended before its sites had each other's keys"),
+        ("on", "inprocess", 0, None, "not begun", "the run ended before its sites had each other's keys"),
+        ("on", "inprocess", 2, "rehearsed", "rehearsed", "in one process that holds all updates"),
+        ("auto", "deployment", 2, "masked", "on", "sums of the updates of 5 sites or more"),
+    ],
+)
+def test_the_page_says_of_each_run_whether_updates_were_added_up_in_secret(
+    shown: str, store, write, payload, asked: str, engine: str, rounds: int, recorded: str | None, is_: str, how: str
+):
+    text = f'[privacy]\nname = "record-dp"\nsecure-aggregation = "{asked}"\n'
+    series = store.begin_series(study="heart-dp", study_sha256="", study_text=text)
+    run = write(store, series, rounds=rounds, engine=engine)
+    run.summary("privacy", payload)
+    if recorded:
+        run.summary("secure-sums", {"kind": recorded, "least": 5})
+    page = privacy(run.run)
+    line = next(line for line in lines_of(page, "Mechanism") if line["Mechanism"] == "secure aggregation")
+    assert line["Is"] == is_
+    assert how in line["How"]
+    assert ("none of one site" in words(page)) == (recorded == "masked")
+    assert ("without masks" in words(page)) == (recorded == "rehearsed")
+    # A single update is promised to stay hidden only where there were masks.
+    assert (line["Promises"] == "nothing") == (recorded != "masked")
+
+
 def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, store, write, payload, heart: str):
     run = write(store, store.begin_series(study="plain", study_sha256="", study_text=""), rounds=2)
     run.summary("privacy", dict.fromkeys(payload) | {"mechanism": "none", "uncharged": ["Each update."], "sites": {}})

@@ -129,6 +129,7 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     least = _give_keys(run, request, {site: one for site, one in participants.items() if site in back})
     if not deployed:
         recorder.note(REHEARSED)
+    recorder.writer.summary("secure-sums", {"kind": "masked" if deployed else "rehearsed", "least": least})
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}

@@ -10,6 +10,7 @@ from flfed.records.reports.audit_headlines import figure_name, headlines, range_
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import parsed_study
 
 Private = dict[str, Any]
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
@@ -53,6 +54,15 @@ THE_SITES_OWN = (
     "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "
     "`flfed site budget SITE`, at the site."
 )
+SUMS = "secure-sums"
+"""Name of what a run recorded of its sums, and of the key in a report."""
+MASKED = (
+    "Updates left their sites for sums only: the coordinator has sums of {least} sites' updates or more, and none of "
+    "one site."
+)
+REHEARSED = (
+    "Secure aggregation was rehearsed: one process held all updates, and added them up as under masks, without masks."
+)
 NAMED_AT_MOST = 8
 """Sites whose spending is told one by one; the page has the table of all."""
 PROTECTED = {
@@ -80,7 +90,8 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     ledger has of all studies only the site knows (`flfed site budget SITE`). A site's `steps` are more
     than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
     sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
-    seed, as in a simulation, and "system" in a deployment.
+    seed, as in a simulation, and "system" in a deployment. `secure-sums` has `kind`: "masked" where updates left for
+    sums only, of `least` sites or more; "rehearsed" in one process; "off"; or "not begun", where the run ended before.
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
     budget and ledger; a name that the record does not have is left out.
@@ -106,11 +117,34 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine),
         "repeats": len(found),
         **sums,
+        SUMS: _secure_sums(reader, [run for run, _ in runs]),
         "reason": "" if found else NOT_RECORDED,
         "warnings": _all_of(found, "warnings"),
         "uncharged": _all_of(found, "uncharged"),
         "sites": _sites(found),
     }
+
+
+def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> Private:
+    """Return whether a run's updates were added up in secret."""
+    for run in runs:
+        if (recorded := reader.summary(run.run, SUMS)) is not None:
+            return {"kind": recorded["kind"], "least": recorded["least"]}
+    first = runs[0]
+    table = parsed_study(reader.series(first.series).study_text).get("privacy", {})
+    asked = table.get("secure-aggregation", "off")
+    # Where "auto" decides, it has done so before the first round; in a simulation it means none.
+    open_yet = first.engine in AT_INSTITUTIONS and not any(run.rounds for run in runs)
+    begun = asked == "off" or (asked == "auto" and not open_yet)
+    return {"kind": "off" if begun else "not begun", "least": None}
+
+
+def sums_in_words(privacy: Private) -> list[str]:
+    """Return a sentence on secure sums, none where there were none."""
+    # Reports of earlier versions, and what a study promises before it runs, say nothing of it.
+    found = privacy.get(SUMS) or {"kind": "off", "least": None}
+    told = {"masked": MASKED.format(least=found["least"]), "rehearsed": REHEARSED}
+    return [told[found["kind"]]] if found["kind"] in told else []
 
 
 def noise_from(engine: str) -> Literal["seed", "system"]:
@@ -301,11 +335,13 @@ def promise_in_words(privacy: Private) -> list[str]:
     if privacy["mechanism"] == "none":
         return [
             "No privacy mechanism: the run promises nothing. Whoever sees a site's updates can learn about its rows; "
-            "`flfed audit RUN` measures how much."
+            "`flfed audit RUN` measures how much.",
+            *sums_in_words(privacy),
         ]
     # A mechanism without noise has no ε to tell.
     if privacy["epsilon"] is None:
-        return [f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."]
+        nothing = f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."
+        return [nothing, *sums_in_words(privacy)]
     unit = privacy["unit"]
     lines = [
         f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, over all {privacy['steps']} "
@@ -322,7 +358,7 @@ def promise_in_words(privacy: Private) -> list[str]:
             f"The promise is of one run. Each of the {privacy['repeats']} repeats spends again: together at most "
             f"ε = {spent} at δ = {power_of_ten(privacy['delta-of-repeats'])} for a {unit} that is in all of them."
         )
-    return lines
+    return lines + sums_in_words(privacy)
 
 
 def spending_in_words(privacy: Private) -> list[str]:

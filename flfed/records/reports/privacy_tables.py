@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from flfed.records.reports.privacy import (
+    SUMS,
     Private,
     bound_in_words,
     counted,
@@ -38,7 +39,8 @@ def mechanism_lines(privacy: Private, sites: Sequence[SiteEntry], *, only: str |
 
     `only` is the one site whose people read it.
     """
-    return [_noise(privacy), *_of_sites([site for site in sites if site.status != "refused"], only)]
+    taking_part = [site for site in sites if site.status != "refused"]
+    return [_noise(privacy), *_of_sites(taking_part, only), _sums(privacy)]
 
 
 def _noise(privacy: Private) -> dict[str, str]:
@@ -61,7 +63,7 @@ def _noise(privacy: Private) -> dict[str, str]:
 
 
 def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, str]]:
-    """Return lines on the sites' policies and this version."""
+    """Return lines on the sites' policies."""
     closed = sum(site.disclosure == "institution" for site in sites)
     shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
     ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
@@ -77,9 +79,23 @@ def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, st
             "the stricter of policy and study",
             "nothing of updates",
         ),
-        ("secure aggregation", "off", "not in this version: the server sees each site's own update", "nothing"),
     )
     return [{"Mechanism": what, "Is": is_, "How": how, "Promises": bound} for what, is_, how, bound in lines]
+
+
+def _sums(privacy: Private) -> dict[str, str]:
+    found = privacy[SUMS]
+    is_, how, bound = {
+        "off": ("off", "the server sees each site's own update", "nothing"),
+        "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
+        "rehearsed": ("rehearsed", "added up as under masks, in one process that holds all updates", "nothing"),
+        "masked": (
+            "on",
+            f"the server gets sums of the updates of {found['least']} sites or more",
+            "no update of one site, in one sum; differences of sums may tell it",
+        ),
+    }[found["kind"]]
+    return {"Mechanism": "secure aggregation", "Is": is_, "How": how, "Promises": bound}
 
 
 def why_nothing_spent(privacy: Private) -> str:

@@ -33,6 +33,7 @@ KEPT = {
     "subgroups": ("metric", "rows", "asked"),
     "importances": ("loss", "permutations", "rows", "asked"),
     "codec": ("update", "download", "saved-to-site", "saved-to-server"),
+    "secure-sums": ("kind", "least"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
     ),
@@ -122,7 +123,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
     if name in ("score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
-    elif name != "codec":
+    elif name not in ("codec", "secure-sums"):
         found |= {"note": _own_note(payload.get("note", ""), site)}
     return found
 
