@@ -119,7 +119,7 @@ def new_data(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
         task=_task(task), open_data=public,
     )  # fmt: skip
-    study = made.study()
+    study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()})
     output.either(as_json, _as_json(made, written), lambda: _print_new(made, written, to))
 

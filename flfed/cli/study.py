@@ -91,7 +91,10 @@ def new_study(
         private = _asked("--private or --not-private", "Differential privacy of rows", ["yes", "no"], "no") == "yes"
     named = name or f"{dataset}-study"
     purpose = purpose or StudyTemplate.purpose
-    text = StudyTemplate(name=named, dataset=dataset, purpose=purpose, model=model, task=task, private=private).text()
+    template = StudyTemplate(
+        name=named, dataset=dataset, purpose=purpose, model=model, task=task, private=private, sums=True
+    )
+    text = template.text()
     # What cannot be run is refused before it is written.
     check(Study.parse(text))
     path = write_new(to, {f"{named}.toml": text})[0]

@@ -40,6 +40,8 @@ class StudyTemplate:
     rows : int
         Training rows of a site on average, or 0 where that is not known.
     seed : int
+    sums : bool
+        Whether the updates of three institutions or more are added up in secret.
     """
 
     name: str
@@ -54,6 +56,7 @@ class StudyTemplate:
     gaps: bool = False
     rows: int = 0
     seed: int = 42
+    sums: bool = False
 
     def text(self) -> str:
         """Return the study as TOML."""
@@ -71,8 +74,13 @@ class StudyTemplate:
         lines += ["", "[plan]", *self._plan()]
         lines += ["", "[strategy]", 'name = "fedavg"', _line("rounds", self.rounds)]
         lines += ["quorum = 0.75  # share of the sites that must answer in a round"]
+        if self.private or self.sums:
+            lines += ["", "[privacy]"]
         if self.private:
-            lines += ["", "[privacy]", 'name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
+            lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
+        if self.sums:
+            lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
+            lines += ['secure-aggregation = "auto"']
         return "\n".join(lines) + "\n"
 
     def _plan(self) -> list[str]:

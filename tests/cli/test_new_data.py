@@ -17,6 +17,7 @@ from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.sources import Csv
 from flfed.rows.proposals.texts import policy_text, site_text
+from flfed.study.study import Study
 
 Command = Callable[..., Any]
 
@@ -56,6 +57,9 @@ def test_two_files_become_a_dataset_two_sites_and_a_study_that_runs(folder: Path
         assert code == 0 and "3 columns were proposed from rows, and nobody has confirmed" in " ".join(out.split()), err
     code, out, err = flfed("study", "run", "own-data-first.toml", "--set", "rounds=3", "--json")
     assert code == 0 and json.loads(out)["global"]["roc_auc_score"]["value"] > 0.5, err
+    # Institutions would add up in secret; one process that has all tables has nothing to hide from itself.
+    assert 'secure-aggregation = "auto"' in Path("own-data-first.toml").read_text()
+    assert json.loads(out)["privacy"]["secure-sums"] == {"kind": "off", "least": None}
 
 
 def test_files_with_other_decimal_marks_are_read_each_by_its_own(folder: Path, flfed: Command):
@@ -334,7 +338,18 @@ def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
     code, _, err = flfed("study", "new", "--dataset", "wine", "--model", "logistic", "--not-private", "--name", "mine")
     assert code == 0, err
     assert tomllib.loads(Path("mine.toml").read_text())["dataset"] == {"name": "wine"}
-    assert flfed("study", "check", "mine.toml", "--set", "dataset.partition={by='iid', sites=3}")[0] == 0
+    three = ("--set", "dataset.partition={by='iid', sites=3}", "--set")
+    assert flfed("study", "check", "mine.toml", *three[:2])[0] == 0
+    # What excludes sums is said, and can be set without them; a study that is made in Python asks for none.
+    code, _, err = flfed("study", "check", "mine.toml", "--set", "codec.name=int8")
+    assert code == 2 and "leave one of them out" in err
+    without = ("codec.name=int8", "--set", "secure-aggregation=off")
+    assert flfed("study", "check", "mine.toml", *three, *without)[0] == 0
+    assert Study(dataset="wine", codec={"name": "int8"}).secure_aggregation == "off"
     assert "give --model" in flfed("study", "new", "--dataset", "wine")[2]
     assert flfed("study", "new", "--dataset", "wine", "--model", "linear", "--not-private")[0] == 2
     assert sorted(path.name for path in folder.iterdir()) == ["mine.toml"]
+    words = ("--dataset", "breast-cancer", "--model", "logistic", "--private", "--name", "private")
+    assert flfed("study", "new", *words)[0] == 0
+    made = [Study.load(name) for name in ("mine.toml", "private.toml")]
+    assert [(one.privacy.name, one.secure_aggregation) for one in made] == [("none", "auto"), ("record-dp", "auto")]
