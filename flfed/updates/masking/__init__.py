@@ -2,4 +2,5 @@
 
 Read `rules` first: who may add what to what. Then `ring` (numbers that can be added under a mask), `shares` (a secret
 of which a threshold of sites is needed), `keys` (what two sites share) and `protocol` (the two halves of a sum).
+`ckks` is the other way: ciphertexts that a server adds, where all sites have one key and the server none.
 """

@@ -1,0 +1,367 @@
+"""CKKS: a server adds up ciphertexts of vectors, and has no key that opens one.
+
+```
+secret context ──── sealed to each other site of the run
+      │ encrypt                                   │ decrypt
+      ▼                                           │
+ ciphertexts of the sites ──► the server adds ──► ciphertext of the sum
+```
+
+All sites of a run have one secret key, and there is no public one: the server can neither read a vector nor make one
+under the key. A site that works for it can read them all, which masks do not allow (`protocol`). A sum that was
+decrypted goes to no server with all its digits: with the ciphertext, its error is an equation of the key.
+
+Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers", for the scheme; Li and
+Micciancio 2021, "On the security of homomorphic encryption on approximate numbers", for what must not be told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from flfed.errors import require_extra
+from flfed.refusals import Refusal
+from flfed.updates.masking import keys
+
+DEGREE = 4096
+"""Of the polynomials: with primes of 109 bits at most, as hard to break as AES-128."""
+PRIMES = (54, 54)
+"""Bits of the primes. What is added needs one of them; the other one is for the keys."""
+SCALE = 2.0**40
+"""Whole numbers a unit: a mean of twenty has an error of about 1e-10."""
+SLOTS = DEGREE // 2
+"""Entries of one ciphertext."""
+LARGEST_SUM = 2.0**12
+"""Bound of a sum. Beyond twice as much, 2^54 / `SCALE` / 2, it wraps, and nothing tells."""
+MOST_ENTRIES = 200_000
+"""Of a vector, of which a million would take 55 MiB."""
+CHUNK_BYTES = 32 * SLOTS
+"""Largest length of a ciphertext; found are 61.8 kB, since 10 bits of 64 are zero and are packed."""
+_LENGTH = 4
+
+
+def range_refusal(sites: int, largest: float, weight: float = 1.0) -> Refusal | None:
+    """Return why sums of a run could wrap, None where they cannot.
+
+    Parameters
+    ----------
+    sites : int
+        Of a sum, at most.
+    largest : float
+        Largest absolute entry of one site.
+    weight : float
+        Largest weight that an entry is multiplied by afterwards.
+
+    Examples
+    --------
+    >>> range_refusal(20, 8.0) is None, range_refusal(20, 410.0) is None
+    (True, False)
+    """
+    # Of a number that is none the comparison is false.
+    if 0 < sites * largest * weight < LARGEST_SUM:
+        return None
+    return Refusal("ckks-range", sites=sites, limit=f"{largest * weight:g}", most=int(LARGEST_SUM))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SecretContext:
+    """A run's secret key, with which its sites encrypt and decrypt.
+
+    Attributes
+    ----------
+    context : tenseal.Context
+    """
+
+    context: Any
+
+    @classmethod
+    def new(cls) -> SecretContext:
+        """Return a new key of the operating system's randomness.
+
+        Raises
+        ------
+        UsageError
+            If the extra `flfed[he]` is not installed.
+        """
+        tenseal = _tenseal()
+        # With the secret key at every site, a public one would only make ciphertexts slower and their error larger.
+        made = tenseal.context(
+            tenseal.SCHEME_TYPE.CKKS,
+            DEGREE,
+            coeff_mod_bit_sizes=list(PRIMES),
+            encryption_type=tenseal.ENCRYPTION_TYPE.SYMMETRIC,
+            n_threads=1,
+        )
+        made.global_scale = SCALE
+        return cls(made)
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> SecretContext | Refusal:
+        """Return the key that `to_bytes` wrote, or that it is none with the settings of this module."""
+        try:
+            found = _tenseal().context_from(data, n_threads=1)
+        except (ValueError, RuntimeError):
+            return Refusal("ckks-key-unfit")
+        fits = found.is_private() and _settings(found) == _settings(SecretContext.new().context)
+        return cls(found) if fits else Refusal("ckks-key-unfit")
+
+    def to_bytes(self) -> bytes:
+        """Return the key, of 61.8 kB; it leaves a site only as `seal_context` seals it."""
+        data: bytes = self.context.serialize(
+            save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
+        )
+        return data
+
+    def encrypt(self, values: np.ndarray, *, sites: int, largest: float) -> tuple[bytes, ...] | Refusal:
+        """Return one site's entries as ciphertexts, or why there are none.
+
+        Parameters
+        ----------
+        values : float64 array [entries]
+            Weighted already.
+        sites : int
+            Of a sum, at most.
+        largest : float
+            Largest absolute entry of one site.
+
+        Returns
+        -------
+        tuple of bytes, each at most `CHUNK_BYTES`; or Refusal
+            One ciphertext for `SLOTS` entries, the last one filled up with zeros. An entry that is not finite or
+            beyond `largest` is refused without its value.
+        """
+        if values.size > MOST_ENTRIES:
+            return Refusal("ckks-too-many", had=values.size, most=MOST_ENTRIES)
+        if refusal := range_refusal(sites, largest):
+            return refusal
+        # Of a value that is no number the comparison is false.
+        if not (np.abs(values) <= largest).all():
+            return Refusal("entry-too-large", limit=f"{largest:g}")
+        return self._encrypted(values)
+
+    def _encrypted(self, values: np.ndarray) -> tuple[bytes, ...]:
+        """Return ciphertexts of entries, whatever their size."""
+        tenseal, padded = _tenseal(), np.zeros((chunks_of(values.size), SLOTS))
+        padded.flat[: values.size] = values
+        return tuple(tenseal.ckks_vector(self.context, row.tolist()).serialize() for row in padded)
+
+    def decrypt(self, chunks: Sequence[bytes], entries: int) -> np.ndarray | Refusal:
+        """Return the entries that ciphertexts stand for, or that they are none.
+
+        Parameters
+        ----------
+        chunks : sequence of bytes
+            Of one site or of a sum.
+        entries : int
+
+        Returns
+        -------
+        float64 array [entries], or Refusal
+        """
+        found = _vectors(self.context, chunks, chunks_of(entries))
+        return found if isinstance(found, Refusal) else np.concatenate([one.decrypt() for one in found])[:entries]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PublicContext:
+    """What a server adds ciphertexts with: the scheme's settings and no key.
+
+    Attributes
+    ----------
+    context : tenseal.Context
+    """
+
+    context: Any
+
+    @classmethod
+    def new(cls) -> PublicContext:
+        """Return the settings of this module; raises UsageError without the extra `flfed[he]`."""
+        return cls.of_bytes(_settings(SecretContext.new().context))
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> PublicContext:
+        """Return the context that some bytes are; raises ValueError where a secret key is in them."""
+        found = _tenseal().context_from(data, n_threads=1)
+        if found.is_private():
+            raise ValueError("a server adds ciphertexts without the key that opens them")
+        return cls(found)
+
+    def add(self, vectors: Iterable[Sequence[bytes]], entries: int) -> tuple[bytes, ...] | Refusal:
+        """Return the ciphertexts of a sum, or that one of the vectors is none.
+
+        Parameters
+        ----------
+        vectors : iterable of sequence of bytes
+            Of at least one site; each was read by `unpacked`.
+        entries : int
+        """
+        total: list[Any] = []
+        for chunks in vectors:
+            found = _vectors(self.context, chunks, chunks_of(entries))
+            if isinstance(found, Refusal):
+                return found
+            total = [one + other for one, other in zip(total, found, strict=True)] if total else found
+        return tuple(one.serialize() for one in total)
+
+
+@dataclass(frozen=True)
+class SealedContext:
+    """A run's secret key as it crosses: sealed under a key of its own, and that key for each other site.
+
+    Attributes
+    ----------
+    sealed : bytes
+    keys : mapping of site to bytes, 48
+
+    Reveals: nothing to who is none of these sites. Who has the secret key reads each site's update.
+    """
+
+    sealed: bytes = field(repr=False)
+    keys: Mapping[str, bytes] = field(repr=False)
+
+
+def seal_context(site: str, context: bytes, *, links: Mapping[str, bytes], binding: bytes) -> SealedContext:
+    """Return a run's secret key for the other sites, that nobody else can read.
+
+    Parameters
+    ----------
+    site : str
+        That made the key.
+    context : bytes
+        Of `SecretContext.to_bytes`.
+    links : mapping of site to bytes, 32
+        Of the run's cohort, what stands there for the site itself is not looked at.
+    binding : bytes, 32
+        Of the run and its cohort.
+
+    Notes
+    -----
+    The context is sealed under a key that is drawn for it and used once, so that its nonce may be fixed. That key is
+    sealed to each site under the pair's link, bound to the run and to the hash of the sealed context. A context that
+    is sealed again, after a crash, has another hash: no key of a pair seals two things.
+    """
+    own = secrets.token_bytes(keys.BYTES)
+    sealed = ChaCha20Poly1305(own).encrypt(bytes(12), context, binding)
+    bound = _bound(binding, sealed)
+    others = sorted(links.keys() - {site})
+    return SealedContext(sealed, {o: keys.seal(links[o], bound, own, sender=site, receiver=o) for o in others})
+
+
+def open_context(
+    sealed: bytes, key: bytes, *, link: bytes, binding: bytes, sender: str, receiver: str
+) -> SecretContext | Refusal:
+    """Return the secret key that a site sealed to another one, or that it is none.
+
+    Parameters
+    ----------
+    sealed : bytes
+        Of `SealedContext`.
+    key : bytes, 48
+        The receiver's of `SealedContext.keys`.
+    link : bytes, 32
+        Of sender and receiver.
+    binding : bytes, 32
+    sender, receiver : str
+    """
+    own = keys.unseal(link, _bound(binding, sealed), key, sender=sender, receiver=receiver)
+    if isinstance(own, Refusal) or len(own) != keys.BYTES:
+        return Refusal("ckks-key-unfit")
+    try:
+        context = ChaCha20Poly1305(own).decrypt(bytes(12), sealed, binding)
+    except InvalidTag:
+        return Refusal("ckks-key-unfit")
+    return SecretContext.of_bytes(context)
+
+
+def chunks_of(entries: int) -> int:
+    """Return the ciphertexts of so many entries."""
+    return -(-entries // SLOTS)
+
+
+def most_bytes(entries: int) -> int:
+    """Return the largest length of a vector as `packed` writes it.
+
+    Examples
+    --------
+    >>> most_bytes(2048), most_bytes(2049)
+    (65540, 131080)
+    """
+    return chunks_of(entries) * (_LENGTH + CHUNK_BYTES)
+
+
+def packed(chunks: Sequence[bytes]) -> np.ndarray:
+    """Return ciphertexts as a uint8 array [bytes], each after its length."""
+    return np.frombuffer(keys.joined(*chunks), np.uint8)
+
+
+def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
+    """Return the ciphertexts of a vector, or that it is none.
+
+    It needs no extra: a gate looks at a vector's form by it. What is within a ciphertext is random to the gate.
+
+    Parameters
+    ----------
+    array : uint8 array [bytes]
+    entries : int
+    """
+    unfit = Refusal("ciphertext-unfit")
+    if array.dtype != np.uint8 or array.ndim != 1 or array.size > most_bytes(entries):
+        return unfit
+    data, found, place = array.tobytes(), list[bytes](), 0
+    for _ in range(chunks_of(entries)):
+        begin = place + _LENGTH
+        length = int.from_bytes(data[place:begin], "big")
+        found.append(data[begin : begin + length])
+        if not 0 < len(found[-1]) == length <= CHUNK_BYTES:
+            return unfit
+        place = begin + length
+    return tuple(found) if place == len(data) else unfit
+
+
+def _bound(binding: bytes, sealed: bytes) -> bytes:
+    """Return the binding of the key of one sealed context."""
+    return hashlib.sha256(keys.joined(b"flfed ckks", binding, hashlib.sha256(sealed).digest())).digest()
+
+
+def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | Refusal:
+    """Return a vector's ciphertexts, or that it is none or has another number of them."""
+    tenseal, unfit = _tenseal(), Refusal("ciphertext-unfit")
+    if len(chunks) != count:
+        return unfit
+    try:
+        found = [tenseal.ckks_vector_from(context, chunk) for chunk in chunks]
+    # By which of the two a damaged ciphertext is told depends on where it is damaged.
+    except (ValueError, RuntimeError):
+        return unfit
+    return found if all(map(_fits, found)) else unfit
+
+
+def _fits(vector: Any) -> bool:
+    """Tell whether a ciphertext has the form that `SecretContext.encrypt` gives it."""
+    # How many entries there are it says itself, and they would be read.
+    parts = vector.ciphertext()
+    return (vector.size(), len(parts)) == (SLOTS, 1) and (parts[0].size(), parts[0].scale) == (2, SCALE)
+
+
+def _settings(context: Any) -> bytes:
+    """Return a context without any key."""
+    data: bytes = context.serialize(
+        save_public_key=False, save_secret_key=False, save_galois_keys=False, save_relin_keys=False
+    )
+    return data
+
+
+def _tenseal() -> Any:
+    """Return the module, which is imported only where a study asks for it."""
+    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+    import tenseal
+
+    return tenseal
