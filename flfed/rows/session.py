@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flfed import registry
-from flfed.rows.baselines import Trainable, best, fine_tuned, network_predictor, tuned
+from flfed.rows.baselines import Trainable, best, fine_tuned, first_arrays, network_predictor, tuned
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.schema import Schema
@@ -21,7 +21,7 @@ from flfed.rows.data.site import dataset_refusal as dataset_refusal
 from flfed.rows.data.site import study_refusal as study_refusal
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, primary_of, too_few
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.training.private.noise import Protection
@@ -89,6 +89,12 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
     return Trainable(
         model=model, task=schema.task, classes=classes, plan=study.plan, rounds=study.rounds, seed=seed, site=site
     )
+
+
+def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:
+    """Return the arrays that a study's run begins with, in the plan's precision."""
+    model, seed = study.model.build("model"), study.seed + repeat
+    return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(study_layout(study, schema))))
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:

@@ -20,7 +20,7 @@ Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""
 Download = Literal["none", "float16", "int8"]
 """Codecs of the model that sites are sent."""
-SecureAggregation = Literal["off", "auto", "on"]
+SecureAggregation = Literal["off", "auto", "on", "ckks"]
 """Whether the server gets sums of the sites' updates only; "auto" where three institutions or more take part."""
 LARGEST_ENTRY = 8.0
 """Largest absolute value of an entry of a site's update under secure aggregation, where a study sets none."""

@@ -30,23 +30,21 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
-from flfed.deployment.gate.sum_schema import SUMS, masked, masked_summary, statement, summed_in, summed_out
+from flfed.deployment.gate.sum_schema import SUMS, Encrypted, masked, masked_summary, statement, summed_in, summed_out
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
-from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of, primary_of
-from flfed.rows.features.encode import input_names
-from flfed.rows.session import study_layout, study_trainable
+from flfed.rows.session import first_model, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
-from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of, shapes_of
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
@@ -54,7 +52,7 @@ from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
 from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
+from flfed.updates.messages.secure_sum import ENCRYPTED, KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, TRAIN
 
@@ -104,10 +102,7 @@ class StudyMessages:
     @cached_property
     def model(self) -> Shapes:
         """Names, shapes and types of the model's arrays."""
-        model = self.study.model.build("model")
-        given = study_trainable(self.study, self.schema, model, seed=self.study.seed)
-        arrays = first_arrays(given, len(input_names(self.layout)))
-        return {name: (value.shape, value.dtype) for name, value in arrays.items()}
+        return shapes_of(first_model(self.study, self.schema))
 
     @cached_property
     def own(self) -> Own:
@@ -140,14 +135,14 @@ class StudyMessages:
         if kind == SUMMARISE:
             return {"config": _config({})}
         if kind in SUMS:
-            return summed_in(kind, self.pinned, self.study.rounds)
+            return summed_in(kind, self.pinned, self.study.rounds, encrypted=self.study.secure_aggregation == "ckks")
         # Scales and weights are above zero; under the schema's scaler every value follows from the study alone.
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
         # The model that a site trains from may be packed; the one that is scored and compared at the end is whole.
         packed = _arrays(self.model, download_of(self.study) if kind == TRAIN else None)
-        sections = {"arrays": packed, "encoder": encoder}
+        sections: Sections = {"arrays": _encrypted(self, packed, kind), "encoder": encoder}
         # The hash asks for the compact form, which earlier versions of the coordinator do not know.
         compact = {ENCODER_SHA256: text(HASH, 64)}
         # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
@@ -207,7 +202,7 @@ class StudyMessages:
             signed = {"statement": statement()} if self.pinned else {}
             return {"config": _config({**_enrolled(self.site), **signed}, optional=signed)}
         if kind in SUMS:
-            return summed_out(kind, self.pinned)
+            return summed_out(kind, self.pinned, encrypted=self.study.secure_aggregation == "ckks")
         if kind in SEALINGS:
             return {"config": _config(SEALINGS[kind])}
         if kind == SUMMARISE:
@@ -223,10 +218,8 @@ class StudyMessages:
             "config": _config({"kind": equal("delta")}),
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
         }
-        if kind == TRAIN and self.pinned:
-            sections |= masked(entries_of(self.model), self.pinned)
-        elif kind == TRAIN:
-            sections["arrays"] = _arrays(self.model, codec_of(self.study))
+        if kind == TRAIN:
+            sections |= _update(self)
         elif offset and self.study.adjusts_intercept():
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
             shapes = {"value": shape, "error": shape}
@@ -330,7 +323,7 @@ class StudyMessages:
 
         Parameters are those of `run_bytes`.
         """
-        beside = (LIST, UNMASK) if self.pinned else ()
+        beside = (LIST, UNMASK) if self.pinned and self.study.secure_aggregation != "ckks" else ()
         return sum(_most(self, kind, way, compact=compact) for kind in (TRAIN, *beside))
 
 
@@ -389,6 +382,23 @@ def _arrays(model: Shapes, codec: Codec | None) -> Held:
     if codec is None:
         return Held(shapes=model)
     return Held(shapes=codec.shapes(model), check=partial(codec.defect, model=model))
+
+
+def _encrypted(messages: StudyMessages, plain: Section, kind: str) -> Section:
+    """Return the section of a request's model, which may stand encrypted where the study asks for it."""
+    if messages.study.secure_aggregation != "ckks" or kind == AUDIT:
+        return plain
+    return Encrypted(entries=entries_of(messages.model), plain=plain)
+
+
+def _update(messages: StudyMessages) -> Sections:
+    """Return the sections of a site's update: as ciphertexts, under masks, or as a codec packs it."""
+    entries = entries_of(messages.model)
+    if messages.study.secure_aggregation == "ckks":
+        return {ENCRYPTED: Encrypted(entries=entries)}
+    if messages.pinned:
+        return masked(entries, messages.pinned)
+    return {"arrays": _arrays(messages.model, codec_of(messages.study))}
 
 
 def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:

@@ -11,12 +11,23 @@ from flwr.app import ArrayRecord, RecordDict
 
 from flfed.deployment.gate.message_sections import HEAD, Columns, Field, Plain, Section, equal, one_of, text, whole
 from flfed.refusals import Refusal
-from flfed.updates.masking import keys, shares
+from flfed.updates.masking import ckks, keys, shares
+from flfed.updates.masking.encrypted_model import HEAD as OF_SUM
 from flfed.updates.masking.protocol import SEALED
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
 from flfed.updates.messages.fields import PROTOCOL, ndarrays
-from flfed.updates.messages.secure_sum import KEYS, LIST, NAME, OPENED, SECTION, SIGNED, UNMASK
+from flfed.updates.messages.secure_sum import (
+    CIPHERTEXT,
+    KEYS,
+    LIST,
+    NAME,
+    OPENED,
+    SECTION,
+    SHARED,
+    SIGNED,
+    UNMASK,
+)
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import TRAIN
 
@@ -80,7 +91,61 @@ class Parts:
         return None
 
 
-def summed_in(kind: str, pinned: int, rounds: int) -> dict[str, Section]:
+@dataclass(frozen=True, kw_only=True)
+class Encrypted:
+    """A section of a model that stands encrypted.
+
+    Attributes
+    ----------
+    entries : int
+        Of the model.
+    plain : Section, optional
+        What it may be in place of ciphertexts: the first model of a run follows from the study.
+    """
+
+    entries: int
+    plain: Section | None = None
+    needed: bool = True
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        encrypted = len(CIPHERTEXT) + HEAD + ckks.most_bytes(OF_SUM + self.entries)
+        return max(encrypted, 0 if self.plain is None else self.plain.most)
+
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
+        """Return why the named section does not fit.
+
+        None where it does. Whether a ciphertext is one, nobody tells without the key's settings.
+        """
+        found = record[name]
+        if type(found) is not ArrayRecord:
+            return Refusal("other-kind")
+        if set(found) != {CIPHERTEXT}:
+            return Refusal("ciphertexts-unfit") if self.plain is None else self.plain.defect(record, name)
+        # The bytes are measured before they are read.
+        if len(found[CIPHERTEXT].data) > self.most:
+            return Refusal("array-too-large", key=CIPHERTEXT, size=len(found[CIPHERTEXT].data), most=self.most)
+        chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], OF_SUM + self.entries)
+        return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
+
+
+def shared_key(receivers: int) -> Plain:
+    """Return the section of a run's sealed key of homomorphic encryption, with its key for so many sites."""
+
+    def fits(value: object) -> bool:
+        return isinstance(value, list) and len(value) <= receivers and all(map(_is_sealed, value))
+
+    longest = ckks.CONTEXT_BYTES
+    sealed = Field(fits=lambda value: type(value) is bytes and len(value) <= longest, most=longest)
+    return Plain(fields={"sealed": sealed, "keys": Field(fits=fits, most=receivers * SEALED)}, needed=False)
+
+
+def _is_sealed(value: object) -> bool:
+    return type(value) is bytes and len(value) == SEALED
+
+
+def summed_in(kind: str, pinned: int, rounds: int, *, encrypted: bool = False) -> dict[str, Section]:
     """Return what a request about a sum may hold.
 
     Parameters
@@ -91,10 +156,13 @@ def summed_in(kind: str, pinned: int, rounds: int) -> dict[str, Section]:
         Sites that the approval pins, this one counted.
     rounds : int
         Of the study.
+    encrypted : bool
+        Whether its sums are of ciphertexts.
     """
     if kind == KEYS:
         signed = Columns(fields={"statements": statement()}, longest=max(1, pinned))
-        return {"config": _config({"most-rows": whole(1), "cohort": _names(pinned)}), SIGNED: signed}
+        config = _config({"most-rows": whole(1), "cohort": _names(pinned)})
+        return {"config": config, SIGNED: signed, **({SHARED: shared_key(1)} if encrypted else {})}
     config = _config({"kind": one_of((SUMMARISE, TRAIN)), "round": whole(0, rounds), "listed": _names(pinned)})
     if kind == LIST:
         return {"config": config}
@@ -102,10 +170,11 @@ def summed_in(kind: str, pinned: int, rounds: int) -> dict[str, Section]:
     return {"config": config, "sealed": Parts(rows=rows)}
 
 
-def summed_out(kind: str, pinned: int) -> dict[str, Section]:
+def summed_out(kind: str, pinned: int, *, encrypted: bool = False) -> dict[str, Section]:
     """Return what a reply about a sum may hold; parameters are those of `summed_in`."""
     if kind == KEYS:
-        return {"config": _config({"sha256": text(HASH, 64), "least": whole(LEAST, max(LEAST, pinned))})}
+        config = _config({"sha256": text(HASH, 64), "least": whole(LEAST, max(LEAST, pinned))})
+        return {"config": config, **({SHARED: shared_key(pinned)} if encrypted else {})}
     if kind == LIST:
         return {"config": _config({}), "confirmed": Parts(rows={"codes": (LEAST, pinned, keys.BYTES)})}
     rows = {"shares": (LEAST, pinned, shares.BYTES), "seeds": (0, pinned, keys.BYTES)}

@@ -78,7 +78,7 @@ def has_sums(study: Study, taking_part: int) -> bool:
         Sites that an approval names, the site itself counted.
     """
     asked = study.secure_aggregation
-    return asked == "on" or (asked == "auto" and taking_part >= LEAST)
+    return asked in ("on", "ckks") or (asked == "auto" and taking_part >= LEAST)
 
 
 def read_sites(text: str) -> dict[str, str]:

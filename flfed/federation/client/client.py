@@ -9,7 +9,7 @@ import datetime
 import logging
 import math
 from collections.abc import Callable, Generator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, lru_cache, partial
 from typing import Any
 
@@ -41,12 +41,10 @@ from flfed.federation.client.released_rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, confirm, keys, unmask
 from flfed.refusals import Refusal, of_table, refusal_of
-from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
-from flfed.rows.features.encode import input_names
-from flfed.rows.session import FIT, SiteSession, redraws, study_layout, study_trainable
+from flfed.rows.session import FIT, SiteSession, first_model, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
@@ -54,7 +52,8 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.codec import codec_of, download_of, shapes_of
+from flfed.updates.codec import Shapes, codec_of, download_of, shapes_of
+from flfed.updates.masking.encrypted_model import is_encrypted
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
     COMPARE,
@@ -366,6 +365,7 @@ def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
 # arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the part that was left out of
 # the round before is added ──► packed, where the study names a codec
 def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
+    request = replace(request, arrays=_opened_arrays(request.arrays, session, own))
     packing = _packing(session.study.text) if request.fit else None
     done = yield from session.train(
         request.arrays if packing is None else packing.model(request.arrays),
@@ -397,6 +397,12 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
     return (yield from sums.masked(request, reply, session.study.strategy.build("strategy"), session.seed))
 
 
+def _opened_arrays(arrays: Arrays, session: SiteSession, own: SiteRun) -> Arrays:
+    """Return the model of a request, opened where it stands encrypted."""
+    sums = own.sums(session.study) if is_encrypted(arrays) else None
+    return arrays if sums is None else sums.opened(arrays, _shapes(session.study.text))
+
+
 def _packed(
     packing: Packing, delta: Arrays, session: SiteSession, round: int, state: RunState | None
 ) -> Generator[ComputeRequest, Any, Arrays]:
@@ -410,12 +416,14 @@ def _packing(text: str) -> Packing | None:
     """Return how a study's arrays are packed, None where they are not."""
     study = _study(text)
     codec, download = codec_of(study), download_of(study)
-    if codec is None and download is None:
-        return None
-    schema = datasets.load(study.dataset.name).schema
-    trainable = study_trainable(study, schema, study.model.build("model"), seed=study.seed)
-    first = first_arrays(trainable, len(input_names(study_layout(study, schema))))
-    return Packing(codec, download, shapes_of(first))
+    return None if codec is None and download is None else Packing(codec, download, _shapes(text))
+
+
+@lru_cache(maxsize=64)
+def _shapes(text: str) -> Shapes:
+    """Return shape and type of each array of a study's model."""
+    study = _study(text)
+    return shapes_of(first_model(study, datasets.load(study.dataset.name).schema))
 
 
 @cache
@@ -432,7 +440,8 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     """Compare all arms on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     session = open_session()
-    found = yield from compare(session, request.arrays, request.encoder, request.deviation, request.bins)
+    arrays = _opened_arrays(request.arrays, session, own)
+    found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins)
     said = said_by(session)
     return CompareReply(
         num_examples=found.training_rows,

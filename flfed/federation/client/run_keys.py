@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,16 +22,21 @@ from flfed.signatures import canonical
 from flfed.study.study import Study
 from flfed.study.tables import Sharing
 from flfed.updates.checkpoints.run_state import OF_RUN, RunState
-from flfed.updates.masking import rules
+from flfed.updates.masking import keys, rules
 from flfed.updates.masking import statement as statements
+from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
 from flfed.updates.masking.keys import Chain, RunKey, pair_secrets
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.secure_sum import KeysReply, KeysRequest
+from flfed.updates.messages.secure_sum import KeysReply, KeysRequest, SharedKey
 
 KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statement", "cohort", "chain"))
 """Names in a site's state of a run."""
+SHARED = f"{OF_RUN}ckks"
+"""The run's key of homomorphic encryption there, at the first site with what it sealed to the others."""
+REHEARSAL = secrets.token_bytes(keys.BYTES)
+"""Link of all sites of this process, where it rehearses a run."""
 Place = tuple[str, int, int]
 """Run, repeat and round of an answer. Runs are named by the time at which they began."""
 
@@ -182,7 +189,50 @@ class RunKeys:
         # From the private key every link would follow; after a crash it may still be there.
         if self.state.read(KEY) is not None:
             self.state.remove(KEY)
-        return KeysReply(sha256=sha256, least=self.least(len(sites)))
+        shared = self._share(request.shared, sites, bytes.fromhex(sha256))
+        return KeysReply(sha256=sha256, least=self.least(len(sites)), shared=shared)
+
+    def _share(self, given: SharedKey | None, sites: tuple[str, ...], binding: bytes) -> SharedKey | None:
+        """Make the run's key of homomorphic encryption at the first site, take it at the others.
+
+        It is made and taken once: asked again, the first site gives the same bytes.
+        """
+        if self.study.secure_aggregation != "ckks":
+            return None
+        if self.cohort().in_sums_only:
+            raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
+        kept, first = self.state.read(SHARED), sites[0]
+        # Where one process rehearses there are no links, but the server's half of it still gets no key.
+        links = self._links_of_start() if self.approval is not None else dict.fromkeys(sites, REHEARSAL)
+        if self.site == first:
+            if kept is None:
+                context = SecretContext.new().to_bytes()
+                made = seal_context(self.site, context, links=links, binding=binding)
+                packed = [made.keys[site] for site in sites if site != first]
+                parts = {"context": context, "sealed": made.sealed, "keys": b"".join(packed)}
+                kept = {name: np.frombuffer(part, np.uint8) for name, part in parts.items()}
+                self.state.write(SHARED, kept)
+            each = kept["keys"].reshape(len(sites) - 1, -1)
+            return SharedKey(sealed=kept["sealed"].tobytes(), keys=tuple(one.tobytes() for one in each))
+        if kept is None:
+            if given is None or len(given.keys) != 1:
+                raise NotTakingPart(Refusal("ckks-key-unfit"))
+            ways: dict[str, Any] = {"link": links[first], "binding": binding, "sender": first, "receiver": self.site}
+            found: SecretContext = or_refuse(open_context(given.sealed, given.keys[0], **ways))
+            self.state.write(SHARED, {"context": np.frombuffer(found.to_bytes(), np.uint8)})
+        return None
+
+    def _links_of_start(self) -> dict[str, bytes]:
+        """Return the links that the run began with: under homomorphic encryption the chain never moves."""
+        return self.links(0)
+
+    def secret_context(self) -> SecretContext:
+        """Return the run's key of homomorphic encryption; raises NotTakingPart where it is not here."""
+        kept = self.state.read(SHARED)
+        if kept is None:
+            raise NotTakingPart(Refusal("sums-key-lost"))
+        found: SecretContext = or_refuse(_context_of(kept["context"].tobytes()))
+        return found
 
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
         found = _stated(self, sites, request.statements, approval)
@@ -237,20 +287,26 @@ class RunKeys:
         return rules.threshold(cohort if self.approval is None else len(self.approval.pinned))
 
 
+# Every question of a run needs it, and it takes a few milliseconds to be read.
+@lru_cache(maxsize=2)
+def _context_of(data: bytes) -> SecretContext | Refusal:
+    return SecretContext.of_bytes(data)
+
+
 def _stated(
-    keys: RunKeys, sites: tuple[str, ...], packed: Sequence[bytes], approval: SumApproval
+    run: RunKeys, sites: tuple[str, ...], packed: Sequence[bytes], approval: SumApproval
 ) -> dict[str, Statement]:
     """Return the statement of each of a cohort, each of which is as it was approved."""
     if sites != tuple(sorted(set(sites))) or len(sites) != len(packed):
         raise NotTakingPart(Refusal("cohort-unfit"))
-    refuse(rules.cohort_refusal(keys.site, sites, approval.pinned))
-    here: dict[str, Any] = {"study_sha256": keys.study.sha256(), "run": keys.run, "repeat": keys.repeat}
-    own, found = keys.state.read(STATEMENT), {}
+    refuse(rules.cohort_refusal(run.site, sites, approval.pinned))
+    here: dict[str, Any] = {"study_sha256": run.study.sha256(), "run": run.run, "repeat": run.repeat}
+    own, found = run.state.read(STATEMENT), {}
     for site, one in zip(sites, packed, strict=True):
         made, signature = or_refuse(statements.read(one, **here))
         refuse(statements.statement_refusal(made, signature, pinned=approval.pinned, **here))
         # A second key in this site's own name would be one that somebody else holds, or that the site has lost.
-        if site == keys.site and (own is None or own["packed"].tobytes() != one):
+        if site == run.site and (own is None or own["packed"].tobytes() != one):
             raise NotTakingPart(Refusal("sums-key-lost"))
         if made.site != site:
             raise NotTakingPart(Refusal("cohort-unfit"))

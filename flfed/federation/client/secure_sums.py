@@ -19,13 +19,22 @@ from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import Summary
 from flfed.updates.checkpoints.run_state import OF_RUN
-from flfed.updates.codec import flattened
+from flfed.updates.codec import Shapes, flattened
 from flfed.updates.masking import protocol, rules
+from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model, is_encrypted
 from flfed.updates.masking.question import SumContext, question_sha256
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.secure_sum import ListReply, ListRequest, Masked, UnmaskReply, UnmaskRequest, parted
+from flfed.updates.messages.secure_sum import (
+    CIPHERTEXT,
+    ListReply,
+    ListRequest,
+    Masked,
+    UnmaskReply,
+    UnmaskRequest,
+    parted,
+)
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
@@ -80,6 +89,10 @@ class SiteSums:
         """The sites of the run that share figures in sums only."""
         known = self.keys.known()
         return () if known is None else known.in_sums_only
+
+    def opened(self, arrays: Arrays, model: Shapes) -> Arrays:
+        """Return the model of a request, which is `arrays` themselves where nothing stands encrypted."""
+        return arrays
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, strategy: FedAvg, seed: int
@@ -265,6 +278,48 @@ class SiteSums:
         if found is None:
             raise NotTakingPart(Refusal("sums-unknown"))
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class SiteCiphers(SiteSums):
+    """A site's half of the sums of one run under homomorphic encryption.
+
+    Nothing stands on a mask here: a site may encrypt as often as it is asked, and no list is opened to the server.
+    """
+
+    def opened(self, arrays: Arrays, model: Shapes) -> Arrays:
+        """Return the model that the sum of the round before stands for; raises NotTakingPart where it is none.
+
+        The first model of a run is no sum: it follows from the study, and crosses as it is.
+        """
+        if not is_encrypted(arrays):
+            return arrays
+        sites = len(self.keys.cohort().sites)
+        context, least = self.keys.secret_context(), self.keys.least(sites)
+        found: Arrays = or_refuse(decrypt_model(context, arrays[CIPHERTEXT], model, least=least, sites=sites))
+        return found
+
+    def masked(
+        self, request: TrainRequest, reply: TrainReply, strategy: FedAvg, seed: int
+    ) -> Generator[PackRequest, Any, TrainReply]:
+        """Return a reply with the site's part of the next model, encrypted; `request` has the opened model."""
+        cohort = self.keys.cohort()
+        weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
+        # The weighted mean of these is FedAvg's next model: it is the model before, and its share of the mean update.
+        model = {
+            name: value.astype(np.float64) + strategy.server_lr * reply.delta[name]
+            for name, value in request.arrays.items()
+        }
+        given: dict[str, Any] = {"sites": len(cohort.sites), "largest": self.keys.study.largest_entry}
+        found = or_refuse(encrypt_model(self.keys.secret_context(), model, weight, **given))
+        return replace(reply, delta={}, encrypted=found)
+        yield  # as the other half, which asks for rounding
+
+    def note(self, asked: Asked) -> None:
+        """Write down nothing."""
+
+    def check_unused(self, asked: Asked) -> None:
+        """Refuse nothing."""
 
 
 # One function for all sites of a process, so that what they ask of it is answered together.

@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Approving, RunKeys
-from flfed.federation.client.secure_sums import SiteSums
+from flfed.federation.client.secure_sums import SiteCiphers, SiteSums
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
@@ -81,7 +81,7 @@ class SiteRun:
         keys = RunKeys(
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
-        return SiteSums(keys)
+        return SiteCiphers(keys) if study.secure_aggregation == "ckks" else SiteSums(keys)
 
 
 def keys(
@@ -141,7 +141,7 @@ NO_SUM = InSum()
 def in_sum_of(message: Message, own: SiteRun, study: Study) -> InSum:
     """Return what a message is of its run's secure sums; raises NotTakingPart for a sum that is not known here."""
     kind, sums = message.metadata.message_type, own.sums(study)
-    if sums is None or sums.keys.approval is None:
+    if sums is None or sums.keys.approval is None or isinstance(sums, SiteCiphers):
         return NO_SUM
     facts, reserved = {}, sums.in_sums_only
     if kind == TRAIN or (kind == SUMMARISE and reserved):

@@ -24,6 +24,7 @@ from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.masking.encrypted_model import is_encrypted
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import reads_offset
 from flfed.updates.strategies.fedavg import FedAvg
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FAR = 0.1
 """Standard deviations by which a column's centre may move before the record names it."""
+ENCRYPTED = "the server has the run's models as ciphertexts only"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +72,8 @@ class Comparison:
 
     def _coefficients(self) -> None:
         """Record a linear model's coefficients, which every site has been sent."""
+        if is_encrypted(self.outcome.arrays):
+            return
         model = self.run.study.model.build("model")
         layers: Any = getattr(model, "layers", ())  # which a linear model of another package may lack
         if not model.linear or len(layers) != 1 or self.run.layout.task != "binary":
@@ -172,6 +176,9 @@ class Comparison:
     def _reference(self, replies: Mapping[str, CompareReply], offsets: SiteOffsets) -> Reference | None:
         """Return the pooled reference, None where there is none."""
         if self.run.tables is None:
+            return None
+        if is_encrypted(self.outcome.arrays):
+            self.run.recorder.note(Refusal("no-pooled-reference", why=ENCRYPTED))
             return None
         # Figures of a site that shares in sums only could be computed from the pooled ones.
         if not self.run.recorder.shared_as.are_whole(replies):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import datetime
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, require_extra
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
+from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import primary_of
+from flfed.rows.session import first_model
 from flfed.study.study import Study
-from flfed.updates.codec import codec_of
+from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
+from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
+from flfed.updates.masking.encrypted_model import HEAD
+from flfed.updates.masking.rules import LEAST
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -45,6 +50,8 @@ def check(study: Study) -> dict[str, str]:
         mechanism.check(study)
     codec_of(study)
     _check_sums(study)
+    if study.secure_aggregation == "ckks":
+        _check_encrypted(study, dataset.schema)
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):
@@ -87,3 +94,23 @@ def _check_sums(study: Study) -> None:
         raise UsageError(
             "[privacy]: site-dp with secure-aggregation is not available in this version: leave one of them out"
         )
+
+
+def _check_encrypted(study: Study, schema: Schema) -> None:
+    """Refuse what a server cannot do with models that stand encrypted."""
+    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
+    asked = "[privacy] secure-aggregation='ckks'"
+    if type(study.strategy.build("strategy")).combine is not FedAvg.combine:
+        raise UsageError(
+            f"[strategy] {study.strategy.name}: makes the next model of the one before and the mean update, and under "
+            f"{asked} the server has neither: take one that averages"
+        )
+    if download_of(study) is not None:
+        raise UsageError(f"[codec]: download packs a model, and under {asked} it is encrypted: leave one of them out")
+    if study.compare.share_metrics == "aggregate-only":
+        raise UsageError(f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {asked} has none")
+    if (entries := entries_of(shapes_of(first_model(study, schema)))) > MOST_ENTRIES - HEAD:
+        raise UsageError(f"[model]: {entries} parameters are more than {MOST_ENTRIES - HEAD}, the most under {asked}")
+    if why := range_refusal(LEAST, study.largest_entry):
+        raise UsageError(f"[privacy]: largest-entry: {why}")
+    raise UsageError(f"{asked} is not available in this version")

@@ -12,12 +12,16 @@ from flwr.serverapp import Grid
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.refusals import Refusal
+from flfed.rows.data import datasets
+from flfed.rows.session import first_model
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary
+from flfed.updates.aggregation.cipher_sum import CipherSums
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, SumStore, Unsummed
 from flfed.updates.checkpoints.sum_file import SumFile, keep_cohort
-from flfed.updates.codec import entries_of, unflattened
+from flfed.updates.codec import entries_of, shapes_of, unflattened
+from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.statement import read
@@ -33,6 +37,11 @@ REHEARSED = (
 )
 UNREADABLE = ("study-unusable", "study-unusable-untold")
 """Codes of gates that cannot read a study."""
+
+REHEARSED_CKKS = (
+    "homomorphic encryption was rehearsed: the server's half had ciphertexts and no key, but one process held the key "
+    "and all updates"
+)
 
 
 def check_read(refused: Mapping[str, Refusal], study: Study) -> None:
@@ -119,6 +128,8 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
         )
     if len(sites) < LEAST:
         raise UsageError(f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part")
+    if study.secure_aggregation == "ckks" and (why := range_refusal(len(sites), study.largest_entry)):
+        raise UsageError(f"[privacy]: largest-entry: {why}")
     most_rows = max(one.rows_high for one in participants.values())
     request = KeysRequest(
         cohort=",".join(sites), most_rows=most_rows, statements=tuple(signed[site] for site in sites if site in signed)
@@ -128,13 +139,17 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
         keep_cohort(name, participants)
     least = _give_keys(run, request, {site: one for site, one in participants.items() if site in back})
     if not deployed:
-        recorder.note(REHEARSED)
+        recorder.note(REHEARSED_CKKS if study.secure_aggregation == "ckks" else REHEARSED)
     recorder.writer.summary("secure-sums", {"kind": "masked" if deployed else "rehearsed", "least": least})
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
     lifted = lifted_sites({site: one.lifted for site, one in read_all.items()})
     reserved = [site for site, one in read_all.items() if one.share_metrics == "aggregate-only"]
+    if study.secure_aggregation == "ckks":
+        entries = entries_of(shapes_of(first_model(study, datasets.load(study.dataset.name).schema)))
+        given: dict[str, Any] = {"largest_entry": study.largest_entry, "entries": entries, "masked": deployed}
+        return CipherSums(cohort=sites, least=least, context=PublicContext.new(), **given)
     return SecureSums(
         cohort=sites,
         least=least,
@@ -152,17 +167,45 @@ def _give_keys(run: FederatedRun, request: KeysRequest, back: Mapping[str, Parti
 
     The checkpoint of a run that goes on has it too: after the comparison no site has keys any more.
     """
-    recorder, timeout = run.recorder, deadline_of(run.study)
-    answers = ask(run.grid, KEYS, request, nodes_of(back), KeysReply.from_record, timeout=timeout)
-    log_bytes(recorder, KEYS, answers)
-    recorder.events("fault", answers.faults)
-    if answers.faults and run.checkpoint is None:
-        whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
-        raise FlfedError(recorder.shared_as.text(f"the sites of the run do not all have each other's keys ({whys})"))
-    told = {(reply.sha256, reply.least) for reply in answers.replies.values()}
+    requests, replies = dict.fromkeys(back, request), dict[str, KeysReply]()
+    # The first site makes the key of homomorphic encryption, which the others are sent sealed; later they have it.
+    if run.study.secure_aggregation == "ckks" and run.checkpoint is None:
+        first = request.cohort.split(",")[0]
+        replies = _told_keys(run, {first: request}, back)
+        requests = _with_key(request, replies[first])
+    replies |= _told_keys(run, requests, back)
+    told = {(reply.sha256, reply.least) for reply in replies.values()}
     if len(told) > 1:
         raise FlfedError("the sites of the run do not have the same keys of each other; begin it anew")
     return max((least for _, least in told), default=LEAST)
+
+
+def _told_keys(
+    run: FederatedRun, requests: Mapping[str, KeysRequest], back: Mapping[str, Participant]
+) -> dict[str, KeysReply]:
+    """Return the replies of sites that have each other's keys; at the start of a run each of them must."""
+    if away := sorted(requests.keys() - back.keys()):
+        raise FlfedError(
+            run.recorder.shared_as.text(f"{', '.join(away)} did not enrol, and the run needs all its sites")
+        )
+    nodes = {site: node for site, node in nodes_of(back).items() if site in requests}
+    answers = ask(run.grid, KEYS, requests, nodes, KeysReply.from_record, timeout=deadline_of(run.study))
+    log_bytes(run.recorder, KEYS, answers)
+    run.recorder.events("fault", answers.faults)
+    if answers.faults and run.checkpoint is None:
+        whys = "; ".join(f"{site}: {why}" for site, why in answers.faults.items())
+        said = f"the sites of the run do not all have each other's keys ({whys})"
+        raise FlfedError(run.recorder.shared_as.text(said))
+    return dict(answers.replies)
+
+
+def _with_key(request: KeysRequest, reply: KeysReply) -> dict[str, KeysRequest]:
+    """Return what the other sites are sent, with the key of homomorphic encryption that the first one sealed."""
+    others, shared = request.cohort.split(",")[1:], reply.shared
+    if shared is None or len(shared.keys) != len(others):
+        raise FlfedError("the site that makes the key of homomorphic encryption sent none; begin the run anew")
+    one_key = {site: replace(shared, keys=(key,)) for site, key in zip(others, shared.keys, strict=True)}
+    return {site: replace(request, shared=one) for site, one in one_key.items()}
 
 
 def summed_summary(run: FederatedRun, participants: Mapping[str, Participant]) -> Summary:

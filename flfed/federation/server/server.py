@@ -31,11 +31,9 @@ from flfed.federation.server.secure_sums import check_read, summed_summary, sums
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
-from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.features.encode import input_names
-from flfed.rows.session import study_layout, study_trainable
+from flfed.rows.session import first_model, study_layout
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -320,8 +318,7 @@ class FederatedRun:
 
     def first_arrays(self) -> Arrays:
         """Return the initial arrays in the plan's precision."""
-        model, seed = self.study.model.build("model"), self.study.seed + self.repeat
-        return first_arrays(study_trainable(self.study, self.schema, model, seed=seed), len(input_names(self.layout)))
+        return first_model(self.study, self.schema, self.repeat)
 
     def compare(self, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg) -> None:
         """Compare the models at every site and record it.

@@ -45,6 +45,8 @@ MOST_ENTRIES = 200_000
 """Of a vector, of which a million would take 55 MiB."""
 CHUNK_BYTES = 32 * SLOTS
 """Largest length of a ciphertext; found are 61.8 kB, since 10 bits of 64 are zero and are packed."""
+CONTEXT_BYTES = 2 * CHUNK_BYTES
+"""Largest length of a sealed secret context; found are 61.8 kB."""
 _LENGTH = 4
 
 
@@ -193,6 +195,11 @@ class PublicContext:
         if found.is_private():
             raise ValueError("a server adds ciphertexts without the key that opens them")
         return cls(found)
+
+    def defect(self, chunks: Sequence[bytes], entries: int) -> Refusal | None:
+        """Return why a vector's ciphertexts cannot be added, None where they can."""
+        found = _vectors(self.context, chunks, chunks_of(entries))
+        return found if isinstance(found, Refusal) else None
 
     def add(self, vectors: Iterable[Sequence[bytes]], entries: int) -> tuple[bytes, ...] | Refusal:
         """Return the ciphertexts of a sum, or that one of the vectors is none.

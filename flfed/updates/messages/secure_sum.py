@@ -22,6 +22,10 @@ UNMASK = kinds.UNMASK
 SECTION = "masked"
 SIGNED = "signed"
 OPENED = "masked-opened"
+ENCRYPTED = "encrypted"
+CIPHERTEXT = "ciphertext"
+"""Name of the one array of a model, or an update, that stands encrypted."""
+SHARED = "shared-key"
 Sites = frozenset[str]
 Hash = Annotated[str, r"[0-9a-f]{64}"]
 NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
@@ -40,6 +44,38 @@ def parted(text: str) -> Sites:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SharedKey:
+    """A run's key of homomorphic encryption on its way from the site that made it.
+
+    Attributes
+    ----------
+    sealed : bytes
+        The key, sealed under a key of its own.
+    keys : tuple of bytes, 48
+        That key, sealed to each other site in name order, or to the one that the message goes to.
+
+    Reveals: nothing about rows, and nothing to who is none of these sites. Who has the key reads each site's update.
+    """
+
+    sealed: bytes
+    keys: tuple[bytes, ...]
+
+    def into(self, records: dict[str, Any]) -> None:
+        """Add it to the records of a message."""
+        records[SHARED] = kebab_record(sealed=self.sealed, keys=list(self.keys))
+
+    @classmethod
+    def out_of(cls, record: RecordDict) -> SharedKey | None:
+        """Read a message's sealed key, None where it has none."""
+        if SHARED not in record:
+            return None
+        sealed, found = (fields.section(record, SHARED).get(name) for name in ("sealed", "keys"))
+        if type(sealed) is not bytes or not isinstance(found, list) or not all(type(one) is bytes for one in found):
+            raise MalformedMessage(Refusal("statements-unfit"))
+        return cls(sealed=sealed, keys=tuple(one for one in found if isinstance(one, bytes)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeysRequest:
     """The keys of all sites of a run, and what their vectors are scaled by.
 
@@ -51,6 +87,8 @@ class KeysRequest:
         Of each of them, as its gate signed it; none where a run rehearses in one process.
     most_rows : int
         Upper end of the widest band of rows that a site declared.
+    shared : SharedKey or None
+        Under homomorphic encryption, for sites other than the one that made the key.
 
     Reveals: nothing about rows; it goes to the sites. Each learns who else takes part, and how each shares its figures.
     """
@@ -58,12 +96,17 @@ class KeysRequest:
     cohort: Names
     most_rows: int
     statements: tuple[bytes, ...] = ()
+    shared: SharedKey | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         config = kebab_record(protocol=PROTOCOL, most_rows=self.most_rows, cohort=self.cohort)
-        signed = kebab_record(statements=list(self.statements))
-        return record_of({"config": config, **({SIGNED: signed} if self.statements else {})})
+        records: dict[str, Any] = {"config": config}
+        if self.statements:
+            records[SIGNED] = kebab_record(statements=list(self.statements))
+        if self.shared is not None:
+            self.shared.into(records)
+        return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> KeysRequest:
@@ -72,11 +115,12 @@ class KeysRequest:
         signed = fields.section(record, SIGNED).get("statements") if SIGNED in record else []
         if not isinstance(signed, list) or not all(type(one) is bytes for one in signed):
             raise MalformedMessage(Refusal("statements-unfit"))
-        return replace(found, statements=tuple(one for one in signed if isinstance(one, bytes)))
+        stated = tuple(one for one in signed if isinstance(one, bytes))
+        return replace(found, statements=stated, shared=SharedKey.out_of(record))
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeysReply(PlainMessage):
+class KeysReply:
     """Confirmation that a site has the keys of the others.
 
     Attributes
@@ -85,12 +129,30 @@ class KeysReply(PlainMessage):
         Hash of the statements that it accepted.
     least : int
         Sites that a sum needs, by the number of those that its approval pins.
+    shared : SharedKey or None
+        Of the site that made the run's key of homomorphic encryption.
 
     Reveals: nothing about rows.
     """
 
     sha256: Hash
     least: int
+    shared: SharedKey | None = None
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {
+            "config": kebab_record(protocol=PROTOCOL, sha256=self.sha256, least=self.least),
+        }
+        if self.shared is not None:
+            self.shared.into(records)
+        return record_of(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> KeysReply:
+        """Read the message's content."""
+        found = cast(KeysReply, fields.made(cls, fields.config_of(record)))
+        return replace(found, shared=SharedKey.out_of(record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +309,16 @@ class Masked:
         if set(arrays) != {"vector", "sums", "shares"} or not isinstance(lists, list):
             raise MalformedMessage(Refusal("masked-unfit", section=SECTION, fields="vector, sums, shares"))
         return cls(**arrays, opened=tuple(parted(text) for text in lists if isinstance(text, str)))
+
+
+def read_encrypted(record: RecordDict) -> np.ndarray | None:
+    """Read the ciphertexts of a message, None where it has none."""
+    if ENCRYPTED not in record:
+        return None
+    arrays = fields.ndarrays(record, ENCRYPTED)
+    if set(arrays) != {CIPHERTEXT}:
+        raise MalformedMessage(Refusal("masked-unfit", section=ENCRYPTED, fields=CIPHERTEXT))
+    return arrays[CIPHERTEXT]
 
 
 def _with_bytes(section: str, plain: dict[str, Any], **arrays: np.ndarray) -> RecordDict:

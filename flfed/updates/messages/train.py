@@ -30,7 +30,7 @@ from flfed.updates.messages.in_memory import (
     record_of,
 )
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.secure_sum import CIPHERTEXT, ENCRYPTED, Masked, read_encrypted
 
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
@@ -171,13 +171,17 @@ class TrainReply:
         Of the site's own intercept, after the last round, where it was asked for and may leave.
     masked : Masked or None
         The update in place of `delta`, which is empty then, where the study has secure sums.
+    encrypted : uint8 array or None
+        In place of `delta` under homomorphic encryption: ciphertexts of the site's part of the next model.
 
     Reveals: a function of the site's training rows as large as the model. Without further
     protection deltas give rows away: after one step on one row exactly; and who chooses the models
     that are sent, instead of averaging, computes all rows and outcomes from some hundred replies,
     since the order of the batches is known. Disclosure "institution" does not change it: sums that
     were held back may be read off an update. The exact number of rows trained on crosses with it.
-    Under secure sums the update is masked: see `Masked`, and what opens the sum.
+    Under secure sums the update is masked: see `Masked`, and what opens the sum. Under homomorphic encryption it is
+    a ciphertext, which tells nothing to who has not the key that all sites of the run have: who gets it of one of them
+    reads the updates of all.
     The loss has no noise on it, also where the update has: then it stays at an "institution", unless
     its policy names "training-figures", and has three digits where it does.
     """
@@ -191,6 +195,7 @@ class TrainReply:
     offset: Offset | None = None
     kind: str = "delta"
     masked: Masked | None = None
+    encrypted: np.ndarray | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -211,6 +216,8 @@ class TrainReply:
             self.offset.into(records)
         if self.masked is not None:
             self.masked.into(records)
+        if self.encrypted is not None:
+            records[ENCRYPTED] = array_record({CIPHERTEXT: self.encrypted})
         return record_of(records)
 
     @classmethod
@@ -233,6 +240,7 @@ class TrainReply:
             holdout=Scores.out_of(record, "holdout"),
             offset=Offset.out_of(record),
             masked=Masked.out_of(record),
+            encrypted=read_encrypted(record),
         )
 
 

@@ -25,6 +25,7 @@ from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped, why_unsummed
 from flfed.updates.aggregation.secure_sum import SumQuestions, Unsummed
+from flfed.updates.masking.encrypted_model import is_encrypted
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
@@ -329,6 +330,9 @@ def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: 
     weights = {site: strategy.weight(reply) for site, reply in good.items()}
     loss = mean_loss(good, weights)
     merged = strategy.run.merged(now, good, round=server_round, needed=strategy.needed(len(now.asked)))
+    # The sites' own parts have made the next model, which only they can open.
+    if merged is not None and is_encrypted(merged):
+        return merged, loss
     # One update stands for all of them, so that it has all the weight.
     if merged is not None:
         deltas, weights = {"": merged}, {"": 1.0}
@@ -345,6 +349,9 @@ def combined_defect(combined: object, incoming: Arrays) -> str:
     incoming : dict of name to array
         Of the model before.
     """
+    # What stands encrypted was made of the sites' parts, and has another form than the first model.
+    if isinstance(combined, Mapping) and is_encrypted(combined):
+        return ""
     if not isinstance(combined, Mapping) or combined.keys() != incoming.keys():
         return f"no arrays under the names of the model ({', '.join(incoming)})"
     for name, value in incoming.items():
