@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from flfed.federation.client.client import SiteClient
+from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.server.server import FederatedRun
+from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
-from flfed.updates.messages.train import TRAIN
-from tests.deployment.summing import Consortium, SummingGrid, conduct
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.site_model import SiteModel, site_model
+from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, LIST, UNMASK
+from flfed.updates.messages.train import EVALUATE, TRAIN, with_encoder
+from tests.deployment.summing import BUNDLE, Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
+FIRST = "site-01"
 
 
 @pytest.fixture
@@ -28,10 +38,140 @@ def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Call
     return make
 
 
-def test_three_gates_end_a_run(consortium: Callable[..., Consortium]):
+def plain_model(consortium: Consortium) -> dict[str, np.ndarray]:
+    """Return the last model of the same study without secure sums, in one process."""
+    study = consortium.study.replace({"secure-aggregation": "off"})
+    side = SiteClient(lambda name, _: consortium.sites[name])
+    config = {"study": study.text, "repeat": 0, "run": "", "sites": ",".join(consortium.sites)}
+    grid = InProcessGrid(side.app(), sorted(consortium.sites), config)
+    with RunStore.open() as store:
+        writer = begun(store, study, "inprocess")
+        return FederatedRun(grid, study, Recorder(writer, "roc_auc_score", study.rounds)).conduct().arrays
+
+
+def kept(grid: SummingGrid, site: str = FIRST) -> SiteModel | None:
+    """Return the last model at a site."""
+    run = next(iter(grid._contexts.values())).run_config["run"]
+    return site_model(site, str(run), 0)
+
+
+def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
+    assert a.keys() == b.keys()
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+def test_three_gates_end_a_run_with_the_model_of_plain_averaging(consortium: Callable[..., Consortium]):
     found = consortium()
     grid = SummingGrid(found)
     outcome = conduct(found, grid)
     assert (outcome.status, outcome.reason) == ("completed", "")
     kinds = grid.kinds()
     assert kinds[TRAIN] == 3 * ROUNDS and kinds[KEYS] == 3 and LIST not in kinds and UNMASK not in kinds
+    # The coordinator has ciphertexts alone; the model is at the sites.
+    assert set(outcome.arrays) == {CIPHERTEXT}
+    assert max_difference(kept(grid).arrays, plain_model(found)) < 1e-6
+    for name in found.sites:
+        assert max_difference(kept(grid, name).arrays, kept(grid).arrays) == 0.0
+
+
+def test_nothing_of_a_model_or_of_the_key_is_in_what_the_coordinator_has(consortium: Callable[..., Consortium]):
+    found = consortium()
+    states: list[bytes] = []
+
+    def absent(site: str, kind: str) -> bool:
+        if kind == EVALUATE and site == FIRST:
+            states.extend(path.read_bytes() for path in found.folders[site].root.glob("runs/*/sums-ckks.safetensors"))
+        return False
+
+    grid = SummingGrid(found, absent)
+    conduct(found, grid)
+    assert len(states) == 1
+    run = str(next(iter(grid._contexts.values())).run_config["run"])
+    files = [path.read_bytes() for path in checkpoints.folder_of(run).rglob("*") if path.is_file()]
+    crossed = [
+        array.data for _, message, reply in grid.sent for one in (message, reply)
+        if one.has_content() for section in one.content.array_records.values() for array in section.values()
+    ]  # fmt: skip
+    crossed += [
+        value if isinstance(value, bytes) else b"".join(value)
+        for _, message, reply in grid.sent for one in (message, reply) if one.has_content()
+        for section in one.content.config_records.values() for value in section.values()
+        if isinstance(value, bytes) or (isinstance(value, list) and value and isinstance(value[0], bytes))
+    ]  # fmt: skip
+    seen = b"".join([*files, *crossed])
+    assert len(seen) > 10 * 61_000
+    # Four entries of the last model, as they were trained and as they are added.
+    for value in kept(grid).arrays.values():
+        entries = value.ravel()[:4]
+        for kind in (np.float32, np.float64):
+            assert entries.size < 4 or entries.astype(kind).tobytes() not in seen
+    # The key stands first in its file, and after it what crossed: the key as it is sealed.
+    assert not any(states[0][at : at + 24] in seen for at in range(2_000, 60_000, 4_999))
+    assert states[0][-20_000:-19_976] in seen
+    # The first model is known to all, and found by the same search.
+    first = next(iter(message for _, message, _ in grid.sent if message.metadata.message_type == TRAIN))
+    assert all(array.data in seen for array in first.content.array_records["arrays"].values())
+
+
+def test_the_first_site_killed_in_a_round_comes_back_with_its_key(consortium: Callable[..., Consortium]):
+    found, asked = consortium(4), []
+
+    def absent(site: str, kind: str) -> bool:
+        asked.append((site, kind))
+        if site == FIRST and kind == TRAIN and asked.count((site, kind)) == 2:
+            found.restart(FIRST)
+            return True
+        return False
+
+    grid = SummingGrid(found, absent)
+    outcome = conduct(found, grid)
+    assert (outcome.status, outcome.rounds) == ("completed", ROUNDS)
+    # The round went on with three of four; the site that came back opened their sum.
+    trained = [site for site, message, _ in grid.sent if message.metadata.message_type == TRAIN]
+    assert trained.count(FIRST) == ROUNDS - 1 and trained.count("site-02") == ROUNDS
+    assert kept(grid) is not None
+
+
+class Killed(Exception):
+    """The coordinator's end."""
+
+
+@pytest.mark.parametrize("stage, round, committed", [("round", 1, 1), ("round", 2, 2), ("checkpoint", 3, 2)])
+def test_a_coordinator_that_was_killed_goes_on_to_the_same_model(
+    consortium: Callable[..., Consortium], stage: str, round: int, committed: int
+):
+    found = consortium()
+
+    def observer(at: str, number: int) -> None:
+        if (at, number) == (stage, round):
+            raise Killed
+
+    grid = SummingGrid(found)
+    study = found.study
+    with RunStore.open() as store:
+        writer = begun(store, study)
+        for context in grid._contexts.values():
+            context.run_config["run"] = writer.run
+        with pytest.raises(Killed):
+            recorder = Recorder(writer, "roc_auc_score", study.rounds)
+            FederatedRun(grid, study, recorder, each_round=True, observer=observer).conduct()
+        # The first site is killed as well.
+        found.restart(FIRST)
+        recorder = Recorder(writer, "roc_auc_score", study.rounds)
+        after = checkpoints.newest(writer.run, committed)
+        assert set(after.arrays) == {CIPHERTEXT}
+        outcome = FederatedRun(grid, study, recorder, each_round=True, checkpoint=after).conduct()
+    assert (outcome.status, outcome.rounds) == ("completed", ROUNDS)
+    assert max_difference(kept(grid).arrays, plain_model(found)) < 1e-6
+
+
+def test_a_comparison_that_is_asked_again_is_answered_though_the_key_is_gone(consortium: Callable[..., Consortium]):
+    found = consortium()
+    grid = SummingGrid(found)
+    conduct(found, grid)
+    assert not list(found.folders[FIRST].root.glob("runs/*/sums-ckks.safetensors"))
+    site, message, before = next(one for one in grid.sent if one[1].metadata.message_type == COMPARE)
+    # A coordinator that was killed sends the encoder whole, which the site has forgotten as well.
+    message.content = with_encoder(message.content, kept(grid).encoder.arrays())
+    again = found.gates[site].answer(message, grid.context_of(message), BUNDLE)
+    assert not again.has_error() and again.content == before.content

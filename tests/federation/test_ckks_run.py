@@ -7,21 +7,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tenseal
 
+from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.updates.aggregation.cipher_sum import CipherSums
 from flfed.updates.checkpoints.run_state import NodeState
-from flfed.updates.codec import shapes_of
-from flfed.updates.masking.ckks import SecretContext
-from flfed.updates.masking.encrypted_model import decrypt_model
+from flfed.updates.codec import entries_of, shapes_of
+from flfed.updates.masking import ckks
+from flfed.updates.masking.ckks import PublicContext, SecretContext
+from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
+from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import CIPHERTEXT
+from flfed.updates.messages.train import TRAIN, TrainReply
 from tests.deployment.summing import begun
 
 
@@ -50,6 +57,12 @@ class Rehearsal:
         kept = NodeState(next(iter(self.grid._contexts.values())).state).read("sums-ckks")
         return SecretContext.of_bytes(kept["context"].tobytes())
 
+    def chunks(self) -> tuple[bytes, ...]:
+        """Return the ciphertexts of the last model."""
+        found = ckks.unpacked(self.outcome.arrays[CIPHERTEXT], 2 + entries_of(shapes_of(self.run.first_arrays())))
+        assert isinstance(found, tuple)
+        return found
+
     def model(self) -> dict[str, np.ndarray]:
         """Return the last model, as a site opens it."""
         shapes = shapes_of(self.run.first_arrays())
@@ -73,7 +86,122 @@ def max_difference(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
     return max(float(np.abs(a[name] - b[name]).max()) for name in a)
 
 
-def test_the_model_is_that_of_plain_sums(rehearse: Callable[..., Rehearsal]):
-    found, plain = rehearse(), rehearse("off")
+PLANS = {
+    "rows": {},
+    "half of the mean": {"strategy.server-lr": 0.5},
+    "equal weights": {"strategy.weights": "equal"},
+    "capped weights": {"strategy.weights": "capped", "strategy.cap": 30},
+    "fedprox": {"strategy.name": "fedprox"},
+}
+
+
+@pytest.mark.parametrize("changes", PLANS.values(), ids=PLANS)
+def test_the_model_is_that_of_plain_sums(rehearse: Callable[..., Rehearsal], changes: dict[str, Any]):
+    found, plain = rehearse(**changes), rehearse("off", **changes)
     assert (found.outcome.status, found.outcome.reason) == ("completed", "")
     assert max_difference(found.model(), plain.outcome.arrays) < 1e-6
+    assert set(found.outcome.arrays) == {CIPHERTEXT}
+
+
+def test_weights_that_are_left_out_are_seen_by_the_same_comparison(rehearse: Callable[..., Rehearsal]):
+    by_rows, equal = rehearse(), rehearse(**{"strategy.weights": "equal"})
+    assert max_difference(by_rows.model(), equal.model()) > 1e-4
+
+
+def test_the_best_round_is_chosen_by_scores_and_its_ciphertext_kept(rehearse: Callable[..., Rehearsal]):
+    changes = {"strategy.select": "best", "plan.validation": 0.2, "strategy.rounds": 6, "plan.lr": 3.0}
+    found, plain = rehearse(**changes), rehearse("off", **changes)
+    assert found.outcome.best_round == plain.outcome.best_round
+    assert max_difference(found.model(), plain.outcome.arrays) < 1e-6
+
+
+def test_figures_are_those_of_the_plain_run(rehearse: Callable[..., Rehearsal]):
+    def scores(found: Rehearsal) -> list[float]:
+        kinds = [(message.metadata.message_type, reply) for _, message, reply in found.sent]
+        replies = [read(TrainReply, reply.content) for kind, reply in kinds if kind == TRAIN]
+        return [value for reply in replies if reply.scores for value in reply.scores.metrics.values()]
+
+    found, plain = scores(rehearse()), scores(rehearse("off"))
+    assert len(found) == len(plain) > 12
+    np.testing.assert_allclose(found, plain, atol=1e-6)
+
+
+def test_the_servers_half_has_no_key_and_no_model(rehearse: Callable[..., Rehearsal]):
+    found = rehearse()
+    sums = found.run.sums
+    assert isinstance(sums, CipherSums) and not sums.context.context.is_private()
+    with pytest.raises(ValueError, match="secret_key"):
+        tenseal.ckks_vector_from(sums.context.context, found.chunks()[0]).decrypt()
+    # The first request brings the first model, which follows from the study; no later one brings any.
+    trained = [message.content for _, message, _ in found.sent if message.metadata.message_type == TRAIN]
+    assert set(trained[0]["arrays"]) == set(found.run.first_arrays())
+    assert all(set(content["arrays"]) == {CIPHERTEXT} for content in trained[4:])
+    assert set(sums.before) == {CIPHERTEXT}
+
+
+def test_an_entry_beyond_the_largest_ends_the_sites_answer(rehearse: Callable[..., Rehearsal]):
+    found = rehearse(**{"largest-entry": 1e-4})
+    assert found.outcome.status == "stopped" and "beyond 0.0001" in found.outcome.reason
+
+
+def test_sites_whose_sum_could_wrap_are_refused_before_the_first_round(rehearse: Callable[..., Rehearsal]):
+    with pytest.raises(UsageError, match="could wrap"):
+        rehearse(**{"largest-entry": 1_024.0})
+
+
+MODEL = {"a": ((2, 3), np.dtype(np.float32)), "b": ((), np.dtype(np.float32))}
+
+
+def parts(secret: SecretContext, weights: list[float]) -> list[np.ndarray]:
+    """Return the parts of sites whose models are their numbers, everywhere."""
+    made = []
+    for number, weight in enumerate(weights):
+        model = {name: np.full(shape, number, dtype) for name, (shape, dtype) in MODEL.items()}
+        made.append(encrypt_model(secret, model, weight, sites=len(weights), largest=8.0))
+    return made
+
+
+def added(ciphertexts: list[np.ndarray]) -> np.ndarray:
+    chunks = [ckks.unpacked(one, 2 + 7) for one in ciphertexts]
+    return ckks.packed(PublicContext.new().add(chunks, 2 + 7))
+
+
+def test_what_is_no_sum_of_enough_sites_is_no_model():
+    secret, ways = SecretContext.new(), {"least": 3, "sites": 4}
+    sent = parts(secret, [0.1, 0.2, 0.3, 0.4])
+    found = decrypt_model(secret, added(sent), MODEL, **ways)
+    # 0 x .1 + 1 x .2 + 2 x .3 + 3 x .4 of weights that add up to 1
+    assert found["a"].shape == (2, 3) and found["b"] == pytest.approx(2.0, abs=1e-7)
+    three = decrypt_model(secret, added(sent[1:]), MODEL, **ways)
+    assert three["b"] == pytest.approx(2.0 / 0.9, abs=1e-7)
+    for wrong in (sent[3], added(sent[:2]), added(sent * 2), added(parts(SecretContext.new(), [0.5] * 3))):
+        assert decrypt_model(secret, wrong, MODEL, **ways).code == "sum-unfit"
+    assert decrypt_model(secret, sent[0][:-1], MODEL, **ways).code == "ciphertext-unfit"
+    # What the docstring grants: a part that is multiplied passes, to nobody who could read it.
+    assert decrypt_model(secret, added([sent[3]] * 3), MODEL, **ways)["b"] == pytest.approx(3.0, abs=1e-7)
+
+
+def test_a_weight_of_nothing_and_a_number_that_is_none_are_refused():
+    secret = SecretContext.new()
+    assert decrypt_model(secret, added(parts(secret, [0.0] * 3)), MODEL, least=3, sites=3).code == "sum-unfit"
+    model = {name: np.full(shape, np.nan) for name, (shape, _) in MODEL.items()}
+    assert encrypt_model(secret, model, 1.0, sites=3, largest=8.0).code == "entry-too-large"
+    small = {name: np.full(shape, 0.5) for name, (shape, _) in MODEL.items()}
+    assert encrypt_model(secret, small, 1.0, sites=3, largest=0.4).code == "entry-too-large"
+
+
+REFUSED = {
+    "download": ({"codec.download": "int8"}, r"\[codec\]: download packs a model"),
+    "largest": ({"largest-entry": 2_000.0}, "largest-entry: 3 sites"),
+    "figures": ({"compare.share-metrics": "aggregate-only"}, "needs sums under masks"),
+    "later": ({}, "is not available in this version"),
+}
+
+
+@pytest.mark.parametrize("changes, said", REFUSED.values(), ids=REFUSED)
+def test_what_does_not_go_with_it_is_refused_before_a_table_is_read(
+    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, Any], said: str
+):
+    small_sites(3)
+    with pytest.raises(UsageError, match=said):
+        check(Study.parse(small_study).replace({"secure-aggregation": "ckks", **changes}))

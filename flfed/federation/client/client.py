@@ -440,7 +440,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     """Compare all arms on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     session = open_session()
-    arrays = _opened_arrays(request.arrays, session, own)
+    arrays = own.last_model(request, session.study, partial(_opened_arrays, request.arrays, session, own))
     found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins)
     said = said_by(session)
     return CompareReply(

@@ -15,9 +15,13 @@ from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.run_state import RunState
+from flfed.updates.checkpoints.site_model import SiteModel, site_model
+from flfed.updates.masking.encrypted_model import is_encrypted
 from flfed.updates.masking.question import question_sha256
-from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import (
     LIST,
@@ -82,6 +86,24 @@ class SiteRun:
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
         return SiteCiphers(keys) if study.secure_aggregation == "ckks" else SiteSums(keys)
+
+    def last_model(self, request: CompareRequest, study: Study, opened: Callable[[], Arrays]) -> Arrays:
+        """Return the model of a comparison, and keep it where the coordinator has ciphertexts only; raises NotKept.
+
+        The site forgets the run's key once it has compared; what is asked again is answered from what was kept.
+        """
+        if not is_encrypted(request.arrays):
+            return request.arrays
+        of = arrays_sha256(request.arrays)
+        known = site_model(self.site, self.run, self.repeat)
+        if known is not None and known.of == of:
+            return known.arrays
+        arrays = opened()
+        # One process that rehearses has all sites, and its run has no place of theirs.
+        if self.approving is not None:
+            kept = SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder)
+            kept.write(self.site, self.run, self.repeat)
+        return arrays
 
 
 def keys(

@@ -20,6 +20,8 @@ HEAD = 2
 """Entries before the model's: a one, which counts the sites of a sum, and the weight."""
 COUNT_ERROR = 1e-3
 """Of a sum's count, at most: found are 1e-9, and of another key's ciphertext hundreds."""
+LEAST_WEIGHT = 1e-4
+"""Weight of a sum, at least: what is divided by less has an error beyond 1e-6."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -79,6 +81,6 @@ def decrypt_model(
         return found
     count, weight = found[:HEAD]
     counted = abs(count - round(count)) <= COUNT_ERROR and least <= round(count) <= sites
-    if not (counted and 0 < weight <= sites and np.isfinite(found).all()):
+    if not (counted and LEAST_WEIGHT <= weight <= sites + COUNT_ERROR and np.isfinite(found).all()):
         return Refusal("sum-unfit", least=least)
     return unflattened(found[HEAD:] / weight, model)
