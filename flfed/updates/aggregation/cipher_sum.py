@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flfed.refusals import Refusal
-from flfed.updates.aggregation.guard import GuardResult, reply_defect
-from flfed.updates.aggregation.secure_sum import Exchange, SecureSums, Unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.codec import Shapes
 from flfed.updates.masking import ckks
 from flfed.updates.masking.ckks import PublicContext
@@ -34,22 +33,13 @@ class CipherSums(SecureSums):
     entries: int
     context: PublicContext
 
-    def guard(self, replies: Mapping[str, TrainReply], model: Shapes, rows_high: Mapping[str, int]) -> GuardResult:
-        """Sort encrypted replies into accepted and refused, by their form."""
-        defects = {
-            site: reply_defect(reply, rows_high[site]) or self._ciphertext_defect(reply)
-            for site, reply in sorted(replies.items())
-        }
-        refused = {site: reason for site, reason in defects.items() if reason}
-        return GuardResult(accepted={s: r for s, r in sorted(replies.items()) if s not in refused}, refused=refused)
-
-    def _ciphertext_defect(self, reply: TrainReply) -> Refusal | None:
+    def _update_defect(self, reply: TrainReply, entries: int) -> Refusal | None:
         if reply.encrypted is None:
             return Refusal("ciphertext-unfit")
         chunks = ckks.unpacked(reply.encrypted, HEAD + self.entries)
         return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, HEAD + self.entries)
 
-    def mean(self, exchange: Exchange, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
+    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.

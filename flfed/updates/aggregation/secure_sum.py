@@ -235,7 +235,7 @@ class SecureSums:
         """Sort masked replies into accepted and refused; what is under the masks is checked at the sites."""
         entries = entries_of(model)
         defects = {
-            site: reply_defect(reply, rows_high[site]) or self._vector_defect(reply.masked, entries)
+            site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, entries)
             for site, reply in sorted(replies.items())
         }
         refused = {site: reason for site, reason in defects.items() if reason}
@@ -243,11 +243,11 @@ class SecureSums:
         self._note_infinite(refused)
         return GuardResult(accepted={s: r for s, r in sorted(replies.items()) if s not in refused}, refused=refused)
 
-    def _vector_defect(self, masked: Masked | None, entries: int) -> Refusal | None:
-        if masked is None:
+    def _update_defect(self, reply: TrainReply, entries: int) -> Refusal | None:
+        if reply.masked is None:
             return Refusal("vector-unfit")
         cohort = self.cohort if self.masked else ()
-        return protocol.vector_defect(_vector(masked, cohort), updates=entries, sums=1, cohort=cohort)
+        return protocol.vector_defect(_vector(reply.masked, cohort), updates=entries, sums=1, cohort=cohort)
 
     def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
