@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from flwr.app import Context, Error, Message
+from flwr.serverapp import Grid
 
+from flfed.callbacks import no_progress
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.signing_key import make_signing_key
+from flfed.errors import FlfedError
+from flfed.federation.engines.engine import Engine, RemoteSite
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.checkpoint_writer import RunObserver, no_observer
+from flfed.federation.server.preflight import check
+from flfed.federation.server.repeats import Series
 from flfed.federation.server.server import FederatedRun
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
+from flfed.records.store.entries import RunEntry
+from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
@@ -26,8 +37,16 @@ from flfed.study.study import Study
 
 BUNDLE = "ab" * 32
 TODAY = datetime.date(2026, 11, 20)
-Fault = Callable[[str, str], bool]
-"""Tells, of a site and a kind of message, whether the site is not there."""
+Fault = Callable[[str, str], bool | str]
+"""Tells, of a site and a kind of message, what happens: nothing (False), or the site is not there (True); its process
+is killed before it answers ("killed"), once its reply is kept and did not leave ("kept"), or once it left ("left"); or
+the coordinator is killed before it asks ("crash")."""
+Lie = Callable[[str, str, Message], Message]
+"""Returns what a site sends in place of its reply."""
+
+
+class CoordinatorKilled(FlfedError):
+    """The end of a coordinator in the middle of an exchange."""
 
 
 class Consortium:
@@ -81,21 +100,51 @@ class SummingGrid(InProcessGrid):
 
     sites_keep_state = True
 
-    def __init__(self, consortium: Consortium, absent: Fault = lambda site, kind: False) -> None:
+    def __init__(
+        self,
+        consortium: Consortium,
+        absent: Fault = lambda site, kind: False,
+        *,
+        lie: Lie = lambda site, kind, reply: reply,
+        run: str = "",
+        sites: Sequence[str] = (),
+    ) -> None:
         self.sent: list[tuple[str, Message, Message]] = []
-        self.absent = absent
-        sites = sorted(consortium.sites)
+        self.absent, self.waiting = absent, False
+        names = sorted(sites or consortium.sites)
 
         def answer(message: Message, context: Context) -> Message:
             site, kind = str(context.node_config["site"]), message.metadata.message_type
-            if self.absent(site, kind):
-                return Message(Error(code=5, reason="node offline"), reply_to=message)
+            fault, offline = self.absent(site, kind), Error(code=5, reason=str(Refusal("node-offline")))
+            if fault == "crash":
+                raise CoordinatorKilled(f"killed at {kind}")
+            if fault == "kept":
+                consortium.gates[site]._side(context).app()(message, context)
+            elif fault == "left":
+                consortium.gates[site].answer(message, context, BUNDLE)
+            if fault:
+                consortium.restart(site)
+                return Message(offline, reply_to=message)
             reply = consortium.gates[site].answer(message, context, BUNDLE)
+            reply = reply if reply.has_error() else lie(site, kind, reply)
             self.sent.append((site, message, reply))
             return reply
 
-        config = {"study": consortium.study.text, "repeat": 0, "run": "", "sites": ",".join(sites)}
-        super().__init__(answer, sites, config)  # type: ignore[arg-type]
+        config = {"study": consortium.study.text, "repeat": 0, "run": run, "sites": ",".join(names)}
+        super().__init__(answer, names, config)  # type: ignore[arg-type]
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """The node of each site."""
+        return {str(context.node_config["site"]): node for node, context in self._contexts.items()}
+
+    def send_and_wait(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Return replies, of sites too that are back by now."""
+        self.waiting = True
+        try:
+            return self.send_and_receive(messages, timeout=timeout)
+        finally:
+            self.waiting = False
 
     def kinds(self) -> dict[str, int]:
         """Return how many messages of each kind were answered."""
@@ -104,6 +153,48 @@ class SummingGrid(InProcessGrid):
             kind = message.metadata.message_type
             found[kind] = found.get(kind, 0) + 1
         return found
+
+
+class Coordinator(Engine):
+    """A coordinator whose runs are begun and gone on with as `coordinator run` and `study resume` do.
+
+    Parameters
+    ----------
+    consortium : Consortium
+    """
+
+    name = audited_by = "deployment"
+    remote = True
+
+    def __init__(self, consortium: Consortium) -> None:
+        self.consortium = consortium
+        self._given: dict[str, Any] = {}
+        self._now = datetime.datetime.now(datetime.UTC)
+        self.grid = SummingGrid(consortium)
+
+    @contextmanager
+    def started(self, sites: Any, run_config: Any, resources: Any) -> Iterator[tuple[Grid, None]]:
+        """Give the grid of one part of a run."""
+        self.grid = SummingGrid(self.consortium, run=str(run_config["run"]), **self._given)
+        yield self.grid, None
+
+    def run(self, run: str = "", *, observer: RunObserver = no_observer, **given: Any) -> RunEntry:
+        """Begin a run, or go on with one, until it ends or the coordinator is killed; returns its record."""
+        self._given, study = given, self.consortium.study
+        # Runs are named by the second in which they begin.
+        self._now += datetime.timedelta(minutes=1)
+        with RunStore.open(clock=lambda: self._now) as store, suppress(CoordinatorKilled):
+            with RunReader.open() as reader:
+                entries = {entry.repeat: entry for entry in reader.runs_of(run)} if run else {}
+            series = entries[0].series if run else store.begin_series(
+                study=study.name, study_sha256=study.sha256(), study_text=study.text, repeats=1
+            )  # fmt: skip
+            sites = [RemoteSite(name) for name in self.consortium.sites]
+            Series(
+                store, series, 1, study, check(study), self, "one-by-one", sites, {}, no_progress, observer
+            ).go_on(entries)  # fmt: skip
+        with RunReader.open() as reader:
+            return reader.runs_of(run)[0] if run else next(iter(reader.runs()))
 
 
 def begun(store: RunStore, study: Study, engine: str = "deployment") -> RunWriter:

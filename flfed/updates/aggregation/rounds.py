@@ -77,6 +77,8 @@ class RoundRecord:
         Whether the sites were asked to train, not only to score.
     of_sums : dict of kind to (dict of site to int, dict of site to int)
         Bytes to sites and to the server of further questions, which a secure sum asked.
+    summed : bool
+        False where good updates gave no sum, so that there is no new model.
     """
 
     round: int
@@ -93,6 +95,7 @@ class RoundRecord:
     seconds: float
     fit: bool = True
     of_sums: Mapping[str, tuple[Mapping[str, int], Mapping[str, int]]] = field(default_factory=dict)
+    summed: bool = True
 
 
 Observer = Callable[[RoundRecord], object]
@@ -317,7 +320,7 @@ class Round:
         timeout : float, seconds
         clock : callable
         """
-        self.further.timeout = timeout
+        self.further.timeout, self.unsummed = timeout, None
         began, sites = clock(), {node: site for site, node in self.asked.items()}
         delivery = None if self._run is None else self._run.delivery
         replies, lacking = list[Message](), dict[str, Message]()
@@ -408,6 +411,7 @@ class Round:
             seconds=now - self.began,
             fit=self.kind == TRAIN,
             of_sums=self.further.crossed,
+            summed=self.unsummed is None,
         )
 
 
