@@ -7,10 +7,12 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
+from flfed.records.reports.privacy_tables import kind_in_words
 from flfed.records.reports.report import report
 from flfed.records.statistics.verdict import MINUS, interval, number
 from flfed.records.store.entries import AuditRow, SentRow
 from flfed.records.store.reader import RunReader
+from flfed.updates.messages.kinds import KEYS, LIST, TRAIN, UNMASK
 from tests.records.one_answer import words
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
@@ -266,10 +268,15 @@ def test_the_page_says_of_each_run_whether_updates_were_added_up_in_secret(
     line = next(line for line in lines_of(page, "Mechanism") if line["Mechanism"] == "secure aggregation")
     assert line["Is"] == is_
     assert how in line["How"]
-    assert ("none of one site" in words(page)) == (recorded == "masked")
+    assert ("and no single one" in words(page)) == (recorded == "masked")
     assert ("without masks" in words(page)) == (recorded == "rehearsed")
     # A single update is promised to stay hidden only where there were masks.
     assert (line["Promises"] == "nothing") == (recorded != "masked")
+
+
+def test_messages_of_secure_sums_have_words_of_their_own():
+    names = [kind_in_words(kind) for kind in (TRAIN, KEYS, LIST, UNMASK)]
+    assert len(set(names)) == 4 and all(name.endswith("secure sums") for name in names[1:])
 
 
 def test_a_run_without_a_mechanism_and_an_old_one_say_so_in_words(shown: str, store, write, payload, heart: str):

@@ -57,8 +57,8 @@ THE_SITES_OWN = (
 SUMS = "secure-sums"
 """Name of what a run recorded of its sums, and of the key in a report."""
 MASKED = (
-    "Updates left their sites for sums only: the coordinator has sums of {least} sites' updates or more, and none of "
-    "one site."
+    "Updates left their sites for sums only: the coordinator has sums of the updates of {least} sites or more, "
+    "and no single one."
 )
 REHEARSED = (
     "Secure aggregation was rehearsed: one process held all updates, and added them up as under masks, without masks."

@@ -25,6 +25,9 @@ KINDS = {
     "evaluate": "figures of a round",
     "query.enrol": "enrolment",
     "query.audit": "figures of an audit",
+    "query.unmask": "what opens secure sums",
+    "query.list": "confirmed lists of secure sums",
+    "query.keys": "keys of secure sums",
 }
 """What people call a kind of message."""
 
@@ -92,7 +95,7 @@ def _sums(privacy: Private) -> dict[str, str]:
         "masked": (
             "on",
             f"the server gets sums of the updates of {found['least']} sites or more",
-            "no update of one site, in one sum; differences of sums may tell it",
+            "one sum tells no single update; differences of sums may",
         ),
     }[found["kind"]]
     return {"Mechanism": "secure aggregation", "Is": is_, "How": how, "Promises": bound}

@@ -12,7 +12,18 @@ from flfed.errors import counted
 from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
 from flfed.records.dashboard.components.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
-from flfed.records.dashboard.components.colours import AMBER, BLUE, FIGURE, GREEN, GREY, ORANGE, PALE_BLUE, PINK
+from flfed.records.dashboard.components.colours import (
+    AMBER,
+    BLUE,
+    FAINT,
+    FIGURE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE_BLUE,
+    PINK,
+    VIOLET,
+)
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape, with_code
 from flfed.records.reports import privacy as private
@@ -181,6 +192,8 @@ KIND_COLOURS = {
     "evaluate": PALE_BLUE,
     "query.enrol": GREY,
     "query.audit": GREEN,
+    "query.unmask": VIOLET,
+    "query.keys": FAINT,
 }
 OTHER_COLOUR = ORANGE
 
