@@ -37,6 +37,7 @@ SITE: Commands = (
     ("refresh", rows.refresh_rows, "refresh cleveland"),
     ("ledger", ledger.show_ledger, "ledger cleveland --verify"),
     ("budget", ledger.show_budget, "budget cleveland --dataset heart-disease"),
+    ("model", ledger.take_model, "model cleveland RUN --to my-model"),
     ("app", serve.open_site_app, "app cleveland"),
     ("replay", rows.replay_round, "replay RUN --round 3 --site cleveland"),
     ("units", serve.write_units, "units cleveland --out units"),

@@ -16,6 +16,7 @@ from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.masking.encrypted_model import is_encrypted
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
 HASHES = ("study", "schema", "code", "encoder", "arrays")
@@ -143,6 +144,8 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
             first, second = (checkpoints.final(run.run).arrays for run in (one, other))
         except FlfedError as error:
             return None, str(error)
+        if is_encrypted(first) or is_encrypted(second):
+            return None, "the coordinator has a model as ciphertexts only"
         # Models of other shapes have no entry-wise difference.
         if {n: v.shape for n, v in first.items()} != {n: v.shape for n, v in second.items()}:
             return None, "the models have arrays of other names or shapes"

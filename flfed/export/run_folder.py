@@ -15,6 +15,7 @@ from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
 from flfed.federation.engines.registry import engine_of
 from flfed.federation.recording.recorded_study import study_of
+from flfed.folders import RUN
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
@@ -23,13 +24,20 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
+from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.site_model import site_model
+from flfed.updates.masking.encrypted_model import is_encrypted
 
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
 AS_TRAINED, INT8 = DTYPES = ("float32", "int8")
+AT_SITES = (
+    "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site model "
+    "SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
+)
 WITHOUT_MODEL = ("running", "interrupted", "failed")
 """States of a run that has no final model."""
 
@@ -99,14 +107,16 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     with RunReader.open(store) as reader:
         runs, series = reader.runs_of(name), reader.series(name)
         found = report(reader, name)
-        model = None if len(runs) > 1 else shared_model(reader, runs[0], series, found)
+        reason = f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
+        if len(runs) == 1:
+            reason = AT_SITES.format(run=runs[0].run) if _is_at_sites(runs[0].run) else ""
+        model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
         if model is not None and dtype == INT8:
             model = model.to_int8()
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
-        reason = "" if model else f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
         planned = runs[0].rounds_planned
         files = {
             "report.json": json.dumps(found, indent=2, ensure_ascii=False) + "\n",
@@ -149,6 +159,8 @@ def shared_model(
             "machine or under another FLFED_HOME"
         )
     final = checkpoints.final(run.run)
+    if is_encrypted(final.arrays):
+        raise UsageError(AT_SITES.format(run=run.run))
     # The store says which model it was; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
@@ -172,6 +184,42 @@ def shared_model(
         encoder=final.encoder,
         figures={"global": found["global"], "sites-mean": found["sites-mean"], "sites": sites},
     )
+
+
+def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
+    """Write the last model of a run whose coordinator has ciphertexts only, at one of its sites.
+
+    Parameters
+    ----------
+    site, run : str
+    repeat : int
+    folder : Path
+        New or empty.
+
+    Raises
+    ------
+    UsageError
+        If the site has no such model, or the folder is not empty.
+    """
+    found = site_model(site, run, repeat) if RUN.fullmatch(run) else None
+    if found is None:
+        raise UsageError(
+            f"site {site!r} has no model of run {run!r}, repeat {repeat}: sites keep the model of a run under "
+            "secure-aggregation = 'ckks' once they have compared it"
+        )
+    _refuse_taken(folder)
+    study = Study.parse(found.study)
+    schema = datasets.load(study.dataset.name).schema
+    figures: dict[str, Any] = {"global": {}, "sites-mean": {}, "sites": {}}
+    of: dict[str, Any] = {"arrays": found.arrays, "encoder": found.encoder}
+    SharedModel(run=run, study=study, schema=schema, figures=figures, **of).write(folder)
+    return Exported(run, folder, run, "", tuple(sorted(path.name for path in folder.iterdir())))
+
+
+def _is_at_sites(run: str) -> bool:
+    """Tell whether the coordinator has a run's last model as ciphertexts."""
+    path = checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors"
+    return path.is_file() and is_encrypted(checkpoints.final(run).arrays)
 
 
 def _refuse_taken(folder: Path) -> None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from flfed.cli.commands import app
+from flfed.errors import UsageError
+from flfed.export.model_folder import SharedModel
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
@@ -16,7 +23,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_model import SiteModel, site_model
+from flfed.updates.checkpoints.site_model import SiteModel, path_of, site_model
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, LIST, UNMASK
 from flfed.updates.messages.train import EVALUATE, TRAIN, with_encoder
@@ -175,3 +182,25 @@ def test_a_comparison_that_is_asked_again_is_answered_though_the_key_is_gone(con
     message.content = with_encoder(message.content, kept(grid).encoder.arrays())
     again = found.gates[site].answer(message, grid.context_of(message), BUNDLE)
     assert not again.has_error() and again.content == before.content
+
+
+def test_the_model_is_taken_out_at_a_site_and_not_at_the_coordinator(
+    consortium: Callable[..., Consortium], tmp_path: Path
+):
+    found = consortium()
+    grid = SummingGrid(found)
+    conduct(found, grid)
+    run = str(next(iter(grid._contexts.values())).run_config["run"])
+    folder = tmp_path / "model"
+    done = CliRunner().invoke(app, ["site", "model", FIRST, run, "--to", str(folder), "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["model"] == run
+    model = SharedModel.read(folder)
+    assert max_difference(model.arrays, plain_model(found)) < 1e-6 and model.run == run
+    again = CliRunner().invoke(app, ["site", "model", FIRST, run, "--to", str(folder)])
+    assert isinstance(again.exception, UsageError) and "is not empty" in str(again.exception)
+    other = CliRunner().invoke(app, ["site", "model", FIRST, run, "--to", str(tmp_path / "b"), "--repeat", "1"])
+    assert isinstance(other.exception, UsageError) and "has no model of run" in str(other.exception)
+    path = path_of(FIRST, run, 0)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert site_model(FIRST, run, 0) is None

@@ -375,3 +375,24 @@ def test_the_command_writes_a_plain_approval_where_the_study_asks_for_no_sums(he
     assert not approval.approvals(SiteFolder("cleveland"))[0].sums
     refused = CliRunner().invoke(app, [*words, "--without", "hungary"])
     assert "--without goes with a study whose updates are added up in secret" in str(refused.exception)
+
+
+def test_the_words_of_ciphertexts_say_who_can_read_an_update(
+    small_sites: Callable[..., list[Site]], small_study: str, own: str
+):
+    (site,) = small_sites(1)
+    asked = study(small_study, "ckks")
+    assert has_sums(asked, taking_part=2)
+    found = words(site, asked, pinned("site-02", "site-03"))
+    for said in (
+        "updates leave encrypted",
+        "has no key: it learns no update, no sum and no model",
+        "All 3 sites have one key, this one counted, and this site makes it",
+        "a single site that works with the coordinator can read the updates of each of you",
+        f"Pinned: site-02 ({PINS['site-02']})",
+        "it learns figures of models of its choice",
+        "Who has the key reads each site's update",
+    ):
+        assert said in found
+    for other in ("How many rows each site has", "narrows it", "in which a site is missing", "rounds under masks"):
+        assert other not in found

@@ -31,6 +31,25 @@ PROBLEMS = 20
 NONE = "–"
 
 
+def take_model(
+    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
+    run: str = typer.Argument(..., help="A run that the site took part in."),
+    to: Path = typer.Option(..., help="A new or empty folder."),
+    repeat: int = typer.Option(0, min=0, help="Of a series of repeats, which."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Write the model of a run that the coordinator has as ciphertexts only into a folder, for `flfed predict`."""
+    from flfed.export.run_folder import export_at_site
+    from flfed.folders import SiteFolder
+
+    done = export_at_site(SiteFolder(name).site, run, repeat, to)
+    if as_json:
+        output.as_json(done.as_object())
+        return
+    typer.echo(f"{done.folder}: {', '.join(done.files)}")
+    typer.echo(f"Use it: flfed predict {done.folder} TABLE")
+
+
 @output.tables
 def show_ledger(
     name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),

@@ -28,6 +28,13 @@ SUMMED = (
     "What a sum tells of the rows of all its sites, the coordinator learns, and it chooses the models of which it asks "
     "sums."
 )
+ENCRYPTED = (
+    "Sums: updates leave encrypted (homomorphic encryption, CKKS). The coordinator adds up ciphertexts and has no key: "
+    "it learns no update, no sum and no model, only figures such as losses and metrics. All {n} sites have one key, "
+    "this one counted, and {first} makes it: a single site that works with the coordinator can read the updates of "
+    "each of you, and so can whoever gets a site's disk while a run lasts. Sums under masks (secure aggregation 'on') "
+    "do not have that weakness. Each site gets the model of each round and keeps the last; the coordinator has none."
+)
 PINNED = (
     "Pinned: {pins}. These are the fingerprints of the other sites' gates as their people read them out to you, by "
     "telephone or face to face; with one from anybody else, the coordinator too, a site may be an invented one. Read "
@@ -170,10 +177,17 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     if not agreement.sums:
         return [TOO_FEW.format(least=LEAST, n=n)] if study.secure_aggregation == "auto" and n < LEAST else []
     least = threshold(n)
-    found = [SUMMED.format(least=least, n=n, rest=least - 1)]
+    encrypted = study.secure_aggregation == "ckks"
+    first = min([site, *others])
+    named = "this site" if first == site else first
+    summed = SUMMED.format(least=least, n=n, rest=least - 1)
+    found = [ENCRYPTED.format(n=n, first=named) if encrypted else summed]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
         found.append(PINNED.format(pins=pins, own=agreement.pins[site]))
+    # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
+    if encrypted:
+        return found
     if given := [name for name in agreement.lifted if name != site]:
         found.append(LIFTED.format(sites=", ".join(given), it=given[0] if len(given) == 1 else "each of them"))
     return found + ([OWN_CONSENT.format(site=site)] if site in agreement.lifted else [])

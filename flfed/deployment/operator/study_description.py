@@ -32,7 +32,7 @@ from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareRep
 from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, UnmaskReply
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, SharedKey, UnmaskReply
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
 
@@ -82,7 +82,12 @@ SUMMED = (
     "the models it sends, instead of averaging, can compute from enough sums what they tell of the columns above. "
     "On the way everything is encrypted (TLS)."
 )
-
+ENCRYPTED = (
+    "No noise is added to what leaves. Updates leave encrypted, and the coordinator has no key: see Sums. All else "
+    "that leaves, as said above, is of this site alone, and the coordinator reads it: if it chooses the models that "
+    "are scored, instead of averaging, it learns figures of models of its choice. On the way everything is encrypted "
+    "(TLS)."
+)
 NOISE = (
     "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
     "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
@@ -130,7 +135,7 @@ def plain_words(
         *_selection(site.serving(study.dataset.name)),
         *_leaving(study, messages, audits=site.policy.audits),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
-        f"Privacy: {_privacy(study, SUMMED if agreement.sums else ALONE)}",
+        f"Privacy: {_privacy(study, _without_noise(study, agreement))}",
         *words_of_sums(study, site.name, co_sites, agreement),
         f"Sharing: {STAYING if agreement.sums and sharing == 'aggregate-only' else SHARED[sharing]}",
         f"Rounds: {_rounds(study, site, messages)}",
@@ -216,6 +221,13 @@ def _kind(column: Column) -> str:
     return ", ".join(filter(None, (kind or ("" if values else "number"), column.unit, values)))
 
 
+def _without_noise(study: Study, agreement: Agreement) -> str:
+    """Return what is said of updates that no mechanism protects."""
+    if not agreement.sums:
+        return ALONE
+    return ENCRYPTED if study.secure_aggregation == "ckks" else SUMMED
+
+
 def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator[str]:
     """Yield what leaves, by message.
 
@@ -229,6 +241,10 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
     if messages.pinned:
         yield f"What leaves, once before the rounds, for sums ({many(KEYS)}): {reveals(KeysReply)}"
+    if messages.pinned and study.secure_aggregation == "ckks":
+        yield f"With it, from the site that makes the key: {reveals(SharedKey)}"
+        yield f"What leaves, in each of {study.rounds} rounds encrypted ({many(TRAIN)}): {reveals(TrainReply)}"
+    elif messages.pinned:
         yield f"What leaves, in each of {study.rounds} rounds under masks ({many(TRAIN)}): {reveals(Masked)}"
         yield f"What leaves, in each round to open its sum ({many(UNMASK)}): {reveals(UnmaskReply)}"
         yield f"What leaves, in a round in which a site is missing ({many(LIST)}): {reveals(ListReply)}"
