@@ -35,8 +35,8 @@ ROUNDS = ("run", "round", *MetricRow._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
 AS_TRAINED, INT8 = DTYPES = ("float32", "int8")
 AT_SITES = (
-    "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site model "
-    "SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
+    "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site "
+    "model SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
 )
 WITHOUT_MODEL = ("running", "interrupted", "failed")
 """States of a run that has no final model."""

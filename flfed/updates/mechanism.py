@@ -17,6 +17,7 @@ from flfed.study.study import Study
 from flfed.updates.accounting import Release
 
 if TYPE_CHECKING:
+    from flfed.updates.masking.site_noise import SiteNoise
     from flfed.updates.messages.fields import Arrays
 
 WEAK_EPSILON = 10.0
@@ -145,6 +146,21 @@ class Mechanism:
             How many sites were asked in the round, whatever they answered.
         normals : callable (count) → float64 [count]
             The server's draws of this round: the same when a round is repeated in simulation.
+        """
+        return None
+
+    def site_noise(self, rounds: int, least: int) -> SiteNoise | None:
+        """Return what each site does to its update before a secure sum.
+
+        It is None where it does nothing. A mechanism that has `merged` cannot do without: under secure sums the
+        server has no updates to merge.
+
+        Parameters
+        ----------
+        rounds : int
+            Of the study.
+        least : int
+            Sites that a sum has at least: the threshold of the pinned sites.
         """
         return None
 

@@ -35,6 +35,7 @@ from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, SharedKey, UnmaskReply
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
+from flfed.updates.privacy.site_dp import SiteDp
 
 LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""
@@ -88,6 +89,17 @@ ENCRYPTED = (
     "are scored, instead of averaging, it learns figures of models of its choice. On the way everything is encrypted "
     "(TLS)."
 )
+NOISED = (
+    "Mechanism {name}: in each round this site clips its update, and adds noise of its operating system before it is "
+    "added up in secret, see Sums. Of {least} sites, the fewest in a sum, the noise is enough for epsilon = {epsilon} "
+    "at delta = {delta:g} over all {rounds} rounds of a run: whoever sees the sums or the models, the coordinator too, "
+    "learns almost the same whether or not this site's updates were in them. That is of this site as a whole, if no "
+    "other site works together with the coordinator: each knows its own noise, and if a third of them tell it, epsilon "
+    "is {colluding}. Each further run spends again, and nothing of it is charged to this site's account. All else that "
+    "leaves, as said above, has no noise. On the way everything is encrypted (TLS)."
+)
+"""Of updates that are noised at the site and added up in secret."""
+
 NOISE = (
     "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
     "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
@@ -135,7 +147,7 @@ def plain_words(
         *_selection(site.serving(study.dataset.name)),
         *_leaving(study, messages, audits=site.policy.audits),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
-        f"Privacy: {_privacy(study, _without_noise(study, agreement))}",
+        f"Privacy: {_privacy(study, _without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
         f"Sharing: {STAYING if agreement.sums and sharing == 'aggregate-only' else SHARED[sharing]}",
         f"Rounds: {_rounds(study, site, messages)}",
@@ -186,13 +198,25 @@ def reveals(message: type) -> str:
     return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
 
 
-def _privacy(study: Study, alone: str) -> str:
+def _privacy(study: Study, alone: str, pinned: int) -> str:
     """Return the privacy guarantee of a study.
 
-    Whoever reads it shall also know what is not guaranteed: `alone` says it of updates without noise.
+    Whoever reads it shall also know what is not guaranteed: `alone` says it of updates without noise. Of `pinned`
+    sites updates are added up in secret; 0 where they are not.
     """
     mechanism = mechanism_of(study)
     promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    if pinned and promise is not None and isinstance(mechanism, SiteDp):
+        least = threshold(pinned)
+        noised = NOISED.format(
+            name=study.privacy.name,
+            least=least,
+            epsilon=shown_epsilon(promise.epsilon),
+            delta=promise.delta,
+            rounds=study.rounds,
+            colluding=shown_epsilon(mechanism.colluding(study.rounds, least, max(1, pinned // 3))),
+        )
+        return noised if study.encode.scaler == "schema" else f"{noised} {given_the_encoder(promise.unit)}"
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
     if promise is None or charge_of(study) is None:
         return alone if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {alone}"

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.run_keys import RunKeys, or_refuse, refuse
+from flfed.federation.client.run_keys import Cohort, RunKeys, or_refuse, refuse
 from flfed.refusals import Refusal
+from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import Summary
@@ -25,6 +26,7 @@ from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model, 
 from flfed.updates.masking.question import SumContext, question_sha256
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
+from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.secure_sum import (
     CIPHERTEXT,
@@ -117,9 +119,15 @@ class SiteSums:
         """
         asked, cohort = self.asked(request), self.keys.cohort()
         weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
-        updates, sums = rings(len(cohort.sites), self.keys.study.largest_entry)
+        entries, noise = flattened(reply.delta), noise_of_site(self.keys.study, self._least(cohort))
+        # With noise every site counts the same, whatever the strategy says.
+        if noise is not None:
+            weight, entries = 1.0, noise.clipped(entries)
+        updates, sums = rings(len(cohort.sites), self._largest(cohort))
         rng = self._rng(asked, seed)
-        vector = or_refuse((yield PackRequest(_packed_by(updates), weight * flattened(reply.delta), rng)))
+        vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng)))
+        if noise is not None:
+            vector = noise.added(vector, updates, self._chance(asked, seed).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         return replace(reply, delta={}, masked=self._mask(asked, vector, weights))
 
@@ -152,7 +160,7 @@ class SiteSums:
             repeat=keys.repeat,
             cohort=cohort.sites,
             most_rows=cohort.most_rows,
-            largest_entry=keys.study.largest_entry,
+            largest_entry=self._largest(cohort),
         )
         kind, round = (SUMMARISE, 0) if request is None else (TRAIN, request.round)
         return Asked(
@@ -165,6 +173,18 @@ class SiteSums:
 
     def _rng(self, asked: Asked, seed: int) -> np.random.Generator:
         return generator(seed, site=self.keys.site, purpose=f"sum {asked.question}")
+
+    def _chance(self, asked: Asked, seed: int) -> NoiseSource:
+        """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
+        if self.keys.approval is not None:
+            return SystemNoise()
+        return SeededNoise(generator(seed, site=self.keys.site, purpose="site-noise", number=asked.round))
+
+    def _least(self, cohort: Cohort) -> int:
+        return self.keys.least(len(cohort.sites))
+
+    def _largest(self, cohort: Cohort) -> float:
+        return largest_entry(self.keys.study, self._least(cohort))
 
     def _opened(self, asked: Asked) -> tuple[Sites, ...]:
         """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""

@@ -26,12 +26,15 @@ from flfed.updates.accounting import is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.masking.site_noise import summed
 from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
 from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 GIVEN = "given-encoder"
 """Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
+TRUSTS = "trusts-server"
+"""Whether a promise to sites assumes a trusted server; null where none is made to sites."""
 INSTEAD = {
     "batch": "[privacy] sampling says which rows take part in a step",
     "epochs": "[plan] steps says how many steps a round has",
@@ -54,8 +57,8 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     privacy : dict
-        "mechanism", `KEYS` and `GIVEN` (null where nothing is promised), "warnings", "uncharged" and "notes" (lists of
-        sentences), and as of a run's report "noise-from", "repeats" and "reason".
+        "mechanism", `KEYS`, `GIVEN` and `TRUSTS` (null where nothing is promised), "warnings", "uncharged" and "notes"
+        (lists of sentences), and as of a run's report "noise-from", "repeats" and "reason".
 
     Raises
     ------
@@ -87,7 +90,7 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     facts : dict
-        "mechanism", `KEYS`, `GIVEN`, "warnings" and "uncharged".
+        "mechanism", `KEYS`, `GIVEN`, `TRUSTS`, "warnings" and "uncharged".
 
     Raises
     ------
@@ -98,12 +101,13 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     found.check_sites(sites)
     promise = found.promise(study.plan, study.rounds)
     steps = found.private_steps(study.plan, study.rounds)
-    facts: dict[str, Any] = dict.fromkeys((*KEYS, GIVEN))
+    facts: dict[str, Any] = dict.fromkeys((*KEYS, GIVEN, TRUSTS))
     if steps is not None:
         facts |= {key: getattr(steps, key) for key in ("unit", "noise", "sampling", "clip")}
         facts["steps"] = study.plan.steps * study.rounds
     if promise is not None:
         facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
+        facts[TRUSTS] = not summed(study) if promise.unit == "site" else None
     said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
     return {"mechanism": study.privacy.name, **facts, **said}
 
@@ -230,7 +234,8 @@ class PrivacyRecord:
     before it begins, beside the checkpoints, and a resume reads it there. Of a round that was going on
     sites may have answered, which counts for what they spend; they answer it again with what they
     kept, so that it is an upper bound. The model of such a round the server had sent to nobody, for
-    it sends one only after its checkpoint: that is not counted for the unit "site".
+    it sends one only after its checkpoint: that is not counted for the unit "site". Under secure sums it is
+    asked for again, and has the very same noise, which sites keep with the vector: it is counted once.
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
@@ -318,11 +323,12 @@ class PrivacyRecord:
     def asked(self, record: RoundRecord, *, trained: bool) -> None:
         """Count a round before its checkpoint.
 
-        A model that was not made tells nothing of a site.
+        A model that was not made tells nothing of a site; under secure sums the server, which nobody has to trust,
+        may have the sum all the same.
 
         A site that had nothing left to spend trained nothing.
         """
-        if record.fit and (trained or not self._charges.of_sites):
+        if record.fit and (trained or not self._charges.of_sites or summed(self._study)):
             spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
             self._charges.add([site for site in record.asked if site not in spent_out])
         self._going_on = ()

@@ -15,7 +15,7 @@ from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
 from flfed.updates.masking.encrypted_model import HEAD
 from flfed.updates.masking.rules import LEAST
-from flfed.updates.mechanism import mechanism_of
+from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -89,10 +89,19 @@ def _check_sums(study: Study) -> None:
             f"[strategy] {study.strategy.name}: looks at the sites' own updates, of which the server has none under "
             "[privacy] secure-aggregation: leave one of them out"
         )
-    # The server's noise needs each site's update: until sites add it themselves, one excludes the other.
-    if study.privacy.name == "site-dp":
+    name, mechanism = study.privacy.name, type(mechanism_of(study) or Mechanism())
+    if mechanism.merged is Mechanism.merged:
+        return
+    # At the server such a mechanism needs each site's update.
+    if mechanism.site_noise is Mechanism.site_noise:
         raise UsageError(
-            "[privacy]: site-dp with secure-aggregation is not available in this version: leave one of them out"
+            f"[privacy] {name}: changes the sites' own updates at the server, which has none of them under "
+            "secure-aggregation: leave one of them out"
+        )
+    if study.secure_aggregation == "auto":
+        raise UsageError(
+            f"[privacy]: secure-aggregation='auto' leaves open who adds the noise of {name}, and with it what it "
+            "promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)"
         )
 
 
@@ -105,6 +114,8 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
             f"[strategy] {study.strategy.name}: makes the next model of the one before and the mean update, and under "
             f"{asked} the server has neither: take one that averages"
         )
+    if type(mechanism_of(study) or Mechanism()).merged is not Mechanism.merged:
+        raise UsageError(f"[privacy] {study.privacy.name}: its noise needs sums under masks, and {asked} has none")
     if download_of(study) is not None:
         raise UsageError(f"[codec]: download packs a model, and under {asked} it is encrypted: leave one of them out")
     if study.compare.share_metrics == "aggregate-only":

@@ -24,6 +24,7 @@ from flfed.updates.codec import entries_of, shapes_of, unflattened
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, lifted_sites
+from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.masking.statement import read
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -42,6 +43,12 @@ REHEARSED_CKKS = (
     "homomorphic encryption was rehearsed: the server's half had ciphertexts and no key, but one process held the key "
     "and all updates"
 )
+
+NOISED = (
+    "in each round every site clips its update to a norm of {clip:g} and adds noise of deviation {deviation:.4g} to "
+    "each number itself: that of {least} sites, the fewest in a sum, is the noise that the promise counts"
+)
+"""What is added by whom where sites add noise before a sum; the part for rounding is left out."""
 
 
 def check_read(refused: Mapping[str, Refusal], study: Study) -> None:
@@ -141,6 +148,8 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     if not deployed:
         recorder.note(REHEARSED_CKKS if study.secure_aggregation == "ckks" else REHEARSED)
     recorder.writer.summary("secure-sums", {"kind": "masked" if deployed else "rehearsed", "least": least})
+    if noise := noise_of_site(study, least):
+        recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
@@ -154,7 +163,7 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
         cohort=sites,
         least=least,
         lifted=dict.fromkeys(sites, lifted),
-        largest_entry=study.largest_entry,
+        largest_entry=largest_entry(study, least),
         most_rows=most_rows,
         in_sums_only=frozenset(reserved),
         masked=deployed,

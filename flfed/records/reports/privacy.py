@@ -16,7 +16,9 @@ Private = dict[str, Any]
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 """The repeats of a run, as `Recorded` has them."""
 
-PROMISED = ("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder")
+PROMISED = (
+    *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server"),
+)
 SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
 OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
@@ -73,6 +75,8 @@ PROTECTED = {
 """What should not be told from the results, by the unit of the guarantee."""
 SEEN = {"row": "all updates of a site", "site": "the models of the run, but not the server,"}
 """What is seen by whom the guarantee protects from, by its unit; a person's as a row's."""
+SEEN_AS_SUMS = "the sums of the run, as the server does, or its models, and works together with no site"
+"""The same of a promise to sites that add their noise before a secure sum."""
 SMALL_EPSILON = 0.1
 """Up to this ε odds change by at most a factor of 1.11."""
 UNTOLD_FACTOR = 1e6
@@ -346,7 +350,7 @@ def promise_in_words(privacy: Private) -> list[str]:
     lines = [
         f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, over all {privacy['steps']} "
         f"{counted(privacy)} of the run.",
-        odds_in_words(unit, privacy["epsilon"]),
+        odds_in_words(unit, privacy["epsilon"], trusts_server=privacy.get("trusts-server") is not False),
     ]
     if privacy["given-encoder"]:
         lines.append(given_the_encoder(unit))
@@ -445,7 +449,7 @@ def not_covered(privacy: Private) -> list[str]:
     return list(privacy["uncharged"])
 
 
-def odds_in_words(unit: str, epsilon: float) -> str:
+def odds_in_words(unit: str, epsilon: float, *, trusts_server: bool = True) -> str:
     """Return by how much a guarantee lets odds change.
 
     δ is left out of it.
@@ -458,13 +462,15 @@ def odds_in_words(unit: str, epsilon: float) -> str:
     ----------
     unit : {"row", "person", "site"}
     epsilon : float, >= 0
+    trusts_server : bool
+        Whether a promise to sites assumes a server that is trusted.
 
     Examples
     --------
     >>> odds_in_words("site", 1.0).partition(": ")[2]
     'the odds can change by at most e^ε, 2.72 times, but for rare results (δ).'
     """
-    seen, what = SEEN.get(unit, SEEN["row"]), PROTECTED.get(unit, unit)
+    seen, what = SEEN.get(unit, SEEN["row"]) if trusts_server else SEEN_AS_SUMS, PROTECTED.get(unit, unit)
     if epsilon <= SMALL_EPSILON:
         said = f"Whoever sees {seen} learns almost the same whether or not {what}: odds change by at most e^ε"
     else:

@@ -1,10 +1,11 @@
 """Site-level differential privacy.
 
-The server clips each site's update and adds noise to their mean.
+The server clips each site's update and adds noise to their mean; under secure sums each site does it for itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated
@@ -17,7 +18,16 @@ from flfed.study.settings import Settings
 from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, least_noise
 from flfed.updates.aggregation.guard import joint_norms, weighted_mean
-from flfed.updates.mechanism import WEAK_EPSILON, Mechanism, Normals, Promise, check_curve, uncharged_outputs
+from flfed.updates.masking.rules import threshold
+from flfed.updates.masking.site_noise import SiteNoise, summed
+from flfed.updates.mechanism import (
+    WEAK_EPSILON,
+    Mechanism,
+    Normals,
+    Promise,
+    check_curve,
+    uncharged_outputs,
+)
 from flfed.updates.messages.fields import Arrays
 
 FEW_SITES = 10
@@ -49,10 +59,20 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     Who is asked in a round follows from the study's seed, which everybody has: a sample that is known
     hides nobody, so that nothing is taken off for it, and a site counts as taking part in every round.
 
+    Under `secure-aggregation = "on"` each site clips its own update and adds noise itself (`SiteNoise`), before its
+    vector is masked: enough if only the threshold of the sites is in the sum. The mean divides by the sites of the
+    list, which the server knows: who answers is not hidden by it, what they answer is. `largest-entry` is not used
+    then. The noise of a round is drawn once and kept with the masked vector: a round that is asked for again has the
+    same bits, and is charged once.
+
     Guarantee: whoever sees the models that the server sends on learns almost the same whether or not
     one site's updates were in them: (ε, δ) by `promise`. Neighbours are federations with and without one
     site's updates; replacing them all by others moves a sum twice as far. Assumes a server that is
-    trusted: it sees every update without noise, and could draw the noise again.
+    trusted: it sees every update without noise, and could draw the noise again. Under secure sums the server
+    need not be trusted: the same (ε, δ) holds against it, as long as no site colludes with it. Sites that do take
+    their own noise off: with c of t, ε is that of a multiplier of σ √((t - c) / t), which the run's warnings say for
+    one site and for a third of them. Neighbours are then runs in which one site's updates are as they are, or zero:
+    that the site takes part is known.
 
     Source: McMahan et al. 2018, "Learning differentially private recurrent language models", algorithm 1;
     ε by Mironov 2017, "Rényi differential privacy", through Flower's RdpAccountant.
@@ -133,13 +153,30 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
             found[name] = mean + deviation * normals(mean.size).reshape(mean.shape)
         return {name: found[name] for name in still}
 
+    def site_noise(self, rounds: int, least: int) -> SiteNoise:
+        """Return how a site clips and adds noise before a secure sum."""
+        return SiteNoise(noise=self._noise(rounds), clip=self.clip, least=least)
+
+    def colluding(self, rounds: int, least: int, sites: int) -> float:
+        """Return the ε of `rounds` sums against a server with which some sites collude.
+
+        Parameters
+        ----------
+        rounds, least : int
+        sites : int, < least
+            That tell the server their own noise; what is left is that of the others.
+        """
+        return site_epsilon(self._noise(rounds) * math.sqrt((least - sites) / least), rounds, self.delta)
+
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return whom the promise leaves out, and its worth.
 
         It is worth less with few sites.
         """
         found = [
-            "The server sees every site's update without noise and is trusted with it: "
+            self._collusion(study.rounds, sites)
+            if summed(study)
+            else "The server sees every site's update without noise and is trusted with it: "
             "the promise is against those who see the models that it sends on."
         ]
         if sites < FEW_SITES:
@@ -157,11 +194,27 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         The mean alone has noise.
         """
+        seen: tuple[str, ...]
+        if summed(study):
+            seen = ("Which sites take part, which answered in a round, and which are in the list of its sum.",)
+        else:
+            seen = (
+                "Each site's update as the server sees it: a function of its training rows as large as the model, "
+                "without noise.",
+                "Which sites take part, which answered in a round, and whose update the guard set aside or flagged.",
+            )
+        return (*seen, *uncharged_outputs(study))
+
+    def _collusion(self, rounds: int, sites: int) -> str:
+        """Return a sentence on who knows part of the noise."""
+        least = threshold(sites)
+        third = max(1, sites // 3)
+        one, some = (self.colluding(rounds, least, count) for count in (1, third))
         return (
-            "Each site's update as the server sees it: a function of its training rows as large as the model, "
-            "without noise.",
-            "Which sites take part, which answered in a round, and whose update the guard set aside or flagged.",
-            *uncharged_outputs(study),
+            "Each site adds noise to its update before the sum, and the server need not be trusted, if no site "
+            "colludes with it. A site knows its own noise: against the server and one site of a sum of "
+            f"{least} epsilon is {math.ceil(one * 100) / 100:g}, and against the server and a third of the sites "
+            f"({third} of {sites}) it is {math.ceil(some * 100) / 100:g}."
         )
 
     def _noise(self, rounds: int) -> float:
