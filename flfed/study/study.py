@@ -94,7 +94,8 @@ class Study(metaclass=_FromKeywords):
         institutions or more take part. It stands in the table `[privacy]`. Example: `secure-aggregation = "auto"`.
     largest_entry : float, > 0
         Largest absolute value of an entry of a site's update under secure aggregation: a site whose update has a
-        larger one sends none. It stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
+        larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It stands in the table
+        `[privacy]`. Example: `largest-entry = 2.0`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates. Example: `rounds = 40`.
     text : str

@@ -157,4 +157,4 @@ def test_a_study_of_sums_is_checked_and_says_that_the_server_need_not_be_trusted
     assert "but not the server" in odds_in_words("site", 1.0)
     assert "as the server does" in odds_in_words("site", 1.0, trusts_server=False)
     # Sites do nothing of this under a mechanism of rows.
-    assert noise_of_site(study.replace({"privacy.name": "none"}), 7) is None
+    assert noise_of_site(Study.parse(small_study), 7) is None

@@ -35,7 +35,8 @@ KEPT = {
     "codec": ("update", "download", "saved-to-site", "saved-to-server"),
     "secure-sums": ("kind", "least"),
     "privacy": (
-        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "uncharged",
+        "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server",
+        "uncharged",
     ),
 }  # fmt: skip
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
