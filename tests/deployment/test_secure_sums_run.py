@@ -26,7 +26,7 @@ from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.secure_sum import LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
-from flfed.updates.messages.train import EVALUATE, TRAIN
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
@@ -165,3 +165,41 @@ def test_with_sites_in_sums_only_a_site_may_miss_the_sums_over_rows_and_figures_
         == sum("no Table 1" in note for note in notes)
         == 1
     )
+
+
+NOISED = {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.2, "privacy.delta": 0.02}
+
+
+def test_noise_of_sites_comes_from_their_systems_and_a_round_asked_again_has_the_same_bits_and_is_charged_once(
+    consortium: Callable[..., Consortium], small_study: str
+):
+    found = consortium(4, Study.parse(small_study).replace(NOISED).text)
+    opened = []
+
+    def absent(site: str, kind: str) -> bool:
+        opened.append((site, kind))
+        # In the second round nobody opens the sum when asked first: the round is asked again.
+        return kind == UNMASK and 5 <= len([one for one in opened if one[1] == UNMASK]) <= 8
+
+    grid = SummingGrid(found, absent)
+    outcome = conduct(found, grid)
+    assert (outcome.status, outcome.reason) == ("completed", "")
+    vectors: dict[tuple[str, int], list[bytes]] = {}
+    for site, message, reply in grid.sent:
+        if message.metadata.message_type == TRAIN:
+            masked = TrainReply.from_record(reply.content).masked
+            vectors.setdefault((site, int(message.metadata.group_id)), []).append(masked.vector.tobytes())
+    # Asked twice, the second round has the very same vectors, noise and all; no other round does.
+    assert {len(sent) for (_, number), sent in vectors.items() if number == 2} == {2}
+    assert all(len(set(sent)) == 1 for sent in vectors.values())
+    with RunReader.open() as reader:
+        private = reader.summary(reader.runs()[0].run, "privacy")
+    assert {line["steps"] for line in private["sites"].values()} == {ROUNDS}
+    assert private["trusts-server"] is False
+    # The study's seed tells nothing of it: a rehearsal, and the same run at other gates, have other noise.
+    again = conduct(found, SummingGrid(found))
+    step = 0.2 / 4  # of the noise in a mean of four
+    assert max_difference(outcome.arrays, rehearsed(found, "on")) > step / 10
+    assert max_difference(outcome.arrays, again.arrays) > step / 10
+    # A ledger counts no budget for whole sites.
+    assert not any(line.kind == "spent" for line in found.lines("site-01"))
