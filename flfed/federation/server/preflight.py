@@ -98,6 +98,10 @@ def _check_sums(study: Study) -> None:
             f"[privacy] {name}: changes the sites' own updates at the server, which has none of them under "
             "secure-aggregation: leave one of them out"
         )
+    if study.secure_aggregation == "ckks":
+        raise UsageError(
+            f"[privacy]: sites add the noise of {name} under secure-aggregation='on' only, not under 'ckks'"
+        )
     if study.secure_aggregation == "auto":
         raise UsageError(
             f"[privacy]: secure-aggregation='auto' leaves open who adds the noise of {name}, and with it what it "
