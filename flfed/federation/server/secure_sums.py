@@ -51,6 +51,14 @@ NOISED = (
 """What is added by whom where sites add noise before a sum; the part for rounding is left out."""
 
 
+def _note(run: FederatedRun, least: int) -> None:
+    """Note what the sums of a run are, and what sites add to them."""
+    if not run.each_round:
+        run.recorder.note(REHEARSED_CKKS if run.study.secure_aggregation == "ckks" else REHEARSED)
+    if noise := noise_of_site(run.study, least):
+        run.recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
+
+
 def check_read(refused: Mapping[str, Refusal], study: Study) -> None:
     """Refuse a run with sums that an earlier flfed was asked to take part in.
 
@@ -145,11 +153,8 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     if deployed:
         keep_cohort(name, participants)
     least = _give_keys(run, request, {site: one for site, one in participants.items() if site in back})
-    if not deployed:
-        recorder.note(REHEARSED_CKKS if study.secure_aggregation == "ckks" else REHEARSED)
+    _note(run, least)
     recorder.writer.summary("secure-sums", {"kind": "masked" if deployed else "rehearsed", "least": least})
-    if noise := noise_of_site(study, least):
-        recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
