@@ -25,6 +25,7 @@ from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.operator.join import join
 from flfed.deployment.site_state import approval
+from flfed.deployment.site_state.signing_key import make_signing_key
 from flfed.folders import CoordinatorFolder, SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as site_packages
@@ -193,7 +194,15 @@ class Consortium:
         path.write_text(text)
         return path
 
-    def approve(self, name: str, text: str, co_sites: Sequence[str]) -> None:
+    def pins(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the fingerprints of some sites' gates, as their people read them out."""
+        found = {}
+        for name in names:
+            with self.sites[name].here():
+                found[name] = make_signing_key(SiteFolder(name))[0]
+        return found
+
+    def approve(self, name: str, text: str, co_sites: Sequence[str], **more: Any) -> None:
         """Write an approval down as a person's is, also such as would be there of an earlier day or policy."""
         with self.sites[name].here():
             folder, site, dataset = SiteFolder(name), site_packages.load(name), datasets.load("small")
@@ -203,9 +212,10 @@ class Consortium:
             facts = snapshot.known(site, folder.frozen)
             assert facts is not None
             others = [other for other in co_sites if other != name]
-            given = {"rows_sha256": facts.sha256, "schema_sha256": dataset.schema.sha256()}
+            given: dict[str, Any] = {"rows_sha256": facts.sha256, "schema_sha256": dataset.schema.sha256()}
             study = Study.parse(text)
-            approval.approve(folder, study, by="Dr Kim", co_sites=others, bundle_sha256=bundle_sha256(), **given)
+            given |= {"co_sites": others, "bundle_sha256": bundle_sha256()}
+            approval.approve(folder, study, by="Dr Kim", **{**given, **more})
 
     def rows(self, name: str) -> Path:
         """Return the file of the frozen rows of a site."""

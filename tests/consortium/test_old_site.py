@@ -22,6 +22,7 @@ REFUSED = (
     "refused: the study cannot be used: see the site's log "
     "(the study asks for codec int8; flfed before 0.3 knows no codecs)"
 )
+SUMS = ("[compare]", '[privacy]\nsecure-aggregation = "on"\n[compare]')
 CODEC = ("[compare]", '[codec]\nname = "int8"\ndownload = "int8"\n[compare]')
 
 
@@ -40,7 +41,9 @@ def ran(consortium: Any, study: str) -> tuple[int, dict[str, Any] | None, str]:
 def test_a_site_of_flfed_0_2_takes_part_as_before_and_is_named_where_a_codec_is_asked(consortium: Any, earlier: Path):  # noqa: F811
 
     plain, packed = consortium.study(), consortium.study(CODEC)
+    summed, pins = consortium.study(SUMS), consortium.pins(THREE)
     for name in THREE:
+        consortium.approve(name, summed, THREE, sums=True, pins=pins)
         for study in (plain, packed):
             consortium.approve(name, study, THREE)
     consortium.sites[OLD].environment["PYTHONPATH"] = str(earlier)
@@ -61,6 +64,11 @@ def test_a_site_of_flfed_0_2_takes_part_as_before_and_is_named_where_a_codec_is_
     assert [(fault["site"], fault["reason"]) for fault in found["faults"]] == [(OLD, REFUSED)]
     trained = {line["run"] for line in consortium.sites[OLD].lines() if line["kind"] == "train"}
     assert len(trained) == 1 and found["run"] not in trained
+
+    # Sums of fewer than were approved would be of another cohort: the run is refused, and says what to do.
+    code, _, said = ran(consortium, summed)
+    assert code == 2 and "gamma cannot read the study" in said and "flfed before 0.4 knows no sums" in said
+    assert 'secure-aggregation = "off"' in said
 
 
 def version_of(path: Path) -> str:

@@ -1,0 +1,186 @@
+"""Real runs with secure sums: the sum of one process, ledgers that agree with the wire, and killed processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed.records.store.reader import RunReader
+from tests.consortium.test_packed_bytes import held, sent
+from tests.machines import until
+
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
+FOUR = ("alpha", "beta", "gamma", "delta")
+SUMS = ("[compare]", '[privacy]\nsecure-aggregation = "on"\n[compare]')
+KILLED = """
+import os, signal
+from flfed.updates.aggregation.secure_sum import SumQuestions
+ask = SumQuestions._ask
+
+def asking(self, send, kind, requests, reply):
+    if kind == "query.unmask" and self.number == 2:
+        first = min(requests)
+        found = ask(self, send, kind, {first: requests[first]}, reply)
+        assert set(found) == {first}
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ask(self, send, kind, requests, reply)
+
+SumQuestions._ask = asking
+"""
+"""A coordinator that is killed once the first site has opened the sum of the second round."""
+HELD = """
+import os, time
+from pathlib import Path
+from flfed.updates.aggregation.secure_sum import SumQuestions
+from flfed.updates.strategies.fedavg import FedAvg
+there, ask, configure = Path(os.environ["HELD"]), SumQuestions._ask, FedAvg.configure_train
+
+def hold(name):
+    if not (there / name).exists():
+        (there / name).touch()
+        while not (there / (name + "-over")).exists():
+            time.sleep(0.05)
+
+def asking(self, send, kind, requests, reply):
+    if kind == "query.list" and self.number == 2:
+        hold("list")
+    return ask(self, send, kind, requests, reply)
+
+def configuring(self, server_round, *given):
+    if server_round == 2:
+        hold("train")
+    return configure(self, server_round, *given)
+
+SumQuestions._ask, FedAvg.configure_train = asking, configuring
+"""
+"""A coordinator that waits before it asks the second round's sites to train, and before it names them their list."""
+
+
+def words(consortium: Any, study: str) -> list[str]:
+    chosen = [word for name in FOUR for word in ("--site", name)]
+    return ["coordinator", "run", str(consortium.file(study)), *chosen, "--json"]
+
+
+def command(consortium: Any, given: list[str], before: str = "", code: int = 0) -> tuple[dict[str, Any], str]:
+    """Run a command in a process of its own at the coordinator's machine; return its JSON and what it said."""
+    machine = consortium.coordinator
+    done = subprocess.run(
+        [sys.executable, "-c", f"{before}\nfrom flfed.cli import main; main()", *given],
+        capture_output=True, text=True, env=machine.environment, cwd=machine.exchange, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, (done.returncode, done.stderr[-3000:])
+    return (json.loads(done.stdout) if done.stdout.strip() else {}), done.stderr
+
+
+def here(consortium: Any, study: str) -> str:
+    """Return a run of the same study in one process, which rehearses the sums."""
+    chosen = [word for name in FOUR for word in ("--site", name)]
+    ran, _ = command(consortium, ["study", "run", str(consortium.file(study)), *chosen, "--one-by-one", "--json"])
+    return str(ran["run"])
+
+
+def difference(consortium: Any, run: str, study: str) -> float:
+    compared, _ = command(consortium, ["run", "compare", run, here(consortium, study), "--json"])
+    return float(compared["arrays-max-difference"])
+
+
+def lists(consortium: Any, run: str) -> list[str]:
+    """Return the list of each question of a run, of which no question has two at any site."""
+    found: dict[str, set[str]] = {}
+    for name in FOUR:
+        for line in consortium.sites[name].lines():
+            if line["run"] == run and line["kind"] in ("list", "unmask"):
+                found.setdefault(line["question-sha256"], set()).add(line["listed"])
+    assert all(len(one) == 1 for one in found.values())
+    return sorted(next(iter(one)) for one in found.values())
+
+
+def newest(consortium: Any) -> Any:
+    with consortium.coordinator.here(), RunReader.open() as reader:
+        return next(iter(reader.runs()))
+
+
+def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
+    pins = consortium.pins(FOUR)
+    # Studies of other steps: their questions are others, so that no list binds the next one.
+    studies = [consortium.study(SUMS, ("lr = 0.1", f"lr = {lr}")) for lr in (0.1, 0.2, 0.3)]
+    serving = {}
+    for name in FOUR:
+        for study in studies:
+            consortium.approve(name, study, FOUR, sums=True, pins=pins)
+        serving[name] = consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(4)
+    sums_as_in_one_process(consortium, studies[0])
+    a_coordinator_killed_after_the_first_opening(consortium, studies[1])
+    a_site_killed_between_the_exchanges_while_another_is_missing(consortium, studies[2], serving, tmp_path)
+
+
+def sums_as_in_one_process(consortium: Any, study: str) -> None:
+    ran, said = command(consortium, words(consortium, study))
+    assert (ran["status"], ran["faults"]) == ("completed", []), said
+    assert held(consortium, ran["run"], FOUR) == sent(consortium, ran["run"])
+    kinds = Counter(kind for _, kind in held(consortium, ran["run"], FOUR))
+    assert kinds["unmask"] == kinds["keys"] == kinds["train"] == 4 and "list" not in kinds
+    assert lists(consortium, ran["run"]) == ["alpha,beta,delta,gamma"] * 3
+    assert difference(consortium, ran["run"], study) == 0.0
+
+
+def a_coordinator_killed_after_the_first_opening(consortium: Any, study: str) -> None:
+    command(consortium, words(consortium, study), KILLED, code=-9)
+    killed = newest(consortium)
+    assert killed.rounds == 1
+    command(consortium, ["study", "resume", "latest", "--json"])
+    run = newest(consortium)
+    assert (run.run, run.status, run.rounds) == (killed.run, "completed", 3), run.reason
+    assert lists(consortium, run.run) == ["alpha,beta,delta,gamma"] * 3
+    assert difference(consortium, run.run, study) == 0.0
+
+
+def a_site_killed_between_the_exchanges_while_another_is_missing(
+    consortium: Any, study: str, serving: dict[str, subprocess.Popen[bytes]], there: Path
+) -> None:
+    machine = consortium.coordinator
+    log = (there / "log").open("wb")
+    conducting = subprocess.Popen(
+        [sys.executable, "-c", f"{HELD}\nfrom flfed.cli import main; main()", *words(consortium, study)],
+        stdout=log, stderr=log, env={**machine.environment, "HELD": str(there)}, cwd=machine.exchange,
+    )  # fmt: skip
+
+    def said() -> str:
+        return (there / "log").read_text()
+
+    def killed(name: str) -> None:
+        serving[name].kill()
+        serving[name].wait()
+
+    until("round 2", (there / "train").exists, process=conducting, said=said)
+    killed("delta")
+    (there / "train-over").touch()
+    until("its list", (there / "list").exists, seconds=300, process=conducting, said=said)
+    killed("alpha")
+    serving["alpha"] = consortium.sites["alpha"].serve("site serve alpha")
+    serving["delta"] = consortium.sites["delta"].serve("site serve delta")
+    time.sleep(1)
+    (there / "list-over").touch()
+    assert conducting.wait(500) == 0, said()
+    log.close()
+    run = newest(consortium)
+    assert (run.status, run.rounds) == ("completed", 3), run.reason
+    found = lists(consortium, run.run)
+    assert found.count("alpha,beta,gamma") >= 1 and set(found) <= {"alpha,beta,gamma", "alpha,beta,delta,gamma"}
+    # Of the second round delta has opened nothing, and the others one list.
+    of_second = [
+        (name, line["kind"], line["listed"])
+        for name in FOUR
+        for line in consortium.sites[name].lines()
+        if line["run"] == run.run and line["kind"] in ("list", "unmask") and line["round"] == 2
+    ]
+    assert {listed for *_, listed in of_second} == {"alpha,beta,gamma"}
+    assert {name for name, *_ in of_second} == {"alpha", "beta", "gamma"}
