@@ -118,8 +118,6 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
             f"[strategy] {study.strategy.name}: makes the next model of the one before and the mean update, and under "
             f"{asked} the server has neither: take one that averages"
         )
-    if type(mechanism_of(study) or Mechanism()).merged is not Mechanism.merged:
-        raise UsageError(f"[privacy] {study.privacy.name}: its noise needs sums under masks, and {asked} has none")
     if download_of(study) is not None:
         raise UsageError(f"[codec]: download packs a model, and under {asked} it is encrypted: leave one of them out")
     if study.compare.share_metrics == "aggregate-only":
