@@ -89,13 +89,15 @@ class Study(metaclass=_FromKeywords):
     download : {"none", "float16", "int8"}
         Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
         from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
-    secure_aggregation : {"off", "auto", "on"}
+    secure_aggregation : {"off", "auto", "on", "ckks"}
         Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
-        institutions or more take part. It stands in the table `[privacy]`. Example: `secure-aggregation = "auto"`.
+        institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts: the coordinator has no model
+        either, but a single site that works with it can read all updates. It stands in the table `[privacy]`.
+        Example: `secure-aggregation = "auto"`.
     largest_entry : float, > 0
-        Largest absolute value of an entry of a site's update under secure aggregation: a site whose update has a
-        larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It stands in the table
-        `[privacy]`. Example: `largest-entry = 2.0`.
+        Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model: a
+        site whose update has a larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It
+        stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates. Example: `rounds = 40`.
     text : str

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import tenseal
 
+from flfed import paths
 from flfed.errors import UsageError
+from flfed.export.run_folder import export
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.preflight import check
+from flfed.federation.server.run import run
 from flfed.federation.server.server import FederatedRun
+from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -194,7 +198,11 @@ REFUSED = {
     "download": ({"codec.download": "int8"}, r"\[codec\]: download packs a model"),
     "largest": ({"largest-entry": 2_000.0}, "largest-entry: 3 sites"),
     "figures": ({"compare.share-metrics": "aggregate-only"}, "needs sums under masks"),
-    "later": ({}, "is not available in this version"),
+    "site noise": (
+        {"privacy.name": "site-dp", "privacy.noise": 1.0},
+        "under secure-aggregation=.on. only, not under .ckks.",
+    ),
+    "codec": ({"codec.name": "int8"}, r"\[codec\]: name='int8'"),
 }
 
 
@@ -205,3 +213,18 @@ def test_what_does_not_go_with_it_is_refused_before_a_table_is_read(
     small_sites(3)
     with pytest.raises(UsageError, match=said):
         check(Study.parse(small_study).replace({"secure-aggregation": "ckks", **changes}))
+
+
+def test_a_study_that_asks_for_it_is_checked_and_its_run_says_what_the_server_lacks(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    study = Study.parse(small_study).replace({"secure-aggregation": "ckks", "strategy.rounds": 2})
+    sites = small_sites(3)
+    check(study)
+    found = run(study, sites=sites)
+    with RunReader.open() as reader:
+        notes = " ".join(entry.reason for entry in reader.events([found.run]))
+        assert "no pooled reference: the server has the run's models as ciphertexts only" in notes
+        assert "the server's half had ciphertexts and no key" in notes
+    done = export(found.run, paths.home() / "out")
+    assert done.model is None and f"flfed site model SITE {found.run}" in done.reason

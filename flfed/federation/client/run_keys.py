@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +21,7 @@ from flfed.signatures import canonical
 from flfed.study.study import Study
 from flfed.study.tables import Sharing
 from flfed.updates.checkpoints.run_state import OF_RUN, RunState
-from flfed.updates.masking import keys, rules
+from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
 from flfed.updates.masking.keys import Chain, RunKey, pair_secrets
@@ -35,8 +34,8 @@ KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statemen
 """Names in a site's state of a run."""
 SHARED = f"{OF_RUN}ckks"
 """The run's key of homomorphic encryption there, at the first site with what it sealed to the others."""
-REHEARSAL = secrets.token_bytes(keys.BYTES)
-"""Link of all sites of this process, where it rehearses a run."""
+REHEARSAL = b"flfed rehearsal"
+"""What the link of all sites follows from where a run is rehearsed: there is no secret, on Ray no common process."""
 Place = tuple[str, int, int]
 """Run, repeat and round of an answer. Runs are named by the time at which they began."""
 
@@ -202,8 +201,9 @@ class RunKeys:
         if self.cohort().in_sums_only:
             raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
         kept, first = self.state.read(SHARED), sites[0]
-        # Where one process rehearses there are no links, but the server's half of it still gets no key.
-        links = self._links_of_start() if self.approval is not None else dict.fromkeys(sites, REHEARSAL)
+        rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
+        # Under homomorphic encryption the chain never moves.
+        links = rehearsed if self.approval is None else self.links(0)
         if self.site == first:
             if kept is None:
                 context = SecretContext.new().to_bytes()
@@ -221,10 +221,6 @@ class RunKeys:
             found: SecretContext = or_refuse(open_context(given.sealed, given.keys[0], **ways))
             self.state.write(SHARED, {"context": np.frombuffer(found.to_bytes(), np.uint8)})
         return None
-
-    def _links_of_start(self) -> dict[str, bytes]:
-        """Return the links that the run began with: under homomorphic encryption the chain never moves."""
-        return self.links(0)
 
     def secret_context(self) -> SecretContext:
         """Return the run's key of homomorphic encryption; raises NotTakingPart where it is not here."""

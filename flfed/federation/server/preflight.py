@@ -122,8 +122,9 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
         raise UsageError(f"[codec]: download packs a model, and under {asked} it is encrypted: leave one of them out")
     if study.compare.share_metrics == "aggregate-only":
         raise UsageError(f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {asked} has none")
+    if study.compare.curve is not None:
+        raise UsageError(f"[compare]: a learning curve is of models, and under {asked} the server has none")
     if (entries := entries_of(shapes_of(first_model(study, schema)))) > MOST_ENTRIES - HEAD:
         raise UsageError(f"[model]: {entries} parameters are more than {MOST_ENTRIES - HEAD}, the most under {asked}")
     if why := range_refusal(LEAST, study.largest_entry):
         raise UsageError(f"[privacy]: largest-entry: {why}")
-    raise UsageError(f"{asked} is not available in this version")

@@ -154,16 +154,15 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
         keep_cohort(name, participants)
     least = _give_keys(run, request, {site: one for site, one in participants.items() if site in back})
     _note(run, least)
-    recorder.writer.summary("secure-sums", {"kind": "masked" if deployed else "rehearsed", "least": least})
+    kind = "encrypted" if study.secure_aggregation == "ckks" else "masked"
+    recorder.writer.summary("secure-sums", {"kind": kind if deployed else "rehearsed", "least": least})
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
     lifted = lifted_sites({site: one.lifted for site, one in read_all.items()})
     reserved = [site for site, one in read_all.items() if one.share_metrics == "aggregate-only"]
     if study.secure_aggregation == "ckks":
-        entries = entries_of(shapes_of(first_model(study, datasets.load(study.dataset.name).schema)))
-        given: dict[str, Any] = {"largest_entry": study.largest_entry, "entries": entries, "masked": deployed}
-        return CipherSums(cohort=sites, least=least, context=PublicContext.new(), **given)
+        return _cipher_sums(study, cohort=sites, least=least, masked=deployed)
     return SecureSums(
         cohort=sites,
         least=least,
@@ -174,6 +173,12 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
         masked=deployed,
         store=SumFile(name) if deployed else SumStore(),
     )
+
+
+def _cipher_sums(study: Study, **given: Any) -> CipherSums:
+    """Return what adds up ciphertexts of a study's model."""
+    entries = entries_of(shapes_of(first_model(study, datasets.load(study.dataset.name).schema)))
+    return CipherSums(largest_entry=study.largest_entry, entries=entries, context=PublicContext.new(), **given)
 
 
 def _give_keys(run: FederatedRun, request: KeysRequest, back: Mapping[str, Participant]) -> int:

@@ -306,13 +306,13 @@ class FederatedRun:
             )
         )
         first = self.first_arrays()
-        if kept is not None and self.checkpoint is None:
-            self.writer.begin(first, strategy, kept)
-        elif kept is not None and self.checkpoint is not None:
+        if kept is not None and self.checkpoint is not None:
             first, of_sites = self.checkpoint.arrays, restored(self.checkpoint, strategy, self.sums)
             if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy.run):
                 self.recorder.note(forgotten)
         with nullcontext() if kept is None else self.privacy.during(participants):
+            if kept is not None and self.checkpoint is None:
+                self.writer.begin(first, strategy, kept)
             result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
 

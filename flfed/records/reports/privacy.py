@@ -62,6 +62,10 @@ MASKED = (
     "Updates left their sites for sums only: the coordinator has sums of the updates of {least} sites or more, "
     "and no single one."
 )
+ENCRYPTED = (
+    "Secure aggregation: updates left encrypted, and the server added them up without a key; it has neither an update nor "
+    "the model. One site that works with it can read all updates."
+)
 REHEARSED = (
     "Secure aggregation was rehearsed: one process held all updates, and added them up as under masks, without masks."
 )
@@ -95,7 +99,8 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
     sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
     seed, as in a simulation, and "system" in a deployment. `secure-sums` has `kind`: "masked" where updates left for
-    sums only, of `least` sites or more; "rehearsed" in one process; "off"; or "not begun", where the run ended before.
+    sums only, of `least` sites or more; "encrypted" where the server had ciphertexts only; "rehearsed" in one process;
+    "off"; or "not begun", where the run ended before.
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
     budget and ledger; a name that the record does not have is left out.
@@ -147,7 +152,7 @@ def sums_in_words(privacy: Private) -> list[str]:
     """Return a sentence on secure sums, none where there were none."""
     # Reports of earlier versions, and what a study promises before it runs, say nothing of it.
     found = privacy.get(SUMS) or {"kind": "off", "least": None}
-    told = {"masked": MASKED.format(least=found["least"]), "rehearsed": REHEARSED}
+    told = {"masked": MASKED.format(least=found["least"]), "encrypted": ENCRYPTED, "rehearsed": REHEARSED}
     return [told[found["kind"]]] if found["kind"] in told else []
 
 

@@ -92,6 +92,11 @@ def _sums(privacy: Private) -> dict[str, str]:
         "off": ("off", "the server sees each site's own update", "nothing"),
         "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
         "rehearsed": ("rehearsed", "added up as under masks, in one process that holds all updates", "nothing"),
+        "encrypted": (
+            "on",
+            "the server adds ciphertexts and has no key",
+            "nothing, where one site works with the server: all have the key",
+        ),
         "masked": (
             "on",
             f"the server gets sums of the updates of {found['least']} sites or more",
