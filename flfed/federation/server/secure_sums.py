@@ -59,11 +59,13 @@ def _note(run: FederatedRun, least: int) -> None:
         run.recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
 
 
-def check_read(refused: Mapping[str, Refusal], study: Study) -> None:
-    """Refuse a run with sums that an earlier flfed was asked to take part in.
+def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:
+    """Refuse a run with sums that too few sites take part in, or that an earlier flfed was asked to take part in.
 
     Parameters
     ----------
+    sites : collection of str
+        That enrolled.
     refused : mapping of site to Refusal
         By whose gate.
     study : Study
@@ -71,16 +73,18 @@ def check_read(refused: Mapping[str, Refusal], study: Study) -> None:
     Raises
     ------
     UsageError
-        Which names the sites: without them it would be another cohort than was approved.
+        Which names the sites and says what to do.
     """
     old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
-    if study.secure_aggregation == "off" or not old:
+    asked = study.secure_aggregation
+    if not (asked != "off" and old) and not (asked == "on" and refused and len(sites) < LEAST):
         return
+    few = f"secure aggregation needs {LEAST} sites, and {len(sites)} take part"
+    whom = f"{', '.join(old)} cannot read a study with sums" if old else few
+    said = "; ".join(f"{site}: {refused[site]}" for site in old or sorted(refused))
     raise UsageError(
-        f"{', '.join(old)} cannot read the study ({refused[old[0]]}): its updates are added up in secret, and flfed "
-        "before 0.4 knows no sums; install today's flfed there and let the site approve the study, or begin the run "
-        'without it (--site); or write secure-aggregation = "off" under [privacy], by which the coordinator gets each '
-        "site's update"
+        f"[privacy]: {whom} ({said}); flfed before 0.4 "
+        "knows no sums: install today's there and let the site approve the study, or begin the run without it (--site)"
     )
 
 

@@ -27,7 +27,7 @@ from flfed.federation.server.checkpoint_writer import (
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.secure_sums import check_read, summed_summary, sums_of, whole_cohort
+from flfed.federation.server.secure_sums import check_cohort, summed_summary, sums_of, whole_cohort
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
@@ -240,7 +240,7 @@ class FederatedRun:
         self.privacy.enrolled({site: replies[site] for site in participants})
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
         if not earlier:
-            check_read(said, self.study)
+            check_cohort(participants, said, self.study)
         said = explained(said, self.study)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
