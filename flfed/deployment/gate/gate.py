@@ -245,7 +245,7 @@ class Gate:
         messages = self._studies.messages(sha256_of(str(context.run_config.get("study", ""))))
         here = SiteRun.of(context, run_state(self.folder.site, context), self._approving)
         try:
-            return NO_SUM if messages is None else in_sum_of(message, here, messages.study)
+            return NO_SUM if messages is None else in_sum_of(message, here, messages.study, self.site.policy)
         except NotTakingPart:  # of a sum that is not known here, as the client will say
             return NO_SUM
 

@@ -100,6 +100,8 @@ class Cohort:
         Sites that share figures in sums only, by their statements.
     sha256 : str
         Of all that was told with the keys.
+    pins : str
+        `pins_hash` of the sites that the approval pinned then; empty in a rehearsal.
     """
 
     sites: tuple[str, ...]
@@ -107,6 +109,7 @@ class Cohort:
     lifted: tuple[str, ...] = ()
     in_sums_only: tuple[str, ...] = ()
     sha256: str
+    pins: str = ""
 
     def arrays(self) -> Arrays:
         """Return the cohort as bytes."""
@@ -245,6 +248,7 @@ class RunKeys:
             lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()}))),
             in_sums_only=tuple(site for site, one in found.items() if one.share_metrics == "aggregate-only"),
             sha256=sha256,
+            pins=statements.pins_hash(approval.pinned),
         )
         self.state.write(COHORT, cohort.arrays())
 
@@ -254,10 +258,15 @@ class RunKeys:
         return None if arrays is None else Cohort.of(arrays)
 
     def cohort(self) -> Cohort:
-        """Return the run's cohort; raises NotTakingPart where its keys are not here."""
+        """Return the run's cohort; raises NotTakingPart where its keys are not here, or others are pinned since.
+
+        The threshold follows from the pinned sites, and a run has one.
+        """
         found = self.known()
         if found is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
+        if self.approval is not None and found.pins != statements.pins_hash(self.approval.pinned):
+            raise NotTakingPart(Refusal("cohort-other"))
         return found
 
     def chain(self) -> Chain:

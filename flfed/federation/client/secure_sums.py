@@ -92,6 +92,21 @@ class SiteSums:
         known = self.keys.known()
         return () if known is None else known.in_sums_only
 
+    def sums_over_rows_masked(self) -> bool:
+        """Tell whether sums over training rows leave under masks; raises NotTakingPart where that is not known.
+
+        Without the keys nobody knows who shares figures in sums only. What left in a sum of several sites before does
+        not leave by itself in a run without one of them: the difference would be that site's.
+        """
+        keys = self.keys
+        if keys.approval is None:
+            return bool(self.in_sums_only)
+        if keys.cohort().in_sums_only:
+            return True
+        lists = keys.approval.book.lists(question_sha256(keys.study, SUMMARISE, None))
+        refuse(Refusal("list-differs") if set(lists) - {frozenset({keys.site})} else None)
+        return False
+
     def opened(self, arrays: Arrays, model: Shapes) -> Arrays:
         """Return the model of a request, which is `arrays` themselves where nothing stands encrypted."""
         return arrays

@@ -12,9 +12,11 @@ from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Approving, RunKeys
 from flfed.federation.client.secure_sums import SiteCiphers, SiteSums
 from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
+from flfed.study.tables import strictest
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.run_state import RunState
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
@@ -160,16 +162,33 @@ NO_SUM = InSum()
 """Of a study whose updates cross as they are."""
 
 
-def in_sum_of(message: Message, own: SiteRun, study: Study) -> InSum:
-    """Return what a message is of its run's secure sums; raises NotTakingPart for a sum that is not known here."""
+def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> InSum:
+    """Return what a message is of its run's secure sums; raises NotTakingPart for a sum that is not known here.
+
+    Parameters
+    ----------
+    message : Message
+    own : SiteRun
+    study : Study
+    policy : Policy
+        Of the site. Before the keys are told and after the comparison no cohort
+        is known here, and a site that shares figures in sums only shares none even then.
+    """
     kind, sums = message.metadata.message_type, own.sums(study)
-    if sums is None or sums.keys.approval is None or isinstance(sums, SiteCiphers):
+    if sums is None or sums.keys.approval is None:
         return NO_SUM
     facts, reserved = {}, sums.in_sums_only
+    if strictest(study.compare.share_metrics, policy.share_metrics) == "aggregate-only":
+        reserved = tuple(sorted({*reserved, own.site}))
+    if isinstance(sums, SiteCiphers):
+        return InSum(reserved=reserved) if own.site in reserved else NO_SUM
     if kind == TRAIN or (kind == SUMMARISE and reserved):
         asked = read(TrainRequest, message.content) if kind == TRAIN else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
+    elif kind == SUMMARISE:
+        # A plain answer is a sum over this site alone: with a sum of several it would give others away.
+        facts = {"question_sha256": question_sha256(study, kind, None), "listed": own.site}
     elif kind in (LIST, UNMASK):
         of = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
         facts = {"question_sha256": sums.question(of.kind, of.round), "listed": of.listed}

@@ -1,0 +1,182 @@
+"""A server that lies to real gates: hand-made messages, and what may not leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.session import first_model, study_layout
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.secure_sum import KEYS, UNMASK, KeysRequest, UnmaskRequest
+from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
+from tests.deployment.summing import BUNDLE, Consortium, SummingGrid
+
+FOUR = ["site-01", "site-02", "site-03", "site-04"]
+
+
+class LyingServer:
+    """A server that sends each gate what it likes, in one run."""
+
+    def __init__(self, consortium: Consortium, run: str) -> None:
+        self.consortium, self.study, self.run = consortium, consortium.study, run
+        grid = SummingGrid(consortium, run=run)
+        self.contexts = {str(one.node_config["site"]): one for one in grid._contexts.values()}
+        self.schema = datasets.load("small").schema
+
+    def ask(self, site: str, kind: str, request: Any) -> Message:
+        """Return a gate's reply."""
+        context: Context = self.contexts[site]
+        message = Message(request.to_record(), dst_node_id=context.node_id, message_type=kind)
+        return self.consortium.gates[site].answer(message, context, BUNDLE)
+
+    def statements(self, sites: list[str]) -> dict[str, bytes]:
+        """Return what each gate signs at enrolment."""
+        request = EnrolRequest(dataset=self.study.dataset.name, schema_sha256=self.schema.sha256())
+        return {site: EnrolReply.from_record(self.ask(site, ENROL, request).content).statement for site in sites}
+
+    def keys(self, sites: list[str], most_rows: int = 99) -> dict[str, Message]:
+        """Give sites the keys of a cohort."""
+        signed = self.statements(sites)
+        request = KeysRequest(
+            cohort=",".join(sites), most_rows=most_rows, statements=tuple(signed[one] for one in sites)
+        )
+        return {site: self.ask(site, KEYS, request) for site in sites}
+
+    def model(self) -> dict[str, Any]:
+        """Return a model and encoder of the server's choice."""
+        layout = study_layout(self.study, self.schema)
+        summary = merge([self.session(site).summary() for site in self.consortium.sites])
+        return {
+            "arrays": first_model(self.study, self.schema),
+            "encoder": fit_encoder(layout, summary, self.study.encode.scaler),
+        }
+
+    def session(self, site: str) -> Any:
+        from flfed.rows.session import SiteSession
+
+        return SiteSession(self.consortium.sites[site], self.study)
+
+    def train(self, site: str, round: int = 1, **changes: Any) -> Message:
+        """Ask a site to train."""
+        given = {"round": round, "rounds": self.study.rounds, "settings": {}, "score": False, **self.model()}
+        return self.ask(site, TRAIN, TrainRequest(**{**given, **changes}))
+
+
+@pytest.fixture
+def four(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
+    """A function that returns four sites, of which the last so many share figures in sums only."""
+
+    def make(reserved: int = 0) -> Consortium:
+        study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
+        sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
+        shy = {"share_metrics": "aggregate-only"}
+        return Consortium(
+            [
+                replace(one, policy=one.policy.model_copy(update=shy)) if place >= 4 - reserved else one
+                for place, one in enumerate(sites)
+            ],
+            study,
+        )
+
+    return make
+
+
+def said(reply: Message) -> str:
+    return reply.error.reason if reply.has_error() else ""
+
+
+def sections(reply: Message) -> set[str]:
+    return set() if reply.has_error() else set(reply.content)
+
+
+FIGURES = {"scores", "scores-metrics", "holdout", "holdout-metrics", "offset", "summary", "figures", "arms"}
+
+
+def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in_sums_only(
+    four: Callable[..., Consortium],
+):
+    found = four(reserved=1)
+    server = LyingServer(found, "20261120-101500")
+    model = server.model()
+    for site in FOUR:
+        reply = server.ask(site, SUMMARISE, SummariseRequest())
+        assert "summary" not in sections(reply), site
+    request = TrainRequest(round=4, rounds=3, fit=False, **model)
+    assert not sections(server.ask("site-04", EVALUATE, request)) & FIGURES
+    assert sections(server.ask("site-04", COMPARE, CompareRequest(**model))) <= {"config"}
+    assert sections(server.ask("site-01", EVALUATE, request)) & FIGURES
+
+
+def test_what_is_asked_after_the_comparison_tells_nothing_of_a_site_in_sums_only(four: Callable[..., Consortium]):
+    found = four(reserved=1)
+    server = LyingServer(found, "20261120-101500")
+    assert not any(map(said, server.keys(FOUR).values()))
+    model = server.model()
+    for _ in range(2):
+        assert sections(server.ask("site-04", COMPARE, CompareRequest(**model))) <= {"config"}
+    request = TrainRequest(round=4, rounds=3, fit=False, **model)
+    assert not sections(server.ask("site-04", EVALUATE, request)) & FIGURES
+    for site in FOUR:
+        assert "summary" not in sections(server.ask(site, SUMMARISE, SummariseRequest())), site
+
+
+def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
+    """Have the sums over rows of a whole cohort opened."""
+    replies = {site: server.ask(site, SUMMARISE, SummariseRequest()) for site in sites}
+    masked = {site: SummariseReply.from_record(reply.content).masked for site, reply in replies.items()}
+    listed, found = ",".join(sites), {}
+    for place, site in enumerate(sites):
+        shares = np.stack([masked[one].shares[place] for one in sites])
+        request = UnmaskRequest(
+            kind=SUMMARISE, round=0, listed=listed, shares=shares, codes=np.zeros((len(sites), 32), np.uint8)
+        )
+        found[site] = server.ask(site, UNMASK, request)
+    return found
+
+
+@pytest.mark.parametrize("plain_first", [True, False])
+def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction(
+    four: Callable[..., Consortium], plain_first: bool
+):
+    found, had = four(reserved=1), {}
+    runs = ["20261120-101500", "20261120-111500"]
+    for run, three in zip(runs, [plain_first, not plain_first], strict=True):
+        server, sites = LyingServer(found, run), FOUR[:3] if three else FOUR
+        for context in server.contexts.values():
+            context.run_config["sites"] = ",".join(FOUR)
+        assert not any(map(said, server.keys(sites).values()))
+        if three:
+            had["plain"] = [
+                site for site in sites if "summary" in sections(server.ask(site, SUMMARISE, SummariseRequest()))
+            ]
+        else:
+            had["sum"] = [site for site, reply in open_summary(server, sites).items() if not said(reply)]
+    # The sum of four less the plain summaries of three would be the fourth's.
+    assert len(had["plain"]) < 3 or len(had["sum"]) < 3
+
+
+def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
+    found = Consortium(small_sites(5, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
+    server, sites = LyingServer(found, "20261120-101500"), sorted(found.sites)
+    assert not any(map(said, server.keys(sites).values()))
+    assert "masked" in sections(server.train("site-02"))
+    few = {site: found.pins[site] for site in sites[:3]}
+    found.approve("site-01", pins=few, co_sites=sorted(few))
+    # Another run of Flower has the name of the first, and says that three take part.
+    server.contexts["site-01"].run_config["sites"] = ",".join(few)
+    assert said(server.train("site-01")) == "the run has other sites or keys than were told at its start"
