@@ -94,7 +94,7 @@ def four(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[.
 
 
 def said(reply: Message) -> str:
-    return reply.error.reason if reply.has_error() else ""
+    return (reply.error.reason or "") if reply.has_error() else ""
 
 
 def sections(reply: Message) -> set[str]:
@@ -106,7 +106,7 @@ FIGURES = {"scores", "scores-metrics", "holdout", "holdout-metrics", "offset", "
 
 def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in_sums_only(
     four: Callable[..., Consortium],
-):
+) -> None:
     found = four(reserved=1)
     server = LyingServer(found, "20261120-101500")
     model = server.model()
@@ -119,7 +119,9 @@ def test_a_server_that_skips_the_keys_gets_no_summary_and_no_figure_of_a_site_in
     assert sections(server.ask("site-01", EVALUATE, request)) & FIGURES
 
 
-def test_what_is_asked_after_the_comparison_tells_nothing_of_a_site_in_sums_only(four: Callable[..., Consortium]):
+def test_what_is_asked_after_the_comparison_tells_nothing_of_a_site_in_sums_only(
+    four: Callable[..., Consortium],
+) -> None:
     found = four(reserved=1)
     server = LyingServer(found, "20261120-101500")
     assert not any(map(said, server.keys(FOUR).values()))
@@ -138,7 +140,7 @@ def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
     masked = {site: SummariseReply.from_record(reply.content).masked for site, reply in replies.items()}
     listed, found = ",".join(sites), {}
     for place, site in enumerate(sites):
-        shares = np.stack([masked[one].shares[place] for one in sites])
+        shares = np.stack([made.shares[place] for one in sites if (made := masked[one])])
         request = UnmaskRequest(
             kind=SUMMARISE, round=0, listed=listed, shares=shares, codes=np.zeros((len(sites), 32), np.uint8)
         )
@@ -149,7 +151,7 @@ def open_summary(server: LyingServer, sites: list[str]) -> dict[str, Message]:
 @pytest.mark.parametrize("plain_first", [True, False])
 def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction(
     four: Callable[..., Consortium], plain_first: bool
-):
+) -> None:
     found, had = four(reserved=1), {}
     runs = ["20261120-101500", "20261120-111500"]
     for run, three in zip(runs, [plain_first, not plain_first], strict=True):
@@ -169,7 +171,7 @@ def test_a_run_without_the_site_in_sums_only_gives_its_summary_by_no_subtraction
 
 def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(
     small_sites: Callable[..., list[Site]], small_study: str
-):
+) -> None:
     study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 3})
     found = Consortium(small_sites(5, rows=80, policy=Policy(disclosure="open", resplit=True)), study)
     server, sites = LyingServer(found, "20261120-101500"), sorted(found.sites)
