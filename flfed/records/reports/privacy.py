@@ -62,10 +62,7 @@ MASKED = (
     "Updates left their sites for sums only: the coordinator has sums of the updates of {least} sites or more, "
     "and no single one."
 )
-ENCRYPTED = (
-    "Secure aggregation: updates left encrypted, and the server added them up without a key; it has neither an update nor "
-    "the model. One site that works with it can read all updates."
-)
+ENCRYPTED = "Updates left encrypted, and the server has no key; one site that works with it can read all of them."
 REHEARSED = (
     "Secure aggregation was rehearsed: one process held all updates, and added them up as under masks, without masks."
 )
@@ -99,8 +96,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
     sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
     seed, as in a simulation, and "system" in a deployment. `secure-sums` has `kind`: "masked" where updates left for
-    sums only, of `least` sites or more; "encrypted" where the server had ciphertexts only; "rehearsed" in one process;
-    "off"; or "not begun", where the run ended before.
+    sums only, of `least` sites or more; "encrypted"; "rehearsed" in one process; "off"; or "not begun".
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
     budget and ledger; a name that the record does not have is left out.
