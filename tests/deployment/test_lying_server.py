@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message
 
+from flfed.paths import home
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -18,7 +21,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.secure_sum import KEYS, UNMASK, KeysRequest, UnmaskRequest
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysRequest, ListRequest, UnmaskRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 from tests.deployment.summing import BUNDLE, Consortium, SummingGrid
@@ -182,3 +185,80 @@ def test_an_approval_with_fewer_pins_in_mid_run_lowers_no_threshold(
     # Another run of Flower has the name of the first, and says that three take part.
     server.contexts["site-01"].run_config["sites"] = ",".join(few)
     assert said(server.train("site-01")) == "the run has other sites or keys than were told at its start"
+
+
+def kept_folder(site: str, run: str) -> Path:
+    return home() / "sites" / site / "runs" / run
+
+
+def listed(*sites: int) -> str:
+    return ",".join(FOUR[one - 1] for one in sites)
+
+
+def one_list(server: LyingServer, site: str, names: str, round: int = 1) -> Message:
+    """Ask a site to confirm a list."""
+    return server.ask(site, LIST, ListRequest(kind=TRAIN, round=round, listed=names))
+
+
+OTHER_LIST = "this question was answered with another list of sites before"
+
+
+def test_a_site_confirms_one_list_for_one_question_in_any_round_run_study_and_with_any_scores(
+    four: Callable[..., Consortium],
+) -> None:
+    found = four()
+    server = LyingServer(found, "20261120-000001-aaaa")
+    server.keys(FOUR)
+    for site in FOUR:
+        assert sections(server.train(site)) >= {"masked"}
+    assert sections(one_list(server, FOUR[0], listed(1, 2, 3))) == {"config", "confirmed"}
+    # The same as often as it is asked; another never: in this round, in the next from the same model, in another run.
+    assert sections(one_list(server, FOUR[0], listed(1, 2, 3))) == {"config", "confirmed"}
+    assert OTHER_LIST in said(one_list(server, FOUR[0], listed(1, 2, 4)))
+    assert "without this site" in said(one_list(server, FOUR[0], listed(2, 3, 4)))
+    assert "a sum of 2 sites" in said(one_list(server, FOUR[0], listed(1, 2)))
+    server.train(FOUR[0], round=2)
+    assert OTHER_LIST in said(one_list(server, FOUR[0], listed(1, 2, 4), round=2))
+    again = LyingServer(found, "20261120-000002-bbbb")
+    again.keys(FOUR)
+    assert sections(again.train(FOUR[0], score=True)) >= {"masked", "masked-opened"}
+    assert OTHER_LIST in said(one_list(again, FOUR[0], listed(1, 2, 4)))
+    assert sections(one_list(again, FOUR[0], listed(1, 2, 3))) == {"config", "confirmed"}
+    # Of a run that began before, no new list: the later run counts on what the site said.
+    assert sections(again.train(FOUR[1])) >= {"masked"}
+    assert "a later run has asked this question" in said(one_list(server, FOUR[1], listed(1, 2, 4)))
+
+
+def test_a_round_is_masked_once_and_for_one_request_and_never_plain(four: Callable[..., Consortium]) -> None:
+    found = four()
+    server = LyingServer(found, "20261120-000001-aaaa")
+    server.keys(FOUR)
+    first = server.train(FOUR[0])
+    vectors = first.content["masked"]["vector"].numpy()
+    np.testing.assert_array_equal(server.train(FOUR[0]).content["masked"]["vector"].numpy(), vectors)
+    other = {name: value + 1.0 for name, value in server.model()["arrays"].items()}
+    assert said(server.train(FOUR[0], arrays=other)) != ""
+    # Its state of the run taken away, it has no key any more, and nothing plain leaves in its place.
+    shutil.rmtree(kept_folder(FOUR[0], server.run))
+    found.restart(FOUR[0])
+    assert "key of this run is not here" in said(server.train(FOUR[0]))
+    assert "key of this run is not here" in said(server.train(FOUR[0], round=2))
+
+
+def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwise(
+    four: Callable[..., Consortium],
+) -> None:
+    found = four()
+    server = LyingServer(found, "20261120-000001-aaaa")
+    server.keys(FOUR)
+    server.train(FOUR[0])
+    context, gate = server.contexts[FOUR[0]], found.gates[FOUR[0]]
+    request = ListRequest(kind=TRAIN, round=1, listed=listed(1, 2, 3))
+    message = Message(request.to_record(), dst_node_id=context.node_id, message_type=LIST)
+    assert gate.refusal(message, context, BUNDLE) is None
+    before = gate._in_sum(message, context)
+    reply = gate._side(context).app()(message, context)
+    found.restart(FOUR[0])  # a second gate on the same folder, which is asked for another list
+    assert sections(one_list(server, FOUR[0], listed(1, 2, 4))) == {"config", "confirmed"}
+    assert OTHER_LIST in said(gate.leaving(message, reply, context, before))
+    assert [line.facts["listed"] for line in found.lines(FOUR[0]) if line.kind == "list"] == [listed(1, 2, 4)]

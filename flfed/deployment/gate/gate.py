@@ -193,7 +193,7 @@ class Gate:
             return self._leaving.withhold(message, Refusal("figures-stay"), facts)
         leaves = without_figures(message, reply, own=own) if in_sum.reserved else reply
         facts |= in_sum.facts
-        left = self._leaving.reply(message, leaves, facts, messages, in_sums_only=in_sum.reserved)
+        left = self._leaving.reply(message, leaves, facts, messages, in_sum)
         if not left.has_error():
             keep_result(self.folder, reply, facts, messages)  # figures that stay are the site's own all the same
         return left

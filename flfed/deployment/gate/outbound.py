@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.redaction import CROSSING, SITE_ERROR
+from flfed.federation.client.site_run import NO_SUM, InSum
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
@@ -114,8 +115,7 @@ class Leaving:
         reply: Message,
         facts: Facts,
         messages: StudyMessages,
-        *,
-        in_sums_only: Collection[str] = (),
+        in_sum: InSum = NO_SUM,
     ) -> Message:
         """Return a reply that fits, else an error reply.
 
@@ -130,15 +130,16 @@ class Leaving:
         facts : mapping
             What the ledger says of the study.
         messages : StudyMessages
-        in_sums_only : collection of str
-            Sites of the run that share figures in sums only, under secure sums: sums over rows are masked then.
+        in_sum : InSum
+            What the message is of the run's secure sums: with a site that shares figures in sums only, sums over rows
+            are masked.
         """
         kind = message.metadata.message_type
         # What was not asked for may not be in the reply, even where the study knows it.
         asked = _round_of(message)
         wanted = {"score": asked.get("score") is not False, "offset": asked.get("offset") is True}
-        wanted["score"] &= self._site.name not in in_sums_only
-        wanted["masked_sums"] = bool(in_sums_only)
+        wanted["score"] &= self._site.name not in in_sum.reserved
+        wanted["masked_sums"] = bool(in_sum.reserved)
         defect = message_defect(reply.content, messages.leaving(kind, **wanted))
         if not defect and kind == ENROL:
             defect = self._enrol_defect(reply.content)
@@ -164,7 +165,7 @@ class Leaving:
                 return error_reply(lost, message)
             # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
             with self._ledger.held() as held:
-                over = self._too_much(self._used(held), size)
+                over = self._too_much(self._used(held), size) or self._opened_since(held, in_sum)
                 if not over:
                     held.append(kind=kind.rpartition(".")[2], **line)
                     return reply
@@ -172,6 +173,12 @@ class Leaving:
             LOG.error("%s", error)
             return error_reply(NO_LEDGER, message)
         return self.withhold(message, over, facts)
+
+    def _opened_since(self, held: HeldLedger, in_sum: InSum) -> Refusal | None:
+        """Refuse what was decided by lists of a question that are others by now, as of another process."""
+        question = in_sum.facts.get("question_sha256", "")
+        since = question and self._limits.lists(held, question) != in_sum.opened
+        return Refusal("list-differs") if since else None
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in a withheld reply's place.

@@ -22,6 +22,7 @@ from flfed.updates.checkpoints.run_state import RunState
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
 from flfed.updates.masking.encrypted_model import is_encrypted
 from flfed.updates.masking.question import question_sha256
+from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import read
@@ -152,10 +153,13 @@ class InSum:
         Sites of the run that share figures in sums only.
     facts : mapping
         What a ledger's line says of the reply: question, pinned sites, and the list that it is for.
+    opened : tuple of frozenset of str
+        Lists that the question had when the message came.
     """
 
     reserved: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    opened: tuple[Sites, ...] = ()
 
 
 NO_SUM = InSum()
@@ -192,7 +196,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     elif kind in (LIST, UNMASK):
         of = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
         facts = {"question_sha256": sums.question(of.kind, of.round), "listed": of.listed}
-    return InSum(reserved=reserved, facts=facts)
+    opened = sums.keys.approval.book.lists(facts["question_sha256"]) if facts else ()
+    return InSum(reserved=reserved, facts=facts, opened=opened)
 
 
 def without_figures(message: Message, reply: Message, *, own: bool) -> Message:
