@@ -16,7 +16,7 @@ from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.masking.encrypted_model import is_encrypted
+from flfed.updates.codec import is_encrypted
 
 HEAD = ("run", "study", "status", "reason", "engine", "rounds", "repeats", "seconds")
 HASHES = ("study", "schema", "code", "encoder", "arrays")

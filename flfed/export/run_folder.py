@@ -28,7 +28,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_model import site_model
-from flfed.updates.masking.encrypted_model import is_encrypted
+from flfed.updates.codec import is_encrypted
 
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 """Shape and type of each array, by its name."""
 
+CIPHERTEXT = "ciphertext"
+"""Name of the one array of a model that stands encrypted."""
+
 
 class Codec:
     """Codec that changes nothing.
@@ -122,6 +125,11 @@ def download_of(study: Study) -> Codec | None:
         return None
     found: Codec = registry.load("codec", study.download)()
     return found
+
+
+def is_encrypted(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Tell whether arrays are ciphertexts of a model, and not the model."""
+    return set(arrays) == {CIPHERTEXT}
 
 
 def arrays_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:

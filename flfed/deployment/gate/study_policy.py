@@ -22,7 +22,6 @@ from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.signing_key import own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
-from flfed.federation.client.run_keys import ListBook, SumApproval
 from flfed.folders import NAME, RUN, SiteFolder
 from flfed.refusals import CONTROL, Refusal, refusal_of
 from flfed.rows.data import datasets
@@ -32,10 +31,10 @@ from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.study import Study
-from flfed.updates.masking.statement import sign
 
 if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
+    from flfed.federation.client.run_keys import ListBook, SumApproval
 
 
 def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
@@ -222,6 +221,9 @@ class StudyAdmission:
 
         `opened` are the lists that the site's ledger knows. Raises `Refused` where the study may not be answered.
         """
+        from flfed.federation.client.run_keys import SumApproval  # torch and Flower: a site's status needs neither
+        from flfed.updates.masking.statement import sign
+
         approval = self.check_decision(study.text)
         if approval is None or not approval.sums:
             return None

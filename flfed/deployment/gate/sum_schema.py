@@ -11,6 +11,7 @@ from flwr.app import ArrayRecord, RecordDict
 
 from flfed.deployment.gate.message_sections import HEAD, Columns, Field, Plain, Section, equal, one_of, text, whole
 from flfed.refusals import Refusal
+from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks, keys, shares
 from flfed.updates.masking.encrypted_model import HEAD as OF_SUM
 from flfed.updates.masking.protocol import SEALED
@@ -18,7 +19,6 @@ from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
 from flfed.updates.messages.fields import PROTOCOL, ndarrays
 from flfed.updates.messages.secure_sum import (
-    CIPHERTEXT,
     KEYS,
     LIST,
     NAME,

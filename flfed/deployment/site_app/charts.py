@@ -17,7 +17,7 @@ from flfed.records.ledger.totals import Total
 from flfed.records.reports.privacy_tables import KINDS as NAMES
 from flfed.records.reports.privacy_tables import size_in_words
 
-KINDS = {kind.rpartition(".")[2]: (name, KIND_COLOURS[kind]) for kind, name in NAMES.items()}
+KINDS = {kind.rpartition(".")[2]: (name, KIND_COLOURS.get(kind, OTHER_COLOUR)) for kind, name in NAMES.items()}
 """Name and colour of a kind of line that is a message, as on the coordinator's page Privacy."""
 OTHERS = {
     "seal": "head of this ledger",

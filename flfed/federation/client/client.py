@@ -52,8 +52,7 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.codec import Shapes, codec_of, download_of, shapes_of
-from flfed.updates.masking.encrypted_model import is_encrypted
+from flfed.updates.codec import Shapes, codec_of, download_of, is_encrypted, shapes_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
     COMPARE,

@@ -20,16 +20,15 @@ from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import Summary
 from flfed.updates.checkpoints.run_state import OF_RUN
-from flfed.updates.codec import Shapes, flattened
+from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
-from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model, is_encrypted
+from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
 from flfed.updates.masking.question import SumContext, question_sha256
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.secure_sum import (
-    CIPHERTEXT,
     ListReply,
     ListRequest,
     Masked,

@@ -20,7 +20,7 @@ from flfed.study.tables import strictest
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.run_state import RunState
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
-from flfed.updates.masking.encrypted_model import is_encrypted
+from flfed.updates.codec import is_encrypted
 from flfed.updates.masking.question import question_sha256
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest

@@ -24,7 +24,7 @@ from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.masking.encrypted_model import is_encrypted
+from flfed.updates.codec import is_encrypted
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import reads_offset
 from flfed.updates.strategies.fedavg import FedAvg

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
-from flfed.updates.codec import Shapes
+from flfed.updates.codec import CIPHERTEXT, Shapes
 from flfed.updates.masking import ckks
 from flfed.updates.masking.ckks import PublicContext
 from flfed.updates.masking.encrypted_model import HEAD
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.secure_sum import CIPHERTEXT
 from flfed.updates.messages.train import TrainReply
 
 

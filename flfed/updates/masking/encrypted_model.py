@@ -6,15 +6,12 @@ holds the weighted mean: who opens it needs neither the model before nor another
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from flfed.refusals import Refusal
 from flfed.updates.codec import Shapes, entries_of, flattened, unflattened
 from flfed.updates.masking import ckks
 from flfed.updates.masking.ckks import SecretContext
-from flfed.updates.messages.secure_sum import CIPHERTEXT
 
 HEAD = 2
 """Entries before the model's: a one, which counts the sites of a sum, and the weight."""
@@ -23,11 +20,6 @@ COUNT_ERROR = 1e-3
 LEAST_WEIGHT = 1e-4
 """Weight of a sum, at least: what is divided by less has an error beyond 1e-6."""
 Arrays = dict[str, np.ndarray]
-
-
-def is_encrypted(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Tell whether arrays are ciphertexts of a model, and not the model."""
-    return set(arrays) == {CIPHERTEXT}
 
 
 def encrypt_model(

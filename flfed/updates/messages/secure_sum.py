@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import RecordDict
 
 from flfed.refusals import Refusal
+from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, PlainMessage
 from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
@@ -23,8 +24,6 @@ SECTION = "masked"
 SIGNED = "signed"
 OPENED = "masked-opened"
 ENCRYPTED = "encrypted"
-CIPHERTEXT = "ciphertext"
-"""Name of the one array of a model, or an update, that stands encrypted."""
 SHARED = "shared-key"
 Sites = frozenset[str]
 Hash = Annotated[str, r"[0-9a-f]{64}"]

@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flfed.refusals import Refusal
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder
+from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays
 from flfed.updates.messages.in_memory import (
@@ -30,7 +31,7 @@ from flfed.updates.messages.in_memory import (
     record_of,
 )
 from flfed.updates.messages.offset import Offset
-from flfed.updates.messages.secure_sum import CIPHERTEXT, ENCRYPTED, Masked, read_encrypted
+from flfed.updates.messages.secure_sum import ENCRYPTED, Masked, read_encrypted
 
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE

@@ -25,7 +25,7 @@ from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped, why_unsummed
 from flfed.updates.aggregation.secure_sum import SumQuestions, Unsummed
-from flfed.updates.masking.encrypted_model import is_encrypted
+from flfed.updates.codec import is_encrypted
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
