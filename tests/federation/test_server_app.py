@@ -19,6 +19,7 @@ from flfed.errors import RunStopped
 from flfed.federation.server.run import resume, run
 from flfed.paths import home
 from flfed.records.store.reader import RunReader
+from flfed.rows.data.site import Policy
 from flfed.rows.data.sources import Csv, Frame
 from flfed.rows.features.summarise import summarise
 from flfed.study.study import Study
@@ -260,6 +261,15 @@ def test_disclosure_institution_says_what_it_cost(closed):
     assert 0 < abs(used.center[0] - exact.center[0]) < 2.5
     assert abs(cost["primary-moved"]) < 0.05
     assert f"by {cost['primary-moved']:+.4f}; in the encoder" in note
+
+
+def test_what_disclosure_costs_is_the_same_under_secure_sums(closed, small_sites, small_study, conduct):
+    study = small_study + '\n[privacy]\nsecure-aggregation = "on"\n'
+    done = conduct(small_sites(3, rows=80, policy=Policy()), study, tables=True)
+    cost, plain = (run.reader.summary(run.run, "disclosure") for run in (done, closed))
+    assert done.reader.summary(done.run, "secure-sums")["kind"] == "rehearsed"
+    assert cost["columns-moved"] == plain["columns-moved"]
+    assert cost["primary-moved"] == pytest.approx(plain["primary-moved"], abs=1e-3)
 
 
 def test_disclosure_open_costs_nothing_and_says_nothing(plain):

@@ -18,6 +18,7 @@ from flfed.callbacks import Progress, no_progress
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
+from flfed.federation.server.secure_sums import rehearsed
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.store.entries import CurveArm, LearningPoint
@@ -34,6 +35,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.codec import codec_of, download_of
+from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -260,6 +262,8 @@ def federate(
         codec=codec_of(study),
         download=download_of(study),
         outputs=outputs,
+        mechanism=mechanism_of(study),
+        sums=rehearsed(grid, study, participants),
     )
     strategy.assign(assignment)
     start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))

@@ -18,7 +18,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.cipher_sum import CipherSums
 from flfed.updates.aggregation.rounds import Participant
-from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, SumStore, Unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.checkpoints.sum_file import SumFile, keep_cohort
 from flfed.updates.codec import entries_of, shapes_of, unflattened
 from flfed.updates.masking.ckks import PublicContext, range_refusal
@@ -131,52 +131,76 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     """
     study, recorder = run.study, run.recorder
     name, deployed = recorder.writer.run, run.each_round
-    if study.secure_aggregation == "off":
-        return None
-    sites = tuple(sorted(participants))
     signed = {site: one.statement for site, one in participants.items() if one.statement}
-    if not deployed:
-        if study.secure_aggregation == "auto":
-            return None
-    elif not signed and study.secure_aggregation == "auto":
+    if not _asked_for(study, signed, deployed=deployed):
         return None
-    elif plain := sorted(set(sites) - set(signed)):
+    if plain := sorted(participants.keys() - signed.keys()) if deployed else []:
         raise UsageError(
             f"{', '.join(plain)} did not approve sums under keys for this study, the other sites did: its updates may "
             "not cross beside sums; let the site approve again with the keys of the others (flfed site approve --with)"
         )
-    if len(sites) < LEAST:
-        raise UsageError(f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part")
-    if study.secure_aggregation == "ckks" and (why := range_refusal(len(sites), study.largest_entry)):
+    if len(participants) < LEAST:
+        raise UsageError(f"[privacy]: secure aggregation needs {LEAST} sites, and {len(participants)} take part")
+    if study.secure_aggregation == "ckks" and (why := range_refusal(len(participants), study.largest_entry)):
         raise UsageError(f"[privacy]: largest-entry: {why}")
-    most_rows = max(one.rows_high for one in participants.values())
-    request = KeysRequest(
-        cohort=",".join(sites), most_rows=most_rows, statements=tuple(signed[site] for site in sites if site in signed)
-    )
     # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
     if deployed:
         keep_cohort(name, participants)
-    least = _give_keys(run, request, {site: one for site, one in participants.items() if site in back})
+    least = _give_keys(run, _keys_request(participants), {s: one for s, one in participants.items() if s in back})
     _note(run, least)
     kind = "encrypted" if study.secure_aggregation == "ckks" else "masked"
     recorder.writer.summary("secure-sums", {"kind": kind if deployed else "rehearsed", "least": least})
+    if not deployed:
+        return _sums(study, participants, least)
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
     stated = {site: read(packed, **here) for site, packed in signed.items()}
     read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
     lifted = lifted_sites({site: one.lifted for site, one in read_all.items()})
-    reserved = [site for site, one in read_all.items() if one.share_metrics == "aggregate-only"]
+    reserved = frozenset(site for site, one in read_all.items() if one.share_metrics == "aggregate-only")
+    each: dict[str, Any] = {"lifted": dict.fromkeys(sorted(participants), lifted), "in_sums_only": reserved}
+    return _sums(study, participants, least, masked=True, store=SumFile(name), **each)
+
+
+def rehearsed(grid: Grid, study: Study, participants: Mapping[str, Participant]) -> SecureSums | None:
+    """Return the secure sums of a federation in one process of which nothing is recorded; None without them.
+
+    Raises
+    ------
+    FlfedError
+        If a site does not take part in them.
+    """
+    if not _asked_for(study, {}, deployed=False):
+        return None
+    request, nodes = _keys_request(participants), nodes_of(participants)
+    answers = ask(grid, KEYS, request, nodes, KeysReply.from_record, timeout=deadline_of(study))
+    if answers.faults:
+        raise FlfedError("; ".join(f"{site}: {why}" for site, why in answers.faults.items()))
+    return _sums(study, participants, max(reply.least for reply in answers.replies.values()))
+
+
+def _asked_for(study: Study, signed: Collection[str], *, deployed: bool) -> bool:
+    """Tell whether a run has sums; "auto" leaves it to the approvals of institutions, which are `signed`."""
+    asked = study.secure_aggregation
+    return asked in ("on", "ckks") or (asked == "auto" and deployed and bool(signed))
+
+
+def _keys_request(participants: Mapping[str, Participant]) -> KeysRequest:
+    sites = sorted(participants)
+    statements = tuple(participants[site].statement for site in sites if participants[site].statement)
+    most_rows = max(one.rows_high for one in participants.values())
+    return KeysRequest(cohort=",".join(sites), most_rows=most_rows, statements=statements)
+
+
+def _sums(
+    study: Study, participants: Mapping[str, Participant], least: int, *, masked: bool = False, **given: Any
+) -> SecureSums:
+    """Return the server's half for a cohort with a threshold."""
+    sites = tuple(sorted(participants))
     if study.secure_aggregation == "ckks":
-        return _cipher_sums(study, cohort=sites, least=least, masked=deployed)
-    return SecureSums(
-        cohort=sites,
-        least=least,
-        lifted=dict.fromkeys(sites, lifted),
-        largest_entry=largest_entry(study, least),
-        most_rows=most_rows,
-        in_sums_only=frozenset(reserved),
-        masked=deployed,
-        store=SumFile(name) if deployed else SumStore(),
-    )
+        return _cipher_sums(study, cohort=sites, least=least, masked=masked)
+    most_rows = max(one.rows_high for one in participants.values())
+    largest = largest_entry(study, least)
+    return SecureSums(cohort=sites, least=least, largest_entry=largest, most_rows=most_rows, masked=masked, **given)
 
 
 def _cipher_sums(study: Study, **given: Any) -> CipherSums:

@@ -27,7 +27,7 @@ from flfed.federation.server.checkpoint_writer import (
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.secure_sums import check_cohort, summed_summary, sums_of, whole_cohort
+from flfed.federation.server.secure_sums import check_cohort, rehearsed, summed_summary, sums_of, whole_cohort
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
@@ -301,8 +301,7 @@ class FederatedRun:
                 codec=codec_of(self.study),
                 download=download_of(self.study),
                 outputs=offset_outputs(self.study, self.schema),
-                # Models beside the run's own, of other sites or rows, would be further sums of one question.
-                sums=None if kept is None else self.sums,
+                sums=rehearsed(self.grid, self.study, participants) if kept is None else self.sums,
             )
         )
         first = self.first_arrays()
