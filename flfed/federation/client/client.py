@@ -39,7 +39,7 @@ from flfed.federation.client.redaction import (
 )
 from flfed.federation.client.released_rows import Releases
 from flfed.federation.client.run_keys import Approving
-from flfed.federation.client.site_run import SiteRun, confirm, keys, unmask
+from flfed.federation.client.site_run import SiteRun, answer_sums
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data import datasets
@@ -465,9 +465,9 @@ HANDLERS: dict[str, Handler] = {
     SUMMARISE: summarise,
     TRAIN: train,
     EVALUATE: train,
-    KEYS: keys,
-    LIST: confirm,
-    UNMASK: unmask,
+    KEYS: answer_sums,
+    LIST: answer_sums,
+    UNMASK: answer_sums,
     COMPARE: judge,
     AUDIT: attacked,
 }

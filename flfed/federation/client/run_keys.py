@@ -24,7 +24,7 @@ from flfed.updates.checkpoints.run_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
-from flfed.updates.masking.keys import Chain, RunKey, pair_secrets
+from flfed.updates.masking.keys import Chain, RunKey, joined, pair_secrets
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
 from flfed.updates.messages.fields import Arrays
@@ -180,7 +180,7 @@ class RunKeys:
         """
         sites = tuple(request.cohort.split(","))
         told = [b"keys", request.cohort.encode(), str(request.most_rows).encode(), *request.statements]
-        sha256 = hashlib.sha256(b"".join(len(one).to_bytes(4, "big") + one for one in told)).hexdigest()
+        sha256 = hashlib.sha256(joined(*told)).hexdigest()
         known = self.known()
         if self.approval is None:
             self.state.write(COHORT, Cohort(sites=sites, most_rows=request.most_rows, sha256=sha256).arrays())

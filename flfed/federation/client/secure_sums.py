@@ -218,7 +218,9 @@ class SiteSums:
     def _mask(self, asked: Asked, vector: np.ndarray, sums: np.ndarray) -> Masked:
         keys, cohort = self.keys, self.keys.cohort()
         if keys.approval is None:
-            return Masked(vector=_counted(vector), sums=_counted(sums), shares=np.zeros((0, 0), np.uint8))
+            return Masked(
+                vector=protocol.counted(vector), sums=protocol.counted(sums), shares=np.zeros((0, 0), np.uint8)
+            )
         opened = self._opened(asked)
         made = protocol.mask_vector(
             keys.site,
@@ -369,10 +371,6 @@ def _rows(parts: Sequence[bytes]) -> np.ndarray:
     """Return equally long bytes as a uint8 array [parts, bytes]."""
     length = len(parts[0]) if parts else 0
     return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), length)
-
-
-def _counted(numbers: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers
 
 
 def sum_name(kind: str, round: int) -> str:

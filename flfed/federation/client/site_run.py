@@ -27,6 +27,7 @@ from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import (
+    KEYS,
     LIST,
     UNMASK,
     KeysReply,
@@ -109,38 +110,25 @@ class SiteRun:
         return arrays
 
 
-def keys(
+SumReply = KeysReply | ListReply | UnmaskReply
+_ANSWERS: dict[str, tuple[type[Any], Callable[[SiteSums, Any], SumReply]]] = {
+    KEYS: (KeysRequest, lambda sums, request: sums.keys.take(request)),
+    LIST: (ListRequest, SiteSums.confirm),
+    UNMASK: (UnmaskRequest, SiteSums.open),
+}
+"""What a site is asked about its secure sums, and what it answers."""
+
+
+def answer_sums(
     message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-) -> Generator[ComputeRequest, Any, KeysReply]:
-    """Take the keys of the run's cohort."""
-    request = read(KeysRequest, message.content)
-    return _half(open_session, own).keys.take(request)
-    yield
-
-
-def confirm(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-) -> Generator[ComputeRequest, Any, ListReply]:
-    """Confirm a list to its sites."""
-    request = read(ListRequest, message.content)
-    return _half(open_session, own).confirm(request)
-    yield
-
-
-def unmask(
-    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
-) -> Generator[ComputeRequest, Any, UnmaskReply]:
-    """Open a sum."""
-    request = read(UnmaskRequest, message.content)
-    return _half(open_session, own).open(request)
-    yield
-
-
-def _half(open_session: Callable[[], SiteSession], own: SiteRun) -> SiteSums:
-    found = own.sums(open_session().study)
-    if found is None:
+) -> Generator[ComputeRequest, Any, SumReply]:
+    """Take the keys of the run's cohort, confirm a list to its sites, or open a sum."""
+    kind, answered = _ANSWERS[message.metadata.message_type]
+    request, sums = read(kind, message.content), own.sums(open_session().study)
+    if sums is None:
         raise NotTakingPart(Refusal("sums-unknown"))
-    return found
+    return answered(sums, request)
+    yield
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,9 @@ FORGOTTEN = (
     "until then is lost, and the arrays are not those of a run without a break"
 )
 
+UNREADABLE = ("study-unusable", "study-unusable-untold")
+"""Codes of gates that cannot read a study, as those of earlier versions cannot."""
+
 
 def _codecs(study: Study) -> str:
     """Return the names of the codecs that sites must know, "" where there is none."""
@@ -42,10 +45,9 @@ def reading(reply: EnrolReply, study: Study) -> EnrolReply:
 
 def explained(said: Mapping[str, Refusal], study: Study) -> dict[str, Refusal]:
     """Return why gates refused, with what an earlier version cannot use named where a study was not usable."""
-    unusable = ("study-unusable", "study-unusable-untold")
     return {
         site: Refusal("codec-unread", why=why, codecs=_codecs(study))
-        if _codecs(study) and why.cause.code in unusable
+        if _codecs(study) and why.cause.code in UNREADABLE
         else why
         for site, why in said.items()
     }

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from flfed.federation.recording.recorder import Recorder
-from flfed.refusals import NO_ANSWER, Refusal, refusal_of
+from flfed.refusals import NO_ANSWER, Refusal
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import MalformedMessage, reason_of
+from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
 
 Reply = TypeVar("Reply")
@@ -72,27 +72,14 @@ def ask(
         for key, node in nodes.items()
     ]
     keys = {node: key for key, node in nodes.items()}
-    found: dict[str, Reply] = {}
-    # Each node is at fault until its reply proves otherwise.
-    faults = dict[str, Refusal].fromkeys(nodes, Refusal("no-reply"))
-    answers = Answers(found, faults, {key: sizes[id(requests[key])] for key in nodes})
-    for message in grid.send_and_receive(messages, timeout=timeout):
-        # The first reply of a node counts: a second one must not replace it.
-        key = keys.pop(message.metadata.src_node_id, None)
-        if key is None:
-            continue
-        # An error carries a reason and no content to count.
-        if message.has_error():
-            faults[key] = reason_of(message, "" if kind == ENROL else key)
-            continue
-        answers.to_server[key] = count_bytes(message.content)
-        # A reply that breaks its format costs this site its turn, and not the run.
-        try:
-            found[key] = read(message.content)
-            faults.pop(key, None)
-        except MalformedMessage as error:
-            faults[key] = refusal_of(error)
-    return replace(answers, replies=dict(sorted(found.items())), faults=dict(sorted(faults.items())))
+    came = receive(grid.send_and_receive(messages, timeout=timeout), keys, read, named=kind != ENROL)
+    silent = dict.fromkeys(nodes.keys() - came.replies.keys(), Refusal("no-reply"))
+    return Answers(
+        replies=dict(sorted(came.replies.items())),
+        faults=dict(sorted({**silent, **came.faults}.items())),
+        to_node={key: sizes[id(requests[key])] for key in nodes},
+        to_server=came.bytes,
+    )
 
 
 def unenrolled(

@@ -10,6 +10,7 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError, UsageError
+from flfed.federation.server.codecs import UNREADABLE
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
@@ -36,9 +37,6 @@ REHEARSED = (
     "secure aggregation was rehearsed: updates were rounded and summed as under masks, but one process held all of "
     "them, and there were neither masks nor lists"
 )
-UNREADABLE = ("study-unusable", "study-unusable-untold")
-"""Codes of gates that cannot read a study."""
-
 REHEARSED_CKKS = (
     "homomorphic encryption was rehearsed: the server's half had ciphertexts and no key, but one process held the key "
     "and all updates"
@@ -75,9 +73,10 @@ def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: 
     UsageError
         Which names the sites and says what to do.
     """
-    old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
     asked = study.secure_aggregation
-    if not (asked != "off" and old) and not (asked == "on" and refused and len(sites) < LEAST):
+    old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
+    too_few = asked != "auto" and refused and len(sites) < LEAST
+    if asked == "off" or not (old or too_few):
         return
     few = f"secure aggregation needs {LEAST} sites, and {len(sites)} take part"
     whom = f"{', '.join(old)} cannot read a study with sums" if old else few

@@ -159,10 +159,10 @@ class FederatedRun:
     def _resume(self, checkpoint: Checkpoint) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants that came back, and the common checkpoint."""
         self.recorder.share(checkpoint.sharing)
-        # A site that was missing at an earlier resume is not asked back.
-        before = checkpoint.participants
         if cohort := kept_cohort(self.recorder.writer.run):
             return self._whole(cohort)[0], checkpoint
+        before = checkpoint.participants
+        # A site that was missing at an earlier resume is not asked back.
         bands = {site: high for site, high in before.items() if site not in checkpoint.left}
         now = self.enrol(tuple(bands))
         participants = {site: replace(now[site], rows_high=bands[site]) for site in sorted(set(bands) & set(now))}

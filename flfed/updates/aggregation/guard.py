@@ -108,9 +108,15 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
         or (reply.offset.defect(outputs) if outputs and reply.offset is not None else None)
         for site, reply in sorted(replies.items())
     }
+    return judged(replies, defects)
+
+
+def judged(replies: Mapping[str, TrainReply], defects: Mapping[str, Refusal | None]) -> GuardResult:
+    """Return which replies are accepted and which refused, by their defects."""
     refused = {site: reason for site, reason in defects.items() if reason}
-    accepted = {site: replies[site] for site in sorted(replies) if site not in refused}
-    return GuardResult(accepted=accepted, refused=refused)
+    return GuardResult(
+        accepted={site: replies[site] for site in sorted(replies) if site not in refused}, refused=refused
+    )
 
 
 def _norms(replies: Mapping[str, TrainReply], incoming: Arrays) -> dict[str, float]:

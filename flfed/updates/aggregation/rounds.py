@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from flwr.app import Message
 
 from flfed.callbacks import Clock
-from flfed.refusals import BUDGET, Refusal, refusal_of
+from flfed.refusals import BUDGET, Refusal
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
@@ -20,7 +20,7 @@ from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsum
 from flfed.updates.codec import Codec, Shapes, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
-from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
+from flfed.updates.messages.fields import Arrays, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
 
@@ -361,22 +361,10 @@ class Round:
     def _read(self, replies: Iterable[Message]) -> tuple[dict[str, TrainReply], dict[str, Refusal]]:
         """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self.asked.items()}
-        found: dict[str, TrainReply] = {}
-        faults: dict[str, Refusal] = {}
-        sizes = Sizes()
-        for message in replies:
-            # The first reply of a site counts: a second one must not replace it.
-            site = sites.pop(message.metadata.src_node_id, None)
-            if site is None:
-                continue
-            if message.has_error():
-                faults[site] = reason_of(message, site)
-                continue
-            self.bytes_in[site] = self.bytes_in.get(site, 0) + sizes.of(message.content)
-            try:
-                found[site] = read(TrainReply, message.content)
-            except MalformedMessage as error:
-                faults[site] = refusal_of(error)
+        came = receive(replies, sites, partial(read, TrainReply))
+        found, faults = came.replies, came.faults
+        for site, size in came.bytes.items():
+            self.bytes_in[site] = self.bytes_in.get(site, 0) + size
         if self._run is not None:
             found, defects = self._run.unpacked(found, shapes_of(self.incoming))
             faults |= defects

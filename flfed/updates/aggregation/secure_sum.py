@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -12,14 +13,14 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError
-from flfed.refusals import Refusal, refusal_of
-from flfed.updates.aggregation.guard import GuardResult, reply_defect
+from flfed.refusals import Refusal
+from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.codec import Shapes, entries_of, unflattened
 from flfed.updates.masking import protocol
 from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import Sites, choose_list
-from flfed.updates.messages.fields import Arrays, MalformedMessage, reason_of
+from flfed.updates.messages.fields import Arrays, receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
 from flfed.updates.messages.secure_sum import (
     LIST,
@@ -136,22 +137,13 @@ class SumQuestions:
             node = self.nodes[site]
             messages.append(Message(record, dst_node_id=node, message_type=kind, group_id=str(self.number)))
         sites = {self.nodes[site]: site for site in requests}
-        found, faults = dict[str, Reply](), dict[str, Refusal].fromkeys(requests, Refusal("no-reply"))
-        for message in send(messages, timeout=self.timeout):
-            site = sites.pop(message.metadata.src_node_id, "")
-            if not site:
-                continue
-            if message.has_error():
-                faults[site] = reason_of(message, site)
-                continue
-            to_server[site] = to_server.get(site, 0) + sizes.of(message.content)
-            try:
-                found[site] = read(reply, message.content)
-                del faults[site]
-            except MalformedMessage as error:
-                faults[site] = refusal_of(error)
-        self.faults = {**{s: why for s, why in self.faults.items() if s not in requests}, **faults}
-        return found
+        came = receive(send(messages, timeout=self.timeout), sites, partial(read, reply))
+        for site, size in came.bytes.items():
+            to_server[site] = to_server.get(site, 0) + size
+        silent = dict.fromkeys(requests.keys() - came.replies.keys(), Refusal("no-reply"))
+        others = {site: why for site, why in self.faults.items() if site not in requests}
+        self.faults = {**others, **silent, **came.faults}
+        return came.replies
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -238,10 +230,10 @@ class SecureSums:
             site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, entries)
             for site, reply in sorted(replies.items())
         }
-        refused = {site: reason for site, reason in defects.items() if reason}
+        found = judged(replies, defects)
         # Where too few sites are left, no mean loss tells it.
-        self._note_infinite(refused)
-        return GuardResult(accepted={s: r for s, r in sorted(replies.items()) if s not in refused}, refused=refused)
+        self._note_infinite(found.refused)
+        return found
 
     def _update_defect(self, reply: TrainReply, entries: int) -> Refusal | None:
         if reply.masked is None:
@@ -271,7 +263,7 @@ class SecureSums:
         updates, sums = rings(len(self.cohort), self.largest_entry)
         entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums)[0])
         self._check_norm(entries, weight)
-        return {name: value.astype(np.float64) for name, value in unflattened(entries / weight, _floats(model)).items()}
+        return unflattened(entries / weight, _floats(model))
 
     def totals(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> Totals:
         """Return the sums of a list's vectors; parameters and errors are those of `mean`."""

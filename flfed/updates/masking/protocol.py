@@ -127,7 +127,7 @@ def mask_vector(
         raise ValueError("updates are masked as uint32, and sums as uint64")
     if not updates.size and not sums.size:
         raise ValueError("a vector without numbers counts nobody")
-    total = Totals(_counted(updates), _counted(sums))
+    total = Totals(counted(updates), counted(sums))
     own = shares.draw_secret(draw)
     _add(total, own, 1)
     for peer in sorted(set(links) - {site}):
@@ -344,7 +344,7 @@ def _add(total: Totals, seed: bytes, sign: int) -> None:
         combine(part, mask, out=part)
 
 
-def _counted(numbers: np.ndarray) -> np.ndarray:
+def counted(numbers: np.ndarray) -> np.ndarray:
     """Return numbers behind a 1, a new array; of none, none."""
     return np.concatenate([np.ones(1, numbers.dtype), numbers]) if numbers.size else numbers.copy()
 

@@ -8,17 +8,29 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, Self, TypeGuard, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    Self,
+    TypeGuard,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from flfed.errors import FlfedError
-from flfed.refusals import CONTROL, LONGEST, Refusal, recorded
+from flfed.refusals import CONTROL, LONGEST, Refusal, recorded, refusal_of
 from flfed.summaries.score_bins import BINS
-from flfed.updates.messages.in_memory import STYPE, InMemoryArray, kebab_record, record_of
+from flfed.updates.messages.in_memory import STYPE, InMemoryArray, Sizes, kebab_record, record_of
 from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1
@@ -37,6 +49,7 @@ MetricName = Annotated[str, METRIC]
 Arrays = dict[str, np.ndarray]
 """Arrays of a model, or of an update, by name."""
 Check = Callable[[Any], bool]
+Reply = TypeVar("Reply")
 
 
 class MalformedMessage(FlfedError):
@@ -232,6 +245,56 @@ def reason_of(message: Message, site: str = "") -> Refusal:
     """
     said = message.error.reason or ""
     return recorded(said, site) if said.strip() else Refusal("error-code", number=message.error.code)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Received(Generic[Reply]):
+    """What came for one message to each of some sites.
+
+    Attributes
+    ----------
+    replies : dict of site to reply
+    faults : dict of site to Refusal
+        Of the sites whose answer cannot be used; who sent none is not among them.
+    bytes : dict of site to int
+        Of the replies' content; an error has none.
+    """
+
+    replies: dict[str, Reply] = dataclasses.field(default_factory=dict)
+    faults: dict[str, Refusal] = dataclasses.field(default_factory=dict)
+    bytes: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
+def receive(
+    messages: Iterable[Message], sites: Mapping[int, str], reading: Callable[[RecordDict], Reply], *, named: bool = True
+) -> Received[Reply]:
+    """Read the first reply of each site.
+
+    Parameters
+    ----------
+    messages : iterable of Message
+    sites : mapping of node to site
+    reading : callable
+        Turns a reply's content into the reply, or raises MalformedMessage.
+    named : bool
+        Whether the sites' names are known, and not the nodes' numbers.
+    """
+    found, left, sizes = Received[Reply](), dict(sites), Sizes()
+    for message in messages:
+        # The first reply of a site counts: a second one must not replace it.
+        site = left.pop(message.metadata.src_node_id, None)
+        if site is None:
+            continue
+        if message.has_error():
+            found.faults[site] = reason_of(message, site if named else "")
+            continue
+        found.bytes[site] = sizes.of(message.content)
+        # A reply that breaks its format costs this site its turn, and not the run.
+        try:
+            found.replies[site] = reading(message.content)
+        except MalformedMessage as error:
+            found.faults[site] = refusal_of(error)
+    return found
 
 
 def _fits(value: float) -> bool:
