@@ -35,7 +35,6 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.codec import codec_of, download_of
-from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
 
@@ -262,7 +261,6 @@ def federate(
         codec=codec_of(study),
         download=download_of(study),
         outputs=outputs,
-        mechanism=mechanism_of(study),
         sums=rehearsed(grid, study, participants),
     )
     strategy.assign(assignment)
