@@ -28,9 +28,10 @@ from flfed.updates.masking.ring import rings
 from flfed.updates.messages.secure_sum import UNMASK
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 from flfed.updates.strategies.fedavg import FedAvg
-from tests.deployment.summing import Consortium, Coordinator, begun
+from tests.deployment.summing import Consortium, Coordinator, CoordinatorKilled, begun
 
 ROUNDS = 3
+pytestmark = pytest.mark.usefixtures("light_runs")
 LARGEST = 1000.0
 Change = Callable[[TrainReply], TrainReply]
 
@@ -102,6 +103,8 @@ def after(consortium: Callable[..., Consortium], rounds: int) -> dict[str, np.nd
         if stage == "checkpoint":
             newest = max((home() / "runs").glob("*/round-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
             seen[number] = checkpoints.read(newest).arrays
+            if number == rounds:
+                raise CoordinatorKilled("that is all")
 
     Coordinator(found).run(observer=keep)
     return seen[rounds]
