@@ -68,11 +68,11 @@ def measure(data: Path, turns: int) -> dict[str, Any]:
             side.mkdir()
         ran: dict[str, list[Ran]] = {name: [] for name in ROUNDS}
         with (
-            ours(sides["ours"], data, ROUNDS["ours"]) as run_ours,
+            ours(sides["ours"], data, {"ours": study_text(ROUNDS["ours"])}) as there,
             plain(sides["plain"], expected.job, plan, ROUNDS["plain"]) as run_plain,
         ):
             for turn in range(turns):
-                for name, run in {"ours": run_ours, "plain": run_plain}.items():
+                for name, run in {"ours": lambda: there.run("ours"), "plain": run_plain}.items():
                     ran[name].append(run())
                     said = ", ".join(f"{seconds:.2f}" for seconds in ran[name][-1].seconds)
                     print(f"{name}, turn {turn + 1}: {said} s a round", flush=True)

@@ -114,31 +114,89 @@ class Ran:
     arrays: dict[str, list[float]]
 
 
+@dataclass
+class Institutions:
+    """flfed's coordinator and sites, as real processes.
+
+    Attributes
+    ----------
+    side : Processes
+    home : Path
+        The coordinator's.
+    studies : mapping of name to (file, rounds)
+    sites : tuple of str
+    """
+
+    side: Processes
+    home: Path
+    studies: Mapping[str, tuple[Path, int]]
+    sites: tuple[str, ...]
+
+    def run(self, name: str, kill: str = "") -> Ran:
+        """Run a study from a process of its own, as `flfed coordinator run` does.
+
+        A site may be killed, with all that it started, once the first round is over.
+        """
+        study, rounds = self.studies[name]
+        out = free_name(self.side.folder, name)
+        words = [sys.executable, "-m", "benchmarks.conduct", str(study), str(out), *self.sites]
+        root = str(Path(__file__).resolve().parents[1])
+        self.side.start("run", words, {"FLFED_HOME": str(self.home), "PYTHONPATH": root})
+        try:
+            return followed(out, rounds, self.side, (lambda: self._kill(kill)) if kill else lambda: None)
+        finally:
+            self.side.started.pop("run").wait(END_SECONDS)
+
+    def _kill(self, site: str) -> None:
+        process = self.side.started.pop(site, None)
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 @contextmanager
-def ours(folder: Path, data: Path, rounds: int) -> Iterator[Callable[[], Ran]]:
-    """Start flfed's coordinator and sites by their own commands; give what runs the study there."""
-    side, homes = Processes(folder), {name: folder / name for name in ("coordinator", *SITES)}
+def ours(
+    folder: Path, data: Path, studies: Mapping[str, str], sites: tuple[str, ...] = SITES
+) -> Iterator[Institutions]:
+    """Start flfed's coordinator and sites by their own commands; give what runs the studies there.
+
+    Parameters
+    ----------
+    folder, data : Path
+        Of what is made, and of heart-disease's files.
+    studies : mapping of name to text
+        Sites approve those with secure sums by the fingerprints of each other's gates.
+    sites : tuple of str
+    """
+    side, homes = Processes(folder), {name: folder / name for name in ("coordinator", *sites)}
     try:
         for home in homes.values():
             home.mkdir()
             side.run([*FLFED, "data", "get", "heart-disease", "--from", str(data)], {"FLFED_HOME": str(home)})
-        study = folder / "heart-disease.toml"
-        study.write_text(study_text(rounds), encoding="utf-8")
+        files = {name: folder / f"{name}.toml" for name in studies}
+        for name, file in files.items():
+            file.write_text(studies[name], encoding="utf-8")
 
         def at(name: str, *words: str) -> str:
             return side.run([*FLFED, *words], {"FLFED_HOME": str(homes[name])})
 
         at("coordinator", "coordinator", "init", "--title", "Bench", "--address", f"localhost:{free_port()}")
         side.start("coordinator", [*FLFED, "coordinator", "serve"], {"FLFED_HOME": str(homes["coordinator"])})
-        for site in SITES:
-            others = ",".join(name for name in SITES if name != site)
+        for site in sites:
             at("coordinator", "coordinator", "invite", site)
             at(site, "site", "join", f"{site}.kit.zip")
             at("coordinator", "coordinator", "admit", f"{site}.admission")
-            at(site, "site", "approve", str(study), "--site", site, "--with", others, "--yes")
+        pins = {site: json.loads(at(site, "site", "key", site, "--json"))["gate-key"] for site in sites}
+        for site in sites:
+            for name, file in files.items():
+                summed = Study.parse(studies[name]).secure_aggregation != "off"
+                others = [f"{other}={pins[other]}" if summed else other for other in sites if other != site]
+                at(site, "site", "approve", str(file), "--site", site, "--with", ",".join(others), "--yes")
             side.start(site, [*FLFED, "site", "serve", site], {"FLFED_HOME": str(homes[site])})
-        until("sites of flfed online", lambda: _online(at("coordinator", "coordinator", "status", "--json")), side)
-        yield lambda: _run_ours(side, homes["coordinator"], study, rounds)
+        words = ("coordinator", "coordinator", "status", "--json")
+        until("sites of flfed online", lambda: _online(at(*words), sites), side)
+        rounds = {name: Study.parse(text).rounds for name, text in studies.items()}
+        yield Institutions(side, homes["coordinator"], {name: (files[name], rounds[name]) for name in studies}, sites)
     finally:
         side.end()
 
@@ -148,24 +206,12 @@ def study_text(rounds: int) -> str:
     return re.sub(r"(?m)^rounds = \d+$", f"rounds = {rounds}", Study.load("heart-disease").text)
 
 
-def _online(status: str) -> bool:
+def _online(status: str, expected: Sequence[str]) -> bool:
     sites = json.loads(status)["sites"]
-    return len(sites) == len(SITES) and all(site["online-since"] for site in sites)
+    return len(sites) == len(expected) and all(site["online-since"] for site in sites)
 
 
-def _run_ours(side: Processes, home: Path, study: Path, rounds: int) -> Ran:
-    """Run the study from a process of its own, as `flfed coordinator run` does."""
-    out = free_name(side.folder, "ours")
-    words = [sys.executable, "-m", "benchmarks.conduct", str(study), str(out), *SITES]
-    root = str(Path(__file__).resolve().parents[1])
-    side.start("run", words, {"FLFED_HOME": str(home), "PYTHONPATH": root})
-    try:
-        return followed(out, rounds, side)
-    finally:
-        side.started.pop("run").wait(END_SECONDS)
-
-
-def followed(out: Path, rounds: int, side: Processes) -> Ran:
+def followed(out: Path, rounds: int, side: Processes, begun: Callable[[], None] = lambda: None) -> Ran:
     """Wait for a run's rounds and result, with a look at the CPU seconds when the first and the last are over.
 
     Parameters
@@ -174,12 +220,15 @@ def followed(out: Path, rounds: int, side: Processes) -> Ran:
         Where the result will be; the rounds stand beside it, a time on a line, once each is over.
     rounds : int
     side : Processes
+    begun : callable
+        Called once the first round is over.
     """
     end, cpu = time.monotonic() + RUN_SECONDS, dict[int, float]()
     while not out.exists():
         count = len(_marks(out))
         if count:
             cpu.setdefault(count, side.cpu())
+            begun()
         side.check()
         if time.monotonic() > end:
             raise Missing(f"{out.stem}: {count} of {rounds} rounds within {RUN_SECONDS:.0f} s")
