@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -56,15 +56,17 @@ class Consortium:
     ----------
     sites : list of Site
     study : Study
+    others : mapping of site to fingerprint
+        That are pinned too, and have no gate here.
     """
 
-    def __init__(self, sites: list[Site], study: Study) -> None:
+    def __init__(self, sites: list[Site], study: Study, others: Mapping[str, str] | None = None) -> None:
         self.study, self.sites = study, {site.name: site for site in sites}
         self.folders = {name: SiteFolder(name) for name in self.sites}
         for name, site in self.sites.items():
             self.folders[name].make()
             snapshot.freeze(site, self.folders[name].frozen, None)
-        self.pins = {name: make_signing_key(folder)[0] for name, folder in self.folders.items()}
+        self.pins = {name: make_signing_key(folder)[0] for name, folder in self.folders.items()} | dict(others or {})
         self.gates: dict[str, Gate] = {}
         for name in self.sites:
             self.approve(name)
@@ -74,7 +76,7 @@ class Consortium:
         """Approve the study at one site, with the keys of all."""
         facts = snapshot.known(self.sites[name], self.folders[name].frozen)
         given = {
-            "by": "Dr Kim", "co_sites": sorted(self.sites), "rows_sha256": facts.sha256 if facts else "",
+            "by": "Dr Kim", "co_sites": sorted(self.pins), "rows_sha256": facts.sha256 if facts else "",
             "schema_sha256": datasets.load("small").schema.sha256(), "bundle_sha256": BUNDLE,
             "sums": True, "pins": self.pins,
         }  # fmt: skip

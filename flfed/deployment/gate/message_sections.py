@@ -88,7 +88,7 @@ class Plain:
         found = record[name]
         if type(found) is not self.kind:
             return Refusal("other-kind")
-        wrong = _names(
+        wrong = names_defect(
             found, self.fields, "value", needed=set(self.fields) - self.optional if self.all_fields else set()
         )
         if wrong:
@@ -129,7 +129,7 @@ class Columns:
         found = record[name]
         if type(found) is not ConfigRecord:
             return Refusal("other-kind")
-        wrong = _names(found, self.fields, "list")
+        wrong = names_defect(found, self.fields, "list")
         if wrong:
             return wrong
         lists = {key: values for key, values in found.items() if isinstance(values, list)}
@@ -183,13 +183,10 @@ class Held:
         found = record[name]
         if type(found) is not ArrayRecord:
             return Refusal("other-kind")
-        wrong = _names(found, self.shapes, "array")
+        most = {key: HEAD + _bytes(*like) for key, like in self.shapes.items()}
+        wrong = names_defect(found, self.shapes, "array") or size_defect(found, most)
         if wrong:
             return wrong
-        for key, like in self.shapes.items():
-            size, most = _size(found[key]), HEAD + _bytes(*like)
-            if size > most:
-                return Refusal("array-too-large", key=key, size=size, most=most)
         arrays = ndarrays(record, name)
         reasons = (_array_defect(key, arrays[key], self) for key in self.shapes)
         return next((reason for reason in reasons if reason), None) or self._packed_defect(arrays)
@@ -241,15 +238,41 @@ def most_bytes(sections: Mapping[str, Section]) -> int:
     return sum(section.most for section in sections.values())
 
 
-def _names(
-    found: Mapping[str, Any], known: Mapping[str, Any], word: str, *, needed: set[str] | None = None
+def names_defect(
+    found: Mapping[str, Any], known: Collection[str], word: str, *, needed: Collection[str] | None = None
 ) -> Refusal | None:
+    """Return why the names in a section do not fit, None where they do.
+
+    Parameters
+    ----------
+    found : mapping of name to value
+    known : collection of str
+    word : str
+        What a name is of: "array", "list" or "value".
+    needed : collection of str, optional
+        Names that must be there; all that are known unless told.
+    """
     # An unknown name is counted and not repeated: whoever chose it may have put something into it.
     many = len(set(found) - set(known))
     if many:
         return Refusal("extra-items", many=many, item=word)
-    absent = sorted((set(known) if needed is None else needed) - set(found))
+    absent = sorted(set(known if needed is None else needed) - set(found))
     return Refusal("item-missing", item=word, key=absent[0]) if absent else None
+
+
+def size_defect(found: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
+    """Return why arrays that are not yet decoded are too large, None where none is.
+
+    Parameters
+    ----------
+    found : mapping of name to Array
+        With these names at least.
+    most : mapping of name to int
+        Bytes that each may have.
+    """
+    sizes = {name: _size(found[name]) for name in most}
+    wrong = [name for name in most if sizes[name] > most[name]]
+    return Refusal("array-too-large", key=wrong[0], size=sizes[wrong[0]], most=most[wrong[0]]) if wrong else None
 
 
 def _size(array: Array) -> int:

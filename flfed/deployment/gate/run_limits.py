@@ -96,7 +96,8 @@ class RunLimits:
         self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
-        self._newest: dict[str, Place] = {}
+        self._answered: dict[str, set[Place]] = defaultdict(set)
+        self._span: dict[str, tuple[int, int]] = {}
         self._asked_with: dict[str, set[Sites]] = defaultdict(set)
 
     def lists(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
@@ -110,9 +111,17 @@ class RunLimits:
         return tuple(self._asked_with[question])
 
     def newest(self, held: HeldLedger, question: str, place: Place) -> bool:
-        """Tell whether no later run, repeat or round had a masked answer to a question."""
+        """Tell whether no later run, repeat or round had a masked answer to a question.
+
+        A run whose last answer came before the first of this one is an earlier one, whatever their names say: clocks
+        are set back, and a second has room for two runs. Runs at once go by their names, in which all sites agree.
+        """
         self._read(held)
-        return self._newest.get(question, place) <= place
+        began = self._span.get(place[0], (0, 0))[0]
+        return all(
+            other <= place or (other[0] != place[0] and self._span[other[0]][1] < began)
+            for other in self._answered[question]
+        )
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have an answer.
@@ -173,14 +182,15 @@ class RunLimits:
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
         run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
+        first, last = self._span.get(run[1], (line.n, line.n))
+        self._span[run[1]] = min(first, line.n), max(last, line.n)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         question, listed = str(line.facts.get(QUESTION, "")), line.facts.get(LISTED)
         if question and isinstance(listed, str):
             self._lists[question][parted(listed)] = None
         elif question:
-            place = (run[1], run[2], _round(TRAIN, line.facts.get("round")))
-            self._newest[question] = max(self._newest.get(question, place), place)
+            self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
             self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
         # Of a lost ledger only carried lines are left: each shows that its run had an answer.
         if kind or CARRIED in line.facts:

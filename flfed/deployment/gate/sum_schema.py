@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, RecordDict
 
-from flfed.deployment.gate.message_sections import HEAD, Columns, Field, Plain, Section, equal, one_of, text, whole
+from flfed.deployment.gate.message_sections import (
+    HEAD,
+    Columns,
+    Field,
+    Plain,
+    Section,
+    equal,
+    names_defect,
+    one_of,
+    size_defect,
+    text,
+    whole,
+)
 from flfed.refusals import Refusal
 from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks, keys, shares
@@ -58,22 +70,25 @@ class Parts:
     @property
     def most(self) -> int:
         """Most bytes that it may have."""
-        of_rows = sum(len(name) + HEAD + most * columns for name, (_, most, columns) in self.rows.items())
-        return of_rows + sum(len(n) + HEAD + length * kind.itemsize for n, (length, kind) in self.vectors.items())
+        return sum(len(name) + most for name, most in self._sizes().items())
+
+    def _sizes(self) -> dict[str, int]:
+        """Return the most bytes of each array."""
+        rows = {name: HEAD + most * columns for name, (_, most, columns) in self.rows.items()}
+        return rows | {name: HEAD + length * kind.itemsize for name, (length, kind) in self.vectors.items()}
 
     def defect(self, record: RecordDict, name: str) -> Refusal | None:
         """Return why the named section does not fit.
 
-        None where it does.
+        None where it does. Nothing is decoded before its size is known to fit.
         """
         found = record[name]
         if type(found) is not ArrayRecord:
             return Refusal("other-kind")
-        known = {*self.rows, *self.vectors}
-        if many := len(set(found) - known):
-            return Refusal("extra-items", many=many, item="array")
-        if absent := sorted(known - set(found)):
-            return Refusal("item-missing", item="array", key=absent[0])
+        sizes = self._sizes()
+        wrong = names_defect(found, sizes, "array") or size_defect(found, sizes)
+        if wrong:
+            return wrong
         arrays = ndarrays(record, name)
         for key, (length, kind) in self.vectors.items():
             if arrays[key].shape != (length,):
@@ -123,9 +138,8 @@ class Encrypted:
             return Refusal("other-kind")
         if set(found) != {CIPHERTEXT}:
             return Refusal("ciphertexts-unfit") if self.plain is None else self.plain.defect(record, name)
-        # The bytes are measured before they are read.
-        if len(found[CIPHERTEXT].data) > self.most:
-            return Refusal("array-too-large", key=CIPHERTEXT, size=len(found[CIPHERTEXT].data), most=self.most)
+        if wrong := size_defect(found, {CIPHERTEXT: self.most}):
+            return wrong
         chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], OF_SUM + self.entries)
         return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
 

@@ -37,7 +37,7 @@ SHARED = f"{OF_RUN}ckks"
 REHEARSAL = b"flfed rehearsal"
 """What the link of all sites follows from where a run is rehearsed: there is no secret, on Ray no common process."""
 Place = tuple[str, int, int]
-"""Run, repeat and round of an answer. Runs are named by the time at which they began."""
+"""Run, repeat and round of an answer. Runs are named by the time at which they began, by the coordinator's clock."""
 
 
 class ListBook(Protocol):
