@@ -140,9 +140,11 @@ class GateScene:
         others = {one.name: one.fingerprint for one in (*self.impostors.values(), *self.silent.values())}
         self.gated = Consortium(sites, study, others)
         self.all, self.honest = sorted(self.gated.pins), sorted(self.gated.sites)
+        self.pinned = {"study": frozenset(self.all)}
         self.colluders = frozenset(self.impostors)
         self.least, self.said = rules.threshold(len(self.all)), list[str]()
         self._contexts = {str(one.node_config["site"]): one for one in SummingGrid(self.gated)._contexts.values()}
+        self._signed: dict[tuple[int, int, str], bytes] = {}
         self._told: dict[tuple[int, str], tuple[KeysRequest, bytes]] = {}
         self._made: dict[bytes, Vector] = {}
         self.vectors: dict[tuple[int, int, int, str], Vector] = {}
@@ -201,8 +203,12 @@ class GateScene:
         """Return the statement of each of a cohort."""
         request, found = EnrolRequest(dataset="small", schema_sha256=self.schema.sha256()), dict[str, bytes]()
         for name in cohort:
-            if name in self.gated.sites:
-                found[name] = EnrolReply.from_record(self.ask(run, repeat, name, ENROL, request).content).statement
+            if name in self.gated.sites and (run, repeat, name) in self._signed:
+                found[name] = self._signed[run, repeat, name]
+            elif name in self.gated.sites:
+                found[name] = self._signed[run, repeat, name] = EnrolReply.from_record(
+                    self.ask(run, repeat, name, ENROL, request).content
+                ).statement
             else:
                 one = (self.impostors | self.silent)[name]
                 found[name] = one.statement(self.study, self.run(run), repeat, self.gated.pins)

@@ -1,0 +1,269 @@
+"""What is asked past the sums of a study that was approved with them: updates, figures, and a ledger begun anew."""
+
+from __future__ import annotations
+
+import math
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from flfed.deployment.gate import gate
+from flfed.deployment.gate.run_limits import RunLimits
+from flfed.deployment.site_state import ledger_loss
+from flfed.federation.client.site_run import SiteRun
+from flfed.paths import home
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.study.study import Study
+from flfed.updates.masking import rules
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
+from tests.deployment.gate_scene import GateScene
+from tests.deployment.summing import Consortium, SummingGrid, conduct
+from tests.updates.masking import attacks
+from tests.updates.masking.attacks import ASKED, exchange
+from tests.updates.masking.play import Request
+
+pytestmark = pytest.mark.usefixtures("light_runs")
+Make = Callable[..., GateScene]
+TWO_LISTS = "this question was answered with another list of sites before"
+
+
+def said(reply: Message) -> str:
+    return (reply.error.reason or "") if reply.has_error() else ""
+
+
+def no_sums(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SiteRun, "sums", lambda own, study: None)
+
+
+def test_a_study_that_was_approved_with_sums_gets_no_plain_update(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scene(4, 1)
+    asked = found.request(1, ASKED)
+    assert "key of this run is not here" in said(found.ask(1, 0, "site-01", TRAIN, asked))
+    # Two walls: what would be a plain update all the same is held back, since it is none of the approved study.
+    no_sums(monkeypatch)
+    assert "its train reply is held back" in said(found.ask(2, 0, "site-01", TRAIN, asked))
+    monkeypatch.setattr(gate.Gate, "leaving", lambda own, message, reply, *given: reply)
+    assert np.abs(found.ask(3, 0, "site-01", TRAIN, asked).content["arrays"]["weight"].numpy()).max() > 0
+
+
+def other_requests(found: GateScene) -> dict[str, TrainRequest]:
+    first = found.request(1, ASKED)
+    return {
+        "'round' that does not fit": replace(first, round=found.study.rounds + 1),
+        "'rounds' that does not fit": replace(first, rounds=9),
+        "'lr-scale' that does not fit": replace(first, lr_scale=2.0),
+        "'fit' that does not fit": replace(first, fit=False),
+        "it has 1 section too many": replace(first, settings={"mu": 1.0}),
+        "'weight' of another shape": replace(
+            first, arrays={name: np.zeros((*value.shape, 1)) for name, value in first.arrays.items()}
+        ),
+    }
+
+
+def test_a_round_or_scale_that_was_not_approved_is_not_answered(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scene(4, 1)
+    found.enter(1, found.all)
+    for text, request in other_requests(found).items():
+        assert text in said(found.ask(1, 0, "site-01", TRAIN, request)), text
+    monkeypatch.setattr(gate, "message_defect", lambda record, sections: None)
+    later = replace(found.request(1, ASKED), round=found.study.rounds + 1)
+    assert "masked" in found.ask(1, 0, "site-01", TRAIN, later).content
+
+
+@pytest.mark.parametrize("kind", [EVALUATE, COMPARE])
+def test_a_second_model_is_neither_evaluated_nor_compared(
+    scene: Make, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = scene(4, 1)
+    found.enter(1, found.all)
+    asked = {}
+    for model in ("model", "next"):
+        made = found.request(found.study.rounds + 1, Request("train", model), fit=False)
+        asked[model] = made if kind == EVALUATE else CompareRequest(arrays=made.arrays, encoder=made.encoder)
+    word = "evaluate" if kind == EVALUATE else "compare"
+    for model, text in (("model", ""), ("next", f"it was asked to {word} another model in this run"), ("model", "")):
+        assert said(found.ask(1, 0, "site-01", kind, asked[model])) == text
+    monkeypatch.setattr(RunLimits, "refusal", lambda limits, held, message, run: None)
+    assert said(found.ask(1, 0, "site-01", kind, asked["next"])) == ""
+
+
+def begun_anew(scene: GateScene) -> None:
+    """Have each site begin its ledger anew after a line of it was damaged, and go on with it."""
+    for name in scene.honest:
+        folder = scene.gated.folders[name]
+        first, *others = folder.ledger.read_bytes().splitlines(keepends=True)
+        folder.ledger.write_bytes(first.replace(b'"kind":"enrol"', b'"kind":"lorne"') + b"".join(others))
+        ledger_loss.restart(folder, by="op", why="a damaged line")
+        scene.gated.restart(name)
+
+
+def test_lists_outlive_a_ledger_that_is_begun_anew(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play() -> GateScene:
+        found = scene(4, 1)
+        attacks.whole(found, exchange())
+        begun_anew(found)
+        attacks.without_first(found, exchange(number=2))
+        attacks.without_first(found, exchange(run=2))
+        return found
+
+    found = play()
+    assert not found.lost and all(TWO_LISTS in text for text in found.said if "share" not in text) and found.said
+    # The list of then is opened as before, in the run of then and in a new one.
+    assert found.add_up(exchange(run=2), found.all) == 3
+    monkeypatch.setattr(ledger_loss, "QUESTION", "none")
+    found = play()
+    assert found.fewest() == 1 and found.bare()["site-01"] < 1e-4
+
+
+# Figures with so many digits that two are the same number only where one is the other.
+LONG = re.compile(r"-?\d+\.\d{9,}(?:e-?\d+)?")
+
+
+def long_numbers(found: Any) -> Iterator[float]:
+    """Yield all numbers with many digits in a record, or in a row of a table."""
+    if isinstance(found, RecordDict):
+        for name in found.array_records:
+            for array in found[name].values():
+                yield from (float(one) for one in array.numpy().ravel() if LONG.fullmatch(repr(float(one))))
+        for of in (found.metric_records, found.config_records):
+            for name in of:
+                yield from (one for value in found[name].values() for one in long_numbers(value))
+    elif isinstance(found, (list, tuple)):
+        yield from (one for part in found for one in long_numbers(part))
+    elif not isinstance(found, bytes):
+        yield from map(float, LONG.findall(repr(found) if isinstance(found, float) else str(found)))
+
+
+def stored() -> list[float]:
+    """Return all numbers with many digits in the coordinator's database."""
+    with sqlite3.connect(home() / "runs.db") as store:
+        tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return [one for table in tables for row in store.execute(f"SELECT * FROM {table}") for one in long_numbers(row)]
+
+
+Figures = dict[tuple[str, str, int], dict[str, float]]
+"""By kind, name and number of its message, the figure of each site."""
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *, plant: bool) -> Figures:
+    """Note the figures of each site before the gate takes those out that stay; with a fault planted, none stays."""
+    figures: Figures = {}
+    real = gate.without_figures
+
+    def noted(message: Message, reply: Message, *, own: bool) -> Message:
+        kind, record = message.metadata.message_type, reply.content
+        named = {
+            f"{section}/{name}": value
+            for section in record.metric_records
+            for name, value in record[section].items()
+            if isinstance(value, float) and LONG.fullmatch(repr(value))
+        }
+        for section in {"arms", "differences"} & set(record.config_records):
+            values = [one for column in record[section].values() for one in long_numbers(column)]
+            named |= {f"{section}/{place}": value for place, value in enumerate(values)}
+        for name, numbers in ((name, record[name]) for name in record.array_records if name == "summary"):
+            named |= {f"{name}/{key}": float(numbers[key].numpy().ravel()[0]) for key in numbers}
+        for name, value in named.items():
+            sites = figures.setdefault((kind, name, int(message.metadata.group_id or 0)), {})
+            sites[f"{message.metadata.dst_node_id}"] = value
+        return reply if plant else real(message, reply, own=own)
+
+    monkeypatch.setattr(gate, "without_figures", noted)
+    return figures
+
+
+def by_subtraction(value: float, figures: dict[str, float], hidden: str, weights: list[dict[str, float]]) -> bool:
+    """Tell whether a number is a figure of a hidden site, or a mean of which those of the others leave it over."""
+    others = figures.keys() - {hidden}
+    means = [value]
+    for weight in weights:
+        whole = sum(weight[site] for site in figures)
+        means.append((value * whole - sum(weight[site] * figures[site] for site in others)) / weight[hidden])
+    return any(math.isclose(mean, figures[hidden], rel_tol=1e-7) for mean in means)
+
+
+@pytest.mark.parametrize("reserved", [1, 2, 3])
+@pytest.mark.parametrize("plant", [False, True])
+def test_no_figure_of_a_site_in_sums_only_is_with_the_coordinator_nor_left_over_by_those_of_the_others(
+    small_sites: Callable[..., list[Site]],
+    small_study: str,
+    reserved: int,
+    plant: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = Study.parse(small_study).replace({"secure-aggregation": "on", "strategy.rounds": 2})
+    sites = small_sites(4, rows=80, policy=Policy(disclosure="open", resplit=True))
+    shy = sites[0].policy.model_copy(update={"share_metrics": "aggregate-only"})
+    sites = [replace(site, policy=shy) if place < reserved else site for place, site in enumerate(sites)]
+    figures = watched(monkeypatch, plant=plant)
+    found = Consortium(sites, study)
+    grid = SummingGrid(found)
+    if plant:
+        monkeypatch.setattr(gate.Leaving, "reply", lambda own, message, reply, *given: reply)
+    assert conduct(found, grid).status == "completed"
+    nodes = {str(node): site for site, node in grid.nodes.items()}
+    rows = {node: float(len(found.sites[site].source.read(()))) for node, site in nodes.items()}
+    weights = [dict.fromkeys(nodes, 1.0), rows]
+    held = [*stored(), *(one for _, _, reply in grid.sent for one in long_numbers(reply.content))]
+    hidden = [node for node, site in nodes.items() if site in sorted(found.sites)[:reserved]]
+    seen = {
+        (place, node)
+        for place, of_sites in figures.items()
+        for node in hidden
+        # Of a model that is not trained yet the loss is the same everywhere.
+        if len({round(value, 7) for value in of_sites.values()}) == 4
+        for value in held
+        if by_subtraction(value, of_sites, node, weights)
+    }
+    assert len(figures) > 10 and len(held) > 20
+    assert len(seen) > 10 if plant else seen == set()
+
+
+def test_the_search_finds_what_a_mean_of_all_leaves_over() -> None:
+    figures, rows = {"1": 0.612345678901, "2": 0.701234567891, "3": 0.55}, {"1": 40.0, "2": 70.0, "3": 50.0}
+    mean = sum(rows[site] * value for site, value in figures.items()) / sum(rows.values())
+    assert by_subtraction(mean, figures, "2", [dict.fromkeys(rows, 1.0), rows])
+    assert not by_subtraction(mean, figures, "2", [dict.fromkeys(rows, 1.0)])
+
+
+def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_nothing_of_it(
+    scene: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(found: GateScene) -> dict[int, set[str]]:
+        """Return, by run, the sites whose sums over holdout rows left."""
+        had: dict[int, set[str]] = {}
+        for run, cohort in ((1, found.all), (2, found.all[1:])):
+            assert found.enter(run, cohort) == len(cohort)
+            made = found.request(1, ASKED)
+            asked = CompareRequest(arrays=made.arrays, encoder=made.encoder)
+            replies = {site: found.ask(run, 0, site, COMPARE, asked) for site in found.all}
+            had[run] = {site for site, reply in replies.items() if "summary" in reply.content}
+        return had
+
+    # Those of the others leave where it is not there, and no sum that it is in.
+    others = {"site-02", "site-03", "site-04"}
+    assert compared(scene(4, 0, reserved=1)) == {1: set(), 2: others}
+    monkeypatch.setattr(gate, "without_figures", lambda message, reply, *, own: reply)
+    assert compared(scene(4, 0, reserved=1)) == {1: {"site-01", *others}, 2: {"site-01", *others}}
+
+
+def test_a_question_is_not_answered_under_other_pinned_sites_before_its_list_is_opened(
+    scene: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scene(4, 1)
+    assert first.train(exchange(), ASKED) == 3
+    # Another study has the same question, and another key is pinned for a site of the server's under another name.
+    study = first.study.replace({"name": "other"})
+    second = GateScene(list(first.gated.sites.values()), study, monkeypatch, 2)
+    assert second.train(exchange(run=2), ASKED) == 0
+    assert "this question was answered with other pinned sites before" in second.said[-1]
+    monkeypatch.setattr(rules, "answer_refusal", lambda **named: None)
+    assert second.train(exchange(run=2), ASKED) == 3
