@@ -144,31 +144,44 @@ def test_a_cohort_has_its_own_site_and_the_threshold_of_the_pinned(scene: Make) 
     assert "the sites of the run are named without this one" in found.said[-1]
 
 
-def test_of_two_runs_one_after_the_other_the_later_is_the_one_that_began_later_whatever_their_names(
+def test_of_two_runs_the_later_is_the_one_that_began_later_whatever_their_names(
     scene: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = scene(4, 0)
-    first, then = exchange(run=9), exchange(run=2)
     # The clock was set back between them, or both began in one second.
-    for where in (first, then):
-        found.enter(where.run, found.all)
-        assert found.train(where, ASKED) == 4
+    first, then = exchange(run=9), exchange(run=2)
+
+    def play() -> GateScene:
+        found = scene(4, 0)
+        for where in (first, then):
+            found.enter(where.run, found.all)
+            assert found.train(where, ASKED) == 4
+        return found
+
+    found = play()
+    # What the first one still asks is too late: the second counts on what its answers said.
+    assert found.confirm(first, found.all[:3]) == 0 and "a later run has asked this question" in found.said[-1]
     assert found.add_up(then, found.all[1:]) == 3
-    monkeypatch.setattr(RunLimits, "newest", lambda limits, held, question, place: place[0] >= found.run(9))
-    assert found.confirm(then, found.all, ["site-01"]) == 0
-    assert "a later run has asked this question" in found.said[-1]
+    # It may open the list of the second.
+    assert found.add_up(first, found.all[1:]) == 3
+    # By names alone it is the other way round, and sites are bound to two lists, if both are asked in turn.
+    monkeypatch.setattr(RunLimits, "_is_later", lambda limits, other, place: other > place)
+    found = play()
+    assert found.confirm(first, found.all[:3], found.all[:1]) == 1 and found.confirm(then, found.all[1:]) == 0
 
 
-def test_of_two_runs_at_once_the_one_with_the_later_name_opens_lists(scene: Make) -> None:
+def test_runs_that_begin_at_once_go_by_their_names_at_every_site(scene: Make) -> None:
     found = scene(4, 0)
     first, then = exchange(run=1), exchange(run=2)
-    for where in (first, then):
-        found.enter(where.run, found.all)
-    # They are asked in another order than they began in, as it may be at each site.
+    for where in (then, first):
+        found.statements(where.run, 0, found.all)
+    # One site has the keys of the one first, the others those of the other; and they are asked in another order.
+    for runs, sites in (((1, 2), found.all[:1]), ((2, 1), found.all[1:])):
+        assert [found.enter(run, found.all, sites) for run in runs] == [len(sites)] * 2
     assert found.train(then, ASKED) == found.train(first, ASKED) == 4
-    assert found.confirm(first, found.all[1:]) == 0 and "a later run has asked this question" in found.said[-1]
+    for site in found.all[1:]:
+        assert found.confirm(first, found.all[1:], [site]) == 0
+        assert "a later run has asked this question" in found.said[-1]
     assert found.add_up(then, found.all[1:]) == 3
-    assert found.add_up(first, found.all[1:]) == 3
 
 
 def test_what_opens_a_sum_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

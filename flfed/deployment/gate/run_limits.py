@@ -20,7 +20,7 @@ from flfed.updates.masking.rules import Sites
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
-from flfed.updates.messages.secure_sum import parted
+from flfed.updates.messages.secure_sum import KEYS, parted
 from flfed.updates.messages.train import EVALUATE, TRAIN, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
@@ -32,6 +32,7 @@ ERROR = "error"
 WITHHELD = "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
+_KEYS = KEYS.rpartition(".")[2]
 
 
 def asked_sha256(message: Message) -> str:
@@ -97,7 +98,8 @@ class RunLimits:
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
         self._answered: dict[str, set[Place]] = defaultdict(set)
-        self._span: dict[str, tuple[int, int]] = {}
+        self._first: dict[str, int] = {}
+        self._keyed: dict[str, int] = {}
         self._asked_with: dict[str, set[Sites]] = defaultdict(set)
 
     def lists(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
@@ -113,15 +115,19 @@ class RunLimits:
     def newest(self, held: HeldLedger, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round had a masked answer to a question.
 
-        A run whose last answer came before the first of this one is an earlier one, whatever their names say: clocks
-        are set back, and a second has room for two runs. Runs at once go by their names, in which all sites agree.
+        A run that had its keys before another one enrolled is the earlier one at every site, whatever their names
+        say: clocks are set back, and a second has room for two runs. Runs that began at once go by their names.
         """
         self._read(held)
-        began = self._span.get(place[0], (0, 0))[0]
-        return all(
-            other <= place or (other[0] != place[0] and self._span[other[0]][1] < began)
-            for other in self._answered[question]
-        )
+        return not any(self._is_later(other, place) for other in self._answered[question])
+
+    def _is_later(self, other: Place, place: Place) -> bool:
+        if other[0] == place[0]:
+            return other > place
+        here, there = (self._first.get(name, 0) for name in (place[0], other[0]))
+        if self._keyed.get(place[0], here) < there:
+            return True
+        return other > place and self._keyed.get(other[0], there) >= here
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have an answer.
@@ -182,8 +188,10 @@ class RunLimits:
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
         run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
-        first, last = self._span.get(run[1], (line.n, line.n))
-        self._span[run[1]] = min(first, line.n), max(last, line.n)
+        # Lines are read from the last one back, and in parts: a run's first line is its enrolment.
+        self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
+        if line.kind == _KEYS:
+            self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         question, listed = str(line.facts.get(QUESTION, "")), line.facts.get(LISTED)

@@ -165,8 +165,8 @@ def list_refusal(
         Whether no later run has the site's answer to the question. In that answer the site said which lists it
         has opened, and the later run's server counts on it: so the run is noted before these lists are read.
         Later is what began later, repeats and rounds of one run too: by the order in which a site was asked, two
-        runs at once could bind two sites to two lists for ever. Runs at once go by their names, which are the same
-        at each site; a run that was over here before this one began is an earlier one, whatever its name.
+        runs at once could bind two sites to two lists for ever. A run that has its keys at one site before another
+        one enrols there is at no site the later of the two by this order: all had enrolled for it by then.
     """
     if site not in listed:
         return Refusal("list-without-site")
