@@ -214,6 +214,10 @@ class GateScene:
                 found[name] = one.statement(self.study, self.run(run), repeat, self.gated.pins)
         return found
 
+    def forget(self, site: str) -> None:
+        """Have a site asked for its statement anew."""
+        self._signed = {place: signed for place, signed in self._signed.items() if place[2] != site}
+
     def enter(
         self,
         run: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,16 @@ from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.gate.sum_schema import summed_in
 from flfed.federation.client import run_keys
+from flfed.federation.client.secure_sums import SiteSums
 from flfed.paths import home
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
+from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.secure_sum import UNMASK, UnmaskRequest
 from tests.deployment.gate_scene import GateScene, Impostor
 from tests.updates.masking import attacks
 from tests.updates.masking.attacks import ASKED, exchange
+from tests.updates.masking.play import Request
 
 pytestmark = pytest.mark.usefixtures("light_runs")
 Make = Callable[..., GateScene]
@@ -134,6 +138,52 @@ def test_a_run_has_one_cohort_with_one_key_of_each_site(scene: Make) -> None:
     assert found.statements(1, 0, ["site-01"]) == found.statements(1, 0, ["site-01"])
     kept = {path.stem for path in (home() / "sites" / "site-01" / "runs" / found.run(1)).iterdir()}
     assert run_keys.STATEMENT in kept and run_keys.KEY not in kept
+
+
+def test_a_site_makes_no_second_key_in_a_run_once_its_state_is_gone(
+    scene: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play() -> list[int]:
+        """Return how often the first site takes keys and trains anew after the comparison, and at another gate."""
+        found = scene(4, 0)
+        found.enter(1, found.all)
+        found.train(exchange(), ASKED)
+        made, did = found.request(1, ASKED), []
+        assert not found.ask(
+            1, 0, "site-01", COMPARE, CompareRequest(arrays=made.arrays, encoder=made.encoder)
+        ).has_error()
+        for _ in range(2):
+            found.forget("site-01")
+            did += [found.enter(1, found.all, ["site-01"]), found.train(exchange(), ASKED, ["site-01"])]
+            found.gated.restart("site-01")
+        refused = [text for text in found.said if "key of this run is not here: begin the run anew" in text]
+        assert len(refused) == did.count(0)
+        return did
+
+    assert play() == [0, 0, 0, 0]
+    monkeypatch.setattr(RunLimits, "has_keys", lambda limits, held, run: False)
+    assert play() == [1, 1, 1, 1]
+
+
+def test_sums_over_rows_are_masked_once_whatever_was_asked_since(scene: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play() -> tuple[int, GateScene]:
+        """Return how many vectors leave after a change of policy, where rounds were asked in between."""
+        found, sums = scene(4, 0, reserved=1), Request("summarise")
+        attacks.whole(found, exchange(kind="summarise", number=5), sums)
+        found.train(exchange(), ASKED)
+        site = found.gated.sites["site-01"]
+        found.gated.sites["site-01"] = replace(site, policy=site.policy.model_copy(update={"cell_minimum": 7}))
+        found.gated.restart("site-01")
+        return found.train(exchange(kind="summarise", number=6), sums, ["site-01"]), found
+
+    again, found = play()
+    assert again == 0 and "a masked answer to round 0 left before, and it is not here any more" in found.said[-1]
+    # Two vectors under one mask give their difference, once both self-masks are opened.
+    monkeypatch.setattr(SiteSums, "check_unused", lambda sums, asked: None)
+    again, found = play()
+    first, second = (found.vectors[1, 0, number, "site-01"] for number in (5, 6))
+    assert again == 1 and first.own != second.own
+    assert (first.binding, first.links) == (second.binding, second.links)
 
 
 def test_a_cohort_has_its_own_site_and_the_threshold_of_the_pinned(scene: Make) -> None:

@@ -121,6 +121,11 @@ class RunLimits:
         self._read(held)
         return not any(self._is_later(other, place) for other in self._answered[question])
 
+    def has_keys(self, held: HeldLedger, run: str) -> bool:
+        """Tell whether a run's keys were taken."""
+        self._read(held)
+        return run in self._keyed
+
     def _is_later(self, other: Place, place: Place) -> bool:
         if other[0] == place[0]:
             return other > place
@@ -246,3 +251,8 @@ class OpenedLists:
         """Tell whether no later run, repeat or round has the site's answer to the question."""
         with self._ledger.held() as held:
             return self._limits.newest(held, question, place)
+
+    def has_keys(self, run: str) -> bool:
+        """Tell whether the site took the keys of a run."""
+        with self._ledger.held() as held:
+            return self._limits.has_keys(held, run)

@@ -55,6 +55,10 @@ class ListBook(Protocol):
         """Tell whether no later run, repeat or round has the site's answer to the question."""
         ...
 
+    def has_keys(self, run: str) -> bool:
+        """Tell whether the site took the keys of a run."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class SumApproval:
@@ -234,6 +238,9 @@ class RunKeys:
         return found
 
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
+        # After the comparison, or where its state is lost, the site has no second key in a run.
+        if approval.book.has_keys(self.run):
+            raise NotTakingPart(Refusal("sums-key-lost"))
         found = _stated(self, sites, request.statements, approval)
         kept = self.state.read(KEY)
         if kept is None:

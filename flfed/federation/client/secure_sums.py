@@ -23,6 +23,7 @@ from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
+from flfed.updates.masking.keys import KEPT
 from flfed.updates.masking.question import SumContext, question_sha256
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
@@ -240,10 +241,11 @@ class SiteSums:
             return
         question, binding = (np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(asked.question), asked.binding))
         state.write(asked.name, {"question": question, "binding": binding, "step": np.array([asked.step])})
-        # The chain has no links for questions before the last two.
-        oldest = sum_name(asked.kind, max(0, asked.round - 1))
-        for old in [name for name in state.names() if name.startswith(_SUM) and name < oldest]:
-            state.remove(old)
+        # Whatever question the chain has links for yet may not be masked a second time.
+        for old in [name for name in state.names() if name.startswith(_SUM)]:
+            facts = state.read(old)
+            if facts is not None and facts["step"][0] <= asked.step - KEPT:
+                state.remove(old)
 
     def check_unused(self, asked: Asked) -> None:
         """Refuse to mask a second vector for a question; raises NotTakingPart.
