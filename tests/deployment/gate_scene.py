@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -96,14 +96,16 @@ class Impostor:
         """What the others pin."""
         return gate_fingerprint(self.signing.public_key().public_bytes_raw().hex())
 
-    def statement(self, study: Study, run: str, repeat: int, pins: Mapping[str, str], **changes: Any) -> bytes:
+    def statement(
+        self, study: Study, run: str, repeat: int, pins: Mapping[str, str], lifted: tuple[str, ...] = ()
+    ) -> bytes:
         """Return the signed statement of its key."""
         made = Statement(
             study_sha256=study.sha256(), run=run, repeat=repeat, site=self.name, public_key=self.key.public.hex(),
             signing_key=self.signing.public_key().public_bytes_raw().hex(), pins=statements.pins_hash(pins),
-            share_metrics="named", flfed="0",
+            share_metrics="named", lifted=lifted, flfed="0",
         )  # fmt: skip
-        return statements.pack(replace(made, **changes), statements.sign(made, self.signing))
+        return statements.pack(made, statements.sign(made, self.signing))
 
 
 class GateScene:
@@ -150,7 +152,7 @@ class GateScene:
         self.vectors: dict[tuple[int, int, int, str], Vector] = {}
         self.kinds: dict[tuple[int, int, int, str], tuple[str, int]] = {}
         self.codes: dict[tuple[Any, ...], bytes] = {}
-        self.counted = set[int]()
+        self.counted, self.lifting = set[int](), ()
         self.seeds, self.opened = set[bytes](), dict[bytes, bytes]()
         self._watch(monkeypatch)
         layout, summary = study_layout(study, self.schema), merge([SiteSession(one, study).summary() for one in sites])
@@ -211,7 +213,7 @@ class GateScene:
                 ).statement
             else:
                 one = (self.impostors | self.silent)[name]
-                found[name] = one.statement(self.study, self.run(run), repeat, self.gated.pins)
+                found[name] = one.statement(self.study, self.run(run), repeat, self.gated.pins, self.lifting)
         return found
 
     def forget(self, site: str) -> None:

@@ -192,6 +192,18 @@ def fewer_in_a_summary_of_another_run(scene: GateScene) -> None:
     attacks.without_first(scene, exchange(run=2, kind="summarise"), Request("summarise"))
 
 
+def lifted_by_the_server(scene: GateScene) -> None:
+    """Have the server's own site sign that lists may differ by any of the others."""
+    scene.lifting = tuple(scene.honest)
+    attacks.fewer_in_the_next_round(scene)
+
+
+def lifted_by_anybody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        rules, "lifted_sites", lambda allowed: frozenset(name for theirs in allowed.values() for name in theirs)
+    )
+
+
 @dataclass(frozen=True)
 class Play:
     """An attack, the fault by which it wins, and what gates say without the fault.
@@ -244,6 +256,7 @@ PLAYS = {
     "other most rows": Play(other_most_rows, unbound_keys, UNREADABLE),
     "fewer in the next round": Play(attacks.fewer_in_the_next_round, no_lists, TWO_LISTS),
     "fewer in a second run": Play(attacks.fewer_in_a_second_run, no_lists, TWO_LISTS),
+    "fewer by consent of the server's site": Play(lifted_by_the_server, lifted_by_anybody, TWO_LISTS),
     "fewer in sums over rows": Play(attacks.fewer_in_a_summary, no_lists, TWO_LISTS, reserved=1),
     "fewer in sums over rows of a second run": Play(fewer_in_a_summary_of_another_run, no_lists, TWO_LISTS, reserved=1),
     "shares of another round": Play(partial(replayed_shares, where=exchange(number=2)), unbound_shares, UNREADABLE),
