@@ -1,8 +1,8 @@
 """A round with secure sums at real institutions beside a plain one, a part of `make bench-deployment`.
 
 Four hospitals behind one coordinator, all on loopback. The same study with and without sums, in turns: with all sites
-there, and with one killed. A round beyond the training counts, as in `benchmarks.deployment`; where a site is missing, the
-deadline that the coordinator waits for it is taken off too.
+there, and with one killed. A round beyond the training counts, as in `benchmarks.deployment`; where a site is missing,
+the deadline that the coordinator waits for it is taken off too.
 """
 
 from __future__ import annotations
@@ -46,16 +46,18 @@ def measure(data: Path, turns: int, training: float) -> dict[str, Any]:
     texts = {f"{way}-{turn}": _text(way, turn) for turn in range(turns) for way in ("plain", "sums")}
     texts["missing"] = _text("missing", turns)
     ran: dict[str, list[Ran]] = {"plain": [], "sums": [], "missing": []}
-    with tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as made:
-        with ours(Path(made), data, texts, FOUR) as there:
-            for turn in range(turns):
-                for way in ("plain", "sums"):
-                    ran[way].append(there.run(f"{way}-{turn}"))
-                    _say(way, turn, ran[way][-1])
-            # A run's cohort is who enrolled: the site is there at its start.
-            found = there.run("missing", kill=MISSING)
-            ran["missing"].append(replace(found, seconds=found.seconds[1:]))
-            _say("missing", 0, ran["missing"][-1])
+    with (
+        tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as made,
+        ours(Path(made), data, texts, FOUR) as there,
+    ):
+        for turn in range(turns):
+            for way in ("plain", "sums"):
+                ran[way].append(there.run(f"{way}-{turn}"))
+                _say(way, turn, ran[way][-1])
+        # A run's cohort is who enrolled: the site is there at its start.
+        found_missing = there.run("missing", kill=MISSING)
+        ran["missing"].append(replace(found_missing, seconds=found_missing.seconds[1:]))
+        _say("missing", 0, ran["missing"][-1])
     apart = max(_apart(one, other) for one, other in zip(ran["plain"], ran["sums"], strict=True))
     if not apart <= FAR:
         raise DifferentResults(f"secure sums give arrays that differ by {apart:.1e} from plain ones")
