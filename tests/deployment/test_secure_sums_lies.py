@@ -181,7 +181,7 @@ def secrets_of(consortium: Consortium) -> list[bytes]:
 
 
 def reached(roots: list[object], stop: set[int]) -> list[bytes]:
-    """Return the bytes of all arrays and byte strings that can be reached from some objects."""
+    """Return the bytes of all arrays, byte strings and fractions that can be reached from some objects."""
     seen, found, todo = set(stop), list[bytes](), list(roots)
     while todo:
         one = todo.pop()
@@ -193,6 +193,8 @@ def reached(roots: list[object], stop: set[int]) -> list[bytes]:
             todo.append(one.base)
         elif isinstance(one, bytes | bytearray | memoryview):
             found.append(bytes(one))
+        elif isinstance(one, float):
+            found.append(np.float64(one).tobytes())
         else:
             todo += gc.get_referents(one)
     return found

@@ -30,7 +30,16 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
-from flfed.deployment.gate.sum_schema import SUMS, Encrypted, masked, masked_summary, statement, summed_in, summed_out
+from flfed.deployment.gate.sum_schema import (
+    SUMS,
+    Encrypted,
+    masked,
+    masked_figures,
+    masked_summary,
+    statement,
+    summed_in,
+    summed_out,
+)
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS
@@ -41,10 +50,11 @@ from flfed.rows.evaluation.scoring import metrics_of, primary_of
 from flfed.rows.session import first_model, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.study import Study
-from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own
+from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of, shapes_of
+from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
@@ -196,7 +206,8 @@ class StudyMessages:
         ----------
         kind : str
         score, offset, masked_sums : bool
-            Whether the request asked for scores, for the site's own offset, and the sums over rows are masked.
+            Whether scores were asked for, of a site that shares its own; the site's own offset was; and the sums over
+            rows are masked.
         """
         if kind == ENROL:
             signed = {"statement": statement()} if self.pinned else {}
@@ -210,7 +221,7 @@ class StudyMessages:
             masks = masked_summary(entries_of(sums.shapes), self.pinned)
             return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
         if kind == COMPARE:
-            return self._comparison()
+            return self._comparison() if score else _rows_compared(self)
         if kind == AUDIT:
             return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
         update = {"num-examples": number(1), "loss": number(), "steps": whole()}
@@ -312,7 +323,8 @@ class StudyMessages:
             Whether coordinator and site both have this version, so that counts cross as whole numbers, and the
             encoder once; else of any version.
         """
-        kinds = (ENROL, SEAL, SUMMARISE, *((KEYS,) if self.pinned else ()), EVALUATE, COMPARE, SEAL, SEALED)
+        beside = (KEYS, *((UNMASK,) if _keeps_figures(self) else ())) if self.pinned else ()
+        kinds = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)
         once = sum(_most(self, kind, way, compact=compact) for kind in kinds)
         # The compact form brings the encoder with the first request of training.
         encoder = section_bytes(self.incoming(TRAIN)["encoder"]) if compact and way == "to-site" else 0
@@ -329,10 +341,17 @@ class StudyMessages:
 
 def _most(messages: StudyMessages, kind: str, way: Way, *, compact: bool) -> int:
     """Return the most bytes of one message; parameters are those of `run_bytes`."""
-    sections = messages.leaving(kind) if way == "to-server" else messages.incoming(kind)
+    shares = kind != COMPARE or not _keeps_figures(messages)
+    sections = messages.leaving(kind, score=shares) if way == "to-server" else messages.incoming(kind)
     if not compact:
         return most_bytes(sections)
     return sum(section_bytes(section) for name, section in sections.items() if name != "encoder")
+
+
+def _keeps_figures(messages: StudyMessages) -> bool:
+    """Tell whether the site's figures leave in sums only, of updates too."""
+    asked, own = messages.study.compare.share_metrics, messages.site.policy.share_metrics
+    return bool(messages.pinned) and strictest(asked, own) == "aggregate-only"
 
 
 def section_bytes(section: Section) -> int:
@@ -403,6 +422,13 @@ def _update(messages: StudyMessages) -> Sections:
 
 def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:
     return Plain(fields={"protocol": equal(PROTOCOL), **fields}, optional=frozenset(optional))
+
+
+def _rows_compared(messages: StudyMessages) -> Sections:
+    """Return the sections of a comparison whose figures stay, or leave in a sum over several sites only."""
+    plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": equal("")}
+    entries = FigureLayout(messages.schema.task, messages.study.compare.points).entries
+    return {"config": _config(plain), **masked_figures(entries, messages.pinned)}
 
 
 def attacks() -> list[str]:

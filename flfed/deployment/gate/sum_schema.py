@@ -29,6 +29,7 @@ from flfed.updates.masking.encrypted_model import HEAD as OF_SUM
 from flfed.updates.masking.protocol import SEALED
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.fields import PROTOCOL, ndarrays
 from flfed.updates.messages.secure_sum import (
     KEYS,
@@ -177,7 +178,7 @@ def summed_in(kind: str, pinned: int, rounds: int, *, encrypted: bool = False) -
         signed = Columns(fields={"statements": statement()}, longest=max(1, pinned))
         config = _config({"most-rows": whole(1), "cohort": _names(pinned)})
         return {"config": config, SIGNED: signed, **({SHARED: shared_key(1)} if encrypted else {})}
-    config = _config({"kind": one_of((SUMMARISE, TRAIN)), "round": whole(0, rounds), "listed": _names(pinned)})
+    config = _config({"kind": one_of((SUMMARISE, TRAIN, COMPARE)), "round": whole(0, rounds), "listed": _names(pinned)})
     if kind == LIST:
         return {"config": config}
     rows = {"shares": (LEAST, pinned, SEALED), "codes": (LEAST, pinned, keys.BYTES)}
@@ -205,13 +206,19 @@ def masked_summary(entries: int, pinned: int) -> dict[str, Section]:
     return _masked(pinned, vector=0, sums=1 + entries)
 
 
-def _masked(pinned: int, *, vector: int, sums: int) -> dict[str, Section]:
+def masked_figures(entries: int, pinned: int) -> dict[str, Section]:
+    """Return the sections of masked figures, in place of the figures of a site that shares them in sums only."""
+    return _masked(pinned, vector=0, sums=1 + entries, needed=False)
+
+
+def _masked(pinned: int, *, vector: int, sums: int, needed: bool = True) -> dict[str, Section]:
     vectors: dict[str, tuple[int, np.dtype[Any]]] = {
         "vector": (vector, np.dtype(np.uint32)),
         "sums": (sums, np.dtype(np.uint64)),
     }
     lists = Columns(fields={"lists": _names(pinned)}, longest=LISTS)
-    return {SECTION: Parts(rows={"shares": (LEAST, pinned, SEALED)}, vectors=vectors), OPENED: lists}
+    shares = {"shares": (LEAST, pinned, SEALED)}
+    return {SECTION: Parts(rows=shares, vectors=vectors, needed=needed), OPENED: lists}
 
 
 def statement() -> Field:

@@ -25,7 +25,7 @@ from flfed.rows.data.sources import Selection
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.codec import codec_of
-from flfed.updates.masking.rules import threshold
+from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareReply, GroupFigure, PointCounts
@@ -52,8 +52,12 @@ SHARED: dict[Sharing, str] = {
     ),
 }
 STAYING = (
-    "This site shares no figures of its own: in this study no metric, loss or comparison of it leaves at all, and the "
-    "sums over rows of all sites leave in their sum only. Its own people see its figures in the site's app."
+    "This site shares no figures of its own: in this study no metric, loss or comparison of it leaves by itself, and "
+    "the sums over rows of all sites leave in their sum only. Where at least {least} sites that share none take part, "
+    "as their gates signed it, their comparison leaves in one sum over all of these sites, and of this study in no sum "
+    "over others: means over test rows, and what this site's policy lets leave of exact counts and of test rows by "
+    "predicted probability. Losses and metrics of rounds stay; with fewer such sites all of it does. Its own people "
+    "see its figures in the site's app."
 )
 """Of a site in sums only, where updates are added up in secret."""
 DISCLOSURE = {
@@ -149,10 +153,16 @@ def plain_words(
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
         f"Privacy: {_privacy(study, _without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
-        f"Sharing: {STAYING if agreement.sums and sharing == 'aggregate-only' else SHARED[sharing]}",
+        f"Sharing: {_sharing(sharing, pinned)}",
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
     ]
+
+
+def _sharing(sharing: Sharing, pinned: int) -> str:
+    """Return how the site's figures are shared; of `pinned` sites updates are added up in secret, of 0 they are not."""
+    in_sums = bool(pinned) and sharing == "aggregate-only"
+    return STAYING.format(least=least_of_figures(pinned)) if in_sums else SHARED[sharing]
 
 
 def _selection(site: Site) -> list[str]:

@@ -162,10 +162,12 @@ def sealed(message: Message, open_session: Callable[[], Any], site: str) -> Gene
 
     It is a handler of the client app; no row is read.
     """
+    from flfed.federation.client.site_run import forget_compared
     from flfed.updates.messages.countersign import SealedReply, SealedRequest
 
     request = SealedRequest.from_record(message.content)
     receipt = Receipt(site=site, run=request.run, n=request.n, head=request.head)
     keep_receipt(SiteFolder(site), receipt, request.signature)
+    forget_compared(site, request.run)
     return SealedReply()
     yield

@@ -53,6 +53,7 @@ from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
 from flfed.updates.codec import Shapes, codec_of, download_of, is_encrypted, shapes_of
+from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
     COMPARE,
@@ -177,7 +178,8 @@ class SiteClient:
                 return Message(record, reply_to=message)
             leaves = handler is not enrol
             reply = run_client(_handled(handler, message, lambda: self.session(context, leaves=leaves), own))
-            if kept is not None and handler is judge:
+            # Who has masked figures opens their sum yet: its gate ends the site's part of the run.
+            if kept is not None and isinstance(reply, CompareReply) and reply.masked is None:
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
             return Message(reply.to_record(), reply_to=message)
@@ -442,7 +444,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     arrays = own.last_model(request, session.study, partial(_opened_arrays, request.arrays, session, own))
     found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins)
     said = said_by(session)
-    return CompareReply(
+    reply = CompareReply(
         num_examples=found.training_rows,
         holdout_rows=found.holdout_rows,
         arms=arms_of(found, said),
@@ -458,6 +460,12 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
     )
+    sums = own.figures(session.study)
+    if sums is None:
+        return reply
+    own.under(session)
+    layout = FigureLayout.of(session.task, session.study.compare.points, request.encoder)
+    return replace(reply, masked=sums.masked_figures(request, reply, layout, session.seed))
 
 
 HANDLERS: dict[str, Handler] = {

@@ -5,10 +5,10 @@ Which lists were opened is in the site's ledger, which outlives runs; all else i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -23,11 +23,13 @@ from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
+from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.masking.keys import KEPT
 from flfed.updates.masking.question import SumContext, question_sha256
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.site_noise import largest_entry, noise_of_site
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.secure_sum import (
     ListReply,
@@ -44,7 +46,8 @@ from flfed.updates.strategies.fedavg import FedAvg
 _SUM = f"{OF_RUN}of-"
 """Before kind and round, of the facts of a masked answer, in a site's state of a run."""
 _SUMMARY = "masked-summary"
-"""Name of the masked summary there, which counts for the same rows, policy and study only."""
+_FIGURES = "masked-figures"
+"""Names of what was masked there, which counts for the same rows, policy and study only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,16 @@ class SiteSums:
     """
 
     keys: RunKeys
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, SUMMARISE)
+    """Kinds of the questions whose answers are masked."""
+
+    def cohort(self) -> Cohort:
+        """Return the sites that have masks with each other; raises NotTakingPart where they are not known."""
+        return self.keys.cohort()
+
+    def least(self) -> int:
+        """Return the threshold of a list, and of shares."""
+        return self.keys.least(len(self.cohort().sites))
 
     @property
     def in_sums_only(self) -> tuple[str, ...]:
@@ -132,17 +145,17 @@ class SiteSums:
         NotTakingPart
             If an entry is too large for the ring, or the site has no keys of the run.
         """
-        asked, cohort = self.asked(request), self.keys.cohort()
+        asked, cohort = self.asked(request), self.cohort()
         weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
-        entries, noise = flattened(reply.delta), noise_of_site(self.keys.study, self._least(cohort))
+        entries, noise = flattened(reply.delta), noise_of_site(self.keys.study, self.least())
         # With noise every site counts the same, whatever the strategy says.
         if noise is not None:
             weight, entries = 1.0, noise.clipped(entries)
-        updates, sums = rings(len(cohort.sites), self._largest(cohort))
+        updates, sums = rings(len(cohort.sites), self._largest())
         rng = self._rng(asked, seed)
         vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng)))
         if noise is not None:
-            vector = noise.added(vector, updates, self._chance(asked, seed).normal)
+            vector = noise.added(vector, updates, _chance(self.keys, asked, seed).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         return replace(reply, delta={}, masked=self._mask(asked, vector, weights))
 
@@ -154,34 +167,42 @@ class SiteSums:
         NotTakingPart
             If the rows, the policy or the study changed since.
         """
-        asked, cohort, state = self.asked(None), self.keys.cohort(), self.keys.state
-        kept = state.read(_SUMMARY)
+        asked, cohort = self.asked(None), self.cohort()
+        ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
+        return self._once(asked, _SUMMARY, lambda: ring.encode(flattened(summary.arrays()), rng))
+
+    def _once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
+        """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
+        state, binding = self.keys.state, np.frombuffer(asked.binding, np.uint8)
+        kept = state.read(name)
         if kept is None:
             self.check_unused(asked)
-            ring = ring_of_counts(len(cohort.sites), cohort.most_rows)
-            numbers = or_refuse(ring.encode(flattened(summary.arrays()), self._rng(asked, seed)))
-            made = self._mask(asked, np.empty(0, np.uint32), numbers)
-            kept = {"vector": made.vector, "sums": made.sums, "shares": made.shares}
-            state.write(_SUMMARY, kept)
+            made = self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
+            kept = {"vector": made.vector, "sums": made.sums, "shares": made.shares, "binding": binding}
+            state.write(name, kept)
+        # Another request would have other masks, and what was kept has been sent.
+        elif not np.array_equal(kept.get("binding", binding), binding):
+            raise NotTakingPart(Refusal("masks-used", round=asked.round))
         self.note(asked)
-        return Masked(**{name: kept[name] for name in ("vector", "sums", "shares")}, opened=self._opened(asked))
+        return Masked(**{part: kept[part] for part in ("vector", "sums", "shares")}, opened=self._opened(asked))
 
-    def asked(self, request: TrainRequest | None) -> Asked:
-        """Return where a question stands: that of a round, or that for the sums over training rows."""
-        keys, cohort = self.keys, self.keys.cohort()
+    def asked(self, request: TrainRequest | CompareRequest | None) -> Asked:
+        """Return where a question stands: that of a round, of the comparison, or for the sums over training rows."""
+        keys, cohort = self.keys, self.cohort()
         context = SumContext(
             study_sha256=keys.study.sha256(),
             run=keys.run,
             repeat=keys.repeat,
             cohort=cohort.sites,
             most_rows=cohort.most_rows,
-            largest_entry=self._largest(cohort),
+            largest_entry=self._largest(),
         )
-        kind, round = (SUMMARISE, 0) if request is None else (TRAIN, request.round)
+        kind, round = _place(request)
         return Asked(
             kind=kind,
             round=round,
-            step=round,
+            # The comparison comes after all rounds.
+            step=keys.study.rounds + 1 if kind == COMPARE else round,
             question=question_sha256(keys.study, kind, request),
             binding=context.binding(kind, request),
         )
@@ -189,21 +210,12 @@ class SiteSums:
     def _rng(self, asked: Asked, seed: int) -> np.random.Generator:
         return generator(seed, site=self.keys.site, purpose=f"sum {asked.question}")
 
-    def _chance(self, asked: Asked, seed: int) -> NoiseSource:
-        """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
-        if self.keys.approval is not None:
-            return SystemNoise()
-        return SeededNoise(generator(seed, site=self.keys.site, purpose="site-noise", number=asked.round))
-
-    def _least(self, cohort: Cohort) -> int:
-        return self.keys.least(len(cohort.sites))
-
-    def _largest(self, cohort: Cohort) -> float:
-        return largest_entry(self.keys.study, self._least(cohort))
+    def _largest(self) -> float:
+        return largest_entry(self.keys.study, self.least())
 
     def _opened(self, asked: Asked) -> tuple[Sites, ...]:
         """Return the lists that were opened for a question, if the site may answer it; else raises NotTakingPart."""
-        approval, cohort = self.keys.approval, self.keys.cohort()
+        approval, cohort = self.keys.approval, self.cohort()
         if approval is None:
             return ()
         opened, asked_with = approval.book.lists(asked.question), approval.book.asked_with(asked.question)
@@ -217,7 +229,7 @@ class SiteSums:
         return replace(reply, masked=replace(reply.masked, opened=self._opened(asked)))
 
     def _mask(self, asked: Asked, vector: np.ndarray, sums: np.ndarray) -> Masked:
-        keys, cohort = self.keys, self.keys.cohort()
+        keys, cohort = self.keys, self.cohort()
         if keys.approval is None:
             return Masked(
                 vector=protocol.counted(vector), sums=protocol.counted(sums), shares=np.zeros((0, 0), np.uint8)
@@ -227,9 +239,9 @@ class SiteSums:
             keys.site,
             vector,
             sums,
-            links=keys.move(asked.step),
+            links=_among(cohort, keys.move(asked.step)),
             binding=asked.binding,
-            least=keys.least(len(cohort.sites)),
+            least=self.least(),
         )
         shares = _rows([made.sealed[site] for site in cohort.sites])
         return Masked(vector=made.updates, sums=made.sums, shares=shares, opened=opened)
@@ -277,7 +289,7 @@ class SiteSums:
                 confirmations={site: code.tobytes() for site, code in zip(order, request.codes, strict=True)},
                 links=links,
                 binding=binding,
-                least=self.keys.least(len(links)),
+                least=self.least(),
             )
         )
         seeds = [opening.seeds[site] for site in sorted(opening.seeds)]
@@ -292,14 +304,14 @@ class SiteSums:
         keys = self.keys
         if keys.approval is None:
             return Refusal("sums-unknown")
-        cohort, question, book = keys.cohort(), self.question(kind, round), keys.approval.book
+        cohort, question, book = self.cohort(), self.question(kind, round), keys.approval.book
         # Lists of other pinned sites have no honest site in common with these for certain.
         alike = all(before == set(keys.approval.pinned) for before in book.asked_with(question))
         return rules.list_refusal(
             keys.site,
             listed,
             cohort=cohort.sites,
-            least=keys.least(len(cohort.sites)),
+            least=self.least(),
             opened=book.lists(question),
             lifted=cohort.lifted if alike else (),
             newest=book.newest(question, (keys.run, keys.repeat, round)),
@@ -309,13 +321,51 @@ class SiteSums:
         """Return links and binding of the sum whose list this is, if the site may open it."""
         refuse(self.list_refusal(request.kind, request.round, listed))
         facts = self._sum(request.kind, request.round)
-        return self.keys.links(int(facts["step"][0])), facts["binding"].tobytes()
+        return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
 
     def _sum(self, kind: str, round: int) -> Arrays:
-        found = self.keys.state.read(sum_name(kind, round)) if kind in (TRAIN, SUMMARISE) else None
+        found = self.keys.state.read(sum_name(kind, round)) if kind in self.kinds else None
         if found is None:
             raise NotTakingPart(Refusal("sums-unknown"))
         return found
+
+
+@dataclass(frozen=True, eq=False)
+class SiteFigures(SiteSums):
+    """A site's half of the sum of figures, among the sites of a run that share figures in sums only.
+
+    Their list is all of them, each of them must open it, and nobody's consent makes it another one.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = (COMPARE,)
+
+    def cohort(self) -> Cohort:
+        """Return the sites that share figures in sums only, as the cohort of this sum."""
+        found = self.keys.cohort()
+        return replace(found, sites=found.in_sums_only, lifted=())
+
+    def least(self) -> int:
+        """Return the number of all of them."""
+        return len(self.cohort().sites)
+
+    def are_summed(self) -> bool:
+        """Tell whether the site's figures leave in a sum: it is one of these sites, and they are enough."""
+        approval, known = self.keys.approval, self.keys.known()
+        if approval is None or known is None or self.keys.site not in known.in_sums_only:
+            return False
+        return self.least() >= rules.least_of_figures(len(approval.pinned))
+
+    def masked_figures(self, request: CompareRequest, reply: CompareReply, layout: FigureLayout, seed: int) -> Masked:
+        """Return a site's figures under masks, the same each time they are asked for.
+
+        Raises
+        ------
+        NotTakingPart
+            If the rows, the policy, the study or the request changed since.
+        """
+        asked, cohort = self.asked(request), self.cohort()
+        ring, rng = layout.ring(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
+        return self._once(asked, _FIGURES, lambda: layout.encode(reply, ring, rng))
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,6 +408,24 @@ class SiteCiphers(SiteSums):
 
     def check_unused(self, asked: Asked) -> None:
         """Refuse nothing."""
+
+
+def _place(request: TrainRequest | CompareRequest | None) -> tuple[str, int]:
+    """Return kind and round of a question."""
+    if isinstance(request, TrainRequest):
+        return TRAIN, request.round
+    return (SUMMARISE if request is None else COMPARE), 0
+
+
+def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {site: links[site] for site in cohort.sites}
+
+
+def _chance(keys: RunKeys, asked: Asked, seed: int) -> NoiseSource:
+    """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
+    if keys.approval is not None:
+        return SystemNoise()
+    return SeededNoise(generator(seed, site=keys.site, purpose="site-noise", number=asked.round))
 
 
 # One function for all sites of a process, so that what they ask of it is answered together.

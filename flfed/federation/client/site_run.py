@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Approving, RunKeys
-from flfed.federation.client.secure_sums import SiteCiphers, SiteSums
+from flfed.federation.client.secure_sums import SiteCiphers, SiteFigures, SiteSums, sum_name
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.session import SiteSession
@@ -18,7 +18,8 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.checkpoints.run_state import RunState
+from flfed.updates.checkpoints.reply_cache import kept_replies
+from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
 from flfed.updates.codec import is_encrypted
 from flfed.updates.masking.question import question_sha256
@@ -78,6 +79,12 @@ class SiteRun:
         self.state.under = "\n".join((str(session.seed), self.rows, policy, session.study.text))
         return self.state.under
 
+    def figures(self, study: Study) -> SiteFigures | None:
+        """Return the site's half of the sum of figures, None where its own do not leave in one."""
+        sums = self.sums(study)
+        found = None if sums is None or isinstance(sums, SiteCiphers) else SiteFigures(sums.keys)
+        return found if found is not None and found.are_summed() else None
+
     def sums(self, study: Study) -> SiteSums | None:
         """Return the site's half of a study's secure sums, None where its updates cross as they are."""
         if study.secure_aggregation == "off":
@@ -124,11 +131,25 @@ def answer_sums(
 ) -> Generator[ComputeRequest, Any, SumReply]:
     """Take the keys of the run's cohort, confirm a list to its sites, or open a sum."""
     kind, answered = _ANSWERS[message.metadata.message_type]
-    request, sums = read(kind, message.content), own.sums(open_session().study)
-    if sums is None:
-        raise NotTakingPart(Refusal("sums-unknown"))
-    return answered(sums, request)
+    request = read(kind, message.content)
+    return answered(_half(own, open_session().study, request), request)
     yield
+
+
+def _half(own: SiteRun, study: Study, request: KeysRequest | ListRequest | UnmaskRequest) -> SiteSums:
+    """Return the site's half of the sums that a request is about; raises NotTakingPart where there is none."""
+    of_figures = not isinstance(request, KeysRequest) and request.kind == COMPARE
+    found = own.figures(study) if of_figures else own.sums(study)
+    if found is None:
+        raise NotTakingPart(Refusal("sums-unknown"))
+    return found
+
+
+def forget_compared(site: str, run: str) -> None:
+    """Forget a site's state of a run that is over, where it was kept beyond the comparison to open a sum of figures."""
+    kept = kept_replies(site, run)
+    if kept is not None and sum_name(COMPARE, 0) in StateFiles(kept).names():
+        kept.forget()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +195,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         reserved = tuple(sorted({*reserved, own.site}))
     if isinstance(sums, SiteCiphers):
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM
-    if kind == TRAIN or (kind == SUMMARISE and reserved):
+    figures = kind == COMPARE and own.figures(study) is not None
+    if kind == TRAIN or figures or (kind == SUMMARISE and reserved):
         asked = read(TrainRequest, message.content) if kind == TRAIN else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
@@ -183,7 +205,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         facts = {"question_sha256": question_sha256(study, kind, None), "listed": own.site}
     elif kind in (LIST, UNMASK):
         of = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
-        facts = {"question_sha256": sums.question(of.kind, of.round), "listed": of.listed}
+        question = _half(own, study, of).question(of.kind, of.round)
+        facts = {"question_sha256": question, "listed": of.listed}
     opened = sums.keys.approval.book.lists(facts["question_sha256"]) if facts else ()
     return InSum(reserved=reserved, facts=facts, opened=opened)
 
@@ -196,8 +219,8 @@ def without_figures(message: Message, reply: Message, *, own: bool) -> Message:
     message, reply : Message
         What was asked, and what the site answers.
     own : bool
-        Whether it is such a site itself, so that none of its figures leaves; of the others the sums over holdout rows
-        stay, from which its own would follow by subtraction.
+        Whether it is such a site itself, so that none of its figures leaves but under masks; of the others the sums
+        over holdout rows stay, from which its own would follow by subtraction.
     """
     kind, record = message.metadata.message_type, reply.content
     if kind in (TRAIN, EVALUATE) and own:
@@ -205,9 +228,8 @@ def without_figures(message: Message, reply: Message, *, own: bool) -> Message:
         record = replace(found, loss=None, scores=None, holdout=None, offset=None).to_record()
     elif kind == COMPARE:
         compared = CompareReply.from_record(record)
-        bare = CompareReply(
-            num_examples=compared.num_examples, holdout_rows=compared.holdout_rows, arms=(), differences=()
-        )
+        rows = {name: getattr(compared, name) for name in ("num_examples", "holdout_rows", "masked")}
+        bare = CompareReply(arms=(), differences=(), **rows)
         record = (bare if own else replace(compared, summary=None)).to_record()
     else:
         return reply

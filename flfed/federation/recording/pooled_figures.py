@@ -23,6 +23,7 @@ from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
 from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
+from flfed.updates.masking.figure_sums import SummedFigures
 from flfed.updates.messages.compare import CompareReply, PointCounts
 from flfed.updates.messages.train import Scores
 
@@ -221,6 +222,29 @@ def importances(
         )
     }
     return {"rows": "holdout", "asked": len(replies), "columns": merged, "sites": own}
+
+
+def together(found: SummedFigures) -> dict[str, Any]:
+    """Return the record of the figures of sites that share them in sums only, over all of these sites.
+
+    Returns
+    -------
+    dict
+        `rows` (which), `sites` and `holdout-rows` (how many), `figures` (by metric and arm) and `points`: as of
+        `exact_counts`, without one that a site kept back. The AUC is of counts in bins, and lies within `auc-bounds` of
+        that of the rows.
+    """
+    figures: dict[str, dict[str, float]] = {}
+    for (metric, arm), value in found.means.items():
+        figures.setdefault(metric, {})[arm] = value
+    low = high = None
+    if found.histogram is not None:
+        area, low, high = auc_between(found.histogram)
+        figures |= {"roc_auc_score": {"global": area}} if low is not None else {}
+    counts = [{"by": by, "at": at, **dict(zip(CELLS, of, strict=True))} for (by, at), of in found.points.items()]
+    bounds = None if low is None else [low, high]
+    head = {"rows": "holdout", "sites": found.sites, "holdout-rows": found.rows}
+    return {**head, "figures": figures, "auc-bounds": bounds, "points": counts}
 
 
 CELLS = ("tp", "fp", "fn", "tn")

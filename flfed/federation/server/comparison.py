@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flfed.errors import FlfedError
-from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins
+from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins, together
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import Answers, ask, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.secure_sums import summed_figures
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
@@ -25,6 +26,7 @@ from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.codec import is_encrypted
+from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import reads_offset
 from flfed.updates.strategies.fedavg import FedAvg
@@ -62,7 +64,8 @@ class Comparison:
         offsets, bins, recorder = self._offsets(strategy), self._score_bins(), self.run.recorder
         recorder.progress("compare", 0, 1)
         replies = self._replies(offsets, bins, strategy.run.delivery)
-        if not replies:
+        # Where all sites share figures in sums only, each of them stays or is in their sum.
+        if not replies and not (self.run.sums is not None and self.run.sums.in_sums_only):
             raise FlfedError("no site could compare the models: see the faults in the run record")
         recorder.comparison(replies, self._reference(replies, offsets), bins)
         self._coefficients()
@@ -127,10 +130,22 @@ class Comparison:
         replies = self._usable(answers.replies)
         if (sums := self.run.sums) is not None and (reserved := sorted(sums.in_sums_only & replies.keys())):
             self.run.recorder.note(Refusal("figures-kept", sites=", ".join(reserved[:3])))
+            self._together(replies)
             replies = {site: reply for site, reply in replies.items() if site not in reserved}
         for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
             replies[site] = replace(replies[site], histogram=None)
         return replies
+
+    def _together(self, replies: Mapping[str, CompareReply]) -> None:
+        """Record the figures of all sites that share them in sums only, which no site's own follow from."""
+        run, recorder = self.run, self.run.recorder
+        layout = FigureLayout.of(run.layout.task, run.study.compare.points, self.outcome.encoder)
+        found = summed_figures(run, self.participants, replies, layout)
+        if isinstance(found, Refusal):
+            recorder.note(Refusal("figures-unsummed", why=found))
+        elif found is not None:
+            recorder.note(Refusal("figures-summed", sites=found.sites))
+            recorder.writer.summary("sums-only", together(found), durable=False)
 
     def _ask(self, requests: Mapping[str, CompareRequest], delivery: EncoderDelivery) -> Answers[CompareReply]:
         """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""

@@ -23,11 +23,13 @@ from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsum
 from flfed.updates.checkpoints.sum_file import SumFile, keep_cohort
 from flfed.updates.codec import entries_of, shapes_of, unflattened
 from flfed.updates.masking.ckks import PublicContext, range_refusal
+from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
 from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, lifted_sites
 from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.masking.statement import read
-from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 
 if TYPE_CHECKING:
@@ -265,28 +267,80 @@ def summed_summary(run: FederatedRun, participants: Mapping[str, Participant]) -
     sums, recorder = run.sums, run.recorder
     if sums is None:
         raise UsageError("a run without secure sums has no summed summary")
-    timeout, nodes = deadline_of(run.study), nodes_of(participants)
-    asked = SumQuestions.over(run.grid, kind=SUMMARISE, nodes=nodes, timeout=timeout)
+    asked = _asked(run, SUMMARISE, participants)
     shapes = {name: (shape, np.dtype(np.float64)) for name, shape in run.layout.shapes().items()}
     entries, cohort = entries_of(shapes), len(sums.cohort)
-
-    def fits(reply: SummariseReply) -> bool:
-        masked, sizes = reply.masked, ((0,), (1 + entries,), cohort)
-        return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
-
     replies = asked.answers(
-        SUMMARISE, dict.fromkeys(participants, SummariseRequest()), SummariseReply, fits, sums.least
+        SUMMARISE,
+        dict.fromkeys(participants, SummariseRequest()),
+        SummariseReply,
+        lambda reply: _has_sums(reply.masked, entries, cohort),
+        sums.least,
     )
     vectors = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
+    totals = _totals(run, sums, asked, vectors)
+    if isinstance(totals, Refusal):
+        why = f"there is no sum over the training rows of the sites ({totals})"
+        raise FlfedError(recorder.shared_as.text(why)) from None
+    values = unflattened(ring_of_counts(cohort, sums.most_rows).decode(totals), shapes)
+    return Summary(**values)
+
+
+def summed_figures(
+    run: FederatedRun,
+    participants: Mapping[str, Participant],
+    replies: Mapping[str, CompareReply],
+    layout: FigureLayout,
+) -> SummedFigures | Refusal | None:
+    """Return the figures of all sites that share them in sums only, together.
+
+    Parameters
+    ----------
+    run : FederatedRun
+    participants : mapping of site to Participant
+    replies : mapping of site to CompareReply
+    layout : FigureLayout
+
+    Returns
+    -------
+    SummedFigures, Refusal or None
+        None where these sites are too few, so that none of them sent any; a refusal where there is no sum all the same.
+    """
+    cohort = tuple(sorted(() if run.sums is None else run.sums.in_sums_only))
+    given = {site: replies[site].masked for site in cohort if site in replies}
+    if run.sums is None or not any(given.values()):
+        return None
+    vectors = {
+        site: one for site, one in given.items() if one is not None and _has_sums(one, layout.entries, len(cohort))
+    }
+    # The sum is over all of them, and each of them opens it.
+    among = replace(run.sums, cohort=cohort, least=len(cohort), lifted={})
+    totals = _totals(run, among, _asked(run, COMPARE, participants), vectors)
+    if isinstance(totals, Refusal):
+        return totals
+    return layout.decode(totals, layout.ring(len(cohort), run.sums.most_rows), len(cohort))
+
+
+def _asked(run: FederatedRun, kind: str, participants: Mapping[str, Participant]) -> SumQuestions:
+    """Return what is asked for a sum that a run has once."""
+    return SumQuestions.over(run.grid, kind=kind, nodes=nodes_of(participants), timeout=deadline_of(run.study))
+
+
+def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
+    """Tell whether a masked answer has so many numbers of 64 bits, and a share for each of a cohort."""
+    sizes = ((0,), (1 + entries,), cohort)
+    return masked is not None and (masked.vector.shape, masked.sums.shape, len(masked.shares)) == sizes
+
+
+def _totals(
+    run: FederatedRun, sums: SecureSums, asked: SumQuestions, vectors: Mapping[str, Masked]
+) -> np.ndarray | Refusal:
+    """Return the sum of numbers of 64 bits, or why there is none; what crossed for it is recorded."""
     try:
-        totals = sums.totals(asked, vectors)
+        return sums.totals(asked, vectors).sums
     except Unsummed as error:
-        raise FlfedError(
-            recorder.shared_as.text(f"there is no sum over the training rows of the sites ({error.why})")
-        ) from None
+        return error.why
     finally:
         for kind, crossed in asked.crossed.items():
-            recorder.crossed(kind, *crossed)
-        recorder.events("fault", asked.faults)
-    values = unflattened(ring_of_counts(cohort, sums.most_rows).decode(totals.sums), shapes)
-    return Summary(**values)
+            run.recorder.crossed(kind, *crossed)
+        run.recorder.events("fault", asked.faults)

@@ -135,7 +135,8 @@ def figures(content: Content) -> Markup:
     order = _sites(content, metric)
     lines = _site_lines(found, metric, order)
     below = [] if content.only else [line for line in comparison_rows(found)[2] if line not in _told(content)]
-    notes = [*site_answer.untold_at(found, metric, order), *site_answer.left_out(content.sites)]
+    summed = [] if content.only else site_answer.together(found, metric)
+    notes = [*site_answer.untold_at(found, metric, order), *summed, *site_answer.left_out(content.sites)]
     parts = [
         paragraphs([f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."], class_="lead"),
         table(lines),

@@ -71,7 +71,8 @@ def report(reader: RunReader, name: str) -> Report:
     (`privacy.privacy_of`), `audit` what attacks on the model reached. `operating-points` is there where the study
     names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
     at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`).
-    `round-bytes` is what crosses in a round of training (`round_totals.round_bytes`).
+    `sums-only` has the figures of three or more sites that share none of their own, over all of these sites together,
+    where they came in one sum. `round-bytes` is what crosses in a round of training (`round_totals.round_bytes`).
 
     Raises
     ------
@@ -112,14 +113,13 @@ def report(reader: RunReader, name: str) -> Report:
 
 
 def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
-    """Return what a study may name: exact counts, groups, columns' importances; no key where it names none.
+    """Return what not every run has: exact counts, groups, columns' importances, and figures of sites in sums only.
 
-    Counts and groups are of the first repeat that has them: other repeats look at the same rows, at an institution
-    counted once.
+    They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
     found = {
         name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
-        for name in ("operating-points", "subgroups")
+        for name in ("operating-points", "subgroups", "sums-only")
     }
     found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
     return {name: payload for name, payload in found.items() if payload is not None}

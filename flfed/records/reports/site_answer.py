@@ -203,6 +203,26 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     return lines
 
 
+def together(found: Report, metric: str) -> list[str]:
+    """Return the figures of sites that share none of their own, over all of these sites; none without a sum."""
+    summed = found.get("sums-only")
+    if summed is None or not summed["figures"]:
+        return []
+    # A metric that cannot be added up has another one in its place.
+    told = metric if metric in summed["figures"] else next(iter(summed["figures"]))
+    models = {"global": "shared model", "local-only": "each site's own model", "personalised": "adjusted to each site"}
+    values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed["figures"][told].items())
+    name, bounds, alone = metric_name(told), summed["auc-bounds"], ""
+    if told == "roc_auc_score" and bounds:
+        name += f" (from counts, so between {number(bounds[0])} and {number(bounds[1])})"
+    if found["repeats"] > 1:
+        alone = " in the first repeat that has it"
+    return [
+        f"{summed['sites']} sites together, which share no figures of their own, on {summed['holdout-rows']} test "
+        f"rows{alone}: {name}: {values}. It came as one sum, and tells of none of them by itself."
+    ]
+
+
 def site_line(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
     """Return a site's line in the table of all sites."""
     cells = {}

@@ -12,6 +12,7 @@ from flfed.signatures import canonical
 from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
+from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.train import Same, TrainRequest, sha256_of
 
 
@@ -37,7 +38,7 @@ class SumContext:
     most_rows: float
     largest_entry: float
 
-    def binding(self, kind: str, request: TrainRequest | None) -> bytes:
+    def binding(self, kind: str, request: TrainRequest | CompareRequest | None) -> bytes:
         """Return the hash that a sum's seeds, shares and confirmations are made of, of 32 bytes.
 
         Whoever is sent another request, in whatever it means, has other masks: no sum with the others' comes of it.
@@ -45,17 +46,18 @@ class SumContext:
         Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
         """
         # The ring's scale follows from the number of sites and the largest entry.
-        asked = {} if request is None else {"round": request.round, "score": request.score}
+        asked = {"round": request.round, "score": request.score} if isinstance(request, TrainRequest) else {}
         place = {**asdict(self), "kind": kind, **asked}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 
 
-def question_sha256(study: Study, kind: str, request: TrainRequest | None) -> str:
+def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
     """Return the hash of what is asked of the rows, whatever run and round ask it.
 
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
     for beside it: none of them makes it another question. What does not depend on a model, such as sums over rows, has
-    a question without a `request`.
+    a question without a `request`. So has a comparison, whatever its model: figures of all models of a study are added
+    up over one list.
     """
     parts = {
         "features": study.dataset.features,
@@ -65,14 +67,22 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | None) -> st
         "strategy": _named(study.strategy),
         "privacy": _named(study.privacy),
     }
-    asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **_meaning(request), **parts}
+    meant = _meaning(request) if isinstance(request, TrainRequest) else {}
+    asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **meant, **parts}
     return hashlib.sha256(canonical(asked)).hexdigest()
 
 
-def _meaning(request: TrainRequest | None) -> dict[str, Any]:
+def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
     """Return what the vector that a request asks for depends on, arrays by their hash."""
     if request is None:
         return {}
+    if isinstance(request, CompareRequest):
+        return {
+            "arrays": _arrays_sha256(Same(request.arrays)),
+            "encoder": sha256_of(request.encoder),
+            "deviation": request.deviation,
+            "bins": [request.bins.centre, request.bins.spread],
+        }
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
         "encoder": sha256_of(request.encoder),

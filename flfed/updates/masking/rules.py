@@ -36,6 +36,26 @@ def threshold(pinned: int) -> int:
     return max(LEAST, PERCENT * pinned // 100 + 1)
 
 
+def least_of_figures(pinned: int) -> int:
+    """Return the sites that a sum of figures needs, of those that share figures in sums only.
+
+    Their list is all of them, and each of them must open it: two lists that were opened for one question then have no
+    honest site in common, unless they are the same list. So their number has to hide a site among honest ones alone:
+    at least two, where a third of the pinned sites work for the server and sign that they are such sites.
+
+    Parameters
+    ----------
+    pinned : int
+        Sites whose keys an approval pins, the site itself counted.
+
+    Examples
+    --------
+    >>> [least_of_figures(pinned) for pinned in (3, 4, 5, 6, 8, 9, 20, 100)]
+    [3, 3, 3, 4, 4, 5, 8, 35]
+    """
+    return max(LEAST, pinned // 3 + 2)
+
+
 def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) -> Refusal | None:
     """Return why a site makes no keys with a cohort, None where it does.
 

@@ -16,6 +16,7 @@ from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays, MetricName
 from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
+from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.sentences import recorded_note
 from flfed.updates.messages.train import read_request, request_sections
 
@@ -261,6 +262,8 @@ class CompareReply:
         Of the global model, of the columns of which it leaves.
     withheld : tuple of WithheldColumn
         The other columns, where the study asks for importance.
+    masked : Masked or None
+        Of a site that shares figures in sums only, under secure sums with enough such sites: in place of its figures.
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
@@ -271,6 +274,9 @@ class CompareReply:
     chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
     model is the better of two families, which one did better in cross-validation on its training rows (not where
     record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
+    Of a site that shares figures in sums only, under secure sums, the two numbers of rows leave by themselves and
+    nothing else. Where three or more such sites take part (more among six sites and up), means over rows, counts at
+    operating points and rows by predicted probability leave under masks: see `Masked`, and what opens the sum.
     """
 
     num_examples: int
@@ -285,6 +291,7 @@ class CompareReply:
     groups: tuple[GroupFigure, ...] = ()
     importance: tuple[ColumnImportance, ...] = ()
     withheld: tuple[WithheldColumn, ...] = ()
+    masked: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -302,6 +309,8 @@ class CompareReply:
         for name in ("points", "groups", IMPORTANCE, "withheld"):
             if rows := getattr(self, name):
                 records[name] = fields.rows_record(rows)
+        if self.masked is not None:
+            self.masked.into(records)
         return record_of(records)
 
     @classmethod
@@ -321,6 +330,7 @@ class CompareReply:
             groups=fields.read_figures(record, "groups", GroupFigure, kind_of="metric"),
             importance=fields.read_figures(record, IMPORTANCE, ColumnImportance, kind_of="metric"),
             withheld=fields.read_figures(record, "withheld", WithheldColumn, kind_of="metric"),
+            masked=Masked.out_of(record),
         )
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
+from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import learning_curve, overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
-from flfed.records.reports.site_answer import own_figures
+from flfed.records.reports.site_answer import own_figures, together
 
 
 def show() -> None:
@@ -54,6 +55,8 @@ def parts(opened: Opened) -> None:
             sites.everywhere(found, metric, shown.sites, opened.only)
             sites.how_to_read(found, metric)
         else:
+            for line in [] if opened.only else together(found, ""):
+                st.info(escape(line))
             overview.who_takes_part(shown.sites)
             if learning_curve.is_asked(shown):
                 learning_curve.curve(shown, "")

@@ -49,6 +49,7 @@ from flfed.records.reports.site_answer import (
     rests_on,
     should_it_join,
     site_line,
+    together,
     untold_at,
 )
 from flfed.records.statistics import Report
@@ -165,7 +166,7 @@ def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str
         whose = "All sites" if only is None else escape(only)
         st.markdown(f"## {whose}: {metric_name(metric)} on rows nobody trained on")
         _beside(found, metric, order)
-    for line in left_out(sites):
+    for line in left_out(sites) if only else [*together(found, metric), *left_out(sites)]:
         st.caption(escape(line))
 
 

@@ -1,0 +1,192 @@
+"""Figures of a comparison as numbers that can be added, and what their sum over several sites tells.
+
+Of sites that share figures in sums only. Means over rows are added as sums over rows; exact counts and counts by
+predicted probability as they are. What compares rows across sites, or is no mean, cannot be added up.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.study.tables import Point
+from flfed.summaries.score_bins import BINS
+from flfed.summaries.summary import Encoder
+from flfed.updates.masking.ring import Ring, ring_of_counts
+from flfed.updates.messages.compare import CompareReply
+
+MEANS: Mapping[str, tuple[str, ...]] = {
+    "binary": ("log_loss", "brier_score_loss", "accuracy_score"),
+    "multi-class": ("log_loss", "accuracy_score"),
+    "regression": ("mean_absolute_error", "root_mean_squared_error"),
+}
+"""By task the metrics that are means over rows; of the last one the square is."""
+ARMS = ("global", "local-only", "personalised")
+SQUARED = "root_mean_squared_error"
+LARGEST: Mapping[str, float] = {"log_loss": 2.0**6, "mean_absolute_error": 2.0**10, SQUARED: 2.0**20}
+"""Largest mean that is added up; of a regression in steps of the outcome's scale. Others are at most 1."""
+ROOM = 16
+"""Times the most training rows of any site that a site may have of rows to be compared on."""
+Entropy = Callable[[int], bytes]
+Name = tuple[Any, ...]
+
+
+class Block(NamedTuple):
+    """Numbers that a site gives together or not at all.
+
+    `name` is of one part for rows and counts by prediction, else metric and arm, or an operating point. Each number is
+    divided by `unit` before it is added up.
+    """
+
+    name: Name
+    size: int = 1
+    unit: float = 1.0
+
+
+ROWS, HISTOGRAM = Block(("rows",)), Block(("score-histogram",), 2 * BINS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummedFigures:
+    """Figures over the rows of several sites together.
+
+    Attributes
+    ----------
+    sites, rows : int
+    means : dict of (metric, arm) to float
+    points : dict of (by, at) to (tp, fp, fn, tn)
+    histogram : float64 array [2, bins] or None
+        Rows by class and predicted probability of the shared model.
+    """
+
+    sites: int
+    rows: int
+    means: dict[tuple[str, str], float] = field(default_factory=dict)
+    points: dict[Point, tuple[int, ...]] = field(default_factory=dict)
+    histogram: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class FigureLayout:
+    """Which figures of a comparison are added up, in their order.
+
+    Attributes
+    ----------
+    task : {"binary", "multi-class", "regression"}
+    points : tuple of (by, at)
+        Operating points at which the study counts exactly.
+    scale : float, > 0
+        Of the outcome of a regression, as the encoder has it.
+    """
+
+    task: str
+    points: tuple[Point, ...] = ()
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, task: str, points: tuple[Point, ...], encoder: Encoder) -> FigureLayout:
+        """Return the layout of a comparison whose rows are encoded so: the outcome is an encoder's last column."""
+        return cls(task, points, float(encoder.scale[-1]))
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Blocks in their order; before the numbers of each stands how many sites gave them."""
+        step = self.scale if self.task == "regression" else 1.0
+        means = (
+            Block((metric, arm), unit=LARGEST.get(metric, 1.0) * (step**2 if metric == SQUARED else step))
+            for metric in MEANS[self.task]
+            for arm in ARMS
+        )
+        binary = (*(Block(point, 4) for point in self.points), HISTOGRAM) if self.task == "binary" else ()
+        return (ROWS, *means, *binary)
+
+    @property
+    def entries(self) -> int:
+        """Numbers of a site."""
+        return sum(1 + block.size for block in self.blocks)
+
+    def ring(self, sites: int, most_rows: int) -> Ring:
+        """Return the ring of a sum over so many sites, none of which has a band of rows beyond `most_rows`."""
+        return ring_of_counts(sites, ROOM * most_rows)
+
+    def encode(
+        self, reply: CompareReply, ring: Ring, rng: np.random.Generator, entropy: Entropy = secrets.token_bytes
+    ) -> np.ndarray | Refusal:
+        """Return a site's figures as numbers of the ring, or why there are none.
+
+        A block that the site's policy keeps back has random numbers in it: without them its sum would be of the other
+        sites alone, perhaps of two.
+
+        Parameters
+        ----------
+        reply : CompareReply
+            With all figures that the site's policy lets leave in whatever way.
+        ring : Ring
+        rng : Generator
+            By which numbers are rounded up or down.
+        entropy : callable number → bytes
+            The operating system's randomness; tests pass another.
+        """
+        parts, random = list[np.ndarray](), list[bool]()
+        for block, values in zip(self.blocks, self._values(reply), strict=True):
+            divided = values / block.unit
+            given = bool((np.abs(divided) <= ring.largest).all())
+            parts += [np.array([float(given)]), divided if given else np.zeros(block.size)]
+            random += [False, *[not given] * block.size]
+        numbers = ring.encode(np.concatenate(parts), rng)
+        if isinstance(numbers, Refusal):
+            return numbers
+        hidden = np.flatnonzero(random)
+        numbers[hidden] = np.frombuffer(entropy(8 * len(hidden)), ring.dtype)
+        return numbers
+
+    def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
+        """Return the figures of a sum over so many sites; of a block that one of them kept back there are none."""
+        values, place, found = ring.decode(total), 0, dict[Name, np.ndarray]()
+        for block in self.blocks:
+            count, numbers = values[place], values[place + 1 : place + 1 + block.size] * block.unit
+            place += 1 + block.size
+            if count == sites:
+                found[block.name] = numbers
+        rows = float(found[ROWS.name][0]) if ROWS.name in found else 0.0
+        points = {at: found[at] for at in self.points if at in found}
+        whole = {at: tuple(int(round(count)) for count in counts) for at, counts in points.items()}
+        counts = found.get(HISTOGRAM.name)
+        return SummedFigures(
+            sites=sites,
+            rows=round(rows),
+            means=dict(self._means(found, rows)),
+            points=whole,
+            histogram=None if counts is None else counts.reshape(2, BINS),
+        )
+
+    def _values(self, reply: CompareReply) -> Iterator[np.ndarray]:
+        """Yield the numbers of each block; NaN where the site keeps them back."""
+        rows = float(reply.holdout_rows)
+        known: dict[Name, float] = {(one.metric, one.arm): one.value for one in reply.arms}
+        counts: dict[Name, tuple[int, ...]] = {of.point: of.counts for of in reply.points if min(of.counts) >= 0}
+        for block in self.blocks:
+            if block == ROWS:
+                yield np.array([rows])
+            elif block == HISTOGRAM:
+                counted = reply.histogram
+                yield np.full(block.size, math.nan) if counted is None else np.ravel(counted).astype(float)
+            elif block.size == 1:
+                value = known.get(block.name, math.nan)
+                yield np.array([rows * (value**2 if block.name[0] == SQUARED else value)])
+            else:
+                yield np.array(counts.get(block.name, (math.nan,) * block.size), float)
+
+    def _means(self, found: Mapping[Name, np.ndarray], rows: float) -> Iterator[tuple[tuple[str, str], float]]:
+        for metric in MEANS[self.task]:
+            for arm in ARMS:
+                if (metric, arm) in found and rows > 0:
+                    mean = float(found[metric, arm][0]) / rows
+                    yield (metric, arm), math.sqrt(max(mean, 0.0)) if metric == SQUARED else mean
