@@ -17,7 +17,8 @@ from flfed.updates.masking import rules as written
 
 Sites = frozenset[str]
 PRIME = 2**31 - 1
-WITHOUT_MODEL = {"summarise", "holdout"}
+FIGURES = "figures"
+WITHOUT_MODEL = {"summarise", "holdout", FIGURES}
 
 
 class Request(NamedTuple):
@@ -60,6 +61,10 @@ class Rules:
     """The rules of a play: those that gates call, and what the protocol binds."""
 
     least: Callable[[Sites, Sites], int] = lambda pinned, cohort: written.threshold(len(pinned))
+    least_of_figures: Callable[[Sites, Sites], int] = lambda pinned, among: len(among)
+    are_enough: Callable[[Sites, Sites], bool] = lambda pinned, among: (
+        len(among) >= written.least_of_figures(len(pinned))
+    )
     cohort_refusal: Callable[..., Any] = written.cohort_refusal
     answer_refusal: Callable[..., Any] = written.answer_refusal
     list_refusal: Callable[..., Any] = written.list_refusal
@@ -72,6 +77,10 @@ class Rules:
     self_masks: bool = True
     one_cohort: bool = True
     notes_first: bool = True
+
+    def needed(self, pinned: Sites, cohort: Sites, kind: str) -> int:
+        """Return how many sites a list, and shares, need in a sum among a cohort."""
+        return (self.least_of_figures if kind == FIGURES else self.least)(pinned, cohort)
 
 
 class Answer(NamedTuple):
@@ -120,17 +129,21 @@ class Site:
         self.pinned, self.allowed = pinned, allowed
         self.lifted: dict[int, Sites] = {}
         self.runs: dict[int, tuple[str, Sites]] = {}
+        self.in_sums_only: dict[int, Sites] = {}
         self.answers: dict[Exchange, Answer] = {}
         self.ledger: dict[Any, Ledger] = {}
         self.training: Callable[[], object] = lambda: None
 
-    def enter(self, run: int, study: str, cohort: Sites, allowed: Mapping[str, Collection[str]]) -> str | None:
-        """Make keys with a cohort, whose statements say by whom lists may differ."""
-        if self.rules.one_cohort and self.runs.get(run, (study, cohort)) != (study, cohort):
+    def enter(
+        self, run: int, study: str, cohort: Sites, allowed: Mapping[str, Collection[str]], shy: Sites = frozenset()
+    ) -> str | None:
+        """Make keys with a cohort, whose statements say by whom lists may differ, and who shares in sums only."""
+        told = (study, cohort), shy
+        if self.rules.one_cohort and run in self.runs and (self.runs[run], self.in_sums_only[run]) != told:
             return "another cohort in this run"
         if refusal := self.rules.cohort_refusal(self.name, cohort, self.pinned[study]):
             return str(refusal)
-        self.runs[run] = study, cohort
+        self.runs[run], self.in_sums_only[run] = told
         self.lifted[run] = self.rules.lifted(self.name, allowed)
         return None
 
@@ -139,7 +152,9 @@ class Site:
             return before if before.context.request == request else "this round was asked something else"
         if exchange.run not in self.runs:
             return "no key in this run"
-        study, cohort = self.runs[exchange.run]
+        study, cohort = self._among(exchange, request)
+        if request.kind == FIGURES and not (self.name in cohort and self.rules.are_enough(self.pinned[study], cohort)):
+            return "the figures stay"
         line = self._line(request, exchange)
         refusal = self.rules.answer_refusal(
             cohort=cohort, pinned=self.pinned[study], asked_with=line.pinned, opened=line.lists
@@ -170,11 +185,11 @@ class Site:
     def unmask(self, exchange: Exchange, listed: Sites, confirmations: Iterable[Confirmation]) -> Opening | str:
         if refusal := self._list_refusal(exchange, listed):
             return refusal
-        study, cohort = self.runs[exchange.run]
         context = self.answers[exchange].context
+        study, cohort = self._among(exchange, context.request)
         bound = self.rules.bound(context)
         confirmed = {one.site for one in confirmations if (one.bound, one.listed) == (bound, listed)}
-        least = self.rules.least(self.pinned[study], cohort)
+        least = self.rules.needed(self.pinned[study], cohort, context.request.kind)
         if refusal := self.rules.opening_refusal(self.name, listed, cohort=cohort, least=least, confirmed=confirmed):
             return str(refusal)
         self._write_down(exchange, listed)
@@ -184,6 +199,11 @@ class Site:
             frozenset((owner, bound) for owner in listed),
             frozenset(pair_seed(self.name, other, bound) for other in missing),
         )
+
+    def _among(self, exchange: Exchange, request: Request) -> tuple[str, Sites]:
+        """Return study and cohort of a sum: of figures, the sites that share them in sums only."""
+        study, cohort = self.runs[exchange.run]
+        return study, self.in_sums_only[exchange.run] if request.kind == FIGURES else cohort
 
     def _line(self, request: Request, exchange: Exchange) -> Ledger:
         return self.ledger.setdefault(self.rules.question(request, exchange), Ledger())
@@ -202,15 +222,16 @@ class Site:
     def _list_refusal(self, exchange: Exchange, listed: Sites) -> str | None:
         if exchange not in self.answers:
             return "no answer in this round"
-        study, cohort = self.runs[exchange.run]
-        line = self._line(self.answers[exchange].context.request, exchange)
+        request = self.answers[exchange].context.request
+        study, cohort = self._among(exchange, request)
+        line = self._line(request, exchange)
         refusal = self.rules.list_refusal(
             self.name,
             listed,
             cohort=cohort,
-            least=self.rules.least(self.pinned[study], cohort),
+            least=self.rules.needed(self.pinned[study], cohort, request.kind),
             opened=line.lists,
-            lifted=self.lifted[exchange.run] if len(set(line.pinned)) == 1 else (),
+            lifted=self.lifted[exchange.run] if len(set(line.pinned)) == 1 and request.kind != FIGURES else (),
             newest=self.rules.newest(exchange, line.asked),
         )
         return str(refusal) if refusal else None
@@ -257,7 +278,8 @@ class Knowledge:
                 shares = (cohort & self.colluders) | self.shares.get(
                     (answer.site, self.rules.bound(answer.context)), set()
                 )
-                open_mask = len(shares) >= self.rules.least(pinned[answer.context.exchange.run], cohort)
+                asked, run = answer.context.request.kind, answer.context.exchange.run
+                open_mask = len(shares) >= self.rules.needed(pinned[run], cohort, asked)
                 row = {
                     symbol: value
                     for symbol, value in answer.vector.items()
@@ -381,13 +403,21 @@ class Scene:
         """The fewest honest sites that any sum may have."""
         return min(written.threshold(len(names)) - len(names & self.server.colluders) for names in self.pinned.values())
 
-    def enter(self, run: int, cohort: Iterable[str], sites: Iterable[str] | None = None, study: str = "study") -> int:
-        """Begin a run, and return how many honest sites make keys."""
+    def enter(
+        self,
+        run: int,
+        cohort: Iterable[str],
+        sites: Iterable[str] | None = None,
+        study: str = "study",
+        shy: Iterable[str] = (),
+    ) -> int:
+        """Begin a run, whose `shy` sites share figures in sums only; return how many honest sites make keys."""
         members = frozenset(cohort)
         self.counted[run] = self.pinned[study]
         allowed = {name: self.sites[name].allowed if name in self.sites else self.all for name in members}
         asked = [self.sites[name] for name in (members if sites is None else sites) if name in self.sites]
-        return sum(site.enter(run, study, members, allowed) is None for site in asked if study in site.pinned)
+        only = members & frozenset(shy)
+        return sum(site.enter(run, study, members, allowed, only) is None for site in asked if study in site.pinned)
 
     def train(self, exchange: Exchange, request: Request, sites: Iterable[str] | None = None) -> int:
         """Ask for masked vectors, and return how many come."""
