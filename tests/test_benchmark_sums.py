@@ -12,7 +12,7 @@ import pytest
 from benchmarks import sum_differences, table
 from benchmarks.sum_differences import SITE_DP, WAYS, consortium, cosine, measured, study_of
 from flfed.updates.masking.ring import Ring
-from flfed.updates.masking.rules import threshold
+from flfed.updates.masking.rules import least_of_figures, threshold
 
 PAGE = (table.ROOT / "docs" / "secure-sums.md").read_text(encoding="utf-8")
 RESULTS = json.loads(table.RESULTS.read_text())
@@ -122,3 +122,13 @@ def test_the_numbers_of_sites_on_the_page_are_those_of_the_rules():
         # Two lists have an honest site in common, and more than one honest site is in each.
         assert 2 * least - pinned > third
         assert honest >= 2
+
+
+def test_the_numbers_of_sites_that_share_figures_in_sums_only_are_those_of_the_rules():
+    told = re.search(r"three of up to (\w+) pinned, four of (\w+) to (\w+), five of (\w+) to (\w+)", PAGE)
+    words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+    assert told is not None
+    ends = [words.index(word) for word in told.groups()]
+    assert [least_of_figures(pinned) for pinned in (3, *ends)] == [3, 3, 4, 4, 5, 5]
+    # Of so many such sites two are honest, where a third of the pinned sites sign that they are such sites.
+    assert all(least_of_figures(pinned) - pinned // 3 >= 2 for pinned in range(3, 200))

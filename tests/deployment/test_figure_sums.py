@@ -14,6 +14,8 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.gate.local_results import Result, results_of
+from flfed.deployment.operator.secure_sums import Agreement
+from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.site_run import forget_compared
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.server import FederatedRun
@@ -370,3 +372,19 @@ def test_a_run_is_forgotten_when_it_is_over_and_not_before_it_is_compared(consor
     assert [kept_folder(site, server.run).is_dir() for site in sites] == [True, True, True, False]
     forget_compared(sites[0], server.run)
     assert not kept_folder(sites[0], server.run).is_dir()
+
+
+@pytest.mark.parametrize(("others", "least"), [(2, 3), (4, 3), (5, 4)])
+def test_the_words_say_in_which_sum_alone_the_figures_of_a_site_in_sums_only_leave(
+    small_sites: Callable[..., list[Site]], small_study: str, others: int, least: int
+):
+    (site,) = small_sites(1)
+    site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
+    study, names = Study.parse(small_study).replace({"secure-aggregation": "on"}), "bcdef"[:others]
+    agreement = Agreement(True, {name: f"fingerprint of {name}" for name in (site.name, *names)})
+    whole = "\n".join(plain_words(study, site, names, agreement=agreement))
+    assert f"Where at least {least} sites that share none take part" in whole
+    assert "no metric, loss or comparison of it leaves by itself" in whole
+    assert "with fewer such sites all of it does" in whole
+    plain = "\n".join(plain_words(Study.parse(small_study), site, names))
+    assert "sites that share none take part" not in plain and "its messages still carry them" in plain

@@ -6,7 +6,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard import page_files
+from flfed.records.reports.report import report
 from flfed.records.store.entries import ComparisonRow, EventRow
+from flfed.records.store.reader import RunReader
 from tests.browser import ROOT
 
 pytestmark = pytest.mark.usefixtures("shown")
@@ -84,6 +86,34 @@ def test_a_site_in_sums_only_is_told_that_the_record_has_none_of_its_own(sums_on
         "c shares its figures in sums over all sites only: the record has none of its own."
     ]
     assert ".8" not in said(shown)
+
+
+SUMMED = {
+    "rows": "holdout", "sites": 3, "holdout-rows": 61, "points": [], "auc-bounds": [0.7213, 0.7291],
+    "figures": {"log_loss": {"global": 0.4321}, AUC: {"global": 0.7252}},
+}  # fmt: skip
+
+
+def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_none_for_one_site(store):
+    series = store.begin_series(study="s", study_sha256="", study_text="")
+    run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
+    for site in "abcd":
+        run.site(site, rows=100, shared_as="named" if site == "a" else "aggregate-only")
+    run.summary("sums-only", SUMMED)
+    run.comparison([ComparisonRow(None, "global", AUC, 0.8), ComparisonRow("a", "global", AUC, 0.7)], [])
+    run.finish(status="completed")
+    opened = AppTest.from_file(ROOT / "app.py", default_timeout=60).run()
+    opened.switch_page(page_files()["sites"])
+    opened.query_params["run"] = run.run
+    shown = said(opened.run()).replace("\\", "")
+    assert (
+        "3 sites together, which share no figures of their own, on 61 test rows: AUC (from counts, so between" in shown
+    )
+    assert ".721 and .729): shared model .725. It came as one sum" in shown
+    for site in "ab":
+        assert "3 sites together" not in said(page("p30_sites", run.run, site))
+        with RunReader.open(only=site) as reader:
+            assert "sums-only" not in report(reader, run.run)
 
 
 def test_the_data_of_a_site_in_sums_only_say_so(sums_only):

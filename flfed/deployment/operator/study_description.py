@@ -56,8 +56,8 @@ STAYING = (
     "the sums over rows of all sites leave in their sum only. Where at least {least} sites that share none take part, "
     "as their gates signed it, their comparison leaves in one sum over all of these sites, and of this study in no sum "
     "over others: means over test rows, and what this site's policy lets leave of exact counts and of test rows by "
-    "predicted probability. Losses and metrics of rounds stay; with fewer such sites all of it does. Its own people "
-    "see its figures in the site's app."
+    "predicted probability. A site that works with the coordinator takes its own off that sum. Losses and metrics of "
+    "rounds stay; with fewer such sites all of it does. Its own people see its figures in the site's app."
 )
 """Of a site in sums only, where updates are added up in secret."""
 DISCLOSURE = {
@@ -139,6 +139,7 @@ def plain_words(
     pinned = taking_part if agreement.sums else 0
     messages = StudyMessages(study, schema, site.serving(study.dataset.name), pinned)
     sharing = strictest(study.compare.share_metrics, site.policy.share_metrics)
+    shares = STAYING if agreement.sums and sharing == "aggregate-only" else SHARED[sharing]
     others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
     return [
         f"Study: {study.name} (SHA-256 {study.sha256()})",
@@ -153,16 +154,10 @@ def plain_words(
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
         f"Privacy: {_privacy(study, _without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
-        f"Sharing: {_sharing(sharing, pinned)}",
+        f"Sharing: {shares.format(least=least_of_figures(taking_part))}",
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
     ]
-
-
-def _sharing(sharing: Sharing, pinned: int) -> str:
-    """Return how the site's figures are shared; of `pinned` sites updates are added up in secret, of 0 they are not."""
-    in_sums = bool(pinned) and sharing == "aggregate-only"
-    return STAYING.format(least=least_of_figures(pinned)) if in_sums else SHARED[sharing]
 
 
 def _selection(site: Site) -> list[str]:

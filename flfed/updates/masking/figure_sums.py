@@ -30,7 +30,7 @@ MEANS: Mapping[str, tuple[str, ...]] = {
 """By task the metrics that are means over rows; of the last one the square is."""
 ARMS = ("global", "local-only", "personalised")
 SQUARED = "root_mean_squared_error"
-LARGEST: Mapping[str, float] = {"log_loss": 2.0**6, "mean_absolute_error": 2.0**10, SQUARED: 2.0**20}
+LARGEST: Mapping[str, float] = {"log_loss": 2.0**6, "mean_absolute_error": 2.0**6, SQUARED: 2.0**12}
 """Largest mean that is added up; of a regression in steps of the outcome's scale. Others are at most 1."""
 ROOM = 16
 """Times the most training rows of any site that a site may have of rows to be compared on."""
