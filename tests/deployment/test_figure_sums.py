@@ -14,8 +14,6 @@ import pytest
 from flwr.app import Message
 
 from flfed.deployment.gate.local_results import Result, results_of
-from flfed.deployment.operator.secure_sums import Agreement
-from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.site_run import forget_compared
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.server import FederatedRun
@@ -31,6 +29,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.updates.aggregation.secure_sum import SecureSums
+from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
 from flfed.updates.messages.secure_sum import UNMASK, Masked, UnmaskRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
@@ -38,6 +37,7 @@ from tests.deployment.summing import Consortium, Coordinator, SummingGrid, condu
 from tests.deployment.test_lying_server import LyingServer, kept_folder, said
 from tests.deployment.test_secure_sums_lies import reached
 
+pytestmark = pytest.mark.usefixtures("light_runs")
 ROUNDS = 2
 ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, "compare.thresholds": [0.3, 0.5]}
 USED = "left before, and it is not here any more"
@@ -279,9 +279,26 @@ def test_a_coordinator_that_was_killed_has_the_same_sum_once_the_run_goes_on(
     losses = [one.value for result in own for one in result.arms if (one.metric, one.arm) == ("log_loss", "global")]
     expected = np.average(losses, weights=[result.holdout_rows for result in own])
     assert summed["figures"]["log_loss"]["global"] == pytest.approx(expected, abs=1e-9)
-    # One list, and one vector however often it was asked for.
+    # Nothing of the sum stays, and there is one list.
+    assert [path.name for path in checkpoints.folder_of(run.run).iterdir()] == ["final.safetensors"]
     lists = {line.facts["listed"] for line in found.lines("site-01") if line.kind == "unmask"}
     assert lists == {"site-01,site-02,site-03", "site-01,site-02,site-03,site-04"}
+
+
+@pytest.mark.parametrize("fault", ["killed", "left"])
+def test_a_site_that_is_killed_while_the_sum_is_opened_is_asked_again(
+    consortium: Callable[..., Consortium], fault: str
+):
+    found, asked = consortium(4, 3), list[tuple[str, str]]()
+
+    def kill(site: str, kind: str) -> bool | str:
+        asked.append((site, kind))
+        compared = ("site-02", COMPARE) in asked
+        last = asked[asked.index(("site-02", COMPARE)) :] if compared else []
+        return fault if (site, kind) == ("site-02", UNMASK) and last.count((site, kind)) == 1 else False
+
+    assert conduct(found, SummingGrid(found, kill)).status == "completed"
+    assert recorded()[0]["sums-only"]["sites"] == 3
 
 
 def compared(server: LyingServer, sites: list[str], **changes: Any) -> dict[str, Masked]:
@@ -372,19 +389,3 @@ def test_a_run_is_forgotten_when_it_is_over_and_not_before_it_is_compared(consor
     assert [kept_folder(site, server.run).is_dir() for site in sites] == [True, True, True, False]
     forget_compared(sites[0], server.run)
     assert not kept_folder(sites[0], server.run).is_dir()
-
-
-@pytest.mark.parametrize(("others", "least"), [(2, 3), (4, 3), (5, 4)])
-def test_the_words_say_in_which_sum_alone_the_figures_of_a_site_in_sums_only_leave(
-    small_sites: Callable[..., list[Site]], small_study: str, others: int, least: int
-):
-    (site,) = small_sites(1)
-    site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
-    study, names = Study.parse(small_study).replace({"secure-aggregation": "on"}), "bcdef"[:others]
-    agreement = Agreement(True, {name: f"fingerprint of {name}" for name in (site.name, *names)})
-    whole = "\n".join(plain_words(study, site, names, agreement=agreement))
-    assert f"Where at least {least} sites that share none take part" in whole
-    assert "no metric, loss or comparison of it leaves by itself" in whole
-    assert "with fewer such sites all of it does" in whole
-    plain = "\n".join(plain_words(Study.parse(small_study), site, names))
-    assert "sites that share none take part" not in plain and "its messages still carry them" in plain

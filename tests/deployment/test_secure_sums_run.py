@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.operator.secure_sums import Agreement
+from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.recording.recorder import Recorder
@@ -205,3 +207,19 @@ def test_noise_of_sites_comes_from_their_systems_and_a_round_asked_again_has_the
     assert max_difference(outcome.arrays, again.arrays) > step / 10
     # A ledger counts no budget for whole sites.
     assert not any(line.kind == "spent" for line in found.lines("site-01"))
+
+
+@pytest.mark.parametrize(("others", "least"), [(2, 3), (4, 3), (5, 4)])
+def test_the_words_say_in_which_sum_alone_the_figures_of_a_site_in_sums_only_leave(
+    small_sites: Callable[..., list[Site]], small_study: str, others: int, least: int
+):
+    (site,) = small_sites(1)
+    site = replace(site, policy=site.policy.model_copy(update={"share_metrics": "aggregate-only"}))
+    study, names = Study.parse(small_study).replace({"secure-aggregation": "on"}), "bcdef"[:others]
+    agreement = Agreement(True, {name: f"fingerprint of {name}" for name in (site.name, *names)})
+    whole = "\n".join(plain_words(study, site, names, agreement=agreement))
+    assert f"Where at least {least} sites that share none take part" in whole
+    assert "no metric, loss or comparison of it leaves by itself" in whole
+    assert "with fewer such sites all of it does" in whole
+    plain = "\n".join(plain_words(Study.parse(small_study), site, names))
+    assert "sites that share none take part" not in plain and "its messages still carry them" in plain
