@@ -19,6 +19,8 @@ from tests.machines import until
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(900)]
 FOUR = ("alpha", "beta", "gamma", "delta")
 SUMS = ("[compare]", '[privacy]\nsecure-aggregation = "on"\n[compare]')
+IN_SUMS_ONLY = ("[compare]", SUMS[1] + '\nshare-metrics = "aggregate-only"')
+LOSS = ("log_loss", "global")
 KILLED = """
 import os, signal
 from flfed.updates.aggregation.secure_sum import SumQuestions
@@ -111,6 +113,7 @@ def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
     pins = consortium.pins(FOUR)
     # Studies of other steps: their questions are others, so that no list binds the next one.
     studies = [consortium.study(SUMS, ("lr = 0.1", f"lr = {lr}")) for lr in (0.1, 0.2, 0.3)]
+    studies.append(consortium.study(IN_SUMS_ONLY, ("lr = 0.1", "lr = 0.4")))
     serving = {}
     for name in FOUR:
         for study in studies:
@@ -119,7 +122,36 @@ def test_sums_of_real_sites(consortium: Any, tmp_path: Path):
     consortium.online(4)
     sums_as_in_one_process(consortium, studies[0])
     a_coordinator_killed_after_the_first_opening(consortium, studies[1])
+    figures_in_one_sum(consortium, studies[3])
     a_site_killed_between_the_exchanges_while_another_is_missing(consortium, studies[2], serving, tmp_path)
+
+
+def figures_in_one_sum(consortium: Any, study: str) -> None:
+    """Run a study whose sites share figures in sums only: they have them, and the coordinator has their sum."""
+    ran, said = command(consortium, words(consortium, study))
+    assert (ran["status"], ran["faults"]) == ("completed", []), said
+    # Without a score of any site, the record takes the last evaluation for a round.
+    bytes_held, bytes_sent = held(consortium, ran["run"], FOUR), sent(consortium, ran["run"])
+    for name in FOUR:
+        bytes_held[name, "train"] += bytes_held.pop((name, "evaluate"))
+    assert bytes_held == bytes_sent
+    kinds = Counter(
+        line["kind"] for name in FOUR for line in consortium.sites[name].lines() if line["run"] == ran["run"]
+    )
+    # Of the sums over rows, three rounds and the comparison.
+    assert (kinds["compare"], kinds["unmask"]) == (4, 4 * 5) and "list" not in kinds
+    assert set(lists(consortium, ran["run"])) == {"alpha,beta,delta,gamma"}
+    results = [
+        json.loads(path.read_text()) for name in FOUR for path in consortium.sites[name].home.rglob("results/*.json")
+    ]
+    own = [result for result in results if result["run"] == ran["run"]]
+    losses = [one["value"] for result in own for one in result["arms"] if (one["metric"], one["arm"]) == LOSS]
+    rows = [result["holdout-rows"] for result in own]
+    assert len(losses) == 4 and ran["sums-only"]["holdout-rows"] == sum(rows)
+    mean = sum(loss * n for loss, n in zip(losses, rows, strict=True)) / sum(rows)
+    assert ran["sums-only"]["figures"]["log_loss"]["global"] == pytest.approx(mean, abs=1e-9)
+    # What opened the sum is gone once the run is sealed.
+    assert [path for name in FOUR for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")] == []
 
 
 def sums_as_in_one_process(consortium: Any, study: str) -> None:
