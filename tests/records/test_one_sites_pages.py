@@ -94,22 +94,24 @@ SUMMED = {
 }  # fmt: skip
 
 
-def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_none_for_one_site(store):
+@pytest.mark.parametrize("compared", [True, False])
+def test_the_figures_of_sites_in_sums_only_are_one_line_for_who_sees_all_and_none_for_one_site(store, compared):
     series = store.begin_series(study="s", study_sha256="", study_text="")
     run = store.begin_run(series, engine="inprocess", path="", seed=1, rounds_planned=1, primary=AUC, task="binary")
     for site in "abcd":
-        run.site(site, rows=100, shared_as="named" if site == "a" else "aggregate-only")
+        run.site(site, rows=100, shared_as="named" if compared and site == "a" else "aggregate-only")
     run.summary("sums-only", SUMMED)
-    run.comparison([ComparisonRow(None, "global", AUC, 0.8), ComparisonRow("a", "global", AUC, 0.7)], [])
+    # Where all sites share figures in sums only, there is nothing else.
+    figures = [ComparisonRow(None, "global", AUC, 0.8), ComparisonRow("a", "global", AUC, 0.7)] if compared else []
+    run.comparison(figures, [])
     run.finish(status="completed")
     opened = AppTest.from_file(ROOT / "app.py", default_timeout=60).run()
     opened.switch_page(page_files()["sites"])
     opened.query_params["run"] = run.run
     shown = said(opened.run()).replace("\\", "")
-    assert (
-        "3 sites together, which share no figures of their own, on 61 test rows: AUC (from counts, so between" in shown
-    )
-    assert ".721 and .729): shared model .725. It came as one sum" in shown
+    assert not opened.exception and "3 sites together, which share no figures of their own, on 61 test rows:" in shown
+    of_auc = "AUC (from counts, so between .721 and .729): shared model .725. It came as one sum"
+    assert (of_auc if compared else "log loss: shared model .432") in shown
     for site in "ab":
         assert "3 sites together" not in said(page("p30_sites", run.run, site))
         with RunReader.open(only=site) as reader:

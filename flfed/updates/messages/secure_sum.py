@@ -272,10 +272,10 @@ class Masked:
 
     Attributes
     ----------
-    vector : uint32 array [1 + parameters]
-        One, and the weighted update, in the ring of 32 bits.
-    sums : uint64 array [2]
-        One, and the weight, in the ring of 64 bits.
+    vector : uint32 array [1 + parameters], or [0]
+        One, and the weighted update, in the ring of 32 bits; nothing where sums over rows or figures are masked.
+    sums : uint64 array [2], or [1 + numbers]
+        One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures.
     shares : uint8 array [sites, bytes]
         Share of the self-mask sealed to each site of the run, in name order; none where a run rehearses in one
         process, and the vectors have no masks then.
