@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Context, Error, Message
@@ -31,6 +32,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.study.study import Study
@@ -89,6 +91,24 @@ class Consortium:
     def lines(self, name: str) -> list[Line]:
         """Return the lines of a site's ledger."""
         return list(ledger_of(self.folders[name]).lines())
+
+
+def sharing_in_sums(
+    small_sites: Callable[..., list[Site]],
+    study: Study,
+    sites: int,
+    reserved: int,
+    institution: str = "",
+    rows: int = 80,
+) -> Consortium:
+    """Return sites of which the first so many share figures in sums only; the `institution` has no open rows."""
+    found = []
+    for place, site in enumerate(small_sites(sites, rows=rows)):
+        shares: Any = "aggregate-only" if place < reserved else "named"
+        disclosure: Any = "institution" if site.name == institution else "open"
+        policy = Policy(disclosure=disclosure, resplit=disclosure == "open", share_metrics=shares)
+        found.append(replace(site, policy=policy))
+    return Consortium(found, study)
 
 
 class SummingGrid(InProcessGrid):

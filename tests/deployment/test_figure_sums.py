@@ -6,15 +6,13 @@ import gc
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
 
 from flfed.deployment.gate.local_results import Result, results_of
-from flfed.federation.client.site_run import forget_compared
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.server import FederatedRun
 from flfed.paths import home
@@ -22,7 +20,6 @@ from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import together
 from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.compare import arm_scores
-from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.session import SiteSession
@@ -30,34 +27,21 @@ from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
-from flfed.updates.messages.secure_sum import UNMASK, Masked, UnmaskRequest
-from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
-from tests.deployment.summing import Consortium, Coordinator, SummingGrid, conduct
-from tests.deployment.test_lying_server import LyingServer, kept_folder, said
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
+from flfed.updates.messages.secure_sum import UNMASK
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid, conduct, sharing_in_sums
 from tests.deployment.test_secure_sums_lies import reached
 
 pytestmark = pytest.mark.usefixtures("light_runs")
 ROUNDS = 2
 ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, "compare.thresholds": [0.3, 0.5]}
-USED = "left before, and it is not here any more"
 MEANS = ("log_loss", "brier_score_loss", "accuracy_score")
 
 
 @pytest.fixture
 def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Callable[..., Consortium]:
     """A function that returns sites of which the first so many share figures in sums only."""
-
-    def make(sites: int, reserved: int, institution: str = "", rows: int = 80) -> Consortium:
-        study, found = Study.parse(small_study).replace(ASKED), []
-        for place, site in enumerate(small_sites(sites, rows=rows)):
-            shares = "aggregate-only" if place < reserved else "named"
-            disclosure = "institution" if site.name == institution else "open"
-            policy = Policy(disclosure=disclosure, resplit=disclosure == "open", share_metrics=shares)
-            found.append(replace(site, policy=policy))
-        return Consortium(found, study)
-
-    return make
+    return partial(sharing_in_sums, small_sites, Study.parse(small_study).replace(ASKED))
 
 
 def recorded() -> tuple[Mapping[str, Any], list[str]]:
@@ -299,93 +283,3 @@ def test_a_site_that_is_killed_while_the_sum_is_opened_is_asked_again(
 
     assert conduct(found, SummingGrid(found, kill)).status == "completed"
     assert recorded()[0]["sums-only"]["sites"] == 3
-
-
-def compared(server: LyingServer, sites: list[str], **changes: Any) -> dict[str, Masked]:
-    """Ask sites to compare a model, and return the masked figures that come."""
-    request = CompareRequest(**{**server.model(), **changes})
-    replies = {site: server.ask(site, COMPARE, request) for site in sites}
-    read = {site: CompareReply.from_record(one.content) for site, one in replies.items() if not one.has_error()}
-    return {site: reply.masked for site, reply in read.items() if reply.masked is not None}
-
-
-def opened_by(server: LyingServer, answered: Mapping[str, Masked], listed: list[str]) -> dict[str, str]:
-    """Ask the sites of a list to open the sum of figures, and return what each says instead; "" where it does."""
-    among, said_by = sorted(answered), dict[str, str]()
-    for site in listed:
-        place = among.index(site) if site in among else 0
-        shares = np.stack([answered[one if one in answered else among[0]].shares[place] for one in listed])
-        codes = np.zeros((len(listed), 32), np.uint8)
-        request = UnmaskRequest(kind=COMPARE, round=0, listed=",".join(listed), shares=shares, codes=codes)
-        said_by[site] = said(server.ask(site, UNMASK, request))
-    return said_by
-
-
-def test_a_lying_server_has_the_sum_opened_for_no_list_but_that_of_all_such_sites(
-    consortium: Callable[..., Consortium],
-):
-    found = consortium(5, 4)
-    server, sites = LyingServer(found, "20261120-101500-aaaa"), sorted(found.sites)
-    assert not any(map(said, server.keys(sites).values()))
-    answered = compared(server, sites)
-    assert sorted(answered) == sites[:4]
-    small, outside = "sum of 3 sites is asked for, 4 are needed", "with a site outside the run"
-    for listed, why in ((sites[:3], small), (sites, outside), ([*sites[:3], sites[4]], outside)):
-        assert all(why in text for site, text in opened_by(server, answered, listed).items() if site in answered)
-    # Asked again they are the same; another model, encoder or spread is not compared.
-    again = compared(server, sites[:4])
-    assert all(np.array_equal(again[site].sums, answered[site].sums) for site in answered)
-    assert compared(server, sites[:4], arrays={k: v + 1 for k, v in server.model()["arrays"].items()}) == {}
-    assert set(opened_by(server, answered, sites[:4]).values()) == {""}
-    # A later run with one such site fewer: whoever opened the list of four opens none of three.
-    later = LyingServer(found, "20261120-111500-bbbb")
-    three = [*sites[:3], sites[4]]
-    assert not any(map(said, later.keys(three).values()))
-    answered = compared(later, three)
-    assert sorted(answered) == sites[:3]
-    assert all("with another list of sites before" in text for text in opened_by(later, answered, sites[:3]).values())
-
-
-def test_masks_that_were_used_are_not_used_for_other_numbers(consortium: Callable[..., Consortium]):
-    found = consortium(4, 3)
-    server, sites = LyingServer(found, "20261120-101500-aaaa"), sorted(found.sites)
-    server.keys(sites)
-    folder = kept_folder(sites[0], server.run)
-    server.ask(sites[0], SUMMARISE, SummariseRequest())
-    # After the next round the links of the sums over rows are still there.
-    assert "masked" in server.train(sites[0]).content
-    # What was kept does not count for other rows, or under another policy.
-    (folder / "masked-summary.safetensors").unlink()
-    assert USED in said(server.ask(sites[0], SUMMARISE, SummariseRequest()))
-    assert sorted(compared(server, sites[:1])) == sites[:1]
-    server.train(sites[0], round=ROUNDS)
-    (folder / "masked-figures.safetensors").unlink()
-    assert USED in said(server.ask(sites[0], COMPARE, CompareRequest(**server.model())))
-
-
-def test_a_request_that_was_masked_is_not_masked_otherwise_where_the_gate_died_before_its_line(
-    consortium: Callable[..., Consortium],
-):
-    found = consortium(4, 3)
-    server, sites = LyingServer(found, "20261120-101500-aaaa"), sorted(found.sites)
-    server.keys(sites)
-    context, gate, model = server.contexts[sites[0]], found.gates[sites[0]], server.model()
-    message = Message(CompareRequest(**model).to_record(), dst_node_id=context.node_id, message_type=COMPARE)
-    assert not gate._side(context).app()(message, context).has_error()
-    found.restart(sites[0])
-    other = {name: value + 1.0 for name, value in model["arrays"].items()}
-    assert USED in said(server.ask(sites[0], COMPARE, CompareRequest(**{**model, "arrays": other})))
-    assert sorted(compared(server, sites[:1])) == sites[:1]
-
-
-def test_a_run_is_forgotten_when_it_is_over_and_not_before_it_is_compared(consortium: Callable[..., Consortium]):
-    found = consortium(4, 3)
-    server, sites = LyingServer(found, "20261120-101500-aaaa"), sorted(found.sites)
-    server.keys(sites)
-    forget_compared(sites[0], server.run)
-    assert kept_folder(sites[0], server.run).is_dir()
-    compared(server, sites)
-    # Who shares figures of its own has nothing left to open.
-    assert [kept_folder(site, server.run).is_dir() for site in sites] == [True, True, True, False]
-    forget_compared(sites[0], server.run)
-    assert not kept_folder(sites[0], server.run).is_dir()

@@ -465,7 +465,12 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         return reply
     own.under(session)
     layout = FigureLayout.of(session.task, session.study.compare.points, request.encoder)
-    return replace(reply, masked=sums.masked_figures(request, reply, layout, session.seed))
+    try:
+        return replace(reply, masked=sums.masked_figures(request, reply, layout, session.seed))
+    except NotTakingPart as error:
+        # They stay, and the site's own people have them all the same.
+        LOG.warning("the figures of the comparison are in no sum: %s", error)
+        return reply
 
 
 HANDLERS: dict[str, Handler] = {

@@ -39,6 +39,7 @@ from flfed.updates.messages.secure_sum import (
     UnmaskRequest,
     joined,
 )
+from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
@@ -169,6 +170,11 @@ class InSum:
     reserved: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     opened: tuple[Sites, ...] = ()
+
+    def facts_of(self, message: Message, reply: Message) -> Mapping[str, str]:
+        """Return what the ledger's line of a reply says: of figures that stay all the same, nothing."""
+        stays = message.metadata.message_type == COMPARE and MASKED not in reply.content
+        return {} if stays else self.facts
 
 
 NO_SUM = InSum()
