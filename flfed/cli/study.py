@@ -28,6 +28,12 @@ NAME = typer.Argument(
     ..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.", autocompletion=completion.studies
 )
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
+SUMS = {
+    "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
+    "on": "Secure aggregation: updates of institutions leave for sums only; in one process the sums are rehearsed.",
+    "ckks": "Homomorphic encryption: updates of institutions leave encrypted; in one process it is rehearsed.",
+}
+"""What a study asks for, before anybody approved it."""
 
 
 @app.command("list", epilog="Example: flfed study list")
@@ -141,6 +147,8 @@ def check_study(
     for said, alike in by_words.items():
         whose = "Each site" if len(by_words) == 1 else ", ".join(alike) if whole else some(alike)
         output.say(f"{whose}: {said}.")
+    if study.secure_aggregation in SUMS:
+        output.say(SUMS[study.secure_aggregation])
     output.promise(privacy)
 
 

@@ -252,6 +252,7 @@ def test_what_is_not_covered_and_what_is_in_force_are_listed(shown: str, protect
         ("auto", "deployment", 0, None, "not begun", "the run ended before its sites had each other's keys"),
         ("on", "inprocess", 0, None, "not begun", "the run ended before its sites had each other's keys"),
         ("on", "inprocess", 2, "rehearsed", "rehearsed", "in one process that holds all updates"),
+        ("ckks", "inprocess", 2, "rehearsed-encrypted", "rehearsed", "in one process that has the key"),
         ("auto", "deployment", 2, "masked", "on", "sums of the updates of 5 sites or more"),
     ],
 )

@@ -35,28 +35,18 @@ from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, Summaris
 if TYPE_CHECKING:
     from flfed.federation.server.server import FederatedRun
 
-REHEARSED = (
-    "secure aggregation was rehearsed: updates were rounded and summed as under masks, but one process held all of "
-    "them, and there were neither masks nor lists"
-)
-REHEARSED_CKKS = (
-    "homomorphic encryption was rehearsed: the server's half had ciphertexts and no key, but one process held the key "
-    "and all updates"
-)
-
+KINDS = {
+    (False, False): "rehearsed",
+    (False, True): "masked",
+    (True, False): "rehearsed-encrypted",
+    (True, True): "encrypted",
+}
+"""What a run records of its sums, by whether they are of ciphertexts and its sites institutions."""
 NOISED = (
     "in each round every site clips its update to a norm of {clip:g} and adds noise of deviation {deviation:.4g} to "
     "each number itself: that of {least} sites, the fewest in a sum, is the noise that the promise counts"
 )
 """What is added by whom where sites add noise before a sum; the part for rounding is left out."""
-
-
-def _note(run: FederatedRun, least: int) -> None:
-    """Note what the sums of a run are, and what sites add to them."""
-    if not run.each_round:
-        run.recorder.note(REHEARSED_CKKS if run.study.secure_aggregation == "ckks" else REHEARSED)
-    if noise := noise_of_site(run.study, least):
-        run.recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
 
 
 def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:
@@ -148,9 +138,10 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     if deployed:
         keep_cohort(name, participants)
     least = _give_keys(run, _keys_request(participants), {s: one for s, one in participants.items() if s in back})
-    _note(run, least)
-    kind = "encrypted" if study.secure_aggregation == "ckks" else "masked"
-    recorder.writer.summary("secure-sums", {"kind": kind if deployed else "rehearsed", "least": least})
+    if noise := noise_of_site(study, least):
+        recorder.note(NOISED.format(clip=noise.clip, deviation=noise.deviation, least=least))
+    kind = KINDS[study.secure_aggregation == "ckks", deployed]
+    recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
     if not deployed:
         return _sums(study, participants, least)
     here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}

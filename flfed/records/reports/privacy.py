@@ -58,14 +58,13 @@ THE_SITES_OWN = (
 )
 SUMS = "secure-sums"
 """Name of what a run recorded of its sums, and of the key in a report."""
-MASKED = (
-    "Updates left their sites for sums only: the coordinator has sums of the updates of {least} sites or more, "
-    "and no single one."
-)
-ENCRYPTED = "Updates left encrypted, and the server has no key; one site that works with it can read all of them."
-REHEARSED = (
-    "Secure aggregation was rehearsed: one process held all updates, and added them up as under masks, without masks."
-)
+SUMS_IN_WORDS = {
+    "masked": "Updates left their sites for sums only: the coordinator has sums of the updates of {least} sites or more, "
+    "and no single one.",
+    "encrypted": "Updates left encrypted, and the server has no key; one site that works with it can read all of them.",
+    "rehearsed": "Secure aggregation was rehearsed: one process held all updates, and added them up without masks.",
+    "rehearsed-encrypted": "Homomorphic encryption was rehearsed: one process held the key and all updates.",
+}
 NAMED_AT_MOST = 8
 """Sites whose spending is told one by one; the page has the table of all."""
 PROTECTED = {
@@ -96,7 +95,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
     sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
     seed, as in a simulation, and "system" in a deployment. `secure-sums` has `kind`: "masked" where updates left for
-    sums only, of `least` sites or more; "encrypted"; "rehearsed" in one process; "off"; or "not begun".
+    sums only, of `least` sites or more; "encrypted"; "rehearsed", "rehearsed-encrypted"; "off"; or "not begun".
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
     budget and ledger; a name that the record does not have is left out.
@@ -146,10 +145,10 @@ def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> Private:
 
 def sums_in_words(privacy: Private) -> list[str]:
     """Return a sentence on secure sums, none where there were none."""
-    # Reports of earlier versions, and what a study promises before it runs, say nothing of it.
+    # Reports of earlier versions, and a study's promise, say nothing of it.
     found = privacy.get(SUMS) or {"kind": "off", "least": None}
-    told = {"masked": MASKED.format(least=found["least"]), "encrypted": ENCRYPTED, "rehearsed": REHEARSED}
-    return [told[found["kind"]]] if found["kind"] in told else []
+    said = SUMS_IN_WORDS.get(found["kind"])
+    return [said.format(least=found["least"])] if said else []
 
 
 def noise_from(engine: str) -> Literal["seed", "system"]:

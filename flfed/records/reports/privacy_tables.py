@@ -92,6 +92,7 @@ def _sums(privacy: Private) -> dict[str, str]:
         "off": ("off", "the server sees each site's own update", "nothing"),
         "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
         "rehearsed": ("rehearsed", "added up as under masks, in one process that holds all updates", "nothing"),
+        "rehearsed-encrypted": ("rehearsed", "ciphertexts are added up, in one process that has the key", "nothing"),
         "encrypted": (
             "on",
             "the server adds ciphertexts and has no key",
