@@ -1,4 +1,4 @@
-"""A coordinator and four institutions on loopback by the commands of `flfed`: SuperLink, Caddy, TLS, a home each."""
+"""A coordinator and its institutions on loopback by the commands of `flfed`: SuperLink, Caddy, TLS, a home each."""
 
 from __future__ import annotations
 
@@ -137,20 +137,20 @@ class Machine:
 class Consortium:
     """The coordinator, who serves, and its sites, which have joined and been admitted; none serves yet."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, sites: Sequence[str] = SITES) -> None:
         self.root = root
-        for folder in ("exchange", "packages/datasets/small", *(f"packages/sites/{name}" for name in SITES)):
+        for folder in ("exchange", "packages/datasets/small", *(f"packages/sites/{name}" for name in sites)):
             (root / folder).mkdir(parents=True)
         (root / "packages/datasets/small/schema.toml").write_text(SCHEMA)
         source = 'format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n'
         (root / "packages/datasets/small/source.toml").write_text(source)
-        for number, name in enumerate(SITES):
+        for number, name in enumerate(sites):
             folder = root / "packages/sites" / name
             (folder / "__init__.py").write_text(PACKAGE.format(name=name))
             (folder / "policy.toml").write_text(POLICY)
             table(120 + 10 * number, seed=number).to_csv(folder / "rows.csv", index=False)
         self.coordinator = Machine(root, "coordinator")
-        self.sites = {name: Machine(root, name) for name in SITES}
+        self.sites = {name: Machine(root, name) for name in sites}
 
     def begin(self, later: Sequence[str], *, serve: bool = True, admit_all: bool = True) -> None:
         """Make the coordinator, let it serve, and let every site join and be admitted but those that do so `later`."""
@@ -160,7 +160,7 @@ class Consortium:
             initialise(CoordinatorFolder.default(), Settings("Test consortium", f"localhost:{self.port}"))
         if serve:
             self.serve()
-        admissions = [self.join(name) for name in sorted(set(SITES) - set(later))]
+        admissions = [self.join(name) for name in sorted(set(self.sites) - set(later))]
         for admission in admissions if admit_all else ():
             self.admit(admission)
 
@@ -251,7 +251,7 @@ def table(rows: int, seed: int) -> pd.DataFrame:
 def consortium(request: pytest.FixtureRequest) -> Iterator[Consortium]:
     # A short path: the name of a Unix socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="flfed-", ignore_cleanup_errors=True) as folder:
-        made = Consortium(Path(folder))
+        made = Consortium(Path(folder), getattr(request.module, "MEMBERS", SITES))
         try:
             made.begin(getattr(request.module, "LATER", ()))
             yield made

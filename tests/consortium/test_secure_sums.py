@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def hold(name):
             time.sleep(0.05)
 
 def asking(self, send, kind, requests, reply):
-    if kind == "query.list" and self.number == 2:
+    if kind in ("query.list", "query.unmask") and self.number == 2:
         hold("list")
     return ask(self, send, kind, requests, reply)
 
@@ -62,11 +63,11 @@ def configuring(self, server_round, *given):
 
 SumQuestions._ask, FedAvg.configure_train = asking, configuring
 """
-"""A coordinator that waits before it asks the second round's sites to train, and before it names them their list."""
+"""A coordinator that waits before it asks the second round's sites to train, and before it first asks for the sum."""
 
 
-def words(consortium: Any, study: str) -> list[str]:
-    chosen = [word for name in FOUR for word in ("--site", name)]
+def words(consortium: Any, study: str, names: Sequence[str] = FOUR) -> list[str]:
+    chosen = [word for name in names for word in ("--site", name)]
     return ["coordinator", "run", str(consortium.file(study)), *chosen, "--json"]
 
 
@@ -81,22 +82,22 @@ def command(consortium: Any, given: list[str], before: str = "", code: int = 0) 
     return (json.loads(done.stdout) if done.stdout.strip() else {}), done.stderr
 
 
-def here(consortium: Any, study: str) -> str:
+def here(consortium: Any, study: str, names: Sequence[str] = FOUR, before: str = "") -> str:
     """Return a run of the same study in one process, which rehearses the sums."""
-    chosen = [word for name in FOUR for word in ("--site", name)]
-    ran, _ = command(consortium, ["study", "run", str(consortium.file(study)), *chosen, "--one-by-one", "--json"])
-    return str(ran["run"])
+    chosen = [word for name in names for word in ("--site", name)]
+    given = ["study", "run", str(consortium.file(study)), *chosen, "--one-by-one", "--json"]
+    return str(command(consortium, given, before)[0]["run"])
 
 
-def difference(consortium: Any, run: str, study: str) -> float:
-    compared, _ = command(consortium, ["run", "compare", run, here(consortium, study), "--json"])
+def difference(consortium: Any, run: str, study: str, names: Sequence[str] = FOUR, before: str = "") -> float:
+    compared, _ = command(consortium, ["run", "compare", run, here(consortium, study, names, before), "--json"])
     return float(compared["arrays-max-difference"])
 
 
-def lists(consortium: Any, run: str) -> list[str]:
+def lists(consortium: Any, run: str, names: Sequence[str] = FOUR) -> list[str]:
     """Return the list of each question of a run, of which no question has two at any site."""
     found: dict[str, set[str]] = {}
-    for name in FOUR:
+    for name in names:
         for line in consortium.sites[name].lines():
             if line["run"] == run and line["kind"] in ("list", "unmask"):
                 found.setdefault(line["question-sha256"], set()).add(line["listed"])
@@ -154,65 +155,80 @@ def figures_in_one_sum(consortium: Any, study: str) -> None:
     assert [path for name in FOUR for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")] == []
 
 
-def sums_as_in_one_process(consortium: Any, study: str) -> None:
-    ran, said = command(consortium, words(consortium, study))
+def sums_as_in_one_process(consortium: Any, study: str, names: Sequence[str] = FOUR) -> None:
+    ran, said = command(consortium, words(consortium, study, names))
     assert (ran["status"], ran["faults"]) == ("completed", []), said
-    assert held(consortium, ran["run"], FOUR) == sent(consortium, ran["run"])
-    kinds = Counter(kind for _, kind in held(consortium, ran["run"], FOUR))
-    assert kinds["unmask"] == kinds["keys"] == kinds["train"] == 4 and "list" not in kinds
-    assert lists(consortium, ran["run"]) == ["alpha,beta,delta,gamma"] * 3
-    assert difference(consortium, ran["run"], study) == 0.0
+    assert held(consortium, ran["run"], names) == sent(consortium, ran["run"])
+    kinds = Counter(kind for _, kind in held(consortium, ran["run"], names))
+    assert kinds["unmask"] == kinds["keys"] == kinds["train"] == len(names) and "list" not in kinds
+    assert lists(consortium, ran["run"], names) == [",".join(sorted(names))] * 3
+    assert difference(consortium, ran["run"], study, names) == 0.0
 
 
-def a_coordinator_killed_after_the_first_opening(consortium: Any, study: str) -> None:
-    command(consortium, words(consortium, study), KILLED, code=-9)
+def a_coordinator_killed_after_the_first_opening(consortium: Any, study: str, names: Sequence[str] = FOUR) -> None:
+    command(consortium, words(consortium, study, names), KILLED, code=-9)
     killed = newest(consortium)
     assert killed.rounds == 1
     command(consortium, ["study", "resume", "latest", "--json"])
     run = newest(consortium)
     assert (run.run, run.status, run.rounds) == (killed.run, "completed", 3), run.reason
-    assert lists(consortium, run.run) == ["alpha,beta,delta,gamma"] * 3
-    assert difference(consortium, run.run, study) == 0.0
+    assert lists(consortium, run.run, names) == [",".join(sorted(names))] * 3
+    assert difference(consortium, run.run, study, names) == 0.0
+
+
+def begun(
+    consortium: Any, study: str, names: Sequence[str], there: Path, before: str = ""
+) -> tuple[subprocess.Popen[bytes], Callable[[], str]]:
+    """Begin a run that waits where `HELD` says, with its files in a folder; return it, and what tells what it said."""
+    machine = consortium.coordinator
+    there.mkdir(exist_ok=True)
+    with (there / "log").open("wb") as log:
+        conducting = subprocess.Popen(
+            [sys.executable, "-c", f"exec({before!r}, {{}})\n{HELD}\nfrom flfed.cli import main; main()",
+             *words(consortium, study, names)],
+            stdout=log, stderr=log, env={**machine.environment, "HELD": str(there)}, cwd=machine.exchange,
+        )  # fmt: skip
+    return conducting, lambda: (there / "log").read_text()
 
 
 def a_site_killed_between_the_exchanges_while_another_is_missing(
-    consortium: Any, study: str, serving: dict[str, subprocess.Popen[bytes]], there: Path
-) -> None:
-    machine = consortium.coordinator
-    log = (there / "log").open("wb")
-    conducting = subprocess.Popen(
-        [sys.executable, "-c", f"{HELD}\nfrom flfed.cli import main; main()", *words(consortium, study)],
-        stdout=log, stderr=log, env={**machine.environment, "HELD": str(there)}, cwd=machine.exchange,
-    )  # fmt: skip
-
-    def said() -> str:
-        return (there / "log").read_text()
-
-    def killed(name: str) -> None:
-        serving[name].kill()
-        serving[name].wait()
-
+    consortium: Any,
+    study: str,
+    serving: dict[str, subprocess.Popen[bytes]],
+    there: Path,
+    names: Sequence[str] = FOUR,
+    missing: str = "delta",
+) -> str:
+    """Return the run; where nobody is to be missing, `missing` is empty."""
+    conducting, said = begun(consortium, study, names, there)
+    listed = ",".join(sorted(set(names) - {missing}))
     until("round 2", (there / "train").exists, process=conducting, said=said)
-    killed("delta")
+    if missing:
+        kill(serving, missing)
     (there / "train-over").touch()
-    until("its list", (there / "list").exists, seconds=300, process=conducting, said=said)
-    killed("alpha")
-    serving["alpha"] = consortium.sites["alpha"].serve("site serve alpha")
-    serving["delta"] = consortium.sites["delta"].serve("site serve delta")
+    until("what it asks for the sum", (there / "list").exists, seconds=300, process=conducting, said=said)
+    kill(serving, "alpha")
+    for name in filter(None, ("alpha", missing)):
+        serving[name] = consortium.sites[name].serve(f"site serve {name}")
     time.sleep(1)
     (there / "list-over").touch()
     assert conducting.wait(500) == 0, said()
-    log.close()
     run = newest(consortium)
     assert (run.status, run.rounds) == ("completed", 3), run.reason
-    found = lists(consortium, run.run)
-    assert found.count("alpha,beta,gamma") >= 1 and set(found) <= {"alpha,beta,gamma", "alpha,beta,delta,gamma"}
-    # Of the second round delta has opened nothing, and the others one list.
+    found = lists(consortium, run.run, names)
+    assert found.count(listed) >= 1 and set(found) <= {listed, ",".join(sorted(names))}
+    # Of the second round who was missing has opened nothing, and the others one list.
     of_second = [
-        (name, line["kind"], line["listed"])
-        for name in FOUR
+        (name, line["listed"])
+        for name in names
         for line in consortium.sites[name].lines()
         if line["run"] == run.run and line["kind"] in ("list", "unmask") and line["round"] == 2
     ]
-    assert {listed for *_, listed in of_second} == {"alpha,beta,gamma"}
-    assert {name for name, *_ in of_second} == {"alpha", "beta", "gamma"}
+    assert {one for _, one in of_second} == {listed}
+    assert ",".join(sorted({name for name, _ in of_second})) == listed
+    return str(run.run)
+
+
+def kill(serving: dict[str, subprocess.Popen[bytes]], name: str) -> None:
+    serving[name].kill()
+    serving[name].wait()
