@@ -59,7 +59,7 @@ THE_SITES_OWN = (
 SUMS = "secure-sums"
 """Name of what a run recorded of its sums, and of the key in a report."""
 SUMS_IN_WORDS = {
-    "masked": "Updates left their sites for sums only: the coordinator has sums of the updates of {least} sites or more, "
+    "masked": "Updates left their sites for sums only: the coordinator has sums of those of {least} sites or more, "
     "and no single one.",
     "encrypted": "Updates left encrypted, and the server has no key; one site that works with it can read all of them.",
     "rehearsed": "Secure aggregation was rehearsed: one process held all updates, and added them up without masks.",
