@@ -120,7 +120,7 @@ def answers(consortium: Any, run: str, number: int) -> list[dict[str, Any]]:
         {**line, "site": name}
         for name in FIVE
         for line in consortium.sites[name].lines()
-        if (line["run"], line["kind"], line["round"]) == (run, "train", number)
+        if (line["run"], line["kind"], line.get("round")) == (run, "train", number)
     ]
 
 
