@@ -244,14 +244,15 @@ def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_noth
             made = found.request(1, ASKED)
             asked = CompareRequest(arrays=made.arrays, encoder=made.encoder)
             replies = {site: found.ask(run, 0, site, COMPARE, asked) for site in found.all}
-            had[run] = {site for site, reply in replies.items() if "summary" in reply.content}
+            had[run] = {site for site, reply in replies.items() if not reply.has_error() and "summary" in reply.content}
         return had
 
     # Those of the others leave where it is not there, and no sum that it is in.
     others = {"site-02", "site-03", "site-04"}
     assert compared(scene(4, 0, reserved=1)) == {1: set(), 2: others}
     monkeypatch.setattr(gate, "without_figures", lambda message, reply, *, own: reply)
-    assert compared(scene(4, 0, reserved=1)) == {1: {"site-01", *others}, 2: {"site-01", *others}}
+    # Its own are held back by the gate's second look all the same: no message of it may have them.
+    assert compared(scene(4, 0, reserved=1)) == {1: others, 2: others}
 
 
 def test_a_question_is_not_answered_under_other_pinned_sites_before_its_list_is_opened(
