@@ -21,6 +21,8 @@ RAY_TIMES, RAY_MEMORY = 20.0, 1 / 3
 SCALE_OVER_BARE, SCALE_MEMORY, SCALE_STRAIGHT, SCALE_DEARER = 0.5, 1.5, 0.98, 1.5
 """CPU seconds of a round with the most sites over a bare loop's; memory over that of holding the rows; R² of the line;
 CPU seconds of one site among the most sites over those among the fewest, since R² alone lets quadratic time pass."""
+SUMS_RATIO = {"sums": 2.5, "missing": 3.5}
+"""A round with secure sums beyond the training, over a plain one, at most: with all sites, and with one missing."""
 DEPLOYMENT_RATIO = 0.25
 """Seconds of a round at three institutions beyond the training, over those of plain Flower, at most."""
 PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
@@ -122,6 +124,13 @@ def _deployment(results: Results) -> Iterator[str]:
         yield "deployment: no figure"
     elif found > DEPLOYMENT_RATIO:
         yield f"deployment: a round beyond the training takes {found} of plain Flower's, limit {DEPLOYMENT_RATIO}"
+    sums = results.get("deployment", {}).get("sums", {})
+    for way, limit in SUMS_RATIO.items():
+        ratio = sums.get(f"{way}-ratio")
+        if ratio is None:
+            yield f"deployment, secure sums: no figure of {way!r}"
+        elif ratio > limit:
+            yield f"deployment, secure sums ({way}): a round takes {ratio} times a plain one, limit {limit}"
 
 
 def _private(results: Results) -> Iterator[str]:

@@ -96,6 +96,13 @@ def start_up(results: Results) -> str:
     return f"{_table(rows)}\n\n{said}"
 
 
+SUMMED = {
+    "plain": "flfed, four institutions, plain updates",
+    "sums": "the same with secure sums",
+    "missing": "the same with one of them killed, without the deadline",
+}
+
+
 def deployment(results: Results) -> str:
     """Return the table of a round at three institutions, beside plain Flower's."""
     found = results.get("deployment", {})
@@ -107,6 +114,13 @@ def deployment(results: Results) -> str:
         spread = f"{side['seconds']:.2f} ({side['seconds-low']:.2f}–{side['seconds-high']:.2f})"
         rows.append([title, spread, f"{side['cpu-seconds']:.2f}", str(side["rounds"])])
     rows.append(["ratio", f"{found['ratio']:.2f}", f"{found['cpu-ratio']:.2f}", ""])
+    for way, title in SUMMED.items() if "sums" in found else ():
+        side = found["sums"][way]
+        spread = f"{side['seconds']:.2f} ({side['seconds-low']:.2f}–{side['seconds-high']:.2f})"
+        rows.append([title, spread, f"{side['cpu-seconds']:.2f}", str(side["rounds"])])
+    if "sums" in found:
+        ratios = [f"{found['sums'][f'{way}-ratio']:.2f}" for way in ("sums", "missing")]
+        rows.append(["ratios of secure sums to plain", ", ".join(ratios), "", ""])
     return (
         f"{_table(rows)}\n\nThe training itself takes {found['training-seconds']:.3f} s. The arrays are within "
         f"{found['arrays-max-difference']:.0e} of the run in one process. "

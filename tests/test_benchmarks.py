@@ -221,7 +221,7 @@ GOOD["secure-sums"] = {
     "key-bytes-a-pair": 250.0,
     "sizes": {"4000": SUMS, "100000": SUMS | {"cpu-seconds": 9.0, "ratio": 5.0}},  # the machine is a slow one
 }
-GOOD["deployment"] = {"ratio": 0.25}
+GOOD["deployment"] = {"ratio": 0.25, "sums": {"sums-ratio": 2.5, "missing-ratio": 3.5}}
 GOOD["dashboard"] = {
     "first-chart-seconds": 3.0,
     "pages": {"rounds": {"seconds": 1.0, "bytes": 300_000}},
@@ -241,14 +241,14 @@ def test_every_limit_that_is_missed_is_named():
     bad["W2"]["ray"] = {"times-slower-than-stacked": 19.9, "stacked-memory-share": 0.34}
     bad["scale"]["sizes"][-1] |= {"cpu-ratio": 0.51, "memory-ratio": 1.6}
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
-    bad["deployment"]["ratio"] = 0.251
+    bad["deployment"] = {"ratio": 0.251, "sums": {"sums-ratio": 2.51, "missing-ratio": 3.51}}
     bad["private-steps"]["shapes"]["a"] = {"over-plain": 1.51, "system-over-plain": 1.51, "opacus-over-ours": 4.9}
     bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
     bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
         "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "secure sums, 4,000 parameters",
         "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
-        "scale", "deployment", *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
+        "scale", "deployment", *["deployment, secure sums"] * 2, *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
     assert len(missed({})) == 16
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})

@@ -7,6 +7,8 @@ read to each other, so that nobody between the sites can put a key of their own 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -26,13 +28,24 @@ def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
     FlfedError
         If it is damaged, or others may read it.
     """
-    if not os.path.lexists(folder.signing_key):
-        raise UsageError(f"the gate of {folder.site!r} has no signing key; at the site: flfed site key {folder.site}")
-    key = signing_key_of(read_private(folder.signing_key))
+    path = folder.signing_key
+    try:
+        found = os.lstat(path)
+    except OSError:
+        raise UsageError(
+            f"the gate of {folder.site!r} has no signing key; at the site: flfed site key {folder.site}"
+        ) from None
+    return _read(path, folder.site, (found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns))
+
+
+# Each message of a study with sums needs it several times: a file is read once, until it changes.
+@lru_cache(maxsize=8)
+def _read(path: Path, site: str, state: tuple[int, ...]) -> Ed25519PrivateKey:
+    key = signing_key_of(read_private(path))
     if key is None:
         raise FlfedError(
-            f"{folder.signing_key}: is damaged; bring it back from a backup, or remove it, make another one with "
-            f"flfed site key {folder.site}, and read its fingerprint to the other sites"
+            f"{path}: is damaged; bring it back from a backup, or remove it, make another one with "
+            f"flfed site key {site}, and read its fingerprint to the other sites"
         )
     return key
 
