@@ -56,7 +56,9 @@ def measure(data: Path, turns: int, training: float) -> dict[str, Any]:
                 _say(way, turn, ran[way][-1])
         # A run's cohort is who enrolled: the site is there at its start.
         found_missing = there.run("missing", kill=MISSING)
-        ran["missing"].append(replace(found_missing, seconds=found_missing.seconds[1:]))
+        # Once the server says that the site is not online, nobody waits for it any more.
+        waited = [seconds for seconds in found_missing.seconds[1:] if seconds > DEADLINE]
+        ran["missing"].append(replace(found_missing, seconds=waited))
         _say("missing", 0, ran["missing"][-1])
     apart = max(_apart(one, other) for one, other in zip(ran["plain"], ran["sums"], strict=True))
     if not apart <= FAR:

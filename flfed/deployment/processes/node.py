@@ -9,6 +9,8 @@ Private names of Flower 1.41 that this file uses, for who checks a new version (
   its `sleep(0.5)` until the gate has answered are the only two things it uses `time` for (`paced`);
 - `flwr.supernode.start_client_internal._pull_and_store_message`, and the `msg_store` of the node's state
   with its entries' `is_retrieved` and `message`: a reply that was left is sent (`nothing_left_unsent`);
+- `flwr.supernode.start_client_internal.pull_objects` with `initial_backoff`: parts that come later are asked for
+  soon (`parts_soon`);
 - `flwr.supercore.protobuf.client.ProtobufClient` with its `_client`: made by Flower to follow
   redirects, also to another host, with the message in the body (`stay_with_the_host`).
 
@@ -42,6 +44,8 @@ LEAST, MOST = 0.15, 10.0
 """Seconds between two questions to the server: 0.15 while a study runs, 3 after a minute with no message, then 10."""
 ANSWERING = 0.02
 """Seconds between two looks for the gate's answer, in this process's own memory."""
+PARTS = 0.05
+"""Seconds until the second question for a part of a message; each further wait is twice as long, up to 10 s."""
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 
 
@@ -96,6 +100,19 @@ def nothing_left_unsent() -> None:
         return run
 
     replace_name(loop, "_pull_and_store_message", pulled)
+
+
+def parts_soon() -> None:
+    """Ask soon again for parts of a message that are not at the server yet.
+
+    It changes the SuperNode of this process.
+
+    The server hands a message out before all of its parts have come, some hundredths of a second later. Flower waits
+    a second then, and longer each time.
+    """
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    pull = getattr(loop, "pull_objects", None)
+    replace_name(loop, "pull_objects", functools.partial(pull, initial_backoff=PARTS) if pull else None)
 
 
 def _unsent(state: Any) -> bool:
@@ -165,6 +182,7 @@ def work(folder: SiteFolder) -> None:
     connection.install()
     paced(Pace(LEAST, MOST))
     nothing_left_unsent()
+    parts_soon()
     notice_a_gate_anew(end_process)
     threading.excepthook = thread_ended
     sys.argv = words
