@@ -304,7 +304,8 @@ class SiteSums:
         keys = self.keys
         if keys.approval is None:
             return Refusal("sums-unknown")
-        cohort, question, book = self.cohort(), self.question(kind, round), keys.approval.book
+        cohort, book = self.cohort(), keys.approval.book
+        question = self.question(kind, round)
         # Lists of other pinned sites have no honest site in common with these for certain.
         alike = all(before == set(keys.approval.pinned) for before in book.asked_with(question))
         return rules.list_refusal(

@@ -61,7 +61,8 @@ class Comparison:
 
         What only all tables show is added. `start` is the start file's hash.
         """
-        offsets, bins, recorder = self._offsets(strategy), self._score_bins(), self.run.recorder
+        offsets, bins = self._offsets(strategy), self._score_bins()
+        recorder = self.run.recorder
         recorder.progress("compare", 0, 1)
         replies = self._replies(offsets, bins, strategy.run.delivery)
         # Where all sites share figures in sums only, each of them stays or is in their sum.
@@ -167,7 +168,8 @@ class Comparison:
 
     def _usable(self, replies: Mapping[str, CompareReply]) -> dict[str, CompareReply]:
         """Return credible comparisons, without sums that cannot be merged."""
-        usable, faults, study = {}, {}, self.run.study
+        usable, faults = {}, {}
+        study = self.run.study
         schema = datasets.load(study.dataset.name).schema
         known = {(one.column, label) for one in groupings(study.compare.by, schema) for label in one.labels}
         for site, reply in replies.items():

@@ -212,7 +212,8 @@ def together(found: Report, metric: str) -> list[str]:
     told = metric if metric in summed["figures"] else next(iter(summed["figures"]))
     models = {"global": "shared model", "local-only": "each site's own model", "personalised": "adjusted to each site"}
     values = ", ".join(f"{models[arm]} {number(value)}" for arm, value in summed["figures"][told].items())
-    name, bounds, alone = metric_name(told), summed["auc-bounds"], ""
+    name, bounds = metric_name(told), summed["auc-bounds"]
+    alone = ""
     if told == "roc_auc_score" and bounds:
         name += f" (from counts, so between {number(bounds[0])} and {number(bounds[1])})"
     if found["repeats"] > 1:

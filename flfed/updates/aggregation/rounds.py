@@ -296,7 +296,8 @@ class Round:
 
     def _addressed(self, sites: Collection[str]) -> list[Message]:
         """Return the messages to some sites, and count their bytes."""
-        sizes, found, first = Sizes(), list[Message](), None
+        sizes, found = Sizes(), list[Message]()
+        first: Message | None = None
         for site in sites:
             # A record of its own for each site: one client's edit must not reach the next.
             request = self._requests[site]
@@ -342,7 +343,8 @@ class Round:
 
     def questions(self) -> SumQuestions:
         """Return what asks the sites of the round further questions."""
-        self.further.kind, self.further.number, self.further.nodes = self.kind, self.number, dict(self.asked)
+        self.further.kind, self.further.number = self.kind, self.number
+        self.further.nodes = dict(self.asked)
         return self.further
 
     def note(self, faults: Mapping[str, Refusal]) -> None:

@@ -322,7 +322,8 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
     unfit = Refusal("ciphertext-unfit")
     if array.dtype != np.uint8 or array.ndim != 1 or array.size > most_bytes(entries):
         return unfit
-    data, found, place = array.tobytes(), list[bytes](), 0
+    data, place = array.tobytes(), 0
+    found = list[bytes]()
     for _ in range(chunks_of(entries)):
         begin = place + _LENGTH
         length = int.from_bytes(data[place:begin], "big")

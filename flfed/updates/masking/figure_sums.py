@@ -149,7 +149,8 @@ class FigureLayout:
 
     def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
         """Return the figures of a sum over so many sites; of a block that one of them kept back there are none."""
-        values, place, found = ring.decode(total), 0, dict[Name, np.ndarray]()
+        values, place = ring.decode(total), 0
+        found = dict[Name, np.ndarray]()
         for block in self.blocks:
             count, numbers = values[place], values[place + 1 : place + 1 + block.size] * block.unit
             place += 1 + block.size

@@ -279,7 +279,8 @@ def receive(
     named : bool
         Whether the sites' names are known, and not the nodes' numbers.
     """
-    found, left, sizes = Received[Reply](), dict(sites), Sizes()
+    found, left = Received[Reply](), dict(sites)
+    sizes = Sizes()
     for message in messages:
         # The first reply of a site counts: a second one must not replace it.
         site = left.pop(message.metadata.src_node_id, None)
