@@ -250,7 +250,7 @@ def test_every_limit_that_is_missed_is_named():
         "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
         "scale", "deployment", *["deployment, secure sums"] * 2, *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 16
+    assert len(missed({})) == 18
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
 
 
