@@ -248,7 +248,8 @@ def test_every_limit_that_is_missed_is_named():
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
         "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "secure sums, 4,000 parameters",
         "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
-        "scale", "deployment", *["deployment, secure sums"] * 2, *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
+        "scale", "deployment", "deployment, secure sums (sums)", "deployment, secure sums (missing)",
+        *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
     assert len(missed({})) == 18
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
