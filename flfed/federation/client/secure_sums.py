@@ -301,10 +301,10 @@ class SiteSums:
 
     def list_refusal(self, kind: str, round: int, listed: Sites) -> Refusal | None:
         """Return why the site neither confirms nor opens a list, None where it does."""
-        keys, cohort = self.keys, self.cohort()
-        if keys.approval is None:
+        if (keys := self.keys).approval is None:
             return Refusal("sums-unknown")
-        question, book = self.question(kind, round), keys.approval.book
+        cohort, book = self.cohort(), keys.approval.book
+        question = self.question(kind, round)
         # Lists of other pinned sites have no honest site in common with these for certain.
         alike = all(before == set(keys.approval.pinned) for before in book.asked_with(question))
         return rules.list_refusal(

@@ -243,8 +243,7 @@ class FedAvg(FlowerFedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
-        run, now = self.run, self.round
-        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm}
+        run, now, bounds = self.run, self.round, {"flag": self.flag_norm, "refuse": self.refuse_norm}
         good = now.receive(replies, lambda found: run.judge(found, now.incoming, **bounds))
         if len(good) < self.needed(len(now.asked)):
             return None, None
