@@ -32,6 +32,18 @@ THREE = FIVE[:3]
 MISSING, WITHOUT = "epsilon", "alpha,beta,delta,gamma"
 WAITED = 20.0
 """Seconds that the coordinator waits for a site that is away."""
+LISTED = """
+from flfed.updates.aggregation.secure_sum import SecureSums
+from flfed.updates.messages.train import TRAIN
+listed = SecureSums._listed
+
+def of_those(self, asked, vectors, least):
+    names = {by_round!r}.get(asked.number, self.cohort) if asked.kind == TRAIN else vectors
+    return listed(self, asked, {{name: vectors[name] for name in names}}, least)
+
+SecureSums._listed = of_those
+"""
+"""A rehearsal whose sums have the sites that those of a real run had."""
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +85,10 @@ def test_five_real_sites(consortium: Any, serving: dict[str, Any], tmp_path: Pat
     studies = ready(consortium, serving, FIVE, (0.4, 0.5, 0.6, 0.7))
     sums_as_in_one_process(consortium, studies[0], FIVE)
     a_coordinator_killed_after_the_first_opening(consortium, studies[1], FIVE)
-    a_site_killed_between_the_exchanges_while_another_is_missing(
+    run = a_site_killed_between_the_exchanges_while_another_is_missing(
         consortium, studies[2], serving, tmp_path / "killed", FIVE, MISSING
     )
+    assert difference(consortium, run, studies[2], FIVE, as_listed(consortium, run)) == 0.0
     consortium.online(5)
     a_run_given_up_and_begun_anew_with_all(consortium, studies[3], serving, tmp_path / "given-up")
 
@@ -95,6 +108,20 @@ def a_run_given_up_and_begun_anew_with_all(consortium: Any, study: str, serving:
     of_rounds = listed(consortium, ran["run"])
     assert of_rounds[2] == WITHOUT and set(of_rounds) == {1, 2, 3}
     one_list_a_question(consortium)
+    # All five answered the second round, and the sum is of the four whose sum was opened before.
+    assert {line["site"] for line in answers(consortium, ran["run"], 2)} == set(FIVE)
+    assert difference(consortium, ran["run"], study, FIVE, as_listed(consortium, ran["run"])) == 0.0
+    assert difference(consortium, ran["run"], study, FIVE) > 0.0
+
+
+def answers(consortium: Any, run: str, number: int) -> list[dict[str, Any]]:
+    """Return the ledgers' lines of a round's updates, each with its site."""
+    return [
+        {**line, "site": name}
+        for name in FIVE
+        for line in consortium.sites[name].lines()
+        if (line["run"], line["kind"], line.get("round")) == (run, "train", number)
+    ]
 
 
 def listed(consortium: Any, run: str) -> dict[int, str]:
@@ -106,6 +133,12 @@ def listed(consortium: Any, run: str) -> dict[int, str]:
             if line["run"] == run and line["kind"] == "unmask":
                 assert found.setdefault(line["round"], line["listed"]) == line["listed"]
     return found
+
+
+def as_listed(consortium: Any, run: str) -> str:
+    """Return what makes a rehearsal sum up those whom a run summed up."""
+    by_round = {number: names.split(",") for number, names in listed(consortium, run).items()}
+    return LISTED.format(by_round=by_round)
 
 
 def one_list_a_question(consortium: Any) -> None:
