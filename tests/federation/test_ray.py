@@ -105,12 +105,9 @@ class Noted(Frame):
         return super().read(folders)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.servers
-@pytest.mark.parametrize(
-    "codec",
-    [{"codec.name": "top-k", "codec.share": 0.4}, pytest.param({"codec.name": "int8"}, marks=pytest.mark.proof)],
-)
+@pytest.mark.parametrize("codec", [{"codec.name": "top-k", "codec.share": 0.4}, {"codec.name": "int8"}])
 def test_codecs_give_the_arrays_of_the_process_itself_though_a_sites_messages_reach_several_processes(
     codec, small_sites, small_study, tmp_path, nothing_left, monkeypatch
 ):
