@@ -174,6 +174,7 @@ def test_a_sites_own_words_become_no_link_no_picture_and_no_formula(window: Wind
     assert main.locator("a[href*=evil]").count() == 0
     assert main.locator("[data-testid=stTable] [role=img]").count() == 0
     page.goto(f"{window.address}/overview?run={runs[1]}")
+    window.drawn()  # what is still being drawn moves the table from under the pointer, and its button away
     main.locator("[data-testid=stDataFrame]").first.hover()
     with page.expect_download() as kept:
         main.get_by_role("button", name="Download as CSV").first.click()
