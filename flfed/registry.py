@@ -145,8 +145,18 @@ def _own(kind: str) -> list[str]:
 
     An installed package cannot take one of them.
     """
-    folder = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:])
-    return [_key(kind, found.name) for found in pkgutil.iter_modules([str(folder)])]
+    return list(_modules(kind))
+
+
+@cache
+def _modules(kind: str) -> dict[str, str]:
+    """Return the module of each name that flfed itself brings; what is alike stands in a folder of its own."""
+    folder, found = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:]), dict[str, str]()
+    for place in pkgutil.iter_modules([str(folder)]):
+        inner = pkgutil.iter_modules([str(folder / place.name)]) if place.ispkg else ()
+        below = [f"{place.name}.{one.name}" for one in inner] if place.ispkg else [place.name]
+        found |= {_key(kind, module.rpartition(".")[2]): f"{FOLDERS[kind]}.{module}" for module in below}
+    return found
 
 
 def _key(kind: str, file: str) -> str:
@@ -173,7 +183,7 @@ def load(kind: str, name: str) -> Any:
         return _LENT[kind, name]
     # Ours go first, so that an installed package cannot replace a mechanism unnoticed.
     if name in _own(kind):
-        return public_class(importlib.import_module(f"{FOLDERS[kind]}.{snake(name)}"))
+        return public_class(importlib.import_module(_modules(kind)[name]))
     points = [point for point in _entry_points(kind) if point.name == name]
     # Which of two would win depends on the order of installation, so neither does.
     if len(points) > 1:

@@ -24,7 +24,7 @@ from flfed.rows.training.stacked.answer import compute_stacked, fit_stacked, pro
 from flfed.rows.training.stacked.batches import BufferPool, pack
 from flfed.rows.training.stacked.private_fit import fit_private_stack, private_fit
 from flfed.study.plan import Plan, PrivateSteps
-from flfed.updates.strategies.fedprox import proximal_gradient
+from flfed.updates.strategies.drift.fedprox import proximal_gradient
 
 TASKS = ("binary", "multi-class", "regression")
 MODELS = {"linear": Linear(start="uniform"), "mlp": Mlp(hidden=(6, 1, 4))}

@@ -26,7 +26,7 @@ from flfed.rows.training.private.sampling import drawn_steps
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
-from flfed.updates.strategies.fedprox import proximal_gradient
+from flfed.updates.strategies.drift.fedprox import proximal_gradient
 
 SHAPES = {
     "logistic": (Logistic(), "binary", 1),

@@ -103,6 +103,11 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         # Noise is added where FedAvg aggregates: a strategy of its own would leave it out.
         if getattr(kind, "aggregate_train", None) is not FedAvg.aggregate_train:
             raise UsageError(f"[strategy] {study.strategy.name}: aggregates by itself, without site-dp's noise")
+        if not kind.sums:
+            raise UsageError(
+                f"[strategy] {study.strategy.name}: looks at the sites' own updates, and under site-dp it is given "
+                "their mean with noise alone: leave one of them out"
+            )
         weights = study.strategy.settings.get("weights", "equal")
         if weights != "equal":
             raise UsageError(f"[strategy]: weights={weights!r} lets one site count more; site-dp needs 'equal'")

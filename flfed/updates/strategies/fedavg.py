@@ -288,14 +288,22 @@ class FedAvg(FlowerFedAvg):
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
-        sites = sorted(deltas)
-        shares = np.array([weights[site] for site in sites])
-        shares = shares / math.fsum(shares)
-        updates = [deltas[site] for site in sites]
-        return {
-            name: (value.astype(np.float64) + self.server_lr * weighted_mean(updates, name, shares)).astype(value.dtype)
-            for name, value in incoming.items()
-        }
+        mean = mean_update(deltas, weights)
+        return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
+
+
+def mean_update(deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
+    """Return `sum(w_k delta_k) / sum(w_k)` in float64, in the order of the sites' names."""
+    sites = sorted(deltas)
+    shares = np.array([weights[site] for site in sites])
+    shares = shares / math.fsum(shares)
+    updates = [deltas[site] for site in sites]
+    return {name: weighted_mean(updates, name, shares) for name in updates[0]}
+
+
+def moved_by(update: Mapping[str, np.ndarray], incoming: Arrays) -> Arrays:
+    """Return `incoming + update`, in the dtypes of `incoming`."""
+    return {name: (value.astype(np.float64) + update[name]).astype(value.dtype) for name, value in incoming.items()}
 
 
 def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:

@@ -1,0 +1,1 @@
+"""Strategies that a few wrong updates do not move far."""

@@ -1,0 +1,41 @@
+"""FedAdam: Adam at the server, with the mean update in place of a gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from flfed.updates.strategies.server.fedadagrad import FedAdagrad
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FedAdam(FedAdagrad):
+    """Adam at the server, with the mean update in place of a gradient.
+
+    As FedAdagrad, with `v = beta2 v + (1 - beta2) d^2`: what was long ago is forgotten.
+
+    Parameters
+    ----------
+    beta2 : float in [0, 1)
+        What is kept of the second moment from round to round. Example: `beta2 = 0.99`.
+    server_lr, beta1, tau : as in FedAdagrad
+        As for `FedAdagrad`.
+    fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
+        The other parameters as for `FedAvg`.
+
+    Notes
+    -----
+    There is no correction of the moments' bias, which Adam has: the first round moves an entry by
+    `(1 - beta1) / sqrt(1 - beta2)` of `server_lr`.
+
+    Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
+    """
+
+    beta2: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.99
+
+    def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
+        """Return the second moment of one array after a round, from the one before and the squared mean update."""
+        return self.beta2 * before + (1 - self.beta2) * squares
