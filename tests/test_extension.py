@@ -13,20 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import trim_mean
+from scipy.stats.mstats import winsorize
 
 from flfed.testing import check_strategy
 
 SOURCE = Path(__file__).parent / "extension"
-PACKAGE = ("flfed_trimmed.py", "pyproject.toml")
+PACKAGE = ("flfed_winsorised.py", "pyproject.toml")
 GUIDE = Path(__file__).parents[1] / "docs" / "extend.md"
 FLFED = Path(sys.executable).parent / "flfed"
 
 
 @pytest.fixture
-def trimmed(monkeypatch: pytest.MonkeyPatch) -> type:
+def winsorised(monkeypatch: pytest.MonkeyPatch) -> type:
     monkeypatch.syspath_prepend(SOURCE)
-    found: type = importlib.import_module("flfed_trimmed").TrimmedMean
+    found: type = importlib.import_module("flfed_winsorised").WinsorisedMean
     return found
 
 
@@ -35,11 +35,11 @@ def test_the_guide_shows_what_is_tested_here_and_the_strategy_has_forty_lines():
     for name in PACKAGE:
         text = (SOURCE / name).read_text(encoding="utf-8")
         assert f"```{'python' if name.endswith('py') else 'toml'}\n{text}```" in guide, name
-    assert len((SOURCE / "flfed_trimmed.py").read_text().splitlines()) <= 40
+    assert len((SOURCE / "flfed_winsorised.py").read_text().splitlines()) <= 40
     assert f"```python\n{(SOURCE / 'flfed_signs.py').read_text(encoding='utf-8')}```" in guide
 
 
-def test_every_python_block_of_the_guide_runs(trimmed):
+def test_every_python_block_of_the_guide_runs(winsorised):
     blocks = re.findall(r"^```python\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     assert len(blocks) >= 3
     for block in blocks:
@@ -47,22 +47,23 @@ def test_every_python_block_of_the_guide_runs(trimmed):
 
 
 @pytest.mark.parametrize("trim", [0.0, 0.2, 0.34, 0.45])
-def test_the_example_is_the_trimmed_mean_of_scipy(trimmed, trim):
+def test_the_example_is_the_winsorised_mean_of_scipy(winsorised, trim):
     rng = np.random.default_rng(2)
     incoming = {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=2)}
     deltas = {f"site-{k}": {name: rng.normal(size=value.shape) for name, value in incoming.items()} for k in range(7)}
-    found = trimmed(trim=trim).combine(incoming, deltas, dict.fromkeys(deltas, 1.0))
+    found = winsorised(trim=trim).combine(incoming, deltas, dict.fromkeys(deltas, 1.0))
     for name, value in incoming.items():
-        expected = value + trim_mean(np.stack([delta[name] for delta in deltas.values()]), trim, axis=0)
+        stack = np.stack([delta[name] for delta in deltas.values()])
+        expected = value + winsorize(stack, limits=(trim, trim), axis=0).mean(axis=0)
         np.testing.assert_allclose(found[name], expected, atol=1e-14)
 
 
-def test_the_example_keeps_the_contract_also_with_other_settings(trimmed):
-    check_strategy(trimmed)
-    check_strategy(trimmed, {"trim": 0.4, "quorum": 0.5})
+def test_the_example_keeps_the_contract_also_with_other_settings(winsorised):
+    check_strategy(winsorised)
+    check_strategy(winsorised, {"trim": 0.4, "quorum": 0.5})
 
 
-def test_the_codec_of_the_guide_sends_signs_and_their_mean_size(trimmed):
+def test_the_codec_of_the_guide_sends_signs_and_their_mean_size(winsorised):
     signs = importlib.import_module("flfed_signs").Signs()
     update = {"b": np.array([-4.0]), "a": np.array([1.0, -2.0, 5.0])}
     packed = signs.encode(update, np.random.default_rng(1))
@@ -116,27 +117,27 @@ def said(installed: Path, *command: str | Path) -> str:
 @pytest.mark.slow
 @pytest.mark.servers
 def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
-    assert "trimmed-mean (flfed-trimmed 1.0)" in said(installed, FLFED, "study", "list")
+    assert "winsorised-mean (flfed-winsorised 1.0)" in said(installed, FLFED, "study", "list")
     listed = json.loads(said(installed, FLFED, "study", "list", "--json"))
-    assert {"fedavg", "fedprox", "trimmed-mean"} <= set(listed["strategies"])
+    assert {"fedavg", "fedprox", "winsorised-mean"} <= set(listed["strategies"])
     assert len(listed["models"]) >= 3 and len(listed["metrics"]) >= 10
     check = "from flfed.registry import load; from flfed.testing import check_strategy; "
-    check += "check_strategy(load('strategy', 'trimmed-mean')); print('kept')"
+    check += "check_strategy(load('strategy', 'winsorised-mean')); print('kept')"
     assert said(installed, sys.executable, "-c", check).strip() == "kept"
     quick = ("--set", "rounds=3", "--set", "draws=200", "--json")
-    ways = {"fedavg": (), "trimmed-mean": ("--set", "strategy.trim=0.25")}
+    ways = {"fedavg": (), "winsorised-mean": ("--set", "strategy.trim=0.25")}
     found = {}
     for name, more in ways.items():
         words = ("study", "run", "preterm-birth", "--set", f"strategy.name={name}", *more, *quick)
         found[name] = json.loads(said(installed, FLFED, *words))
     assert {report["status"] for report in found.values()} == {"completed"}
-    assert (found["trimmed-mean"]["rounds"], len(found["trimmed-mean"]["sites"])) == (3, 4)
-    assert found["trimmed-mean"]["arrays-sha256"] != found["fedavg"]["arrays-sha256"]
+    assert (found["winsorised-mean"]["rounds"], len(found["winsorised-mean"]["sites"])) == (3, 4)
+    assert found["winsorised-mean"]["arrays-sha256"] != found["fedavg"]["arrays-sha256"]
     # It looks at the sites' own updates, of which there are none under secure sums.
-    asked = ("--set", "strategy.name=trimmed-mean", "--set", "secure-aggregation=on")
+    asked = ("--set", "strategy.name=winsorised-mean", "--set", "secure-aggregation=on")
     env = {**os.environ, "PYTHONPATH": str(installed)}
     summed = subprocess.run([FLFED, "study", "check", "preterm-birth", *asked], env=env, capture_output=True, text=True)
-    assert summed.returncode == 2 and "trimmed-mean: looks at the sites' own updates" in summed.stderr
+    assert summed.returncode == 2 and "winsorised-mean: looks at the sites' own updates" in summed.stderr
     # Of four sites the extremes are cut off: another model, about as good.
     aucs = [found[name]["global"]["roc_auc_score"]["value"] for name in ways]
     assert 0 < abs(aucs[0] - aucs[1]) < 0.1
@@ -144,7 +145,7 @@ def test_a_wheel_of_another_package_is_listed_checked_and_run(installed: Path):
 
 def test_without_the_package_the_name_is_answered_with_what_there_is():
     env = {**os.environ, "PYTHONPATH": ""}
-    words = ("study", "check", "preterm-birth", "--set", "strategy.name=trimmed-mean")
+    words = ("study", "check", "preterm-birth", "--set", "strategy.name=winsorised-mean")
     done = subprocess.run([FLFED, *words], env=env, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "name='trimmed-mean' is not known" in done.stderr and "fedavg" in done.stderr
+    assert "name='winsorised-mean' is not known" in done.stderr and "fedavg" in done.stderr

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import FlfedError
+from flfed.records.reports.recorded_run import Recorded, paired
 from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
@@ -39,7 +40,8 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         (each with "equal"; null where one is not known), figures of each arm over all sites and
         by site, each with "a", "b" and "difference" = b - a, and "arrays-max-difference": the
         largest |b - a| over all entries of the final arrays, of all repeats; null with
-        "arrays-reason" where it is not known.
+        "arrays-reason" where it is not known. "paired" has b - a by metric, over all sites, with its 95 % interval
+        over the random splits that both were judged on, or the reason why there is none (`recorded_run.paired`).
 
     Raises
     ------
@@ -51,6 +53,7 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         reports = [report(reader, name) for name in (a, b)]
         texts = [reader.series(name).study_text for name in (a, b)]
         hashes = [_hashes(reader, each) for each in runs]
+        base, other = (Recorded.read(reader, each) for each in runs)
     first, second = reports
     apart, reason = _arrays_apart(*runs)
     overall = {arm: _figures(first[arm], second[arm]) for arm in REFERENCES}
@@ -65,6 +68,7 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
         "settings": _settings(*texts),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
         **overall,
+        "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
         "sites": sites,
         "arrays-max-difference": apart,
         "arrays-reason": reason,

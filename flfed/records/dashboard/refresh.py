@@ -15,6 +15,7 @@ from typing import Any
 
 import streamlit as st
 
+from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
 from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
@@ -128,6 +129,13 @@ def read_summaries(store: str, mark: Mark, name: str, only: str | None = None) -
     """
     with RunReader.open(only=only) as reader:
         return [reader.summary(run, name) for run, *_ in mark]
+
+
+@st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)
+def read_methods(store: str, name: str, mark: Mark) -> list[Report]:
+    """Return the methods that were tried on the same random splits as a run, read once for each `mark`."""
+    with RunReader.open() as reader:
+        return methods_of(reader, name)
 
 
 @st.cache_data(max_entries=512, ttl=KEPT_SECONDS, show_spinner=False)

@@ -31,6 +31,8 @@ from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
+MOMENT = "moment-"
+"""Begins the names of a strategy's moments in a checkpoint."""
 Term = Callable[[Any, Any], Any]
 """A client-side term: gradient `(w, anchor) → g` of tensors with any leading dimension."""
 
@@ -77,8 +79,9 @@ class FedAvg(FlowerFedAvg):
     replies nor node ids change a bit of it.
 
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
-    `state` and `restore`; it may read `run`, `selection` and `round`. One that needs the sites' own updates, not their
-    weighted mean, sets `sums = False`: under secure aggregation there is only the mean.
+    `state` and `restore`; it may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
+    needs the sites' own updates, not their weighted mean, sets `sums = False`: under secure aggregation there is only
+    the mean.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
@@ -99,6 +102,7 @@ class FedAvg(FlowerFedAvg):
     run: RunContext = field(init=False)
     selection: Selection = field(init=False)
     round: Round = field(default_factory=Round, init=False)
+    moments: dict[str, Arrays] = field(default_factory=dict, init=False)
     offsets: dict[str, Offset] = field(default_factory=dict, init=False)
     stopped: str = field(default="", init=False)
     rounds_done: int = field(default=0, init=False)
@@ -165,14 +169,19 @@ class FedAvg(FlowerFedAvg):
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Return what later rounds need besides the model: arrays by name, and plain facts.
 
-        A strategy with moments or counters of its own adds them, and takes them back in `restore`.
+        A strategy keeps arrays from round to round in `moments`; counters of its own it adds, and takes them back in
+        `restore`.
         """
-        return self.selection.state()
+        arrays, facts = self.selection.state()
+        return {**arrays, **{f"{MOMENT}{name}": moment for name, moment in self.moments.items()}}, facts
 
     def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Resume after `round` rounds with the state of then."""
         self.rounds_done = self.best_round = round
         self.selection.restore(arrays, facts)
+        self.moments = {
+            name.removeprefix(MOMENT): dict(moment) for name, moment in arrays.items() if name.startswith(MOMENT)
+        }
 
     def _train(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
         """Return the model after one round, None after two failures."""

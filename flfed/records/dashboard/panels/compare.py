@@ -17,6 +17,7 @@ from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.reports.events import STATUS_WORDS
+from flfed.records.reports.recorded_run import leaves
 from flfed.records.reports.report import primary_of, site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
@@ -218,13 +219,5 @@ def _keys(text: str) -> dict[str, Any]:
 
     What the study expects of itself is left out.
     """
-    flat = _flat(parsed_study(text), "")
+    flat = leaves(parsed_study(text))
     return {key: value for key, value in flat.items() if not key.startswith("expected.")}
-
-
-def _flat(found: Mapping[str, Any], before: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in found.items():
-        whole = f"{before}.{key}" if before else key
-        flat |= _flat(value, whole) if isinstance(value, dict) else {whole: value}
-    return flat

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 import numpy as np
 from pydantic import Field
 
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, mean_update, moved_by
-
-FIRST, SECOND = "server-first-moment", "server-second-moment"
-"""Names of the moments in a checkpoint."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -44,33 +41,36 @@ class FedAdagrad(FedAvg):
     server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
     beta1: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.9
     tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
-    _first: Arrays = field(default_factory=dict, init=False)
-    _second: Arrays = field(default_factory=dict, init=False)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes."""
-        mean = mean_update(deltas, weights)
-        none = {name: np.zeros_like(value) for name, value in mean.items()}
-        first, second = self._first or none, self._second or none
-        self._first = {name: self.beta1 * first[name] + (1 - self.beta1) * value for name, value in mean.items()}
-        self._second = {name: self.second_moment(second[name], value**2) for name, value in mean.items()}
-        step = {
-            name: self.server_lr * value / (np.sqrt(self._second[name]) + self.tau)
-            for name, value in self._first.items()
-        }
-        return moved_by(step, incoming)
+        return adaptive(self, incoming, mean_update(deltas, weights), np.add)
 
-    def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
-        """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        found: np.ndarray = before + squares
-        return found
 
-    def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """Return FedAvg's, and the moments."""
-        arrays, facts = super().state()
-        return {**arrays, FIRST: self._first, SECOND: self._second} if self._first else arrays, facts
+class _Adaptive(Protocol):
+    """A strategy with an adaptive rule."""
 
-    def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
-        """Resume with the moments of then."""
-        super().restore(round, arrays, facts)
-        self._first, self._second = dict(arrays.get(FIRST, {})), dict(arrays.get(SECOND, {}))
+    server_lr: float
+    beta1: float
+    tau: float
+    moments: dict[str, Arrays]
+
+
+def adaptive(
+    rule: _Adaptive, incoming: Arrays, mean: Arrays, second_moment: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> Arrays:
+    """Return the next model by an adaptive rule, and keep its moments.
+
+    Parameters
+    ----------
+    rule : strategy with `server_lr`, `beta1`, `tau` and `moments`
+    incoming, mean : dict of name to array
+        The model, and the sites' mean update.
+    second_moment : callable (second moment before, squared mean update) → second moment
+    """
+    none = {name: np.zeros_like(value) for name, value in mean.items()}
+    first, second = (rule.moments.get(name, none) for name in ("first", "second"))
+    m = {name: rule.beta1 * first[name] + (1 - rule.beta1) * value for name, value in mean.items()}
+    v = {name: second_moment(second[name], value**2) for name, value in mean.items()}
+    rule.moments |= {"first": m, "second": v}
+    return moved_by({name: rule.server_lr * m[name] / (np.sqrt(v[name]) + rule.tau) for name in m}, incoming)

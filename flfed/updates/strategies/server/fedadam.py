@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
-from flfed.updates.strategies.server.fedadagrad import FedAdagrad
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.strategies.fedavg import FedAvg, mean_update
+from flfed.updates.strategies.server.fedadagrad import adaptive
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class FedAdam(FedAdagrad):
+class FedAdam(FedAvg):
     """Adam at the server, with the mean update in place of a gradient.
 
     As FedAdagrad, with `v = beta2 v + (1 - beta2) d^2`: what was long ago is forgotten.
 
     Parameters
     ----------
+    server_lr : float, > 0
+        About how far an entry of the model moves in a round, at most. Example: `server-lr = 0.01`.
+    beta1 : float in [0, 1)
+        What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
     beta2 : float in [0, 1)
-        What is kept of the second moment from round to round. Example: `beta2 = 0.99`.
-    server_lr, beta1, tau : as in FedAdagrad
-        As for `FedAdagrad`.
+        What is kept of the second moment. Example: `beta2 = 0.99`.
+    tau : float, > 0
+        Below this size of an entry's updates it moves in proportion to them. Example: `tau = 1e-3`.
     fraction, weights, cap, quorum, deadline, select, patience, flag_norm, refuse_norm : as in FedAvg
         The other parameters as for `FedAvg`.
 
@@ -34,8 +41,16 @@ class FedAdam(FedAdagrad):
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
     """
 
+    server_lr: Annotated[float, Field(gt=0), "> 0"] = 0.01
+    beta1: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1), "in [0, 1)"] = 0.99
+    tau: Annotated[float, Field(gt=0), "> 0"] = 1e-3
+
+    def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
+        """Return `incoming + server_lr * m / (sqrt(v) + tau)` in its dtypes."""
+        return adaptive(self, incoming, mean_update(deltas, weights), self.second_moment)
 
     def second_moment(self, before: np.ndarray, squares: np.ndarray) -> np.ndarray:
         """Return the second moment of one array after a round, from the one before and the squared mean update."""
-        return self.beta2 * before + (1 - self.beta2) * squares
+        found: np.ndarray = self.beta2 * before + (1 - self.beta2) * squares
+        return found

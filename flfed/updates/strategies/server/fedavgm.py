@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg, mean_update, moved_by
-
-MOMENTUM = "server-momentum"
-"""Name of the momentum in a checkpoint."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,20 +35,10 @@ class FedAvgM(FedAvg):
     """
 
     momentum: Annotated[float, Field(ge=0, lt=1), "in [0, 1); 0 is plain averaging"] = 0.9
-    _velocity: Arrays = field(default_factory=dict, init=False)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * v` in its dtypes."""
-        mean = mean_update(deltas, weights)
-        self._velocity = {name: self.momentum * self._velocity.get(name, 0.0) + value for name, value in mean.items()}
-        return moved_by({name: self.server_lr * value for name, value in self._velocity.items()}, incoming)
-
-    def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
-        """Return FedAvg's, and the momentum."""
-        arrays, facts = super().state()
-        return {**arrays, MOMENTUM: self._velocity} if self._velocity else arrays, facts
-
-    def restore(self, round: int, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
-        """Resume with the momentum of then."""
-        super().restore(round, arrays, facts)
-        self._velocity = dict(arrays.get(MOMENTUM, {}))
+        mean, before = mean_update(deltas, weights), self.moments.get("velocity", {})
+        velocity = {name: self.momentum * before.get(name, 0.0) + value for name, value in mean.items()}
+        self.moments["velocity"] = velocity
+        return moved_by({name: self.server_lr * value for name, value in velocity.items()}, incoming)

@@ -1,4 +1,4 @@
-"""A strategy in a package of its own: the mean of what is left when the extremes are cut off."""
+"""A strategy in a package of its own: the mean once the extremes are drawn in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import numpy as np
 from flfed import Arrays, FedAvg, UsageError
 
 
-class TrimmedMean(FedAvg):
-    """For each coordinate, the mean without the lowest and the highest share of the sites.
+class WinsorisedMean(FedAvg):
+    """For each coordinate, the mean once the lowest and the highest share of the sites are drawn in to the next.
 
     Parameters
     ----------
     trim : float in [0, 0.5)
-        Share cut off at either end, rounded down to sites; 0 is the equal mean.
+        Share drawn in at either end, rounded down to sites; 0 is the equal mean.
 
-    Source: Yin, Chen, Ramchandran and Bartlett 2018, "Byzantine-robust distributed learning:
-    towards optimal statistical rates", definition 2.
+    Source: Tukey 1962, "The future of data analysis", on trimming and Winsorizing.
     """
 
     sums = False  # it looks at each site's own update
@@ -30,11 +29,11 @@ class TrimmedMean(FedAvg):
         self.trim = trim
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
-        """Return `incoming` plus the trimmed mean of the deltas, of the incoming dtypes."""
+        """Return `incoming` plus the Winsorised mean of the deltas, of the incoming dtypes."""
         cut = int(self.trim * len(deltas))
         found = {}
         for name, value in incoming.items():
             stack = np.sort(np.stack([delta[name] for delta in deltas.values()]).astype(np.float64), axis=0)
-            mean = stack[cut : len(stack) - cut].mean(axis=0)
+            mean = stack.clip(stack[cut], stack[len(stack) - cut - 1]).mean(axis=0)
             found[name] = (value.astype(np.float64) + mean).astype(value.dtype)
         return found

@@ -1,0 +1,33 @@
+"""Page Methods: what each method gained on plain averaging, on the same random splits as the run."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from flfed.records.dashboard import run_page
+from flfed.records.dashboard.panels import methods
+from flfed.records.dashboard.refresh import read_methods, where
+from flfed.records.dashboard.run_page import Opened
+from flfed.records.reports.recorded_run import LOSS
+
+OF_ALL = "Methods are held against each other over all sites, and such figures are not shown to one site's people."
+
+
+def show() -> None:
+    """Show the methods beside a run.
+
+    It is the run of the address, else the newest.
+    """
+    run_page.show("Methods", parts)
+
+
+def parts(opened: Opened) -> None:
+    """Show the table of methods."""
+    if opened.only:
+        st.info(OF_ALL)
+        return
+    methods.methods(read_methods(where(), opened.name, opened.mark), opened.runs[0].primary, LOSS)
+
+
+if __name__ == "__main__":
+    show()

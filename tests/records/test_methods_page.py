@@ -1,0 +1,93 @@
+"""Page Methods: differences over the same random splits, against the formula by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import flfed
+from flfed import Study
+from flfed.experiments.compare_runs import compare_runs
+from flfed.records.dashboard.panels.methods import ALONE, shows
+from flfed.records.reports.recorded_run import Recorded, methods_of, paired
+from flfed.records.store.reader import RunReader
+
+PAGE = Path(flfed.__file__).parent / "records" / "dashboard" / "pages" / "p55_methods.py"
+REPEATS = 3
+T_TWO = 4.302652730  # of Student's t with 2 degrees of freedom: P(|T| <= 4.303) = .95
+AUC = "roc_auc_score"
+
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
+
+
+def series(repeats: int = REPEATS, **changes: object) -> str:
+    study = Study.load("preterm-birth").replace({"draws": 200, "rounds": 5, **changes})
+    return flfed.run(study, repeats=repeats).run
+
+
+def shown() -> AppTest:
+    page = AppTest.from_file(str(PAGE), default_timeout=60).run()
+    assert not page.exception
+    return page
+
+
+@pytest.mark.usefixtures("home")
+def test_differences_are_of_the_same_splits_and_nothing_else():
+    plain = series()
+    assert [info.value for info in shown().info] == [ALONE]
+    other, few, elsewhere = (
+        series(**{"strategy.name": "median"}),
+        series(2, **{"strategy.name": "median"}),
+        series(seed=5),
+    )
+    with RunReader.open() as reader:
+        base, median, fewer, seeded = (
+            Recorded.read(reader, reader.runs_of(name)) for name in (plain, other, few, elsewhere)
+        )
+        found = paired(base, median, (None, "global", AUC))
+        runs = [(a, b) for (a, _), (b, _) in zip(base.runs, median.runs, strict=True)]
+        figures = [
+            tuple(next(f.value for f in reader.figures(run.run) if (f.site, f.arm, f.metric) == (None, "global", AUC))
+                  for run in pair)
+            for pair in runs
+        ]  # fmt: skip
+        sites = [site for a, _ in runs for site in reader.sites(a.run)]
+        methods = methods_of(reader, other)
+    values = [b - a for a, b in figures]
+    held = sum(site.holdout_rows for site in sites)
+    ratio = held / (sum(site.rows for site in sites) - held)
+    reach = T_TWO * stdev(values) * math.sqrt(1 / REPEATS + ratio)
+    assert found["value"] == pytest.approx(fmean(values), abs=1e-15)
+    assert (found["low"], found["high"]) == pytest.approx((fmean(values) - reach, fmean(values) + reach), rel=1e-8)
+    assert "same repeats" in paired(base, fewer, (None, "global", AUC))["reason"]
+    assert "seeds differ" in paired(base, seeded, (None, "global", AUC))["reason"]
+    # The page has the two series on the same splits, plain averaging first whichever is opened.
+    assert [method["series"] for method in methods] == [plain, other]
+    assert [method["method"] for method in methods] == ["fedavg", "median"]
+    assert methods[1]["gain"][AUC] == found
+    assert compare_runs(plain, other)["paired"][AUC] == found
+
+
+@pytest.mark.usefixtures("home")
+def test_the_page_says_in_words_what_an_interval_shows():
+    series(rounds=40)
+    series(rounds=40, **{"strategy.name": "fedadam", "strategy.server-lr": 0.02})
+    [table] = shown().table
+    lines = table.value.to_dict("records")
+    assert lines[0]["What it shows"] == "plain averaging"
+    assert lines[1]["Method"] == "fedadam, server-lr 0.02"
+    assert lines[1]["What it shows"].endswith("log loss worse")
+
+
+def test_an_interval_that_holds_0_shows_no_difference():
+    def told(low: float, high: float, metric: str) -> str:
+        return shows({metric: {"value": (low + high) / 2, "low": low, "high": high}}, metric)
+
+    assert told(-0.01, 0.03, AUC) == told(0.0, 0.2, AUC) == "no difference shown"
+    assert (told(0.01, 0.03, AUC), told(-0.02, -0.01, AUC)) == ("better", "worse")
+    assert (told(0.01, 0.03, "log_loss"), told(-0.02, -0.01, "log_loss")) == ("worse", "better")
+    assert shows({AUC: {"value": None}}, AUC) == "cannot be told"
