@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from scipy.stats.mstats import winsorize
 
+from flfed import Study, registry, run
 from flfed.testing import check_strategy
+from flfed.updates.checkpoints import checkpoint
 
 SOURCE = Path(__file__).parent / "extension"
 PACKAGE = ("flfed_winsorised.py", "pyproject.toml")
@@ -36,7 +38,8 @@ def test_the_guide_shows_what_is_tested_here_and_the_strategy_has_forty_lines():
         text = (SOURCE / name).read_text(encoding="utf-8")
         assert f"```{'python' if name.endswith('py') else 'toml'}\n{text}```" in guide, name
     assert len((SOURCE / "flfed_winsorised.py").read_text().splitlines()) <= 40
-    assert f"```python\n{(SOURCE / 'flfed_signs.py').read_text(encoding='utf-8')}```" in guide
+    for name in ("flfed_signs.py", "flfed_variates.py"):
+        assert f"```python\n{(SOURCE / name).read_text(encoding='utf-8')}```" in guide, name
 
 
 def test_every_python_block_of_the_guide_runs(winsorised):
@@ -61,6 +64,24 @@ def test_the_example_is_the_winsorised_mean_of_scipy(winsorised, trim):
 def test_the_example_keeps_the_contract_also_with_other_settings(winsorised):
     check_strategy(winsorised)
     check_strategy(winsorised, {"trim": 0.4, "quorum": 0.5})
+
+
+def test_the_guides_strategy_with_arrays_ends_at_the_optimum_of_sites_that_count_the_same(
+    winsorised, small_sites, small_study
+):
+    kind = importlib.import_module("flfed_variates").EqualVariates
+    check_strategy(kind)
+    changes = {"plan.batch": 0, "plan.steps": 10, "plan.lr": 0.5, "plan.l2": 0.1, "plan.schedule": "constant"}
+    ends = {}
+    with registry.lending("strategy", [kind]):
+        for name, steps in (("equal-variates", 10), ("fedavg", 10), ("fedavg", 1)):
+            # Averaging with one step a round has no drift: it is gradient descent on the mean loss of the sites.
+            rounds = {"strategy.name": name, "strategy.rounds": 400 // steps, "plan.steps": steps}
+            weights = {"strategy.weights": "equal"} if name == "fedavg" else {}
+            done = run(Study.parse(small_study).replace({**changes, **rounds, **weights}), sites=small_sites(3))
+            ends[name, steps] = checkpoint.final(done.run).arrays["weight"]
+    assert np.abs(ends["equal-variates", 10] - ends["fedavg", 1]).max() < 1e-6
+    assert np.abs(ends["fedavg", 10] - ends["fedavg", 1]).max() > 1e-4
 
 
 def test_the_codec_of_the_guide_sends_signs_and_their_mean_size(winsorised):

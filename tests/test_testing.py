@@ -30,6 +30,8 @@ from flfed.testing import (
     check_site,
     check_strategy,
 )
+from flfed.updates.extra import ExtraArrays
+from flfed.updates.strategies.fedavg import FedAvg
 
 EXTENSION = Path(__file__).parent / "extension"
 BROKEN_STRATEGIES = {
@@ -45,6 +47,7 @@ BROKEN_STRATEGIES = {
     "the_callers_records_are_unchanged": "Scribbling",
     "every_site_is_sent_a_record_of_its_own": "Sharing",
     "a_client_term_takes_one_site_or_a_stack_of_them": "Joint",
+    "arrays_beside_the_model_are_as_declared": "Undeclared",
     "a_resumed_run_goes_on_as_if_nothing_had_happened": "Forgetful",
 }
 
@@ -373,3 +376,52 @@ def test_a_signature_that_no_study_could_fill_is_told_by_parameter(said: str):
     metric = type("Theirs", (BrierScoreLoss,), {"__doc__": text, "__init__": place["__init__"]})
     with pytest.raises(RuleBroken, match=f"the signature is the config schema: .*{said}"):
         check_metric(metric)
+
+
+def variates(**changed: Any) -> type[FedAvg]:
+    """Return the strategy of docs/extend.md that has arrays, with some methods replaced."""
+    kind = importlib.import_module("flfed_variates").EqualVariates
+    return type("Changed", (kind,), {"__doc__": kind.__doc__, "__module__": kind.__module__, **changed})
+
+
+def scribbled(cls: Any, settings: Any, arrays: Any, update: Any) -> ExtraArrays:
+    for value in arrays.kept.values():
+        value += 1.0
+    return ExtraArrays(returned=update.delta, kept=update.delta)
+
+
+ONE = np.ones(1)
+WRONG_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "keeps more": (
+        {"client_extra": classmethod(lambda c, s, a, u: ExtraArrays(returned=u.delta, kept=u.delta | {"n": ONE}))},
+        "what client_extra() keeps: names of arrays differ",
+    ),
+    "writes into what was kept": ({"client_extra": classmethod(scribbled)}, "ValueError: output array is read-only"),
+    "returns less": (
+        {"client_extra": classmethod(lambda c, s, a, u: ExtraArrays(kept=u.delta))},
+        "what client_extra() returns for the server: names of arrays differ",
+    ),
+    "another type": (
+        {"client_arrays": lambda self: {n: v.astype(np.float32) for n, v in self.round.incoming.items()}},
+        "client_arrays(): array 'weight' has dtype float32",
+    ),
+    "no array of the model": (
+        {"client_terms": classmethod(lambda c, s, a: ({"w": np.ones(2)},))},
+        "a constant gradient is for ['w']",
+    ),
+    "silent": ({"__doc__": "Says nothing of what it reveals. Source: none.\n\nReveal: nothing."}, "no 'Reveals: ...'"),
+    "forgets after a resume": (
+        {"state": lambda self: ({}, {}), "restore": lambda self, round, arrays, facts: None},
+        "the arrays that sites are sent after it are others",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", WRONG_ARRAYS)
+def test_a_strategy_whose_arrays_are_not_as_declared_is_told(why: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(EXTENSION)
+    changed, said = WRONG_ARRAYS[why]
+    check_strategy(variates())
+    with pytest.raises(RuleBroken) as told:
+        check_strategy(variates(**changed))
+    assert said in str(told.value)

@@ -6,7 +6,7 @@ Its open table, its encoded rows and what its handlers answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,6 +67,8 @@ class Trained:
         On validation rows, or on training rows where the plan keeps none.
     holdout : RowScores or None
         On holdout rows, where the study asks for that curve.
+    lr : float
+        Learning rate of the round; 0 where nothing was trained.
     """
 
     delta: Arrays
@@ -75,6 +77,7 @@ class Trained:
     steps: int
     scores: RowScores | None
     holdout: RowScores | None
+    lr: float = 0.0
 
 
 def study_layout(study: Study, schema: Schema) -> Layout:
@@ -189,12 +192,14 @@ class SiteSession(EncodedTable):
         fit: bool = True,
         score: bool = True,
         terms: tuple[Term, ...] = (),
+        correction: Arrays | None = None,
     ) -> Generator[ComputeRequest, Any, Trained]:
         """Score the incoming model and train from it.
 
         Yields the requests and returns what came of them.
 
-        `terms` are the strategy's client half: gradients that are added in every step.
+        `terms` are the strategy's client half: gradients that are added in every step. Those of `correction` are
+        constant, by the names of the model's arrays.
         """
         (rows, scored), scores, held = self._parts(encoder), None, None
         if score and (self._held_rows or not self.validation_only):
@@ -208,8 +213,9 @@ class SiteSession(EncodedTable):
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
         rng = self.draws.of(self.site.name, round)
-        fitted: Fitted = yield self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
-        return Trained(fitted.arrays, len(rows.y), fitted.loss, fitted.steps, scores, held)
+        request = self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
+        fitted: Fitted = yield replace(request, correction=correction) if correction else request
+        return Trained(fitted.arrays, len(rows.y), fitted.loss, fitted.steps, scores, held, lr)
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()

@@ -122,6 +122,19 @@ class Plan(Settings, where="[plan]", frozen=True):
         """
         return (self.steps or self.epochs * -(-rows // self.batch_size(rows))) if rows else 0
 
+    def effective_steps(self, steps: int) -> float:
+        """Return the sum of the weights that the gradients of so many steps have in an update of `sgd`.
+
+        In units of the learning rate: with momentum r it is `(s - r (1 - r^s) / (1 - r)) / (1 - r)` for s steps.
+
+        Examples
+        --------
+        >>> Plan().effective_steps(3), Plan(momentum=0.5).effective_steps(2)
+        (3.0, 2.5)
+        """
+        kept = self.momentum
+        return (steps - kept * (1 - kept**steps) / (1 - kept)) / (1 - kept)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateSteps:

@@ -20,6 +20,8 @@ from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.testing.rules import LISTED, Rule, RuleBroken, Subject, check, hold, largest_gap
 from flfed.updates.aggregation.rounds import Participant, RunContext
+from flfed.updates.codec import Shapes, arrays_defect, shapes_of
+from flfed.updates.extra import LocalUpdate, SiteArrays, client_terms
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
@@ -143,7 +145,7 @@ def the_callers_records_are_unchanged(subject: Subject) -> None:
         config = ConfigRecord({"mine": 1})
         messages = _asked(strategy, arrays, config)
         list(strategy.configure_evaluate(1, arrays, config, None))
-        replies = _answered(messages, _deltas(), ROWS)
+        replies = _answered(strategy, messages, _deltas(), ROWS)
         before = [_bytes(reply.content.array_records["arrays"]) for reply in replies]
         strategy.aggregate_train(1, replies)
         hold(dict(config) == {"mine": 1}, f"the settings became {dict(config)}")
@@ -165,19 +167,44 @@ def every_site_is_sent_a_record_of_its_own(subject: Subject) -> None:
             hold((request.round, request.rounds) == (1, 3), f"it is told round {request.round} of {request.rounds}")
             hold(dict(request.settings) == dict(strategy.client_settings()), "the settings are not client_settings()")
             hold(largest_gap(request.arrays, _start()) == 0, "the arrays are not the global ones")
+            hold(_same(request.extra, strategy.client_arrays()), "the arrays beside them are not client_arrays()")
             message.content.clear()
 
 
 def a_client_term_takes_one_site_or_a_stack_of_them(subject: Subject) -> None:
     """An engine may train many sites at once: a gradient works on any leading dimension."""
-    strategy = subject.make()
+    strategy = _begun(subject)
     rng = np.random.default_rng(6)
     w, anchor = (torch.from_numpy(rng.normal(size=(3, 4, 2))) for _ in range(2))
-    for term in strategy.client_terms(dict(strategy.client_settings())):
+    arrays = SiteArrays(received=strategy.client_arrays())
+    for term in client_terms(type(strategy), dict(strategy.client_settings()), arrays)[0]:
         stacked = term(w, anchor)
         hold(stacked.shape == w.shape, f"a gradient of shape {tuple(stacked.shape)} for arrays of {tuple(w.shape)}")
         gap = max(float((term(w[k], anchor[k]) - stacked[k]).abs().max()) for k in range(len(w)))
         hold(gap < 1e-12, f"a site in a stack gets another gradient than alone, by {gap:g}")
+
+
+def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
+    """A gate knows their shapes before a message comes: what is sent, returned and kept are those of `extra_shapes`."""
+    strategy = _begun(subject)
+    model, kind = shapes_of(_start()), type(strategy)
+    declared, settings = kind.extra_shapes(model), dict(strategy.client_settings())
+    received, kept = strategy.client_arrays(), Arrays()
+    # A site's first round, its second, and one after what it kept was lost.
+    for kept_before in (True, True, False):
+        _hold_like("client_arrays()", received, declared.sent)
+        arrays = SiteArrays(received=_unwritable(received), kept=_unwritable(kept) if kept_before else {})
+        _, constant = client_terms(kind, settings, arrays)
+        unknown = sorted(constant.keys() - model.keys())
+        hold(not unknown, f"a constant gradient is for {unknown}, which the model does not have")
+        _hold_like("a constant gradient", constant, {name: model[name] for name in constant})
+        update = LocalUpdate(delta=_unwritable(_deltas()["beta"]), steps=3, lr=0.1, plan=strategy.run.plan)
+        made = kind.client_extra(settings, arrays, update)
+        _hold_like("what client_extra() returns for the server", made.returned, declared.returned)
+        _hold_like("what client_extra() keeps", made.kept, declared.kept)
+        kept = made.kept
+    said = "Reveals: " in (kind.__doc__ or "")
+    hold(said or not declared.returned, "it sends arrays back, and no 'Reveals: ...' says what can be seen of them")
 
 
 def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
@@ -186,11 +213,12 @@ def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
         whole = _made(subject)
         first = _round(whole, 1, to_record(_start()))
         arrays, facts = whole.state()
-        expected = to_arrays(_round(whole, 2, first))
+        expected, sent = to_arrays(_round(whole, 2, first)), whole.client_arrays()
         resumed = _made(subject)
         resumed.restore(1, arrays, json.loads(json.dumps(facts)))
         gap = largest_gap(to_arrays(_round(resumed, 2, first)), expected)
         hold(gap == 0, f"the round after it differs by {gap:g}")
+        hold(_same(resumed.client_arrays(), sent), "the arrays that sites are sent after it are others")
 
 
 STRATEGY_RULES: tuple[Rule, ...] = (
@@ -205,6 +233,7 @@ STRATEGY_RULES: tuple[Rule, ...] = (
     the_callers_records_are_unchanged,
     every_site_is_sent_a_record_of_its_own,
     a_client_term_takes_one_site_or_a_stack_of_them,
+    arrays_beside_the_model_are_as_declared,
     a_resumed_run_goes_on_as_if_nothing_had_happened,
 )
 
@@ -253,18 +282,34 @@ def _asked(strategy: Any, arrays: ArrayRecord, config: ConfigRecord | None = Non
     return messages
 
 
-def _answered(messages: list[Message], deltas: Mapping[str, Arrays], rows: Mapping[str, float]) -> list[Message]:
+def _begun(subject: Subject) -> Any:
+    """Return the strategy once it has asked for the first round."""
+    with _on_a_task():
+        strategy = _made(subject)
+        _asked(strategy, to_record(_start()))
+        return strategy
+
+
+def _answered(
+    strategy: Any, messages: list[Message], deltas: Mapping[str, Arrays], rows: Mapping[str, float]
+) -> list[Message]:
     sites = {node: site for site, node in NODES.items()}
     found = []
     for message in messages:
         site = sites[message.metadata.dst_node_id]
-        reply = TrainReply(delta=deltas[site], num_examples=rows[site], loss=0.4, steps=3)
+        shapes = strategy.extra_shapes(shapes_of(deltas[site])).returned
+        # Where a site learned nothing, what it sends back beside its update is zero too.
+        size = max(float(np.abs(value).max()) for value in deltas[site].values())
+        rng = np.random.default_rng(NODES[site])
+        extra = {name: (size * rng.normal(size=shape)).astype(dtype) for name, (shape, dtype) in shapes.items()}
+        reply = TrainReply(delta=deltas[site], num_examples=rows[site], loss=0.4, steps=3, extra=extra)
         found.append(Message(reply.to_record(), reply_to=message))
     return found
 
 
 def _round(strategy: Any, number: int, arrays: ArrayRecord) -> ArrayRecord:
-    updated, _ = strategy.aggregate_train(number, _answered(_asked(strategy, arrays, number=number), _deltas(), ROWS))
+    messages = _asked(strategy, arrays, number=number)
+    updated, _ = strategy.aggregate_train(number, _answered(strategy, messages, _deltas(), ROWS))
     return _model(updated)
 
 
@@ -278,7 +323,7 @@ def _after_a_round(
     """Return the global arrays after one round whose replies come in this order."""
     with _on_a_task():
         strategy = _made(subject)
-        replies = _answered(_asked(strategy, to_record(arrays or _start())), deltas, rows)
+        replies = _answered(strategy, _asked(strategy, to_record(arrays or _start())), deltas, rows)
         updated, _ = strategy.aggregate_train(1, [replies[place] for place in order])
         return to_arrays(_model(updated))
 
@@ -291,3 +336,21 @@ def _model(updated: ArrayRecord | None) -> ArrayRecord:
 
 def _bytes(record: ArrayRecord) -> dict[str, bytes]:
     return {name: array.data for name, array in record.items()}
+
+
+def _same(a: Arrays, b: Arrays) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def _hold_like(what: str, arrays: Arrays, shapes: Shapes) -> None:
+    """Hold that arrays have the names, shapes and types that were declared, and are finite."""
+    defect = arrays_defect(arrays, shapes)
+    hold(defect is None, f"{what}: {defect} (declared: {', '.join(shapes) or 'none'})")
+
+
+def _unwritable(arrays: Arrays) -> Arrays:
+    """Return copies that raise where somebody writes into them."""
+    found = {name: value.copy() for name, value in arrays.items()}
+    for value in found.values():
+        value.setflags(write=False)
+    return found

@@ -102,7 +102,7 @@ def commands() -> dict[str, Any]:
 def messages() -> dict[str, Any]:
     """Return size and SHA-256 of the bytes of every message that a site and a coordinator exchange."""
     every = [*test_messages.EXAMPLES, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES]
-    every += test_messages.SUMS
+    every += [*test_messages.SUMS, *test_messages.EXTRAS]
     found = {}
     for number, message in enumerate(every):
         data = recorddict_to_proto(message.to_record()).SerializeToString(deterministic=True)

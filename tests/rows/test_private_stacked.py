@@ -263,3 +263,16 @@ def test_with_everybody_no_noise_and_no_clip_a_stack_is_the_plain_fit_on_all_row
         keys = {"private": everyone, "batch": 0, "momentum": 0.5, "lr": 0.02}
         plain = [fit(replace(request, private=None)) for request in asked(task, MODELS[model], **keys)]
         assert furthest(plain, fit_stacked(asked(task, MODELS[model], **keys))) < 1e-12
+
+
+def test_a_constant_gradient_is_added_to_the_noisy_sum_alone_and_in_a_stack():
+    one, other = (
+        [
+            replace(request, correction={name: np.full_like(value, 0.2) for name, value in request.arrays.items()})
+            for request in asked("binary", Logistic(), sizes=[20, 12, 30])
+        ]
+        for _ in range(2)
+    )
+    stacked = fit_stacked(other)
+    assert furthest([fit_by_row(request) for request in one], stacked) < NEAR
+    assert furthest(fit_stacked(asked("binary", Logistic(), sizes=[20, 12, 30])), stacked) > 1e-3

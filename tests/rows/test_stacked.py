@@ -335,3 +335,38 @@ def test_more_sites_than_a_stack_holds_are_several_stacks():
     for place in (0, 1, CHUNK, 2 * CHUNK, 2 * CHUNK + 6):
         one = fit(asked("binary", Logistic(), rows, before, Plan(lr=0.1, batch=4))[place])
         assert distance(one, found[place]) < 1e-13
+
+
+def corrected(requests: list[FitRequest], names: set[str]) -> list[FitRequest]:
+    """Give each site a constant gradient of its own for some arrays."""
+    found = []
+    for place, request in enumerate(requests):
+        rng = np.random.default_rng([7, place])
+        constant = {name: rng.normal(size=value.shape) for name, value in request.arrays.items() if name in names}
+        found.append(replace(request, correction=constant))
+    return found
+
+
+@pytest.mark.parametrize("rule", ["sgd", "sgd with a clip", "momentum with l1 and l2", "adam with all"])
+@pytest.mark.parametrize("model", MODELS)
+def test_each_site_may_have_a_constant_gradient_of_its_own(rule: str, model: str):
+    (plan, terms), rows = plan_of(**RULES[rule]), tables("binary", UNEQUAL)
+    before = start("binary", MODELS[model])
+    for names in (set(before), {min(before)}):  # of all arrays, or of one
+        both = [corrected(asked("binary", MODELS[model], rows, before, plan, terms=terms), names) for _ in range(2)]
+        one, all_ = [fit(request) for request in both[0]], fit_stacked(both[1])
+        assert len({program_of(request) for request in both[1]}) == 1
+        assert max(distance(a, b) for a, b in zip(one, all_, strict=True)) < 1e-12
+        plain = fit_stacked(asked("binary", MODELS[model], rows, before, plan, terms=terms))
+        assert max(distance(a, b) for a, b in zip(all_, plain, strict=True)) > 1e-3
+
+
+def test_a_constant_gradient_is_added_to_that_of_the_loss():
+    rows, plan = tables("binary", EQUAL), Plan(batch=0, steps=1, lr=0.3)
+    before = start("binary", MODELS["linear"])
+    plain = fit_stacked(asked("binary", MODELS["linear"], rows, before, plan))
+    requests = corrected(asked("binary", MODELS["linear"], rows, before, plan), set(before))
+    for request, found, without in zip(requests, fit_stacked(requests), plain, strict=True):
+        for name, value in found.arrays.items():
+            expected = without.arrays[name] - request.lr * request.correction[name]
+            np.testing.assert_allclose(value, expected, rtol=0, atol=1e-14)

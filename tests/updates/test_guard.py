@@ -361,3 +361,37 @@ def test_the_guard_changes_nothing_of_what_it_judges(reply):
     for site, reply_ in replies.items():
         for name, value in reply_.delta.items():
             np.testing.assert_array_equal(value, before[site][name])
+
+
+EXTRA = {"c": ((2,), np.dtype(np.float64))}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"c": np.array([1.0, np.nan])}, "array 'c' has values that are not finite"),
+        ({"c": np.array([1.0, 1e200])}, "norm of the update is not finite"),
+        ({"c": np.ones(3)}, "array 'c' has shape (3,), not (2,)"),
+        ({"c": np.ones(2, np.float32)}, "array 'c' has dtype float32, not float64"),
+        ({}, "names of arrays differ from the model's"),
+        ({"c": np.ones(2), "d": np.ones(2)}, "names of arrays differ from the model's"),
+        ({"c": np.full(2, 11.0)}, "norm of the update is 11.0 times the cohort's median (limit 10)"),
+    ],
+)
+def test_what_a_strategy_has_sent_back_is_judged_as_updates_are(sent: dict[str, np.ndarray], said: str):
+    delta = {name: np.ones_like(value) for name, value in LIKE.items()}
+    replies = {
+        f"s{number}": TrainReply(delta=delta, num_examples=9, loss=0.5, steps=3, extra={"c": np.ones(2)})
+        for number in range(4)
+    }
+    bands = dict.fromkeys(replies, 99)
+    assert not guard(replies, LIKE, bands, extra=EXTRA).refused
+    found = guard({**replies, "s2": replace(replies["s2"], extra=sent)}, LIKE, bands, extra=EXTRA)
+    assert {site: str(why) for site, why in found.refused.items()} == {
+        "s2": f"its strategy's arrays, judged as an update is: {said}"
+    }
+    assert list(found.accepted) == ["s0", "s1", "s3"] and not found.flagged
+    # A strategy that has no such arrays takes none.
+    assert set(guard(replies, LIKE, bands).refused) == set(replies)
+    four = guard({**replies, "s2": replace(replies["s2"], extra={"c": np.full(2, 4.0)})}, LIKE, bands, extra=EXTRA)
+    assert not four.refused and str(four.flagged["s2"]).endswith("4.0 times the cohort's median")

@@ -90,7 +90,12 @@ SUMS = [
     UnmaskReply(shares=CODES, seeds=CODES[:1]),
     TrainReply(delta={}, num_examples=12.0, loss=0.3, steps=4, masked=MASKED),
 ]  # fmt: skip
-EVERY = [*EXAMPLES, *SUMS]
+EXTRA = {"variate": RNG.normal(size=(3, 2))}
+EXTRAS = [
+    TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=2, rounds=40, extra=EXTRA),
+    TrainReply(delta=ARRAYS, num_examples=120.0, loss=0.3, steps=9, extra=EXTRA),
+]
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
     CompareRequest: {"protocol"},
@@ -177,6 +182,7 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
     whole = example.to_record()
     optional = {
         "settings",
+        "extra",
         "scores",
         "holdout",
         "summary",

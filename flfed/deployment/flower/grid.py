@@ -175,10 +175,7 @@ class DeployedGrid(HttpGrid):
         return {site: node for node, site in sorted(self._names.items(), key=lambda item: item[1])}
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes of the asked sites.
-
-        They are in the order of the sites' names.
-        """
+        """Return the nodes of the asked sites, in the order of the sites' names."""
         return list(self.nodes.values())
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:

@@ -310,10 +310,7 @@ class Tasks:
             raise MalformedMessage(Refusal("message-unreadable")) from None
 
     def _read(self, client: NodeClient, bounded: Bounded, found: AcquireTaskResponse) -> Task:
-        """Read all of a task, with heart-beats.
-
-        A message that may not be read is answered with an error.
-        """
+        """Read all of a task, with heart-beats; a message that may not be read is answered with an error."""
         # Flower keeps the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
         identity.task_id, identity.run_id = found.task.task_id, found.task.run_id

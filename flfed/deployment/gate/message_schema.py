@@ -54,6 +54,7 @@ from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of, shapes_of
+from flfed.updates.extra import extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE
@@ -64,7 +65,7 @@ from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.secure_sum import ENCRYPTED, KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
-from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, TRAIN
+from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, EXTRA, TRAIN
 
 KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""
@@ -166,7 +167,8 @@ class StudyMessages:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
         # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
-        more = {"settings": Plain(fields=settings)} if settings else {}
+        more: dict[str, Section] = {"settings": Plain(fields=settings)} if settings else {}
+        more |= _extra(extra_shapes(self.study, self.model).sent if kind == TRAIN else {})
         asked = compact | ({"offset": equal(True)} if kind == EVALUATE and self.study.adjusts_intercept() else {})
         return {"config": _config({**self._round(kind), **asked}, optional=asked), **sections, **more}
 
@@ -411,13 +413,19 @@ def _encrypted(messages: StudyMessages, plain: Section, kind: str) -> Section:
 
 
 def _update(messages: StudyMessages) -> Sections:
-    """Return the sections of a site's update: as ciphertexts, under masks, or as a codec packs it."""
+    """Return the sections of a site's update: as ciphertexts, under masks, or as a codec packs it with extra arrays."""
     entries = entries_of(messages.model)
     if messages.study.secure_aggregation == "ckks":
         return {ENCRYPTED: Encrypted(entries=entries)}
     if messages.pinned:
         return masked(entries, messages.pinned)
-    return {"arrays": _arrays(messages.model, codec_of(messages.study))}
+    extra = extra_shapes(messages.study, messages.model).returned
+    return {"arrays": _arrays(messages.model, codec_of(messages.study)), **_extra(extra)}
+
+
+def _extra(shapes: Shapes) -> dict[str, Section]:
+    """Return the section of the strategy's own arrays, where it has some."""
+    return {EXTRA: Held(shapes=shapes)} if shapes else {}
 
 
 def _config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:

@@ -20,10 +20,13 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import QUESTION, Line
+from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
+from flfed.rows.session import first_model
 from flfed.rows.snapshots.snapshot import FrozenSite, load
 from flfed.study.study import Study
-from flfed.updates.codec import codec_of
+from flfed.updates.codec import codec_of, shapes_of
+from flfed.updates.extra import extra_shapes
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
 
@@ -143,6 +146,12 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
             f"site {folder.site!r}: the update of round {round} held what the rounds before had left out (codec "
             f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
             "computed again"
+        )
+    if round > 1 and extra_shapes(study, shapes_of(first_model(study, datasets.load(dataset).schema))).kept:
+        raise UsageError(
+            f"site {folder.site!r}: the update of round {round} followed from what strategy {study.strategy.name!r} "
+            "keeps at the site; that is kept for two rounds and not beyond the run, so the update cannot be computed "
+            "again"
         )
     frozen = load(site.serving(dataset), folder.frozen)
     # With the day of then: a study that has expired since could not be answered otherwise.

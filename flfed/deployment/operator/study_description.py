@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
+from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
@@ -25,6 +26,7 @@ from flfed.rows.data.sources import Selection
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.codec import codec_of
+from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.masking.rules import least_of_figures, threshold
 from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
@@ -186,6 +188,16 @@ def shown(text: str) -> str:
     return plain[:LONGEST] + more
 
 
+def _extra(study: Study, shapes: ExtraShapes) -> Iterator[str]:
+    """Yield what the approver reads of the arrays that the strategy has beside the model."""
+    name = study.strategy.name
+    if shapes.returned:
+        said = shown(reveals(registry.load("strategy", name)))
+        yield f"With the update, arrays {', '.join(shapes.returned)} of strategy {name}: {said}"
+    if shapes.kept:
+        yield f"Strategy {name} keeps arrays of its own at this site from round to round; they are in no message."
+
+
 def reveals(message: type) -> str:
     """Return what a message reveals, as one line.
 
@@ -282,6 +294,7 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     if (codec := codec_of(study)) is not None:
         kept = " What is left out of it stays at this site, and is added to its next update." if codec.feedback else ""
         yield f"The update is packed by codec {study.codec.name}: {shown(reveals(type(codec)))}{kept}"
+    yield from _extra(study, extra_shapes(study, messages.model))
     yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
     if study.adjusts_intercept():
         yield f"With the last of these, once: {reveals(Offset)}"

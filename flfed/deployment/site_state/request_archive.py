@@ -25,7 +25,7 @@ from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.tensor_file import file_content, read_file
 from flfed.updates.messages import fields
-from flfed.updates.messages.train import TRAIN, TrainRequest
+from flfed.updates.messages.train import EXTRA, TRAIN, TrainRequest
 
 RUNS = 16
 """Runs whose messages stay, the latest ones."""
@@ -165,6 +165,7 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes
     """Return a request's hash and its safetensors file."""
     arrays = {f"arrays/{name}": value for name, value in request.arrays.items()}
     arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
+    arrays |= {f"{EXTRA}/{name}": value for name, value in request.extra.items()}
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
@@ -194,8 +195,8 @@ def _from_file(path: Path) -> ArchivedRequest | None:
         return None
     encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
     form = metadata.get("encoder-sha256", "")
-    model = dict(_section(arrays, "arrays"))
-    request = TrainRequest(arrays=model, encoder=encoder, encoder_sha256=form, **found["request"])
+    model, extra = (dict(_section(arrays, section)) for section in ("arrays", EXTRA))
+    request = TrainRequest(arrays=model, encoder=encoder, encoder_sha256=form, extra=extra, **found["request"])
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
 
 

@@ -53,6 +53,7 @@ from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
 from flfed.updates.codec import Shapes, codec_of, download_of, is_encrypted, shapes_of
+from flfed.updates.extra import KEPT, ExtraArrays, ExtraShapes, LocalUpdate, client_terms, extra_shapes, site_arrays
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
@@ -363,11 +364,18 @@ def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     return (yield from _trained(read(TrainRequest, message.content), open_session(), own))
 
 
-# arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the part that was left out of
-# the round before is added ──► packed, where the study names a codec
+# arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the strategy's own arrays are
+# made of it ──► the part that was left out of the round before is added ──► packed, where the study names a codec
 def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
     request = replace(request, arrays=_opened_arrays(request.arrays, session, own))
     packing = _packing(session.study.text) if request.fit else None
+    strategy, shapes = _strategy(session.study.strategy.name), _extra_shapes(session.study.text)
+    stateful = request.fit and bool(shapes.kept or (packing is not None and packing.feedback))
+    before = own.state.before(request.round) if stateful else {}
+    # With a model that is only scored no arrays come, and nothing is trained by them.
+    arrays = site_arrays(request.extra, before, shapes if request.fit else ExtraShapes())
+    by_arrays = bool(shapes.sent) and not request.fit
+    terms, correction = ((), {}) if by_arrays else client_terms(strategy, request.settings, arrays)
     done = yield from session.train(
         request.arrays if packing is None else packing.model(request.arrays),
         request.encoder,
@@ -376,11 +384,20 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
         lr_scale=request.lr_scale,
         fit=request.fit,
         score=request.score,
-        terms=_strategy(session.study.strategy.name).client_terms(request.settings),
+        terms=terms,
+        correction=correction,
     )
-    delta = done.delta
+    delta, made = done.delta, ExtraArrays()
+    if request.fit and (shapes.returned or shapes.kept):
+        trained = LocalUpdate(delta=delta, steps=done.steps, lr=done.lr, plan=session.study.plan)
+        made = strategy.client_extra(request.settings, arrays, trained)
+    state = {f"{KEPT}{name}": value for name, value in made.kept.items()}
     if packing is not None:
-        delta = yield from _packed(packing, delta, session, request.round, own.state)
+        delta, left = yield from _packed(packing, delta, session, request.round, before)
+        state |= left
+    # Written before the reply leaves: a round that is asked again starts from what there was before it.
+    if stateful and state:
+        own.state.keep(request.round, state)
     said, compact = said_by(session), bool(request.encoder_sha256)
     offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
     reply = TrainReply(
@@ -391,6 +408,7 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
         scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
         holdout=scores_of(done.holdout, said, compact=compact),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
+        extra=made.returned,
     )
     sums = own.sums(session.study) if request.fit else None
     if sums is None:
@@ -405,11 +423,11 @@ def _opened_arrays(arrays: Arrays, session: SiteSession, own: SiteRun) -> Arrays
 
 
 def _packed(
-    packing: Packing, delta: Arrays, session: SiteSession, round: int, state: RunState | None
-) -> Generator[ComputeRequest, Any, Arrays]:
-    """Pack an update for its way."""
+    packing: Packing, delta: Arrays, session: SiteSession, round: int, state: Arrays
+) -> Generator[ComputeRequest, Any, tuple[Arrays, Arrays]]:
+    """Pack an update for its way; what was left out of it comes second."""
     stream: Any = session.draws.of(session.site.name, round).bit_generator  # NumPy's types know of no `advance`
-    return (yield from packing.update(delta, round, np.random.Generator(stream.advance(FAR)), state))
+    return (yield from packing.update(delta, np.random.Generator(stream.advance(FAR)), state))
 
 
 @lru_cache(maxsize=64)
@@ -425,6 +443,12 @@ def _shapes(text: str) -> Shapes:
     """Return shape and type of each array of a study's model."""
     study = _study(text)
     return shapes_of(first_model(study, datasets.load(study.dataset.name).schema))
+
+
+@lru_cache(maxsize=64)
+def _extra_shapes(text: str) -> ExtraShapes:
+    """Return the arrays that a study's strategy has beside the model."""
+    return extra_shapes(_study(text), _shapes(text))
 
 
 @cache

@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 
 from flfed.rows.training.requests import PackRequest
-from flfed.updates.checkpoints.run_state import RunState
 from flfed.updates.codec import Codec, Shapes
 from flfed.updates.messages.fields import Arrays, MalformedMessage
 from flfed.updates.messages.in_memory import immutable
@@ -42,34 +41,38 @@ class Packing:
         """
         return arrays if self.download is None else _model(self, Same(arrays))
 
+    @property
+    def feedback(self) -> bool:
+        """Whether what is left out of an update is kept for the next."""
+        return self.codec is not None and self.codec.feedback
+
     def update(
-        self, delta: Arrays, round: int, rng: np.random.Generator, state: RunState | None
-    ) -> Generator[PackRequest, Arrays, Arrays]:
+        self, delta: Arrays, rng: np.random.Generator, state: Arrays
+    ) -> Generator[PackRequest, Arrays, tuple[Arrays, Arrays]]:
         """Pack an update for its way.
 
-        Yields the request and returns what came of it. Under error feedback what was left out of the update before is
-        added, and what is left out now is kept.
+        Yields the request and returns what came of it, and what was left out. Under error feedback what was left out
+        of the update before is added.
 
         Parameters
         ----------
         delta : dict of name to array
-        round : int
         rng : Generator
             What is rounded at random follows from seed, site and round, so that every engine rounds the same.
-        state : RunState or None
-            Where what is left out is kept.
+        state : dict of name to array
+            What the site kept in its last round.
         """
         codec = self.codec
         if codec is None:
-            return delta
-        left = state.before(round) if codec.feedback and state is not None else {}
-        whole = {name: value + left[name] for name, value in delta.items()} if left else delta
+            return delta, {}
+        known = self.feedback and state.keys() >= delta.keys()
+        whole = {name: value + state[name] for name, value in delta.items()} if known else delta
         packed = yield PackRequest(codec.encode_all, whole, rng)
         # An update that cannot be read is refused on its way, and leaves nothing to be added to the next.
-        if codec.feedback and state is not None and codec.defect(packed, self.shapes) is None:
-            sent = codec.decode(packed, self.shapes)
-            state.keep(round, {name: value - sent[name] for name, value in whole.items()})
-        return packed
+        if not self.feedback or codec.defect(packed, self.shapes) is not None:
+            return packed, {}
+        sent = codec.decode(packed, self.shapes)
+        return packed, {name: value - sent[name] for name, value in whole.items()}
 
 
 @lru_cache(maxsize=8)

@@ -11,15 +11,19 @@ from flwr.serverapp import Grid
 from flfed.refusals import Refusal
 from flfed.seeds import generator
 from flfed.study.study import Study
-from flfed.updates.aggregation.rounds import RunContext
-from flfed.updates.codec import Codec, codec_of, download_of
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of
 from flfed.updates.messages.enrol import EnrolReply, reads_compact
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import count_array_bytes
+from flfed.updates.strategies.fedavg import FedAvg
 
 FORGOTTEN = (
     "the run was resumed on an engine that keeps no site's error feedback: what sites had left out of their updates "
     "until then is lost, and the arrays are not those of a run without a break"
+)
+UNKEPT = (
+    "the run was resumed on an engine that keeps no site's own arrays: what the strategy had kept at sites until then "
+    "is lost, and the arrays are not those of a run without a break"
 )
 
 UNREADABLE = ("study-unusable", "study-unusable-untold")
@@ -75,13 +79,18 @@ def _shorter(codec: Codec | None, arrays: Arrays) -> int:
     return count_array_bytes(arrays) - count_array_bytes(packed)
 
 
-def restore_sites(grid: Grid, round: int, states: Mapping[str, Arrays], run: RunContext) -> str:
+def restore_sites(grid: Grid, round: int, states: Mapping[str, Arrays], strategy: FedAvg, model: Shapes) -> str:
     """Give sites back what they kept for themselves; returns what is lost where nobody has it.
 
     In one process it goes with the checkpoint; institutions have it on their own disks.
     """
+    run = strategy.run
     if (restore := getattr(grid, "restore_states", None)) is not None:
         restore(round, states)
         return ""
     at_sites = getattr(grid, "sites_keep_state", False)
-    return "" if at_sites or run.codec is None or not run.codec.feedback else FORGOTTEN
+    if at_sites:
+        return ""
+    if run.codec is not None and run.codec.feedback:
+        return FORGOTTEN
+    return UNKEPT if strategy.extra_shapes(model).kept else ""

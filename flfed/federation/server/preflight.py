@@ -12,6 +12,7 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.session import first_model
 from flfed.study.study import Study
 from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
+from flfed.updates.extra import check_extra
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
 from flfed.updates.masking.encrypted_model import HEAD
 from flfed.updates.masking.rules import LEAST
@@ -52,6 +53,7 @@ def check(study: Study) -> dict[str, str]:
     _check_sums(study)
     if study.secure_aggregation == "ckks":
         _check_encrypted(study, dataset.schema)
+    check_extra(study, shapes_of(first_model(study, dataset.schema)))
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):

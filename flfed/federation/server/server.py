@@ -52,7 +52,7 @@ from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.checkpoints.sum_file import kept_cohort
-from flfed.updates.codec import codec_of, download_of
+from flfed.updates.codec import codec_of, download_of, shapes_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -307,7 +307,7 @@ class FederatedRun:
         first = self.first_arrays()
         if kept is not None and self.checkpoint is not None:
             first, of_sites = self.checkpoint.arrays, restored(self.checkpoint, strategy, self.sums)
-            if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy.run):
+            if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy, shapes_of(first)):
                 self.recorder.note(forgotten)
         with nullcontext() if kept is None else self.privacy.during(participants):
             if kept is not None and self.checkpoint is None:

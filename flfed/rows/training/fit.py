@@ -43,6 +43,7 @@ def fit(request: FitRequest) -> Fitted:
     dtype = getattr(torch, plan.precision)
     w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
     anchor = dict(w)
+    correction = {name: torch.tensor(value, dtype=dtype) for name, value in request.correction.items()}
     state: State = {}
     take = step_of(plan)
     losses = 0.0
@@ -54,6 +55,8 @@ def fit(request: FitRequest) -> Fitted:
             g[name] = g[name] + plan.l2 * w[name]
         for term in request.terms:
             g = {name: g[name] + term(w[name], anchor[name]) for name in g}
+        for name, constant in correction.items():
+            g[name] = g[name] + constant
         g = clip_by_norm(g, plan.clip) if plan.clip else g
         steps += 1
         w, state = take(w, g, state, request.lr, steps)

@@ -45,6 +45,8 @@ class FitRequest:
     rng : Generator
         Draws the order of rows.
     terms : tuple of Term
+    correction : dict of name to array
+        A constant that is added to the gradient of each step; empty where there is none.
     delta : bool
         Whether the result is what training changed: the trained arrays minus `arrays`.
     private : PrivateSteps or None
@@ -61,6 +63,7 @@ class FitRequest:
     lr: float
     rng: np.random.Generator
     terms: tuple[Term, ...] = ()
+    correction: dict[str, np.ndarray] = field(default_factory=dict)
     delta: bool = False
     private: PrivateSteps | None = None
     chance: NoiseSource | None = None
@@ -317,7 +320,7 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
     known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
         known[key] = _shared(request)
-    return None if known[key] is None else (own, known[key], request.delta, request.private)
+    return None if known[key] is None else (own, known[key], request.delta, request.private, bool(request.correction))
 
 
 def _shared(request: FitRequest) -> Hashable | None:

@@ -48,6 +48,7 @@ def guard(
     *,
     flag: float = 3.0,
     refuse: float = 10.0,
+    extra: Shapes | None = None,
 ) -> GuardResult:
     """Sort updates into accepted, flagged and refused.
 
@@ -60,6 +61,8 @@ def guard(
         Upper end of the band of rows that the site declared when it enrolled.
     flag, refuse : float
         How many times the cohort's median norm makes an update suspicious, or refused.
+    extra : mapping of name to (shape, dtype), optional
+        What the strategy has sent back beside the update, which is judged as the update is.
 
     Notes
     -----
@@ -74,24 +77,49 @@ def guard(
     # Each update is judged by itself first, and by its norm only among those that are good.
     for site in sorted(replies):
         reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
+        if why := None if reason else _extra_defect(replies[site].extra, extra or {}):
+            reason = Refusal("extra-unfit", why=why)
         if reason:
             refused[site] = reason
         else:
             good[site] = replies[site]
+    large, flagged = _by_norm({site: measured[site] for site in good}, flag, refuse)
+    if extra:
+        norms = dict(zip(good, joint_norms([reply.extra for reply in good.values()]).tolist(), strict=True))
+        beyond, noted = _by_norm(norms, flag, refuse)
+        large = {site: Refusal("extra-unfit", why=why) for site, why in beyond.items()} | large
+        flagged = {site: Refusal("extra-unfit", why=why) for site, why in noted.items()} | flagged
+    return GuardResult(
+        accepted={site: reply for site, reply in good.items() if site not in large},
+        refused=dict(sorted({**refused, **large}.items())),
+        flagged={site: why for site, why in sorted(flagged.items()) if site not in large},
+    )
+
+
+def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[dict[str, Refusal], dict[str, Refusal]]:
+    """Return what is refused, and what is flagged, for its norm among the others'."""
+    refused = dict[str, Refusal]()
+    flagged = dict[str, Refusal]()
     # A median of fewer than three does not tell which update is wrong.
-    norms = {site: measured[site] for site in good}
     median = float(np.median(list(norms.values()))) if len(norms) >= 3 else 0.0
-    flagged = {}
     for site, norm in norms.items():
         times = norm / median if median > 0 else 0.0
         if times > refuse:
             refused[site] = Refusal("norm-refused", times=f"{times:.1f}", limit=f"{refuse:g}")
-            del good[site]
         elif times > flag:
             flagged[site] = Refusal("norm-flagged", times=f"{times:.1f}")
         elif norm > 0 and median == 0 and len(norms) >= 3:
             flagged[site] = Refusal("norm-not-zero")
-    return GuardResult(accepted=good, refused=dict(sorted(refused.items())), flagged=flagged)
+    return refused, flagged
+
+
+def _extra_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:
+    """Return why what came beside an update cannot be used, None where it can."""
+    if not (arrays or expected):
+        return None
+    if defect := arrays_defect(arrays, expected):
+        return defect
+    return None if math.isfinite(joint_norms([arrays])[0]) else Refusal("norm-infinite")
 
 
 def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], outputs: int = 0) -> GuardResult:

@@ -188,13 +188,22 @@ class RunContext:
         known = self.participants.items() if self.outputs > 0 else ()
         return {site for site, enrolled in known if reads_offset(enrolled.version)}
 
-    def judge(self, replies: dict[str, TrainReply], incoming: Arrays, *, flag: float, refuse: float) -> GuardResult:
+    def judge(
+        self,
+        replies: dict[str, TrainReply],
+        incoming: Arrays,
+        *,
+        flag: float,
+        refuse: float,
+        extra: Shapes | None = None,
+    ) -> GuardResult:
         """Sort a round's updates by the guard, whose bounds are in medians of the cohort's norms."""
         if self.sums is not None:
             return self.sums.guard(replies, shapes_of(incoming), self.rows_high())
         # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
         by_norm = self.mechanism is None or self.mechanism.refuses_by_norm
-        return guard(replies, incoming, self.rows_high(), flag=flag, refuse=refuse if by_norm else math.inf)
+        most = refuse if by_norm else math.inf
+        return guard(replies, incoming, self.rows_high(), flag=flag, refuse=most, extra=extra)
 
     def merged(self, now: Round, good: Mapping[str, TrainReply], *, round: int, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.

@@ -180,7 +180,9 @@ def digest_of(request: TrainRequest, *, under: str) -> str:
         request.score,
         sorted(request.settings.items()),
     )
-    arrays = arrays_sha256({**request.arrays, **{f"encoder/{k}": v for k, v in request.encoder.arrays().items()}})
+    parts = {"encoder": request.encoder.arrays(), "extra": request.extra}
+    named = {f"{part}/{name}": value for part, arrays in parts.items() for name, value in arrays.items()}
+    arrays = arrays_sha256({**request.arrays, **named})
     return f"{arrays}/{json.dumps(plain)}"
 
 

@@ -37,6 +37,8 @@ TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
 ENCODER_SHA256 = "encoder-sha256"
 """Key of the encoder's hash in a request of the compact form."""
+EXTRA = "extra"
+"""Section of the strategy's own arrays; there only where it has some."""
 ENCODER_MISSING = Refusal("encoder-missing")
 """What a site says that has lost the encoder: it is asked again in the same round, and gets it whole."""
 
@@ -60,6 +62,8 @@ class TrainRequest:
         Whether the site's own offset is asked for; crosses only where it is, for earlier versions do not know it.
     settings : dict of name to float
         The strategy's numbers for its client half.
+    extra : dict of name to array
+        The strategy's arrays for its client half, of names and shapes that follow from the study.
     encoder_sha256 : str
         The encoder's hash, which asks for the compact form; "" for sites of an earlier version.
     by_hash : bool
@@ -77,6 +81,7 @@ class TrainRequest:
     score: bool = True
     offset: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
+    extra: Arrays = field(default_factory=dict)
     encoder_sha256: str = ""
     by_hash: bool = False
 
@@ -90,13 +95,15 @@ class TrainRequest:
         )
         if self.settings:
             records["settings"] = kebab_record(**self.settings)
+        if self.extra:
+            records[EXTRA] = array_record(immutable(self.extra))
         return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
         given = {**read_request(record), "settings": fields.read_settings(record, "settings")}
-        return cast(TrainRequest, fields.made(cls, given))
+        return cast(TrainRequest, fields.made(cls, {**given, "extra": _read_extra(record)}))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,6 +181,8 @@ class TrainReply:
         The update in place of `delta`, which is empty then, where the study has secure sums.
     encrypted : uint8 array or None
         In place of `delta` under homomorphic encryption: ciphertexts of the site's part of the next model.
+    extra : dict of name to array
+        What the strategy sends back beside the update, of names and shapes that follow from the study.
 
     Reveals: a function of the site's training rows as large as the model. Without further
     protection deltas give rows away: after one step on one row exactly; and who chooses the models
@@ -184,7 +193,8 @@ class TrainReply:
     a ciphertext, which tells nothing to who has not the key that all sites of the run have: who gets it of one of them
     reads the updates of all.
     The loss has no noise on it, also where the update has: then it stays at an "institution", unless
-    its policy names "training-figures", and has three digits where it does.
+    its policy names "training-figures", and has three digits where it does. What a strategy sends back beside the
+    update is a function of the training rows too, and crosses as it is: the strategy says what can be seen of it.
     """
 
     delta: Arrays
@@ -197,6 +207,7 @@ class TrainReply:
     kind: str = "delta"
     masked: Masked | None = None
     encrypted: np.ndarray | None = None
+    extra: Arrays = field(default_factory=dict)
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
@@ -219,6 +230,8 @@ class TrainReply:
             self.masked.into(records)
         if self.encrypted is not None:
             records[ENCRYPTED] = array_record({CIPHERTEXT: self.encrypted})
+        if self.extra:
+            records[EXTRA] = array_record(self.extra)
         return record_of(records)
 
     @classmethod
@@ -242,7 +255,12 @@ class TrainReply:
             offset=Offset.out_of(record),
             masked=Masked.out_of(record),
             encrypted=read_encrypted(record),
+            extra=_read_extra(record),
         )
+
+
+def _read_extra(record: RecordDict) -> Arrays:
+    return fields.ndarrays(record, EXTRA) if EXTRA in record else {}
 
 
 def request_sections(

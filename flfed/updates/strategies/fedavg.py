@@ -25,7 +25,8 @@ from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.aggregation.guard import GuardResult, guard_scores, weighted_mean
 from flfed.updates.aggregation.rounds import Round, RunContext, why_stopped, why_unsummed
 from flfed.updates.aggregation.secure_sum import SumQuestions, Unsummed
-from flfed.updates.codec import is_encrypted
+from flfed.updates.codec import Shapes, is_encrypted, shapes_of
+from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, SiteArrays
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import array_record, immutable
 from flfed.updates.messages.offset import Offset
@@ -81,7 +82,8 @@ class FedAvg(FlowerFedAvg):
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
     `state` and `restore`; it may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
     needs the sites' own updates, not their weighted mean, sets `sums = False`: under secure aggregation there is only
-    the mean.
+    the mean. One whose sites are sent arrays beside the model, send some back or keep some names them in `extra_shapes`
+    and makes them in `client_arrays` and `client_extra`; what came back is `round.result.accepted[site].extra`.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
@@ -149,9 +151,9 @@ class FedAvg(FlowerFedAvg):
             # The scores that decide came with the round before.
             if 0 < self.patience <= self.selection.since_best or self.round.ends_run:
                 break
-            updated = self._train(number, arrays, config, grid)
+            updated = _trained(self, number, arrays, config, grid)
             if updated is None:
-                return self._taken_back(result)
+                return _taken_back(self, result)
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
         # No round has scored the last model yet.
@@ -160,7 +162,7 @@ class FedAvg(FlowerFedAvg):
         self.aggregate_evaluate(last, self.round.exchange(grid.send_and_receive, messages, self.deadline, self.clock))
         self._observe(last, arrays)
         if self.stopped:
-            return self._taken_back(result)
+            return _taken_back(self, result)
         if self.select == "best" and self.selection.best_arrays is not None:
             self.best_round = self.selection.best_round
             result.arrays = to_record(self.selection.best_arrays)
@@ -182,31 +184,6 @@ class FedAvg(FlowerFedAvg):
         self.moments = {
             name.removeprefix(MOMENT): dict(moment) for name, moment in arrays.items() if name.startswith(MOMENT)
         }
-
-    def _train(self, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> ArrayRecord | None:
-        """Return the model after one round, None after two failures."""
-        now = self.round = Round(began=self.clock(), further=SumQuestions.over(grid))
-        # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
-        for ask in (now.further.send, now.further.wait):
-            messages = list(self.configure_train(number, arrays, config, grid))
-            updated, _ = self.aggregate_train(number, self.round.exchange(ask, messages, self.deadline, self.clock))
-            if updated is not None or self.stopped:
-                self._observe(number, arrays if updated is None else updated)
-                return updated
-            if now.failed() < (needed := self.needed(len(now.asked))):
-                break  # the others would train, and spend, for nothing
-        # The last good model is the result, and `stopped` says why the run ended.
-        self._observe(number, arrays)
-        good, asked = len(now.result.accepted), len(now.asked)
-        self.stopped = why_stopped(number, good, asked, needed, now.result.refused, now.unsummed)
-        return None
-
-    def _taken_back(self, result: Result) -> Result:
-        """Return the result of a run that stopped: without its last model, where that one's loss was wrong."""
-        if self.run.sums is not None and self.run.sums.spoilt:
-            result.arrays = to_record(self.run.sums.before)
-            self.rounds_done = self.best_round = self.rounds_done - 1
-        return result
 
     def _observe(self, number: int, arrays: ArrayRecord) -> None:
         self.round.ends_run = bool(self.run.observer(self.round.record(number, to_arrays(arrays), self.clock())))
@@ -241,19 +218,36 @@ class FedAvg(FlowerFedAvg):
         return {}
 
     @classmethod
-    def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term, ...]:
+    def client_terms(cls, settings: Mapping[str, float]) -> tuple[Term | Arrays, ...]:
         """Return gradients that sites add, of which FedAvg has none.
 
-        They are made of what `client_settings` gave, as it crossed.
+        They are made of what `client_settings` gave, as it crossed. A strategy with arrays takes them, `SiteArrays`,
+        as a second argument; in place of a function it may return a constant gradient, by the names of the model's
+        arrays.
         """
         return ()
+
+    @classmethod
+    def extra_shapes(cls, model: Shapes) -> ExtraShapes:
+        """Return the arrays that cross beside the model, or stay at a site, of which FedAvg has none."""
+        return ExtraShapes()
+
+    def client_arrays(self) -> Arrays:
+        """Return the arrays that go to the sites with the model, which is `round.incoming`."""
+        return {}
+
+    @classmethod
+    def client_extra(cls, settings: Mapping[str, float], arrays: SiteArrays, update: LocalUpdate) -> ExtraArrays:
+        """Return, at a site, the arrays that go to the server with its update, and those that it keeps."""
+        return ExtraArrays()
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
         run, now, bounds = self.run, self.round, {"flag": self.flag_norm, "refuse": self.refuse_norm}
-        good = now.receive(replies, lambda found: run.judge(found, now.incoming, **bounds))
+        extra = self.extra_shapes(shapes_of(now.incoming)).returned
+        good = now.receive(replies, lambda found: run.judge(found, now.incoming, extra=extra, **bounds))
         if len(good) < self.needed(len(now.asked)):
             return None, None
         try:
@@ -301,6 +295,37 @@ class FedAvg(FlowerFedAvg):
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
 
 
+def _trained(
+    strategy: FedAvg, number: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+) -> ArrayRecord | None:
+    """Return the model after one round, None after two failures."""
+    clock = strategy.clock
+    now = strategy.round = Round(began=clock(), further=SumQuestions.over(grid))
+    # A site that restarts stops no run: the second time an engine of institutions waits for it, up to the deadline.
+    for ask in (now.further.send, now.further.wait):
+        messages = list(strategy.configure_train(number, arrays, config, grid))
+        updated, _ = strategy.aggregate_train(number, now.exchange(ask, messages, strategy.deadline, clock))
+        if updated is not None or strategy.stopped:
+            strategy._observe(number, arrays if updated is None else updated)
+            return updated
+        if now.failed() < (needed := strategy.needed(len(now.asked))):
+            break  # the others would train, and spend, for nothing
+    # The last good model is the result, and `stopped` says why the run ended.
+    strategy._observe(number, arrays)
+    good, asked = len(now.result.accepted), len(now.asked)
+    strategy.stopped = why_stopped(number, good, asked, needed, now.result.refused, now.unsummed)
+    return None
+
+
+def _taken_back(strategy: FedAvg, result: Result) -> Result:
+    """Return the result of a run that stopped: without its last model, where that one's loss was wrong."""
+    sums = strategy.run.sums
+    if sums is not None and sums.spoilt:
+        result.arrays = to_record(sums.before)
+        strategy.rounds_done = strategy.best_round = strategy.rounds_done - 1
+    return result
+
+
 def mean_update(deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
     """Return `sum(w_k delta_k) / sum(w_k)` in float64, in the order of the sites' names."""
     sites = sorted(deltas)
@@ -329,6 +354,7 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
         lr_scale=strategy.selection.lr_scale,
         fit=kind == TRAIN,
         settings={name: float(value) for name, value in strategy.client_settings().items()},
+        extra=immutable(strategy.client_arrays()) if kind == TRAIN else {},
     )
     return now.messages(request, run, run.offset_sites() if kind == EVALUATE else ())
 

@@ -102,6 +102,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
     dtype = getattr(torch, plan.precision)
     w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
     anchor = dict(w)
+    correction = {name: torch.tensor(value, dtype=dtype) for name, value in request.correction.items()}
     state = State()
     take = step_of(plan)
     losses = 0.0
@@ -125,6 +126,8 @@ def fit_by_row(request: FitRequest) -> Fitted:
             g[name] = g[name] + plan.l2 * w[name]
         for term in request.terms:
             g = {name: g[name] + term(w[name], anchor[name]) for name in g}
+        for name, constant in correction.items():
+            g[name] = g[name] + constant
         g = clip_by_norm(g, plan.clip) if plan.clip else g
         w, state = take(w, g, state, request.lr, step)
         for name in request.model.penalised if plan.l1 else ():

@@ -48,12 +48,14 @@ class Stack:
     def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: BufferPool) -> None:
         self._first, self._arrays = requests[0], [request.arrays for request in requests]
         plan, layers = self._first.plan, self._first.model.layers
-        weights = [self._stacked(weight, bias, dtype) for weight, bias in layers]
+        weights = [self._stacked(layer, self._arrays, dtype) for layer in layers]
         # Where a step is linear in the gradient, and in nothing else, products add it to the weights.
-        added = plan.momentum or plan.l2 or plan.clip or self._first.terms or self._first.private
+        by_hand = self._first.terms or self._first.correction or self._first.private
+        added = plan.momentum or plan.l2 or plan.clip or by_hand
         self._plain = plan.optimiser == "sgd" and not added
         self._moving = [OptimiserState.of(w, w if self._plain else torch.empty_like(w), plan) for w in weights]
         self._anchors = [w.clone() for w in weights] if self._first.terms else weights
+        self._corrections = self._constants(requests, dtype) if self._first.correction else []
         self._lr, self._l2 = (
             torch.tensor(values, dtype=dtype)[:, None, None]
             for values in ([r.lr for r in requests], [r.plan.l2 for r in requests])
@@ -61,23 +63,29 @@ class Stack:
         self._losses, self._done = torch.zeros(len(requests), dtype=torch.float64), 0
         self._room = room
 
-    def _stacked(self, weight: str, bias: str, dtype: torch.dtype) -> Tensor:
+    def _stacked(self, layer: tuple[str, str], arrays: Sequence[dict[str, np.ndarray]], dtype: torch.dtype) -> Tensor:
         """Stack one layer of all sites.
 
         It is [sites, inputs + 1, outputs], the intercepts last.
         """
-        inputs, outputs = self._arrays[0][weight].shape
-        found = torch.empty((len(self._arrays), inputs + 1, outputs), dtype=dtype)
-        for name, place in ((weight, slice(inputs)), (bias, inputs)):
-            found.numpy()[:, place] = self._given(name)
+        inputs, outputs = self._arrays[0][layer[0]].shape
+        found = torch.empty((len(arrays), inputs + 1, outputs), dtype=dtype)
+        for name, place in zip(layer, (slice(inputs), inputs), strict=True):
+            found.numpy()[:, place] = self._given(name, arrays)
         return found
 
-    def _given(self, name: str) -> np.ndarray:
+    def _constants(self, requests: list[FitRequest], dtype: torch.dtype) -> list[Tensor]:
+        """Stack the constant gradients of each layer; what a site names none for has zeros."""
+        zeros = {name: np.zeros_like(value) for name, value in self._arrays[0].items()}
+        every = [{**zeros, **request.correction} for request in requests]
+        return [self._stacked(layer, every, dtype) for layer in self._first.model.layers]
+
+    def _given(self, name: str, arrays: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
         """Stack an array of all sites as it came.
 
         It is [sites, ...], or without that dimension where it is one for all.
         """
-        given = [arrays[name] for arrays in self._arrays]
+        given = [own[name] for own in arrays]
         return given[0] if all(array is given[0] for array in given) else np.stack(given)
 
     def train(self, batches: Batches) -> None:
@@ -125,6 +133,8 @@ class Stack:
                 g = self._named(gradients)[name]
                 for term in self._first.terms:
                     g += term(w, anchors[name])
+        for g, constant in zip(gradients, self._corrections, strict=False):
+            g += constant[:sites]
 
     def _penalised(self, tensors: list[Tensor]) -> list[Tensor]:
         named = self._named(tensors)
@@ -149,7 +159,7 @@ class Stack:
         for name, view in self._named([tensors.w for tensors in self._moving]).items():
             trained = view.numpy()
             if self._first.delta:
-                trained -= self._given(name)
+                trained -= self._given(name, self._arrays)
             named[name] = list(trained)
         losses = self._losses.tolist()
         # In the order that each site's arrays came in.

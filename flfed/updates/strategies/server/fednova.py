@@ -59,5 +59,4 @@ class FedNova(FedAvg):
 
     def effective_steps(self, steps: int) -> float:
         """Return the sum of the weights that a site's gradients have in its update, in units of its learning rate."""
-        kept = self.run.plan.momentum
-        return (steps - kept * (1 - kept**steps) / (1 - kept)) / (1 - kept)
+        return self.run.plan.effective_steps(steps)

@@ -1,0 +1,153 @@
+"""Arrays of a strategy beside the model: sent to sites, sent back, and kept at a site."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from flfed import registry
+from flfed.errors import UsageError
+from flfed.study.plan import Plan
+from flfed.study.study import Study
+from flfed.updates.codec import Shapes, arrays_defect
+from flfed.updates.messages.fields import Arrays, MalformedMessage
+
+KEPT = "kept/"
+"""Before the names of a strategy's arrays in a site's state of the run."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExtraShapes:
+    """Shape and type of each array that a strategy has beside the model.
+
+    They follow from the model alone, so that a gate knows them before a message comes, and refuses any other.
+
+    Attributes
+    ----------
+    sent : mapping of name to (shape, dtype)
+        With each request to train.
+    returned : mapping of name to (shape, dtype)
+        With each update. Neither noise, nor masks, nor a codec is put on them: a study that asks for one is refused.
+    kept : mapping of name to (shape, dtype)
+        At the site, from one of its rounds to the next; in no message.
+    """
+
+    sent: Shapes = field(default_factory=dict)
+    returned: Shapes = field(default_factory=dict)
+    kept: Shapes = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SiteArrays:
+    """Arrays of a strategy that a site has when it trains; nobody may write into them.
+
+    Attributes
+    ----------
+    received : dict of name to array
+        What came with the request.
+    kept : dict of name to array
+        What the site kept in its last round; empty at first, and where it is lost.
+    """
+
+    received: Arrays = field(default_factory=dict)
+    kept: Arrays = field(default_factory=dict)
+
+
+NO_ARRAYS = SiteArrays()
+"""Of a strategy without any, and of one that has not begun."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExtraArrays:
+    """Arrays that a strategy makes at a site of an update.
+
+    Attributes
+    ----------
+    returned : dict of name to array
+        For the server, with the update.
+    kept : dict of name to array
+        For the site's next round.
+    """
+
+    returned: Arrays = field(default_factory=dict)
+    kept: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LocalUpdate:
+    """What training at a site came to, before its update is packed.
+
+    Attributes
+    ----------
+    delta : dict of name to array
+        Local minus global.
+    steps : int
+        Of the optimiser.
+    lr : float
+        Learning rate of the round, after schedule and plateau.
+    plan : Plan
+    """
+
+    delta: Arrays
+    steps: int
+    lr: float
+    plan: Plan
+
+
+def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
+    """Return the arrays that a study's strategy has beside a model."""
+    found: ExtraShapes = registry.load("strategy", study.strategy.name).extra_shapes(model)
+    return found
+
+
+def check_extra(study: Study, model: Shapes) -> None:
+    """Refuse a study whose strategy sends arrays that noise, sums or a codec are not put on.
+
+    Raises
+    ------
+    UsageError
+        What of the study does not go with them.
+    """
+    shapes = extra_shapes(study, model)
+    if not (shapes.sent or shapes.returned):
+        return
+    where = f"[strategy] {study.strategy.name}: arrays beside the update cross as they are"
+    if study.privacy.name != "none" or study.secure_aggregation != "off":
+        asked = study.privacy.name if study.privacy.name != "none" else "secure-aggregation"
+        raise UsageError(f"{where}, and {asked} under [privacy] would protect the update alone: leave one of them out")
+    if study.codec.name != "none" or study.download != "none":
+        raise UsageError(f"{where}, and a codec packs the model and the update alone: leave [codec] out")
+
+
+def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArrays:
+    """Return a strategy's arrays at a site, of a request and of the site's state.
+
+    Raises
+    ------
+    MalformedMessage
+        If what came is not what the strategy sends: the site would take part in another algorithm.
+    """
+    if defect := arrays_defect(received, shapes.sent):
+        raise MalformedMessage(defect)
+    kept = {name.removeprefix(KEPT): value for name, value in state.items() if name.startswith(KEPT)}
+    return SiteArrays(received=received, kept={} if arrays_defect(kept, shapes.kept) else kept)
+
+
+def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
+    """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
+    terms = strategy.client_terms
+    found = terms(settings, arrays) if _takes_arrays(terms) else terms(settings)
+    constant: Arrays = {}
+    for term in found:
+        for name, value in term.items() if isinstance(term, Mapping) else ():
+            constant[name] = constant[name] + value if name in constant else value
+    return tuple(term for term in found if not isinstance(term, Mapping)), constant
+
+
+@cache
+def _takes_arrays(terms: Any) -> bool:
+    """Tell whether a strategy's terms are made of arrays too: one without any takes the settings alone."""
+    return len(inspect.signature(terms).parameters) > 1
