@@ -160,11 +160,14 @@ def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
 
 
 TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1, "codec.download": "int8"}
+VARIATES = CHANGES | {"strategy.name": "scaffold"}
 
 
-@pytest.fixture
-def children_with_feedback(home: Path) -> Iterator[Children]:
-    made = Children(TOP_K)
+@pytest.fixture(
+    params=[pytest.param(TOP_K, id="top-k"), pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof)]
+)
+def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterator[Children]:
+    made = Children(request.param)
     with threadpool_limits(1):
         yield made
     made.close()
@@ -172,7 +175,7 @@ def children_with_feedback(home: Path) -> Iterator[Children]:
 
 @pytest.mark.slow
 @pytest.mark.servers
-def test_what_sites_left_out_is_there_after_a_kill_and_without_it_the_arrays_are_others(
+def test_what_sites_keep_is_there_after_a_kill_and_without_it_the_arrays_are_others(
     children_with_feedback: Children, record: Record, monkeypatch: pytest.MonkeyPatch
 ):
     children = children_with_feedback
@@ -193,6 +196,6 @@ def test_what_sites_left_out_is_there_after_a_kill_and_without_it_the_arrays_are
     children.start("round", 3)
     assert children.ended() == -signal.SIGKILL
     killed, _, _ = rounds_of_newest()
-    # A checkpoint without the sites' own arrays: what they left out before is lost.
+    # A checkpoint without the sites' own arrays: what they left out before, or their control variates, are lost.
     monkeypatch.setattr(InProcessGrid, "restore_states", lambda self, round, states: None)
     assert resume(killed).report["arrays-sha256"] != wanted["run"][0].arrays_sha256

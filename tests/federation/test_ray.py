@@ -107,11 +107,18 @@ class Noted(Frame):
 
 @pytest.mark.proof
 @pytest.mark.servers
-@pytest.mark.parametrize("codec", [{"codec.name": "top-k", "codec.share": 0.4}, {"codec.name": "int8"}])
-def test_codecs_give_the_arrays_of_the_process_itself_though_a_sites_messages_reach_several_processes(
-    codec, small_sites, small_study, tmp_path, nothing_left, monkeypatch
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"codec.name": "top-k", "codec.share": 0.4, "codec.download": "int8"},
+        {"strategy.name": "scaffold"},
+        {"codec.name": "int8", "codec.download": "int8"},
+    ],
+)
+def test_codecs_and_variates_give_the_arrays_of_the_process_itself_though_a_sites_messages_reach_several_processes(
+    changes, small_sites, small_study, tmp_path, nothing_left, monkeypatch
 ):
-    study = Study.parse(small_study).replace({"rounds": 8, **codec, "codec.download": "int8"})
+    study = Study.parse(small_study).replace({"rounds": 8, **changes})
     sites = []
     for site in small_sites(3):
         (folder := tmp_path / site.name).mkdir()
@@ -122,7 +129,7 @@ def test_codecs_give_the_arrays_of_the_process_itself_though_a_sites_messages_re
     found = arrays_of(there)
     for key, value in arrays_of(run(study, sites=sites)).items():
         np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-6)
-    if codec["codec.name"] == "top-k":  # of sites that forget what they left out the arrays would be others
+    if changes.get("codec.name") != "int8":  # of sites that forget what they kept the arrays would be others
         monkeypatch.setattr(NodeState, "before", lambda self, round: {})
         forgetful = arrays_of(run(study, sites=sites))
         assert max(np.abs(found[key] - value).max() for key, value in forgetful.items()) > 1e-3

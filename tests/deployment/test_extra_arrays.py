@@ -1,0 +1,152 @@
+"""A strategy's own arrays at the gate: their shapes in both directions, what stays on the disk, and three gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from flfed import run
+from flfed.deployment.operator.replay import replay
+from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.errors import UsageError
+from flfed.federation.client.client import SiteClient
+from flfed.study.study import Study
+from flfed.updates.checkpoints import checkpoint
+from flfed.updates.checkpoints.reply_cache import kept_replies
+from flfed.updates.checkpoints.run_state import StateFiles
+from flfed.updates.codec import shapes_of
+from flfed.updates.extra import KEPT
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.train import TRAIN
+from tests.deployment.summing import Consortium, Coordinator
+
+RUN = "20261120-abcd"
+BAD: dict[str, tuple[Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]], str]] = {
+    "a value of NaN": (lambda a: {**a, "weight": a["weight"] * np.nan}, "not finite"),
+    "another shape": (lambda a: {**a, "bias": np.zeros(2)}, "shape|too large"),
+    "another type": (lambda a: {**a, "weight": a["weight"].astype(np.float32)}, "type"),
+    "an array too many": (lambda a: {**a, "more": np.zeros(1)}, "too many"),
+    "an array less": (lambda a: {"weight": a["weight"]}, "has no array 'bias'"),
+}
+
+
+def with_extra(content: RecordDict, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    """Change the extra arrays of a message."""
+    content["extra"] = ArrayRecord({name: Array(value) for name, value in change(ndarrays(content, "extra")).items()})
+
+
+@pytest.fixture
+def study_of_variates(small_study: str) -> str:
+    return Study.parse(small_study).replace({"strategy.name": "scaffold"}).text
+
+
+@pytest.fixture
+def site(gated: Any, study_of_variates: str) -> Any:
+    return gated(study_of_variates)
+
+
+def test_variates_come_in_leave_and_stay_and_all_are_of_the_models_shapes(site: Any):
+    replies = [site.answer(site.trained(round=round)) for round in (1, 2, 3)]
+    assert not any(reply.has_error() for reply in replies)
+    model = site.gate._studies.messages(site.study.sha256()).model
+    assert all(shapes_of(ndarrays(reply.content, "extra")) == model for reply in replies)
+    state = StateFiles(kept_replies(site.folder.site, RUN))
+    assert state.rounds() == [2, 3]  # of the last two rounds
+    rows = site.gate._studies.rows_sha256(site.study.sha256())
+    state.under = "\n".join((str(site.study.seed), rows, site.site.policy.model_dump_json(), site.study.text))
+    for round, reply in ((2, replies[1]), (3, replies[2])):
+        kept = state.before(round + 1)
+        for name, value in ndarrays(reply.content, "extra").items():
+            assert (kept[f"{KEPT}{name}"] == value).all() and np.abs(value).max() > 0
+    # With a variate of its own the third update is another one than that of a site that had lost it.
+    fresh = site.answer(site.trained(round=3), run="20261120-fresh")
+    assert (
+        np.abs(ndarrays(fresh.content, "arrays")["weight"] - ndarrays(replies[2].content, "arrays")["weight"]).max() > 0
+    )
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_arrays_of_another_form_neither_come_in_nor_leave(site: Any, why: str):
+    change, said = BAD[why]
+    message, context = site.trained(), site.context()
+    assert site.gate.refusal(message, context, site.bundle) is None
+    reply = SiteClient(site.gate.find_site, today=lambda: site.today).app()(message, context)
+    with_extra(reply.content, change)
+    left = site.gate.leaving(message, reply, context)
+    assert left.has_error() and "its train reply is held back: its section 'extra' " in left.error.reason
+    assert any(word in left.error.reason for word in said.split("|")), left.error.reason
+    with_extra(message.content, change)
+    refused = site.refusal(message)
+    assert "the train message does not fit the study: its section 'extra' " in refused
+    assert any(word in refused for word in said.split("|")), refused
+
+
+def test_a_study_without_such_arrays_takes_and_gives_none(gated: Any, site: Any):
+    plain = gated()
+    message = plain.trained()
+    message.content["extra"] = site.trained().content["extra"]
+    assert "it has 1 section too many" in plain.refusal(message)
+    message = site.trained()
+    del message.content["extra"]
+    assert "it has no section 'extra'" in site.refusal(message)
+
+
+def test_a_round_that_is_asked_again_gives_the_same_bits_and_other_variates_are_another_question(site: Any):
+    first = [content_sha256(site.answer(site.trained(round=round)).content) for round in (1, 2)]
+    for path in kept_replies(site.folder.site, RUN).folder.glob("round-*"):
+        path.unlink()  # killed after its state was written and before its reply was
+    assert content_sha256(site.answer(site.trained(round=2)).content) == first[1]
+    with pytest.raises(UsageError, match="followed from what strategy 'scaffold' keeps at the site"):
+        replay(site.folder, site.site, RUN, 2)
+    assert replay(site.folder, site.site, RUN, 1).matches
+    other = site.trained(round=2)
+    with_extra(other.content, lambda arrays: {name: value + 1.0 for name, value in arrays.items()})
+    assert "round 2" in site.answer(other).error.reason
+    asked = [line.facts["asked-sha256"] for line in site.lines() if line.kind == TRAIN]
+    assert len(set(asked)) == 2
+
+
+def test_the_approval_says_what_leaves_with_the_update_and_what_stays(site: Any, gated: Any):
+    words = " ".join(plain_words(site.study, site.site, []))
+    assert "With the update, arrays weight, bias of strategy scaffold: the mean gradient over a site's steps" in words
+    assert (
+        "Strategy scaffold keeps arrays of its own at this site from round to round; they are in no message." in words
+    )
+    assert "arrays of its own" not in " ".join(plain_words(gated().study, gated().site, []))
+
+
+def test_three_gates_end_where_one_process_does_also_after_a_crash(
+    small_sites: Any, study_of_variates: str, monkeypatch: pytest.MonkeyPatch
+):
+    study = Study.parse(study_of_variates)
+    consortium = Consortium(small_sites(3, rows=80), study)
+    for name in consortium.sites:
+        consortium.approve(name, sums=False, pins={})
+    coordinator = Coordinator(consortium)
+    whole = coordinator.run()
+    assert whole.status == "completed", whole.reason
+    wanted = checkpoint.final(whole.run).arrays
+    here = run(study, sites=list(consortium.sites.values()))
+    for name, value in checkpoint.final(here.run).arrays.items():
+        np.testing.assert_allclose(wanted[name], value, rtol=0, atol=1e-12)
+    for fault in ("crash", "killed", "kept"):
+        asked = []
+
+        def at(site: str, kind: str, fault: str = fault, asked: list[str] = asked) -> bool | str:
+            asked.append(kind)
+            return fault if kind == TRAIN and asked.count(TRAIN) == 8 else False
+
+        begun = coordinator.run(absent=at)
+        ended = coordinator.run(begun.run) if begun.status != "completed" else begun
+        assert ended.status == "completed", fault
+        for name, value in checkpoint.final(ended.run).arrays.items():
+            assert (value == wanted[name]).all(), fault
+    # Of sites that forget what they kept the arrays would be others.
+    monkeypatch.setattr(StateFiles, "before", lambda self, round: {})
+    forgetful = checkpoint.final(coordinator.run().run).arrays
+    assert max(np.abs(forgetful[name] - value).max() for name, value in wanted.items()) > 1e-4
