@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.packing import Packing
+from flfed.federation.client.packing import Packing, extra_shapes_of, model_shapes, packing_of, study_of
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
@@ -42,9 +42,8 @@ from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
-from flfed.rows.data import datasets
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
-from flfed.rows.session import FIT, SiteSession, first_model, redraws
+from flfed.rows.session import FIT, SiteSession, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
@@ -52,8 +51,8 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.codec import Shapes, codec_of, download_of, is_encrypted, shapes_of
-from flfed.updates.extra import KEPT, ExtraArrays, ExtraShapes, LocalUpdate, client_terms, extra_shapes, site_arrays
+from flfed.updates.codec import is_encrypted
+from flfed.updates.extra import KEPT, ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
@@ -231,7 +230,7 @@ class SiteClient:
         name, text = str(context.node_config["site"]), str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
         opened = self.sessions.get(key)
-        study = _study(text) if opened is None else opened.study
+        study = study_of(text) if opened is None else opened.study
         # The date is asked each time, since a run may outlive its study.
         if study.expires is not None and self._today() > study.expires:
             raise NotTakingPart(Refusal("expired", day=study.expires.isoformat()))
@@ -267,15 +266,6 @@ def _handled(handler: Handler, message: Message, open_session: Callable[[], Site
     if handler is train:
         keep_encoder(message, own.state)
     return reply
-
-
-@lru_cache(maxsize=8)
-def _study(text: str) -> Study:
-    """Return a parsed study.
-
-    It is parsed once for all sites of one process that it asks.
-    """
-    return Study.parse(text)
 
 
 def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
@@ -368,8 +358,8 @@ def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
 # made of it ──► the part that was left out of the round before is added ──► packed, where the study names a codec
 def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
     request = replace(request, arrays=_opened_arrays(request.arrays, session, own))
-    packing = _packing(session.study.text) if request.fit else None
-    strategy, shapes = _strategy(session.study.strategy.name), _extra_shapes(session.study.text)
+    packing = packing_of(session.study.text) if request.fit else None
+    strategy, shapes = _strategy(session.study.strategy.name), extra_shapes_of(session.study.text)
     stateful = request.fit and bool(shapes.kept or (packing is not None and packing.feedback))
     before = own.state.before(request.round) if stateful else {}
     # With a model that is only scored no arrays come, and nothing is trained by them.
@@ -419,7 +409,7 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
 def _opened_arrays(arrays: Arrays, session: SiteSession, own: SiteRun) -> Arrays:
     """Return the model of a request, opened where it stands encrypted."""
     sums = own.sums(session.study) if is_encrypted(arrays) else None
-    return arrays if sums is None else sums.opened(arrays, _shapes(session.study.text))
+    return arrays if sums is None else sums.opened(arrays, model_shapes(session.study.text))
 
 
 def _packed(
@@ -428,27 +418,6 @@ def _packed(
     """Pack an update for its way; what was left out of it comes second."""
     stream: Any = session.draws.of(session.site.name, round).bit_generator  # NumPy's types know of no `advance`
     return (yield from packing.update(delta, np.random.Generator(stream.advance(FAR)), state))
-
-
-@lru_cache(maxsize=64)
-def _packing(text: str) -> Packing | None:
-    """Return how a study's arrays are packed, None where they are not."""
-    study = _study(text)
-    codec, download = codec_of(study), download_of(study)
-    return None if codec is None and download is None else Packing(codec, download, _shapes(text))
-
-
-@lru_cache(maxsize=64)
-def _shapes(text: str) -> Shapes:
-    """Return shape and type of each array of a study's model."""
-    study = _study(text)
-    return shapes_of(first_model(study, datasets.load(study.dataset.name).schema))
-
-
-@lru_cache(maxsize=64)
-def _extra_shapes(text: str) -> ExtraShapes:
-    """Return the arrays that a study's strategy has beside the model."""
-    return extra_shapes(_study(text), _shapes(text))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Packing of arrays at a site: the model that comes, and the update that leaves."""
+"""Packing of arrays at a site: the model that comes, the update that leaves, and what follows from the study's text."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from flfed.rows.data import datasets
+from flfed.rows.session import first_model
 from flfed.rows.training.requests import PackRequest
-from flfed.updates.codec import Codec, Shapes
+from flfed.study.study import Study
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of, shapes_of
+from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.messages.fields import Arrays, MalformedMessage
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import Same
@@ -84,3 +88,33 @@ def _model(packing: Packing, packed: Same) -> Arrays:
     if defect := codec.defect(packed.arrays, packing.shapes):
         raise MalformedMessage(defect)
     return immutable(codec.decode(packed.arrays, packing.shapes))
+
+
+@lru_cache(maxsize=8)
+def study_of(text: str) -> Study:
+    """Return a parsed study.
+
+    It is parsed once for all sites of one process that it asks.
+    """
+    return Study.parse(text)
+
+
+@lru_cache(maxsize=64)
+def packing_of(text: str) -> Packing | None:
+    """Return how a study's arrays are packed, None where they are not."""
+    study = study_of(text)
+    codec, download = codec_of(study), download_of(study)
+    return None if codec is None and download is None else Packing(codec, download, model_shapes(text))
+
+
+@lru_cache(maxsize=64)
+def model_shapes(text: str) -> Shapes:
+    """Return shape and type of each array of a study's model."""
+    study = study_of(text)
+    return shapes_of(first_model(study, datasets.load(study.dataset.name).schema))
+
+
+@lru_cache(maxsize=64)
+def extra_shapes_of(text: str) -> ExtraShapes:
+    """Return the arrays that a study's strategy has beside the model."""
+    return extra_shapes(study_of(text), model_shapes(text))
