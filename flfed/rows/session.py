@@ -26,6 +26,7 @@ from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
+from flfed.rows.training.submodel import narrowed, widened
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import Draws
 from flfed.study.study import Study
@@ -214,8 +215,14 @@ class SiteSession(EncodedTable):
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
         rng = self.draws.of(self.site.name, round)
         request = self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
-        fitted: Fitted = yield replace(request, correction=correction) if correction else request
-        return Trained(fitted.arrays, len(rows.y), fitted.loss, fitted.steps, scores, held, lr)
+        request = replace(request, correction=correction) if correction else request
+        fitted: Fitted = yield narrowed(request, self.width)
+        return Trained(widened(fitted.arrays, arrays), len(rows.y), fitted.loss, fitted.steps, scores, held, lr)
+
+    @property
+    def width(self) -> float:
+        """The share of the model's hidden units that the site trains; all of a model that has none."""
+        return 1.0 if self.model.linear else self.site.policy.width
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()

@@ -68,12 +68,22 @@ class Partition(Settings, where="[dataset] partition", frozen=True):
         Concentration of the Dirichlet draw; small is skewed. Example: `alpha = 0.1`.
     seed : int, >= 0
         The cut's own, so that other seeds of the study keep the sites. Example: `seed = 1`.
+    widths : tuple of float in (0, 1]
+        Share of the hidden units that each site trains, by order of the sites' names, as `width` of an institution's
+        policy; empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
     """
 
     by: str = "iid"
     sites: Annotated[int, Field(ge=2), "at least 2"] = 4
     alpha: Annotated[float, Field(gt=0)] = 0.5
     seed: Annotated[int, Field(ge=0)] = 0
+    widths: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a share that no site can train."""
+        super().__post_init__()
+        if not all(0 < width <= 1 for width in self.widths):
+            raise UsageError(f"[dataset] partition: widths={list(self.widths)} must be above 0 and at most 1")
 
 
 class Dataset(Settings, where="[dataset]", frozen=True):

@@ -212,8 +212,10 @@ class StudyMessages:
             rows are masked.
         """
         if kind == ENROL:
-            signed = {"statement": statement()} if self.pinned else {}
-            return {"config": _config({**_enrolled(self.site), **signed}, optional=signed)}
+            more = {"statement": statement()} if self.pinned else {}
+            if (width := self.site.policy.width) < 1:
+                more["width"] = equal(width)
+            return {"config": _config({**_enrolled(self.site), **more}, optional=more)}
         if kind in SUMS:
             return summed_out(kind, self.pinned, encrypted=self.study.secure_aggregation == "ckks")
         if kind in SEALINGS:

@@ -20,6 +20,7 @@ from flfed.federation.client.protection import charge_of
 from flfed.records.reports.privacy import given_the_encoder
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
+from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
@@ -157,9 +158,21 @@ def plain_words(
         f"Privacy: {_privacy(study, _without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
         f"Sharing: {shares.format(least=least_of_figures(taking_part))}",
+        *_part_trained(study, site),
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
     ]
+
+
+def _part_trained(study: Study, site: Site) -> list[str]:
+    """Return which part of the model the site trains, where its policy says that it is not all of it."""
+    if site.policy.width == 1:
+        return []
+    if study.model.build("model").linear:
+        return [
+            "Part of the model: its policy names a width; this model has no hidden units, and is trained whole here."
+        ]
+    return [f"Part of the model: this site {width_in_words(site.policy.width)}. The coordinator is told this share."]
 
 
 def _selection(site: Site) -> list[str]:

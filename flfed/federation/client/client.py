@@ -328,6 +328,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         epsilon_budget=budget,
         epsilon_spent=spent,
         statement=b"" if sums is None else sums.keys.statement(share),
+        width=session.width,
     )
     yield  # a handler is a generator, also one that asks for nothing
 

@@ -31,6 +31,7 @@ from flfed.rows.features.encode import input_names
 from flfed.rows.session import SiteSession, redraws, study_trainable
 from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import Compute, run_client_by, together
+from flfed.rows.training.submodel import nested_start
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
@@ -246,7 +247,9 @@ def federate(
     grid = grid_of(side, list(places), {"study": study.text, "repeat": repeat}, answer, lambda: 0.0)
     nodes = zip(places.items(), grid.get_node_ids(), strict=True)
     participants = {
-        site: Participant(node_id=node, rows_high=len(place.table.training), version=flfed.__version__)
+        site: Participant(
+            node_id=node, rows_high=len(place.table.training), version=flfed.__version__, width=place.width
+        )
         for (site, place), node in nodes
     }
     strategy: FedAvg = study.strategy.build("strategy")
@@ -265,6 +268,7 @@ def federate(
     )
     strategy.assign(assignment)
     start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
+    start = nested_start(first.model, start, [place.width for place in places.values()])
     result = strategy.start(grid, to_record(start), study.rounds)
     return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
 

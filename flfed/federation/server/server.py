@@ -34,6 +34,7 @@ from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.session import first_model, study_layout
+from flfed.rows.training.submodel import nested_start
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -188,6 +189,7 @@ class FederatedRun:
         self.recorder.writer.summary("training-sums", sums, durable=False)
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
+        note_parts(participants, self.recorder)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
         if one_class(self.layout, merged):
             raise UsageError(
@@ -304,7 +306,7 @@ class FederatedRun:
                 sums=rehearsed(self.grid, self.study, participants) if kept is None else self.sums,
             )
         )
-        first = self.first_arrays()
+        first = nested_start(self.study.model.build("model"), self.first_arrays(), widths_of(participants).values())
         if kept is not None and self.checkpoint is not None:
             first, of_sites = self.checkpoint.arrays, restored(self.checkpoint, strategy, self.sums)
             if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy, shapes_of(first)):
@@ -325,6 +327,21 @@ class FederatedRun:
         `start` is the start file's hash.
         """
         Comparison(self, participants, outcome).conduct(start, strategy)
+
+
+def widths_of(participants: Mapping[str, Participant]) -> dict[str, float]:
+    """Return the share of the hidden units that each site trains."""
+    return {site: one.width for site, one in participants.items()}
+
+
+def note_parts(participants: Mapping[str, Participant], recorder: Recorder) -> None:
+    """Note which sites train a part of the model, of those whose figures may be told."""
+    parts = {site: width for site, width in widths_of(participants).items() if width < 1}
+    told = [f"{site} ({width:g} of each hidden layer)" for site, width in recorder.shared_as.own(parts).items()]
+    if told:
+        recorder.note(
+            f"trained in part by {', '.join(told)}: for its other units such a site counts as having changed nothing"
+        )
 
 
 def _absence(why: str, *, stays: bool) -> Refusal:

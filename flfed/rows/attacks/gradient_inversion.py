@@ -19,6 +19,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.session import Arrays
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest, FitRequest
+from flfed.rows.training.submodel import narrowed, widened
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings
 
@@ -102,7 +103,8 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
             others = [rng.permutation(np.delete(np.arange(len(rows)), target))[: size - 1] for target in targets]
             batches += [np.array([target, *rest]) for target, rest in zip(targets, others, strict=True)]
         fitted = yield [self._step(attacked, rows.take(batch), place) for place, batch in enumerate(batches)]
-        guessed = [candidates(attacked, found.arrays) for found in fitted]
+        # A site that trains a part of the model sends zeros for the rest.
+        guessed = [candidates(attacked, widened(found.arrays, attacked.arrays)) for found in fitted]
         found = self._judged(attacked, rows.x[targets], guessed[:number], 1)
         return found + self._judged(attacked, rows.x[targets], guessed[number:], size) if size > 1 else found
 
@@ -125,7 +127,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         request = work.fit_request(attacked.arrays, replace(batch, group=None), rng, lr=work.study.plan.lr)
         private = None if request.private is None else replace(request.private, sampling=1.0, unit="row")
         plan = replace(work.study.plan, batch=0, epochs=1, steps=1)
-        return replace(request, plan=plan, private=private)
+        return narrowed(replace(request, plan=plan, private=private), work.width)
 
     def _judged(
         self, attacked: Attacked, x: np.ndarray, guessed: list[tuple[np.ndarray, int]], size: int

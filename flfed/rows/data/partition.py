@@ -37,8 +37,8 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     Raises
     ------
     UsageError
-        If a site would have fewer than ten rows, `by` is no column and no known word, or two of
-        its values give one name.
+        If a site would have fewer than ten rows, `by` is no column and no known word, two of
+        its values give one name, or `widths` has not one for each site.
 
     Notes
     -----
@@ -56,6 +56,11 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
     rows = _mapped(table.take(np.argsort(owner, kind="stable")), dataset)
     ends, policy = np.cumsum(counts), Policy(disclosure="open", resplit=True)
+    widths = dict(zip(sorted(names), partition.widths or [1.0] * len(names), strict=False))
+    if len(partition.widths) not in (0, len(names)):
+        raise UsageError(
+            f"[dataset] partition: widths={list(partition.widths)} must have one for each site: {len(names)}"
+        )
     sites = [
         Site(
             name=name,
@@ -63,7 +68,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
             source=Part(rows.iloc[end - count : end]),
             holdout=Holdout(salt=name),
             title=f"{dataset.schema.title or dataset.name}, {name}",
-            policy=policy,
+            policy=policy.model_copy(update={"width": widths[name]}),
         )
         for name, count, end in zip(names, counts, ends, strict=True)
     ]

@@ -72,14 +72,18 @@ class Policy(Strict):
         had an answer goes on. Each is evaluated and compared with one model. Example: `runs = 3`.
     daily_bytes : int
         Most bytes of replies that leave in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
+    width : float in (0, 1]
+        Share of a network's hidden units that the site trains in a round, for a machine that cannot train them all:
+        the first of each hidden layer, rounded down. For the others it counts, with its rows, as having changed
+        nothing. A model without hidden units is trained whole. Example: `width = 0.5`.
     approval : {"person", "none"}
         `none` answers a study that nobody approved, under `open` only; one that was refused or
         withdrawn stays so.
 
     Notes
     -----
-    `disclosure` to `outputs` hold on every engine, and so do `mechanisms` that are named and `epsilon` to
-    `audits`. The other keys from `strategies` on are the gate's: they hold in a deployment, where a study
+    `disclosure` to `outputs` hold on every engine, and so do `mechanisms` that are named, `epsilon` to
+    `audits`, and `width`. The other keys from `strategies` on are the gate's: they hold in a deployment, where a study
     comes from elsewhere; who runs all sites in one process has all their tables anyway.
     """
 
@@ -102,6 +106,7 @@ class Policy(Strict):
     rounds: int = Field(default=1000, ge=1)
     runs: int = Field(default=10, ge=1)
     daily_bytes: int = Field(default=20_000_000, ge=1)
+    width: float = Field(default=1.0, gt=0, le=1, strict=True)
     approval: Literal["person", "none"] = "person"
 
     @model_validator(mode="after")
@@ -215,6 +220,20 @@ class Policy(Strict):
         if complete and not self.allows("complete-rows"):
             return Refusal("complete-rows")
         return None
+
+
+def width_in_words(width: float) -> str:
+    """Describe the part of a model that a site trains.
+
+    Examples
+    --------
+    >>> width_in_words(0.5).partition(",")[0]
+    'trains the first 0.5 of the units of each hidden layer (width)'
+    """
+    return (
+        f"trains the first {width:g} of the units of each hidden layer (width), and counts as having changed nothing "
+        "for the others"
+    )
 
 
 def _shipped(kind: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flfed import registry
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
@@ -238,7 +239,27 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
 
     It is None where the policy allows them. No row is read.
     """
-    return site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
+    refused = site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
+    return refused or _width_refusal(study, site.policy.width)
+
+
+def _width_refusal(study: Study, width: float) -> Refusal | None:
+    """Return why a site cannot train a part of a study's model.
+
+    It is None where it can, and where it trains all of it: a model without hidden units has nothing to leave out.
+    """
+    if width == 1:
+        return None
+    from flfed.rows.training.functional import layers_of  # it needs torch, and few sites ask for a part
+
+    model = study.model.build("model")
+    if model.linear:
+        return None
+    if not layers_of(model):
+        return Refusal("no-hidden-layers", model=study.model.name)
+    if not getattr(registry.load("strategy", study.strategy.name), "parts", True):
+        return Refusal("whole-updates", strategy=study.strategy.name)
+    return None
 
 
 @dataclass(frozen=True, eq=False)

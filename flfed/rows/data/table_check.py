@@ -20,6 +20,7 @@ from flfed.rows.data.holdout import Holdout, SortedRows
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.headers import alike
+from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import CachedSite, Site, SiteTable
 from flfed.rows.data.sources import UNENDED, Selection
@@ -92,6 +93,8 @@ def check_site(site: Site) -> Checked:
     # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
         return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
+    if site.policy.width < 1:
+        lines.append(Line("table", True, f"the site {width_in_words(site.policy.width)}", note=True))
     lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, schema, site.mapping)]
     once = CachedSite.of(site)
     # Only a site that reads in a way of its own does so a second time.

@@ -38,17 +38,26 @@ class Participant:
         Of its flfed, as it said; what is new in a message goes to those alone that read it.
     statement : bytes
         Its signed key of the run, where it approved secure sums.
+    width : float
+        Share of the model's hidden units that it trains.
     """
 
     node_id: int
     rows_high: int
     version: str = ""
     statement: bytes = b""
+    width: float = 1.0
 
     @classmethod
     def of(cls, node: int, reply: EnrolReply) -> Participant:
         """Return the participant that enrolled by a reply."""
-        return cls(node_id=node, rows_high=reply.rows_high, version=reply.version, statement=reply.statement)
+        return cls(
+            node_id=node,
+            rows_high=reply.rows_high,
+            version=reply.version,
+            statement=reply.statement,
+            width=reply.width,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,8 @@ def keep_cohort(run: str, participants: Mapping[str, Participant]) -> None:
     """Write down who enrolled at a run's start; raises FlfedError where it cannot be written."""
     sites = {
         site: {
-            "node": one.node_id, "rows-high": one.rows_high, "version": one.version, "statement": one.statement.hex()
+            "node": one.node_id, "rows-high": one.rows_high, "version": one.version, "statement": one.statement.hex(),
+            **({} if one.width == 1 else {"width": one.width}),
         }
         for site, one in participants.items()
     }  # fmt: skip
@@ -93,6 +94,7 @@ def kept_cohort(run: str) -> dict[str, Participant]:
                 rows_high=int(one["rows-high"]),
                 version=str(one["version"]),
                 statement=bytes.fromhex(one["statement"]),
+                width=float(one.get("width", 1.0)),
             )
             for site, one in sorted(sites.items())
         }

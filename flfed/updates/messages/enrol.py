@@ -12,10 +12,10 @@ from typing import Literal, cast
 
 from flwr.app import RecordDict
 
-from flfed.refusals import recorded, unmarked
+from flfed.refusals import Refusal, recorded, unmarked
 from flfed.study.tables import Sharing
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, PlainMessage
+from flfed.updates.messages.fields import PROTOCOL, MalformedMessage, PlainMessage
 from flfed.updates.messages.in_memory import kebab_record, record_of
 from flfed.updates.messages.sentences import TITLE
 
@@ -82,12 +82,15 @@ class EnrolReply(PlainMessage):
         Of the dataset, and what all studies there have spent; NaN where there is none.
     statement : bytes
         The site's key of the run for secure sums, as its gate signed it; crosses only where the site approved sums.
+    width : float
+        Share of the model's hidden units that the site trains; crosses only where it is not all of them.
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power
     of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
     is "fewer than 5" when small. Where the study asks for record-level differential privacy, the
     site's budget of epsilon for the dataset, and what all studies there have spent of it (NaN: no
     budget, or none counted): how much was computed with the rows, and nothing of what is in them.
+    Of a site that trains a part of the model, which part: a setting of its policy.
     """
 
     site: fields.SiteName
@@ -103,11 +106,18 @@ class EnrolReply(PlainMessage):
     epsilon_budget: float = math.nan
     epsilon_spent: float = math.nan
     statement: bytes = b""
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0 < self.width <= 1:
+            raise MalformedMessage(Refusal("fields-unfit", message="EnrolReply", fields="width"))
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         # Earlier versions refuse fields that they do not know.
-        plain = {key: value for key, value in fields.fields_of(self).items() if value or key != "statement"}
+        left_out = {"statement": b"", "width": 1.0}
+        plain = {key: value for key, value in fields.fields_of(self).items() if left_out.get(key) != value}
         return record_of({"config": kebab_record(protocol=PROTOCOL, **plain)})
 
     @classmethod

@@ -31,6 +31,7 @@ class Median(FedAvg):
     """
 
     sums: ClassVar[bool] = False  # it looks at each site's own update
+    parts: ClassVar[bool] = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * median(delta_k)` in its dtypes."""

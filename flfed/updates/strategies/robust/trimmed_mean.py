@@ -35,6 +35,7 @@ class TrimmedMean(FedAvg):
 
     trim: Annotated[float, Field(ge=0, lt=0.5), "in [0, 0.5)"] = 0.25
     sums: ClassVar[bool] = False  # it looks at each site's own update
+    parts: ClassVar[bool] = False  # zeros of sites that train a part would be the middle
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * mean` of what is left of the deltas, in its dtypes."""
