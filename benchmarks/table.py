@@ -11,12 +11,17 @@ from typing import Any
 from benchmarks.limits import CPU, missed
 from benchmarks.picture import picture
 from benchmarks.workload import WORKLOADS, Workload
+from flfed.records.reports.recorded_run import TELLING, shows
+from flfed.records.statistics.verdict import interval, number
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PICTURE = ROOT / "docs" / "scale.svg"
-PAGES = ("docs/performance.md", "docs/secure-sums.md")
+PAGES = ("docs/performance.md", "docs/secure-sums.md", "docs/methods.md")
 NOTHING = "–"
+STUDIES = ("heart-disease", "preterm-birth", "taiwan-credit")
+SKEWED = "skewed"
+"""Studies of `benchmarks.methods`, and its cut by skewed labels."""
 WAYS = {
     "bare": "bare PyTorch loop",
     "hand-made": "the loop with hand-made gradients",
@@ -219,6 +224,37 @@ def dashboard(results: Results) -> str:
     )
 
 
+def methods(results: Results) -> str:
+    """Return the table of what each method gained on plain averaging."""
+    found = results.get("methods", {})
+    studies = [name for name in (*STUDIES, SKEWED) if name in found]
+    if not studies:
+        return "Not run yet."
+    by_study = {name: found[name]["methods"] if name == SKEWED else found[name] for name in studies}
+    rows = [["AUC minus that of `fedavg` (95 % CI)", *studies]]
+    for method in by_study[studies[0]]:
+        rows.append([f"`{method.partition(',')[0]}`{''.join(method.partition(',')[1:])}"])
+        rows[-1] += [_gain(figures.get(method, {})) for figures in by_study.values()]
+    seeds = ", ".join(map(str, found[SKEWED]["seeds"])) if SKEWED in found else "none yet"
+    return f"{_table(rows)}\n\nSeeds of the ten partitions of `skewed`: {seeds}. Measured {_stamp(found)}."
+
+
+def _gain(figures: Results) -> str:
+    """Return a method's AUC where it is the base, its gain, or why it has none."""
+    gain = figures.get("gain-roc_auc_score")
+    if "roc_auc_score" not in figures:
+        return "refused" if figures else NOTHING
+    if gain is None:
+        return f"{number(figures['roc_auc_score'])} itself"
+    if gain["value"] is None:
+        return NOTHING
+    said = shows({"roc_auc_score": gain}, "roc_auc_score")
+    loss = shows({"log_loss": figures["gain-log_loss"]}, "log_loss")
+    text = f"{number(gain['value'], signed=True)} ({interval(gain['low'], gain['high'], signed=True)})"
+    more = [word for word, of in ((said, said), (f"log loss {loss}", loss)) if of in TELLING]
+    return ": ".join([text, ", ".join(more)]) if more else text
+
+
 def limits(results: Results) -> str:
     """Return which limits of the figures are missed."""
     found = missed(results)
@@ -237,6 +273,7 @@ PARTS = {
     "sum-differences": sum_differences,
     "private-steps": private_steps,
     "dashboard": dashboard,
+    "methods": methods,
     "limits": limits,
 }
 

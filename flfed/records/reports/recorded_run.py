@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
+from flfed.records.statistics.verdict import better_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
@@ -58,6 +59,8 @@ LOSS = "log_loss"
 """Metric that is told beside the primary one."""
 LEAST_SPLITS = 2
 """Of a difference with an interval."""
+TELLING = ("better", "worse")
+"""Of `shows`."""
 
 
 def paired(base: Recorded, other: Recorded, place: Place) -> Report:
@@ -86,6 +89,26 @@ def paired(base: Recorded, other: Recorded, place: Place) -> Report:
     mean, low, high, p = resplit_interval(values, _ratio_of_all(base))
     bounds = [possible(place[2], bound, difference=True) for bound in (low, high)]
     return {"value": mean, "low": bounds[0], "high": bounds[1], "p": p, "repeats": len(values), "reason": ""}
+
+
+def shows(gain: Report | None, metric: str) -> str:
+    """Return in words whether a method is better than plain averaging.
+
+    Examples
+    --------
+    >>> shows({"log_loss": {"value": -0.2, "low": -0.3, "high": -0.1}}, "log_loss")
+    'better'
+    >>> shows({"log_loss": {"value": -0.2, "low": -0.5, "high": 0.1}}, "log_loss")
+    'no difference shown'
+    """
+    if gain is None:
+        return "plain averaging"
+    found = gain[metric]
+    if found["value"] is None:
+        return "cannot be told"
+    if found["low"] <= 0 <= found["high"]:
+        return "no difference shown"
+    return "better" if (found["low"] > 0) == (better_of(metric) == "higher") else "worse"
 
 
 def _not_paired(base: Recorded, other: Recorded) -> str:

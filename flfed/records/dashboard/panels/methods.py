@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from flfed.records.dashboard.components.tables import table
+from flfed.records.reports.recorded_run import TELLING, shows
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ABSENT, better_of, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 
 ALONE = (
     "No other method was run on the same random splits. Run the study again with another strategy, the same seed and "
@@ -19,7 +20,6 @@ READ = (
     "with a 95 % confidence interval that counts how many rows the splits share (Nadeau and Bengio 2003). Where it "
     "holds 0, no difference is shown: that is not the same as none. Of twenty such intervals one excludes 0 by chance."
 )
-TELLING = ("better", "worse")
 
 
 def methods(found: Sequence[Report], metric: str, loss: str) -> None:
@@ -50,23 +50,3 @@ def difference(gain: Report | None, metric: str) -> str:
     if found["value"] is None:
         return f"{ABSENT}: {found['reason']}"
     return f"{number(found['value'], signed=True)} ({interval(found['low'], found['high'], signed=True)})"
-
-
-def shows(gain: Report | None, metric: str) -> str:
-    """Return in words whether a method is better than plain averaging.
-
-    Examples
-    --------
-    >>> shows({"log_loss": {"value": -0.2, "low": -0.3, "high": -0.1}}, "log_loss")
-    'better'
-    >>> shows({"log_loss": {"value": -0.2, "low": -0.5, "high": 0.1}}, "log_loss")
-    'no difference shown'
-    """
-    if gain is None:
-        return "plain averaging"
-    found = gain[metric]
-    if found["value"] is None:
-        return "cannot be told"
-    if found["low"] <= 0 <= found["high"]:
-        return "no difference shown"
-    return "better" if (found["low"] > 0) == (better_of(metric) == "higher") else "worse"

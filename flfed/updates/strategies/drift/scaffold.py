@@ -50,6 +50,7 @@ class Scaffold(FedAvg):
     """
 
     sums: ClassVar[bool] = False  # it needs each site's own control variate
+    parts: ClassVar[bool] = False  # of units that a site does not train it knows no gradient
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan whose updates are no sums of gradients."""

@@ -1,0 +1,165 @@
+"""What each method gained on plain averaging, with its interval: `python -m benchmarks.methods`.
+
+Three studies over ten random splits of the same rows, and a strongly skewed cut of one of them over ten partitions.
+Nothing is tuned: each method has its plain settings, and those of the server's rules with two learning rates, both
+shown. It writes the part "methods" of results.json and the tables of docs/methods.md.
+
+Needs the tables: `flfed data get heart-disease`, and `taiwan-credit`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from benchmarks.machine import machine
+from benchmarks.table import RESULTS, SKEWED, STUDIES, write
+from flfed.errors import UsageError
+from flfed.federation.server.run import run
+from flfed.records.reports.recorded_run import Recorded, paired
+from flfed.records.statistics.intervals import resplit_interval
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.partition import cut
+from flfed.study.study import Study
+
+REPEATS = 10
+PLAIN = "fedavg"
+METHODS: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "fedprox, mu .1": {"strategy.name": "fedprox", "strategy.mu": 0.1},
+    "fedprox, mu 1": {"strategy.name": "fedprox", "strategy.mu": 1.0},
+    "scaffold": {"strategy.name": "scaffold"},
+    "fednova": {"strategy.name": "fednova"},
+    "fedavgm": {"strategy.name": "fedavgm", "strategy.server-lr": 0.1},
+    "fedadam, server .1": {"strategy.name": "fedadam", "strategy.server-lr": 0.1},
+    "fedadam, server .01": {"strategy.name": "fedadam", "strategy.server-lr": 0.01},
+    "fedyogi, server .1": {"strategy.name": "fedyogi", "strategy.server-lr": 0.1},
+    "fedyogi, server .01": {"strategy.name": "fedyogi", "strategy.server-lr": 0.01},
+    "fedadagrad, server .1": {"strategy.name": "fedadagrad", "strategy.server-lr": 0.1},
+    "fedadagrad, server .01": {"strategy.name": "fedadagrad", "strategy.server-lr": 0.01},
+    "median": {"strategy.name": "median"},
+    "trimmed-mean": {"strategy.name": "trimmed-mean"},
+}
+FAR = {"plan.steps": 0, "plan.epochs": 5, "strategy.rounds": 10}
+"""Plan of the skewed cut: ten rounds of five epochs, in which sites go far apart."""
+SITES, ALPHA = 6, 0.1
+
+Place = tuple[str | None, str, str]
+JUDGED: Place = (None, "global", "roc_auc_score")
+LOSS: Place = (None, "global", "log_loss")
+
+
+def recorded(study: Study, repeats: int) -> Recorded:
+    """Run a study in a store of its own, and return what it recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"sqlite:///{folder}/runs.db"
+        series = run(study, repeats=repeats, store=store).report["run"]
+        with RunReader.open(store) as reader:
+            return Recorded.read(reader, reader.runs_of(series))
+
+
+def resplit(name: str) -> dict[str, Any]:
+    """Return the figures of every method over random splits of a study's rows."""
+    study, found, plain = Study.load(name), {}, None
+    for method, changes in METHODS.items():
+        try:
+            one = recorded(study.replace(changes) if changes else study, REPEATS)
+        except UsageError as error:
+            found[method] = {"refused": str(error)}
+            continue
+        plain = plain or one
+        found[method] = {place[2]: _figure(one, place) for place in (JUDGED, LOSS)}
+        if one is not plain:
+            found[method] |= {f"gain-{place[2]}": paired(plain, one, place) for place in (JUDGED, LOSS)}
+        print(f"{name}, {method}: {json.dumps(found[method])}", flush=True)
+    return found
+
+
+def _figure(one: Recorded, place: Place) -> float:
+    values = [row.value for row in one.figures[place] if row.value is not None]
+    return sum(values) / len(values)
+
+
+@cache
+def accepted() -> tuple[int, ...]:
+    """Return the first seeds whose cut leaves every site with enough rows."""
+    base, seeds, seed = Study.load(STUDIES[-1]), [], 0
+    dataset = datasets.load(base.dataset.name)
+    while len(seeds) < REPEATS:
+        try:
+            cut(dataset, _skewed(base, seed).dataset.partition)
+            seeds.append(seed)
+        except UsageError:
+            pass
+        seed += 1
+    return tuple(seeds)
+
+
+def _skewed(study: Study, seed: int) -> Study:
+    where = {"by": "dirichlet", "sites": SITES, "alpha": ALPHA, "seed": seed}
+    return study.replace({**FAR, "dataset.partition": where})
+
+
+def skewed() -> dict[str, Any]:
+    """Return the figures of every method over partitions by skewed labels, one run of each."""
+    base, found = Study.load(STUDIES[-1]), {}
+    plain: dict[str, list[float]] = {}
+    for method, changes in METHODS.items():
+        values: dict[str, list[float]] = {JUDGED[2]: [], LOSS[2]: []}
+        ratios = []
+        try:
+            for seed in accepted():
+                one = recorded(_skewed(base, seed).replace(changes) if changes else _skewed(base, seed), 1)
+                for place in (JUDGED, LOSS):
+                    values[place[2]].append(_figure(one, place))
+                ratios.append(_ratio(one))
+        except UsageError as error:
+            found[method] = {"refused": str(error)}
+            continue
+        plain = plain or values
+        found[method] = {metric: sum(each) / len(each) for metric, each in values.items()}
+        if values is not plain:
+            found[method] |= {
+                f"gain-{metric}": _interval(plain[metric], each, sum(ratios) / len(ratios))
+                for metric, each in values.items()
+            }
+        print(f"skewed, {method}: {json.dumps(found[method])}", flush=True)
+    return {"seeds": list(accepted()), "methods": found}
+
+
+def _ratio(one: Recorded) -> float:
+    """Return the holdout rows per training row."""
+    (_, sites), *_ = one.runs
+    held = sum(entry.holdout_rows or 0 for entry in sites.values())
+    return held / (sum(entry.rows or 0 for entry in sites.values()) - held)
+
+
+def _interval(plain: list[float], other: list[float], ratio: float) -> Mapping[str, Any]:
+    mean, low, high, p = resplit_interval([b - a for a, b in zip(plain, other, strict=True)], ratio)
+    return {"value": mean, "low": low, "high": high, "p": p, "repeats": len(plain)}
+
+
+def main() -> int:
+    """Run what is asked for, write it into the results file and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[*STUDIES, SKEWED], choices=[*STUDIES, SKEWED])
+    given = parser.parse_args()
+    found = json.loads(RESULTS.read_text()).get("methods", {})
+    for name in given.only:
+        found[name] = skewed() if name == SKEWED else resplit(name)
+    found |= {"date": datetime.date.today().isoformat(), "machine": machine()}
+    results = json.loads(RESULTS.read_text()) | {"methods": found}
+    RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    write(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
