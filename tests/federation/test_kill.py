@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from flfed import registry
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.run import resume
 from flfed.records.store.reader import RunReader
@@ -199,3 +200,29 @@ def test_what_sites_keep_is_there_after_a_kill_and_without_it_the_arrays_are_oth
     # A checkpoint without the sites' own arrays: what they left out before, or their control variates, are lost.
     monkeypatch.setattr(InProcessGrid, "restore_states", lambda self, round, states: None)
     assert resume(killed).report["arrays-sha256"] != wanted["run"][0].arrays_sha256
+
+
+@pytest.mark.proof
+@pytest.mark.servers
+@pytest.mark.parametrize("strategy", registry.names("strategy"))
+def test_a_run_of_any_strategy_goes_on_after_a_kill(strategy: str, home: Path, record: Record):
+    children = Children(CHANGES | {"strategy.name": strategy})
+    try:
+        with threadpool_limits(1):
+            children.start("nowhere", 0)
+            assert children.ended() == 0
+            first, _, _ = rounds_of_newest()
+            wanted = record(first)
+            for where, round in (("kept", 4), ("checkpoint", 6), ("round", 9)):
+                children.start(where, round)
+                # Of a strategy whose sites keep nothing no state is written.
+                killed = children.ended() == -signal.SIGKILL
+                assert killed or where == "kept"
+                if not killed:
+                    continue
+                latest, _, status = rounds_of_newest()
+                assert latest != first and status == "interrupted"
+                assert resume(latest).report["arrays-sha256"] == wanted["run"][0].arrays_sha256, where
+                assert record(latest)["comparison"] == wanted["comparison"]
+    finally:
+        children.close()

@@ -1,0 +1,33 @@
+"""A real run of each strategy at three institutions: arrays as of one process, ledgers that agree with the wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from flfed import registry
+from tests.consortium.test_packed_bytes import THREE, held, sent
+from tests.consortium.test_secure_sums import command, difference, words
+
+pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(1800)]
+
+
+def test_each_strategy_gives_at_three_institutions_the_arrays_of_one_process(consortium: Any):
+    studies = {name: consortium.study(('name = "fedavg"', f'name = "{name}"')) for name in registry.names("strategy")}
+    for name in THREE:
+        policy = consortium.root / "packages" / "sites" / name / "policy.toml"
+        policy.write_text(policy.read_text().replace('strategies = ["fedavg"]\n', ""))
+        for study in studies.values():
+            consortium.approve(name, study, THREE)
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    for strategy, study in studies.items():
+        ran, said = command(consortium, words(consortium, study, THREE))
+        assert (ran["status"], ran["faults"]) == ("completed", []), (strategy, said)
+        # Machines sum a product in orders of their own.
+        assert difference(consortium, ran["run"], study, THREE) < 1e-9, strategy
+        assert held(consortium, ran["run"]) == sent(consortium, ran["run"]), strategy
+        left = [path for name in THREE for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")]
+        assert Counter(path.name for path in left) == {}, strategy
