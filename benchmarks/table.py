@@ -243,7 +243,8 @@ def _gain(figures: Results) -> str:
     """Return a method's AUC where it is the base, its gain, or why it has none."""
     gain = figures.get("gain-roc_auc_score")
     if "roc_auc_score" not in figures:
-        return "refused" if figures else NOTHING
+        stopped = f"stopped in {figures['stopped']} of 10" if "stopped" in figures else "refused"
+        return stopped if figures else NOTHING
     if gain is None:
         return f"{number(figures['roc_auc_score'])} itself"
     if gain["value"] is None:

@@ -29,7 +29,8 @@ def test_every_name_loads_one_class_of_its_own_file(kind):
     for name in names(kind):
         found = load(kind, name)
         assert isinstance(found, type)
-        assert found.__module__ == f"{registry.FOLDERS[kind]}.{snake(name)}"
+        *folder, file = found.__module__.split(".")
+        assert ".".join(folder).startswith(registry.FOLDERS[kind]) and file == snake(name)
 
 
 def test_names_are_listed_without_importing_any_of_them():
@@ -42,7 +43,7 @@ def test_names_are_listed_without_importing_any_of_them():
 
 
 def test_a_name_that_is_not_there_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match=r"strategy 'fedvag' is not known; did you mean 'fedavg'\? Known: fedavg"):
+    with pytest.raises(UsageError, match=r"strategy 'fedvag' is not known; did you mean 'fedavg'\? Known: .*fedavg"):
         load("strategy", "fedvag")
 
 
