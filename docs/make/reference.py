@@ -47,7 +47,10 @@ LISTED_WORDS = {
 }
 
 
-BESIDE = {"strategy": ("rounds",), "codec": ("download",), "mechanism": ("secure-aggregation", "largest-entry")}
+BESIDE = {
+    "strategy": ("rounds",), "codec": ("download",), "mechanism": ("secure-aggregation", "largest-entry"),
+    "model": ("warm-start", "start-sha256", "frozen"),
+}  # fmt: skip
 """Keys of such a table that are the study's own."""
 
 

@@ -123,6 +123,7 @@ def check_study(
     from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
     from flfed.federation.engines.local_sites import find_sites
     from flfed.federation.recording.privacy_recorder import promised
+    from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets
 
@@ -131,13 +132,16 @@ def check_study(
     sites = [site.name for site in found]
     privacy = promised(study, len(sites))
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
+    began = source_in_words(study)
     if as_json:
         known = {"study": study.name, "sha256": study.sha256(), **facts, "sites": sites, "privacy": privacy}
-        output.as_json(known | {"bytes": sizes})
+        output.as_json(known | {"bytes": sizes} | ({"warm-start": began[1]} if began else {}))
         return
     typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
     from flfed.records.reports.faults import some
 
+    if began:
+        output.say(began[0])
     listed = ", ".join(sites) if whole else some(sites)
     typer.echo(f"Sites: {listed}" + ("" if listed.count(",") + 1 >= len(sites) else " (--all names them)"))
     # Sites of one policy need the same, but for the length of their names.

@@ -24,10 +24,12 @@ from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, pr
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.rows.training.tuning.linear import Predictor
+from flfed.rows.warm_start import pulled
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own, OwnFamily
@@ -241,6 +243,7 @@ class SiteSession(EncodedTable):
             lr=lr,
             rng=rng,
             terms=terms,
+            frozen=tuple(name for layer in layers_of(self.model)[: self.study.frozen] for name in layer),
             delta=True,
             private=None if protection is None else protection.steps,
             chance=None if protection is None else protection.chance(rng),
@@ -310,6 +313,11 @@ class SiteSession(EncodedTable):
                 rival = yield from best(rows, self.trainable())
                 self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
         return self._local[own]
+
+    def pulled(self, start: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Predictor]:
+        """Fit a model to this site that is pulled towards the one that the run began with."""
+        rows = self.encode(self.table.training, self.in_use(encoder))
+        return (yield from pulled(rows, start, self.trainable()))
 
     def personalised(
         self, arrays: Arrays, encoder: Encoder, sd: float | None = None

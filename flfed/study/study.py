@@ -21,6 +21,7 @@ from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
     LARGEST_ENTRY,
+    STARTS,
     SUMS,
     TABLE_OF,
     Compare,
@@ -34,6 +35,7 @@ from flfed.study.tables import (
     SecureAggregation,
     Split,
     Sums,
+    WarmStart,
     parse_download,
     parse_sweep,
 )
@@ -98,6 +100,14 @@ class Study(metaclass=_FromKeywords):
         Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model: a
         site whose update has a larger one sends none. Under `site-dp` it is not used: `clip` and the noise decide. It
         stands in the table `[privacy]`. Example: `largest-entry = 2.0`.
+    warm_start : str
+        Run, or exported folder, whose model this one begins with: columns go by name, rewritten for this study's
+        encoder. It stands in the table `[model]`. Example: `warm-start = "20261120-abcd"`.
+    start_sha256 : str
+        SHA-256 of that model's arrays (`arrays-sha256` of its run), which sites approve; another model is refused. It
+        stands in the table `[model]`. Example: `start-sha256 = "9f86d081…"`.
+    frozen : int, >= 0
+        Layers, from the inputs on, that stay as they began. It stands in the table `[model]`. Example: `frozen = 1`.
     rounds : int, >= 1
         Times that the sites train and the server aggregates. Example: `rounds = 40`.
     text : str
@@ -128,6 +138,9 @@ class Study(metaclass=_FromKeywords):
     download: Download = "none"
     secure_aggregation: SecureAggregation = "off"
     largest_entry: float = LARGEST_ENTRY
+    warm_start: str = ""
+    start_sha256: str = ""
+    frozen: int = 0
     rounds: int = 1
     compare: Compare
     text: str
@@ -329,7 +342,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         return key.split(".")
     # A bare key is looked for in every table, and in the signatures of what the study names.
     known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
-    known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS)}
+    known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS), "model": set(STARTS)}
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
         if name in registry.names(kind):
@@ -377,8 +390,8 @@ def _study(table: dict[str, Any], text: str) -> Study:
         )
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
-    own = {key: parts["privacy"].pop(key) for key in SUMS if key in parts["privacy"]}
-    sums = Sums(**read_settings(Sums, own, Sums.where))
+    sums, start = _split_off(parts["privacy"], Sums, SUMS), _split_off(parts["model"], WarmStart, STARTS)
+    start.check()
     sums.check(codec=parts["codec"].get("name", "none"), fraction=parts["strategy"].get("fraction", 1.0))
     privacy = _named_or_none(parts["privacy"], "mechanism")
     made["compare"].check_privacy(privacy.name)
@@ -395,11 +408,17 @@ def _study(table: dict[str, Any], text: str) -> Study:
         codec=_named_or_none(parts["codec"], "codec"),
         rounds=rounds,
         **vars(sums),
+        **vars(start),
         text=text,
         expected=Expected.parse(parts["expected"]),
         sweep=parse_sweep(parts["sweep"]),
         **made,
     )
+
+
+def _split_off(table: dict[str, Any], kind: Any, keys: tuple[str, ...]) -> Any:
+    """Take the keys out of a table that are not of the thing it names, and return them checked."""
+    return kind(**read_settings(kind, {key: table.pop(key) for key in keys if key in table}, kind.where))
 
 
 def _made(name: str, given: dict[str, Any]) -> Any:

@@ -445,6 +445,28 @@ class Sums(Settings, where="[privacy]", frozen=True):
             )
 
 
+class WarmStart(Settings, where="[model]", frozen=True):
+    """Keys of what a run's model begins from.
+
+    Attributes
+    ----------
+    warm_start, start_sha256, frozen
+        As `Study` has them.
+    """
+
+    warm_start: str = ""
+    start_sha256: Annotated[str, Field(pattern="^([0-9a-f]{64})?$"), "64 digits of 0-9 and a-f"] = ""
+    frozen: Annotated[int, Field(ge=0), ">= 0"] = 0
+
+    def check(self) -> None:
+        """Refuse keys that need a source, where none is named."""
+        needing = [name for name in ("start-sha256", "frozen") if getattr(self, name.replace("-", "_"))]
+        if needing and not self.warm_start:
+            raise UsageError(f"[model]: {needing[0]} needs warm-start, the run or folder of the model to begin from")
+
+
+STARTS = ("warm-start", "start-sha256", "frozen")
+"""Keys of the table [model] that are no model's."""
 SUMS = ("secure-aggregation", "largest-entry")
 """Keys of the table [privacy] that are no mechanism's."""
 

@@ -204,9 +204,11 @@ def _others(sites: dict[str, str], site: Site) -> tuple[str, ...]:
 def _check(study: Study, site: Site, others: tuple[str, ...]) -> None:
     """Refuse to approve what the gate would then refuse."""
     from flfed.deployment.gate.study_policy import cohort_refusal, study_policy_refusal
+    from flfed.federation.recording.source_model import required_hash
     from flfed.federation.server.preflight import check
 
     check(study)
+    required_hash(study)
     refused = study_policy_refusal(study, site) or cohort_refusal([site.name, *others], site, others)
     if refused:
         raise UsageError(f"site {site.name!r} would not answer this study: {refused}")

@@ -42,7 +42,7 @@ from flfed.deployment.gate.sum_schema import (
 )
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
-from flfed.rows.comparison.compare import OWN_SAME, PAIRS
+from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -57,7 +57,7 @@ from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of
 from flfed.updates.extra import extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
-from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.compare import COMPARE, START
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
@@ -162,7 +162,7 @@ class StudyMessages:
             if self.schema.task == "binary":
                 known |= {"odds-centre": number(), "odds-spread": number(LEAST_SPREAD)}
             known |= compact
-            return {"config": _config(known, optional=known), **sections}
+            return {"config": _config(known, optional=known), **sections, **_start(self)}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
         # Left are training and evaluation: each names its round and the strategy's numbers.
@@ -273,13 +273,13 @@ class StudyMessages:
     def _comparison(self) -> Sections:
         metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
         best = self.own == "best"
-        arms = sorted({arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()))
+        arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _arms_of_start(self.study)
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
         pairs = [f"{a} - {b}" for a, b in PAIRS]
         plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
         return {
             "config": _config(plain),
-            "arms": _figures(metrics, arms),
+            "arms": _figures(metrics, sorted(arms)),
             "differences": _figures(metrics, pairs),
             "summary": self._summary(needed=False),
             **self._histogram("histogram"),
@@ -405,6 +405,15 @@ def _arrays(model: Shapes, codec: Codec | None) -> Held:
     if codec is None:
         return Held(shapes=model)
     return Held(shapes=codec.shapes(model), check=partial(codec.defect, model=model))
+
+
+def _start(messages: StudyMessages) -> Sections:
+    """Return the section of the model that a run began with, where the study names one."""
+    return {START: _arrays(messages.model, None)} if messages.study.warm_start else {}
+
+
+def _arms_of_start(study: Study) -> set[str]:
+    return set(STARTED) if study.warm_start else set()
 
 
 def _encrypted(messages: StudyMessages, plain: Section, kind: str) -> Section:

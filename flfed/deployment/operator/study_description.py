@@ -152,6 +152,7 @@ def plain_words(
         f"{least} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
         "leaves, and names the sites of a run.",
         f"Columns: {'; '.join(_columns(study, schema))}.",
+        *_start(study),
         *_selection(site.serving(study.dataset.name)),
         *_leaving(study, messages, audits=site.policy.audits),
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
@@ -161,6 +162,18 @@ def plain_words(
         *_part_trained(study, site),
         f"Rounds: {_rounds(study, site, messages)}",
         f"Until: {_until(study)}",
+    ]
+
+
+def _start(study: Study) -> list[str]:
+    """Return which model the run begins with, where that is one of an earlier run."""
+    if not study.warm_start:
+        return []
+    frozen = f" Its first {study.frozen} layers stay as they are." if study.frozen else ""
+    return [
+        f"Start: the run begins with the model {shown(study.warm_start)} (SHA-256 of its arrays {study.start_sha256}), "
+        f"whose weights the coordinator rewrites for this study's columns.{frozen} The site cannot check that it "
+        "does; it compares that model with its own at the end."
     ]
 
 

@@ -436,7 +436,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     request = CompareRequest.from_record(message.content)
     session = open_session()
     arrays = own.last_model(request, session.study, partial(_opened_arrays, request.arrays, session, own))
-    found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins)
+    found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=request.start)
     said = said_by(session)
     reply = CompareReply(
         num_examples=found.training_rows,

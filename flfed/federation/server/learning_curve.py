@@ -18,20 +18,18 @@ from flfed.callbacks import Progress, no_progress
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
+from flfed.federation.recording.source_model import source_of, start_arrays
 from flfed.federation.server.secure_sums import rehearsed
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.store.entries import CurveArm, LearningPoint
 from flfed.records.store.writer import finite
 from flfed.refusals import Refusal
-from flfed.rows.baselines import first_arrays
 from flfed.rows.comparison.learning_curve import Judged, again, cut, judge, order_of_rows
 from flfed.rows.data.site import Site
-from flfed.rows.features.encode import input_names
-from flfed.rows.session import SiteSession, redraws, study_trainable
+from flfed.rows.session import SiteSession, redraws
 from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import Compute, run_client_by, together
-from flfed.rows.training.submodel import nested_start
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Summary, fit_encoder, merge
 from flfed.updates.aggregation.rounds import Participant, RunContext
@@ -267,8 +265,8 @@ def federate(
         sums=rehearsed(grid, study, participants),
     )
     strategy.assign(assignment)
-    start = first_arrays(study_trainable(study, first.schema, first.model, seed=seed), len(input_names(first.layout)))
-    start = nested_start(first.model, start, [place.width for place in places.values()])
+    widths = [place.width for place in places.values()]
+    start = start_arrays(study, first.schema, encoder, repeat, widths, source_of(study))
     result = strategy.start(grid, to_record(start), study.rounds)
     return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 from flfed.errors import UsageError, require_extra
 from flfed.rows.comparison.subgroups import groupings
@@ -10,6 +11,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.session import first_model
+from flfed.rows.training.functional import layers_of
 from flfed.study.study import Study
 from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
 from flfed.updates.extra import check_extra
@@ -44,6 +46,7 @@ def check(study: Study) -> dict[str, str]:
         )
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
+    _check_frozen(study, model)
     # Strategy and mechanism know best which plans they can run.
     study.strategy.build("strategy").check(study.plan)
     mechanism = mechanism_of(study)
@@ -79,6 +82,19 @@ def check(study: Study) -> dict[str, str]:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
+
+
+def _check_frozen(study: Study, model: Any) -> None:
+    """Refuse frozen layers of a model that has no other, or under noise."""
+    if not study.frozen:
+        return
+    if study.frozen >= len(layers_of(model)):
+        raise UsageError(
+            f"[model] {study.model.name}: frozen={study.frozen} leaves no layer to train; it has "
+            f"{len(layers_of(model)) or 'none that it names'}"
+        )
+    if study.privacy.name == "record-dp":
+        raise UsageError("[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out")
 
 
 def _check_sums(study: Study) -> None:

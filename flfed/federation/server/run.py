@@ -15,6 +15,7 @@ from flfed.errors import UsageError
 from flfed.federation.engines.engine import RemoteSite
 from flfed.federation.engines.registry import engine_of, path_of
 from flfed.federation.recording.recorded_study import encoder_of, study_of
+from flfed.federation.recording.source_model import named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
@@ -164,6 +165,7 @@ def run(
         raise UsageError(f"repeats={repeats} must be at least 1")
     checkpoints.seconds_apart()
     facts = check(chosen)
+    chosen = named_start(chosen, approved=runs_on.remote)
     found = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(

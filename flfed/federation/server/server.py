@@ -17,6 +17,7 @@ from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
+from flfed.federation.recording.source_model import source_facts, source_of, start_arrays
 from flfed.federation.server.checkpoint_writer import (
     CheckpointWriter,
     RoundCallback,
@@ -34,7 +35,6 @@ from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.session import first_model, study_layout
-from flfed.rows.training.submodel import nested_start
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -190,6 +190,7 @@ class FederatedRun:
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
         note_parts(participants, self.recorder)
+        note_source(self)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
         if one_class(self.layout, merged):
             raise UsageError(
@@ -306,7 +307,7 @@ class FederatedRun:
                 sums=rehearsed(self.grid, self.study, participants) if kept is None else self.sums,
             )
         )
-        first = nested_start(self.study.model.build("model"), self.first_arrays(), widths_of(participants).values())
+        first = begun_with(self, encoder, participants)
         if kept is not None and self.checkpoint is not None:
             first, of_sites = self.checkpoint.arrays, restored(self.checkpoint, strategy, self.sums)
             if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy, shapes_of(first)):
@@ -327,6 +328,18 @@ class FederatedRun:
         `start` is the start file's hash.
         """
         Comparison(self, participants, outcome).conduct(start, strategy)
+
+
+def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, Participant]) -> Arrays:
+    """Return the arrays that a run's first round is trained from."""
+    widths = widths_of(participants).values()
+    return start_arrays(run.study, run.schema, encoder, run.repeat, widths, source_of(run.study))
+
+
+def note_source(run: FederatedRun) -> None:
+    """Record which model of an earlier run the study begins with, where it does."""
+    if (source := source_of(run.study)) is not None:
+        run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
 
 
 def widths_of(participants: Mapping[str, Participant]) -> dict[str, float]:

@@ -23,6 +23,8 @@ from flfed.records.store.visibility import parsed_study
 from flfed.refusals import read
 
 SITE_ARMS = ("global", "local-only", "personalised")
+STARTED = ("warm-start", "warm-start-tuned")
+"""Arms of a run that began with an earlier model: that model as it is, and pulled towards it on a site's own rows."""
 DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
 REFERENCES = (
@@ -239,6 +241,7 @@ def _site(
     }
     # Where another family was taken alone, the shared one's own kind is told beside it.
     same = _figures(recorded, site, "local-only-same", metrics)
+    result |= {arm: found for arm in STARTED if (found := _figures(recorded, site, arm, metrics))}
     result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
     primary = recorded.runs[0][0].primary
     return result | {"verdict": site_verdict(result, primary)[0]}

@@ -8,6 +8,7 @@ from flfed.records.reports.narrative import gain_in_words
 from flfed.records.reports.report import (
     DIFFERENCES,
     SITE_ARMS,
+    STARTED,
     best_arm,
     best_gain,
     class_words,
@@ -135,6 +136,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
         )
         lines += _few(of_site)
     lines += _own_model(of_site, metric)
+    lines += _began_with(of_site, metric)
     if over:
         lines.append(_two_intervals(of_site, metric))
     if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
@@ -148,6 +150,18 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     lines.append(COSTS)
     lines.append(NO_MORE)
     return lines
+
+
+def _began_with(of_site: Report, metric: str) -> list[str]:
+    """Return how the model does that the run began with, as it is and fitted to the site's own rows."""
+    values = [of_site.get(arm, {}).get(metric, {}).get("value") for arm in STARTED]
+    if None in values:
+        return []
+    as_it_is, tuned = map(number, values)
+    return [
+        f"The model that the run began with reaches {as_it_is} here as it is, and {tuned} where the site draws it to "
+        "its own rows without the others."
+    ]
 
 
 def _own_model(of_site: Report, metric: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""Figures and verdicts in words.
-
-Metrics get names, numbers a sensible number of digits, and joining a verdict.
-"""
+"""Figures and verdicts in words: names of metrics, a sensible number of digits, and what joining is worth."""
 
 from __future__ import annotations
 
@@ -52,6 +49,8 @@ ARM_NAMES = {
     "local-only": "site model",
     "local-only-same": "site model of the shared one's kind",
     "personalised": "shared model adjusted to the site",
+    "warm-start": "model that the run began with",
+    "warm-start-tuned": "site model drawn to the one that the run began with",
     "pooled": "all rows in one place (pooled)",
     "pooled-same": "pooled, of the shared model's kind",
     "own-model-everywhere": "a site's model used at all sites (mean)",

@@ -41,6 +41,8 @@ Key = TypeVar("Key", str, Pair)
 Figure = TypeVar("Figure", Estimate, Difference)
 OWN_SAME = "local-only-same"
 """The arm of a site's own model of the study's kind, where its own model is the best of any."""
+STARTED = ("warm-start", "warm-start-tuned")
+"""The arms of the model that a run began with: as it is, and pulled towards it on the site's own rows."""
 PAIRS: tuple[Pair, ...] = (("global", "local-only"), ("personalised", "local-only"), ("personalised", "global"))
 
 
@@ -89,25 +91,31 @@ def arm_scores(
     sd: float | None = None,
     *,
     same: bool = False,
+    start: Arrays | None = None,
 ) -> Generator[ComputeRequest, Any, dict[str, np.ndarray]]:
     """Yield requests and return the arms' predictions.
 
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
 
     `sd` as `SiteSession.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
-    model is another.
+    model is another, and `start` the model that the run began with, as it is and fitted to the site.
     """
     session.coded(table)
     x = session.encode(table, session.in_use(encoder)).x
     arms = [_outputs(session, arrays, x), session.local_model(), session.personalised(arrays, encoder, sd)]
     arms += [session.local_model("same")] if same and session.own == "best" else []
     outputs, local, personalised, *others = yield from together(arms)
+    begun = (yield from together([_outputs(session, start, x), session.pulled(start, encoder)])) if start else []
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
     adjusted = session.predictions(personalised(x), encoder)
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
-    return scores | dict(zip([OWN_SAME], own[1:], strict=False))
+    scores |= dict(zip([OWN_SAME], own[1:], strict=False))
+    if begun:
+        found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
+        scores |= dict(zip(STARTED, found, strict=True))
+    return scores
 
 
 def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
@@ -121,6 +129,7 @@ def compare(
     encoder: Encoder,
     sd: float | None = None,
     bins: ScoreBins = EVEN_ODDS,
+    start: Arrays | None = None,
 ) -> Generator[ComputeRequest, Any, SiteComparison]:
     """Yield requests and return the site's comparison.
 
@@ -137,11 +146,13 @@ def compare(
         Prior deviation of a site's own intercept, as it was estimated over sites.
     bins : ScoreBins
         In which rows are counted by class and predicted probability.
+    start : dict of name to array, optional
+        What the run began with, where that is a model of an earlier run.
     """
     table = session.table.holdout("compare")
     policy, task = session.site.policy, session.task
     y = session.target(table)
-    scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True)
+    scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")

@@ -57,11 +57,13 @@ def fit(request: FitRequest) -> Fitted:
             g = {name: g[name] + term(w[name], anchor[name]) for name in g}
         for name, constant in correction.items():
             g[name] = g[name] + constant
+        for name in request.frozen:
+            g[name] = torch.zeros_like(g[name])
         g = clip_by_norm(g, plan.clip) if plan.clip else g
         steps += 1
         w, state = take(w, g, state, request.lr, steps)
         # An L1 penalty is a proximal step after the optimiser's, so that weights become exactly 0.
-        for name in request.model.penalised if plan.l1 else ():
+        for name in set(request.model.penalised) - set(request.frozen) if plan.l1 else ():
             w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += loss
     # Strategies average what training changed, not the trained arrays themselves.

@@ -47,6 +47,8 @@ class FitRequest:
     terms : tuple of Term
     correction : dict of name to array
         A constant that is added to the gradient of each step; empty where there is none.
+    frozen : tuple of str
+        Arrays that stay as they are.
     delta : bool
         Whether the result is what training changed: the trained arrays minus `arrays`.
     private : PrivateSteps or None
@@ -64,6 +66,7 @@ class FitRequest:
     rng: np.random.Generator
     terms: tuple[Term, ...] = ()
     correction: dict[str, np.ndarray] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
     delta: bool = False
     private: PrivateSteps | None = None
     chance: NoiseSource | None = None
@@ -320,7 +323,11 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
     known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
         known[key] = _shared(request)
-    return None if known[key] is None else (own, known[key], request.delta, request.private, bool(request.correction))
+    return None if known[key] is None else (own, known[key], request.delta, request.private, *_kept(request))
+
+
+def _kept(request: FitRequest) -> tuple[bool, tuple[str, ...]]:
+    return bool(request.correction), request.frozen
 
 
 def _shared(request: FitRequest) -> Hashable | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -23,6 +23,8 @@ from flfed.updates.messages.train import read_request, request_sections
 COMPARE = kinds.COMPARE
 IMPORTANCE = "importance"
 """Section of columns' importances."""
+START = "start"
+"""Section of the model that a run began with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,8 @@ class CompareRequest:
     odds_centre, odds_spread : float
         Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
         is not known, or bins about even odds do, and then neither crosses.
+    start : dict of name to array
+        What the run began with, where that is a model of an earlier run; empty otherwise, and then it does not cross.
     encoder_sha256, by_hash
         As in `TrainRequest`.
 
@@ -198,6 +202,7 @@ class CompareRequest:
     offset_deviation: float = math.nan
     odds_centre: float = math.nan
     odds_spread: float = math.nan
+    start: Arrays = field(default_factory=dict)
     encoder_sha256: str = ""
     by_hash: bool = False
 
@@ -209,12 +214,13 @@ class CompareRequest:
         sections = request_sections(
             self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **known
         )
-        return record_of(sections)
+        return record_of(sections | ({START: array_record(self.start)} if self.start else {}))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        found = cast(CompareRequest, fields.made(cls, read_request(record)))
+        start = fields.ndarrays(record, START) if START in record else {}
+        found = cast(CompareRequest, fields.made(cls, {**read_request(record), "start": start}))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
             raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
         # Centre and spread cross together or not at all.

@@ -58,6 +58,8 @@ ARM_COLOURS = {
     "personalised": PALE_BLUE,
     "local-only": GREY,
     "local-only-same": GREY,
+    "warm-start": VIOLET,
+    "warm-start-tuned": GREY,
     "sites-mean": PALE_BLUE,
     "personalised-sites-mean": PALE_BLUE,
     "pooled": VIOLET,

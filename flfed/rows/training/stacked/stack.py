@@ -50,7 +50,7 @@ class Stack:
         plan, layers = self._first.plan, self._first.model.layers
         weights = [self._stacked(layer, self._arrays, dtype) for layer in layers]
         # Where a step is linear in the gradient, and in nothing else, products add it to the weights.
-        by_hand = self._first.terms or self._first.correction or self._first.private
+        by_hand = self._first.terms or self._first.correction or self._first.private or self._first.frozen
         added = plan.momentum or plan.l2 or plan.clip or by_hand
         self._plain = plan.optimiser == "sgd" and not added
         self._moving = [OptimiserState.of(w, w if self._plain else torch.empty_like(w), plan) for w in weights]
@@ -135,10 +135,12 @@ class Stack:
                     g += term(w, anchors[name])
         for g, constant in zip(gradients, self._corrections, strict=False):
             g += constant[:sites]
+        for name in self._first.frozen:
+            self._named(gradients)[name].zero_()
 
     def _penalised(self, tensors: list[Tensor]) -> list[Tensor]:
         named = self._named(tensors)
-        return [named[name] for name in self._first.model.penalised]
+        return [named[name] for name in self._first.model.penalised if name not in self._first.frozen]
 
     def _named(self, tensors: list[Tensor]) -> dict[str, Tensor]:
         """Return views by the model's names.

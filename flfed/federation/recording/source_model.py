@@ -1,0 +1,183 @@
+"""Models of earlier runs that a study begins from (`[model] warm-start`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.recording.recorded_study import study_of
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.schema import Schema, read_schema
+from flfed.rows.features.encode import input_names
+from flfed.rows.session import first_model, study_layout
+from flfed.rows.training.functional import layers_of
+from flfed.rows.training.submodel import nested_start
+from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.codec import is_encrypted
+
+Arrays = dict[str, np.ndarray]
+FILES = ("model.safetensors", "encoder.safetensors", "schema.toml", "study.toml")
+"""Of an exported model that is as it was trained (`flfed.export.model_folder`)."""
+
+
+def source_model(study: Study) -> Source:
+    """Return the model that a study begins from.
+
+    Raises
+    ------
+    UsageError
+        If there is none of that name, it is not the one that the study's text names, or the study's model cannot begin
+        from it.
+    """
+    name, where = study.warm_start, f"[model]: warm-start={study.warm_start!r}"
+    found = _of_folder(Path(name), where) if Path(name).is_dir() else _of_run(name, where)
+    if study.start_sha256 not in ("", sha256 := arrays_sha256(found.arrays)):
+        raise UsageError(
+            f"{where} has arrays of SHA-256 {sha256}, and start-sha256 is {study.start_sha256}: it is another model"
+        )
+    schema = datasets.load(study.dataset.name).schema
+    layout = study_layout(study, schema)
+    if why := defect(found, study.model.build("model"), first_model(study, schema), layout):
+        raise UsageError(f"{where}: {why}")
+    return found
+
+
+@lru_cache(maxsize=4)
+def _once(text: str) -> Source:
+    return source_model(Study.parse(text))
+
+
+def source_of(study: Study) -> Source | None:
+    """Return the model that a study begins from, read once; None where it begins from arrays as drawn."""
+    return _once(study.text) if study.warm_start else None
+
+
+def named_start(study: Study, *, approved: bool) -> Study:
+    """Return the study with the hash of the model that it begins from in its text, and check that it can.
+
+    Raises as `source_model` does; where the text is `approved` by sites it must name the hash itself.
+    """
+    if not study.warm_start:
+        return study
+    if approved:
+        required_hash(study)
+    found = source_model(study)
+    return study if study.start_sha256 else study.replace({"model.start-sha256": arrays_sha256(found.arrays)})
+
+
+def required_hash(study: Study) -> None:
+    """Refuse a study for institutions whose text does not say which model it begins from.
+
+    Raises
+    ------
+    UsageError
+        With the line that is missing, where the model is on this machine.
+    """
+    if study.warm_start and not study.start_sha256:
+        raise UsageError(
+            f"[model]: warm-start={study.warm_start!r} needs start-sha256, the hash of that model's arrays: sites "
+            "approve what they start from. flfed study check says it"
+        )
+
+
+def start_arrays(
+    study: Study, schema: Schema, encoder: Encoder, repeat: int, widths: Iterable[float], source: Source | None
+) -> Arrays:
+    """Return the arrays that the first round is trained from.
+
+    Parameters
+    ----------
+    study : Study
+    schema : Schema
+    encoder : Encoder
+        Of the run's sites.
+    repeat : int
+    widths : iterable of float
+        Shares of the hidden units that the sites train.
+    source : Source or None
+        What the study begins from, if not from arrays as drawn.
+    """
+    drawn = first_model(study, schema, repeat)
+    if source is None:
+        return nested_start(study.model.build("model"), drawn, widths)
+    return rewritten(source, drawn, study_layout(study, schema), encoder)
+
+
+def source_facts(source: Source, layout: Layout) -> dict[str, Any]:
+    """Return what a run's record says of the model that it begins from."""
+    taken = fitting_columns(source.layout, layout)
+    return {
+        "from": source.run,
+        "arrays-sha256": arrays_sha256(source.arrays),
+        "columns": taken,
+        "as-drawn": [column.name for column in layout.features if column.name not in taken],
+        "left-out": [column.name for column in source.layout.features if column.name not in taken],
+    }
+
+
+def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
+    """Return what is said of the model that a study begins with, and the facts; None where it begins with none."""
+    if not study.warm_start:
+        return None
+    source = source_model(study)
+    facts = source_facts(source, study_layout(study, datasets.load(study.dataset.name).schema))
+    named = {"as drawn": facts["as-drawn"], "left out": facts["left-out"]}
+    rest = "".join(f"; {what}: {', '.join(columns)}" for what, columns in named.items() if columns)
+    line = "" if study.start_sha256 else f' For institutions write start-sha256 = "{facts["arrays-sha256"]}".'
+    return f"Begins with the model {source.run}, of which {len(facts['columns'])} columns are taken{rest}.{line}", facts
+
+
+def _of_run(name: str, where: str) -> Source:
+    """Return the final model of a run of this machine's store."""
+    with RunReader.open() as reader:
+        runs, series = reader.runs_of(name), reader.series(name)
+    if len(runs) > 1:
+        raise UsageError(f"{where} has {len(runs)} repeats, each with a model: name one, such as {runs[0].run}")
+    try:
+        final = checkpoints.final(runs[0].run)
+    except FlfedError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if is_encrypted(final.arrays):
+        raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
+    kept = final.facts.get("schema")
+    own = None if kept is None else Schema.model_validate(kept)
+    study = study_of(series.study_text, lambda: final.encoder, own)
+    return _made(runs[0].run, study, own or datasets.load(study.dataset.name).schema, final.arrays, final.encoder)
+
+
+def _of_folder(folder: Path, where: str) -> Source:
+    """Return the model of an exported folder, whose files are those that were exported."""
+    try:
+        index = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        files = {name: (folder / name).read_bytes() for name in FILES}
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        if index.get("quantised"):
+            raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
+        if any(index["files"].get(name) != sha256 for name, sha256 in hashes.items()):
+            raise UsageError(f"{where} is not the folder that was exported (a SHA-256 differs): export the run again")
+        model, encoder, _, study = files.values()
+        arrays, own = load(model), Encoder(**load(encoder))
+        return _made(str(folder), Study.parse(study.decode()), read_schema(folder / "schema.toml"), arrays, own)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        raise UsageError(f"{where} is no folder of an exported model: see flfed run export --help") from None
+
+
+def _made(name: str, study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> Source:
+    layout, layers = study_layout(study, schema), layers_of(study.model.build("model"))
+    made = Source(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
+    if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
+        raise UsageError(f"[model]: warm-start={name!r}: the schema of its dataset has changed since it was run")
+    return made

@@ -1,0 +1,274 @@
+"""Warm starts: a model of an earlier run, rewritten for the encoder of this one.
+
+Columns go by name. A weight of the source is a weight of its own inputs, whose centre, scale and shares are those of
+the source's sites: here it is changed so that the output stays the same for the same row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, softmax
+
+from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
+from flfed.rows.features.encode import Encoded, input_slices
+from flfed.rows.own_intercept import INTERCEPT_SD
+from flfed.rows.training.functional import layers_of, loss_of_rows
+from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, Search, search_of
+from flfed.seeds import generator
+from flfed.summaries.summary import ColumnLayout, Encoder, Layout
+
+Arrays = dict[str, np.ndarray]
+PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
+"""Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
+MISSING = None
+"""Key of a column's being missing among its contributions."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Model that a run begins from.
+
+    Attributes
+    ----------
+    run : str
+        What a person called it: a run's id, or the folder of an exported model.
+    layout : Layout
+        Of its inputs.
+    encoder : Encoder
+    layers : tuple of (str, str)
+        Names of each layer's weights and intercepts.
+    arrays : dict of name to array
+    """
+
+    run: str
+    layout: Layout
+    encoder: Encoder
+    layers: tuple[tuple[str, str], ...]
+    arrays: Arrays
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    """What one column adds to each output of the first layer.
+
+    Attributes
+    ----------
+    slope : array [outputs] or None
+        Of a number, for a step of 1 of its value after the transform.
+    values : dict of value (None: missing) to array [outputs]
+        Of a flag or category, and of being missing.
+    """
+
+    slope: np.ndarray | None
+    values: dict[str | None, np.ndarray] = field(default_factory=dict)
+
+
+def fitting_columns(source: Layout, layout: Layout) -> list[str]:
+    """Return the names of the columns that two layouts have in common: of one kind, with one transform."""
+    known = {column.name: column for column in source.features}
+    return [c.name for c in layout.features if c.name in known and _alike(known[c.name], c)]
+
+
+def _alike(a: ColumnLayout, b: ColumnLayout) -> bool:
+    return (a.kind == "number") == (b.kind == "number") and a.transform == b.transform
+
+
+def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> Arrays:
+    """Return the source's arrays for other inputs.
+
+    On rows without a missing cell the outputs are the source's, where it knows all columns.
+
+    Parameters
+    ----------
+    source : Source
+    first : mapping of name to array
+        As drawn for a run without a warm start: what columns that the source lacks begin with, and in which types.
+    layout : Layout
+        Of the new run's inputs.
+    encoder : Encoder
+        Of the new run's sites.
+
+    Notes
+    -----
+    A value that the source's category does not name adds nothing, and neither does being missing where the source has
+    no input for it. What a missing cell is taken for is the new encoder's.
+    """
+    (weight, bias), *_ = source.layers
+    found = {name: value.astype(np.float64) for name, value in source.arrays.items()}
+    w, constant = first[weight].astype(np.float64), found[bias]
+    columns, more = _contributions(source)
+    constant = constant + more
+    places, cells = input_slices(layout), layout.slices()
+    for number, column in enumerate(layout.features):
+        if column.name not in fitting_columns(source.layout, layout):
+            continue
+        own, at = columns[column.name], places[column.name]
+        frequency, spread = encoder.frequency[cells[column.name]], encoder.spread[cells[column.name]]
+        rows = []
+        if own.slope is not None:
+            rows.append(own.slope * encoder.scale[number])
+            constant = constant + own.slope * encoder.center[number]
+        else:
+            nothing = np.zeros_like(constant)
+            base, *others = (own.values.get(value, nothing) for value in column.cells[:-1])
+            constant = constant + base
+            for adds, share, unit in zip(others, frequency[1:-1], spread[1:-1], strict=True):
+                rows.append((adds - base) * unit)
+                constant = constant + (adds - base) * share
+        if layout.missing_indicator:
+            absent = own.values.get(MISSING, np.zeros_like(constant))
+            rows.append(absent * spread[-1])
+            constant = constant + absent * frequency[-1]
+        w[at] = np.stack(rows)
+    found[weight], found[bias] = w, constant
+    if layout.task == "regression":
+        _in_units(found, source, encoder)
+    return {name: found[name].astype(value.dtype) for name, value in first.items()}
+
+
+def _contributions(source: Source) -> tuple[dict[str, _Column], np.ndarray]:
+    """Return what each column adds by its values, and the constant that the source's centres leave."""
+    (weight, _), *_ = source.layers
+    w = source.arrays[weight].astype(np.float64)
+    places, cells, encoder = input_slices(source.layout), source.layout.slices(), source.encoder
+    found, constant = {}, np.zeros(w.shape[1])
+    for number, column in enumerate(source.layout.features):
+        own, at = w[places[column.name]], cells[column.name]
+        frequency, spread = encoder.frequency[at], encoder.spread[at]
+        values: dict[str | None, np.ndarray] = {}
+        slope = None
+        if source.layout.missing_indicator:
+            values[MISSING] = own[-1] / spread[-1]
+            constant = constant - values[MISSING] * frequency[-1]
+        if column.kind == "number":
+            slope = own[0] / encoder.scale[number]
+            constant = constant - slope * encoder.center[number]
+        else:
+            named = column.cells[1:-1]
+            for value, row, share, unit in zip(named, own, frequency[1:-1], spread[1:-1], strict=False):
+                values[value] = row / unit
+                constant = constant - values[value] * share
+        found[column.name] = _Column(slope, values)
+    return found, constant
+
+
+def _in_units(found: Arrays, source: Source, encoder: Encoder) -> None:
+    """Change the last layer so that predictions in the outcome's unit stay the same."""
+    weight, bias = source.layers[-1]
+    factor = source.encoder.scale[-1] / encoder.scale[-1]
+    found[weight] = found[weight] * factor
+    found[bias] = found[bias] * factor + (source.encoder.center[-1] - encoder.center[-1]) / encoder.scale[-1]
+
+
+def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: Layout) -> str:
+    """Return why a model cannot begin from a source, "" where it can.
+
+    Parameters
+    ----------
+    source : Source
+    model : a listed model
+    first : mapping of name to array
+        As drawn for the model.
+    layout : Layout
+        Of the model's inputs.
+    """
+    layers = layers_of(model)
+    if not layers or not source.layers:
+        return "a warm start needs models that name their layers"
+    ours, theirs = (layout.task, layout.target), (source.layout.task, source.layout.target)
+    if (ours[0], ours[1].name, ours[1].cells, ours[1].transform) != (
+        theirs[0],
+        theirs[1].name,
+        theirs[1].cells if theirs[0] != "regression" else ours[1].cells,
+        theirs[1].transform,
+    ):
+        return f"it predicts {theirs[1].name!r} and the study {ours[1].name!r}, or other classes of it"
+    widths = [{name: value.shape for name, value in arrays.items()} for arrays in (source.arrays, first)]
+    for one, names in zip(widths, (source.layers, layers), strict=True):
+        one[names[0][0]] = one[names[0][0]][1:]
+    if source.layers != layers or widths[0] != widths[1]:
+        return "its layers have other widths than the study's model"
+    if not fitting_columns(source.layout, layout):
+        return "none of its columns is among the study's"
+    return ""
+
+
+def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:
+    """Fit a model to one site's rows that is pulled towards a source.
+
+    Yields the requests and returns the function of its outputs.
+
+    A linear model is drawn to the source by a ridge penalty of its distance, chosen by cross-validation on these rows;
+    another is fine-tuned from it, for as many epochs as help on a quarter of the rows.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Training rows, by the encoder that `start` is for.
+    start : dict of name to array
+        The source, rewritten.
+    given : Trainable
+    """
+    if not given.model.linear:
+        return network_predictor(given.model, (yield from fine_tuned(rows, start, given)))
+    (weight, bias), *_ = given.model.layers
+    return pulled_linear(rows, start[weight], start[bias], given)
+
+
+def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, given: Trainable) -> LinearPredictor:
+    """Return the linear model of least penalised loss, the penalty by cross-validation.
+
+    Where no fold can be tested it is the source itself.
+    """
+    source = LinearPredictor(weight.astype(np.float64), bias.astype(np.float64))
+    rng = generator(given.seed, site=given.site, purpose="folds")
+    search = search_of(rows, given.task, given.classes, rng)
+    if not isinstance(search, Search) or not search.folds:
+        return source
+    losses = np.zeros(len(PULLS))
+    for fold in search.folds:
+        fitted, tested = rows.take(fold.train), rows.take(fold.test)
+        for place, pull in enumerate(PULLS):
+            outputs = _towards(fitted, source, given.task, pull)(tested.x)
+            losses[place] += len(tested) * loss_of_rows(given.task, outputs, tested.y)
+    # Of penalties that are as good the strongest: nearer to the source.
+    best = PULLS[len(PULLS) - 1 - int(np.argmin(losses[::-1]))]
+    return _towards(rows, source, given.task, best)
+
+
+def _towards(rows: Encoded, source: LinearPredictor, task: str, pull: float) -> LinearPredictor:
+    """Return the minimum of the mean loss plus `pull / 2 * |w - source|²`.
+
+    The intercept moves by the prior of a site's own.
+    """
+    shape, n = source.weight.shape, len(rows)
+    before = source(rows.x)
+    wanted = rows.y[:, None] if task != "multi-class" else np.eye(shape[1])[rows.y]
+    own = INTERCEPT_SD**-2.0 / n
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        moved, shift = flat[: -shape[1]].reshape(shape), flat[-shape[1] :]
+        outputs = before + rows.x @ moved + shift
+        mean, residual = _loss(outputs, wanted, task)
+        slope = np.concatenate([(rows.x.T @ residual / n + pull * moved).ravel(), residual.mean(axis=0) + own * shift])
+        return mean + pull / 2 * float((moved**2).sum()) + own / 2 * float((shift**2).sum()), slope
+
+    start = np.zeros(source.weight.size + shape[1])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-7}).x
+    return LinearPredictor(source.weight + found[: -shape[1]].reshape(shape), source.bias + found[-shape[1] :])
+
+
+def _loss(outputs: np.ndarray, wanted: np.ndarray, task: str) -> tuple[float, np.ndarray]:
+    """Return the mean loss of outputs, and each row's residual [rows, outputs]."""
+    if task == "binary":
+        return float(np.mean(np.logaddexp(0.0, outputs) - wanted * outputs)), expit(outputs) - wanted
+    if task == "multi-class":
+        shares = softmax(outputs, axis=1)
+        return float(-np.mean(np.log((shares * wanted).sum(axis=1)))), shares - wanted
+    return float(0.5 * np.mean((outputs - wanted) ** 2)), outputs - wanted

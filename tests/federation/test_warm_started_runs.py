@@ -1,0 +1,146 @@
+"""Runs that begin with the model of an earlier one: their text, record, arms, what they go with, and kills."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flfed import Study
+from flfed.errors import RunStopped, UsageError
+from flfed.experiments.compare_runs import compare_runs
+from flfed.export.run_folder import export
+from flfed.federation.recording.source_model import required_hash, source_of, start_arrays
+from flfed.federation.server.run import Result, resume, run
+from flfed.records.reports.site_answer import rests_on
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.updates.checkpoints import checkpoint
+from flfed.updates.strategies.fedavg import FedAvg
+from tests.federation.test_resume import killer, newest
+
+AUC = "roc_auc_score"
+MLP = {"model.name": "mlp", "model.hidden": [5]}
+GOING_WITH: dict[str, dict[str, Any]] = {
+    "secure sums": {"privacy.secure-aggregation": "on"},
+    "CKKS": {"privacy.secure-aggregation": "ckks"},
+    "record-dp": {
+        "privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 5, "plan.batch": 16,
+    },
+    "site-dp": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
+    "a codec": {"codec.name": "int8", "codec.download": "int8"},
+    "frozen layers": {"model.frozen": 1},
+    "a learning curve": {"compare.curve": {"rows": [20], "draws": 3}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def sites(small_sites: Any) -> Any:
+    return small_sites(3, rows=80)
+
+
+@pytest.fixture
+def earlier(sites: Any, small_study: str) -> Result:
+    """A run of a network, whose model the others begin with."""
+    return run(Study.parse(small_study).replace(MLP), sites=sites)
+
+
+def begun(earlier: Result, **changes: Any) -> Study:
+    with RunReader.open() as reader:
+        text = reader.series(earlier.report["run"]).study_text
+    return Study.parse(text).replace({"warm-start": earlier.report["run"], "strategy.rounds": 4, **changes})
+
+
+def arrays_of(done: Result) -> dict[str, np.ndarray]:
+    return checkpoint.final(done.report["run"]).arrays
+
+
+def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms(
+    earlier: Result, sites: Any, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[dict[str, np.ndarray]] = []
+    plain = FedAvg.start
+
+    def noting(self: FedAvg, grid: Any, arrays: Any, rounds: int) -> Any:
+        started.append({name: value.numpy() for name, value in arrays.items()})
+        return plain(self, grid, arrays, rounds)
+
+    monkeypatch.setattr(FedAvg, "start", noting)
+    study = begun(earlier)
+    done = run(study, sites=sites)
+    name = done.report["run"]
+    with RunReader.open() as reader:
+        text, facts = reader.series(name).study_text, reader.summary(name, "warm-start")
+    assert Study.parse(text).start_sha256 == earlier.report["arrays-sha256"]
+    assert facts["from"] == earlier.report["run"] and facts["columns"] == ["x1", "x2", "flag", "colour"]
+    # The sites are the same, and so is their encoder: the source itself, to the rounding of float32.
+    for key, value in arrays_of(earlier).items():
+        np.testing.assert_allclose(started[0][key], value, rtol=1e-5, atol=1e-6)
+    for entry in done.report["sites"].values():
+        assert 0 <= entry["warm-start"][AUC]["value"] <= 1 and 0 <= entry["warm-start-tuned"][AUC]["value"] <= 1
+    of_first = done.report["sites"]["site-01"]
+    assert of_first["warm-start"][AUC]["value"] == pytest.approx(
+        earlier.report["sites"]["site-01"]["global"][AUC]["value"], abs=1e-6
+    )
+    assert "The model that the run began with reaches" in " ".join(rests_on(done.report, "site-01", AUC))
+    assert "warm-start" not in earlier.report["sites"]["site-01"]
+    assert compare_runs(earlier.report["run"], name)["settings"]
+
+
+def test_an_exported_folder_is_the_same_start_and_another_file_is_none(earlier: Result, sites: Any, tmp_path: Path):
+    folder = tmp_path / "model"
+    export(earlier.report["run"], folder)
+    by_run, by_folder = (
+        run(begun(earlier, **{"warm-start": name}), sites=sites) for name in (earlier.report["run"], str(folder))
+    )
+    for key, value in arrays_of(by_run).items():
+        assert (arrays_of(by_folder)[key] == value).all()
+    (folder / "study.toml").write_text((folder / "study.toml").read_text() + "\n")
+    with pytest.raises(UsageError, match="is not the folder that was exported"):
+        run(begun(earlier, **{"warm-start": str(folder), "seed": 3}), sites=sites)
+
+
+def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: Any, small_study: str):
+    said = {
+        "no run": ({"warm-start": "20200101-0000"}, "20200101-0000"),
+        "another model": ({"start-sha256": "0" * 64}, "it is another model"),
+        "another width": ({"model.hidden": [6]}, "its layers have other widths than the study's model"),
+        "no layer to train": ({"model.frozen": 2}, "frozen=2 leaves no layer to train"),
+        "noise on frozen layers": ({"model.frozen": 1, **GOING_WITH["record-dp"]}, "frozen does not go with record-dp"),
+    }
+    for why, (changes, expected) in said.items():
+        with pytest.raises(UsageError) as refused:
+            run(begun(earlier, **changes), sites=sites)
+        assert expected in str(refused.value), why
+    with pytest.raises(UsageError, match="needs start-sha256"):
+        required_hash(begun(earlier))
+    encrypted = run(Study.parse(small_study).replace({**MLP, **GOING_WITH["CKKS"]}), sites=sites)
+    with pytest.raises(UsageError, match="the coordinator has no model of it"):
+        run(begun(encrypted, **{"privacy.secure-aggregation": "off"}), sites=sites)
+
+
+@pytest.mark.parametrize("what", GOING_WITH)
+def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
+    done = run(begun(earlier, **GOING_WITH[what]), sites=sites)
+    assert (done.status, done.report["faults"]) == ("completed", [])
+    if what == "frozen layers":
+        study = begun(earlier)
+        before = start_arrays(
+            study, datasets.load("small").schema, checkpoint.final(done.report["run"]).encoder, 0, (), source_of(study)
+        )
+        found = arrays_of(done)
+        assert (found["weight-0"] == before["weight-0"]).all() and (found["bias-0"] == before["bias-0"]).all()
+        assert (found["weight-1"] != before["weight-1"]).any()
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_arrays(earlier: Result, sites: Any):
+    study = begun(earlier, seed=11)
+    whole = run(study, sites=sites)
+    for stage, round in (("checkpoint", 2), ("round", 3)):
+        with pytest.raises(RunStopped):
+            run(study, sites=sites, observer=killer(stage, round))
+        again = resume(newest(), sites=sites)
+        assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
+        assert again.report["sites"] == whole.report["sites"]

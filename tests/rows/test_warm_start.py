@@ -1,0 +1,213 @@
+"""Warm starts: a model rewritten for other inputs, what cannot begin from it, and models drawn to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from flfed import Study
+from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.server.learning_curve import federate
+from flfed.rows.features.encode import Encoded, encode
+from flfed.rows.features.summarise import summarise
+from flfed.rows.session import SiteSession, first_model, study_layout
+from flfed.rows.training.fit import fit, score
+from flfed.rows.training.functional import batch_loss, layers_of
+from flfed.rows.training.requests import FitRequest, ScoreRequest
+from flfed.rows.training.stacked.answer import stacked_compute
+from flfed.rows.training.tuning.linear import LinearPredictor, tuned_linear
+from flfed.rows.warm_start import Source, _towards, defect, fitting_columns, pulled_linear, rewritten
+from flfed.summaries.summary import Encoder, fit_encoder, merge
+
+MLP = {"model.name": "mlp", "model.hidden": [7, 3]}
+
+
+def places_of(study: Study, repeat: int = 0) -> dict[str, SiteSession]:
+    return {site.name: SiteSession(site, study, repeat) for site in find_sites(study)}
+
+
+def encoder_of(*places: SiteSession) -> Encoder:
+    return fit_encoder(places[0].layout, merge([place.summary() for place in places]))
+
+
+def source_of(place: SiteSession, encoder: Encoder, seed: int = 3) -> Source:
+    """Return a source of random weights, in float64."""
+    rng = np.random.default_rng(seed)
+    shapes = {name: value.shape for name, value in first_model(place.study, place.schema).items()}
+    arrays = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    return Source(run="r", layout=place.layout, encoder=encoder, layers=layers_of(place.model), arrays=arrays)
+
+
+def outputs(place: SiteSession, arrays: dict[str, np.ndarray], encoder: Encoder, table: Any) -> np.ndarray:
+    rows = encode(table, place.layout, encoder)
+    return score(ScoreRequest(model=place.model, arrays=arrays, x=rows.x))
+
+
+def whole_rows(place: SiteSession, *layouts: Any) -> Any:
+    """Return a table's rows without a missing cell."""
+    names = {column.name for layout in layouts for column in layout.features}
+    return place.table.training.dropna(subset=sorted(names))
+
+
+@pytest.mark.parametrize("changes", [{}, MLP, {"encode.missing-indicator": None}, {"encode.scaler": "schema"}])
+@pytest.mark.usefixtures("heart")
+def test_rows_without_a_missing_cell_have_the_sources_scores(changes: dict[str, Any]):
+    study = Study.load("heart-disease").replace({"plan.precision": "float64", **changes})
+    places = places_of(study)
+    four, three = places["cleveland"], [place for name, place in places.items() if name != "cleveland"]
+    source, encoder = source_of(four, encoder_of(*three)), encoder_of(*places.values())
+    # With an indicator on one side only, too.
+    other = replace(four.layout, missing_indicator=not four.layout.missing_indicator)
+    for layout in (four.layout, other):
+        drawn = first_model(study.replace({"encode.missing-indicator": layout.missing_indicator}), four.schema)
+        arrays = rewritten(source, drawn, layout, encoder)
+        table = whole_rows(four, layout)
+        assert len(table) > 100
+        x = encode(table, layout, encoder).x
+        found = score(ScoreRequest(model=four.model, arrays=arrays, x=x))
+        expected = outputs(four, source.arrays, source.encoder, table)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+    copied = outputs(four, source.arrays, encoder, table)
+    assert np.abs(copied - expected).max() > 0.01  # a plain copy
+
+
+@pytest.mark.usefixtures("heart")
+def test_columns_go_by_name_in_whatever_order_and_the_rest_is_as_drawn():
+    study = Study.load("heart-disease").replace({"plan.precision": "float64", **MLP})
+    four = places_of(study)["cleveland"]
+    encoder = encoder_of(four)
+    source = source_of(four, encoder)
+    names = [column.name for column in four.layout.features]
+    turned = study.replace({"dataset.features": names[::-1]})
+    place = places_of(turned)["cleveland"]
+    arrays = rewritten(source, first_model(turned, place.schema), place.layout, encoder_of(place))
+    table = whole_rows(four, four.layout)
+    expected = outputs(four, source.arrays, encoder, table)
+    np.testing.assert_allclose(outputs(place, arrays, encoder_of(place), table), expected, rtol=0, atol=1e-10)
+    # Of columns that the source lacks the weights are as drawn; its others leave what they add at their centre.
+    fewer = study.replace({"dataset.features": names[:5]})
+    small = places_of(fewer)["cleveland"]
+    few = source_of(small, encoder_of(small))
+    assert fitting_columns(few.layout, four.layout) == names[:5]
+    drawn = first_model(study, four.schema)
+    arrays = rewritten(few, drawn, four.layout, encoder)
+    at = sum(1 + (len(c.cells) - 2 if c.kind == "category" else 1) for c in four.layout.features[:5])
+    assert (arrays["weight-0"][at:] == drawn["weight-0"][at:]).all()
+    assert (arrays["weight-0"][:at] != drawn["weight-0"][:at]).all()
+
+
+def test_a_regression_keeps_its_predictions_in_the_outcomes_unit():
+    study = Study.load("diabetes").replace({"plan.precision": "float64", **MLP})
+    first, *others = places_of(study).values()
+    source, encoder = source_of(first, encoder_of(*others)), encoder_of(first)
+    arrays = rewritten(source, first_model(study, first.schema), first.layout, encoder)
+    table = first.table.training
+
+    def predicted(found: dict[str, np.ndarray], by: Encoder) -> np.ndarray:
+        return outputs(first, found, by, table) * by.scale[-1] + by.center[-1]
+
+    expected = predicted(source.arrays, source.encoder)
+    np.testing.assert_allclose(predicted(arrays, encoder), expected, rtol=0, atol=1e-9)
+    assert np.abs(predicted(source.arrays, encoder) - expected).max() > 0.1
+
+
+@pytest.mark.usefixtures("heart")
+def test_a_model_of_another_outcome_shape_or_table_is_no_source():
+    study = Study.load("heart-disease")
+    four = places_of(study)["cleveland"]
+    source, drawn = source_of(four, encoder_of(four)), first_model(study, four.schema)
+    assert defect(source, four.model, drawn, four.layout) == ""
+    network = study.replace(MLP)
+    why = defect(source, network.model.build("model"), first_model(network, four.schema), four.layout)
+    assert why == "its layers have other widths than the study's model"
+    wine = Study.load("wine")
+    place = next(iter(places_of(wine).values()))
+    why = defect(source, place.model, first_model(wine, place.schema), place.layout)
+    assert "it predicts" in why and "or other classes of it" in why
+    unlike = replace(four.layout, features=tuple(replace(c, name=f"{c.name}-2") for c in four.layout.features))
+    assert defect(source, four.model, drawn, unlike) == "none of its columns is among the study's"
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
+def test_a_model_that_is_drawn_to_a_source_is_at_the_minimum_of_its_penalised_loss(task: str):
+    rng = np.random.default_rng(5)
+    x, outs = rng.normal(size=(60, 4)), 3 if task == "multi-class" else 1
+    y = rng.normal(size=60) if task == "regression" else rng.integers(0, max(outs, 2), 60)
+    rows = Encoded(x, y, np.ones(60))
+    source = LinearPredictor(rng.normal(size=(4, outs)), rng.normal(size=outs))
+    found = _towards(rows, source, task, 0.3)
+    w = torch.tensor(found.weight, requires_grad=True)
+    b = torch.tensor(found.bias, requires_grad=True)
+    target = torch.tensor(y if task == "regression" else y.astype(np.int64 if outs == 3 else float))
+    loss = batch_loss(task, torch.tensor(x) @ w + b, target, None)
+    loss = loss + 0.15 * ((w - torch.tensor(source.weight)) ** 2).sum()
+    loss = loss + 0.125 / 60 * ((b - torch.tensor(source.bias)) ** 2).sum()
+    loss.backward()
+    assert max(float(w.grad.abs().max()), float(b.grad.abs().max())) < 1e-5
+    strong = _towards(rows, source, task, 1e9)
+    assert np.abs(strong.weight - source.weight).max() < 1e-6
+
+
+def test_frozen_layers_stay_together_or_alone():
+    study = Study.load("wine").replace({**MLP, "plan.l2": 0.01, "plan.l1": 0.001, "plan.momentum": 0.9})
+    requests = []
+    for place in places_of(study).values():
+        rows = place.training(encoder_of(place))
+        requests.append(
+            FitRequest(
+                model=place.model,
+                task=place.task,
+                arrays=first_model(study, place.schema),
+                rows=rows,
+                plan=study.plan,
+                lr=0.05,
+                rng=np.random.default_rng(1),
+                frozen=("weight-0", "bias-0"),
+                delta=True,
+            )  # fmt: skip
+        )
+    alone = [fit(replace(one, rng=np.random.default_rng(1))).arrays for one in requests]
+    together = [one.arrays for one in stacked_compute()(requests)]
+    for one, other in zip(alone, together, strict=True):
+        assert not one["weight-0"].any() and not one["bias-0"].any() and one["weight-1"].any()
+        for name, value in one.items():
+            np.testing.assert_allclose(other[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.proof
+@pytest.mark.usefixtures("heart")
+@pytest.mark.parametrize(("site", "least"), [("cleveland", 0.03), ("hungary", 0.03), ("long-beach", 0.03)])
+def test_a_fourth_hospital_of_few_rows_gains_by_the_model_of_the_other_three(site: str, least: float):
+    found: dict[int, list[list[float]]] = {10: [], 80: []}
+    study = Study.load("heart-disease")
+    for repeat in range(1, 21):
+        places = places_of(study, repeat)
+        late = places.pop(site)
+        sums = {name: place.summary() for name, place in places.items()}
+        trained = federate(study, repeat, places, sums)
+        assert trained is not None
+        arrays, encoder, _ = trained
+        layout = study_layout(study, late.schema)
+        source = Source(run="r", layout=layout, encoder=encoder, layers=layers_of(late.model), arrays=arrays)
+        order = np.random.default_rng(repeat).permutation(len(late.table.training))
+        tested = late.table.holdout("compare")
+        for rows, tried in found.items():
+            few = late.table.training.iloc[order[:rows]]
+            own = fit_encoder(layout, summarise(few, layout))
+            alone = tuned_linear(encode(few, layout, own), "binary", 2, np.random.default_rng(repeat))
+            every = fit_encoder(layout, merge([*sums.values(), summarise(few, layout)]))
+            start = rewritten(source, first_model(study, late.schema, repeat), layout, every)
+            drawn = pulled_linear(encode(few, layout, every), start["weight"], start["bias"], late.trainable())
+            x = encode(tested, layout, every).x
+            scores = (alone(encode(tested, layout, own).x), drawn(x), x @ start["weight"] + start["bias"])
+            tried.append([roc_auc_score(late.target(tested), np.ravel(each)) for each in scores])
+    (scratch, pulled, _), (scratch_of_80, pulled_of_80, _) = (np.mean(tried, axis=0) for tried in found.values())
+    assert pulled - scratch >= least  # found .040, .078, .157
+    if site == "cleveland":
+        assert abs(pulled_of_80 - scratch_of_80) <= 0.02  # found -.006
