@@ -23,7 +23,7 @@ from benchmarks.table import RESULTS, SKEWED, STUDIES, write
 from flfed.errors import UsageError
 from flfed.federation.server.run import run
 from flfed.records.reports.recorded_run import Recorded, paired
-from flfed.records.statistics.intervals import resplit_interval
+from flfed.records.statistics.intervals import mean_of, resplit_interval
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
@@ -87,9 +87,8 @@ def resplit(name: str) -> dict[str, Any]:
     return found
 
 
-def _figure(one: Recorded, place: Place) -> float:
-    values = [row.value for row in one.figures[place] if row.value is not None]
-    return sum(values) / len(values)
+def _figure(one: Recorded, place: Place) -> float | None:
+    return mean_of([row.value for row in one.figures[place]])
 
 
 def _stopped(one: Recorded) -> list[str]:
@@ -120,9 +119,9 @@ def _skewed(study: Study, seed: int) -> Study:
 def skewed() -> dict[str, Any]:
     """Return the figures of every method over partitions by skewed labels, one run of each."""
     base, found = Study.load(STUDIES[-1]), {}
-    plain: dict[str, list[float]] = {}
+    plain: dict[str, list[float | None]] = {}
     for method, changes in METHODS.items():
-        values: dict[str, list[float]] = {JUDGED[2]: [], LOSS[2]: []}
+        values: dict[str, list[float | None]] = {JUDGED[2]: [], LOSS[2]: []}
         ratios, stopped = [], list[str]()
         try:
             for seed in accepted():
@@ -139,7 +138,7 @@ def skewed() -> dict[str, Any]:
             print(f"skewed, {method}: {json.dumps(found[method])}", flush=True)
             continue
         plain = plain or values
-        found[method] = {metric: sum(each) / len(each) for metric, each in values.items()}
+        found[method] = {metric: mean_of(each) for metric, each in values.items()}
         if values is not plain:
             found[method] |= {
                 f"gain-{metric}": _interval(plain[metric], each, sum(ratios) / len(ratios))
@@ -156,9 +155,12 @@ def _ratio(one: Recorded) -> float:
     return held / (sum(entry.rows or 0 for entry in sites.values()) - held)
 
 
-def _interval(plain: list[float], other: list[float], ratio: float) -> Mapping[str, Any]:
-    mean, low, high, p = resplit_interval([b - a for a, b in zip(plain, other, strict=True)], ratio)
-    return {"value": mean, "low": low, "high": high, "p": p, "repeats": len(plain)}
+def _interval(plain: list[float | None], other: list[float | None], ratio: float) -> Mapping[str, Any]:
+    gains = [b - a for a, b in zip(plain, other, strict=True) if a is not None and b is not None]
+    if len(gains) < len(plain):
+        return {"value": None, "reason": f"defined in {len(gains)} of {len(plain)} partitions"}
+    mean, low, high, p = resplit_interval(gains, ratio)
+    return {"value": mean, "low": low, "high": high, "p": p, "repeats": len(gains)}
 
 
 def main() -> int:
