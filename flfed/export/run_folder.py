@@ -6,11 +6,13 @@ Others can read its files: the model, the report, tables, and a text that explai
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from flfed import registry
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
 from flfed.federation.engines.registry import engine_of
@@ -28,7 +30,7 @@ from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_model import site_model
-from flfed.updates.codec import is_encrypted
+from flfed.updates.codec import is_encrypted, shapes_of
 
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
@@ -37,6 +39,11 @@ AS_TRAINED, INT8 = DTYPES = ("float32", "int8")
 AT_SITES = (
     "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site "
     "model SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
+)
+OWN_AT_SITES = (
+    "{arrays} of the model of run {run} are each site's own, and the coordinator has them as they were drawn; at an "
+    "institution that took part, its whole model: flfed site model SITE {run} --to FOLDER (a run in one process keeps "
+    "none)"
 )
 WITHOUT_MODEL = ("running", "interrupted", "failed")
 """States of a run that has no final model."""
@@ -109,7 +116,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         found = report(reader, name)
         reason = f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
         if len(runs) == 1:
-            reason = AT_SITES.format(run=runs[0].run) if _is_at_sites(runs[0].run) else ""
+            reason = _why_at_sites(runs[0].run, series.study_text)
         model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
@@ -159,8 +166,8 @@ def shared_model(
             "machine or under another FLFED_HOME"
         )
     final = checkpoints.final(run.run)
-    if is_encrypted(final.arrays):
-        raise UsageError(AT_SITES.format(run=run.run))
+    if why := _why_at_sites(run.run, series.study_text):
+        raise UsageError(why)
     # The store says which model it was; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
@@ -187,7 +194,9 @@ def shared_model(
 
 
 def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
-    """Write the last model of a run whose coordinator has ciphertexts only, at one of its sites.
+    """Write the last model of a run that the coordinator lacks, or lacks a part of, at one of its sites.
+
+    Where a part of the model is the site's own, or it has a model of its own beside the shared one, it is with that.
 
     Parameters
     ----------
@@ -205,21 +214,30 @@ def export_at_site(site: str, run: str, repeat: int, folder: Path) -> Exported:
     if found is None:
         raise UsageError(
             f"site {site!r} has no model of run {run!r}, repeat {repeat}: sites keep the model of a run under "
-            "secure-aggregation = 'ckks' once they have compared it"
+            "secure-aggregation = 'ckks', and one of which a part is their own, once they have compared it"
         )
     _refuse_taken(folder)
     study = Study.parse(found.study)
     schema = datasets.load(study.dataset.name).schema
     figures: dict[str, Any] = {"global": {}, "sites-mean": {}, "sites": {}}
-    of: dict[str, Any] = {"arrays": found.arrays, "encoder": found.encoder}
+    of: dict[str, Any] = {"arrays": {**found.arrays, **found.own}, "encoder": found.encoder}
     SharedModel(run=run, study=study, schema=schema, figures=figures, **of).write(folder)
     return Exported(run, folder, run, "", tuple(sorted(path.name for path in folder.iterdir())))
 
 
-def _is_at_sites(run: str) -> bool:
-    """Tell whether the coordinator has a run's last model as ciphertexts."""
+def _why_at_sites(run: str, text: str) -> str:
+    """Return why a run's last model is at its sites only, "" where it is here or was never written."""
     path = checkpoints.folder_of(run) / f"{checkpoints.FINAL}.safetensors"
-    return path.is_file() and is_encrypted(checkpoints.final(run).arrays)
+    if not path.is_file():
+        return ""
+    arrays = checkpoints.final(run).arrays
+    if is_encrypted(arrays):
+        return AT_SITES.format(run=run)
+    name = tomllib.loads(text).get("strategy", {}).get("name", "fedavg")
+    # Without the package of another strategy nobody knows what it keeps, as before.
+    known = name in registry.names("strategy")
+    own = registry.load("strategy", name).extra_shapes(shapes_of(arrays)).own_part if known else {}
+    return OWN_AT_SITES.format(run=run, arrays=", ".join(own)) if own else ""
 
 
 def _refuse_taken(folder: Path) -> None:

@@ -6,7 +6,7 @@ Its open table, its encoded rows and what its handlers answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,9 +24,10 @@ from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, pr
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
+from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private.noise import Protection
-from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, ScoreRequest, Term
+from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.warm_start import pulled
@@ -72,6 +73,8 @@ class Trained:
         On holdout rows, where the study asks for that curve.
     lr : float
         Learning rate of the round; 0 where nothing was trained.
+    own : dict of name to array
+        What the site has of its own of the model after the round; empty without.
     """
 
     delta: Arrays
@@ -81,6 +84,7 @@ class Trained:
     scores: RowScores | None
     holdout: RowScores | None
     lr: float = 0.0
+    own: Arrays = field(default_factory=dict)
 
 
 def study_layout(study: Study, schema: Schema) -> Layout:
@@ -122,6 +126,15 @@ def redraws(study: Study, site: Site) -> bool:
         return study.split.redraw
     # By time the holdout is the same in every repeat.
     return site.policy.resplit and isinstance(site.holdout, Holdout)
+
+
+def _round_fit(
+    session: SiteSession, arrays: Arrays, rows: Encoded, round: int, lr: float, added: AddedGradients
+) -> FitRequest:
+    """Return the request of a round's fit, of the part of the hidden units that the site trains."""
+    rng = session.draws.of(session.site.name, round)
+    request = session.fit_request(arrays, rows, rng, lr=lr, terms=added.terms)
+    return narrowed(replace(request, correction=added.correction), session.width)
 
 
 class ClaimCounts(Protocol):
@@ -176,6 +189,7 @@ class SiteSession(EncodedTable):
         self.validation_only = validation_only
         # Who answers for the site says otherwise, once it has looked at what left before.
         self.counts_may_leave: ClaimCounts = _never
+        self.own_arrays = OwnArrays()
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
@@ -196,14 +210,16 @@ class SiteSession(EncodedTable):
         score: bool = True,
         terms: tuple[Term, ...] = (),
         correction: Arrays | None = None,
+        own: AddedGradients = NOTHING_ADDED,
     ) -> Generator[ComputeRequest, Any, Trained]:
         """Score the incoming model and train from it.
 
         Yields the requests and returns what came of them.
 
         `terms` are the strategy's client half: gradients that are added in every step. Those of `correction` are
-        constant, by the names of the model's arrays.
+        constant, by the names of the model's arrays. Those of `own` are for the site's own model, where it has one.
         """
+        arrays = self.own_arrays.at_site(arrays)
         (rows, scored), scores, held = self._parts(encoder), None, None
         if score and (self._held_rows or not self.validation_only):
             scores = yield from self._score(arrays, encoder, scored)
@@ -215,11 +231,15 @@ class SiteSession(EncodedTable):
         if self.protection is not None:
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
-        rng = self.draws.of(self.site.name, round)
-        request = self.fit_request(arrays, rows, rng, lr=lr, terms=terms)
-        request = replace(request, correction=correction) if correction else request
-        fitted: Fitted = yield narrowed(request, self.width)
-        return Trained(widened(fitted.arrays, arrays), len(rows.y), fitted.loss, fitted.steps, scores, held, lr)
+        shared = AddedGradients(terms=terms, correction=correction or {})
+        fits: list[Request] = [_round_fit(self, arrays, rows, round, lr, shared)]
+        if self.own_arrays.model is not None:
+            fits.append(_round_fit(self, self.own_arrays.model, rows, round, lr, own))
+        # Side by side, so that an engine may stack each with those of other sites.
+        found: list[Fitted] = yield fits
+        delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
+        delta, kept = self.own_arrays.parted(arrays, delta, beside)
+        return Trained(delta, len(rows.y), found[0].loss, found[0].steps, scores, held, lr, kept)
 
     @property
     def width(self) -> float:
@@ -327,8 +347,12 @@ class SiteSession(EncodedTable):
         Yields the requests and returns the function of its outputs.
 
         A linear model gets the site's own intercept, by the prior deviation `sd` where one is given; others are
-        fine-tuned. Made once for the same arrays and encoder, by their hashes, and deviation.
+        fine-tuned. Made once for the same arrays and encoder, by their hashes, and deviation. Where the site trains a
+        model of its own beside the shared one, it is that.
         """
+        if self.own_arrays.model is not None:
+            return network_predictor(self.model, self.own_arrays.model)
+        arrays = self.own_arrays.at_site(arrays)
         key = (arrays_sha256(arrays), encoder.sha256(), sd)
         if key not in self._personal:
             self._personal = {key: (yield from self._made_personal(arrays, encoder, sd))}
@@ -361,7 +385,7 @@ class SiteSession(EncodedTable):
         """
         if not self.study.adjusts_intercept() or self.protection is not None:
             return None
-        rows = self.training(encoder)
+        rows, arrays = self.training(encoder), self.own_arrays.at_site(arrays)
         if too_few(rows.y, self.task, self.classes, self.site.policy):
             return None
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)

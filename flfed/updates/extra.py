@@ -17,6 +17,8 @@ from flfed.updates.messages.fields import Arrays, MalformedMessage
 
 KEPT = "kept/"
 """Before the names of a strategy's arrays in a site's state of the run."""
+OWN = "own/"
+"""Before the names of what is a site's own of the model, there too."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,11 +35,28 @@ class ExtraShapes:
         With each update. Neither noise, nor masks, nor a codec is put on them: a study that asks for one is refused.
     kept : mapping of name to (shape, dtype)
         At the site, from one of its rounds to the next; in no message.
+    own_part : mapping of name to (shape, dtype)
+        Arrays of the model of which each site has values of its own: it trains and predicts with these, and in its
+        update they are zero. They stay at the site.
+    own_model : mapping of name to (shape, dtype)
+        The model's arrays, where each site trains a model of its own beside the shared one. They stay at the site.
     """
 
     sent: Shapes = field(default_factory=dict)
     returned: Shapes = field(default_factory=dict)
     kept: Shapes = field(default_factory=dict)
+    own_part: Shapes = field(default_factory=dict)
+    own_model: Shapes = field(default_factory=dict)
+
+    @property
+    def own(self) -> Shapes:
+        """What is a site's own of the model: a part of it, or one beside the shared one."""
+        return {**self.own_part, **self.own_model}
+
+    @property
+    def stay(self) -> bool:
+        """Whether a site keeps arrays from round to round."""
+        return bool(self.kept or self.own)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,8 +122,15 @@ def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
     return found
 
 
-def check_extra(study: Study, model: Shapes) -> None:
-    """Refuse a study whose strategy sends arrays that noise, sums or a codec are not put on.
+def check_extra(study: Study, model: Shapes, *, by_row: bool) -> None:
+    """Refuse a study whose strategy sends arrays that noise, sums or a codec are not put on, or trains without noise.
+
+    Parameters
+    ----------
+    study : Study
+    model : mapping of name to (shape, dtype)
+    by_row : bool
+        Whether the study's mechanism protects rows while they are trained on.
 
     Raises
     ------
@@ -112,6 +138,11 @@ def check_extra(study: Study, model: Shapes) -> None:
         What of the study does not go with them.
     """
     shapes = extra_shapes(study, model)
+    if by_row and shapes.own_model:
+        raise UsageError(
+            f"[strategy] {study.strategy.name}: each site trains a second model on the same rows, which "
+            f"{study.privacy.name} under [privacy] neither protects nor charges: leave one of them out"
+        )
     if not (shapes.sent or shapes.returned):
         return
     where = f"[strategy] {study.strategy.name}: arrays beside the update cross as they are"
@@ -120,6 +151,22 @@ def check_extra(study: Study, model: Shapes) -> None:
         raise UsageError(f"{where}, and {asked} under [privacy] would protect the update alone: leave one of them out")
     if study.codec.name != "none" or study.download != "none":
         raise UsageError(f"{where}, and a codec packs the model and the update alone: leave [codec] out")
+
+
+def in_words(shapes: ExtraShapes) -> str:
+    """Return what a run's record says of sites' own parts of the model, "" where there are none."""
+    if shapes.own_model:
+        return (
+            "each site trained a model of its own beside the shared one, which stays there: the personalised model of "
+            "the comparison is that one, with no further fine-tuning"
+        )
+    if not shapes.own_part:
+        return ""
+    return (
+        f"{', '.join(shapes.own_part)} of the model are each site's own, and stay there: what is told of the global "
+        "model at a site is told of the shared arrays with the site's own; the coordinator has these as they were "
+        "drawn, which is nobody's model"
+    )
 
 
 def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArrays:
@@ -136,10 +183,32 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     return SiteArrays(received=received, kept={} if arrays_defect(kept, shapes.kept) else kept)
 
 
+def state_of(kept: Arrays, own: Arrays) -> Arrays:
+    """Return a site's state after a round: a strategy's arrays, and what is the site's own of the model."""
+    return {f"{before}{name}": value for before, found in ((KEPT, kept), (OWN, own)) for name, value in found.items()}
+
+
+def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
+    """Return what a site has of its own of the model; none before it trained, and where it is lost."""
+    found = {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
+    return {} if arrays_defect(found, shapes.own) else found
+
+
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
     terms = strategy.client_terms
-    found = terms(settings, arrays) if _takes_arrays(terms) else terms(settings)
+    return _parted(terms(settings, arrays) if _takes_arrays(terms) else terms(settings))
+
+
+def own_terms(
+    strategy: type[Any], settings: Mapping[str, float], start: Arrays, incoming: Arrays
+) -> tuple[Any, Arrays]:
+    """Return the gradients that a strategy adds to those of a site's own model, as `client_terms` does."""
+    return _parted(strategy.own_terms(settings, start, incoming))
+
+
+def _parted(found: tuple[Any, ...]) -> tuple[Any, Arrays]:
+    """Return the terms that are functions, and the sum of those that are constant in a round."""
     constant: Arrays = {}
     for term in found:
         for name, value in term.items() if isinstance(term, Mapping) else ():

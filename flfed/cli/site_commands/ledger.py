@@ -38,7 +38,7 @@ def take_model(
     repeat: int = typer.Option(0, min=0, help="Of a series of repeats, which."),
     as_json: bool = output.JSON,
 ) -> None:
-    """Write the model of a run that the coordinator has as ciphertexts only into a folder, for `flfed predict`."""
+    """Write the model of a run that the coordinator lacks, or lacks a part of, into a folder, for `flfed predict`."""
     from flfed.export.run_folder import export_at_site
     from flfed.folders import SiteFolder
 

@@ -214,6 +214,12 @@ def shown(text: str) -> str:
     return plain[:LONGEST] + more
 
 
+AFTERWARDS = (
+    "after the comparison they are with the run's model in the site's folder, from where flfed site model takes them."
+)
+"""Of what is a site's own of the model."""
+
+
 def _extra(study: Study, shapes: ExtraShapes) -> Iterator[str]:
     """Yield what the approver reads of the arrays that the strategy has beside the model."""
     name = study.strategy.name
@@ -222,6 +228,16 @@ def _extra(study: Study, shapes: ExtraShapes) -> Iterator[str]:
         yield f"With the update, arrays {', '.join(shapes.returned)} of strategy {name}: {said}"
     if shapes.kept:
         yield f"Strategy {name} keeps arrays of its own at this site from round to round; they are in no message."
+    if shapes.own_part:
+        yield (
+            f"Of the model, {', '.join(shapes.own_part)} are this site's own: it trains them with the rest and "
+            f"predicts with them. They stay here and are in no message; {AFTERWARDS}"
+        )
+    if shapes.own_model:
+        yield (
+            "Beside the shared model this site trains a model of its own on the same rows. It stays here and is in no "
+            f"message; of it the comparison tells figures, as of this site's other models. {AFTERWARDS.capitalize()}"
+        )
 
 
 def reveals(message: type) -> str:

@@ -39,7 +39,7 @@ from flfed.federation.client.redaction import (
 )
 from flfed.federation.client.released_rows import Releases
 from flfed.federation.client.run_keys import Approving
-from flfed.federation.client.site_run import SiteRun, answer_sums
+from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_terms_of
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
@@ -52,7 +52,7 @@ from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
 from flfed.updates.codec import is_encrypted
-from flfed.updates.extra import KEPT, ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays
+from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, own_arrays, site_arrays, state_of
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
@@ -361,14 +361,16 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
     request = replace(request, arrays=_opened_arrays(request.arrays, session, own))
     packing = packing_of(session.study.text) if request.fit else None
     strategy, shapes = _strategy(session.study.strategy.name), extra_shapes_of(session.study.text)
-    stateful = request.fit and bool(shapes.kept or (packing is not None and packing.feedback))
-    before = own.state.before(request.round) if stateful else {}
+    stateful = request.fit and bool(shapes.stay or (packing is not None and packing.feedback))
+    before = own.before(request.round, session) if stateful or shapes.own else {}
     # With a model that is only scored no arrays come, and nothing is trained by them.
     arrays = site_arrays(request.extra, before, shapes if request.fit else ExtraShapes())
     by_arrays = bool(shapes.sent) and not request.fit
     terms, correction = ((), {}) if by_arrays else client_terms(strategy, request.settings, arrays)
+    incoming = request.arrays if packing is None else packing.model(request.arrays)
+    session.own_arrays = own_part_of(own_arrays(before, shapes), shapes, incoming)
     done = yield from session.train(
-        request.arrays if packing is None else packing.model(request.arrays),
+        incoming,
         request.encoder,
         round=request.round,
         rounds=request.rounds,
@@ -377,12 +379,13 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
         score=request.score,
         terms=terms,
         correction=correction,
+        own=own_terms_of(strategy, request, session, incoming),
     )
     delta, made = done.delta, ExtraArrays()
     if request.fit and (shapes.returned or shapes.kept):
         trained = LocalUpdate(delta=delta, steps=done.steps, lr=done.lr, plan=session.study.plan)
         made = strategy.client_extra(request.settings, arrays, trained)
-    state = {f"{KEPT}{name}": value for name, value in made.kept.items()}
+    state = state_of(made.kept, done.own)
     if packing is not None:
         delta, left = yield from _packed(packing, delta, session, request.round, before)
         state |= left
@@ -435,7 +438,10 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     """Compare all arms on the site's holdout."""
     request = CompareRequest.from_record(message.content)
     session = open_session()
-    arrays = own.last_model(request, session.study, partial(_opened_arrays, request.arrays, session, own))
+    shapes = extra_shapes_of(session.study.text)
+    kept = own.last_own(session, shapes) if shapes.own else {}
+    arrays = own.last_model(request, session.study, partial(_opened_arrays, request.arrays, session, own), kept)
+    session.own_arrays = own_part_of(kept, shapes, arrays)
     found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=request.start)
     said = said_by(session)
     reply = CompareReply(

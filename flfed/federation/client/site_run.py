@@ -13,6 +13,7 @@ from flfed.federation.client.run_keys import Approving, RunKeys
 from flfed.federation.client.secure_sums import SiteCiphers, SiteFigures, SiteSums, sum_name
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
+from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
@@ -21,7 +22,8 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
-from flfed.updates.codec import is_encrypted
+from flfed.updates.codec import arrays_defect, is_encrypted
+from flfed.updates.extra import ExtraShapes, own_arrays, own_terms
 from flfed.updates.masking.question import question_sha256
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -99,23 +101,57 @@ class SiteRun:
         )
         return SiteCiphers(keys) if study.secure_aggregation == "ckks" else SiteSums(keys)
 
-    def last_model(self, request: CompareRequest, study: Study, opened: Callable[[], Arrays]) -> Arrays:
-        """Return the model of a comparison, and keep it where the coordinator has ciphertexts only; raises NotKept.
+    def before(self, round: int, session: SiteSession) -> Arrays:
+        """Return the arrays that the site kept in its last round before this one."""
+        self.under(session)
+        return self.state.before(round)
 
-        The site forgets the run's key once it has compared; what is asked again is answered from what was kept.
+    def last_own(self, session: SiteSession, shapes: ExtraShapes) -> Arrays:
+        """Return what the site has of its own of the run's model, after its last round.
+
+        A comparison may be asked again when the site has forgotten the rounds: it is with the run's model then.
         """
-        if not is_encrypted(request.arrays):
+        self.under(session)
+        if (found := own_arrays(self.state.last(), shapes)) or self.approving is None:
+            return found
+        known = site_model(self.site, self.run, self.repeat)
+        return {} if known is None or arrays_defect(known.own, shapes.own) else known.own
+
+    def last_model(self, request: CompareRequest, study: Study, opened: Callable[[], Arrays], own: Arrays) -> Arrays:
+        """Return the model of a comparison, and keep it where the coordinator lacks it or a part; raises NotKept.
+
+        The site forgets the run's key, and its own part of the model, once it has compared; what is asked again is
+        answered from what was kept.
+        """
+        encrypted = is_encrypted(request.arrays)
+        if not (encrypted or own):
             return request.arrays
         of = arrays_sha256(request.arrays)
         known = site_model(self.site, self.run, self.repeat)
         if known is not None and known.of == of:
             return known.arrays
-        arrays = opened()
+        arrays = opened() if encrypted else request.arrays
         # One process that rehearses has all sites, and its run has no place of theirs.
         if self.approving is not None:
-            kept = SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder)
+            kept = SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder, own=own)
             kept.write(self.site, self.run, self.repeat)
         return arrays
+
+
+def own_part_of(kept: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:
+    """Return what a site has of its own of the model; before its first round, what came stands for it."""
+    if shapes.own_model:
+        return OwnArrays(model=kept or incoming)
+    return OwnArrays(part=kept, names=tuple(shapes.own_part))
+
+
+def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSession, incoming: Arrays) -> AddedGradients:
+    """Return what a strategy adds to the gradients of the site's own model, where it trains one."""
+    model = session.own_arrays.model
+    if model is None or not request.fit:
+        return NOTHING_ADDED
+    terms, correction = own_terms(strategy, request.settings, model, incoming)
+    return AddedGradients(terms=terms, correction=correction)
 
 
 SumReply = KeysReply | ListReply | UnmaskReply

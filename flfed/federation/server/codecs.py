@@ -93,4 +93,4 @@ def restore_sites(grid: Grid, round: int, states: Mapping[str, Arrays], strategy
         return ""
     if run.codec is not None and run.codec.feedback:
         return FORGOTTEN
-    return UNKEPT if strategy.extra_shapes(model).kept else ""
+    return UNKEPT if strategy.extra_shapes(model).stay else ""

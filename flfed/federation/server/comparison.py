@@ -26,7 +26,8 @@ from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.codec import is_encrypted
+from flfed.updates.codec import is_encrypted, shapes_of
+from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import reads_offset
@@ -78,7 +79,7 @@ class Comparison:
 
     def _coefficients(self) -> None:
         """Record a linear model's coefficients, which every site has been sent."""
-        if is_encrypted(self.outcome.arrays):
+        if is_encrypted(self.outcome.arrays) or self._own.own_part:
             return
         model = self.run.study.model.build("model")
         layers: Any = getattr(model, "layers", ())  # which a linear model of another package may lack
@@ -99,6 +100,11 @@ class Comparison:
             loss = "half the squared error" if self.run.layout.task == "regression" else "log loss"
             told = {"loss": loss, "permutations": self.run.study.compare.importance}
             self.run.recorder.writer.summary("importances", told | found, durable=False)
+
+    @property
+    def _own(self) -> ExtraShapes:
+        """What of the model is each site's own."""
+        return extra_shapes(self.run.study, shapes_of(self.run.first_arrays()))
 
     @property
     def _columns(self) -> list[str]:
@@ -223,8 +229,8 @@ class Comparison:
         used = self.outcome.encoder
         if exact.sha256() == used.sha256() or self.run.study.encode.scaler != "global":
             return
-        if self.run.study.privacy.name != "none":
-            return  # its rounds would be spent once more, for a difference that the noise alone makes
+        if self.run.study.privacy.name != "none" or self._own.own_part:
+            return  # its rounds would be spent, or sites' own parts made, once more
         columns = encoder_moved(self.run.layout, used, exact)
         far = sorted((name for name, by in columns.items() if by > FAR), key=lambda name: -columns[name])
         _, other = self.run.rounds(self.participants, exact)

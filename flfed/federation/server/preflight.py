@@ -56,8 +56,8 @@ def check(study: Study) -> dict[str, str]:
     _check_sums(study)
     if study.secure_aggregation == "ckks":
         _check_encrypted(study, dataset.schema)
-    check_extra(study, shapes_of(first_model(study, dataset.schema)))
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
+    check_extra(study, shapes_of(first_model(study, dataset.schema)), by_row=by_row)
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):
         raise UsageError(

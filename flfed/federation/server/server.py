@@ -54,6 +54,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.checkpoints.sum_file import kept_cohort
 from flfed.updates.codec import codec_of, download_of, shapes_of
+from flfed.updates.extra import extra_shapes, in_words
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -191,6 +192,8 @@ class FederatedRun:
             self.recorder.note(PER_SITE)
         note_parts(participants, self.recorder)
         note_source(self)
+        if said := in_words(extra_shapes(self.study, shapes_of(self.first_arrays()))):
+            self.recorder.note(said)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
         if one_class(self.layout, merged):
             raise UsageError(

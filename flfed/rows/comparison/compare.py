@@ -101,6 +101,7 @@ def arm_scores(
     model is another, and `start` the model that the run began with, as it is and fitted to the site.
     """
     session.coded(table)
+    arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
     arms = [_outputs(session, arrays, x), session.local_model(), session.personalised(arrays, encoder, sd)]
     arms += [session.local_model("same")] if same and session.own == "best" else []
@@ -151,7 +152,7 @@ def compare(
     """
     table = session.table.holdout("compare")
     policy, task = session.site.policy, session.task
-    y = session.target(table)
+    y, arrays = session.target(table), session.own_arrays.at_site(arrays)
     scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.

@@ -180,7 +180,7 @@ def union_scores(
     for session in sessions:
         mixed = session.study.compare.union_scaler == "global"
         x = session.encode(session.table.holdout("compare"), encoder if mixed else session.in_use(encoder)).x
-        requests.append(ScoreRequest(model=session.model, arrays=arrays, x=x))
+        requests.append(ScoreRequest(model=session.model, arrays=session.own_arrays.at_site(arrays), x=x))
     found = yield requests
     return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found, strict=True)])
 

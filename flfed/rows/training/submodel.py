@@ -103,7 +103,11 @@ def narrowed(request: FitRequest, width: float) -> FitRequest:
         return request
     if not layers_of(request.model):
         raise UsageError("a part of the hidden units can be trained of a model that names its layers only")
-    return replace(request, arrays=submodel(request.model, request.arrays, width))
+    arrays = submodel(request.model, request.arrays, width)
+    if not request.correction:
+        return replace(request, arrays=arrays)
+    zeros = {name: np.zeros_like(value) for name, value in request.arrays.items()}
+    return replace(request, arrays=arrays, correction=submodel(request.model, {**zeros, **request.correction}, width))
 
 
 def widened(delta: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray]) -> Arrays:

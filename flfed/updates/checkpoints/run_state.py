@@ -75,6 +75,11 @@ class RunState(ABC):
         earlier = [number for number in self.rounds() if number < round]
         return (self.read(_name(max(earlier))) or {}) if earlier else {}
 
+    def last(self) -> Arrays:
+        """Return the arrays that the site had after its last round of all; none before the first."""
+        rounds = self.rounds()
+        return (self.read(_name(rounds[-1])) or {}) if rounds else {}
+
     def keep(self, round: int, arrays: Arrays) -> None:
         """Keep the arrays that the site has after a round, and those of the round before.
 

@@ -1,13 +1,14 @@
-"""The last model of a run whose coordinator has ciphertexts only, kept at a site.
+"""The last model of a run of which the coordinator lacks all or a part, kept at a site.
 
-A site writes it down when it compares the run's models, and forgets the key then: from there on nobody opens what the
-coordinator has, and a comparison that is asked again is answered from here.
+So it is where the coordinator has ciphertexts only, and where a part of the model is the site's own. A site writes it
+down when it compares the run's models, and forgets the key and its state of the run then: from there on nobody opens
+what the coordinator has, and a comparison that is asked again is answered from here.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from flfed.updates.messages.fields import Arrays
 
 FACTS = ("study", "of", "sha256")
 """What a file says besides its arrays: the study's text, the hash of what was opened, and that of the arrays."""
-_MODEL, _ENCODER = "model/", "encoder/"
+_MODEL, _ENCODER, _OWN = "model/", "encoder/", "own/"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,20 +35,25 @@ class SiteModel:
     study : str
         The study's text.
     of : str
-        Hash of the ciphertexts that it was opened from.
+        Hash of what came: of the ciphertexts that it was opened from, where it was encrypted.
     arrays : dict of name to array
+        Of the shared model.
     encoder : Encoder
+    own : dict of name to array
+        What is the site's own of the model, or its own model beside the shared one.
     """
 
     study: str
     of: str
     arrays: Arrays
     encoder: Encoder
+    own: Arrays = field(default_factory=dict)
 
     def write(self, site: str, run: str, repeat: int) -> None:
         """Write it whole or not at all, for its owner alone; raises NotKept."""
         parts = {f"{_MODEL}{name}": value for name, value in self.arrays.items()}
         parts |= {f"{_ENCODER}{name}": value for name, value in self.encoder.arrays().items()}
+        parts |= {f"{_OWN}{name}": value for name, value in self.own.items()}
         facts = {"study": self.study, "of": self.of, "sha256": arrays_sha256(parts)}
         path = path_of(site, run, repeat)
         try:
@@ -70,7 +76,8 @@ def site_model(site: str, run: str, repeat: int) -> SiteModel | None:
         arrays, facts = read_file(path_of(site, run, repeat))
         if set(facts) == set(FACTS) and facts["sha256"] == arrays_sha256(arrays):
             encoder = Encoder(**_named(arrays, _ENCODER))
-            return SiteModel(study=facts["study"], of=facts["of"], arrays=_named(arrays, _MODEL), encoder=encoder)
+            shared, own = _named(arrays, _MODEL), _named(arrays, _OWN)
+            return SiteModel(study=facts["study"], of=facts["of"], arrays=shared, encoder=encoder, own=own)
     return None
 
 

@@ -1,0 +1,52 @@
+"""Strategies with own parts: which arrays stay at a site, the pull of own models, and studies that have none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flfed.errors import UsageError
+from flfed.federation.server.preflight import check
+from flfed.study.study import Study
+from flfed.testing.strategies import check_strategy
+from flfed.updates.codec import shapes_of
+from flfed.updates.extra import own_terms
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.strategies.personal.ditto import Ditto
+
+
+def test_dittos_gradient_is_lam_times_the_distance_from_the_shared_model_at_every_step():
+    start, incoming, now = ({"weight": np.array([[value, -value]])} for value in (2.0, 0.5, 3.0))
+    (term,), constant = own_terms(Ditto, {"lam": 0.4}, start, incoming)
+    anchor, w = (torch.tensor(arrays["weight"]) for arrays in (start, now))
+    found = term(w, anchor).numpy() + constant["weight"]
+    np.testing.assert_allclose(found, 0.4 * np.array([[2.5, -2.5]]), rtol=1e-15)  # .4 (3 - .5)
+    np.testing.assert_array_equal(term(anchor, anchor).numpy(), 0)
+    with pytest.raises(MalformedMessage, match="lam"):
+        own_terms(Ditto, {}, start, incoming)
+
+
+@pytest.mark.parametrize("lam", [-0.1, float("nan"), float("inf")])
+def test_a_pull_that_is_no_pull_is_refused(lam: float):
+    with pytest.raises(UsageError, match="lam"):
+        Ditto(lam=lam)
+
+
+def test_ditto_keeps_strategies_contract():
+    check_strategy(Ditto, {"lam": 0.5})
+    model = shapes_of({"weight": np.zeros((3, 1)), "bias": np.zeros(1)})
+    shapes = Ditto.extra_shapes(model)
+    assert (shapes.sent, shapes.returned, shapes.kept, shapes.own_part) == ({}, {}, {}, {})
+    assert shapes.own_model == model and shapes.stay
+
+
+def test_a_second_training_that_no_budget_is_charged_for_is_refused(small_sites: Any, small_study: str):
+    small_sites(1)
+    private = {"privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 4}
+    study = Study.parse(small_study).replace({**private, "plan.epochs": 1})
+    check(study)
+    with pytest.raises(UsageError, match="a second model on the same rows, which record-dp under .privacy. neither"):
+        check(study.replace({"strategy.name": "ditto"}))
