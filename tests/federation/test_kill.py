@@ -68,6 +68,7 @@ class Children:
     """Processes that each do one run, and are killed in it."""
 
     def __init__(self, changes: dict[str, Any] = CHANGES) -> None:
+        self.changes = changes
         command = [sys.executable, "-c", CHILDREN, json.dumps(changes)]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -162,10 +163,17 @@ def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
 
 TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1, "codec.download": "int8"}
 VARIATES = CHANGES | {"strategy.name": "scaffold"}
+OWN_LAYER = CHANGES | {"strategy.name": "fedper", "strategy.select": "last"}
+OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
 
 
 @pytest.fixture(
-    params=[pytest.param(TOP_K, id="top-k"), pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof)]
+    params=[
+        pytest.param(TOP_K, id="top-k"),
+        pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
+        pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
+        pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
+    ]
 )
 def children_with_feedback(home: Path, request: pytest.FixtureRequest) -> Iterator[Children]:
     made = Children(request.param)
@@ -197,16 +205,20 @@ def test_what_sites_keep_is_there_after_a_kill_and_without_it_the_arrays_are_oth
     children.start("round", 3)
     assert children.ended() == -signal.SIGKILL
     killed, _, _ = rounds_of_newest()
-    # A checkpoint without the sites' own arrays: what they left out before, or their control variates, are lost.
+    # A checkpoint without the sites' own arrays: what they left out before, their control variates, or what is their
+    # own of the model, are lost.
     monkeypatch.setattr(InProcessGrid, "restore_states", lambda self, round, states: None)
-    assert resume(killed).report["arrays-sha256"] != wanted["run"][0].arrays_sha256
+    found = resume(killed).report["arrays-sha256"]
+    assert record(killed)["comparison"] != wanted["comparison"]
+    assert (found == wanted["run"][0].arrays_sha256) == (children.changes == OWN_MODEL)
 
 
 @pytest.mark.proof
 @pytest.mark.servers
 @pytest.mark.parametrize("strategy", registry.names("strategy"))
 def test_a_run_of_any_strategy_goes_on_after_a_kill(strategy: str, home: Path, record: Record):
-    children = Children(CHANGES | {"strategy.name": strategy})
+    last = {"strategy.select": "last"} if strategy == "fedper" else {}  # own layers of an earlier round are gone
+    children = Children(CHANGES | {"strategy.name": strategy, **last})
     try:
         with threadpool_limits(1):
             children.start("nowhere", 0)

@@ -112,10 +112,12 @@ class Noted(Frame):
     [
         {"codec.name": "top-k", "codec.share": 0.4, "codec.download": "int8"},
         {"strategy.name": "scaffold"},
+        {"strategy.name": "fedper", "model.name": "mlp", "model.hidden": [8]},
+        {"strategy.name": "ditto"},
         {"codec.name": "int8", "codec.download": "int8"},
     ],
 )
-def test_codecs_and_variates_give_the_arrays_of_the_process_itself_though_a_sites_messages_reach_several_processes(
+def test_codecs_variates_and_own_parts_give_what_the_process_itself_gives_though_messages_reach_several_processes(
     changes, small_sites, small_study, tmp_path, nothing_left, monkeypatch
 ):
     study = Study.parse(small_study).replace({"rounds": 8, **changes})
@@ -127,11 +129,19 @@ def test_codecs_and_variates_give_the_arrays_of_the_process_itself_though_a_site
     assert there.status == "completed" and there.report["faults"] == []
     assert max(len(list((tmp_path / site.name).iterdir())) for site in sites) > 1
     found = arrays_of(there)
-    for key, value in arrays_of(run(study, sites=sites)).items():
+    here = run(study, sites=sites)
+    for key, value in arrays_of(here).items():
         np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-6)
+    for site in sites:  # what is their own of the model is here where it was trained too
+        for arm in ("global", "personalised"):
+            figures = [told.report["sites"][site.name][arm]["log_loss"]["value"] for told in (here, there)]
+            assert figures[0] == pytest.approx(figures[1], abs=1e-6)
     if changes.get("codec.name") != "int8":  # of sites that forget what they kept the arrays would be others
         monkeypatch.setattr(NodeState, "before", lambda self, round: {})
         forgetful = arrays_of(run(study, sites=sites))
+        if changes.get("strategy.name") == "ditto":  # its shared model does not follow from it
+            assert all((forgetful[key] == value).all() for key, value in arrays_of(here).items())
+            return
         assert max(np.abs(found[key] - value).max() for key, value in forgetful.items()) > 1e-3
 
 

@@ -16,6 +16,7 @@ from flfed.updates.codec import shapes_of
 from flfed.updates.extra import own_terms
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.personal.ditto import Ditto
+from flfed.updates.strategies.personal.fedper import FedPer
 
 
 def test_dittos_gradient_is_lam_times_the_distance_from_the_shared_model_at_every_step():
@@ -50,3 +51,37 @@ def test_a_second_training_that_no_budget_is_charged_for_is_refused(small_sites:
     check(study)
     with pytest.raises(UsageError, match="a second model on the same rows, which record-dp under .privacy. neither"):
         check(study.replace({"strategy.name": "ditto"}))
+
+
+def shapes_named(*names: str) -> dict[str, Any]:
+    """Return shapes of a model whose weights have two dimensions and whose intercepts have one."""
+    return shapes_of({name: np.zeros((3,) if "bias" in name else (3, 3)) for name in names})
+
+
+@pytest.mark.parametrize(
+    ("names", "own"),
+    [
+        (("weight", "bias"), {"bias"}),
+        (("weight-0", "bias-0", "weight-1", "bias-1"), {"weight-1", "bias-1"}),
+        # Of ten layers and more the last is that of the highest number, not of the last name in the alphabet.
+        (("bias-10", "weight-10", "bias-9", "weight-9", "bias-0", "weight-0"), {"weight-10", "bias-10"}),
+        (("0.weight", "0.bias", "2.weight", "2.bias"), {"2.weight", "2.bias"}),
+    ],
+)  # fmt: skip
+def test_the_own_part_is_the_last_layer_and_of_one_layer_its_intercepts(names: tuple[str, ...], own: set[str]):
+    shapes = FedPer.extra_shapes(shapes_named(*names))
+    assert set(shapes.own_part) == own and not (shapes.own_model or shapes.kept or shapes.sent or shapes.returned)
+
+
+def test_a_model_whose_last_layer_is_not_known_is_refused():
+    with pytest.raises(UsageError, match="which layer is the last one does not follow from the names hidden.weight"):
+        FedPer.extra_shapes(shapes_named("hidden.weight", "hidden.bias", "out.weight", "out.bias"))
+
+
+def test_fedper_keeps_strategies_contract_and_takes_no_earlier_round(small_sites: Any, small_study: str):
+    check_strategy(FedPer)
+    small_sites(1)
+    study = Study.parse(small_study).replace({"strategy.name": "fedper", "plan.validation": 0.3})
+    check(study)
+    with pytest.raises(UsageError, match="the sites' own are those of the last"):
+        check(study.replace({"strategy.select": "best"}))
