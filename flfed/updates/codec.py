@@ -127,7 +127,7 @@ def download_of(study: Study) -> Codec | None:
     return found
 
 
-def is_encrypted(arrays: Mapping[str, np.ndarray]) -> bool:
+def is_encrypted(arrays: Mapping[str, object]) -> bool:
     """Tell whether arrays are ciphertexts of a model, and not the model."""
     return set(arrays) == {CIPHERTEXT}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
-from flfed.updates.codec import Shapes
+from flfed.updates.codec import Shapes, is_encrypted
 from flfed.updates.extra import ExtraShapes
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -51,7 +51,9 @@ class FedPer(FedAvg):
         UsageError
             If which layer is the last one does not follow from the names of the model's arrays.
         """
-        return ExtraShapes(own_part={name: model[name] for name in _last_layer(model)})
+        # Of ciphertexts the coordinator knows no layer; sites open them first.
+        names = () if is_encrypted(model) else _last_layer(model)
+        return ExtraShapes(own_part={name: model[name] for name in names})
 
 
 def _last_layer(model: Shapes) -> tuple[str, ...]:
