@@ -11,7 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from flfed import run
+from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.study_description import plain_words
+from flfed.errors import UsageError
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.study.study import Study
@@ -23,6 +25,7 @@ from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.train import EVALUATE, TRAIN
 from tests.deployment.summing import Consortium, Coordinator
 
+RUN = "20261120-abcd"
 SITES = ("site-01", "site-02", "site-03")
 MLP = {"model.name": "mlp", "model.hidden": [8]}
 
@@ -142,3 +145,34 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
         study = Study.parse(small_study).replace({"strategy.name": strategy, **MLP})
         words = " ".join(plain_words(study, site, []))
         assert (said in words) and ("in no message" in words) == bool(said)
+
+
+@pytest.mark.parametrize("sums", ["on", "ckks"])
+@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
+def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
+    small_sites: Any, small_study: str, strategy: str, sums: str
+):
+    study = Study.parse(small_study).replace({"strategy.name": strategy, "compare.own": "same", **MLP})
+    here = run(study, sites=small_sites(3, rows=80))
+    consortium = Consortium(small_sites(3, rows=80), study.replace({"privacy.secure-aggregation": sums}))
+    done = Coordinator(consortium).run()
+    assert done.status == "completed", done.reason
+    assert figures(done.run) == pytest.approx(figures(here.run), abs=1e-3)
+    kept = {site: site_model(site, done.run, 0) for site in SITES}
+    own = {site: {} if found is None else found.own for site, found in kept.items()}
+    assert all(np.abs(value).max() > 0 for arrays in own.values() for value in arrays.values()) and all(own.values())
+
+
+@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
+def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is_kept(
+    gated: Any, small_study: str, strategy: str
+):
+    site = gated(Study.parse(small_study).replace({"strategy.name": strategy, **MLP}).text)
+    replies = [site.answer(site.trained(round=round)) for round in (1, 2)]
+    assert not any(reply.has_error() for reply in replies)
+    assert replay(site.folder, site.site, RUN, 1).matches
+    if strategy == "ditto":
+        assert replay(site.folder, site.site, RUN, 2).matches
+        return
+    with pytest.raises(UsageError, match="followed from what strategy 'fedper' keeps at the site"):
+        replay(site.folder, site.site, RUN, 2)

@@ -147,7 +147,9 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
             f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
             "computed again"
         )
-    if round > 1 and extra_shapes(study, shapes_of(first_model(study, datasets.load(dataset).schema))).stay:
+    shapes = extra_shapes(study, shapes_of(first_model(study, datasets.load(dataset).schema)))
+    # A model beside the shared one changes no update.
+    if round > 1 and (shapes.kept or shapes.own_part):
         raise UsageError(
             f"site {folder.site!r}: the update of round {round} followed from what strategy {study.strategy.name!r} "
             "keeps at the site; that is kept for two rounds and not beyond the run, so the update cannot be computed "
