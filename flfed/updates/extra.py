@@ -153,20 +153,9 @@ def check_extra(study: Study, model: Shapes, *, by_row: bool) -> None:
         raise UsageError(f"{where}, and a codec packs the model and the update alone: leave [codec] out")
 
 
-def in_words(shapes: ExtraShapes) -> str:
-    """Return what a run's record says of sites' own parts of the model, "" where there are none."""
-    if shapes.own_model:
-        return (
-            "each site trained a model of its own beside the shared one, which stays there: the personalised model of "
-            "the comparison is that one, with no further fine-tuning"
-        )
-    if not shapes.own_part:
-        return ""
-    return (
-        f"{', '.join(shapes.own_part)} of the model are each site's own, and stay there: what is told of the global "
-        "model at a site is told of the shared arrays with the site's own; the coordinator has these as they were "
-        "drawn, which is nobody's model"
-    )
+def own_facts(shapes: ExtraShapes) -> dict[str, Any]:
+    """Return what a run's record says of sites' own parts of the model: which arrays, and whether they stand beside."""
+    return {"arrays": list(shapes.own), "beside": bool(shapes.own_model)} if shapes.own else {}
 
 
 def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArrays:

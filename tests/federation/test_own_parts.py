@@ -13,6 +13,7 @@ from flfed.errors import UsageError
 from flfed.experiments.audit import audit
 from flfed.export.run_folder import export
 from flfed.federation.server.learning_curve import federate
+from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.learning_curve import judge
@@ -171,7 +172,9 @@ def test_the_personalised_model_of_the_comparison_is_the_sites_own(small_sites, 
         score = 1 / (1 + np.exp(-(x @ own["weight"] + own["bias"])))
         figure = report(done.reader, done.run)["sites"][session.site.name]["personalised"][AUC]["value"]
         assert figure == pytest.approx(metric.value(session.target(table), score.ravel()), abs=1e-12)
-    assert any("a model of its own beside the shared one" in event.reason for event in done.reader.events([done.run]))
+    told = report(done.reader, done.run)
+    assert told["own-parts"] == {"arrays": ["weight", "bias"], "beside": True}
+    assert "a model of its own beside the shared one" in " ".join(story(told))
 
 
 @pytest.mark.parametrize("changes", PUT_ON_UPDATES)
@@ -260,7 +263,8 @@ def test_what_is_told_of_the_global_model_at_a_site_is_of_the_shared_layers_with
     metric = done.sessions()[0].metrics[AUC]
     together = metric.value(*(np.concatenate(part) for part in zip(*outcomes, strict=True)))
     assert told["global"][AUC]["value"] == pytest.approx(together, abs=1e-9)
-    assert any("nobody's model" in event.reason for event in done.reader.events([done.run]))
+    assert told["own-parts"] == {"arrays": ["weight-1", "bias-1"], "beside": False}
+    assert "with the site's own. The coordinator's copy has them as they were drawn" in " ".join(story(told))
 
 
 @pytest.mark.parametrize(("strategy", "model"), [("ditto", MLP), ("fedper", MLP), ("fedper", {})])

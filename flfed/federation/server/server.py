@@ -54,7 +54,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.checkpoints.sum_file import kept_cohort
 from flfed.updates.codec import codec_of, download_of, shapes_of
-from flfed.updates.extra import extra_shapes, in_words
+from flfed.updates.extra import extra_shapes, own_facts
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
@@ -191,9 +191,7 @@ class FederatedRun:
         if self.study.encode.scaler == "per-site":
             self.recorder.note(PER_SITE)
         note_parts(participants, self.recorder)
-        note_source(self)
-        if said := in_words(extra_shapes(self.study, shapes_of(self.first_arrays()))):
-            self.recorder.note(said)
+        note_beginnings(self)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
         if one_class(self.layout, merged):
             raise UsageError(
@@ -339,10 +337,12 @@ def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, P
     return start_arrays(run.study, run.schema, encoder, run.repeat, widths, source_of(run.study))
 
 
-def note_source(run: FederatedRun) -> None:
-    """Record which model of an earlier run the study begins with, where it does."""
+def note_beginnings(run: FederatedRun) -> None:
+    """Record which model of an earlier run the study begins with, and which arrays are each site's own."""
     if (source := source_of(run.study)) is not None:
         run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
+    if own := own_facts(extra_shapes(run.study, shapes_of(run.first_arrays()))):
+        run.recorder.writer.summary("own-parts", own, durable=False)
 
 
 def widths_of(participants: Mapping[str, Participant]) -> dict[str, float]:

@@ -105,7 +105,7 @@ def _below_table(found: Report, metric: str) -> list[str]:
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
     told = (behind_in_words(found, metric), own_models_in_words(found), apart_in_words(mean) if differ else "")
-    lines += [said for said in told if said]
+    lines += [said for said in (own_parts_in_words(found), *told) if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
         least = least_gain(found, metric)
         lines.append(f"Joining pays where the interval, widened for {many} sites, lies above {least}.")
@@ -213,6 +213,29 @@ def _capital(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
 
 
+def own_parts_in_words(found: Report) -> str:
+    """Return whose figures the shared and the adjusted model's are, where a part of the model is each site's own.
+
+    Examples
+    --------
+    >>> own_parts_in_words({"own-parts": {"arrays": ["weight", "bias"], "beside": True}})[:61]
+    'Each site trained a model of its own beside the shared one. I'
+    """
+    own = found.get("own-parts")
+    if own is None:
+        return ""
+    if own["beside"]:
+        return (
+            "Each site trained a model of its own beside the shared one. It stays there, and is what is called "
+            "adjusted to the site here."
+        )
+    return (
+        f"Of the model {', '.join(own['arrays'])} are each site's own and stay there: what is told of the shared model "
+        "at a site is told of the shared rest with the site's own. The coordinator's copy has them as they were drawn, "
+        "and is nobody's model."
+    )
+
+
 def untold_in_words(found: Report) -> list[str]:
     """Return why nothing can be told at some sites.
 
@@ -295,7 +318,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
     lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
-    lines += [said for said in (behind_in_words(found, metric), own_models_in_words(found)) if said]
+    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
+    lines += [said for said in told if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     # Where many sites are compared, some intervals exclude 0 by chance.
     if len(found["sites"]) >= MANY_SITES:

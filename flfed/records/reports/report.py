@@ -74,7 +74,9 @@ def report(reader: RunReader, name: str) -> Report:
     names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
     at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`).
     `sums-only` has the figures of three or more sites that share none of their own, over all of these sites together,
-    where they came in one sum. `round-bytes` is what crosses in a round of training (`round_totals.round_bytes`).
+    where they came in one sum. `own-parts` is there where a part of the model is each site's own: its `arrays`, and
+    whether they are a model `beside` the shared one. `round-bytes` is what crosses in a round of training
+    (`round_totals.round_bytes`).
 
     Raises
     ------
@@ -115,13 +117,13 @@ def report(reader: RunReader, name: str) -> Report:
 
 
 def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
-    """Return what not every run has: exact counts, groups, columns' importances, and figures of sites in sums only.
+    """Return what not every run has: exact counts, groups, importances, figures in sums only, and sites' own parts.
 
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
     found = {
         name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
-        for name in ("operating-points", "subgroups", "sums-only")
+        for name in ("operating-points", "subgroups", "sums-only", "own-parts")
     }
     found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
     return {name: payload for name, payload in found.items() if payload is not None}

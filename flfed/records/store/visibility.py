@@ -27,6 +27,7 @@ NO_OTHERS = "it is taken from the other sites, of which the people of one site a
 KEPT = {
     "table-1": (),
     "columns": (),
+    "own-parts": ("arrays", "beside"),
     "own-models": (),
     "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
     "operating-points": ("rows", "asked"),
@@ -124,7 +125,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
     if name in ("score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models"):
         found |= {"sites": _own(payload.get("sites", {}), site)}
-    elif name not in ("codec", "secure-sums"):
+    elif name not in ("codec", "secure-sums", "own-parts"):
         found |= {"note": _own_note(payload.get("note", ""), site)}
     return found
 
