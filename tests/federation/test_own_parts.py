@@ -267,6 +267,22 @@ def test_what_is_told_of_the_global_model_at_a_site_is_of_the_shared_layers_with
     assert "with the site's own. The coordinator's copy has them as they were drawn" in " ".join(story(told))
 
 
+def test_a_site_that_has_not_trained_predicts_with_the_layer_as_it_was_drawn(small_sites, small_study, conduct):
+    changes = {"strategy.fraction": 0.34, "strategy.rounds": 2, "strategy.quorum": 1.0, **MLP}
+    for strategy in ("fedper", "ditto"):
+        done = conduct(small_sites(3, rows=200), with_strategy(small_study, strategy, **changes))
+        trained_at, told = set(own_of(done, 2)), report(done.reader, done.run)["sites"]
+        assert 0 < len(trained_at) < 3
+        for session in done.sessions():
+            table, model, site = session.table.holdout("test"), done.outcome.arrays, session.site.name
+            x, metric = session.encode(table, done.outcome.encoder).x, session.metrics["log_loss"]
+            outputs = np.maximum(x @ model["weight-0"] + model["bias-0"], 0) @ model["weight-1"] + model["bias-1"]
+            as_drawn = metric.value(session.target(table), 1 / (1 + np.exp(-outputs.ravel())))
+            arm = "global" if strategy == "fedper" else "personalised"
+            apart = abs(told[site][arm]["log_loss"]["value"] - as_drawn)
+            assert apart > 1e-4 if site in trained_at else apart < 1e-12
+
+
 @pytest.mark.parametrize(("strategy", "model"), [("ditto", MLP), ("fedper", MLP), ("fedper", {})])
 def test_no_message_holds_what_is_a_sites_own(
     small_sites, small_study, conduct: Callable[..., Conducted], strategy: str, model: Any
