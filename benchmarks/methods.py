@@ -126,8 +126,10 @@ def skewed() -> dict[str, Any]:
         try:
             for seed in accepted():
                 one = recorded(_skewed(base, seed).replace(changes) if changes else _skewed(base, seed), 1)
-                stopped += _stopped(one)
-                for place in () if _stopped(one) else (JUDGED, LOSS):
+                if why := _stopped(one):
+                    stopped += why
+                    continue
+                for place in (JUDGED, LOSS):
                     values[place[2]].append(_figure(one, place))
                 ratios.append(_ratio(one))
         except UsageError as error:

@@ -32,6 +32,9 @@ GOING_WITH: dict[str, dict[str, Any]] = {
     "site-dp": {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 1e-3},
     "a codec": {"codec.name": "int8", "codec.download": "int8"},
     "frozen layers": {"model.frozen": 1},
+    "ditto": {"strategy.name": "ditto"},
+    "own last layers": {"strategy.name": "fedper"},
+    "control variates": {"strategy.name": "scaffold"},
     "a learning curve": {"compare.curve": {"rows": [20], "draws": 3}},
 }  # fmt: skip
 
@@ -119,6 +122,9 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
     encrypted = run(Study.parse(small_study).replace({**MLP, **GOING_WITH["CKKS"]}), sites=sites)
     with pytest.raises(UsageError, match="the coordinator has no model of it"):
         run(begun(encrypted, **{"privacy.secure-aggregation": "off"}), sites=sites)
+    headless = run(Study.parse(small_study).replace({**MLP, "strategy.name": "fedper"}), sites=sites)
+    with pytest.raises(UsageError, match="whose bias-1, weight-1 are each site's own"):
+        run(begun(headless, **{"strategy.name": "fedavg"}), sites=sites)
 
 
 @pytest.mark.parametrize("what", GOING_WITH)

@@ -26,7 +26,8 @@ from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.codec import is_encrypted
+from flfed.updates.codec import is_encrypted, shapes_of
+from flfed.updates.extra import extra_shapes
 
 Arrays = dict[str, np.ndarray]
 FILES = ("model.safetensors", "encoder.safetensors", "schema.toml", "study.toml")
@@ -155,6 +156,11 @@ def _of_run(name: str, where: str) -> Source:
     kept = final.facts.get("schema")
     own = None if kept is None else Schema.model_validate(kept)
     study = study_of(series.study_text, lambda: final.encoder, own)
+    if kept_at_sites := extra_shapes(study, shapes_of(final.arrays)).own_part:
+        raise UsageError(
+            f"{where} was run under {study.strategy.name!r}, whose {', '.join(kept_at_sites)} are each site's own: no "
+            "whole model is here to begin with"
+        )
     return _made(runs[0].run, study, own or datasets.load(study.dataset.name).schema, final.arrays, final.encoder)
 
 
