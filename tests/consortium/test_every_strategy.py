@@ -31,3 +31,24 @@ def test_each_strategy_gives_at_three_institutions_the_arrays_of_one_process(con
         assert held(consortium, ran["run"]) == sent(consortium, ran["run"]), strategy
         left = [path for name in THREE for path in consortium.sites[name].home.rglob(f"runs/{ran['run']}/*")]
         assert Counter(path.name for path in left) == {}, strategy
+
+
+def test_a_run_at_three_institutions_begins_with_the_model_of_another(consortium: Any):
+    first = consortium.study()
+    for name in THREE:
+        consortium.approve(name, first, THREE)
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    earlier, _ = command(consortium, words(consortium, first, THREE))
+    start = f'name = "logistic"\nwarm-start = "{earlier["run"]}"\n'
+    study = consortium.study(('name = "logistic"\n', start + f'start-sha256 = "{earlier["arrays-sha256"]}"\n'))
+    _, said = command(consortium, words(consortium, consortium.study(('name = "logistic"\n', start)), THREE), code=2)
+    assert "needs start-sha256" in said
+    for name in THREE:
+        consortium.approve(name, study, THREE)
+    ran, said = command(consortium, words(consortium, study, THREE))
+    assert (ran["status"], ran["faults"]) == ("completed", []), said
+    assert difference(consortium, ran["run"], study, THREE) < 1e-9
+    for name in THREE:
+        assert {"warm-start", "warm-start-tuned"} <= set(ran["sites"][name])
+    assert held(consortium, ran["run"]) == sent(consortium, ran["run"])
