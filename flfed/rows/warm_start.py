@@ -6,7 +6,7 @@ the source's sites: here it is changed so that the output stays the same for the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,11 +102,12 @@ def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, e
     (weight, bias), *_ = source.layers
     found = {name: value.astype(np.float64) for name, value in source.arrays.items()}
     w, constant = first[weight].astype(np.float64), found[bias]
-    columns, more = _contributions(source)
+    taken = fitting_columns(source.layout, layout)
+    columns, more = _contributions(source, taken)
     constant = constant + more
     places, cells = input_slices(layout), layout.slices()
     for number, column in enumerate(layout.features):
-        if column.name not in fitting_columns(source.layout, layout):
+        if column.name not in taken:
             continue
         own, at = columns[column.name], places[column.name]
         frequency, spread = encoder.frequency[cells[column.name]], encoder.spread[cells[column.name]]
@@ -132,13 +133,18 @@ def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, e
     return {name: found[name].astype(value.dtype) for name, value in first.items()}
 
 
-def _contributions(source: Source) -> tuple[dict[str, _Column], np.ndarray]:
-    """Return what each column adds by its values, and the constant that the source's centres leave."""
+def _contributions(source: Source, taken: Collection[str]) -> tuple[dict[str, _Column], np.ndarray]:
+    """Return what each column that is taken adds by its values, and the constant that its centres leave.
+
+    A column that is left out adds what it adds at its centre, where its inputs are 0: nothing.
+    """
     (weight, _), *_ = source.layers
     w = source.arrays[weight].astype(np.float64)
     places, cells, encoder = input_slices(source.layout), source.layout.slices(), source.encoder
     found, constant = {}, np.zeros(w.shape[1])
     for number, column in enumerate(source.layout.features):
+        if column.name not in taken:
+            continue
         own, at = w[places[column.name]], cells[column.name]
         frequency, spread = encoder.frequency[at], encoder.spread[at]
         values: dict[str | None, np.ndarray] = {}

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from flfed import Study
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.learning_curve import federate
-from flfed.rows.features.encode import Encoded, encode
+from flfed.rows.features.encode import Encoded, encode, input_slices
 from flfed.rows.features.summarise import summarise
 from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.rows.training.fit import fit, score
@@ -99,6 +99,24 @@ def test_columns_go_by_name_in_whatever_order_and_the_rest_is_as_drawn():
     at = sum(1 + (len(c.cells) - 2 if c.kind == "category" else 1) for c in four.layout.features[:5])
     assert (arrays["weight-0"][at:] == drawn["weight-0"][at:]).all()
     assert (arrays["weight-0"][:at] != drawn["weight-0"][:at]).all()
+
+
+@pytest.mark.usefixtures("heart")
+def test_columns_that_the_study_lacks_add_what_they_add_at_their_centre():
+    study = Study.load("heart-disease").replace({"plan.precision": "float64", **MLP})
+    four = places_of(study)["cleveland"]
+    encoder = encoder_of(four)
+    source = source_of(four, encoder)
+    names = [column.name for column in four.layout.features]
+    fewer = study.replace({"dataset.features": names[1:]})  # without age, whose centre is far from 0
+    small = places_of(fewer)["cleveland"]
+    arrays = rewritten(source, first_model(fewer, small.schema), small.layout, encoder_of(small))
+    table = whole_rows(four, four.layout)
+    x = encode(table, four.layout, encoder).x
+    x[:, input_slices(four.layout)[names[0]]] = 0.0
+    expected = score(ScoreRequest(model=four.model, arrays=source.arrays, x=x))
+    found = outputs(small, arrays, encoder_of(small), table)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
 def test_a_regression_keeps_its_predictions_in_the_outcomes_unit():
