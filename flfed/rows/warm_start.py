@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
 from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
@@ -253,6 +252,8 @@ def _towards(rows: Encoded, source: LinearPredictor, task: str, pull: float) -> 
 
     The intercept moves by the prior of a site's own.
     """
+    from scipy.optimize import minimize  # few runs begin with an earlier model
+
     shape, n = source.weight.shape, len(rows)
     before = source(rows.x)
     wanted = rows.y[:, None] if task != "multi-class" else np.eye(shape[1])[rows.y]

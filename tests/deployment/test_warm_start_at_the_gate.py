@@ -50,4 +50,7 @@ def test_the_approval_names_the_model_and_its_hash(begun: str, gated: Any):
     site = gated(begun)
     words = " ".join(plain_words(site.study, site.site, []))
     assert f"begins with the model {site.study.warm_start} (SHA-256 of its arrays {site.study.start_sha256})" in words
+    assert "does not cover what that model learned" not in words
+    private = site.study.replace({"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5})
+    assert "does not cover what that model learned before" in " ".join(plain_words(private, site.site, []))
     assert "begins with the model" not in " ".join(plain_words(gated().study, gated().site, []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from flfed import Study
-from flfed.errors import RunStopped, UsageError
+from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.experiments.compare_runs import compare_runs
 from flfed.export.run_folder import export
-from flfed.federation.recording.source_model import required_hash, source_of, start_arrays
+from flfed.federation.recording.source_model import SEEN, UNCOVERED, required_hash, source_of, start_arrays
 from flfed.federation.server.run import Result, resume, run
 from flfed.records.reports.site_answer import rests_on
 from flfed.records.store.reader import RunReader
@@ -131,6 +132,9 @@ def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: An
 def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
     done = run(begun(earlier, **GOING_WITH[what]), sites=sites)
     assert (done.status, done.report["faults"]) == ("completed", [])
+    with RunReader.open() as reader:
+        notes = [event.reason for event in reader.events([done.report["run"]])]
+    assert (UNCOVERED in notes) == what.endswith("-dp")
     if what == "frozen layers":
         study = begun(earlier)
         before = start_arrays(
@@ -139,6 +143,17 @@ def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
         found = arrays_of(done)
         assert (found["weight-0"] == before["weight-0"]).all() and (found["bias-0"] == before["bias-0"]).all()
         assert (found["weight-1"] != before["weight-1"]).any()
+
+
+def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(earlier: Result, sites: Any):
+    twice = run(begun(earlier), sites=sites, repeats=2)
+    with RunReader.open() as reader:
+        runs = [one.run for one in reader.runs_of(twice.report["run"])]
+        said = [[event.reason for event in reader.events([one])] for one in runs]
+    assert [SEEN in notes for notes in said] == [False, True]
+    narrow = [replace(site, policy=site.policy.model_copy(update={"width": 0.5})) for site in sites]
+    with pytest.raises(FlfedError, match="is of all hidden units"):
+        run(begun(earlier, seed=5), sites=narrow)
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_arrays(earlier: Result, sites: Any):

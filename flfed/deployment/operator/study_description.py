@@ -17,6 +17,7 @@ from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
+from flfed.federation.recording.source_model import UNCOVERED
 from flfed.records.reports.privacy import given_the_encoder
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
@@ -170,10 +171,11 @@ def _start(study: Study) -> list[str]:
     if not study.warm_start:
         return []
     frozen = f" Its first {study.frozen} layers stay as they are." if study.frozen else ""
+    uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
     return [
         f"Start: the run begins with the model {shown(study.warm_start)} (SHA-256 of its arrays {study.start_sha256}), "
         f"whose weights the coordinator rewrites for this study's columns.{frozen} The site cannot check that it "
-        "does; it compares that model with its own at the end."
+        f"does; it compares that model with its own at the end.{uncovered}"
     ]
 
 

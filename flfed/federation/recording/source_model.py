@@ -30,6 +30,12 @@ from flfed.updates.codec import is_encrypted, shapes_of
 from flfed.updates.extra import extra_shapes
 
 Arrays = dict[str, np.ndarray]
+UNCOVERED = "What this run promises of privacy does not cover what that model learned before."
+SEEN = (
+    "the model that this run began with was trained on other rows than those held out here: at sites that took part in "
+    "its run, test rows of this repeat may be among them, and all figures are too good there"
+)
+"""Of repeats that draw test rows of their own."""
 FILES = ("model.safetensors", "encoder.safetensors", "schema.toml", "study.toml")
 """Of an exported model that is as it was trained (`flfed.export.model_folder`)."""
 
@@ -110,8 +116,17 @@ def start_arrays(
         Shares of the hidden units that the sites train.
     source : Source or None
         What the study begins from, if not from arrays as drawn.
+
+    Raises
+    ------
+    UsageError
+        If a site trains a part of a source.
     """
-    drawn = first_model(study, schema, repeat)
+    drawn, widths = first_model(study, schema, repeat), list(widths)
+    if source is not None and any(width < 1 for width in widths):
+        raise UsageError(
+            f"[model]: warm-start={study.warm_start!r} is of all hidden units, and a site trains a part of them (width)"
+        )
     if source is None:
         return nested_start(study.model.build("model"), drawn, widths)
     return rewritten(source, drawn, study_layout(study, schema), encoder)

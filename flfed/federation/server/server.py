@@ -17,7 +17,7 @@ from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.recording.source_model import source_facts, source_of, start_arrays
+from flfed.federation.recording.source_model import SEEN, UNCOVERED, source_facts, source_of, start_arrays
 from flfed.federation.server.checkpoint_writer import (
     CheckpointWriter,
     RoundCallback,
@@ -341,6 +341,10 @@ def note_beginnings(run: FederatedRun) -> None:
     """Record which model of an earlier run the study begins with, and which arrays are each site's own."""
     if (source := source_of(run.study)) is not None:
         run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
+        if run.study.privacy.name != "none":
+            run.recorder.note(UNCOVERED)
+        if run.repeat:
+            run.recorder.note(SEEN)
     if own := own_facts(extra_shapes(run.study, shapes_of(run.first_arrays()))):
         run.recorder.writer.summary("own-parts", own, durable=False)
 

@@ -160,7 +160,8 @@ def _began_with(of_site: Report, metric: str) -> list[str]:
     as_it_is, tuned = map(number, values)
     return [
         f"The model that the run began with reaches {as_it_is} here as it is, and {tuned} where the site draws it to "
-        "its own rows without the others."
+        "its own rows without the others. If this site took part in that earlier run with other test rows, they are "
+        "too good."
     ]
 
 
