@@ -42,7 +42,7 @@ from flfed.deployment.gate.sum_schema import (
 )
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
-from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.compare import OWN_COLUMNS, OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -273,7 +273,7 @@ class StudyMessages:
     def _comparison(self) -> Sections:
         metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
         best = self.own == "best"
-        arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _arms_of_start(self.study)
+        arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _more_arms(self.study)
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
         pairs = [f"{a} - {b}" for a, b in PAIRS]
         plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
@@ -412,8 +412,9 @@ def _start(messages: StudyMessages) -> Sections:
     return {START: _arrays(messages.model, None)} if messages.study.warm_start else {}
 
 
-def _arms_of_start(study: Study) -> set[str]:
-    return set(STARTED) if study.warm_start else set()
+def _more_arms(study: Study) -> set[str]:
+    """Return the arms that a comparison has where the study asks for them."""
+    return (set(STARTED) if study.warm_start else set()) | ({OWN_COLUMNS} if study.compare.own_columns else set())
 
 
 def _encrypted(messages: StudyMessages, plain: Section, kind: str) -> Section:

@@ -295,6 +295,9 @@ def _columns(study: Study, schema: Schema) -> Iterator[str]:
         if one.column not in features:
             kind = _kind(schema.columns[one.column])
             yield f"{one.column} (not for the model, only to look at it group by group: {kind})"
+    for name in study.compare.own_columns:
+        used = "not for the shared model: used at this site only, to adjust it to this site, and leaves in no form"
+        yield f"{name} ({used}: {_kind(schema.columns[name])})"
     yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
     if schema.group:
         yield f"{schema.group} (id: keeps rows of one person together, and does not leave)"

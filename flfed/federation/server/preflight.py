@@ -6,6 +6,7 @@ import datetime
 from typing import Any
 
 from flfed.errors import UsageError, require_extra
+from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -78,6 +79,7 @@ def check(study: Study) -> dict[str, str]:
             f"{dataset.schema.task!r}"
         )
     groupings(study.compare.by, dataset.schema)
+    check_own_columns(study, dataset.schema)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")

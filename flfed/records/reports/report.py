@@ -25,6 +25,8 @@ from flfed.refusals import read
 SITE_ARMS = ("global", "local-only", "personalised")
 STARTED = ("warm-start", "warm-start-tuned")
 """Arms of a run that began with an earlier model: that model as it is, and pulled towards it on a site's own rows."""
+OWN_COLUMNS = "local-only-own-columns"
+"""The arm of a site's own model that has the site's own columns too."""
 DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
 """Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
 REFERENCES = (
@@ -245,6 +247,9 @@ def _site(
     same = _figures(recorded, site, "local-only-same", metrics)
     result |= {arm: found for arm in STARTED if (found := _figures(recorded, site, arm, metrics))}
     result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
+    # Only where a site has own columns: reports of other runs stay as they were.
+    if own_columns := _figures(recorded, site, OWN_COLUMNS, metrics):
+        result[OWN_COLUMNS] = own_columns
     primary = recorded.runs[0][0].primary
     return result | {"verdict": site_verdict(result, primary)[0]}
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flfed.records.reports.narrative import gain_in_words
 from flfed.records.reports.report import (
     DIFFERENCES,
+    OWN_COLUMNS,
     SITE_ARMS,
     STARTED,
     best_arm,
@@ -172,10 +173,24 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
     """
     same = (of_site["local-only-same"] or {}).get(metric, {}).get("value")
     if of_site["local-only-family"] == SAME:
-        return []
+        return _own_columns(of_site, metric)
     which = f": {family}" if (family := own_in_words(of_site)) else ""
     reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
-    return [f"The site's own model is {BETTER_OF}{which}.{reaches}"]
+    return [f"The site's own model is {BETTER_OF}{which}.{reaches}", *_own_columns(of_site, metric)]
+
+
+def _own_columns(of_site: Report, metric: str) -> list[str]:
+    """Return what a site's own columns are for, where it has some."""
+    figure = of_site.get(OWN_COLUMNS, {}).get(metric)
+    if figure is None:
+        return []
+    reaches = (
+        "" if figure["value"] is None else f" Its own model with the same columns reaches {number(figure['value'])}."
+    )
+    return [
+        "The model adjusted to this site is the shared model's score and, beside it, columns that only this site uses: "
+        f"they stay at the site.{reaches}"
+    ]
 
 
 def _two_intervals(of_site: Report, metric: str) -> str:

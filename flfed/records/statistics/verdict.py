@@ -48,6 +48,7 @@ ARM_NAMES = {
     "global": "shared model",
     "local-only": "site model",
     "local-only-same": "site model of the shared one's kind",
+    "local-only-own-columns": "site model with the site's own columns",
     "personalised": "shared model adjusted to the site",
     "warm-start": "model that the run began with",
     "warm-start-tuned": "site model drawn to the one that the run began with",

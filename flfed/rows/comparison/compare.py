@@ -23,6 +23,8 @@ from flfed.rows.comparison.operating_points import (
     count_points,
     withhold_all,
 )
+from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
+from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
@@ -98,21 +100,23 @@ def arm_scores(
     The requests of all arms go side by side, and the predictions are on the rows of `table`.
 
     `sd` as `SiteSession.personalised` takes it; `same` adds the site's own model of the study's kind, where its own
-    model is another, and `start` the model that the run began with, as it is and fitted to the site.
+    model is another, and the one that has the site's own columns too, where it has some; `start` the model that the run
+    began with, as it is and fitted to the site.
     """
     session.coded(table)
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
-    arms = [_outputs(session, arrays, x), session.local_model(), session.personalised(arrays, encoder, sd)]
+    arms = [_outputs(session, arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
     arms += [session.local_model("same")] if same and session.own == "best" else []
-    outputs, local, personalised, *others = yield from together(arms)
+    outputs, local, adjusted, *others = yield from together(arms)
     begun = (yield from together([_outputs(session, start, x), session.pulled(start, encoder)])) if start else []
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
-    adjusted = session.predictions(personalised(x), encoder)
     scores = {"global": session.predictions(outputs, encoder), "local-only": own[0], "personalised": adjusted}
     scores |= dict(zip([OWN_SAME], own[1:], strict=False))
+    if same and used_at(session):
+        scores[OWN_COLUMNS] = yield from local_scores(session, table)
     if begun:
         found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
         scores |= dict(zip(STARTED, found, strict=True))

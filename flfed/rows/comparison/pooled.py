@@ -16,6 +16,7 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.comparison.compare import groups_of
+from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import Encoded, encode
@@ -192,11 +193,8 @@ def personalised_scores(
 
     They are each site's own model's on its own holdout, in site order.
     """
-    found, parts = (yield from together([w.personalised(arrays, encoder, sd) for w in sessions])), []
-    for session, outputs in zip(sessions, found, strict=True):
-        x = session.encode(session.table.holdout("compare"), session.in_use(encoder)).x
-        parts.append(session.predictions(outputs(x), encoder))
-    return np.concatenate(parts)
+    asked = [adjusted_scores(w, w.table.holdout("compare"), arrays, encoder, sd) for w in sessions]
+    return np.concatenate((yield from together(asked)))
 
 
 def by_plan(rows: Encoded, given: Trainable, plan: Plan) -> Generator[ComputeRequest, Any, Predictor]:

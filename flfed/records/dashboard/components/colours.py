@@ -60,6 +60,7 @@ ARM_COLOURS = {
     "local-only-same": GREY,
     "warm-start": VIOLET,
     "warm-start-tuned": GREY,
+    "local-only-own-columns": GREY,
     "sites-mean": PALE_BLUE,
     "personalised-sites-mean": PALE_BLUE,
     "pooled": VIOLET,

@@ -1,0 +1,235 @@
+"""Columns that one site has beside those of the shared model.
+
+Their fit is added to the shared model's score at that site only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from flfed.errors import UsageError, nearest
+from flfed.rows.baselines import best, tuned
+from flfed.rows.data.schema import Schema
+from flfed.rows.encoded_table import EncodedTable
+from flfed.rows.features.encode import Encoded
+from flfed.rows.features.summarise import layout_of
+from flfed.rows.own_intercept import INTERCEPT_SD, NO_SD, site_deviation
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.rows.training.tuning.linear import Search, search_of
+from flfed.seeds import generator
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder
+
+ARM = "local-only-own-columns"
+"""The arm of a site's own model of the shared columns and its own."""
+LEAST_KNOWN = 0.5
+"""Share of a site's training rows that must have a value of a column, or the site leaves the column out."""
+DEVIATIONS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02])
+"""Prior deviations of a weight that are tried, in log-odds (or target deviations) a deviation of the input: from
+what one column hardly exceeds, to next to nothing."""
+STEPS = 100
+Asking = Generator[ComputeRequest, Any, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class OwnFit:
+    """Fit of a site's own columns beside a score.
+
+    Attributes
+    ----------
+    weight : array [inputs]
+    intercept : float
+    deviation : float
+        Of the weights' normal prior; of the candidates the one whose loss over folds of the training rows is least.
+    """
+
+    weight: np.ndarray
+    intercept: float
+    deviation: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return what is added to a score, [rows]."""
+        return np.asarray(x @ self.weight + self.intercept)
+
+
+def check_own_columns(study: Study, schema: Schema) -> None:
+    """Refuse own columns that a study cannot have.
+
+    Raises
+    ------
+    UsageError
+        For a column that is unknown, no feature, in the shared model already, or named twice; and for a task of
+        several classes.
+    """
+    names = study.compare.own_columns
+    if not names:
+        return
+    if schema.task == "multi-class":
+        raise UsageError(
+            "[compare]: own-columns is for outcomes that are yes or no, or numbers; the dataset's task is 'multi-class'"
+        )
+    shared = schema.features(study.dataset.features)
+    allowed = [name for name in schema.features() if name not in shared]
+    for name in names:
+        if name in shared:
+            raise UsageError(
+                f"[compare]: own-columns names {name!r}, which the shared model has: leave it out of [dataset] features"
+            )
+        if name not in allowed:
+            known = ", ".join(allowed) or "none, as [dataset] features leaves none out"
+            raise UsageError(
+                f"[compare]: own-columns names {name!r}, which is no feature that the study leaves out"
+                f"{nearest(name, allowed)} Known: {known}"
+            )
+    if len(set(names)) < len(names):
+        raise UsageError(f"[compare]: own-columns={list(names)} must name different columns")
+
+
+def used_at(session: SiteSession) -> tuple[str, ...]:
+    """Return the own columns that a site uses.
+
+    They are those that at least half of its training rows have a value of; no test row is looked at.
+    """
+    training = session.table.training
+    known = {name: training[name].notna() for name in session.study.compare.own_columns}
+    return tuple(name for name, there in known.items() if len(there) and there.mean() >= LEAST_KNOWN)
+
+
+def adjusted_scores(
+    session: SiteSession, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Asking:
+    """Yield requests and return the personalised arm's predictions.
+
+    They are on the rows of `table`.
+
+    Without own columns they are those of `SiteSession.personalised`; with them, of the shared model's score and
+    the fit of the site's own columns beside it.
+    """
+    x = session.encode(table, session.in_use(encoder)).x
+    if not used_at(session):
+        personalised = yield from session.personalised(arrays, encoder, sd)
+        return session.predictions(personalised(x), encoder)
+    # Of a site that trains a model of its own beside the shared one, that is its adjusted model.
+    arrays = session.own_arrays.model or session.own_arrays.at_site(arrays)
+    own = yield from own_part(session, arrays, encoder, sd)
+    outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=x)
+    return session.predictions(outputs + own(table)[:, None], encoder)
+
+
+def own_part(
+    session: SiteSession, arrays: Arrays, encoder: Encoder, sd: float | None = None
+) -> Generator[ComputeRequest, Any, Callable[[pd.DataFrame], np.ndarray]]:
+    """Yield one request and return the own columns' part of the score.
+
+    It is a function of mapped rows, [rows]; only training rows are used to make it.
+
+    Parameters
+    ----------
+    session : SiteSession
+    arrays : dict of name to array
+        The final global model.
+    encoder : Encoder
+        Of all sites, for the shared columns; the own ones are encoded by the site's training rows.
+    sd : float, optional
+        Prior deviation of the site's own intercept, as `SiteSession.personalised` takes it.
+    """
+    part = _with_columns(session, used_at(session))
+    own_encoder, shared = part.own_encoder(), session.training(encoder)
+    rows = replace(shared, x=part.encode(session.table.training, own_encoder).x, weight=np.ones(len(shared)))
+    offset = (yield ScoreRequest(model=session.model, arrays=arrays, x=shared.x)).astype(np.float64)
+    deviation = INTERCEPT_SD if sd is None else site_deviation(offset, rows.y, session.task, sd)
+    rng = generator(session.seed, site=session.site.name, purpose="own-columns")
+    fit = own_fit(rows, offset[:, 0], session.task, rng, deviation)
+    return lambda table: fit(part.encode(table, own_encoder).x)
+
+
+def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
+    """Yield requests and return predictions of the site's own model with its columns.
+
+    The model is of the kind that the study compares with, of the shared columns and the own ones.
+    """
+    features = session.schema.features(session.study.dataset.features)
+    wide = _with_columns(session, (*features, *used_at(session)))
+    encoder = wide.own_encoder()
+    rows, given = wide.encode(session.table.training, encoder), session.trainable()
+    if session.own == "same":
+        outputs = yield from tuned(rows, given)
+    else:
+        outputs = (yield from best(rows, given)).outputs
+    return wide.predictions(outputs(wide.encode(table, encoder).x), encoder)
+
+
+def _with_columns(session: SiteSession, names: Sequence[str]) -> EncodedTable:
+    layout = layout_of(session.schema, names, missing_indicator=session.study.encode.missing_indicator)
+    return EncodedTable(session.site, session.study, session.table, layout, session.schema, session.seed)
+
+
+def own_fit(rows: Encoded, offset: np.ndarray, task: str, rng: np.random.Generator, sd: float = INTERCEPT_SD) -> OwnFit:
+    """Fit own columns beside a score, at the best ridge penalty.
+
+    A ridge penalty is the precision of a normal prior of the weights.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Training rows, of the own columns alone.
+    offset : array [rows]
+        The shared model's score, whose coefficient stays 1.
+    task : {"binary", "regression"}
+    rng : Generator
+        Draws the folds.
+    sd : float, >= 0
+        Prior deviation of the intercept.
+
+    Notes
+    -----
+    The prior is the one whose loss over folds of these rows is least, the narrowest where no fold can be tested.
+    Folds are those of `search_of`: stratified, and no group on both sides.
+    """
+    asked = search_of(rows, task, 2 if task == "binary" else 0, rng)
+    losses = np.zeros(len(DEVIATIONS))
+    for fold in asked.folds if isinstance(asked, Search) else ():
+        train = rows.take(fold.train)
+        for place, deviation in enumerate(DEVIATIONS):
+            fit = fit_beside(train, offset[fold.train], task, float(deviation), sd)
+            losses[place] += _loss(offset[fold.test] + fit(rows.x[fold.test]), rows.y[fold.test], task)
+    # Without a tested fold all losses are 0: then the rows are trusted least.
+    place = int(np.argmin(losses)) if losses.any() else len(losses) - 1
+    return fit_beside(rows, offset, task, float(DEVIATIONS[place]), sd)
+
+
+def fit_beside(rows: Encoded, offset: np.ndarray, task: str, deviation: float, sd: float = INTERCEPT_SD) -> OwnFit:
+    """Fit weights of own columns at one penalty.
+
+    They minimise `sum loss(offset + x @ weight + intercept) + |weight|^2 / (2 deviation^2)`, with a normal prior of
+    the intercept too; by Newton's method, of which a regression takes one step.
+    """
+    count = len(rows)
+    x = np.column_stack([rows.x, np.ones(count)])
+    penalty = np.append(np.full(rows.x.shape[1], deviation**-2.0), max(sd, NO_SD) ** -2.0)
+    found = np.zeros(x.shape[1])
+    for _ in range(STEPS):
+        score = offset + x @ found
+        p = expit(score) if task == "binary" else score
+        curvature = p * (1 - p) if task == "binary" else np.ones(count)
+        slope = x.T @ (p - rows.y) + penalty * found
+        step = np.linalg.solve((x * curvature[:, None]).T @ x + np.diag(penalty), slope)
+        # As in `own_intercept`: on a flat loss of two classes Newton's step can be far too long.
+        found -= step / (max(1.0, float(np.abs(step).max()) / INTERCEPT_SD) if task == "binary" else 1.0)
+        if np.abs(step).max() < 1e-10:
+            break
+    return OwnFit(found[:-1], float(found[-1]), deviation)
+
+
+def _loss(score: np.ndarray, y: np.ndarray, task: str) -> float:
+    """Return the summed log loss, or half the squared error."""
+    if task == "regression":
+        return float(np.square(score - y).sum() / 2)
+    return float((np.logaddexp(0.0, score) - score * y).sum())
