@@ -42,7 +42,8 @@ from flfed.deployment.gate.sum_schema import (
 )
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
-from flfed.rows.comparison.compare import OWN_COLUMNS, OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
+from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site

@@ -280,6 +280,7 @@ class CompareReply:
     chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
     model is the better of two families, which one did better in cross-validation on its training rows (not where
     record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
+    Where the study names columns of a site's own, that their arm is there says that the site has values of one or more.
     Of a site that shares figures in sums only, under secure sums, the two numbers of rows leave by themselves and
     nothing else. Where three or more such sites take part (more among six sites and up), means over rows, counts at
     operating points and rows by predicted probability leave under masks: see `Masked`, and what opens the sum.

@@ -1,0 +1,50 @@
+"""Columns of a site's own, at its gate: no message before the comparison is another one, and its figures alone are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flfed import Study
+from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.updates.messages.compare import COMPARE, CompareReply
+
+FEWER = {"dataset.features": ["x1", "colour"]}
+OWN = {**FEWER, "compare.own-columns": ["x2"]}
+
+
+def test_nothing_but_two_arms_of_the_comparison_tells_of_own_columns(
+    gated: Any, conducted_through: Any, small_study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The column's values decide the adjusted model's figures, so that they would show wherever they went."""
+    grids = {}
+    for name, changes in (("with", OWN), ("without", FEWER)):
+        monkeypatch.setenv("FLFED_HOME", str(tmp_path / name))  # two machines that know nothing of each other
+        outcome, grids[name] = conducted_through(gated(Study.parse(small_study).replace(changes).text))
+        assert outcome.status == "completed"
+    for asked, other in zip(grids["with"].asked, grids["without"].asked, strict=True):
+        assert asked.metadata.message_type == other.metadata.message_type
+        assert content_sha256(asked.content) == content_sha256(other.content)
+    differing = [
+        one.metadata.message_type
+        for one, other in zip(grids["with"].replied, grids["without"].replied, strict=True)
+        if content_sha256(one.content) != content_sha256(other.content)
+    ]
+    assert differing == [COMPARE]
+    found, plain = (
+        next(CompareReply.from_record(one.content) for one in grid.replied if one.metadata.message_type == COMPARE)
+        for grid in grids.values()
+    )
+    figures, known = ({(f.arm, f.metric): f.value for f in reply.arms} for reply in (found, plain))
+    changed = {arm for arm, metric in figures if figures[arm, metric] != known.get((arm, metric))}
+    assert changed == {"personalised", "local-only-own-columns"}
+    assert found.summary is not None and plain.summary is not None
+    assert all((value == plain.summary.arrays()[name]).all() for name, value in found.summary.arrays().items())
+
+
+def test_the_approval_names_them(gated: Any, small_study: str):
+    site = gated(Study.parse(small_study).replace(OWN).text)
+    assert "x2" in " ".join(plain_words(site.study, site.site, []))
