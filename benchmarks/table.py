@@ -232,7 +232,7 @@ def methods(results: Results) -> str:
         return "Not run yet."
     by_study = {name: found[name]["methods"] if name == SKEWED else found[name] for name in studies}
     rows = [["AUC minus that of `fedavg` (95 % CI)", *studies]]
-    for method in by_study[studies[0]]:
+    for method in sorted(by_study[studies[0]], key=lambda name: (name != "fedavg", name)):
         rows.append([f"`{method.partition(',')[0]}`{''.join(method.partition(',')[1:])}"])
         rows[-1] += [_gain(figures.get(method, {})) for figures in by_study.values()]
     seeds = ", ".join(map(str, found[SKEWED]["seeds"])) if SKEWED in found else "none yet"
