@@ -199,7 +199,7 @@ def test_three_weak_hospitals_of_four_cost_no_hundredth():
     assert abs((weak - whole).mean()) <= 0.01 and (weak != whole).any()
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.studies
 @pytest.mark.usefixtures("taiwan")
 def test_three_weak_banks_of_four_cost_no_hundredth_and_a_mean_over_those_who_had_a_unit_does():

@@ -352,7 +352,10 @@ def test_networks_survive_a_site_of_next_to_no_rows(rows):
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize("name", ["preterm-birth", "loan-default", "diabetes", "wine"])
+@pytest.mark.parametrize(
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.proof) for name in ("preterm-birth", "loan-default")), "diabetes", "wine"],
+)
 def test_local_only_and_pooled_match_scikit_learn_on_the_shipped_rows_and_folds(name):
     study = Study.load(name)
     sites, gaps, plain_gaps = find_sites(study), [], []
