@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.limits import CPU, missed
 from benchmarks.picture import picture
 from benchmarks.workload import WORKLOADS, Workload
-from flfed.records.reports.recorded_run import TELLING, shows
-from flfed.records.statistics.verdict import Difference, decimals_for, interval, number
+from flfed.records.reports.recorded_run import TELLING, shows, with_interval
+from flfed.records.statistics.verdict import number
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -251,9 +251,7 @@ def _gain(figures: Results) -> str:
         return NOTHING
     said = shows({"roc_auc_score": gain}, "roc_auc_score")
     loss = shows({"log_loss": figures["gain-log_loss"]}, "log_loss")
-    digits = decimals_for(Difference(gain["value"], gain["low"], gain["high"]))
-    ends = interval(gain["low"], gain["high"], digits, signed=True)
-    text = f"{number(gain['value'], digits, signed=True)} ({ends})"
+    text = with_interval(gain)
     more = [word for word, of in ((said, said), (f"log loss {loss}", loss)) if of in TELLING]
     return ": ".join([text, ", ".join(more)]) if more else text
 

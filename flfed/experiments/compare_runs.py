@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.records.reports.recorded_run import Recorded, paired
+from flfed.records.reports.recorded_run import Recorded, leaves, paired
 from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
@@ -100,7 +100,7 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
 
     Both values go with each, and null where a study has no such key.
     """
-    first, second = (dict(_leaves(tomllib.loads(text))) for text in (a, b))
+    first, second = ({key: _plain(value) for key, value in leaves(tomllib.loads(text)).items()} for text in (a, b))
     # In the order of the texts: a person finds the keys where they stand.
     keys = [*first, *(key for key in second if key not in first)]
     return [
@@ -108,15 +108,9 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
     ]
 
 
-def _leaves(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        name = f"{before}{key}"
-        if isinstance(value, dict):
-            found += _leaves(value, f"{name}.")
-        else:
-            found.append((name, value if isinstance(value, (bool, int, float, str, list)) else str(value)))
-    return found
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; a date becomes its text."""
+    return value if isinstance(value, (bool, int, float, str, list)) else str(value)
 
 
 def _figures(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any] | None:

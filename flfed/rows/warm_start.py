@@ -186,14 +186,8 @@ def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: 
     layers = layers_of(model)
     if not layers or not source.layers:
         return "a warm start needs models that name their layers"
-    ours, theirs = (layout.task, layout.target), (source.layout.task, source.layout.target)
-    if (ours[0], ours[1].name, ours[1].cells, ours[1].transform) != (
-        theirs[0],
-        theirs[1].name,
-        theirs[1].cells if theirs[0] != "regression" else ours[1].cells,
-        theirs[1].transform,
-    ):
-        return f"it predicts {theirs[1].name!r} and the study {ours[1].name!r}, or other classes of it"
+    if _outcome(source.layout) != _outcome(layout):
+        return f"it predicts {source.layout.target.name!r} and the study {layout.target.name!r}, or other classes of it"
     widths = [{name: value.shape for name, value in arrays.items()} for arrays in (source.arrays, first)]
     for one, names in zip(widths, (source.layers, layers), strict=True):
         one[names[0][0]] = one[names[0][0]][1:]
@@ -202,6 +196,12 @@ def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: 
     if not fitting_columns(source.layout, layout):
         return "none of its columns is among the study's"
     return ""
+
+
+def _outcome(layout: Layout) -> tuple[object, ...]:
+    """Return what a layout predicts; the cells of a number are bins of its range, which may be another."""
+    target = layout.target
+    return layout.task, target.name, target.transform, () if layout.task == "regression" else target.cells
 
 
 def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:

@@ -13,7 +13,7 @@ from flfed import Study
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.experiments.compare_runs import compare_runs
 from flfed.export.run_folder import export
-from flfed.federation.recording.source_model import SEEN, UNCOVERED, required_hash, source_of, start_arrays
+from flfed.federation.recording.source_model import SEEN, UNCOVERED, required_hash, start_arrays
 from flfed.federation.server.run import Result, resume, run
 from flfed.records.reports.site_answer import rests_on
 from flfed.records.store.reader import RunReader
@@ -137,9 +137,7 @@ def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
     assert (UNCOVERED in notes) == what.endswith("-dp")
     if what == "frozen layers":
         study = begun(earlier)
-        before = start_arrays(
-            study, datasets.load("small").schema, checkpoint.final(done.report["run"]).encoder, 0, (), source_of(study)
-        )
+        before = start_arrays(study, datasets.load("small").schema, checkpoint.final(done.report["run"]).encoder, 0)
         found = arrays_of(done)
         assert (found["weight-0"] == before["weight-0"]).all() and (found["bias-0"] == before["bias-0"]).all()
         assert (found["weight-1"] != before["weight-1"]).any()

@@ -100,9 +100,7 @@ def required_hash(study: Study) -> None:
         )
 
 
-def start_arrays(
-    study: Study, schema: Schema, encoder: Encoder, repeat: int, widths: Iterable[float], source: Source | None
-) -> Arrays:
+def start_arrays(study: Study, schema: Schema, encoder: Encoder, repeat: int, widths: Iterable[float] = ()) -> Arrays:
     """Return the arrays that the first round is trained from.
 
     Parameters
@@ -114,21 +112,19 @@ def start_arrays(
     repeat : int
     widths : iterable of float
         Shares of the hidden units that the sites train.
-    source : Source or None
-        What the study begins from, if not from arrays as drawn.
 
     Raises
     ------
     UsageError
         If a site trains a part of a source.
     """
-    drawn, widths = first_model(study, schema, repeat), list(widths)
-    if source is not None and any(width < 1 for width in widths):
+    drawn, widths, source = first_model(study, schema, repeat), list(widths), source_of(study)
+    if source is None:
+        return nested_start(study.model.build("model"), drawn, widths)
+    if any(width < 1 for width in widths):
         raise UsageError(
             f"[model]: warm-start={study.warm_start!r} is of all hidden units, and a site trains a part of them (width)"
         )
-    if source is None:
-        return nested_start(study.model.build("model"), drawn, widths)
     return rewritten(source, drawn, study_layout(study, schema), encoder)
 
 

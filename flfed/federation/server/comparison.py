@@ -11,7 +11,7 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins, together
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.recording.source_model import source_of, start_arrays
+from flfed.federation.recording.source_model import start_arrays
 from flfed.federation.server.fan_out import Answers, ask, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.secure_sums import summed_figures
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
@@ -128,7 +128,7 @@ class Comparison:
     def _start(self) -> Arrays:
         """Return the model of an earlier run that this one began with."""
         run = self.run
-        return start_arrays(run.study, run.schema, self.outcome.encoder, run.repeat, (), source_of(run.study))
+        return start_arrays(run.study, run.schema, self.outcome.encoder, run.repeat)
 
     def _replies(self, offsets: SiteOffsets, bins: ScoreBins, delivery: EncoderDelivery) -> dict[str, CompareReply]:
         """Return the sites' comparisons that can be used."""

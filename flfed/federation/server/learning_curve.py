@@ -18,7 +18,7 @@ from flfed.callbacks import Progress, no_progress
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
-from flfed.federation.recording.source_model import source_of, start_arrays
+from flfed.federation.recording.source_model import start_arrays
 from flfed.federation.server.secure_sums import rehearsed
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
@@ -266,7 +266,7 @@ def federate(
     )
     strategy.assign(assignment)
     widths = [place.width for place in places.values()]
-    start = start_arrays(study, first.schema, encoder, repeat, widths, source_of(study))
+    start = start_arrays(study, first.schema, encoder, repeat, widths)
     result = strategy.start(grid, to_record(start), study.rounds)
     return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
 

@@ -334,7 +334,7 @@ class FederatedRun:
 def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, Participant]) -> Arrays:
     """Return the arrays that a run's first round is trained from."""
     widths = widths_of(participants).values()
-    return start_arrays(run.study, run.schema, encoder, run.repeat, widths, source_of(run.study))
+    return start_arrays(run.study, run.schema, encoder, run.repeat, widths)
 
 
 def note_beginnings(run: FederatedRun) -> None:

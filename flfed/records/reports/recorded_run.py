@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
-from flfed.records.statistics.verdict import better_of
+from flfed.records.statistics.verdict import Difference, better_of, decimals_for, interval, number
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
@@ -109,6 +109,19 @@ def shows(gain: Report | None, metric: str) -> str:
     if found["low"] <= 0 <= found["high"]:
         return "no difference shown"
     return "better" if (found["low"] > 0) == (better_of(metric) == "higher") else "worse"
+
+
+def with_interval(gain: Report) -> str:
+    """Return a difference with its interval, with as many decimals as keep the bounds' side of 0 visible.
+
+    Examples
+    --------
+    >>> with_interval({"value": -0.0034, "low": -0.0065, "high": -0.0002})
+    '−.0034 (−.0065 to −.0002)'
+    """
+    digits = decimals_for(Difference(gain["value"], gain["low"], gain["high"]))
+    ends = interval(gain["low"], gain["high"], digits, signed=True)
+    return f"{number(gain['value'], digits, signed=True)} ({ends})"
 
 
 def _not_paired(base: Recorded, other: Recorded) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from flfed.records.dashboard.components.tables import table
-from flfed.records.reports.recorded_run import TELLING, shows
+from flfed.records.reports.recorded_run import TELLING, shows, with_interval
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ABSENT, Difference, decimals_for, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, metric_name, number
 
 ALONE = (
     "No other method was run on the same random splits. Run the study again with another strategy, the same seed and "
@@ -49,6 +49,4 @@ def difference(gain: Report | None, metric: str) -> str:
     found = gain[metric]
     if found["value"] is None:
         return f"{ABSENT}: {found['reason']}"
-    digits = decimals_for(Difference(found["value"], found["low"], found["high"]))
-    ends = interval(found["low"], found["high"], digits, signed=True)
-    return f"{number(found['value'], digits, signed=True)} ({ends})"
+    return with_interval(found)
