@@ -217,6 +217,11 @@ class Consortium:
             given |= {"co_sites": others, "bundle_sha256": bundle_sha256()}
             approval.approve(folder, study, by="Dr Kim", **{**given, **more})
 
+    def allow_every_strategy(self, name: str) -> None:
+        """Let a site's policy name no strategies: all that flfed ships are allowed then."""
+        policy = self.root / "packages" / "sites" / name / "policy.toml"
+        policy.write_text(policy.read_text().replace('strategies = ["fedavg"]\n', ""))
+
     def rows(self, name: str) -> Path:
         """Return the file of the frozen rows of a site."""
         (found,) = (self.sites[name].gate / "frozen" / "small").glob("*.parquet")

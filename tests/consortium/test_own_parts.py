@@ -22,8 +22,7 @@ def test_what_is_a_sites_own_is_at_that_site_alone(consortium: Any):
         for name, lr in (("ditto", 0.1), ("fedper", 0.2))
     }
     for name in THREE:
-        policy = consortium.root / "packages" / "sites" / name / "policy.toml"
-        policy.write_text(policy.read_text().replace('strategies = ["fedavg"]\n', ""))
+        consortium.allow_every_strategy(name)
         for study in studies.values():
             consortium.approve(name, study, THREE)
         consortium.sites[name].serve(f"site serve {name}")
