@@ -136,14 +136,14 @@ UNDEFINED = [
 
 @pytest.mark.parametrize("number", UNDEFINED)
 def test_a_comparison_with_what_is_no_finite_number_does_not_hold(number: str):
-    began = time.perf_counter()
+    began = time.process_time()
     for sign in ("<", "<=", "==", "!=", ">", ">="):
         assert rows_where(TABLE, f"age {sign} {number}").empty and rows_where(TABLE, f"{number} {sign} age").empty
     assert rows_where(TABLE, f"weight in ({number}, 60)")["age"].tolist() == ["17"]
     assert rows_where(TABLE, f"weight not in ({number}, 60)").empty
     made = derived_columns(TABLE, {"sum": f"weight + {number}", "less": f"weight < {number} or weight > 0"})
     assert made["sum"].isna().all() and made["less"].isna().all()
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 10  # to compute such a power would take hours
 
 
 def test_a_span_of_centuries_is_counted_in_days():
@@ -231,12 +231,12 @@ def test_whatever_is_written_gives_rows_or_one_sentence_at_once():
     held, said, slowest = 0, 0, 0.0
     for text in expressions(seed=7, count=1000):
         for use in (lambda text: rows_where(TABLE, text), lambda text: derived_columns(TABLE, {"one": text})):
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 assert len(use(text)) <= len(TABLE)
                 held += 1
             except UsageError as why:
                 assert len(str(why)) < 500 and "\n" not in str(why) and "\0" not in str(why), text
                 said += 1
-            slowest = max(slowest, time.perf_counter() - began)
-    assert held > 500 and said > 1000 and slowest < 1
+            slowest = max(slowest, time.process_time() - began)
+    assert held > 500 and said > 1000 and slowest < 10  # 0.004 s where nothing else runs
