@@ -19,7 +19,7 @@ SQL = {"sqlalchemy", "alembic", "sqlite3", "psycopg", "psycopg2"}
 MEETING = {"flfed.federation", "flfed.experiments", "flfed.export", "flfed.deployment", "flfed.notebook"}
 OURS = {"flfed.rows", "flfed.updates", "flfed.records", "flfed.cli", "flfed.testing"} | MEETING
 TABLES = {"pandas", "sklearn", "pyarrow"}
-SHARED = ("flfed", "flfed/study", "flfed/summaries")
+SHARED = ("flfed", "flfed/study", "flfed/summaries", "flfed/trees")
 
 FORBIDDEN: dict[str, set[str]] = {
     "flfed/rows": {"flwr", "streamlit"} | OURS - {"flfed.rows"},

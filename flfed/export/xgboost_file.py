@@ -1,0 +1,167 @@
+"""Boosted trees as a file of XGBoost 3, which many tools read; XGBoost itself need not be installed."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flfed.trees.forest import UNIT, Tree
+
+VERSION = (3, 2, 0)
+OBJECTIVES = {"binary": "binary:logistic", "multi-class": "multi:softprob", "regression": "reg:squarederror"}
+NO_PARENT = 2**31 - 1
+"""What XGBoost writes as the root's parent."""
+LARGEST = float(np.finfo(np.float32).max)
+
+
+def xgboost_document(
+    trees: Sequence[Sequence[Tree]],
+    cuts: Mapping[str, np.ndarray | None],
+    task: str,
+    *,
+    scale: float = 1.0,
+    base: float = 0.0,
+) -> dict[str, Any]:
+    """Return trees as XGBoost's document.
+
+    Parameters
+    ----------
+    trees : sequence of rounds, each a tree an output
+    cuts : dict of column to float32 array or None
+        Cut points of each column, in the order of the trees' columns; None where its inputs are codes of values.
+    task : {"binary", "multi-class", "regression"}
+    scale, base : float
+        Of a regression: its outcome is `base + scale * score`.
+
+    Notes
+    -----
+    XGBoost sends rows below a threshold left, and ours are at most the cut point: the threshold is the next float32.
+    """
+    outputs = len(trees[0]) if trees else 1
+    thresholds = [None if cut is None else above(cut) for cut in cuts.values()]
+    flat = [tree for round_trees in trees for tree in round_trees]
+    several = outputs > 1
+    start = "5E-1" if task == "binary" else repr(float(base)).upper()
+    objective: dict[str, Any] = {"name": OBJECTIVES[task]}
+    if several:
+        objective["softmax_multiclass_param"] = {"num_class": str(outputs)}
+    else:
+        objective["reg_loss_param"] = {"scale_pos_weight": "1"}
+    model = {
+        "cats": {"enc": [], "feature_segments": np.zeros(0, np.int32), "sorted_idx": np.zeros(0, np.int32)},
+        "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(len(flat))},
+        "iteration_indptr": list(range(0, len(flat) + 1, outputs)),
+        "tree_info": [number % outputs for number in range(len(flat))],
+        "trees": [_tree(number, tree, thresholds, scale) for number, tree in enumerate(flat)],
+    }
+    return {
+        "learner": {
+            "attributes": {},
+            "feature_names": list(cuts),
+            "feature_types": ["float"] * len(cuts),
+            "gradient_booster": {"model": model, "name": "gbtree"},
+            "learner_model_param": {
+                "base_score": f"[{','.join([start] * outputs)}]",
+                "boost_from_average": "0",
+                "num_class": str(outputs if several else 0),
+                "num_feature": str(len(cuts)),
+                "num_target": "1",
+            },
+            "objective": objective,
+        },
+        "version": list(VERSION),
+    }
+
+
+def above(cuts: np.ndarray) -> np.ndarray:
+    """Return the next float32 above each cut point."""
+    return np.nextafter(cuts.astype(np.float32), np.float32(np.inf))
+
+
+def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray | None], scale: float) -> dict[str, Any]:
+    leaf = tree.column < 0
+    parents = np.full(len(leaf), NO_PARENT, dtype=np.int32)
+    inner = np.flatnonzero(~leaf)
+    for child in (0, 1):
+        parents[tree.left[inner] + child] = inner
+    values = (scale * tree.value).astype(np.float32)
+    conditions = np.array(
+        [
+            value if ends else _threshold(thresholds[column], int(code))
+            for value, ends, column, code in zip(values, leaf, tree.column, tree.code, strict=True)
+        ],
+        dtype=np.float32,
+    )
+    none = np.zeros(0, np.int64)
+    return {
+        "base_weights": values,
+        "categories": none.astype(np.int32),
+        "categories_nodes": none.astype(np.int32),
+        "categories_segments": none,
+        "categories_sizes": none,
+        "default_left": tree.missing_left.astype(np.uint8),
+        "id": number,
+        "left_children": np.where(leaf, -1, tree.left).astype(np.int32),
+        "loss_changes": tree.gain.astype(np.float32),
+        "parents": parents,
+        "right_children": np.where(leaf, -1, tree.left + 1).astype(np.int32),
+        "split_conditions": conditions,
+        "split_indices": np.maximum(tree.column, 0).astype(np.int32),
+        "split_type": np.zeros(len(leaf), np.uint8),
+        "sum_hessian": (tree.cover * UNIT).astype(np.float32),
+        "tree_param": {
+            "num_deleted": "0",
+            "num_feature": str(len(thresholds)),
+            "num_nodes": str(len(leaf)),
+            "size_leaf_vector": "1",
+        },
+    }
+
+
+def _threshold(thresholds: np.ndarray | None, code: int) -> float:
+    if code < 0:  # only rows without a value go left
+        return -LARGEST
+    if thresholds is None:
+        return float(above(np.array([code]))[0])
+    return float(thresholds[code]) if code < len(thresholds) else LARGEST
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """Return a document as JSON, in which a float32 has the digits that read back as the same."""
+    return json.dumps(document, default=_plain)
+
+
+def _plain(array: np.ndarray) -> list[Any]:
+    # The shortest text of a float32, read as float64, is rounded back to it.
+    return [float(str(value)) for value in array] if array.dtype.kind == "f" else list(array.tolist())
+
+
+MARKS = {"f4": b"d", "i4": b"l", "i8": b"L", "u1": b"U"}
+"""UBJSON's marks of number types, all big-endian."""
+
+
+def to_ubj(value: Any) -> bytes:
+    """Return a document as UBJSON, draft 12, with arrays of one type where they are arrays here."""
+    if isinstance(value, Mapping):
+        return b"{" + b"".join(_text(key) + to_ubj(inner) for key, inner in value.items()) + b"}"
+    if isinstance(value, np.ndarray):
+        mark = MARKS[value.dtype.str[1:]]
+        return b"[$" + mark + b"#" + _length(len(value)) + value.astype(value.dtype.newbyteorder(">")).tobytes()
+    if isinstance(value, list):
+        return b"[#" + _length(len(value)) + b"".join(to_ubj(inner) for inner in value)
+    if isinstance(value, str):
+        return b"S" + _text(value)
+    return b"L" + struct.pack(">q", value)
+
+
+def _text(value: str) -> bytes:
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
+
+
+def _length(count: int) -> bytes:
+    return b"L" + struct.pack(">q", count)

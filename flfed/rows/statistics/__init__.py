@@ -1,0 +1,1 @@
+"""Estimators whose sites turn rows into sums; each has its other half in `flfed/updates/strategies`."""
