@@ -6,9 +6,10 @@ It is added to the model's outputs at that site, and drawn to nothing by a prior
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
 
+from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import loss_of_rows
+from flfed.rows.training.tuning.beside import curvature, fit_beside
 
 INTERCEPT_SD = 2.0
 """Prior deviation of a site's own intercept, in log-odds (or target deviations), where none was estimated
@@ -35,7 +36,7 @@ def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | Non
 
     Notes
     -----
-    The posterior mode with a normal prior of mean 0, by Newton's method; the loss is convex. For a
+    The posterior mode with a normal prior of mean 0; the loss is convex. For a
     regression the residuals' variance is taken as 1 (targets are encoded to unit deviation), or as
     `residual_variance` where a deviation is given.
     """
@@ -43,21 +44,9 @@ def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | Non
     if not len(y) or (sd is not None and sd < NO_SD):
         return shift
     precision = (INTERCEPT_SD if sd is None else sd) ** -2.0
-    if task == "regression":
-        left = y - outputs[:, 0]
-        variance = 1.0 if sd is None else residual_variance(left)
-        return np.array([left.sum() / (len(y) + precision * variance)])
-    # Newton's method on the penalised loss, from a shift of zero.
-    wanted = y[:, None] if task == "binary" else np.eye(outputs.shape[1])[y]
-    for _ in range(50):
-        p, curvature = _curvature(outputs + shift, task)
-        slope = (p - wanted).sum(axis=0) + precision * shift
-        step = np.linalg.solve(curvature + precision * np.eye(len(shift)), slope)
-        # A step is at most a prior deviation long, so that Newton cannot overshoot on a flat loss.
-        shift -= step / max(1.0, float(np.abs(step).max()) / INTERCEPT_SD)
-        if np.abs(step).max() < 1e-10:
-            break
-    return shift
+    if task == "regression" and sd is not None:
+        precision *= residual_variance(y - outputs[:, 0])
+    return fit_beside(Encoded(np.zeros((len(y), 0)), y, np.ones(len(y))), outputs, task, 1.0, precision).bias
 
 
 def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -92,8 +81,7 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
     if np.bincount(y, minlength=classes).min() == 0:
         return None
     value = own_intercept(outputs, y, task, FLAT_SD)
-    _, curvature = _curvature(outputs + value, task)
-    spread = np.linalg.inv(curvature + FLAT_SD**-2.0 * np.eye(len(value)))
+    spread = np.linalg.inv(_curvature(outputs + value, task) + FLAT_SD**-2.0 * np.eye(len(value)))
     # The softmax does not change with a constant on all outputs: only their differences are known.
     if task != "binary":
         centred = np.eye(classes) - 1 / classes
@@ -132,10 +120,10 @@ def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float
     moved, precision = outputs + shift, max(sd, NO_SD) ** -2.0
     if task == "regression":
         variance = residual_variance(y - outputs[:, 0])
-        loss, curvature = loss_of_rows(task, moved, y) / variance, np.array([[len(y) / variance]])
+        loss, bend = loss_of_rows(task, moved, y) / variance, np.array([[len(y) / variance]])
     else:
-        loss, (_, curvature) = loss_of_rows(task, moved, y), _curvature(moved, task)
-    spread = np.linalg.slogdet(np.eye(len(shift)) + curvature / precision)[1]
+        loss, bend = loss_of_rows(task, moved, y), _curvature(moved, task)
+    spread = np.linalg.slogdet(np.eye(len(shift)) + bend / precision)[1]
     return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
 
 
@@ -152,15 +140,6 @@ def residual_variance(left: np.ndarray) -> float:
     return float((np.square(left - left.mean()).sum() + 1) / len(left))
 
 
-def _curvature(outputs: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and the Hessian of the loss.
-
-    The Hessian is of the summed loss, with respect to the shift.
-    """
-    if task == "binary":
-        p = expit(outputs)
-        return p, np.array([[float((p * (1 - p)).sum())]])
-    # The largest output is taken off first, so that no exponential overflows.
-    p = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    return p, np.diag(p.sum(axis=0)) - p.T @ p
+def _curvature(outputs: np.ndarray, task: str) -> np.ndarray:
+    """Return the Hessian of the summed loss, with respect to the shift."""
+    return curvature(np.ones((len(outputs), 1)), outputs, task)[1]

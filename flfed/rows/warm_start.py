@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
 
 from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
 from flfed.rows.features.encode import Encoded, input_slices
 from flfed.rows.own_intercept import INTERCEPT_SD
-from flfed.rows.training.functional import layers_of, loss_of_rows
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest
-from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor, Search, search_of
+from flfed.rows.training.tuning.beside import tuned_beside
+from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor
 from flfed.seeds import generator
 from flfed.summaries.summary import ColumnLayout, Encoder, Layout
 
@@ -229,53 +229,12 @@ def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Generator[ComputeR
 def pulled_linear(rows: Encoded, weight: np.ndarray, bias: np.ndarray, given: Trainable) -> LinearPredictor:
     """Return the linear model of least penalised loss, the penalty by cross-validation.
 
-    Where no fold can be tested it is the source itself.
+    The penalty is `pull / 2 * |w - source|²` of the mean loss; the intercept moves by the prior of a site's own. Where
+    no fold can be tested it is the source itself.
     """
     source = LinearPredictor(weight.astype(np.float64), bias.astype(np.float64))
     rng = generator(given.seed, site=given.site, purpose="folds")
-    search = search_of(rows, given.task, given.classes, rng)
-    if not isinstance(search, Search) or not search.folds:
-        return source
-    losses = np.zeros(len(PULLS))
-    for fold in search.folds:
-        fitted, tested = rows.take(fold.train), rows.take(fold.test)
-        for place, pull in enumerate(PULLS):
-            outputs = _towards(fitted, source, given.task, pull)(tested.x)
-            losses[place] += len(tested) * loss_of_rows(given.task, outputs, tested.y)
-    # Of penalties that are as good the strongest: nearer to the source.
-    best = PULLS[len(PULLS) - 1 - int(np.argmin(losses[::-1]))]
-    return _towards(rows, source, given.task, best)
-
-
-def _towards(rows: Encoded, source: LinearPredictor, task: str, pull: float) -> LinearPredictor:
-    """Return the minimum of the mean loss plus `pull / 2 * |w - source|²`.
-
-    The intercept moves by the prior of a site's own.
-    """
-    from scipy.optimize import minimize  # few runs begin with an earlier model
-
-    shape, n = source.weight.shape, len(rows)
-    before = source(rows.x)
-    wanted = rows.y[:, None] if task != "multi-class" else np.eye(shape[1])[rows.y]
-    own = INTERCEPT_SD**-2.0 / n
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        moved, shift = flat[: -shape[1]].reshape(shape), flat[-shape[1] :]
-        outputs = before + rows.x @ moved + shift
-        mean, residual = _loss(outputs, wanted, task)
-        slope = np.concatenate([(rows.x.T @ residual / n + pull * moved).ravel(), residual.mean(axis=0) + own * shift])
-        return mean + pull / 2 * float((moved**2).sum()) + own / 2 * float((shift**2).sum()), slope
-
-    start = np.zeros(source.weight.size + shape[1])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-7}).x
-    return LinearPredictor(source.weight + found[: -shape[1]].reshape(shape), source.bias + found[-shape[1] :])
-
-
-def _loss(outputs: np.ndarray, wanted: np.ndarray, task: str) -> tuple[float, np.ndarray]:
-    """Return the mean loss of outputs, and each row's residual [rows, outputs]."""
-    if task == "binary":
-        return float(np.mean(np.logaddexp(0.0, outputs) - wanted * outputs)), expit(outputs) - wanted
-    if task == "multi-class":
-        shares = softmax(outputs, axis=1)
-        return float(-np.mean(np.log((shares * wanted).sum(axis=1)))), shares - wanted
-    return float(0.5 * np.mean((outputs - wanted) ** 2)), outputs - wanted
+    moved, tested = tuned_beside(
+        rows, source(rows.x), given.task, given.classes, rng, lambda count: PULLS * count, INTERCEPT_SD**-2.0
+    )
+    return LinearPredictor(source.weight + moved.weight, source.bias + moved.bias) if tested else source

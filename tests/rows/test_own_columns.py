@@ -17,11 +17,12 @@ from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.site_answer import rests_on
 from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.compare import OWN_COLUMNS, arm_scores
-from flfed.rows.comparison.own_columns import DEVIATIONS, fit_beside, own_fit, own_part, used_at
+from flfed.rows.comparison.own_columns import DEVIATIONS, own_fit, own_part, used_at
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.tuning.beside import fit_beside
 from flfed.summaries.summary import fit_encoder
 
 AUC = "roc_auc_score"
@@ -55,16 +56,16 @@ def test_the_fit_is_the_least_of_its_formula():
         loss = np.logaddexp(0, score) - score * rows.y
         return loss.sum() + w[:2] @ w[:2] / 2 / 0.3**2 + w[2] ** 2 / 2 / 2.0**2
 
-    found = fit_beside(rows, offset, "binary", 0.3)
+    found = fit_beside(rows, offset[:, None], "binary", 0.3**-2, 2.0**-2)
     wanted = minimize(objective, np.zeros(3), tol=1e-12).x
-    assert [*found.weight, found.intercept] == pytest.approx(wanted, abs=1e-4)
+    assert [*found.weight[:, 0], *found.bias] == pytest.approx(wanted, abs=1e-4)
 
 
 def test_a_regression_is_ridge_on_what_the_shared_model_leaves():
     rows, offset = drawn(100)
     left = rows.x @ [0.5, -1.0] + 0.25
-    found = fit_beside(replace(rows, y=offset + left), offset, "regression", 1000.0, sd=1000.0)
-    assert [*found.weight, found.intercept] == pytest.approx([0.5, -1.0, 0.25], abs=1e-6)
+    found = fit_beside(replace(rows, y=offset + left), offset[:, None], "regression", 1e-6, 1e-6)
+    assert [*found.weight[:, 0], *found.bias] == pytest.approx([0.5, -1.0, 0.25], abs=1e-6)
 
 
 def test_columns_that_say_nothing_are_penalised():
@@ -72,13 +73,20 @@ def test_columns_that_say_nothing_are_penalised():
     for seed in range(10):
         rows, offset = drawn(60, seed=seed)
         noise = replace(rows, x=np.random.default_rng(seed).normal(size=(60, 8)))
-        fits = own_fit(noise, offset, "binary", np.random.default_rng(0)), fit_beside(noise, offset, "binary", 10.0)
+        beside = offset[:, None]
+        fits = (
+            own_fit(noise, beside, "binary", np.random.default_rng(0)),
+            fit_beside(noise, beside, "binary", 0.01, 0.25),
+        )
         sizes.append([np.linalg.norm(fit.weight) for fit in fits])
     chosen, weakest = np.mean(sizes, axis=0)
     assert chosen < weakest / 2
     # Of one row nothing can be tested.
     rows, offset = drawn(60)
-    assert own_fit(rows.take(np.array([0])), offset[:1], "binary", np.random.default_rng(0)).deviation == DEVIATIONS[-1]
+    one, beside = rows.take(np.array([0])), offset[:1, None]
+    found = own_fit(one, beside, "binary", np.random.default_rng(0))
+    narrowest, wider = (fit_beside(one, beside, "binary", sd**-2, 0.25).weight for sd in DEVIATIONS[-1:-3:-1])
+    assert (found.weight == narrowest).all() and (found.weight != wider).all()
 
 
 def test_without_the_shared_score_twenty_rows_rank_worse():
@@ -88,9 +96,9 @@ def test_without_the_shared_score_twenty_rows_rank_worse():
         rows, offset = drawn(20, seed=seed)
         if len(set(rows.y)) < 2:
             continue
-        fit = own_fit(rows, offset, "binary", np.random.default_rng(seed))
-        beside_only.append(roc_auc_score(tested.y, beside + fit(tested.x)) - roc_auc_score(tested.y, beside))
-        without = own_fit(rows, np.zeros(20), "binary", np.random.default_rng(seed))
+        fit = own_fit(rows, offset[:, None], "binary", np.random.default_rng(seed))
+        beside_only.append(roc_auc_score(tested.y, beside + fit(tested.x)[:, 0]) - roc_auc_score(tested.y, beside))
+        without = own_fit(rows, np.zeros((20, 1)), "binary", np.random.default_rng(seed))
         alone.append(roc_auc_score(tested.y, without(tested.x)) - roc_auc_score(tested.y, beside))
     assert np.mean(beside_only) > 0.0
     assert np.mean(alone) < -0.1

@@ -20,8 +20,9 @@ from flfed.rows.training.fit import fit, score
 from flfed.rows.training.functional import batch_loss, layers_of
 from flfed.rows.training.requests import FitRequest, ScoreRequest
 from flfed.rows.training.stacked.answer import stacked_compute
+from flfed.rows.training.tuning.beside import fit_beside
 from flfed.rows.training.tuning.linear import LinearPredictor, tuned_linear
-from flfed.rows.warm_start import Source, _towards, defect, fitting_columns, pulled_linear, rewritten
+from flfed.rows.warm_start import Source, defect, fitting_columns, pulled_linear, rewritten
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 
 MLP = {"model.name": "mlp", "model.hidden": [7, 3]}
@@ -158,17 +159,16 @@ def test_a_model_that_is_drawn_to_a_source_is_at_the_minimum_of_its_penalised_lo
     y = rng.normal(size=60) if task == "regression" else rng.integers(0, max(outs, 2), 60)
     rows = Encoded(x, y, np.ones(60))
     source = LinearPredictor(rng.normal(size=(4, outs)), rng.normal(size=outs))
-    found = _towards(rows, source, task, 0.3)
-    w = torch.tensor(found.weight, requires_grad=True)
-    b = torch.tensor(found.bias, requires_grad=True)
+    found = fit_beside(rows, source(x), task, 0.3 * 60, 0.25)
+    w = torch.tensor(source.weight + found.weight, requires_grad=True)
+    b = torch.tensor(source.bias + found.bias, requires_grad=True)
     target = torch.tensor(y if task == "regression" else y.astype(np.int64 if outs == 3 else float))
     loss = batch_loss(task, torch.tensor(x) @ w + b, target, None)
     loss = loss + 0.15 * ((w - torch.tensor(source.weight)) ** 2).sum()
     loss = loss + 0.125 / 60 * ((b - torch.tensor(source.bias)) ** 2).sum()
     loss.backward()
-    assert max(float(w.grad.abs().max()), float(b.grad.abs().max())) < 1e-5
-    strong = _towards(rows, source, task, 1e9)
-    assert np.abs(strong.weight - source.weight).max() < 1e-6
+    assert max(float(w.grad.abs().max()), float(b.grad.abs().max())) < 1e-12
+    assert np.abs(fit_beside(rows, source(x), task, 1e9 * 60, 0.25).weight).max() < 1e-6
 
 
 def test_frozen_layers_stay_together_or_alone():

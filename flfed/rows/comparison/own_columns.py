@@ -6,12 +6,11 @@ Their fit is added to the shared model's score at that site only.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit
 
 from flfed.errors import UsageError, nearest
 from flfed.rows.baselines import best, tuned
@@ -22,7 +21,8 @@ from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import INTERCEPT_SD, NO_SD, site_deviation
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
-from flfed.rows.training.tuning.linear import Search, search_of
+from flfed.rows.training.tuning.beside import tuned_beside
+from flfed.rows.training.tuning.linear import LinearPredictor
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder
@@ -34,29 +34,7 @@ LEAST_KNOWN = 0.5
 DEVIATIONS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05, 0.02])
 """Prior deviations of a weight that are tried, in log-odds (or target deviations) a deviation of the input: from
 what one column hardly exceeds, to next to nothing."""
-STEPS = 100
 Asking = Generator[ComputeRequest, Any, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class OwnFit:
-    """Fit of a site's own columns beside a score.
-
-    Attributes
-    ----------
-    weight : array [inputs]
-    intercept : float
-    deviation : float
-        Of the weights' normal prior; of the candidates the one whose loss over folds of the training rows is least.
-    """
-
-    weight: np.ndarray
-    intercept: float
-    deviation: float
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Return what is added to a score, [rows]."""
-        return np.asarray(x @ self.weight + self.intercept)
 
 
 def check_own_columns(study: Study, schema: Schema) -> None:
@@ -146,8 +124,8 @@ def own_part(
     offset = (yield ScoreRequest(model=session.model, arrays=arrays, x=shared.x)).astype(np.float64)
     deviation = INTERCEPT_SD if sd is None else site_deviation(offset, rows.y, session.task, sd)
     rng = generator(session.seed, site=session.site.name, purpose="own-columns")
-    fit = own_fit(rows, offset[:, 0], session.task, rng, deviation)
-    return lambda table: fit(part.encode(table, own_encoder).x)
+    fit = own_fit(rows, offset, session.task, rng, deviation)
+    return lambda table: fit(part.encode(table, own_encoder).x)[:, 0]
 
 
 def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
@@ -171,7 +149,9 @@ def _with_columns(session: SiteSession, names: Sequence[str]) -> EncodedTable:
     return EncodedTable(session.site, session.study, session.table, layout, session.schema, session.seed)
 
 
-def own_fit(rows: Encoded, offset: np.ndarray, task: str, rng: np.random.Generator, sd: float = INTERCEPT_SD) -> OwnFit:
+def own_fit(
+    rows: Encoded, offset: np.ndarray, task: str, rng: np.random.Generator, sd: float = INTERCEPT_SD
+) -> LinearPredictor:
     """Fit own columns beside a score, at the best ridge penalty.
 
     A ridge penalty is the precision of a normal prior of the weights.
@@ -180,7 +160,7 @@ def own_fit(rows: Encoded, offset: np.ndarray, task: str, rng: np.random.Generat
     ----------
     rows : Encoded
         Training rows, of the own columns alone.
-    offset : array [rows]
+    offset : array [rows, 1]
         The shared model's score, whose coefficient stays 1.
     task : {"binary", "regression"}
     rng : Generator
@@ -191,45 +171,6 @@ def own_fit(rows: Encoded, offset: np.ndarray, task: str, rng: np.random.Generat
     Notes
     -----
     The prior is the one whose loss over folds of these rows is least, the narrowest where no fold can be tested.
-    Folds are those of `search_of`: stratified, and no group on both sides.
     """
-    asked = search_of(rows, task, 2 if task == "binary" else 0, rng)
-    losses = np.zeros(len(DEVIATIONS))
-    for fold in asked.folds if isinstance(asked, Search) else ():
-        train = rows.take(fold.train)
-        for place, deviation in enumerate(DEVIATIONS):
-            fit = fit_beside(train, offset[fold.train], task, float(deviation), sd)
-            losses[place] += _loss(offset[fold.test] + fit(rows.x[fold.test]), rows.y[fold.test], task)
-    # Without a tested fold all losses are 0: then the rows are trusted least.
-    place = int(np.argmin(losses)) if losses.any() else len(losses) - 1
-    return fit_beside(rows, offset, task, float(DEVIATIONS[place]), sd)
-
-
-def fit_beside(rows: Encoded, offset: np.ndarray, task: str, deviation: float, sd: float = INTERCEPT_SD) -> OwnFit:
-    """Fit weights of own columns at one penalty.
-
-    They minimise `sum loss(offset + x @ weight + intercept) + |weight|^2 / (2 deviation^2)`, with a normal prior of
-    the intercept too; by Newton's method, of which a regression takes one step.
-    """
-    count = len(rows)
-    x = np.column_stack([rows.x, np.ones(count)])
-    penalty = np.append(np.full(rows.x.shape[1], deviation**-2.0), max(sd, NO_SD) ** -2.0)
-    found = np.zeros(x.shape[1])
-    for _ in range(STEPS):
-        score = offset + x @ found
-        p = expit(score) if task == "binary" else score
-        curvature = p * (1 - p) if task == "binary" else np.ones(count)
-        slope = x.T @ (p - rows.y) + penalty * found
-        step = np.linalg.solve((x * curvature[:, None]).T @ x + np.diag(penalty), slope)
-        # As in `own_intercept`: on a flat loss of two classes Newton's step can be far too long.
-        found -= step / (max(1.0, float(np.abs(step).max()) / INTERCEPT_SD) if task == "binary" else 1.0)
-        if np.abs(step).max() < 1e-10:
-            break
-    return OwnFit(found[:-1], float(found[-1]), deviation)
-
-
-def _loss(score: np.ndarray, y: np.ndarray, task: str) -> float:
-    """Return the summed log loss, or half the squared error."""
-    if task == "regression":
-        return float(np.square(score - y).sum() / 2)
-    return float((np.logaddexp(0.0, score) - score * y).sum())
+    classes, intercept = 2 if task == "binary" else 0, max(sd, NO_SD) ** -2.0
+    return tuned_beside(rows, offset, task, classes, rng, lambda _: DEVIATIONS**-2.0, intercept)[0]
