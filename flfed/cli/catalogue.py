@@ -176,8 +176,8 @@ def delete_run(
     with RunStore.open() as store:
         store.delete([one.run for one in found])
     # After the store: files without a record are of no use, a record without its files is one that is no more.
-    for one in found:
-        checkpoints.forget(one.run)
+    for each in {name, *(one.run for one in found)}:
+        checkpoints.forget(each)
     if as_json:
         output.as_json({"run": name, "deleted": [one.run for one in found]})
     else:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from flfed import registry
+from flfed import Study, registry, run
+from flfed.export.run_folder import export
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.server.run import resume
 from flfed.records.store.reader import RunReader
@@ -121,12 +123,20 @@ def killed_from_outside(children: Children, round: int, known: str) -> None:
     assert children.ended() == -signal.SIGKILL
 
 
-@pytest.mark.slow
-@pytest.mark.servers
-@pytest.mark.parametrize("points", [1, pytest.param(4, marks=pytest.mark.proof)])
-def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
-    children: Children, record: Record, points: int
-):
+def gone_on(run: str, *, anew: bool) -> str:
+    """Go on with a run, in a process of its own where it is to be `anew`; return its arrays' hash."""
+    if not anew:
+        return str(resume(run).report["arrays-sha256"])
+    command = [sys.executable, "-c", "from flfed.cli import main; main()", "study", "resume", run, "--json"]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ), timeout=300)
+    assert again.returncode == 0, again.stderr
+    return str(json.loads(again.stdout)["arrays-sha256"])
+
+
+def check_kills(
+    children: Children, record: Record, points: int, away: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> None:
+    """Kill runs at random points and go on with them, while what `away` takes away is gone."""
     children.start("nowhere", 0)
     assert children.ended() == 0
     first, rounds, status = rounds_of_newest()
@@ -145,13 +155,8 @@ def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
         latest, rounds, status = rounds_of_newest()
         assert status == "interrupted" and latest != first
         assert rounds >= round if where == "outside" else rounds == {"checkpoint": round - 1}.get(where, ROUNDS)
-        if where == "compare":
-            command = [sys.executable, "-c", "from flfed.cli import main; main()", "study", "resume", latest, "--json"]
-            again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ), timeout=300)
-            assert again.returncode == 0, again.stderr
-            sha256 = json.loads(again.stdout)["arrays-sha256"]
-        else:
-            sha256 = resume(latest).report["arrays-sha256"]
+        with away():
+            sha256 = gone_on(latest, anew=where == "compare")
         assert sha256 == wanted["run"][0].arrays_sha256
         found = record(latest)
         rows = [row[:4] for row in found["metric"]]
@@ -159,6 +164,38 @@ def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
         for part in ("metric", "sent", "comparison", "run_site", "summary", "run"):
             assert found[part] == wanted[part], (where, round, part)
         assert {row[-1] for row in found["event"]} == {row[-1] for row in wanted["event"]}
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.parametrize("points", [1, pytest.param(4, marks=pytest.mark.proof)])
+def test_a_run_killed_at_random_points_goes_on_to_the_same_arrays_and_record(
+    children: Children, record: Record, points: int
+):
+    check_kills(children, record, points)
+
+
+@pytest.mark.proof
+@pytest.mark.servers
+def test_a_run_that_begins_with_an_earlier_model_goes_on_after_a_kill_while_that_is_gone(
+    home: Path, record: Record, tmp_path: Path
+):
+    model, network = tmp_path / "model", {"model.name": "mlp", "model.hidden": [6, 4]}
+    with threadpool_limits(1):
+        earlier = run(Study.load("preterm-birth").replace({**CHANGES, **network, "seed": 5}))
+        export(earlier.run, model)
+        children = Children({**CHANGES, **network, "model.warm-start": str(model), "model.frozen": 1})
+
+        @contextmanager
+        def away() -> Iterator[None]:
+            model.rename(model.with_name("elsewhere"))
+            yield
+            model.with_name("elsewhere").rename(model)
+
+        try:
+            check_kills(children, record, 2, away)
+        finally:
+            children.close()
 
 
 TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1, "codec.download": "int8"}

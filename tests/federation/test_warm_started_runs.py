@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from flfed import Study
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.experiments.compare_runs import compare_runs
 from flfed.export.run_folder import export
-from flfed.federation.recording.source_model import SEEN, UNCOVERED, required_hash, start_arrays
+from flfed.federation.recording import source_model
+from flfed.federation.recording.source_model import SEEN, UNCOVERED, kept_source, required_hash, start_arrays
 from flfed.federation.server.run import Result, resume, run
 from flfed.records.reports.site_answer import rests_on
 from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore
 from flfed.rows.data import datasets
 from flfed.updates.checkpoints import checkpoint
 from flfed.updates.strategies.fedavg import FedAvg
@@ -163,3 +166,56 @@ def test_a_run_that_was_killed_goes_on_to_the_same_arrays(earlier: Result, sites
         again = resume(newest(), sites=sites)
         assert again.report["arrays-sha256"] == whole.report["arrays-sha256"]
         assert again.report["sites"] == whole.report["sites"]
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_a_run_goes_on_without_the_model_that_it_began_with(
+    exported: bool, earlier: Result, sites: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, name = tmp_path / "model", earlier.report["run"]
+    if exported:
+        export(name, folder)
+    changes = {"warm-start": str(folder)} if exported else {}
+    study = begun(earlier, seed=12, **GOING_WITH["a learning curve"], **changes)
+    whole = run(study, sites=sites, repeats=2)
+    killed = []
+    for stage, round in (("checkpoint", 2), ("round", 3)):
+        with pytest.raises(RunStopped):
+            run(study, sites=sites, repeats=2, observer=killer(stage, round))
+        killed.append(newest())
+    if exported:
+        shutil.rmtree(folder)
+    else:
+        with RunStore.open() as store:
+            store.delete([name])
+        checkpoint.forget(name)
+    with pytest.raises(UsageError):
+        run(study, sites=sites)
+    again = resume(killed[0], sites=sites).report
+    assert again["sites"] == whole.report["sites"]
+    with RunReader.open() as reader:
+        both = (whole.report["run"], again["run"])
+        hashes = [[one.arrays_sha256 for one in reader.runs_of(name)] for name in both]
+        curves = [reader.learning_curve(name) for name in both]
+    assert hashes[0] == hashes[1] and len(set(hashes[0])) == 2
+    assert curves[0] == curves[1] and len(curves[0]) > 0
+    # What was written down goes once it is of no more use.
+    assert kept_source(again["run"]) is None and not checkpoint.folder_of(again["run"]).exists()
+    # The wrong implementation, which looks for the model again where it was.
+    monkeypatch.setattr(source_model, "kept_source", lambda series: None)
+    with pytest.raises(UsageError, match="is not in the store"):
+        resume(killed[1], sites=sites)
+
+
+def test_a_model_is_found_in_the_store_where_its_run_is(sites: Any, small_study: str, tmp_path: Path):
+    store = f"sqlite:///{tmp_path}/other.db"
+    first = run(Study.parse(small_study).replace(MLP), sites=sites, store=store)
+    study = Study.parse(small_study).replace({**MLP, "warm-start": first.run})
+    with pytest.raises(UsageError, match=first.run):
+        run(study, sites=sites)
+    whole = run(study, sites=sites, store=store)
+    with pytest.raises(RunStopped):
+        run(study, sites=sites, store=store, observer=killer("round", 2))
+    with RunReader.open(store) as reader:
+        killed = reader.runs(limit=1)[0].run
+    assert resume(killed, sites=sites, store=store).report["arrays-sha256"] == whole.report["arrays-sha256"]

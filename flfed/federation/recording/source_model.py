@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
@@ -26,6 +28,7 @@ from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.codec import is_encrypted, shapes_of
 from flfed.updates.extra import extra_shapes
 
@@ -36,12 +39,22 @@ SEEN = (
     "its run, test rows of this repeat may be among them, and all figures are too good there"
 )
 """Of repeats that draw test rows of their own."""
+KEPT = "source"
+"""Of a series' copy of the model that it begins from, among its checkpoints."""
 FILES = ("model.safetensors", "encoder.safetensors", "schema.toml", "study.toml")
 """Of an exported model that is as it was trained (`flfed.export.model_folder`)."""
 
 
-def source_model(study: Study) -> Source:
+def source_model(study: Study, *, series: str = "", store: str | None = None) -> Source:
     """Return the model that a study begins from.
+
+    Parameters
+    ----------
+    study : Study
+    series : str
+        A series of the study; the model is as that wrote it down, where it did.
+    store : str, optional
+        Where the run of that name is; as for `flfed.run`.
 
     Raises
     ------
@@ -50,7 +63,9 @@ def source_model(study: Study) -> Source:
         from it.
     """
     name, where = study.warm_start, f"[model]: warm-start={study.warm_start!r}"
-    found = _of_folder(Path(name), where) if Path(name).is_dir() else _of_run(name, where)
+    found = kept_source(series) if series else None
+    if found is None:
+        found = _of_folder(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
     if study.start_sha256 not in ("", sha256 := arrays_sha256(found.arrays)):
         raise UsageError(
             f"{where} has arrays of SHA-256 {sha256}, and start-sha256 is {study.start_sha256}: it is another model"
@@ -62,17 +77,47 @@ def source_model(study: Study) -> Source:
     return found
 
 
-@lru_cache(maxsize=4)
-def _once(text: str) -> Source:
-    return source_model(Study.parse(text))
+def source_of(study: Study, series: str = "") -> Source | None:
+    """Return the model that a study begins from; None where it begins from arrays as drawn."""
+    return source_model(study, series=series) if study.warm_start else None
 
 
-def source_of(study: Study) -> Source | None:
-    """Return the model that a study begins from, read once; None where it begins from arrays as drawn."""
-    return _once(study.text) if study.warm_start else None
+def keep_source(study: Study, series: str, store: str | None = None) -> None:
+    """Write down the model that a series begins from, where it did not yet.
+
+    So that it goes on after a kill, whatever became of the source since. Raises as `source_model` does.
+    """
+    if not study.warm_start or kept_source(series) is not None:
+        return
+    found = source_model(study, store=store)
+    facts = {"run": found.run, "layout": asdict(found.layout), "layers": found.layers}
+    kept = Checkpoint(round=0, arrays=found.arrays, encoder=found.encoder, facts=facts)
+    checkpoints.write(series, kept, final=True, name=KEPT)
 
 
-def named_start(study: Study, *, approved: bool) -> Study:
+def kept_source(series: str) -> Source | None:
+    """Return the model that a series wrote down; None where it is not here, or damaged."""
+    try:
+        kept = checkpoints.read(_kept_at(series))
+    except FlfedError:
+        return None
+    layout = TypeAdapter(Layout).validate_python(kept.facts["layout"])
+    layers = tuple((weight, bias) for weight, bias in kept.facts["layers"])
+    return Source(run=kept.facts["run"], layout=layout, encoder=kept.encoder, layers=layers, arrays=kept.arrays)
+
+
+def forget_source(series: str) -> None:
+    """Remove what a completed series wrote down of the model that it began from."""
+    _kept_at(series).unlink(missing_ok=True)
+    with suppress(OSError):  # the folder of a run has its model, that of a series of several is empty now
+        checkpoints.folder_of(series).rmdir()
+
+
+def _kept_at(series: str) -> Path:
+    return checkpoints.folder_of(series) / f"{KEPT}{checkpoints.SUFFIX}"
+
+
+def named_start(study: Study, *, approved: bool, store: str | None = None) -> Study:
     """Return the study with the hash of the model that it begins from in its text, and check that it can.
 
     Raises as `source_model` does; where the text is `approved` by sites it must name the hash itself.
@@ -81,7 +126,7 @@ def named_start(study: Study, *, approved: bool) -> Study:
         return study
     if approved:
         required_hash(study)
-    found = source_model(study)
+    found = source_model(study, store=store)
     return study if study.start_sha256 else study.replace({"model.start-sha256": arrays_sha256(found.arrays)})
 
 
@@ -100,7 +145,9 @@ def required_hash(study: Study) -> None:
         )
 
 
-def start_arrays(study: Study, schema: Schema, encoder: Encoder, repeat: int, widths: Iterable[float] = ()) -> Arrays:
+def start_arrays(
+    study: Study, schema: Schema, encoder: Encoder, repeat: int, widths: Iterable[float] = (), *, series: str = ""
+) -> Arrays:
     """Return the arrays that the first round is trained from.
 
     Parameters
@@ -112,13 +159,15 @@ def start_arrays(study: Study, schema: Schema, encoder: Encoder, repeat: int, wi
     repeat : int
     widths : iterable of float
         Shares of the hidden units that the sites train.
+    series : str
+        As for `source_model`.
 
     Raises
     ------
     UsageError
         If a site trains a part of a source.
     """
-    drawn, widths, source = first_model(study, schema, repeat), list(widths), source_of(study)
+    drawn, widths, source = first_model(study, schema, repeat), list(widths), source_of(study, series)
     if source is None:
         return nested_start(study.model.build("model"), drawn, widths)
     if any(width < 1 for width in widths):
@@ -152,9 +201,9 @@ def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
     return f"Begins with the model {source.run}, of which {len(facts['columns'])} columns are taken{rest}.{line}", facts
 
 
-def _of_run(name: str, where: str) -> Source:
-    """Return the final model of a run of this machine's store."""
-    with RunReader.open() as reader:
+def _of_run(name: str, where: str, store: str | None) -> Source:
+    """Return the final model of a run of a store, of this machine."""
+    with RunReader.open(store) as reader:
         runs, series = reader.runs_of(name), reader.series(name)
     if len(runs) > 1:
         raise UsageError(f"{where} has {len(runs)} repeats, each with a model: name one, such as {runs[0].run}")

@@ -128,7 +128,9 @@ class Comparison:
     def _start(self) -> Arrays:
         """Return the model of an earlier run that this one began with."""
         run = self.run
-        return start_arrays(run.study, run.schema, self.outcome.encoder, run.repeat)
+        return start_arrays(
+            run.study, run.schema, self.outcome.encoder, run.repeat, series=run.recorder.shared_as.series
+        )
 
     def _replies(self, offsets: SiteOffsets, bins: ScoreBins, delivery: EncoderDelivery) -> dict[str, CompareReply]:
         """Return the sites' comparisons that can be used."""

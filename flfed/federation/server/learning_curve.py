@@ -61,6 +61,7 @@ def learning_curve(
     answer: Compute | None = None,
     at_once: int = AT_ONCE,
     progress: Progress = no_progress,
+    series: str = "",
 ) -> tuple[list[LearningPoint], str]:
     """Return the points of the learning curve.
 
@@ -76,6 +77,8 @@ def learning_curve(
     at_once : int, >= 1
         Federations side by side, at most, where there is an `answer`; fewer of large tables.
     progress : callable (stage, done, of)
+    series : str
+        Of which the curve is; it wrote down which model it begins from.
 
     Returns
     -------
@@ -113,7 +116,7 @@ def learning_curve(
     fixed = {site.name for site in sites if not redraws(study, site)}
     record, waiting = _Record(fixed, curve.draws), list[_Rerun]()
     for number in range(curve.draws):
-        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, fixed)
+        draw = _Draw(study, sites, FIRST_DRAW + number if number else 0, fixed, series)
         for site, rows in [("", ALL), *((site, rows) for site in draw.places for rows in curve.rows)]:
             # Nothing to cut: the point would be that of all rows once more.
             if site and rows >= len(draw.places[site].table.training):
@@ -141,10 +144,13 @@ class _Draw:
         Gives the seeds, and the holdouts where the policies allow.
     fixed : collection of str
         Sites whose holdout is the same in every draw: their figures get intervals.
+    series : str
+        As for `learning_curve`.
     """
 
-    def __init__(self, study: Study, sites: Sequence[Site], repeat: int, fixed: Collection[str]) -> None:
+    def __init__(self, study: Study, sites: Sequence[Site], repeat: int, fixed: Collection[str], series: str) -> None:
         self.study = study
+        self._series = series
         self.repeat = repeat
         self._fixed = fixed
         ordered = sorted(sites, key=lambda site: site.name)
@@ -172,7 +178,7 @@ class _Draw:
         They are from one federation.
         """
         places = {site: again(place) for site, place in self.places.items()}
-        trained = federate(self.study, self.repeat, places, self.summaries, answer)
+        trained = federate(self.study, self.repeat, places, self.summaries, answer, self._series)
         if trained is None:
             return dict.fromkeys(places, {})
         judged = together([judge(place, *trained, intervals=site in self._fixed) for site, place in places.items()])
@@ -188,7 +194,8 @@ class _Draw:
         if few.too_small():
             return {}
         places = {name: few if name == site else again(place) for name, place in self.places.items()}
-        trained = federate(self.study, self.repeat, places, self.summaries | {site: few.summary()}, answer)
+        summaries = self.summaries | {site: few.summary()}
+        trained = federate(self.study, self.repeat, places, summaries, answer, self._series)
         if trained is None:
             return {site: {}}
         return {site: run_client_by(judge(few, *trained, intervals=site in self._fixed), answer or compute_one_by_one)}
@@ -219,6 +226,7 @@ def federate(
     places: Mapping[str, SiteSession],
     summaries: Mapping[str, Summary],
     answer: Compute | None = None,
+    series: str = "",
 ) -> tuple[Arrays, Encoder, float | None] | None:
     """Run one federation over open sessions.
 
@@ -232,7 +240,7 @@ def federate(
     repeat : int
     places : mapping of site to SiteSession, in name order
     summaries : mapping of site to Summary
-    answer : callable, optional
+    answer, series
         As for `learning_curve`.
     """
     if len(places) < 2:  # one site is no federation
@@ -266,7 +274,7 @@ def federate(
     )
     strategy.assign(assignment)
     widths = [place.width for place in places.values()]
-    start = start_arrays(study, first.schema, encoder, repeat, widths)
+    start = start_arrays(study, first.schema, encoder, repeat, widths, series=series)
     result = strategy.start(grid, to_record(start), study.rounds)
     return None if strategy.stopped else (to_arrays(result.arrays), encoder, offset_deviation(strategy.offsets))
 

@@ -285,7 +285,9 @@ class Series:
         points: list[LearningPoint] = []
         reason: str = Refusal("no-learning-curve", why=f"engine {self.engine.name!r} does not hold every table")
         if held is not None:
-            points, reason = learning_curve(self.study, held, answer=way.answer, progress=way.progress)
+            points, reason = learning_curve(
+                self.study, held, answer=way.answer, progress=way.progress, series=self.series
+            )
         recorder.learning_curve(points)
         if reason:
             recorder.note(reason)

@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.federation.engines.engine import RemoteSite
 from flfed.federation.engines.registry import engine_of, path_of
 from flfed.federation.recording.recorded_study import encoder_of, study_of
-from flfed.federation.recording.source_model import named_start
+from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
@@ -165,19 +165,19 @@ def run(
         raise UsageError(f"repeats={repeats} must be at least 1")
     checkpoints.seconds_apart()
     facts = check(chosen)
-    chosen = named_start(chosen, approved=runs_on.remote)
+    chosen = named_start(chosen, approved=runs_on.remote, store=store)
     found = runs_on.sites(chosen, sites)
     with RunStore.open(store) as opened:
         series = opened.begin_series(
             study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text, repeats=repeats
         )
+        keep_source(chosen, series, store)
         asked = _asked(sites, found) | {"stacked": stacked}
         path = path_of(runs_on, chosen, stacked=stacked)
         Series(opened, series, repeats, chosen, facts, runs_on, path, found, asked, progress, observer, callback).go_on(
             {}
         )
-    with RunReader.open(store) as reader:
-        return Result(report(reader, series), store)
+    return _result(series, store)
 
 
 def resume(
@@ -240,6 +240,7 @@ def resume(
         raise UsageError(f"run {run} was run on {GIVEN}")
     found = engine.sites(study, sites if sites is not None else asked.get("sites"))
     first = asked.get("names", [site.name for site in found])
+    keep_source(study, series.series, store)  # of an earlier version, which wrote none down
     with RunStore.open(store) as opened:
         again = Series(
             store=opened,
@@ -256,8 +257,16 @@ def resume(
             observer=observer,
         )
         again.go_on({entry.repeat: entry for entry in entries})
+    return _result(series.series, store)
+
+
+def _result(series: str, store: str | None) -> Result:
+    """Return the result of a series that has ended."""
     with RunReader.open(store) as reader:
-        return Result(report(reader, series.series), store)
+        result = Result(report(reader, series), store)
+    if result.status == "completed":
+        forget_source(series)
+    return result
 
 
 def _asked(sites: Sequence[str | Site] | None, found: Sequence[Site | RemoteSite]) -> dict[str, Any]:

@@ -334,12 +334,12 @@ class FederatedRun:
 def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, Participant]) -> Arrays:
     """Return the arrays that a run's first round is trained from."""
     widths = widths_of(participants).values()
-    return start_arrays(run.study, run.schema, encoder, run.repeat, widths)
+    return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.shared_as.series)
 
 
 def note_beginnings(run: FederatedRun) -> None:
     """Record which model of an earlier run the study begins with, and which arrays are each site's own."""
-    if (source := source_of(run.study)) is not None:
+    if (source := source_of(run.study, run.recorder.shared_as.series)) is not None:
         run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
         if run.study.privacy.name != "none":
             run.recorder.note(UNCOVERED)

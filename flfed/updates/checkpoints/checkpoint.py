@@ -173,7 +173,7 @@ def summaries_of(run: str, start: str) -> dict[str, Summary]:
     return {site: Summary(**{name: values[place] for name, values in stacked.items()}) for place, site in sites}
 
 
-def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
+def write(run: str, checkpoint: Checkpoint, *, final: bool = False, name: str = FINAL) -> Path:
     """Write a checkpoint, whole or not at all.
 
     Its file is returned. Checkpoints older than the last two are removed.
@@ -185,13 +185,15 @@ def write(run: str, checkpoint: Checkpoint, *, final: bool = False) -> Path:
         With the hash of the start file, unless it is the final one.
     final : bool
         Whether it is the run's result, which stays.
+    name : str
+        Of a final one's file.
 
     Raises
     ------
     FlfedError
         If it cannot be written, such as on a full disk; earlier checkpoints are unharmed.
     """
-    name, folder = FINAL if final else _name(checkpoint.round), folder_of(run)
+    name, folder = name if final else _name(checkpoint.round), folder_of(run)
     # The result stands alone: it has the encoder in its own file.
     kept = replace(checkpoint, start="") if final else checkpoint
     facts = {"round": kept.round, "left": kept.left, **kept.facts}
@@ -272,10 +274,7 @@ def _sync(folder: Path) -> None:
 
 def _rounds(folder: Path) -> list[int]:
     """Return the rounds that have a file, in order."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
+    names = os.listdir(folder) if folder.is_dir() else []
     return sorted(int(name[6 : -len(SUFFIX)]) for name in names if name.startswith("round-") and name.endswith(SUFFIX))
 
 
