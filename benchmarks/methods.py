@@ -2,7 +2,8 @@
 
 Three studies over ten random splits of the same rows, and a strongly skewed cut of one of them over ten partitions.
 Nothing is tuned: each method has its plain settings, and those of the server's rules with two learning rates, both
-shown. It writes the part "methods" of results.json and the tables of docs/methods.md.
+shown; and what the others' model gives a hospital that joins late (`benchmarks.warm_starts`). It writes the parts
+"methods" and "warm-start" of results.json and the tables of docs/methods.md.
 
 Needs the tables: `flfed data get heart-disease`, and `taiwan-credit`.
 """
@@ -19,7 +20,8 @@ from functools import cache
 from typing import Any
 
 from benchmarks.machine import machine
-from benchmarks.table import RESULTS, SKEWED, STUDIES, write
+from benchmarks.table import RESULTS, SKEWED, STUDIES, WARM_START, write
+from benchmarks.warm_starts import HOSPITALS, late_hospital
 from flfed.errors import UsageError
 from flfed.federation.server.run import run
 from flfed.records.reports.recorded_run import Recorded, paired
@@ -168,13 +170,17 @@ def _interval(plain: list[float | None], other: list[float | None], ratio: float
 def main() -> int:
     """Run what is asked for, write it into the results file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[*STUDIES, SKEWED], choices=[*STUDIES, SKEWED])
+    known = [*STUDIES, SKEWED, WARM_START]
+    parser.add_argument("--only", nargs="+", default=known, choices=known)
     given = parser.parse_args()
-    found = json.loads(RESULTS.read_text()).get("methods", {})
     for name in given.only:
-        found[name] = skewed() if name == SKEWED else resplit(name)
-        found |= {"date": datetime.date.today().isoformat(), "machine": machine()}
-        results = json.loads(RESULTS.read_text()) | {"methods": found}
+        stamp = {"date": datetime.date.today().isoformat(), "machine": machine()}
+        results = json.loads(RESULTS.read_text())
+        if name == WARM_START:
+            results[name] = {site: late_hospital(site) for site in HOSPITALS} | stamp
+        else:
+            figures = skewed() if name == SKEWED else resplit(name)
+            results["methods"] = results.get("methods", {}) | {name: figures} | stamp
         RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
         write(results)
     return 0

@@ -22,6 +22,7 @@ NOTHING = "–"
 STUDIES = ("heart-disease", "preterm-birth", "taiwan-credit")
 SKEWED = "skewed"
 """Studies of `benchmarks.methods`, and its cut by skewed labels."""
+WARM_START = "warm-start"
 WAYS = {
     "bare": "bare PyTorch loop",
     "hand-made": "the loop with hand-made gradients",
@@ -256,6 +257,28 @@ def _gain(figures: Results) -> str:
     return ": ".join([text, ", ".join(more)]) if more else text
 
 
+def warm_starts(results: Results) -> str:
+    """Return the table of what the others' model gives a hospital that joins late."""
+    found = results.get(WARM_START, {})
+    hospitals = {name: figures for name, figures in found.items() if name not in ("date", "machine")}
+    if not hospitals:
+        return "Not run yet."
+    head = ["hospital", "its training rows", "scratch", "drawn", "as it is", "drawn − scratch", "as it is − scratch"]
+    rows = [[*head[:2], *(f"AUC, {arm}" for arm in head[2:5]), *(f"{gain} (95 % CI)" for gain in head[5:])]]
+    for name, sizes in hospitals.items():
+        for size in sorted(sizes, key=int):
+            aucs = [number(sizes[size][arm]) for arm in ("scratch", "drawn", "as-it-is")]
+            gains = [_shown(sizes[size][f"gain-{arm}"]) for arm in ("drawn", "as-it-is")]
+            rows.append([name, size, *aucs, *gains])
+    return f"{_table(rows)}\n\nMeasured {_stamp(found)}."
+
+
+def _shown(gain: Results) -> str:
+    """Return a gain in AUC with its interval, and in words where that leaves out 0."""
+    said = shows({"roc_auc_score": gain}, "roc_auc_score")
+    return ": ".join([with_interval(gain), *([said] if said in TELLING else [])])
+
+
 def limits(results: Results) -> str:
     """Return which limits of the figures are missed."""
     found = missed(results)
@@ -275,6 +298,7 @@ PARTS = {
     "private-steps": private_steps,
     "dashboard": dashboard,
     "methods": methods,
+    "warm-start": warm_starts,
     "limits": limits,
 }
 

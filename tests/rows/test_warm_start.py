@@ -8,21 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
+from benchmarks.warm_starts import late_hospital
 from flfed import Study
 from flfed.federation.engines.local_sites import find_sites
-from flfed.federation.server.learning_curve import federate
 from flfed.rows.features.encode import Encoded, encode, input_slices
-from flfed.rows.features.summarise import summarise
-from flfed.rows.session import SiteSession, first_model, study_layout
+from flfed.rows.session import SiteSession, first_model
 from flfed.rows.training.fit import fit, score
 from flfed.rows.training.functional import batch_loss, layers_of
 from flfed.rows.training.requests import FitRequest, ScoreRequest
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.rows.training.tuning.beside import fit_beside
-from flfed.rows.training.tuning.linear import LinearPredictor, tuned_linear
-from flfed.rows.warm_start import Source, defect, fitting_columns, pulled_linear, rewritten
+from flfed.rows.training.tuning.linear import LinearPredictor
+from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
 from flfed.summaries.summary import Encoder, fit_encoder, merge
 
 MLP = {"model.name": "mlp", "model.hidden": [7, 3]}
@@ -198,34 +196,12 @@ def test_frozen_layers_stay_together_or_alone():
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart")
 @pytest.mark.parametrize(("site", "least"), [("cleveland", 0.03), ("hungary", 0.03), ("long-beach", 0.03)])
 def test_a_fourth_hospital_of_few_rows_gains_by_the_model_of_the_other_three(site: str, least: float):
-    found: dict[int, list[list[float]]] = {10: [], 80: []}
-    study = Study.load("heart-disease")
-    for repeat in range(1, 21):
-        places = places_of(study, repeat)
-        late = places.pop(site)
-        sums = {name: place.summary() for name, place in places.items()}
-        trained = federate(study, repeat, places, sums)
-        assert trained is not None
-        arrays, encoder, _ = trained
-        layout = study_layout(study, late.schema)
-        source = Source(run="r", layout=layout, encoder=encoder, layers=layers_of(late.model), arrays=arrays)
-        order = np.random.default_rng(repeat).permutation(len(late.table.training))
-        tested = late.table.holdout("compare")
-        for rows, tried in found.items():
-            few = late.table.training.iloc[order[:rows]]
-            own = fit_encoder(layout, summarise(few, layout))
-            alone = tuned_linear(encode(few, layout, own), "binary", 2, np.random.default_rng(repeat))
-            every = fit_encoder(layout, merge([*sums.values(), summarise(few, layout)]))
-            start = rewritten(source, first_model(study, late.schema, repeat), layout, every)
-            drawn = pulled_linear(encode(few, layout, every), start["weight"], start["bias"], late.trainable())
-            x = encode(tested, layout, every).x
-            scores = (alone(encode(tested, layout, own).x), drawn(x), x @ start["weight"] + start["bias"])
-            tried.append([roc_auc_score(late.target(tested), np.ravel(each)) for each in scores])
-    (scratch, pulled, _), (scratch_of_80, pulled_of_80, _) = (np.mean(tried, axis=0) for tried in found.values())
-    assert pulled - scratch >= least  # found .040, .078, .157
+    few, many = late_hospital(site, (10, 80)).values()
+    assert few["gain-drawn"]["value"] >= least  # found .040, .078, .157
     if site == "cleveland":
-        assert abs(pulled_of_80 - scratch_of_80) <= 0.02  # found -.006
+        assert abs(many["gain-drawn"]["value"]) <= 0.02  # found -.006
