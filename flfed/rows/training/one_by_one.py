@@ -23,7 +23,7 @@ from flfed.rows.training.requests import (
 )
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.rows.training.tuning.best_model import best_alone
-from flfed.rows.training.tuning.linear import tuned_linear
+from flfed.rows.training.tuning.stacked import tune_together
 
 
 def compute_one_by_one(requests: Sequence[Request]) -> list[Any]:
@@ -45,7 +45,8 @@ def _answer_one(request: Request) -> Any:
         return packed([request])[0]
     if isinstance(request, RivalRequest):
         return best_alone(request.rows, request.task, request.classes, request.rng)
-    return tuned_linear(request.rows, request.task, request.classes, request.rng)
+    # Alone, too, a search is solved as one stack: scikit-learn's fits, one after another, take twenty times as long.
+    return tune_together([request])[0]
 
 
 def fit_one(request: FitRequest) -> Fitted:
