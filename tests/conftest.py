@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer.main
 from hypothesis import settings
+from sqlalchemy import Connection, inspect
 
 from flfed import packages, registry
 from flfed.cli import main
+from flfed.records.store import database
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
@@ -59,6 +62,33 @@ def components_of_others() -> None:
         from streamlit.components.v2 import manifest_scanner
 
         manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def command_tree() -> None:
+    """Build the tree of all commands once, and not for each call of `flfed`: 15 ms of CPU."""
+    typer.main.get_command = cache(typer.main.get_command)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_tables() -> None:
+    """Let Alembic make a new SQLite store's tables once, and each later one have the same: 70 ms of CPU."""
+    migrate = database._run_migrations
+    made: dict[tuple[Path, str], list[str]] = {}
+
+    def tables(connection: Connection) -> None:
+        steps = database.MIGRATIONS, database.newest_revision()
+        new = connection.dialect.name == "sqlite" and not inspect(connection).get_table_names()
+        if new and steps in made:
+            for statement in made[steps]:
+                connection.exec_driver_sql(statement)
+            return
+        migrate(connection)
+        if new:
+            texts = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
+            made[steps] = [*texts.scalars(), f"INSERT INTO alembic_version VALUES ('{database.revision_of(connection)}')"]
+
+    database._run_migrations = tables
 
 
 @pytest.fixture(scope="session")
