@@ -32,6 +32,7 @@ _PUBLIC = {
     "Mapped": "flfed.rows.data.site",
     "Mechanism": "flfed.updates.mechanism",
     "Model": "flfed.notebook.result",
+    "OwnColumn": "flfed.rows.data.own_column",
     "Parquet": "flfed.rows.data.sources",
     "Policy": "flfed.rows.data.policy",
     "Result": "flfed.notebook.result",

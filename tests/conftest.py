@@ -86,7 +86,10 @@ def first_tables() -> None:
         migrate(connection)
         if new:
             texts = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-            made[steps] = [*texts.scalars(), f"INSERT INTO alembic_version VALUES ('{database.revision_of(connection)}')"]
+            made[steps] = [
+                *texts.scalars(),
+                f"INSERT INTO alembic_version VALUES ('{database.revision_of(connection)}')",
+            ]
 
     database._run_migrations = tables
 

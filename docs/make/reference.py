@@ -22,6 +22,7 @@ from flfed.cli.commands import app
 from flfed.records.dashboard.access import Roles
 from flfed.rows.data import holdout, site, sources
 from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
+from flfed.rows.data.own_column import OwnColumn
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
@@ -36,7 +37,7 @@ FOLDER = ROOT / "docs" / "reference"
 MADE = "<!-- Made from the code by `make docs`: change the docstring there, not this page. -->"
 COLUMNS = ("key", "type", "default", "meaning", "example")
 SITE_CLASSES = (
-    site.Site, site.Mapped, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
+    site.Site, site.Mapped, OwnColumn, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
     holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
 )  # fmt: skip
 LISTED_WORDS = {

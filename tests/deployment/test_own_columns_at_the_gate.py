@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from flfed import Study
+from flfed import OwnColumn, Study
 from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
 from flfed.updates.messages.compare import COMPARE, CompareReply
 
 FEWER = {"dataset.features": ["x1", "colour"]}
 OWN = {**FEWER, "compare.own-columns": ["x2"]}
+DECLARED = {**FEWER, "compare.declared-columns": True}
 
 
+@pytest.fixture
+def small_sites(small_sites: Callable[..., list[Site]]) -> Callable[..., list[Site]]:
+    """Sites as elsewhere, of which the first declares a column that its dataset does not have."""
+
+    def make(count: int, **given: Any) -> list[Site]:
+        first, *others = small_sites(count, **given)
+        table = first.source.table  # type: ignore[union-attr]
+        marker = (table["y"] == "yes") * 0.4 + np.random.default_rng(0).random(len(table)) * 0.6
+        own = {"marker": OwnColumn("MARKER", kind="number", range=(0, 1), unit="ng/L")}
+        return [replace(first, source=Frame(table.assign(MARKER=marker)), own=own), *others]
+
+    return make
+
+
+@pytest.mark.parametrize("asking", [OWN, DECLARED], ids=["of the schema", "declared"])
 def test_nothing_but_two_arms_of_the_comparison_tells_of_own_columns(
-    gated: Any, conducted_through: Any, small_study: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asking: dict[str, Any],
+    gated: Any,
+    conducted_through: Any,
+    small_study: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """The column's values decide the adjusted model's figures, so that they would show wherever they went."""
     grids = {}
-    for name, changes in (("with", OWN), ("without", FEWER)):
+    for name, changes in (("with", asking), ("without", FEWER)):
         monkeypatch.setenv("FLFED_HOME", str(tmp_path / name))  # two machines that know nothing of each other
         outcome, grids[name] = conducted_through(gated(Study.parse(small_study).replace(changes).text))
         assert outcome.status == "completed"
@@ -47,4 +73,8 @@ def test_nothing_but_two_arms_of_the_comparison_tells_of_own_columns(
 
 def test_the_approval_names_them(gated: Any, small_study: str):
     site = gated(Study.parse(small_study).replace(OWN).text)
-    assert "x2" in " ".join(plain_words(site.study, site.site, []))
+    words = " ".join(plain_words(site.study, site.site, []))
+    assert "x2 (not for the shared model: used at this site only" in words and "marker" not in words
+    words = " ".join(plain_words(Study.parse(small_study).replace(DECLARED), site.site, []))
+    stays = "marker (not for the shared model: used at this site only, to adjust it to this site, and leaves in no form"
+    assert f"{stays}: number, ng/L)" in words

@@ -44,6 +44,7 @@ from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
+from flfed.rows.comparison.own_columns import asks_for_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -415,7 +416,7 @@ def _start(messages: StudyMessages) -> Sections:
 
 def _more_arms(study: Study) -> set[str]:
     """Return the arms that a comparison has where the study asks for them."""
-    return (set(STARTED) if study.warm_start else set()) | ({OWN_COLUMNS} if study.compare.own_columns else set())
+    return (set(STARTED) if study.warm_start else set()) | ({OWN_COLUMNS} if asks_for_own_columns(study) else set())
 
 
 def _encrypted(messages: StudyMessages, plain: Section, kind: str) -> Section:

@@ -19,6 +19,7 @@ from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.records.reports.privacy import given_the_encoder
+from flfed.rows.comparison.own_columns import asked_of
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import width_in_words
@@ -152,7 +153,7 @@ def plain_words(
         f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run has at least "
         f"{least} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
         "leaves, and names the sites of a run.",
-        f"Columns: {'; '.join(_columns(study, schema))}.",
+        f"Columns: {'; '.join(_columns(study, schema, site))}.",
         *_start(study),
         *_selection(site.serving(study.dataset.name)),
         *_leaving(study, messages, audits=site.policy.audits),
@@ -286,7 +287,7 @@ def _privacy(study: Study, alone: str, pinned: int) -> str:
     return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
 
 
-def _columns(study: Study, schema: Schema) -> Iterator[str]:
+def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
     for name in schema.features(study.dataset.features):
         yield f"{name} ({_kind(schema.columns[name])})"
@@ -295,9 +296,9 @@ def _columns(study: Study, schema: Schema) -> Iterator[str]:
         if one.column not in features:
             kind = _kind(schema.columns[one.column])
             yield f"{one.column} (not for the model, only to look at it group by group: {kind})"
-    for name in study.compare.own_columns:
+    for name in asked_of(study, site):
         used = "not for the shared model: used at this site only, to adjust it to this site, and leaves in no form"
-        yield f"{name} ({used}: {_kind(schema.columns[name])})"
+        yield f"{name} ({used}: {_kind(site.schema_of(schema).columns[name])})"
     yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
     if schema.group:
         yield f"{schema.group} (id: keeps rows of one person together, and does not leave)"

@@ -15,6 +15,7 @@ import pandas as pd
 from flfed.errors import UsageError, nearest
 from flfed.rows.baselines import best, tuned
 from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import Site
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.features.encode import Encoded
 from flfed.rows.features.summarise import layout_of
@@ -47,11 +48,10 @@ def check_own_columns(study: Study, schema: Schema) -> None:
         several classes.
     """
     names = study.compare.own_columns
-    if not names:
-        return
-    if schema.task == "multi-class":
+    if asks_for_own_columns(study) and schema.task == "multi-class":
+        key = "own-columns" if names else "declared-columns"
         raise UsageError(
-            "[compare]: own-columns is for outcomes that are yes or no, or numbers; the dataset's task is 'multi-class'"
+            f"[compare]: {key} is for outcomes that are yes or no, or numbers; the dataset's task is 'multi-class'"
         )
     shared = schema.features(study.dataset.features)
     allowed = [name for name in schema.features() if name not in shared]
@@ -70,13 +70,24 @@ def check_own_columns(study: Study, schema: Schema) -> None:
         raise UsageError(f"[compare]: own-columns={list(names)} must name different columns")
 
 
+def asks_for_own_columns(study: Study) -> bool:
+    """Tell whether sites are asked to adjust the shared model by columns of their own."""
+    return bool(study.compare.own_columns) or study.compare.declared_columns
+
+
+def asked_of(study: Study, site: Site) -> tuple[str, ...]:
+    """Return the own columns that a study asks a site for: those that it names, and those that the site declares."""
+    compare = study.compare
+    return (*compare.own_columns, *(site.own if compare.declared_columns else ()))
+
+
 def used_at(session: SiteSession) -> tuple[str, ...]:
     """Return the own columns that a site uses.
 
     They are those that at least half of its training rows have a value of; no test row is looked at.
     """
     training = session.table.training
-    known = {name: training[name].notna() for name in session.study.compare.own_columns}
+    known = {name: training[name].notna() for name in asked_of(session.study, session.site)}
     return tuple(name for name, there in known.items() if len(there) and there.mean() >= LEAST_KNOWN)
 
 
@@ -145,7 +156,8 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
 
 
 def _with_columns(session: SiteSession, names: Sequence[str]) -> EncodedTable:
-    layout = layout_of(session.schema, names, missing_indicator=session.study.encode.missing_indicator)
+    schema = session.site.schema_of(session.schema)
+    layout = layout_of(schema, names, missing_indicator=session.study.encode.missing_indicator)
     return EncodedTable(session.site, session.study, session.table, layout, session.schema, session.seed)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from flfed.errors import TableError, UsageError
+from flfed.rows.data.own_column import of_schema, own_of
 from flfed.rows.data.parsing.fields import NO_GROUP
 from flfed.rows.data.schema import Schema
 
@@ -221,7 +222,7 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
         if group.isna().any():
             raise TableError(schema.group, NO_GROUP, int(group.isna().sum()))
         return [str(cell) for cell in group]
-    return canonical_rows(table)
+    return canonical_rows(of_schema(table, schema))
 
 
 def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -> list[str]:
@@ -345,13 +346,16 @@ class SortedRows:
         known = np.flatnonzero(table[schema.target].notna())
         whole = known[table[list(complete)].notna().all(axis=1).to_numpy(dtype=bool)[known]] if complete else known
         rows = table.take(whole) if len(whole) < len(table) else table
-        order = canonical_order(rows)
+        # A site's own columns order rows that are alike in the schema's, and no others.
+        own = own_of(rows, schema)
+        tied = canonical_order(own) if own.shape[1] else np.arange(len(rows))
+        order = tied[canonical_order(of_schema(rows.take(tied), schema))]
         return cls(rows.take(order).reset_index(drop=True), schema, order, len(known) - len(whole))
 
     @cached_property
     def texts(self) -> list[str]:
         """The `canonical_rows`, made when they are first needed."""
-        return canonical_rows(self.table)
+        return canonical_rows(of_schema(self.table, self.schema))
 
     def sides(self, holdout: Holdout | HoldoutByTime, repeat: int) -> tuple[np.ndarray, np.ndarray]:
         """Split the rows by the site's own rule.

@@ -16,6 +16,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, PublishedSplit, SortedRows, row_keys
 from flfed.rows.data.mapping import map_table
+from flfed.rows.data.own_column import OwnColumn, with_own
 from flfed.rows.data.parsing.fields import Field, Finding, check_codes
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
@@ -44,11 +45,14 @@ class Mapped:
     holdout : Holdout or HoldoutByTime, optional
         Default: the site's own, so that a row is on one side in both datasets if it reads the same.
         Example: `holdout=Holdout(share=0.2, salt="a secret of ours")`.
+    own : mapping of name to OwnColumn
+        As a site's own. Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000))}`.
     """
 
     mapping: ColumnMapping = field(default_factory=dict)
     source: Source | Transactions | None = None
     holdout: Holdout | HoldoutByTime | None = None
+    own: Mapping[str, OwnColumn] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class Site:
     also : mapping of dataset to Mapped
         Other datasets that the same institution serves, each with a mapping of its own; see
         `serving`. Example: `also={"heart-flamby": Mapped({"age": "AGE"})}`.
+    own : mapping of name to OwnColumn
+        Columns that the schema does not have. A study that asks for declared columns adjusts the shared model to this
+        site with them; they stay here.
+        Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000), unit="ng/L")}`.
     policy : Policy, optional
         Default: `policy.toml` in the site's folder, else the strictest. Example: `policy=Policy(cell_minimum=5)`.
     folder : Path, optional
@@ -95,6 +103,7 @@ class Site:
     policy: Policy = field(default_factory=Policy)
     folder: Path | None = None
     also: Mapping[str, Mapped] = field(default_factory=dict)
+    own: Mapping[str, OwnColumn] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key."""
@@ -111,6 +120,9 @@ class Site:
         wrong = [key for key, value in self.mapping.items() if not isinstance(value, (str, Field, type(None)))]
         if wrong:
             raise UsageError(f"site {self.name!r}: mapping[{wrong[0]!r}] must be a column's name, a Field or None")
+        foreign = [key for key, value in self.own.items() if not isinstance(value, OwnColumn)]
+        if foreign:
+            raise UsageError(f"site {self.name!r}: own[{foreign[0]!r}] must be an OwnColumn")
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
             if not isinstance(other, Mapped):
@@ -149,8 +161,18 @@ class Site:
             source=other.source or self.source,
             mapping=other.mapping,
             holdout=other.holdout or self.holdout,
+            own=other.own,
             also={},
         )
+
+    @property
+    def columns(self) -> ColumnMapping:
+        """The mapping of the schema's columns and of the site's own."""
+        return {**self.mapping, **{name: one.column for name, one in self.own.items()}}
+
+    def schema_of(self, schema: Schema) -> Schema:
+        """Return a dataset's schema with the site's own columns after its columns."""
+        return with_own(schema, self.own, self.name)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Read and map the table, in source order.
@@ -162,7 +184,8 @@ class Site:
     def examine(self) -> tuple[pd.DataFrame, pd.DataFrame, list[Finding], Schema]:
         """Inspect the table, and keep the source's own.
 
-        Returns the table as the source gave it, then what `inspect` does.
+        Returns the table as the source gave it, then what `inspect` does. The mapped table has the site's own columns
+        after the schema's.
         """
         dataset = datasets.load(self.dataset)
         source = self.source
@@ -171,7 +194,7 @@ class Site:
             return source.table, source.table, [], dataset.schema
         folders = ((self.folder,) if self.folder else ()) + dataset.folders()
         raw = source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
-        table, findings = map_table(raw, dataset.schema, self.mapping, source.missing)
+        table, findings = map_table(raw, self.schema_of(dataset.schema), self.columns, source.missing)
         if not len(table):
             findings.append(Finding(dataset.schema.target, "has no rows: the table is empty", np.arange(0)))
         return raw, table, findings, dataset.schema

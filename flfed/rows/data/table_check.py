@@ -87,15 +87,16 @@ def check_site(site: Site) -> Checked:
         If the table cannot be read at all.
     """
     raw, table, findings, schema = site.examine()
-    lines = [_column_line(name, table, schema, findings) for name in schema.columns]
-    extra = [f for f in findings if f.column not in schema.columns]
+    every = site.schema_of(schema)
+    lines = [_column_line(name, table, every, findings, own=name in site.own) for name in every.columns]
+    extra = [f for f in findings if f.column not in every.columns]
     lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
     # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
         return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
     if site.policy.width < 1:
         lines.append(Line("table", True, f"the site {width_in_words(site.policy.width)}", note=True))
-    lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, schema, site.mapping)]
+    lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, every, site.columns)]
     once = CachedSite.of(site)
     # Only a site that reads in a way of its own does so a second time.
     if isinstance(once, CachedSite):
@@ -121,7 +122,7 @@ def _others(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[tuple[s
             yield name, f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
 
 
-def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding]) -> Line:
+def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding], *, own: bool) -> Line:
     broken = [finding for finding in findings if finding.column == name]
     if broken:
         return Line(name, False, "; ".join(_broken(finding) for finding in broken))
@@ -131,7 +132,8 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
     unit = f", {column.unit}" if column.unit else ""
     groups = f"; {groups_in_words(table[name])}" if name == schema.group else ""
     missed = f"missing in {count_in_words(missing)} of {len(table)} rows"
-    return Line(name, True, f"{column.kind}{unit}{groups}; {missed}{left_out}")
+    stays = "; the site's own, which stays here" if own else ""
+    return Line(name, True, f"{column.kind}{unit}{groups}; {missed}{left_out}{stays}")
 
 
 def _broken(finding: Finding) -> str:

@@ -22,6 +22,7 @@ from flfed.files import folder_locked, read_private, write_whole
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import PublishedSplit, row_texts
 from flfed.rows.data.origin import Origin, SourceRows, as_rows, is_plain, read_once, source_rows
+from flfed.rows.data.own_column import declared
 from flfed.rows.data.parsing.fields import Finding
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site, SiteTable
@@ -64,6 +65,8 @@ class Frozen:
     origin : Origin or None
         What of them is the same under another dataset's name; None where an earlier version froze them, or the
         site's package reads its table in a way of its own.
+    own : dict of name to what it means
+        The site's own columns among them, as they were declared; empty without.
     """
 
     site: str
@@ -78,19 +81,22 @@ class Frozen:
     periods: str = ""
     resting: Resting | None = None
     origin: Origin | None = None
+    own: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
         found = {one.name.replace("_", "-"): getattr(self, one.name) for one in fields(self)}
         counted = {name: None if found[name] is None else vars(found[name]) for name in PARTS}
+        if not self.own:
+            del found["own"]  # earlier versions know no such key
         return {"format": 1, **found, **counted}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
-        found = {"resting": None, "origin": None, **found}  # earlier versions had no such keys
+        found = {"resting": None, "origin": None, "own": {}, **found}  # earlier versions had no such keys
         given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
-        texts = [given[name] for name in given if name not in ("rows", *PARTS)]
+        texts = [given[name] for name in given if name not in ("rows", "own", *PARTS)]
         if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
             raise ValueError
         if given["file"] != _file_name(given["file_sha256"]):
@@ -162,11 +168,11 @@ class Prepared:
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
             schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
             excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
-            file=_file_name(file_sha256), file_sha256=file_sha256,
+            file=_file_name(file_sha256), file_sha256=file_sha256, own=declared(self.site.own),
             origin=None if self.source is None else self.source.origin,
         )  # fmt: skip
         # Read back before anything is replaced: no cell may change on its way through Parquet.
-        if rows_sha256(_from_parquet(whole, self.schema)) != frozen.sha256:
+        if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
             raise FlfedError(f"site {self.site.name!r}: its rows do not come back from Parquet as they are")
         own = folder / self.site.dataset
         with folder_locked(own, writing=True):
@@ -284,6 +290,8 @@ def load(site: Site, folder: Path) -> FrozenSite:
             raise _refused(site, "were frozen under another schema of it")
         if frozen.periods != _periods(site):
             raise _refused(site, "are transactions of other periods than its holdout has now")
+        if frozen.own != declared(site.own):
+            raise _refused(site, "have other columns of its own than its package declares now")
         origin = frozen.origin
         try:
             whole = read_private(own / frozen.file, rows=True)
@@ -293,7 +301,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
     if hashlib.sha256(whole).hexdigest() != frozen.file_sha256:
         raise _refused(site, "are damaged: the file is not the one that was written")
     try:
-        table = _from_parquet(whole, schema)
+        table = _from_parquet(whole, site.schema_of(schema))
     except (pa.ArrowException, OSError, ValueError):
         raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
