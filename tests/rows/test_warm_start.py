@@ -169,8 +169,9 @@ def test_a_model_that_is_drawn_to_a_source_is_at_the_minimum_of_its_penalised_lo
     assert np.abs(fit_beside(rows, source(x), task, 1e9 * 60, 0.25).weight).max() < 1e-6
 
 
-def test_frozen_layers_stay_together_or_alone():
-    study = Study.load("wine").replace({**MLP, "plan.l2": 0.01, "plan.l1": 0.001, "plan.momentum": 0.9})
+@pytest.mark.parametrize("rule", [{"plan.momentum": 0.9}, {"plan.optimiser": "adamw", "plan.weight-decay": 0.1}])
+def test_frozen_layers_stay_together_or_alone(rule: dict[str, Any]):
+    study = Study.load("wine").replace({**MLP, "plan.l2": 0.01, "plan.l1": 0.001, **rule})
     requests = []
     for place in places_of(study).values():
         rows = place.training(encoder_of(place))

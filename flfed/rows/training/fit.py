@@ -62,6 +62,8 @@ def fit(request: FitRequest) -> Fitted:
         g = clip_by_norm(g, plan.clip) if plan.clip else g
         steps += 1
         w, state = take(w, g, state, request.lr, steps)
+        # A decay of the weights is no gradient.
+        w.update({name: anchor[name] for name in request.frozen})
         # An L1 penalty is a proximal step after the optimiser's, so that weights become exactly 0.
         for name in set(request.model.penalised) - set(request.frozen) if plan.l1 else ():
             w[name] = soft_threshold(w[name], request.lr * plan.l1)

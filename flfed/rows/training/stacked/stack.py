@@ -54,7 +54,7 @@ class Stack:
         added = plan.momentum or plan.l2 or plan.clip or by_hand
         self._plain = plan.optimiser == "sgd" and not added
         self._moving = [OptimiserState.of(w, w if self._plain else torch.empty_like(w), plan) for w in weights]
-        self._anchors = [w.clone() for w in weights] if self._first.terms else weights
+        self._anchors = [w.clone() for w in weights] if self._first.terms or self._first.frozen else weights
         self._corrections = self._constants(requests, dtype) if self._first.correction else []
         self._lr, self._l2 = (
             torch.tensor(values, dtype=dtype)[:, None, None]
@@ -119,6 +119,10 @@ class Stack:
             if plan.clip:
                 _clip_in_place([tensors.g for tensors in moving], plan.clip)
             _step_in_place(moving, lr, self._done, plan)
+            for name in self._first.frozen:
+                self._named([tensors.w for tensors in moving])[name].copy_(
+                    self._named([anchor[:sites] for anchor in self._anchors])[name]
+                )
         if plan.l1:
             for w in self._penalised([tensors.w for tensors in moving]):
                 w.copy_(soft_threshold(w, _like(lr * plan.l1, w)))
