@@ -24,7 +24,7 @@ from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, pr
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
-from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
+from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_part_first
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
@@ -232,13 +232,15 @@ class SiteSession(EncodedTable):
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
         shared = AddedGradients(terms=terms, correction=correction or {})
-        fits: list[Request] = [_round_fit(self, arrays, rows, round, lr, shared)]
+        request = _round_fit(self, arrays, rows, round, lr, shared)
+        request, first = yield from own_part_first(request, self.own_arrays, arrays)
+        fits: list[Request] = [request]
         if self.own_arrays.model is not None:
             fits.append(_round_fit(self, self.own_arrays.model, rows, round, lr, own))
         # Side by side, so that an engine may stack each with those of other sites.
         found: list[Fitted] = yield fits
         delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
-        delta, kept = self.own_arrays.parted(arrays, delta, beside)
+        delta, kept = self.own_arrays.parted(arrays, delta | first, beside)
         return Trained(delta, len(rows.y), found[0].loss, found[0].steps, scores, held, lr, kept)
 
     @property

@@ -47,7 +47,7 @@ def figures(run: str) -> Mapping[str, Any]:
     return {f"{site} {arm}": told["sites"][site][arm]["roc_auc_score"]["value"] for site in SITES for arm in arms}
 
 
-@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
+@pytest.mark.parametrize("strategy", ["ditto", "fedper", "fedrep"])
 def test_three_gates_end_where_one_process_does_also_after_a_crash(
     small_sites: Any, small_study: str, strategy: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -139,6 +139,7 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
     (site,) = small_sites(1)
     for strategy, said in (
         ("fedper", "Of the model, weight-1, bias-1 are this site's own"),
+        ("fedrep", "Of the model, weight-1, bias-1 are this site's own"),
         ("ditto", "Beside the shared model this site trains a model of its own on the same rows."),
         ("fedavg", ""),
     ):
@@ -163,7 +164,7 @@ def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
     assert all(np.abs(value).max() > 0 for arrays in own.values() for value in arrays.values()) and all(own.values())
 
 
-@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
+@pytest.mark.parametrize("strategy", ["ditto", "fedper", "fedrep"])
 def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is_kept(
     gated: Any, small_study: str, strategy: str
 ):
@@ -174,5 +175,5 @@ def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is
     if strategy == "ditto":
         assert replay(site.folder, site.site, RUN, 2).matches
         return
-    with pytest.raises(UsageError, match="followed from what strategy 'fedper' keeps at the site"):
+    with pytest.raises(UsageError, match=f"followed from what strategy '{strategy}' keeps at the site"):
         replay(site.folder, site.site, RUN, 2)

@@ -39,7 +39,7 @@ from flfed.federation.client.redaction import (
 )
 from flfed.federation.client.released_rows import Releases
 from flfed.federation.client.run_keys import Approving
-from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_terms_of
+from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
@@ -52,7 +52,7 @@ from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
 from flfed.updates.codec import is_encrypted
-from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, own_arrays, site_arrays, state_of
+from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays, state_of
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
@@ -368,7 +368,7 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
     by_arrays = bool(shapes.sent) and not request.fit
     terms, correction = ((), {}) if by_arrays else client_terms(strategy, request.settings, arrays)
     incoming = request.arrays if packing is None else packing.model(request.arrays)
-    session.own_arrays = own_part_of(own_arrays(before, shapes), shapes, incoming)
+    session.own_arrays = own_part_trained(strategy, request, before, shapes, incoming)
     done = yield from session.train(
         incoming,
         request.encoder,
