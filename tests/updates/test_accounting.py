@@ -17,7 +17,9 @@ from scipy.stats import norm
 
 from flfed.errors import UsageError
 from flfed.updates.accounting import (
+    ORDERS,
     Release,
+    _renyi,
     affordable,
     composed,
     delta_defect,
@@ -66,6 +68,18 @@ def test_our_figures_are_those_of_opacus_own_accountants():
         assert rdp_epsilon(releases, 1e-5) == pytest.approx(theirs[RDPAccountant], abs=1e-9)
         # Ours allows itself a larger error of computation above 5, and says it in its docstring.
         assert prv_epsilon(releases, 1e-5) == pytest.approx(theirs[PRVAccountant], rel=2e-3)
+
+
+@pytest.mark.parametrize("sampling", [1e-4, 0.2, 0.9])
+@pytest.mark.parametrize("noise", [0.3, 1.078, 8.0])
+def test_every_order_is_that_of_opacus_and_infinite_where_it_has_none(noise: float, sampling: float):
+    def theirs(order: float) -> float:
+        try:
+            return float(opacus_analysis("rdp")._compute_rdp(sampling, noise, order))
+        except (ArithmeticError, ValueError):
+            return math.inf
+
+    np.testing.assert_allclose(_renyi(noise, sampling), [theirs(order) for order in ORDERS], rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("releases", [KNOWN, *MIXED, [Release(4.0, 0.1, 800)], [Release(20.0, 1.0, 40)]])
