@@ -103,7 +103,7 @@ def test_a_reader_is_waited_for_and_one_that_stays_is_said(database: Path):
         began = time.monotonic()
         remove_bodies(database, over={OVER}, seconds=20, only_if_any=True)
         later.join()
-    assert 0.3 <= time.monotonic() - began < 10
+    assert 0.3 <= time.monotonic() - began < 20  # it was not waited to the end
     assert b"OVER" not in kept(database)
 
 
