@@ -47,6 +47,7 @@ def test_the_median_holds_where_the_mean_is_pulled_away(home: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.studies
 def test_a_smaller_budget_means_more_noise(home: Path):
     text = said_by("privacy_budget", home)

@@ -48,15 +48,9 @@ def checked(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.studies
-def test_the_first_tutorial_says_again_what_is_stored():
-    checked("first-run")
-
-
-@pytest.mark.slow
 @pytest.mark.proof
 @pytest.mark.studies
-@pytest.mark.parametrize("name", sorted({*NAMES} - {"first-run", "consortium"}))
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"consortium"}))
 def test_a_tutorial_says_again_what_is_stored(name: str):
     checked(name)
 

@@ -38,6 +38,7 @@ def auc_of(conduct: Any, strategy: str, *, attacked: bool) -> float:
     return next(one.value for one in figures if (one.site, one.arm, one.metric) == (None, "global", AUC))
 
 
+@pytest.mark.proof
 @pytest.mark.usefixtures("heart")
 def test_a_median_survives_one_wrong_site_of_four_and_a_mean_does_not(conduct):
     plain = auc_of(conduct, "fedavg", attacked=False)

@@ -154,7 +154,7 @@ class Untakeable(Frame):
         return int, ("Jane Roe",)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.servers
 def test_what_goes_wrong_in_rays_processes_is_one_sentence_without_a_trace(small_sites, small_study, nothing_left):
     sites = [replace(site, source=Untakeable(site.source.table)) for site in small_sites(2)]

@@ -190,7 +190,7 @@ BANKS = [HALF, HALF, WHOLE, HALF]
 """Widths by name: graduate school, high school, other, university. The bank that has all units has 328 rows."""
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @pytest.mark.studies
 @pytest.mark.usefixtures("heart")
 def test_three_weak_hospitals_of_four_cost_no_hundredth():
