@@ -224,5 +224,6 @@ def looked_at(window: Window, picture: str = "", widths: tuple[int, ...] = WIDTH
         wrong += [f"{width}, {said}" for said in wrong_with_charts(window)]
         if width == PHONE and picture:
             window.picture(f"{picture}-{width}", whole=True)
-    as_wide(window, start)
+    # Whoever looks on waits for what it draws anew.
+    window.page.set_viewport_size({"width": start, "height": window.page.viewport_size["height"]})
     return wrong
