@@ -29,6 +29,7 @@ from flfed.rows.training.one_by_one import compute_one_by_one, run_client
 from flfed.study.study import Study
 from flfed.updates.aggregation.guard import guard, guard_scores, joint_norms
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply
+from flfed.updates.strategies.server.fednova import FedNova
 
 BAD = "site-05"
 LIKE = {"weight": np.zeros((3, 1)), "bias": np.zeros(1)}
@@ -235,6 +236,27 @@ def test_without_the_guard_a_bad_update_would_be_seen_in_the_model(study, ten, c
     _, _, events, auc = conducted(loose, ten, lambda r, _: scaled(r, -1e3))
     assert not [event for event in events if event.kind == "fault"]
     assert auc < clean - 0.2
+
+
+def test_a_site_that_lies_about_its_steps_is_refused_where_updates_are_divided_by_them(study, ten, monkeypatch):
+    nova = study.replace({"strategy.name": "fednova", "plan.epochs": 2, "plan.batch": 4, "strategy.rounds": 3})
+    *_, events, clean = conducted(nova, ten, None)
+    assert not [event for event in events if event.kind == "fault"]
+    said = 0
+
+    def lie(reply: TrainReply, _: Clock) -> TrainReply:
+        return replace(scaled(reply, -2.0), steps=said)  # its norm alone is well within the bound
+
+    for said in (1, 10**6):
+        *_, events, auc = conducted(nova, ten, lie)
+        found = [(event.site, event.reason) for event in events if event.kind == "fault"]
+        assert [site for site, _ in found] == [BAD] * 3
+        assert found[0][1].startswith(f"{said} step") and "by the study's plan" in found[0][1]
+        assert auc >= clean - 0.01
+    # Without the rule the lie decides the model.
+    monkeypatch.setattr(FedNova, "by_steps", False)
+    said = 1
+    assert conducted(nova, ten, lie)[3] < clean - 0.1
 
 
 def test_no_honest_site_is_refused_however_skewed_its_labels(study, small_sites):

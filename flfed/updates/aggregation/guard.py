@@ -7,7 +7,7 @@ block by block, so that memory does not grow with the cohort.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,7 @@ def guard(
     flag: float = 3.0,
     refuse: float = 10.0,
     extra: Shapes | None = None,
+    steps: Callable[[int], int] | None = None,
 ) -> GuardResult:
     """Sort updates into accepted, flagged and refused.
 
@@ -63,6 +64,8 @@ def guard(
         How many times the cohort's median norm makes an update suspicious, or refused.
     extra : mapping of name to (shape, dtype), optional
         What the strategy has sent back beside the update, which is judged as the update is.
+    steps : callable (rows) → steps, optional
+        Steps that a site of so many rows takes, where the strategy weighs updates by them: any other are refused.
 
     Notes
     -----
@@ -77,6 +80,7 @@ def guard(
     # Each update is judged by itself first, and by its norm only among those that are good.
     for site in sorted(replies):
         reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
+        reason = reason or _steps_defect(replies[site], steps)
         if why := None if reason else _extra_defect(replies[site].extra, extra or {}):
             reason = Refusal("extra-unfit", why=why)
         if reason:
@@ -111,6 +115,13 @@ def _by_norm(norms: Mapping[str, float], flag: float, refuse: float) -> tuple[di
         elif norm > 0 and median == 0 and len(norms) >= 3:
             flagged[site] = Refusal("norm-not-zero")
     return refused, flagged
+
+
+def _steps_defect(reply: TrainReply, steps: Callable[[int], int] | None) -> Refusal | None:
+    """Return why a reply's steps cannot be, of so many rows; None where they can."""
+    if steps is None or reply.steps == (expected := steps(int(reply.num_examples))):
+        return None
+    return Refusal("steps-unfit", steps=reply.steps, expected=expected)
 
 
 def _extra_defect(arrays: Arrays, expected: Shapes) -> Refusal | None:

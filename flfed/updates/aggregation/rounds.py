@@ -205,14 +205,19 @@ class RunContext:
         flag: float,
         refuse: float,
         extra: Shapes | None = None,
+        by_steps: bool = False,
     ) -> GuardResult:
-        """Sort a round's updates by the guard, whose bounds are in medians of the cohort's norms."""
+        """Sort a round's updates by the guard, whose bounds are in medians of the cohort's norms.
+
+        Where a strategy goes `by_steps`, sites must have taken those of the plan.
+        """
         if self.sums is not None:
             return self.sums.guard(replies, shapes_of(incoming), self.rows_high())
         # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
         by_norm = self.mechanism is None or self.mechanism.refuses_by_norm
         most = refuse if by_norm else math.inf
-        return guard(replies, incoming, self.rows_high(), flag=flag, refuse=most, extra=extra)
+        steps = self.plan.steps_a_round if by_steps else None
+        return guard(replies, incoming, self.rows_high(), flag=flag, refuse=most, extra=extra, steps=steps)
 
     def merged(self, now: Round, good: Mapping[str, TrainReply], *, round: int, needed: int) -> Arrays | None:
         """Return the one update that stands for all of a round's.

@@ -82,8 +82,10 @@ class FedAvg(FlowerFedAvg):
     A subclass may override `combine`, `weight`, `cohort`, `client_settings` and `client_terms`, and add to `check`,
     `state` and `restore`; it may read `run`, `selection` and `round`, and keep arrays by name in `moments`. One that
     needs the sites' own updates, not their weighted mean, sets `sums = False`: under secure aggregation there is only
-    the mean. One whose sites are sent arrays beside the model, send some back or keep some names them in `extra_shapes`
-    and makes them in `client_arrays` and `client_extra`; what came back is `round.result.accepted[site].extra`.
+    the mean. One that weighs updates by the steps that sites say they took sets `by_steps = True`: the guard refuses
+    other steps than the plan's. One whose sites are sent arrays beside the model, send some back or keep some names
+    them in `extra_shapes` and makes them in `client_arrays` and `client_extra`; what came back is
+    `round.result.accepted[site].extra`.
 
     Source: McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data", algorithm 1.
@@ -100,6 +102,7 @@ class FedAvg(FlowerFedAvg):
     flag_norm: float = 3.0
     refuse_norm: float = 10.0
     sums: ClassVar[bool] = True
+    by_steps: ClassVar[bool] = False
     clock: Clock = field(default=time.monotonic, init=False)
     run: RunContext = field(init=False)
     selection: Selection = field(init=False)
@@ -247,7 +250,9 @@ class FedAvg(FlowerFedAvg):
         """Return the new global arrays, None without enough good updates."""
         run, now, bounds = self.run, self.round, {"flag": self.flag_norm, "refuse": self.refuse_norm}
         extra = self.extra_shapes(shapes_of(now.incoming)).returned
-        good = now.receive(replies, lambda found: run.judge(found, now.incoming, extra=extra, **bounds))
+        good = now.receive(
+            replies, lambda found: run.judge(found, now.incoming, extra=extra, by_steps=self.by_steps, **bounds)
+        )
         if len(good) < self.needed(len(now.asked)):
             return None, None
         try:

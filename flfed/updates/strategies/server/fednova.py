@@ -35,6 +35,7 @@ class FedNova(FedAvg):
     """
 
     sums: ClassVar[bool] = False  # it needs each site's own update and steps
+    by_steps: ClassVar[bool] = True  # a site with false ones would weigh as much as it likes
 
     def check(self, plan: Plan) -> None:
         """Refuse an optimiser whose steps are not sums of gradients."""
