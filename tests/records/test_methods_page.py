@@ -73,6 +73,18 @@ def test_differences_are_of_the_same_splits_and_nothing_else():
 
 
 @pytest.mark.usefixtures("home")
+def test_without_plain_averaging_no_method_is_called_that():
+    for name in ("median", "fedadam"):
+        series(2, rounds=3, **{"strategy.name": name})
+    page = shown()
+    [table] = page.table
+    lines = table.value.to_dict("records")
+    assert [line["Method"].partition(",")[0] for line in lines] == ["fedadam", "median"]  # the newest is open
+    assert lines[0]["What it shows"] == "the others are held against it"
+    assert "No run of plain averaging" in page.info[0].value and "fedadam" in page.info[0].value
+
+
+@pytest.mark.usefixtures("home")
 def test_the_page_says_in_words_what_an_interval_shows():
     series(rounds=40)
     series(rounds=40, **{"strategy.name": "fedadam", "strategy.server-lr": 0.02})

@@ -91,8 +91,8 @@ def paired(base: Recorded, other: Recorded, place: Place) -> Report:
     return {"value": mean, "low": bounds[0], "high": bounds[1], "p": p, "repeats": len(values), "reason": ""}
 
 
-def shows(gain: Report | None, metric: str) -> str:
-    """Return in words whether a method is better than plain averaging.
+def shows(gain: Report, metric: str) -> str:
+    """Return in words whether a method is better than the one that it is held against.
 
     Examples
     --------
@@ -101,8 +101,6 @@ def shows(gain: Report | None, metric: str) -> str:
     >>> shows({"log_loss": {"value": -0.2, "low": -0.5, "high": 0.1}}, "log_loss")
     'no difference shown'
     """
-    if gain is None:
-        return "plain averaging"
     found = gain[metric]
     if found["value"] is None:
         return "cannot be told"
@@ -151,7 +149,7 @@ UNSAID = ("name", "purpose", "legal-basis", "format", "seed", "expires", "strate
 
 
 def methods_of(reader: RunReader, name: str) -> list[Report]:
-    """Return what was reached by the methods that were tried on the same random splits as a run, plain averaging first.
+    """Return what methods reached that were tried on the same random splits as a run, plain averaging first.
 
     Parameters
     ----------
@@ -162,8 +160,9 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
     Returns
     -------
     found : list of dict
-        The run's own series among them: "series", "method" in words, "rounds", "value" by metric, and "gain" by metric
-        (`paired`, against the first one; None of the first). Empty where there is no other.
+        The run's own series among them: "series", "method" in words, "plain" (whether it is plain averaging), "rounds",
+        "value" by metric, and "gain" by metric (`paired`, against the first one; None of the first). Empty where there
+        is no other. Without plain averaging the run's own series is the first.
     """
     opened = Recorded.read(reader, reader.runs_of(name))
     newest = dict.fromkeys(run.series for run in reader.runs(limit=SAME_SERIES * max(1, len(opened.runs))))
@@ -183,6 +182,7 @@ def methods_of(reader: RunReader, name: str) -> list[Report]:
         {
             "series": alike[place].runs[0][0].series,
             "method": _in_words(texts[place], texts[plain]),
+            "plain": texts[place].get("strategy.name") == PLAIN,
             "rounds": alike[place].runs[0][0].rounds,
             "value": {metric: _mean(alike[place], metric) for metric in (primary, LOSS)},
             "gain": None

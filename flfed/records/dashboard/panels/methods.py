@@ -16,17 +16,23 @@ ALONE = (
     "as many repeats: `flfed study run STUDY --repeats 10 --set strategy.name=fedadam`."
 )
 READ = (
-    "Each difference is the mean over the same random splits of the same rows, other method minus plain averaging, "
+    "Each difference is the mean over the same random splits of the same rows, method minus the one of the first line, "
     "with a 95 % confidence interval that counts how many rows the splits share (Nadeau and Bengio 2003). Where it "
     "holds 0, no difference is shown: that is not the same as none. Of twenty such intervals one excludes 0 by chance."
+)
+UNLIKE_PLAIN = (
+    "No run of plain averaging (`fedavg`) is on the same random splits: the other methods are held against {method}. "
+    "What a method gains on plain averaging cannot be told of these."
 )
 
 
 def methods(found: Sequence[Report], metric: str, loss: str) -> None:
-    """Show each method beside plain averaging."""
+    """Show each method beside plain averaging, or beside the first where that was not run."""
     if not found:
         st.info(ALONE)
         return
+    if not found[0]["plain"]:
+        st.info(UNLIKE_PLAIN.format(method=found[0]["method"]))
     figures = dict.fromkeys((metric, loss))
     lines = []
     for method in found:
@@ -34,12 +40,17 @@ def methods(found: Sequence[Report], metric: str, loss: str) -> None:
         for of in figures:
             line[metric_name(of)] = number(method["value"][of])
             line[f"Difference in {metric_name(of)} (95 % CI)"] = difference(method["gain"], of)
-        said = {of: shows(method["gain"], of) for of in figures}
-        # The loss may tell what the ranks of rows do not: how far probabilities are off.
-        more = f"; {metric_name(loss)} {said[loss]}" if loss != metric and said[loss] in TELLING else ""
-        lines.append(line | {"What it shows": said[metric] + more})
+        lines.append(line | {"What it shows": _verdict(method, metric, loss)})
     table(lines)
     st.caption(READ)
+
+
+def _verdict(method: Report, metric: str, loss: str) -> str:
+    if method["gain"] is None:
+        return "plain averaging" if method["plain"] else "the others are held against it"
+    said, more = (shows(method["gain"], of) for of in (metric, loss))
+    # The loss may tell what the ranks of rows do not: how far probabilities are off.
+    return f"{said}; {metric_name(loss)} {more}" if loss != metric and more in TELLING else said
 
 
 def difference(gain: Report | None, metric: str) -> str:
