@@ -15,11 +15,18 @@ from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.tuning.linear import LinearPredictor, Search, search_of
 
 STEPS = 100
-NEAR = 1e-10
-"""Largest change of a coefficient in a step that is the last."""
+NEAR = 1e-7
+"""Largest change of a coefficient in a step that is the last: what it leaves is about the square of it."""
 
 
-def fit_beside(rows: Encoded, offset: np.ndarray, task: str, precision: float, intercept: float) -> LinearPredictor:
+def fit_beside(
+    rows: Encoded,
+    offset: np.ndarray,
+    task: str,
+    precision: float,
+    intercept: float,
+    start: LinearPredictor | None = None,
+) -> LinearPredictor:
     """Fit weights and intercepts beside a score, under normal priors.
 
     Parameters
@@ -30,6 +37,8 @@ def fit_beside(rows: Encoded, offset: np.ndarray, task: str, precision: float, i
     task : {"binary", "multi-class", "regression"}
     precision, intercept : float, > 0
         Inverse variances of the priors of a weight, and of an intercept.
+    start : LinearPredictor, optional
+        Where to begin; else at nothing.
 
     Notes
     -----
@@ -40,13 +49,13 @@ def fit_beside(rows: Encoded, offset: np.ndarray, task: str, precision: float, i
     x, outputs = np.column_stack([rows.x, np.ones(len(rows))]), offset.shape[1]
     wanted = np.eye(outputs)[rows.y] if task == "multi-class" else rows.y[:, None]
     prior = np.append(np.full(rows.x.shape[1], precision), intercept)
-    found = np.zeros((len(prior), outputs))
+    found = np.zeros((len(prior), outputs)) if start is None else np.vstack([start.weight, start.bias])
     for _ in range(STEPS):
         score, hessian = curvature(x, offset + x @ found, task)
         slope = x.T @ (score - wanted) + prior[:, None] * found
         step = np.linalg.solve(hessian + np.diag(np.repeat(prior, outputs)), slope.ravel()).reshape(found.shape)
         way = 0.0 if task == "regression" else float(np.abs(x @ step).max(initial=0.0)) * min(2, outputs)
-        found -= step * (np.log1p(way) / way if way else 1.0)
+        found = found - step * (np.log1p(way) / way if way else 1.0)
         if np.abs(step).max() < NEAR:
             break
     return LinearPredictor(found[:-1], found[-1])
@@ -63,11 +72,12 @@ def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray
         p = expit(outputs)
         return p, (x * (p * (1 - p))).T @ x
     p, (inputs, count) = softmax(outputs, axis=1), (x.shape[1], outputs.shape[1])
-    hessian = np.zeros((inputs, count, inputs, count))
-    for number in range(count):
-        hessian[:, number, :, number] = (x * p[:, [number]]).T @ x
-    each = (x[:, :, None] * p[:, None]).reshape(len(x), -1)
-    return p, hessian.reshape(inputs * count, -1) - each.T @ each
+    hessian = np.empty((inputs, count, inputs, count))
+    # Between two outputs the curvature of a softmax is p_i (1 if i = j, else 0) - p_i p_j.
+    for i in range(count):
+        for j in range(i + 1):
+            hessian[:, i, :, j] = hessian[:, j, :, i] = (x * (p[:, i] * ((i == j) - p[:, j]))[:, None]).T @ x
+    return p, hessian.reshape(inputs * count, -1)
 
 
 def tuned_beside(
@@ -95,8 +105,10 @@ def tuned_beside(
     losses = np.zeros(len(candidates))
     for fold in folds:
         train, test = rows.take(fold.train), rows.take(fold.test)
-        for place, precision in enumerate(precisions(len(train))):
-            fit = fit_beside(train, offset[fold.train], task, float(precision), intercept)
+        fit = None
+        # From narrow to wide, each fit beginning at the last.
+        for place, precision in reversed(list(enumerate(precisions(len(train))))):
+            fit = fit_beside(train, offset[fold.train], task, float(precision), intercept, fit)
             losses[place] += len(test) * loss_of_rows(task, offset[fold.test] + fit(test.x), test.y)
     # Of priors that are as good the narrowest: nearer to the score itself.
     best = len(losses) - 1 - int(np.argmin(losses[::-1]))
