@@ -73,6 +73,14 @@ def test_differences_are_of_the_same_splits_and_nothing_else():
 
 
 @pytest.mark.usefixtures("home")
+def test_a_number_has_no_column_of_a_log_loss():
+    for name in ("fedavg", "median"):
+        flfed.run(Study.load("diabetes").replace({"draws": 200, "rounds": 2, "strategy.name": name}), repeats=2)
+    [table] = shown().table
+    assert [*table.value.columns] == ["Method", "Rounds", "R²", "Difference in R² (95 % CI)", "What it shows"]
+
+
+@pytest.mark.usefixtures("home")
 def test_without_plain_averaging_no_method_is_called_that():
     for name in ("median", "fedadam"):
         series(2, rounds=3, **{"strategy.name": name})

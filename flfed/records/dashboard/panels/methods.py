@@ -33,24 +33,25 @@ def methods(found: Sequence[Report], metric: str, loss: str) -> None:
         return
     if not found[0]["plain"]:
         st.info(UNLIKE_PLAIN.format(method=found[0]["method"]))
-    figures = dict.fromkeys((metric, loss))
+    # An outcome that is a number has no log loss.
+    figures = [of for of in dict.fromkeys((metric, loss)) if of == metric or found[0]["value"][of] is not None]
     lines = []
     for method in found:
         line = {"Method": method["method"], "Rounds": str(method["rounds"])}
         for of in figures:
             line[metric_name(of)] = number(method["value"][of])
             line[f"Difference in {metric_name(of)} (95 % CI)"] = difference(method["gain"], of)
-        lines.append(line | {"What it shows": _verdict(method, metric, loss)})
+        lines.append(line | {"What it shows": _verdict(method, figures)})
     table(lines)
     st.caption(READ)
 
 
-def _verdict(method: Report, metric: str, loss: str) -> str:
+def _verdict(method: Report, figures: Sequence[str]) -> str:
     if method["gain"] is None:
         return "plain averaging" if method["plain"] else "the others are held against it"
-    said, more = (shows(method["gain"], of) for of in (metric, loss))
+    first, *others = ((of, shows(method["gain"], of)) for of in figures)
     # The loss may tell what the ranks of rows do not: how far probabilities are off.
-    return f"{said}; {metric_name(loss)} {more}" if loss != metric and more in TELLING else said
+    return "; ".join([first[1], *(f"{metric_name(of)} {said}" for of, said in others if said in TELLING)])
 
 
 def difference(gain: Report | None, metric: str) -> str:
