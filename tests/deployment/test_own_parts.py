@@ -138,8 +138,8 @@ def test_a_site_compares_again_and_takes_its_whole_model_out_after_it_forgot_the
 def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
     (site,) = small_sites(1)
     for strategy, said in (
-        ("fedper", "Of the model, weight-1, bias-1 are this site's own"),
-        ("fedrep", "Of the model, weight-1, bias-1 are this site's own"),
+        ("fedper", "Of the model this site has its own weight-1, bias-1, which it trains on its own rows"),
+        ("fedrep", "Of the model this site has its own weight-1, bias-1, which it trains on its own rows"),
         ("ditto", "Beside the shared model this site trains a model of its own on the same rows."),
         ("fedavg", ""),
     ):

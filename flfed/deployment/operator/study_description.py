@@ -171,7 +171,8 @@ def _start(study: Study) -> list[str]:
     """Return which model the run begins with, where that is one of an earlier run."""
     if not study.warm_start:
         return []
-    frozen = f" Its first {study.frozen} layers stay as they are." if study.frozen else ""
+    layers = "first layer stays as it is" if study.frozen == 1 else f"first {study.frozen} layers stay as they are"
+    frozen = f" Its {layers}." if study.frozen else ""
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
     return [
         f"Start: the run begins with the model {shown(study.warm_start)} (SHA-256 of its arrays {study.start_sha256}), "
@@ -218,7 +219,7 @@ def shown(text: str) -> str:
 
 
 AFTERWARDS = (
-    "after the comparison they are with the run's model in the site's folder, from where flfed site model takes them."
+    "after the comparison it is with the run's model in the site's folder, from where flfed site model takes it."
 )
 """Of what is a site's own of the model."""
 
@@ -233,8 +234,8 @@ def _extra(study: Study, shapes: ExtraShapes) -> Iterator[str]:
         yield f"Strategy {name} keeps arrays of its own at this site from round to round; they are in no message."
     if shapes.own_part:
         yield (
-            f"Of the model, {', '.join(shapes.own_part)} are this site's own: it trains them with the rest and "
-            f"predicts with them. They stay here and are in no message; {AFTERWARDS}"
+            f"Of the model this site has its own {', '.join(shapes.own_part)}, which it trains on its own rows and "
+            f"predicts with. What is its own stays here and is in no message; {AFTERWARDS}"
         )
     if shapes.own_model:
         yield (
@@ -296,8 +297,10 @@ def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
         if one.column not in features:
             kind = _kind(schema.columns[one.column])
             yield f"{one.column} (not for the model, only to look at it group by group: {kind})"
+    grouped = {one.column for one in groupings(study.compare.by, schema)}
     for name in asked_of(study, site):
-        used = "not for the shared model: used at this site only, to adjust it to this site, and leaves in no form"
+        leaves = "leaves by its groups alone" if name in grouped else "leaves in no form"
+        used = f"not for the shared model: used at this site only, to adjust it to this site, and {leaves}"
         yield f"{name} ({used}: {_kind(site.schema_of(schema).columns[name])})"
     yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
     if schema.group:

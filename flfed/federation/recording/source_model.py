@@ -218,8 +218,8 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
     study = study_of(series.study_text, lambda: final.encoder, own)
     if kept_at_sites := extra_shapes(study, shapes_of(final.arrays)).own_part:
         raise UsageError(
-            f"{where} was run under {study.strategy.name!r}, whose {', '.join(kept_at_sites)} are each site's own: no "
-            "whole model is here to begin with"
+            f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(kept_at_sites)}: "
+            "no whole model is here to begin with"
         )
     return _made(runs[0].run, study, own or datasets.load(study.dataset.name).schema, final.arrays, final.encoder)
 
