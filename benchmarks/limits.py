@@ -29,6 +29,8 @@ PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
 """CPU time of a protected step over a plain one's, at most, wherever draws come from; Opacus's hooks' over ours, at
 least."""
 
+TREES_OVER_XGBOOST = 4.0
+"""CPU seconds of boosted trees, all sites and the server, over those of XGBoost with one thread, at most."""
 PACKED_OVER_PLAIN = 1.3
 """CPU seconds of a round packed as int8 both ways, over one in float32, at most."""
 SUMS_SECONDS, SUMS_OVER_BARE = {"4000": 2.5, "100000": 6.0}, 5.0
@@ -48,6 +50,7 @@ def missed(results: Results) -> list[str]:
     return [
         *_ratios(results),
         *_codec(results),
+        *_trees(results),
         *_secure_sums(results),
         *_ray(results),
         *_scale(results),
@@ -73,6 +76,14 @@ def _codec(results: Results) -> Iterator[str]:
             yield f"int8 both ways, {name}: no figure"
         elif found > PACKED_OVER_PLAIN:
             yield f"int8 both ways, {name}: {found} times a round in float32, limit {PACKED_OVER_PLAIN}"
+
+
+def _trees(results: Results) -> Iterator[str]:
+    found = results.get("trees", {})
+    if "ratio" not in found:
+        yield f"boosted trees: {found.get('error', 'no figure')}"
+    elif found["ratio"] > TREES_OVER_XGBOOST:
+        yield f"boosted trees: {found['ratio']} times XGBoost's CPU, limit {TREES_OVER_XGBOOST}"
 
 
 def _secure_sums(results: Results) -> Iterator[str]:

@@ -146,6 +146,20 @@ def codecs(results: Results) -> str:
     return _table(rows)
 
 
+def trees(results: Results) -> str:
+    """Return the table of boosted trees, beside XGBoost with one thread."""
+    found = results.get("trees", {})
+    if "ratio" not in found:
+        return f"Not measured: {found.get('error', 'not run yet')}."
+    seconds = (
+        "CPU s",
+        f"{found['sites-cpu-seconds']:.2f}",
+        f"{found['xgboost-cpu-seconds']:.2f}",
+        f"{found['ratio']:.2f}",
+    )
+    return _table([["", "all sites and the server", "XGBoost, one table, one thread", "ratio"], list(seconds)])
+
+
 def secure_sums(results: Results) -> str:
     """Return the table of secure sums, beside their bare key exchanges and streams."""
     found = results.get("secure-sums", {})
@@ -293,6 +307,7 @@ PARTS = {
     "start-up": start_up,
     "deployment": deployment,
     "codec": codecs,
+    "trees": trees,
     "secure-sums": secure_sums,
     "sum-differences": sum_differences,
     "private-steps": private_steps,

@@ -208,6 +208,7 @@ def test_a_straight_line_is_told_from_a_bent_one():
 
 GOOD = {
     **{name: {way: {"cpu-ratio": 0.3} for way in ("stacked", "one-by-one")} for name in WORKLOADS},
+    "trees": {"sites-cpu-seconds": 4.0, "xgboost-cpu-seconds": 1.0, "ratio": 4.0},
     "codec": {name: {"plain-cpu-seconds": 0.1, "packed-cpu-seconds": 0.13, "ratio": 1.3} for name in WORKLOADS},
     "scale": {
         "sizes": [{"sites": 9, "rows": 9, "cpu-seconds-a-round": 2.4,
@@ -236,6 +237,7 @@ def test_every_limit_that_is_missed_is_named():
     bad = json.loads(json.dumps(GOOD))
     bad["W4"]["stacked"]["cpu-ratio"], bad["W1"]["one-by-one"]["cpu-ratio"] = 0.36, 1.21
     bad["codec"]["W3"]["ratio"] = 1.31
+    bad["trees"]["ratio"] = 4.1
     bad["secure-sums"]["sizes"]["4000"]["cpu-seconds"] = 2.51
     bad["secure-sums"]["sizes"]["100000"]["share-bytes-a-pair"] = 200.1
     bad["W2"]["ray"] = {"times-slower-than-stacked": 19.9, "stacked-memory-share": 0.34}
@@ -246,12 +248,12 @@ def test_every_limit_that_is_missed_is_named():
     bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
     bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
-        "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "secure sums, 4,000 parameters",
+        "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "boosted trees", "secure sums, 4,000 parameters",
         "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
         "scale", "deployment", "deployment, secure sums (sums)", "deployment, secure sums (missing)",
         *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 18
+    assert len(missed({})) == 19
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
 
 
