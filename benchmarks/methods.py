@@ -2,8 +2,9 @@
 
 Three studies over ten random splits of the same rows, and a strongly skewed cut of one of them over ten partitions.
 Nothing is tuned: each method has its plain settings, and those of the server's rules with two learning rates, both
-shown; and what the others' model gives a hospital that joins late (`benchmarks.warm_starts`). It writes the parts
-"methods" and "warm-start" of results.json and the tables of docs/methods.md.
+shown. Beside them: what each site's own parts of the model gain, and what the others' model gives a hospital that joins
+late (`benchmarks.warm_starts`). It writes the parts "methods", "own-parts" and "warm-start" of results.json and the
+tables of docs/methods.md.
 
 Needs the tables: `flfed data get heart-disease`, and `taiwan-credit`.
 """
@@ -20,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.machine import machine
-from benchmarks.table import RESULTS, SKEWED, STUDIES, WARM_START, write
+from benchmarks.table import OWN_PARTS, RESULTS, SKEWED, STUDIES, WARM_START, write
 from benchmarks.warm_starts import HOSPITALS, late_hospital
 from flfed.errors import UsageError
 from flfed.federation.server.run import run
@@ -49,6 +50,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "median": {"strategy.name": "median"},
     "trimmed-mean": {"strategy.name": "trimmed-mean"},
 }
+SITES_MEAN = "sites-mean"
+PERSONAL: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "fine-tuned": ({}, {SITES_MEAN: "personalised-sites-mean"}),
+    "ditto": ({"strategy.name": "ditto"}, {SITES_MEAN: "personalised-sites-mean"}),
+    "ditto, lam 0": ({"strategy.name": "ditto", "strategy.lam": 0.0}, {SITES_MEAN: "personalised-sites-mean"}),
+    "fedper": ({"strategy.name": "fedper"}, {"global": "global", SITES_MEAN: SITES_MEAN}),
+    "fedrep": ({"strategy.name": "fedrep"}, {"global": "global", SITES_MEAN: SITES_MEAN}),
+}
+"""What sites have of their own: settings, and by the arm of plain averaging the arm that is held against it."""
 QUICK = {"compare.own": "same", "compare.draws": 200}
 """The sites' own models are not looked at here."""
 FAR = {"plan.steps": 0, "plan.epochs": 5, "strategy.rounds": 10}
@@ -96,6 +106,28 @@ def _figure(one: Recorded, place: Place) -> float | None:
 def _stopped(one: Recorded) -> list[str]:
     """Return why runs ended before their comparison."""
     return [run.reason for run, _ in one.runs if run.status != "completed"]
+
+
+def own_parts(name: str) -> dict[str, Any]:
+    """Return what sites' own parts gain on plain averaging over random splits of a study's rows."""
+    study, found = Study.load(name).replace(QUICK), dict[str, Any]()
+    plain = recorded(study, REPEATS)
+    for method, (changes, arms) in PERSONAL.items():
+        one = recorded(study.replace(changes), REPEATS) if changes else plain
+        if why := _stopped(one):
+            found[method] = {"stopped": len(why), "reason": why[0]}
+            continue
+        found[method] = {
+            f"gain-{base}": _interval(_values(plain, base), _values(one, arm), _ratio(plain))
+            for base, arm in arms.items()
+        }
+        print(f"{name}, {method}: {json.dumps(found[method])}", flush=True)
+    return found
+
+
+def _values(one: Recorded, arm: str) -> list[float | None]:
+    """Return an arm's AUC in each split."""
+    return [row.value for row in one.figures[None, arm, JUDGED[2]]]
 
 
 @cache
@@ -170,7 +202,7 @@ def _interval(plain: list[float | None], other: list[float | None], ratio: float
 def main() -> int:
     """Run what is asked for, write it into the results file and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = [*STUDIES, SKEWED, WARM_START]
+    known = [*STUDIES, SKEWED, OWN_PARTS, WARM_START]
     parser.add_argument("--only", nargs="+", default=known, choices=known)
     given = parser.parse_args()
     for name in given.only:
@@ -178,6 +210,8 @@ def main() -> int:
         results = json.loads(RESULTS.read_text())
         if name == WARM_START:
             results[name] = {site: late_hospital(site) for site in HOSPITALS} | stamp
+        elif name == OWN_PARTS:
+            results[name] = {study: own_parts(study) for study in STUDIES} | stamp
         else:
             figures = skewed() if name == SKEWED else resplit(name)
             results["methods"] = results.get("methods", {}) | {name: figures} | stamp

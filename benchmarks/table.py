@@ -22,7 +22,16 @@ NOTHING = "–"
 STUDIES = ("heart-disease", "preterm-birth", "taiwan-credit")
 SKEWED = "skewed"
 """Studies of `benchmarks.methods`, and its cut by skewed labels."""
-WARM_START = "warm-start"
+OWN_PARTS, WARM_START = "own-parts", "warm-start"
+OWN = {
+    ("ditto", "sites-mean"): "`ditto`, each site's own model, mean of sites",
+    ("ditto, lam 0", "sites-mean"): "the same without a pull (`lam = 0`): training alone",
+    ("fine-tuned", "sites-mean"): "beside it: the shared model fine-tuned, no strategy",
+    ("fedper", "global"): "`fedper`, all test rows",
+    ("fedper", "sites-mean"): "`fedper`, mean of sites",
+    ("fedrep", "global"): "`fedrep`, all test rows",
+    ("fedrep", "sites-mean"): "`fedrep`, mean of sites",
+}
 WAYS = {
     "bare": "bare PyTorch loop",
     "hand-made": "the loop with hand-made gradients",
@@ -271,6 +280,18 @@ def _gain(figures: Results) -> str:
     return ": ".join([text, ", ".join(more)]) if more else text
 
 
+def own_parts(results: Results) -> str:
+    """Return the table of what sites' own parts of the model gained on plain averaging."""
+    found = results.get(OWN_PARTS, {})
+    studies = [name for name in STUDIES if name in found]
+    if not studies:
+        return "Not run yet."
+    rows = [["AUC minus plain averaging (95 % CI), 10 re-splits", *studies]]
+    for (method, arm), title in OWN.items():
+        rows.append([title, *(_shown(found[name][method].get(f"gain-{arm}")) for name in studies)])
+    return f"{_table(rows)}\n\nMeasured {_stamp(found)}."
+
+
 def warm_starts(results: Results) -> str:
     """Return the table of what the others' model gives a hospital that joins late."""
     found = results.get(WARM_START, {})
@@ -287,8 +308,10 @@ def warm_starts(results: Results) -> str:
     return f"{_table(rows)}\n\nMeasured {_stamp(found)}."
 
 
-def _shown(gain: Results) -> str:
+def _shown(gain: Results | None) -> str:
     """Return a gain in AUC with its interval, and in words where that leaves out 0."""
+    if gain is None or gain["value"] is None:
+        return NOTHING
     said = shows({"roc_auc_score": gain}, "roc_auc_score")
     return ": ".join([with_interval(gain), *([said] if said in TELLING else [])])
 
@@ -313,6 +336,7 @@ PARTS = {
     "private-steps": private_steps,
     "dashboard": dashboard,
     "methods": methods,
+    "own-parts": own_parts,
     "warm-start": warm_starts,
     "limits": limits,
 }

@@ -291,6 +291,19 @@ def test_the_tables_of_the_pages_are_what_the_results_give():
     assert table.PICTURE.read_text() == picture(results["scale"])
 
 
+def test_a_gain_is_called_better_only_where_its_interval_leaves_out_0():
+    gain = {"value": 0.087, "low": 0.003, "high": 0.311, "p": 0.04, "repeats": 20}
+    sizes = dict.fromkeys(("scratch", "drawn", "as-it-is"), 0.7) | {"gain-drawn": gain, "gain-as-it-is": gain}
+    text = table.warm_starts({"warm-start": {"cleveland": {"10": sizes}, "date": "d", "machine": {}}})
+    assert text.count("+.087 (+.003 to +.311): better") == 2
+    held = {**sizes, "gain-drawn": {**gain, "low": -0.003}, "gain-as-it-is": {**gain, "value": None}}
+    text = table.warm_starts({"warm-start": {"cleveland": {"10": held}}})
+    assert "| +.087 (−.003 to +.311) | – |" in text and "better" not in text
+    parts = {method: {f"gain-{arm}": gain} for method, arm in table.OWN}
+    text = table.own_parts({"own-parts": {"heart-disease": parts}})
+    assert text.count("better") == len(parts) and text.count("–") == len(table.OWN) - len(parts)
+
+
 def test_the_readme_tells_figures_that_were_measured():
     results = json.loads(table.RESULTS.read_text())
     readme = (table.ROOT / "README.md").read_text(encoding="utf-8")
