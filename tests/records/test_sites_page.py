@@ -316,6 +316,26 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
     assert "99 of its 294 rows, which no model" in texts(single)
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_where_a_part_of_the_model_is_a_sites_own_its_page_says_so(store: RunStore, beside: bool):
+    series = store.begin_series(study="s", study_sha256="", study_text="", repeats=1)
+    run = store.begin_run(series, repeat=0, engine="e", path="p", seed=0, rounds_planned=1, primary=AUC, task="binary")
+    run.site("a", rows=294, holdout_rows=90)
+    run.summary("own-parts", {"arrays": ["bias"], "beside": beside})
+    figures = [ComparisonRow(site, "global", AUC, 0.8, 0.7, 0.9, 90) for site in ("a", None)]
+    run.comparison(figures, [])
+    run.finish(status="completed", seconds=1.0)
+    said = texts(page("p30_sites", run=series, site="a"))
+    # Beside the site's figures, and beside the charts of all.
+    told = (
+        "Each site trained a model of its own beside the shared one"
+        if beside
+        else "Of the model each site has its own bias,"
+    )
+    assert said.count(told) == 2
+    assert ("the shared model, corrected with the site's own rows" in said) == (not beside)
+
+
 def test_a_site_in_sums_and_one_that_refused_are_named_and_not_offered(store: RunStore):
     opened = page("p30_sites", run=regression(store))
     assert list(opened.selectbox(key="site-north").options) == ["north", "south"]

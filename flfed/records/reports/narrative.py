@@ -230,9 +230,9 @@ def own_parts_in_words(found: Report) -> str:
             "adjusted to the site here."
         )
     return (
-        f"Of the model {', '.join(own['arrays'])} are each site's own and stay there: what is told of the shared model "
-        "at a site is told of the shared rest with the site's own. The coordinator's copy has them as they were drawn, "
-        "and is nobody's model."
+        f"Of the model each site has its own {', '.join(own['arrays'])}, which stays there: what is told of the shared "
+        "model at a site is told of the shared rest with the site's own. The coordinator's copy has what was drawn in "
+        "its place, and is nobody's model."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flfed.records.reports.narrative import gain_in_words
+from flfed.records.reports.narrative import gain_in_words, own_parts_in_words
 from flfed.records.reports.report import (
     DIFFERENCES,
     OWN_COLUMNS,
@@ -136,6 +136,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
         lines += _few(of_site)
+    lines += [said for said in (own_parts_in_words(found),) if said]
     lines += _own_model(of_site, metric)
     lines += _began_with(of_site, metric)
     if over:

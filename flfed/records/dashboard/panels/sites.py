@@ -23,6 +23,7 @@ from flfed.records.reports.narrative import (
     gain_in_words,
     least_gain,
     over_sites,
+    own_parts_in_words,
     pooled_in_words,
     reference_name,
     tally,
@@ -286,11 +287,16 @@ def how_to_read(found: Report, metric: str) -> None:
     """Explain the words of the charts, folded away."""
     least = found["verdict-rule"]["worthwhile"][metric]
     small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
+    # Where sites keep a part of the model, or a model, the names below stand for others.
+    own = f"- {said}\n" if (said := own_parts_in_words(found)) else ""
+    beside = (found.get("own-parts") or {}).get("beside", False)
+    adjusted = "a model that the site trained" if beside else "the shared model, corrected"
     with st.expander("How to read this"):
         st.markdown(
+            f"{own}"
             "- *Site model*: a model each site tuned on its own rows.\n"
             "- *Shared model*: trained by all sites; no row left any of them.\n"
-            "- *Adjusted to the site*: the shared model, corrected with the site's own rows.\n"
+            f"- *Adjusted to the site*: {adjusted} with the site's own rows.\n"
             "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
             "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
             "where telling the sites apart helps.\n"
