@@ -23,7 +23,8 @@ class FedAdagrad(FedAvg):
     Parameters
     ----------
     server_lr : float, > 0
-        About how far an entry of the model moves in a round, at most. Example: `server-lr = 0.01`.
+        About how far an entry of the model moves in a round, at most; where updates stay the same, a fifth of it.
+        Example: `server-lr = 0.01`.
     beta1 : float in [0, 1)
         What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
     tau : float, > 0
@@ -33,7 +34,8 @@ class FedAdagrad(FedAvg):
 
     Notes
     -----
-    As in the source the moments are not corrected for beginning at 0.
+    As in the source the first moment is not corrected for beginning at 0. The second one begins at 0 too, as in Flower;
+    the source begins it at `tau^2` or above.
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdagrad).
     """

@@ -23,7 +23,8 @@ class FedAdam(FedAvg):
     Parameters
     ----------
     server_lr : float, > 0
-        About how far an entry of the model moves in a round, at most. Example: `server-lr = 0.01`.
+        How far an entry of the model moves in a round, up to a factor: where updates stay the same, at most 2.1 times
+        this with the plain betas, 6.6 times with `beta2 = 0.999`. Example: `server-lr = 0.01`.
     beta1 : float in [0, 1)
         What is kept of the first moment from round to round. Example: `beta1 = 0.9`.
     beta2 : float in [0, 1)
@@ -36,7 +37,8 @@ class FedAdam(FedAvg):
     Notes
     -----
     There is no correction of the moments' bias, which Adam has: the first round moves an entry by
-    `(1 - beta1) / sqrt(1 - beta2)` of `server_lr`.
+    `(1 - beta1) / sqrt(1 - beta2)` of `server_lr`. The second moment begins at 0, as in Flower; the source begins it at
+    `tau^2` or above.
 
     Source: Reddi et al. 2021, "Adaptive federated optimization", algorithm 2 (FedAdam).
     """
