@@ -12,6 +12,7 @@ import pytest
 from flfed import Study, registry
 from flfed.errors import UsageError
 from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
@@ -227,3 +228,34 @@ def test_one_to_four_weak_sites_of_four_cost_no_hundredth_on_three_studies(name:
     narrow = aucs(name, [WHOLE] * 4, splits, **{"model.hidden": [8]}) - whole
     print(name, "narrow", narrow.mean().round(4), narrow.std(ddof=1).round(4))
     assert narrow.mean() > -0.01
+
+
+CUT = {"by": "iid", "sites": 4, "widths": [HALF, WHOLE, WHOLE, WHOLE]}
+"""A partition with a weak site."""
+
+
+def cut_study(**changes: Any) -> Study:
+    return Study.load("breast-cancer").replace({"model.name": "mlp", "dataset.partition": CUT, **changes})
+
+
+def test_a_partition_gives_its_sites_their_widths():
+    assert [site.policy.width for site in find_sites(cut_study())] == [HALF, WHOLE, WHOLE, WHOLE]
+    with pytest.raises(UsageError, match=r"widths=\[0.5\] must have one for each site: 4"):
+        find_sites(cut_study(**{"dataset.partition": {**CUT, "widths": [HALF]}}))
+    with pytest.raises(UsageError, match="must be above 0 and at most 1"):
+        cut_study(**{"dataset.partition": {**CUT, "widths": [1.5]}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"strategy.name": "scaffold"}, "strategy 'scaffold' needs updates of the whole model: leave one of them out"),
+        ({"strategy.name": "median"}, "strategy 'median' needs updates of the whole model: leave one of them out"),
+        ({"model.warm-start": "a-run"}, "warm-start under .model. begins with all of them: leave one of them out"),
+    ],
+)
+def test_a_partition_with_weak_sites_is_refused_where_all_of_the_model_is_needed(changes: dict[str, str], said: str):
+    with pytest.raises(UsageError, match=said):
+        check(cut_study(**changes))
+    check(cut_study(**{**changes, "dataset.partition": {**CUT, "widths": [WHOLE] * 4}}))
+    check(cut_study(**{**changes, "model.name": "logistic"}))

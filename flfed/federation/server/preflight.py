@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+from flfed import registry
 from flfed.errors import UsageError, require_extra
 from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
@@ -48,6 +49,7 @@ def check(study: Study) -> dict[str, str]:
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
     _check_frozen(study, model)
+    _check_widths(study, model)
     # Strategy and mechanism know best which plans they can run.
     study.strategy.build("strategy").check(study.plan)
     mechanism = mechanism_of(study)
@@ -97,6 +99,25 @@ def _check_frozen(study: Study, model: Any) -> None:
         )
     if study.privacy.name == "record-dp":
         raise UsageError("[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out")
+
+
+def _check_widths(study: Study, model: Any) -> None:
+    """Refuse a partition whose sites train a part of the model, with what needs all of it."""
+    partition = study.dataset.partition
+    if partition is None or model.linear or all(width == 1 for width in partition.widths):
+        return
+    whole = ""
+    if study.warm_start:
+        whole = "warm-start under [model] begins with all of them"
+    elif not layers_of(model):
+        whole = f"which they are of model {study.model.name!r} is not known: it names no layers"
+    elif not getattr(registry.load("strategy", study.strategy.name), "parts", True):
+        whole = f"strategy {study.strategy.name!r} needs updates of the whole model"
+    if whole:
+        raise UsageError(
+            f"[dataset] partition: widths={list(partition.widths)} lets sites train a part of the hidden units, and "
+            f"{whole}: leave one of them out"
+        )
 
 
 def _check_sums(study: Study) -> None:
