@@ -203,8 +203,11 @@ def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
 
 def _of_run(name: str, where: str, store: str | None) -> Source:
     """Return the final model of a run of a store, of this machine."""
-    with RunReader.open(store) as reader:
-        runs, series = reader.runs_of(name), reader.series(name)
+    try:
+        with RunReader.open(store) as reader:
+            runs, series = reader.runs_of(name), reader.series(name)
+    except UsageError as error:
+        raise UsageError(f"{where} is no folder here, and {error}") from None
     if len(runs) > 1:
         raise UsageError(f"{where} has {len(runs)} repeats, each with a model: name one, such as {runs[0].run}")
     try:
