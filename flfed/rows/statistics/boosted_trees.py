@@ -65,7 +65,7 @@ def coded_rows(rows: ColumnArrays, layout: Layout, cuts: Mapping[str, np.ndarray
     return codes, widths
 
 
-def gradients(score: np.ndarray, y: np.ndarray, task: str, width: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's gradient and Hessian of the loss, in `UNIT`.
 
     Parameters
@@ -73,10 +73,9 @@ def gradients(score: np.ndarray, y: np.ndarray, task: str, width: float = 1.0) -
     score : float64 array [rows, outputs]
         The trees' scores so far.
     y : array [rows]
-        Class codes, or the outcome of a regression.
+        Class codes; or the outcome of a regression over the width of the schema's range, so that no residual of a
+        fair score is beyond 1, where its gradient is cut.
     task : {"binary", "multi-class", "regression"}
-    width : float
-        Width of the schema's range, by which a regression's residual is divided; its gradient is cut at 1.
 
     Returns
     -------
@@ -91,7 +90,7 @@ def gradients(score: np.ndarray, y: np.ndarray, task: str, width: float = 1.0) -
     "XGBoost: a scalable tree boosting system".
     """
     if task == "regression":
-        slope = np.clip((score - y[:, None]) / width, -1.0, 1.0)
+        slope = np.clip(score - y[:, None], -1.0, 1.0)
         curvature = np.ones_like(slope)
     elif task == "binary":
         p = expit(score)
