@@ -14,7 +14,7 @@ from flfed.rows.features.columns import ColumnArrays, coded, joined
 from flfed.rows.session import study_layout, study_table
 from flfed.rows.statistics import boosted_trees as half
 from flfed.summaries.summary import Layout
-from flfed.trees.cut_points import CODES, cut_points
+from flfed.trees.cut_points import CODES, cut_points, merged_codes
 from flfed.trees.forest import Tree, margins
 from flfed.trees.growth import GrowingTree, TreeSettings
 
@@ -60,8 +60,9 @@ class Boosting:
                 growing = GrowingTree(self.widths, settings)
                 nodes = [np.zeros(len(at), dtype=np.int64) for at in rows]
                 while len(growing.asked):
+                    counted = bool(settings.least_rows)
                     found = [
-                        half.node_sums(c, self.widths, n, growing.asked, g[:, output], h[:, output])
+                        half.node_sums(c, self.widths, n, growing.asked, g[:, output], h[:, output], counted=counted)
                         for c, n, (g, h) in zip(codes, nodes, sums)
                     ]
                     growing.grow(merge(found, [len(at) for at in rows]))
@@ -101,21 +102,43 @@ def boosting_of(
     *,
     most: int = CODES,
     cut: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = cut_points,
+    least: int = 0,
+    outcomes: bool = True,
+    share: float = 0.7,
 ) -> Boosting:
-    """Return the rows of sites as codes, 70 of 100 to train on."""
+    """Return the rows of sites as codes, 70 of 100 to train on; with a least number of rows and two outcomes a code."""
     rows = joined(parts)
     site = np.repeat(np.arange(len(parts)), [part.rows for part in parts])
-    training = np.random.default_rng(seed).random(rows.rows) < 0.7
-    counts = [half.fine_counts(rows.take(training & (site == place)), layout) for place in range(len(parts))]
+    training = np.random.default_rng(seed).random(rows.rows) < share
+    own = [training & (site == place) for place in range(len(parts))]
+    if least:
+        by_outcome = [half.outcome_counts(rows.take(place), layout) for place in own]
+        counts = {name: sum(one[name] for one in by_outcome) for name in by_outcome[0]}
+        counts = counts if outcomes else {name: count.sum(axis=1, keepdims=True) for name, count in counts.items()}
+        codes, widths = half.merged_rows(
+            rows, layout, {name: merged_codes(count, least, most) for name, count in counts.items()}
+        )
+    else:
+        codes, widths = _plain_codes(layout, rows, own, most, cut)
+    y = rows.scaled(layout.target) if layout.task == "regression" else rows.codes[layout.target.name].astype(int)
+    outputs = len(layout.target.cells) - 1 if layout.task == "multi-class" else 1
+    return Boosting(layout.task, codes, widths, y, site, training, outputs)
+
+
+def _plain_codes(
+    layout: Layout,
+    rows: ColumnArrays,
+    places: list[np.ndarray],
+    most: int,
+    cut: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    counts = [half.fine_counts(rows.take(place), layout) for place in places]
     cuts = {
         column.name: cut(half.edges_of(column), sum(count[column.name] for count in counts), most)
         for column in layout.features
         if column.kind == "number"
     }
-    codes, widths = half.coded_rows(rows, layout, cuts)
-    y = rows.scaled(layout.target) if layout.task == "regression" else rows.codes[layout.target.name].astype(int)
-    outputs = len(layout.target.cells) - 1 if layout.task == "multi-class" else 1
-    return Boosting(layout.task, codes, widths, y, site, training, outputs)
+    return half.coded_rows(rows, layout, cuts)
 
 
 def arrays_of(forest: Forest) -> dict[str, np.ndarray]:

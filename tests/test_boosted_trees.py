@@ -69,7 +69,7 @@ def unrounded(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, 
     return slope / UNIT, (slope + y[:, None]) * (1 - slope - y[:, None]) / UNIT
 
 
-def float_sums(codes, widths, node, asked, slope, curvature) -> np.ndarray:
+def float_sums(codes, widths, node, asked, slope, curvature, *, counted) -> np.ndarray:
     """Return a site's sums in float64, as they are added up where gradients are not rounded."""
     place = np.full(node.max() + 2, -1)
     place[asked[asked <= node.max()]] = np.flatnonzero(asked <= node.max())
@@ -216,3 +216,54 @@ def test_even_bins_averaged_trees_and_a_lost_site_are_worse(tables):
         gained(tables, "heart-disease", 5, _without_the_first),
     )
     assert max(even, averaged, lost) < -0.005
+
+
+def told(rows: Boosting, node: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return which rows lie in a node's cell whose rows all have one outcome, by counting."""
+    found = np.zeros(len(rows.y), dtype=bool)
+    at = np.flatnonzero(chosen)
+    for code in rows.codes:
+        _, cell = np.unique(node[at] * 10_000 + code[at], return_inverse=True)
+        count, cases = np.bincount(cell), np.bincount(cell, weights=rows.y[at])
+        found[at] |= ((cases == 0) | (cases == count))[cell]
+    return found
+
+
+def told_by_a_tree(rows: Boosting, settings: TreeSettings) -> tuple[int, int]:
+    """Return how many rows' outcomes follow from the root's merged sums, and from those of all nodes of a tree."""
+    tree, everyone = rows.grown(settings, 1)[0][0], np.ones(len(rows.y), dtype=bool)
+    node = np.zeros(len(rows.y), dtype=np.int64)
+    root = found = told(rows, node, everyone)
+    for _ in range(settings.depth - 1):
+        node = tree.step(node, rows.codes, rows.widths - 1)
+        found = found | told(rows, node, everyone)
+    return int(root.sum()), int(found.sum())
+
+
+def test_with_least_rows_and_two_outcomes_a_code_no_outcome_follows_from_the_root_but_most_do_below(heart):
+    layout, parts = tables_of("heart-disease")
+    settings = TreeSettings(depth=4)
+    plain = boosting_of(layout, parts, share=1.0)
+    own = [int(told(plain, np.zeros(920, int), plain.site == place)[plain.site == place].sum()) for place in range(4)]
+    assert own == [111, 135, 135, 118]  # of 303, 294, 200 and 123: what each site's first histogram tells
+    merged = boosting_of(layout, parts, share=1.0, least=10)
+    fewer = replace(settings, least_rows=10)
+    assert told_by_a_tree(plain, settings)[0] == 126
+    assert told_by_a_tree(boosting_of(layout, parts, share=1.0, least=10, outcomes=False), settings)[0] == 28
+    root, whole = told_by_a_tree(merged, fewer)
+    assert root == 0 and 700 < whole < told_by_a_tree(plain, settings)[1]  # found 752 and 794
+    tree = merged.grown(fewer, 1)[0][0]
+    leaves = np.bincount(tree.leaves(merged.codes, merged.widths - 1))
+    assert leaves[leaves > 0].min() >= 10
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize(("study", "splits"), [("heart-disease", 5), ("loan-default", 5), ("taiwan-credit", 3)])
+def test_least_rows_and_two_outcomes_a_code_cost_no_auc(study: str, splits: int, tables):
+    settings, found = TreeSettings(depth=4, learning_rate=0.1), []
+    for seed in range(splits):
+        plain, merged = tables(study, seed), tables(study, seed, least=10)
+        held = plain.y[~plain.training]
+        scores = [_margins(plain, settings, 100), _margins(merged, replace(settings, least_rows=10), 100)]
+        found.append(roc_auc_score(held, scores[1]) - roc_auc_score(held, scores[0]))
+    assert np.mean(found) >= -0.005

@@ -9,7 +9,7 @@ import pytest
 from sklearn.tree import DecisionTreeRegressor
 
 from flfed.rows.statistics import boosted_trees as half
-from flfed.trees.cut_points import codes_of, cut_points, fine_edges
+from flfed.trees.cut_points import codes_of, cut_points, fine_edges, merged_codes
 from flfed.trees.explain import contributions
 from flfed.trees.forest import UNIT, margins
 from flfed.trees.growth import GrowingTree, TreeSettings, best_splits
@@ -189,3 +189,23 @@ def test_fine_edges_follow_from_the_range_and_cut_points_from_the_counts():
     at = edges[500]
     above = np.nextafter(at, np.float32(np.inf))
     assert codes_of(np.array([at, above], float), edges).tolist() == [500, 501]
+
+
+def test_codes_are_merged_until_each_has_rows_enough_and_two_outcomes():
+    counts = np.array([[4, 0], [3, 5], [0, 0], [20, 0], [9, 9], [2, 1], [0, 3]])
+    assert merged_codes(counts, least=10).tolist() == [0, 0, 1, 1, 1, 1, 1]
+    assert merged_codes(counts, least=1).tolist() == [0, 0, 1, 1, 1, 2, 2]
+    assert merged_codes(counts.sum(axis=1, keepdims=True), least=10).tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert merged_codes(np.array([[12, 3], [8, 9], [7, 6]]), least=10).tolist() == [0, 1, 2]
+    assert merged_codes(np.array([[12, 3], [8, 9], [0, 0]]), least=10).tolist() == [0, 1, 2]
+    assert merged_codes(np.array([[3, 0], [2, 0], [1, 0]]), least=10).tolist() == [0, 0, 0]
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        counts = rng.poisson(rng.gamma(0.5, 4, (rng.integers(2, 90), 2)))
+        codes = merged_codes(counts, least=10)
+        found = np.zeros((codes.max() + 1, 2))
+        np.add.at(found, codes, counts)
+        assert (np.diff(codes) >= 0).all() and len(found) <= 65
+        if len(found) > 1:
+            small = found[(found.sum(axis=1) < 10) | (found == 0).any(axis=1)]
+            assert len(small) == 0 or (small.sum() == 0 and codes[-1] == codes.max())

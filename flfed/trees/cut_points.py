@@ -67,11 +67,55 @@ def cut_points(edges: np.ndarray, counts: np.ndarray, most: int = CODES) -> np.n
         The upper edges of quantile groups of bins; where no more than `most` bins have rows, each such bin has a
         code of its own.
     """
+    return np.asarray(edges[_ends(counts, most)])
+
+
+def merged_codes(counts: np.ndarray, least: int, most: int = CODES) -> np.ndarray:
+    """Return a code for each cell of a column, so that no code has few rows or one outcome.
+
+    Parameters
+    ----------
+    counts : array [cells, outcomes]
+        Rows of all sites by cell and outcome: the fine bins of a number or the values of a category in their order,
+        then the missing ones. One outcome stands for a number that is predicted, where only rows are counted.
+    least : int
+        Fewest rows of a code that has any; each has two outcomes or more, where there are several.
+    most : int
+        Most codes without that of missing rows.
+
+    Returns
+    -------
+    int array [cells]
+        Neighbours share a code. Missing rows have the code after the last one for themselves where they are enough,
+        and else share the last one, as if they were higher than all values.
+    """
+    values, missing = counts[:-1], counts[-1]
+    ends = set(_ends(values.sum(axis=1), most).tolist())
+    groups, held = [0], np.zeros(counts.shape[1])
+    codes = np.zeros(len(counts), dtype=np.int64)
+    for cell, rows in enumerate(values):
+        codes[cell] = groups[-1]
+        held = held + rows
+        if cell in ends and _enough(held, least):
+            groups.append(groups[-1] + 1)
+            held = np.zeros_like(held)
+    # What is left over at the end is too little for a code of its own.
+    if not _enough(held, least) and groups[-1]:
+        codes[codes == groups[-1]] -= 1
+    codes[-1] = codes[:-1].max(initial=0) + int(_enough(missing, least) or not missing.sum())
+    return codes
+
+
+def _enough(rows: np.ndarray, least: int) -> bool:
+    return bool(rows.sum() >= least and (len(rows) == 1 or np.count_nonzero(rows) > 1))
+
+
+def _ends(counts: np.ndarray, most: int) -> np.ndarray:
+    """Return the last bin of each group but the last: quantiles, or every filled bin where these are few."""
     filled = np.flatnonzero(counts)
     if len(filled) <= most:
-        return np.asarray(edges[filled[:-1]])
+        return filled[:-1]
     below = np.cumsum(counts)
-    wanted = below[-1] * np.arange(1, most) / most
-    ends = np.unique(np.searchsorted(below, wanted))
+    ends = np.unique(np.searchsorted(below, below[-1] * np.arange(1, most) / most))
     # After the last filled bin there is nothing to tell apart.
-    return np.asarray(edges[ends[ends < filled[-1]]])
+    return np.asarray(ends[ends < filled[-1]])

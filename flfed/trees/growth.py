@@ -31,6 +31,8 @@ class TreeSettings:
         Least sum of Hessians in a child.
     least_gain : float
         Least gain of a split.
+    least_rows : int
+        Fewest rows in a child; where it is not 0, sums come with counts of rows.
     """
 
     depth: int = 4
@@ -38,6 +40,7 @@ class TreeSettings:
     l2: float = 1.0
     least_hessian: float = 1.0
     least_gain: float = 0.0
+    least_rows: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Splits:
         -inf where a node is not split.
     column, code : int arrays [nodes]
     missing_left : bool array [nodes]
-    left : int64 array [nodes, 2]
+    left : int64 array [nodes, 2 or 3]
         Sums of the rows that go left.
     """
 
@@ -66,7 +69,7 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
 
     Parameters
     ----------
-    sums : int64 array [nodes, cells, 2]
+    sums : int64 array [nodes, cells, 2 or 3]
         Of all sites, as `node_sums` returns them at one.
     widths : int array [columns]
     settings : TreeSettings
@@ -89,6 +92,8 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     least = settings.least_hessian
     allowed = (left[..., 1] * UNIT >= least) & (right[..., 1] * UNIT >= least)
     allowed &= (left[..., 1] > 0) & (right[..., 1] > 0) & (gain > LEAST_GAIN) & (gain >= settings.least_gain)
+    if settings.least_rows:
+        allowed &= (left[..., 2] >= settings.least_rows) & (right[..., 2] >= settings.least_rows)
     gain = np.where(allowed, gain, -np.inf).astype(np.float32)
     nodes, codes = np.arange(len(sums)), padded.shape[2]
     column, place = np.divmod(_first_of_best(gain.reshape(len(sums), -1)), 2 * codes)
@@ -105,7 +110,7 @@ def _padded(sums: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Return sums by node, column and code, and those of missing rows by node and column."""
     codes = int(widths.max()) - 1
     ends = np.cumsum(widths)
-    padded = np.zeros((len(sums), len(widths), codes, 2), dtype=sums.dtype)
+    padded = np.zeros((len(sums), len(widths), codes, sums.shape[2]), dtype=sums.dtype)
     inside = np.arange(codes) < (widths - 1)[:, None]
     kept = np.ones(int(ends[-1]), dtype=bool)
     kept[ends - 1] = False
@@ -114,7 +119,7 @@ def _padded(sums: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
-    """Return `G^2 / (H + l2)` in float32, of sums [..., 2]."""
+    """Return `G^2 / (H + l2)` in float32, of sums [..., 2 or 3]."""
     slope, curvature = sums[..., 0] * UNIT, sums[..., 1] * UNIT
     return np.asarray((np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32))
 
@@ -145,7 +150,7 @@ class GrowingTree:
         self._parents = np.zeros((0, 0, 2), dtype=np.int64)
 
     def grow(self, sums: np.ndarray) -> None:
-        """Add a level, given the sums over all sites of the nodes asked for, [asked, cells, 2]."""
+        """Add a level, given the sums over all sites of the nodes asked for, [asked, cells, 2 or 3]."""
         nodes = self.asked
         if not self._levels:
             self.tree = _leaves(sums[:, : self.widths[0]].sum(axis=1), self.settings)
@@ -158,7 +163,7 @@ class GrowingTree:
         children = np.stack([found.left[split], total - found.left[split]], axis=1)
         first = len(self.tree.column) + 2 * np.arange(len(split))
         self._split(nodes[split], found, split, first)
-        self.tree = _joined(self.tree, _leaves(children.reshape(-1, 2), self.settings))
+        self.tree = _joined(self.tree, _leaves(children.reshape(-1, sums.shape[2]), self.settings))
         more = self._levels < self.settings.depth
         self.asked = first + (children[:, 0, 1] > children[:, 1, 1]) if more else first[:0]
         self._parents = sums[split] if more else sums[:0]
@@ -180,7 +185,7 @@ def _with_siblings(nodes: np.ndarray, sums: np.ndarray, parents: np.ndarray) -> 
 
 
 def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
-    """Return leaves of sums of gradients and Hessians, [leaves, 2]."""
+    """Return leaves of sums of gradients, Hessians and perhaps rows, [leaves, 2 or 3]."""
     slope, curvature = totals[:, 0] * UNIT, totals[:, 1] * UNIT
     size = curvature + settings.l2
     value = np.where(curvature > 0, -settings.learning_rate * slope / np.where(size > 0, size, 1.0), 0.0)

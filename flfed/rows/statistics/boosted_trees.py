@@ -31,10 +31,9 @@ def fine_counts(rows: ColumnArrays, layout: Layout) -> dict[str, np.ndarray]:
     found = {}
     for column in layout.features:
         if column.kind == "number":
-            edges = edges_of(column)
-            # What lies outside of the range is in the bin at that end; missing ones come after the last bin.
-            codes = codes_of(rows.values[column.name], edges)
-            found[column.name] = np.bincount(codes, minlength=len(edges) + 2)[:-1]
+            # What lies outside of the range is in the bin at that end.
+            cell, cells = _cells(rows, column)
+            found[column.name] = np.bincount(cell, minlength=cells)[:-1]
     return found
 
 
@@ -63,6 +62,44 @@ def coded_rows(rows: ColumnArrays, layout: Layout, cuts: Mapping[str, np.ndarray
         else:
             codes[number] = rows.codes[column.name]
     return codes, widths
+
+
+def outcome_counts(rows: ColumnArrays, layout: Layout) -> dict[str, np.ndarray]:
+    """Return the rows by cell and outcome, [cells, outcomes] by column.
+
+    Cells are the fine bins of a number or the values of a flag or category, then the missing ones. Of a regression all
+    outcomes are one.
+    """
+    classes = 1 if layout.task == "regression" else len(layout.target.cells) - 1
+    outcome = np.zeros(rows.rows, dtype=np.int64) if classes == 1 else rows.codes[layout.target.name].astype(np.int64)
+    found = {}
+    for column in layout.features:
+        cell, cells = _cells(rows, column)
+        counts = np.bincount(cell * classes + outcome, minlength=cells * classes)
+        found[column.name] = counts.reshape(cells, classes)
+    return found
+
+
+def merged_rows(rows: ColumnArrays, layout: Layout, merged: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows as the codes that cells were merged to, as `coded_rows` does.
+
+    Parameters
+    ----------
+    rows : ColumnArrays
+    layout : Layout
+    merged : dict of column to int array [cells]
+        As `merged_codes` returns them.
+    """
+    widths = np.array([merged[column.name][:-1].max(initial=0) + 2 for column in layout.features], dtype=np.int64)
+    return np.stack([merged[column.name][_cells(rows, column)[0]] for column in layout.features]), widths
+
+
+def _cells(rows: ColumnArrays, column: ColumnLayout) -> tuple[np.ndarray, int]:
+    """Return the cell of each row, and how many cells a column has: fine bins or values, then the missing ones."""
+    if column.kind == "number":
+        edges = edges_of(column)
+        return codes_of(rows.values[column.name], edges), len(edges) + 2
+    return rows.codes[column.name].astype(np.int64), len(column.cells)
 
 
 def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +140,14 @@ def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, 
 
 
 def node_sums(
-    codes: np.ndarray, widths: np.ndarray, node: np.ndarray, asked: np.ndarray, slope: np.ndarray, curvature: np.ndarray
+    codes: np.ndarray,
+    widths: np.ndarray,
+    node: np.ndarray,
+    asked: np.ndarray,
+    slope: np.ndarray,
+    curvature: np.ndarray,
+    *,
+    counted: bool = False,
 ) -> np.ndarray:
     """Return sums of gradients and Hessians by node, column and code.
 
@@ -118,20 +162,22 @@ def node_sums(
         The nodes whose sums are wanted.
     slope, curvature : float64 arrays [rows]
         As `gradients` returns them.
+    counted : bool
+        Whether rows are counted too.
 
     Returns
     -------
-    int64 array [asked nodes, cells, 2]
-        In `UNIT`; the cells of a column follow those of the one before.
+    int64 array [asked nodes, cells, 2 or 3]
+        In `UNIT`, then rows; the cells of a column follow those of the one before.
     """
     place = np.full(int(max(node.max(initial=0), asked.max(initial=0))) + 1, -1)
     place[asked] = np.arange(len(asked))
-    found = np.zeros((len(asked), int(widths.sum()), 2), dtype=np.int64)
+    found = np.zeros((len(asked), int(widths.sum()), 2 + counted), dtype=np.int64)
     for start in range(0, len(node), CHUNK):
         part = place[node[start : start + CHUNK]]
         inside = np.flatnonzero(part >= 0)
         slot, rows = part[inside], start + inside
-        weights, first = (slope[rows], curvature[rows]), 0
+        weights, first = (slope[rows], curvature[rows], *((None,) if counted else ())), 0
         for column, width in enumerate(widths):
             cell = slot * width + codes[column, rows]
             for kind, weight in enumerate(weights):
