@@ -25,7 +25,13 @@ BEGIN = (
 """Charts as pictures, and commands without colours: pages without scripts show both, and so does GitHub."""
 RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4,}")
 """A run's id."""
-ANY = (RUN, re.compile(r"SHA256:\S+|\b[0-9a-f]{12,}\b"), re.compile(r"/tmp/\S+"), re.compile(r"\d+(?:[.,:]\d+)*"))
+ANY = (
+    RUN,
+    re.compile(r"\b[a-z0-9]{4}(?:-[a-z0-9]{1,4}){7,}\b"),
+    re.compile(r"SHA256:\S+|\b[0-9a-f]{12,}\b"),
+    re.compile(r"/tmp/\S+"),
+    re.compile(r"\d+(?:[.,:]\d+)*"),
+)
 """What differs from one time to another: ids, hashes, folders and, since floats may, numbers."""
 
 

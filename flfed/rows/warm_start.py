@@ -43,6 +43,8 @@ class Source:
     layers : tuple of (str, str)
         Names of each layer's weights and intercepts.
     arrays : dict of name to array
+    repeat : int
+        Of its series, whose test rows it did not learn from.
     """
 
     run: str
@@ -50,6 +52,7 @@ class Source:
     encoder: Encoder
     layers: tuple[tuple[str, str], ...]
     arrays: Arrays
+    repeat: int = 0
 
 
 @dataclass(frozen=True, eq=False)

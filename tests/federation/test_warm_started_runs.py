@@ -147,12 +147,21 @@ def test_a_warm_start_goes_with(what: str, earlier: Result, sites: Any):
         assert (found["weight-1"] != before["weight-1"]).any()
 
 
-def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(earlier: Result, sites: Any):
+def test_repeats_that_draw_other_test_rows_say_so_and_sites_of_part_width_take_no_start(
+    earlier: Result, sites: Any, tmp_path: Path
+):
     twice = run(begun(earlier), sites=sites, repeats=2)
     with RunReader.open() as reader:
         runs = [one.run for one in reader.runs_of(twice.report["run"])]
         said = [[event.reason for event in reader.events([one])] for one in runs]
     assert [SEEN in notes for notes in said] == [False, True]
+    # So does a run that begins with the model of a repeat, by its id or as a folder: not in the repeat of that number.
+    for name in (runs[1], str(export(runs[1], tmp_path / "model").folder)):
+        once = run(begun(earlier, **{"warm-start": name, "start-sha256": ""}), sites=sites, repeats=2)
+        with RunReader.open() as reader:
+            found = [one.run for one in reader.runs_of(once.report["run"])]
+            said = [[event.reason for event in reader.events([one])] for one in found]
+        assert [SEEN in notes for notes in said] == [True, False], name
     narrow = [replace(site, policy=site.policy.model_copy(update={"width": 0.5})) for site in sites]
     with pytest.raises(FlfedError, match="is of all hidden units"):
         run(begun(earlier, seed=5), sites=narrow)

@@ -310,10 +310,10 @@ def test_holdouts_drawn_anew_are_told_by_their_mean_and_range(store: RunStore):
         run.finish(status="completed", seconds=1.0)
     opened = page("p30_sites", run=series, site="a")
     said = texts(opened)
-    assert "about 88 of its 294 rows (76 to 99, drawn anew), which no model was trained on, in each of 2" in said
+    assert "about 88 of its 294 rows (76 to 99, drawn anew), on which this run trained no model, in each of 2" in said
     assert "About 30 of about 88 test rows have the outcome" in said  # 46 and 69 have it not, about 58 of them
     single = page("p30_sites", run=f"{series}-r02", site="a")
-    assert "99 of its 294 rows, which no model" in texts(single)
+    assert "99 of its 294 rows, on which this run trained no model." in texts(single)
 
 
 @pytest.mark.parametrize("beside", [True, False])

@@ -195,6 +195,7 @@ def test_cleveland_gains_from_its_own_columns(heart):
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.proof
 @pytest.mark.usefixtures("heart")
 def test_cleveland_gains_by_its_own_columns_with_all_rows_and_with_twenty():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ SEEN = (
     "the model that this run began with was trained on other rows than those held out here: at sites that took part in "
     "its run, test rows of this repeat may be among them, and all figures are too good there"
 )
-"""Of repeats that draw test rows of their own."""
+"""Of a repeat that is not the source's own: each draws test rows of its own."""
+REPEAT = re.compile(r".*-r(\d+)")
+"""How the id of a run of several repeats ends."""
 KEPT = "source"
 """Of a series' copy of the model that it begins from, among its checkpoints."""
 FILES = ("model.safetensors", "encoder.safetensors", "schema.toml", "study.toml")
@@ -90,7 +93,7 @@ def keep_source(study: Study, series: str, store: str | None = None) -> None:
     if not study.warm_start or kept_source(series) is not None:
         return
     found = source_model(study, store=store)
-    facts = {"run": found.run, "layout": asdict(found.layout), "layers": found.layers}
+    facts = {"run": found.run, "layout": asdict(found.layout), "layers": found.layers, "repeat": found.repeat}
     kept = Checkpoint(round=0, arrays=found.arrays, encoder=found.encoder, facts=facts)
     checkpoints.write(series, kept, final=True, name=KEPT)
 
@@ -103,7 +106,14 @@ def kept_source(series: str) -> Source | None:
         return None
     layout = TypeAdapter(Layout).validate_python(kept.facts["layout"])
     layers = tuple((weight, bias) for weight, bias in kept.facts["layers"])
-    return Source(run=kept.facts["run"], layout=layout, encoder=kept.encoder, layers=layers, arrays=kept.arrays)
+    return Source(
+        run=kept.facts["run"],
+        layout=layout,
+        encoder=kept.encoder,
+        layers=layers,
+        arrays=kept.arrays,
+        repeat=kept.facts["repeat"],
+    )
 
 
 def forget_source(series: str) -> None:
@@ -224,7 +234,8 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
             f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(kept_at_sites)}: "
             "no whole model is here to begin with"
         )
-    return _made(runs[0].run, study, own or datasets.load(study.dataset.name).schema, final.arrays, final.encoder)
+    found = _made(runs[0].run, study, own or datasets.load(study.dataset.name).schema, final.arrays, final.encoder)
+    return replace(found, repeat=runs[0].repeat)
 
 
 def _of_folder(folder: Path, where: str) -> Source:
@@ -239,7 +250,9 @@ def _of_folder(folder: Path, where: str) -> Source:
             raise UsageError(f"{where} is not the folder that was exported (a SHA-256 differs): export the run again")
         model, encoder, _, study = files.values()
         arrays, own = load(model), Encoder(**load(encoder))
-        return _made(str(folder), Study.parse(study.decode()), read_schema(folder / "schema.toml"), arrays, own)
+        repeat = REPEAT.fullmatch(index["run"])
+        found = _made(str(folder), Study.parse(study.decode()), read_schema(folder / "schema.toml"), arrays, own)
+        return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         raise UsageError(f"{where} is no folder of an exported model: see flfed run export --help") from None
 

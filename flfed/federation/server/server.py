@@ -343,7 +343,7 @@ def note_beginnings(run: FederatedRun) -> None:
         run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
         if run.study.privacy.name != "none":
             run.recorder.note(UNCOVERED)
-        if run.repeat:
+        if run.repeat != source.repeat:
             run.recorder.note(SEEN)
     if own := own_facts(extra_shapes(run.study, shapes_of(run.first_arrays()))):
         run.recorder.writer.summary("own-parts", own, durable=False)

@@ -132,7 +132,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             least, most = of_site["holdout-rows-range"]
             count = f"about {count} ({least} to {most}, drawn anew)"
         lines.append(
-            f"Measured on the site's own test rows: {count}, which no model was trained on{over}. "
+            f"Measured on the site's own test rows: {count}, on which this run trained no model{over}. "
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
         lines += _few(of_site)
