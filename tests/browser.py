@@ -129,13 +129,19 @@ class Window:
 
     def turn_to(self, name: str) -> None:
         """Turn to a page by its link in the margin, as a reader does, and wait until it stands."""
+        from playwright.sync_api import TimeoutError as TooLate
+
         margin = self.page.get_by_test_id("stSidebar")
         margin.wait_for(state="attached")
         unfold = self.page.get_by_test_id("stExpandSidebarButton")
         folded = unfold.is_visible()
         if folded:  # on a narrow screen
-            unfold.click()
-            self.page.wait_for_timeout(500)
+            # A window that was made wide again just now unfolds it by itself.
+            try:
+                unfold.click(timeout=5_000)
+                self.page.wait_for_timeout(500)
+            except TooLate:
+                folded = unfold.is_visible()
         link = margin.get_by_role("link", name=name, exact=True)
         path, before = link.evaluate("link => new URL(link.href).pathname"), self.page.evaluate("location.pathname")
         link.click()

@@ -32,6 +32,8 @@ ROWS = {"alpha": 10.0, "beta": 40.0, "gamma": 25.0, "delta": 300.0, "epsilon": 7
 ENCODER = Encoder(
     center=np.zeros(2), scale=np.ones(2), frequency=np.ones(2) / 2, spread=np.ones(2), class_weight=np.ones(2)
 )
+PLAN = Plan(steps=3)
+"""Every site takes the steps that are asked for: a strategy that goes by them refuses an update of others."""
 NEVER = (
     "pandas",
     "sklearn",
@@ -271,7 +273,7 @@ def _made(subject: Subject) -> Any:
     """Return the strategy at the start of a run."""
     strategy = subject.make()
     participants = {site: Participant(node_id=node, rows_high=9999) for site, node in NODES.items()}
-    strategy.assign(RunContext(participants=participants, encoder=ENCODER, plan=Plan(), rounds=3, seed=5))
+    strategy.assign(RunContext(participants=participants, encoder=ENCODER, plan=PLAN, rounds=3, seed=5))
     return strategy
 
 
@@ -302,7 +304,7 @@ def _answered(
         size = max(float(np.abs(value).max()) for value in deltas[site].values())
         rng = np.random.default_rng(NODES[site])
         extra = {name: (size * rng.normal(size=shape)).astype(dtype) for name, (shape, dtype) in shapes.items()}
-        reply = TrainReply(delta=deltas[site], num_examples=rows[site], loss=0.4, steps=3, extra=extra)
+        reply = TrainReply(delta=deltas[site], num_examples=rows[site], loss=0.4, steps=PLAN.steps, extra=extra)
         found.append(Message(reply.to_record(), reply_to=message))
     return found
 
