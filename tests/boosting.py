@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import tomli_w
 
 from flfed import Study
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.features.columns import ColumnArrays, coded, joined
+from flfed.rows.features.encode import plain_inputs
 from flfed.rows.session import study_layout, study_table
 from flfed.rows.statistics import boosted_trees as half
 from flfed.summaries.summary import Layout
-from flfed.trees.cut_points import CODES, cut_points, merged_codes
+from flfed.trees.cut_points import CODES, chosen_cuts, codes_in, widths_of
 from flfed.trees.forest import Tree, margins
 from flfed.trees.growth import GrowingTree, TreeSettings
 
@@ -83,6 +87,18 @@ class Boosting:
         return found
 
 
+TREES = {
+    "model": {"name": "boosted-trees", "depth": 3, "codes": 16},
+    "strategy": {"name": "boosted-trees", "rounds": 8, "learning-rate": 0.3},
+    "plan": {"validation": 0.2},
+}
+
+
+def trees_study(small_study: str, **changes: Any) -> str:
+    """Return the small study with trees, and further keys as `Study.replace` takes them."""
+    return Study.parse(tomli_w.dumps(tomllib.loads(small_study) | TREES)).replace(changes).text
+
+
 def tables_of(name: str) -> tuple[Layout, list[ColumnArrays]]:
     """Return the layout of a shipped study, and the rows of its sites; four drawn ones where it has no packages."""
     study = Study.load(name)
@@ -101,7 +117,6 @@ def boosting_of(
     seed: int = 0,
     *,
     most: int = CODES,
-    cut: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = cut_points,
     least: int = 0,
     outcomes: bool = True,
     share: float = 0.7,
@@ -111,34 +126,15 @@ def boosting_of(
     site = np.repeat(np.arange(len(parts)), [part.rows for part in parts])
     training = np.random.default_rng(seed).random(rows.rows) < share
     own = [training & (site == place) for place in range(len(parts))]
-    if least:
-        by_outcome = [half.outcome_counts(rows.take(place), layout) for place in own]
-        counts = {name: sum(one[name] for one in by_outcome) for name in by_outcome[0]}
-        counts = counts if outcomes else {name: count.sum(axis=1, keepdims=True) for name, count in counts.items()}
-        codes, widths = half.merged_rows(
-            rows, layout, {name: merged_codes(count, least, most) for name, count in counts.items()}
-        )
-    else:
-        codes, widths = _plain_codes(layout, rows, own, most, cut)
+    counts = [half.cell_counts(rows.take(place), layout, least) for place in own]
+    merged = {name: np.sum([one[name] for one in counts], axis=0) for name in counts[0]}
+    if not outcomes:
+        merged = {name: count.sum(axis=1, keepdims=True) for name, count in merged.items()}
+    arrays = chosen_cuts(layout, merged, most, least)
+    codes, widths = codes_in(plain_inputs(rows, layout), arrays), widths_of(arrays)
     y = rows.scaled(layout.target) if layout.task == "regression" else rows.codes[layout.target.name].astype(int)
     outputs = len(layout.target.cells) - 1 if layout.task == "multi-class" else 1
     return Boosting(layout.task, codes, widths, y, site, training, outputs)
-
-
-def _plain_codes(
-    layout: Layout,
-    rows: ColumnArrays,
-    places: list[np.ndarray],
-    most: int,
-    cut: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    counts = [half.fine_counts(rows.take(place), layout) for place in places]
-    cuts = {
-        column.name: cut(half.edges_of(column), sum(count[column.name] for count in counts), most)
-        for column in layout.features
-        if column.kind == "number"
-    }
-    return half.coded_rows(rows, layout, cuts)
 
 
 def arrays_of(forest: Forest) -> dict[str, np.ndarray]:

@@ -12,8 +12,10 @@ import xgboost
 from sklearn.metrics import roc_auc_score
 
 from flfed.rows.features.columns import joined
+from flfed.rows.features.encode import plain_inputs
 from flfed.rows.statistics import boosted_trees as half
 from flfed.summaries.summary import arrays_sha256
+from flfed.trees import cut_points
 from flfed.trees.forest import UNIT
 from flfed.trees.growth import TreeSettings
 from tests.boosting import Boosting, Forest, arrays_of, boosting_of, tables_of
@@ -182,16 +184,7 @@ def gained(tables, study: str, splits: int, scores=_margins, **more) -> float:
     """Return the mean AUC of 100 trees of depth 4, less that of XGBoost with bins of its own."""
     settings, found = TreeSettings(depth=4, learning_rate=0.1), []
     layout, parts = tables_of(study)
-    whole = joined(parts)
-    inputs = np.stack(
-        [
-            whole.values[c.name]
-            if c.kind == "number"
-            else np.where(whole.codes[c.name] == len(c.cells) - 1, np.nan, whole.codes[c.name])
-            for c in layout.features
-        ],
-        axis=1,
-    ).astype(np.float32)
+    inputs = plain_inputs(joined(parts), layout).astype(np.float32)
     for seed in range(splits):
         rows = tables(study, seed, **more)
         held = rows.y[~rows.training]
@@ -209,9 +202,11 @@ def test_trees_are_as_good_as_those_of_xgboost_with_bins_of_its_own(study: str, 
 
 
 @pytest.mark.proof
-def test_even_bins_averaged_trees_and_a_lost_site_are_worse(tables):
-    even, averaged, lost = (
-        gained(tables, "taiwan-credit", 3, cut=_even),
+def test_even_bins_averaged_trees_and_a_lost_site_are_worse(tables, monkeypatch):
+    with monkeypatch.context() as planted:
+        planted.setattr(cut_points, "cut_points", _even)
+        even = gained(tables, "taiwan-credit", 3)
+    averaged, lost = (
         gained(tables, "heart-disease", 5, _averaged),
         gained(tables, "heart-disease", 5, _without_the_first),
     )

@@ -75,7 +75,7 @@ def show_study(name: str = NAME) -> None:
 @app.command("new", epilog="Example: flfed study new --dataset heart-disease --model logistic --name my-study")
 def new_study(
     dataset: str = typer.Option("", help="Which dataset; asked for where it is left out."),
-    model: str = typer.Option("", help="logistic, linear or mlp; asked for where it is left out."),
+    model: str = typer.Option("", help="logistic, linear, mlp or boosted-trees; asked for where it is left out."),
     private: bool | None = typer.Option(
         None, "--private/--not-private", help="Protect each row by differential privacy; asked for where left out."
     ),
@@ -92,7 +92,7 @@ def new_study(
 
     dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
     task = datasets.load(dataset).schema.task
-    model = model or _asked("--model", "Model", [MODELS[task], "mlp"], MODELS[task])
+    model = model or _asked("--model", "Model", [MODELS[task], "mlp", "boosted-trees"], MODELS[task])
     if private is None:
         private = _asked("--private or --not-private", "Differential privacy of rows", ["yes", "no"], "no") == "yes"
     named = name or f"{dataset}-study"

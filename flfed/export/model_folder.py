@@ -21,11 +21,12 @@ import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_signature import Signature, read_signature
 from flfed.export.quantised import DRAWN_ROWS, Quantised, dequantise, drawn_rows, quantise
+from flfed.export.xgboost_file import FILES, xgboost_files
 from flfed.rows.data.schema import Schema, read_schema
 from flfed.rows.features.encode import decode_target, encode, input_names
-from flfed.rows.session import study_layout
+from flfed.rows.session import first_model, study_layout
 from flfed.rows.training.fit import score
-from flfed.rows.training.functional import outputs_of, probabilities
+from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
 from flfed.seeds import generator
 from flfed.signatures import Signer
@@ -111,8 +112,10 @@ class SharedModel:
         Raises
         ------
         UsageError
-            If a weight is not finite.
+            If a weight is not finite, or the model is trees, which have none.
         """
+        if self.layout.plain:
+            raise UsageError(f"model {self.study.model.name!r} has no weights that could be written as int8")
         stored, layout = quantise(self.arrays), self.layout
         # Under scaler "none" the encoder knows no deviations; the schema's are near enough to draw rows by.
         plain = self.study.encode.scaler == "none"
@@ -142,6 +145,7 @@ class SharedModel:
         FlfedError
             If the disk does not take them.
         """
+        grown = xgboost_files(self.arrays, self.layout, self.encoder) if self.layout.plain else {}
         meaning = self.schema.model_dump(mode="json", by_alias=True, exclude_none=True)
         # All files are made in memory first, so that their hashes can go into the index.
         arrays = self.arrays if self.quantised is None else self.quantised.stored
@@ -150,6 +154,7 @@ class SharedModel:
             ENCODER: save({name: np.ascontiguousarray(value) for name, value in self.encoder.arrays().items()}),
             SCHEMA: tomli_w.dumps(meaning).encode(),
             STUDY: self.study.text.encode(),
+            **grown,
         }
         index = self._index() | {
             "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -167,7 +172,14 @@ class SharedModel:
         It is without the files' hashes.
         """
         layout, quantised = self.layout, self.quantised
-        more = {} if quantised is None else {"quantised": quantised.as_object()}
+        more: dict[str, Any] = {} if quantised is None else {"quantised": quantised.as_object()}
+        if layout.plain:  # what an input of the XGBoost file is
+            more["columns"] = [
+                {"name": column.name, "unit": column.unit}
+                if column.kind == "number"
+                else {"name": column.name, "values": list(column.cells[:-1])}
+                for column in layout.features
+            ]
         return {
             "format": FORMAT if quantised is None else FORMAT_INT8,
             "run": self.run,
@@ -211,7 +223,7 @@ class SharedModel:
         signature = _signature(folder, index)
         # Only files of ours are read: a name from the index could lead out of the folder.
         for name, sha256 in index["files"].items():
-            if name not in (MODEL, ENCODER, SCHEMA, STUDY):
+            if name not in (MODEL, ENCODER, SCHEMA, STUDY, *FILES):
                 raise UsageError(f"{folder / INDEX}: names a file that belongs to no model: export the model again")
             if not (folder / name).is_file():
                 raise UsageError(f"{folder}: {name} is missing: export the model again")
@@ -245,12 +257,9 @@ class SharedModel:
         """
         if self.study.dataset.name != self.schema.name:
             return False
-        layout, outputs = self.layout, outputs_of(self.schema.task, len(self.schema.classes))
-        first = self.study.model.build("model").first_arrays(
-            len(input_names(layout)), outputs, np.random.default_rng(0)
-        )
+        layout = self.layout
         # Only shapes are compared, so that any first arrays will do.
-        shapes = {name: value.shape for name, value in first.items()}
+        shapes = {name: value.shape for name, value in first_model(self.study, self.schema).items()}
         cells = sum(len(column.cells) for column in layout.columns)
         return {name: value.shape for name, value in self.arrays.items()} == shapes and (
             self.encoder.center.shape == self.encoder.scale.shape == (len(layout.columns),)

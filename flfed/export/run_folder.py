@@ -280,7 +280,8 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
         "regression": f"{schema.target}{f' in {unit}' if unit else ''}",
     }[schema.task]
     units = [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
-    lines += ["The model", "", *MODEL_FILES, "", f"It predicts {said}, one line a row:", ""]
+    files = MODEL_FILES + (TREE_FILES if model.layout.plain else ())
+    lines += ["The model", "", *files, "", f"It predicts {said}, one line a row:", ""]
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
     if model.quantised is not None:
         lines += [model.quantised.in_words(unit), ""]
@@ -303,4 +304,8 @@ MODEL_FILES = (
     "encoder.safetensors  how rows become inputs: means, deviations, shares",
     "schema.toml          the columns: kinds, units, ranges, allowed values",
     "study.toml           the study that it was trained by",
+)
+TREE_FILES = (
+    "xgboost.json, .ubj   the trees as XGBoost's own file: inputs are numbers as they are, the places of values in",
+    "                     their order from 0 on (model.json lists both under `columns`), NaN where a value is missing",
 )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from flfed.trees.forest import UNIT, Tree
+from flfed.summaries.summary import Encoder, Layout
+from flfed.trees.cut_points import NO_CUT
+from flfed.trees.forest import UNIT, Tree, forest_of
 
 VERSION = (3, 2, 0)
 OBJECTIVES = {"binary": "binary:logistic", "multi-class": "multi:softprob", "regression": "reg:squarederror"}
@@ -18,9 +21,44 @@ NO_PARENT = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
+FILES = ("xgboost.json", "xgboost.ubj")
+"""Names of the file in its two forms."""
+
+
+def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Encoder) -> dict[str, bytes]:
+    """Return a forest as XGBoost's file, in both forms by name.
+
+    Parameters
+    ----------
+    arrays : dict of name to array
+        Of a model "boosted-trees".
+    layout : Layout
+        The order of the columns: inputs are numbers, places of values, NaN where missing.
+    encoder : Encoder
+        Of a regression, whose outcome it scales; under the transform log1p the file's predictions are logarithms.
+    """
+    own = {
+        column.name: cuts[cuts < NO_CUT].astype(np.float32)
+        for column, cuts in zip(layout.features, arrays["cuts"], strict=True)
+    }
+    # Missing rows that were too few for a code of their own go where the last code goes.
+    last = np.array([len(cuts) for cuts in own.values()])
+    shared = arrays["missing"].astype(np.int64) == last
+    trees = [[_with_shared(tree, shared, last) for tree in trees] for trees in forest_of(arrays)]
+    regression = layout.task == "regression"
+    scale, base = (float(encoder.scale[-1]), float(encoder.center[-1])) if regression else (1.0, 0.0)
+    document = xgboost_document(trees, own, layout.task, scale=scale, base=base)
+    return dict(zip(FILES, (to_json(document).encode(), to_ubj(document)), strict=True))
+
+
+def _with_shared(tree: Tree, shared: np.ndarray, last: np.ndarray) -> Tree:
+    column = np.maximum(tree.column, 0)
+    return replace(tree, missing_left=np.where(shared[column], last[column] <= tree.code, tree.missing_left))
+
+
 def xgboost_document(
     trees: Sequence[Sequence[Tree]],
-    cuts: Mapping[str, np.ndarray | None],
+    cuts: Mapping[str, np.ndarray],
     task: str,
     *,
     scale: float = 1.0,
@@ -31,8 +69,8 @@ def xgboost_document(
     Parameters
     ----------
     trees : sequence of rounds, each a tree an output
-    cuts : dict of column to float32 array or None
-        Cut points of each column, in the order of the trees' columns; None where its inputs are codes of values.
+    cuts : dict of column to float32 array
+        Cut points of each column, in the order of the trees' columns.
     task : {"binary", "multi-class", "regression"}
     scale, base : float
         Of a regression: its outcome is `base + scale * score`.
@@ -42,7 +80,7 @@ def xgboost_document(
     XGBoost sends rows below a threshold left, and ours are at most the cut point: the threshold is the next float32.
     """
     outputs = len(trees[0]) if trees else 1
-    thresholds = [None if cut is None else above(cut) for cut in cuts.values()]
+    thresholds = [above(cut) for cut in cuts.values()]
     flat = [tree for round_trees in trees for tree in round_trees]
     several = outputs > 1
     start = "5E-1" if task == "binary" else repr(float(base)).upper()
@@ -82,7 +120,7 @@ def above(cuts: np.ndarray) -> np.ndarray:
     return np.nextafter(cuts.astype(np.float32), np.float32(np.inf))
 
 
-def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray | None], scale: float) -> dict[str, Any]:
+def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray], scale: float) -> dict[str, Any]:
     leaf = tree.column < 0
     parents = np.full(len(leaf), NO_PARENT, dtype=np.int32)
     inner = np.flatnonzero(~leaf)
@@ -122,11 +160,9 @@ def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray | None], scal
     }
 
 
-def _threshold(thresholds: np.ndarray | None, code: int) -> float:
+def _threshold(thresholds: np.ndarray, code: int) -> float:
     if code < 0:  # only rows without a value go left
         return -LARGEST
-    if thresholds is None:
-        return float(above(np.array([code]))[0])
     return float(thresholds[code]) if code < len(thresholds) else LARGEST
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import Encoded
+from flfed.rows.features.encode import Encoded, scaled_inputs
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
@@ -21,6 +21,7 @@ from flfed.rows.training.requests import (
     Fitted,
     RivalRequest,
     ScoreRequest,
+    TreesRequest,
     TuneRequest,
     together,
 )
@@ -28,6 +29,8 @@ from flfed.rows.training.tuning.best_model import Rival
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
 from flfed.study.plan import Plan
+from flfed.study.tables import OwnFamily
+from flfed.summaries.summary import Encoder, Layout
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +56,18 @@ class Trainable:
     rounds: int
     seed: int
     site: str
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModel:
+    """A model of one site alone, with its encoder.
+
+    `family` is None where the model is of the study's own kind.
+    """
+
+    encoder: Encoder
+    outputs: Predictor
+    family: OwnFamily | None = None
 
 
 Asking = Generator[ComputeRequest, Any, dict[str, np.ndarray]]
@@ -170,24 +185,31 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Pre
 
     Yields the requests and returns the function of its outputs.
 
-    scikit-learn's for a linear model, ours for others.
+    scikit-learn's for a linear model and for trees, ours for others.
     """
-    if given.model.linear:
+    trees = getattr(given.model, "plain", False)
+    if given.model.linear or trees:
         rng = generator(given.seed, site=given.site, purpose="folds")
-        found: Predictor = yield TuneRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
+        kind = TreesRequest if trees else TuneRequest
+        found: Predictor = yield kind(rows=rows, task=given.task, classes=given.classes, rng=rng)
         return found
     arrays = yield from tuned_network(rows, given)
     return network_predictor(given.model, arrays)
 
 
-def best(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Rival]:
+def best(rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder) -> Generator[ComputeRequest, Any, Rival]:
     """Find the best model of one site's rows.
 
-    Yields one request, over all families of models, and returns what was found.
+    Yields one request, over all families of models, and returns what was found, a function of the same inputs.
     """
     rng = generator(given.seed, site=given.site, purpose="rival")
-    found: Rival = yield RivalRequest(rows=rows, task=given.task, classes=given.classes, rng=rng)
-    return found
+
+    def scaled(x: np.ndarray) -> np.ndarray:
+        return scaled_inputs(x, layout, encoder) if layout.plain else x
+
+    own = replace(rows, x=scaled(rows.x))
+    found: Rival = yield RivalRequest(rows=own, task=given.task, classes=given.classes, rng=rng)
+    return replace(found, outputs=lambda x: found.outputs(scaled(x)))
 
 
 def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:

@@ -195,9 +195,13 @@ class EncodedTable:
 
     def fitted(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows without those for validation."""
-        return self._parts(encoder)[0]
+        return self.round_rows(encoder)[0]
 
-    def _parts(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
+    def fitted_columns(self) -> ColumnArrays:
+        """Return the columns of the rows to train on, without those for validation."""
+        return self.coded(self.table.training).take(~self._held)
+
+    def round_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
         """Return the rows to train on and to score.
 
         They are the same rows where the plan keeps none apart.

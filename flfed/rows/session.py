@@ -5,14 +5,15 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from flfed import registry
-from flfed.rows.baselines import Trainable, best, fine_tuned, first_arrays, network_predictor, tuned
+from flfed.rows.baselines import LocalModel, Trainable, best, fine_tuned, first_arrays, network_predictor, tuned
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.schema import Schema
@@ -25,7 +26,8 @@ from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_part_first
-from flfed.rows.training.functional import layers_of
+from flfed.rows.statistics.boosted_trees import SiteTrees
+from flfed.rows.training.functional import layers_of, outputs_of
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
@@ -33,7 +35,7 @@ from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.warm_start import pulled
 from flfed.seeds import Draws
 from flfed.study.study import Study
-from flfed.study.tables import Own, OwnFamily
+from flfed.study.tables import Own
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 
@@ -41,18 +43,6 @@ Arrays = dict[str, np.ndarray]
 FIT = "fit"
 """The purpose of what a site draws in a round."""
 Asking = Generator[ComputeRequest, Any, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class LocalModel:
-    """A model of one site alone, with its encoder.
-
-    `family` is None where the model is of the study's own kind.
-    """
-
-    encoder: Encoder
-    outputs: Predictor
-    family: OwnFamily | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +79,9 @@ class Trained:
 
 def study_layout(study: Study, schema: Schema) -> Layout:
     """Return the layout of a study's summaries and inputs."""
-    features = schema.features(study.dataset.features)
-    return layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
+    features, model = schema.features(study.dataset.features), registry.load("model", study.model.name)
+    layout = layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
+    return replace(layout, plain=getattr(model, "plain", False))
 
 
 def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site: str = "") -> Trainable:
@@ -104,6 +95,9 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
 def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:
     """Return the arrays that a study's run begins with, in the plan's precision."""
     model, seed = study.model.build("model"), study.seed + repeat
+    if getattr(model, "plain", False):
+        outputs = outputs_of(schema.task, len(schema.classes))
+        return dict(model.first_forest(study_layout(study, schema), outputs, study.rounds))
     return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(study_layout(study, schema))))
 
 
@@ -190,6 +184,7 @@ class SiteSession(EncodedTable):
         # Who answers for the site says otherwise, once it has looked at what left before.
         self.counts_may_leave: ClaimCounts = _never
         self.own_arrays = OwnArrays()
+        self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
         self.metrics = metrics_of(self.task, study.compare.alert_budget)
@@ -220,11 +215,12 @@ class SiteSession(EncodedTable):
         constant, by the names of the model's arrays. Those of `own` are for the site's own model, where it has one.
         """
         arrays = self.own_arrays.at_site(arrays)
-        (rows, scored), scores, held = self._parts(encoder), None, None
+        (rows, scored), scores, held = self.round_rows(encoder), None, None
         if score and (self._held_rows or not self.validation_only):
             scores = yield from self._score(arrays, encoder, scored)
         if score and self.study.compare.holdout_curve and not self.validation_only:
-            held = yield from self._score_holdout(arrays, encoder)
+            table, held_rows = self.holdout_rows(encoder)
+            held = yield from self.measured("holdout", table, arrays, encoder, held_rows)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
             return Trained({}, len(rows.y), 0.0, 0, scores, held)
@@ -246,7 +242,7 @@ class SiteSession(EncodedTable):
     @property
     def width(self) -> float:
         """The share of the model's hidden units that the site trains; all of a model that has none."""
-        return 1.0 if self.model.linear else self.site.policy.width
+        return 1.0 if self.model.linear or self.layout.plain else self.site.policy.width
 
     def fit_request(
         self, arrays: Arrays, rows: Encoded, rng: np.random.Generator, *, lr: float, terms: tuple[Term, ...] = ()
@@ -273,30 +269,33 @@ class SiteSession(EncodedTable):
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows without any."""
-        kind, chosen = ("validation", self._held) if self._held_rows else ("training", slice(None))
-        return (
-            yield from self._score_rows(kind, arrays, encoder, rows, lambda: self.target(self.table.training)[chosen])
-        )
+        kind = "validation" if self._held_rows else "training"
+        return (yield from self.measured(kind, self.table.training, arrays, encoder, rows))
 
-    def _score_holdout(self, arrays: Arrays, encoder: Encoder) -> Asking:
+    def holdout_rows(self, encoder: Encoder) -> tuple[pd.DataFrame, Encoded]:
+        """Return the holdout rows of the curve by round, and the same encoded, kept for later rounds."""
         table, kept = self.table.holdout("holdout-curve"), self._encoded.through(encoder)
         if "holdout" not in kept:
             kept["holdout"] = self.encode(table, self.in_use(encoder))
-        return (yield from self._score_rows("holdout", arrays, encoder, kept["holdout"], lambda: self.target(table)))
+        return table, kept["holdout"]
 
-    def _score_rows(
-        self, kind: str, arrays: Arrays, encoder: Encoder, rows: Encoded, target: Callable[[], np.ndarray]
+    def measured(
+        self, kind: str, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, rows: Encoded, model: Any = None
     ) -> Asking:
+        """Score rows of a kind, "training", "validation" or "holdout", by the study's model or another one.
+
+        Yields the request and returns the scores that may leave.
+        """
         # What does not change with the round is computed once for each kind of rows.
         if kind not in self._figures:
-            budget = self.study.compare.alert_budget
+            target = self.target(table)[self._held] if kind == "validation" else self.target(table)
             self._figures[kind] = RoundFigures(
-                kind, target(), task=self.task, classes=self.classes, metric=self.primary,
-                policy=self.site.policy, alert_budget=budget,
+                kind, target, task=self.task, classes=self.classes, metric=self.primary, policy=self.site.policy,
+                alert_budget=self.study.compare.alert_budget,
             )  # fmt: skip
         figures = self._figures[kind]
         measured: Measured = yield MeasureRequest(
-            model=self.model,
+            model=model or self.model,
             task=self.task,
             arrays=arrays,
             rows=rows,
@@ -332,7 +331,7 @@ class SiteSession(EncodedTable):
             if own == "same":
                 self._local[own] = LocalModel(encoder, (yield from tuned(rows, self.trainable())))
             else:
-                rival = yield from best(rows, self.trainable())
+                rival = yield from best(rows, self.trainable(), self.layout, encoder)
                 self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
         return self._local[own]
 
@@ -348,8 +347,8 @@ class SiteSession(EncodedTable):
 
         Yields the requests and returns the function of its outputs.
 
-        A linear model gets the site's own intercept, by the prior deviation `sd` where one is given; others are
-        fine-tuned. Made once for the same arrays and encoder, by their hashes, and deviation. Where the site trains a
+        A linear model, or trees, get the site's own intercept, by the prior deviation `sd` where one is given; others
+        are fine-tuned. Made once for the same arrays and encoder, by their hashes, and deviation. Where the site has a
         model of its own beside the shared one, it is that.
         """
         if self.own_arrays.model is not None:
@@ -365,7 +364,7 @@ class SiteSession(EncodedTable):
     ) -> Generator[ComputeRequest, Any, Predictor]:
         # A copy: what is kept must not change with the caller's arrays.
         rows, arrays = self.training(encoder), {name: value.copy() for name, value in arrays.items()}
-        if not self.model.linear:
+        if not (self.model.linear or self.layout.plain):
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
             return network_predictor(self.model, tuned_arrays)
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)

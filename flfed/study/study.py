@@ -199,11 +199,9 @@ class Study(metaclass=_FromKeywords):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def adjusts_intercept(self) -> bool:
-        """Tell whether each site's own intercept adjusts the model.
-
-        It does where the model is linear and no mechanism protects rows.
-        """
-        return self.privacy.name == "none" and bool(registry.load("model", self.model.name).linear)
+        """Tell whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
+        model = registry.load("model", self.model.name)
+        return self.privacy.name == "none" and bool(model.linear or getattr(model, "plain", False))
 
     def replace(self, changes: Mapping[str, Any], said: str = "--set") -> Study:
         """Return the study with some keys set, as `--set key=value` does.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import tomli_w
 
+from flfed.trees.forest import TREES
+
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
 STEPS = 600
@@ -27,7 +29,7 @@ class StudyTemplate:
     purpose : str
     legal_basis : str
     model : str
-        "linear", "logistic" or "mlp".
+        "linear", "logistic", "mlp" or "boosted-trees".
     task : str
         "binary", "multi-class" or "regression"; "" where it is not known.
     rounds : int
@@ -67,24 +69,30 @@ class StudyTemplate:
             *("", "[dataset]", _line("name", self.dataset)),
             *([_line("sites", list(self.sites))] if self.sites else []),
         ]
-        if self.gaps and not self.private:
+        if self.gaps and not self.private and self.model != TREES:
             lines += ["", "[encode]", "missing-indicator = true  # that a cell is missing may tell something"]
         lines += ["", "[model]", _line("name", self.model) + _MODEL_WORDS.get(self.model, "")]
         lines += ["hidden = [16]  # one layer of 16 units"] if self.model == "mlp" else []
+        lines += ["depth = 4  # most splits from the root of a tree to a leaf"] if self.model == TREES else []
         lines += ["", "[plan]", *self._plan()]
-        lines += ["", "[strategy]", 'name = "fedavg"', _line("rounds", self.rounds)]
+        trees = self.model == TREES
+        lines += ["", "[strategy]", _line("name", TREES if trees else "fedavg"), _line("rounds", self.rounds)]
+        lines += ["learning-rate = 0.1  # what each tree's leaves are multiplied by"] if trees else []
         lines += ["quorum = 0.75  # share of the sites that must answer in a round"]
-        if self.private or self.sums:
+        sums = self.sums and not trees
+        if self.private or sums:
             lines += ["", "[privacy]"]
         if self.private:
             lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
-        if self.sums:
+        if sums:
             lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
             lines += ['secure-aggregation = "auto"']
         return "\n".join(lines) + "\n"
 
     def _plan(self) -> list[str]:
         """Return how sites train; privacy needs a number of steps that no row changes."""
+        if self.model == TREES:
+            return ["validation = 0.2  # share of training rows kept apart, for the curves by round"]
         lr, l2 = PACES.get(self.task, PACE)
         lines = ['optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32"]
         if self.private:
@@ -98,6 +106,7 @@ _MODEL_WORDS = {
     "logistic": "  # coefficients that can be read; or mlp, a small neural network",
     "linear": "  # coefficients that can be read; or mlp, a small neural network",
     "mlp": "  # a small neural network; or logistic (linear for a number)",
+    TREES: "  # the same trees as of one table of all rows",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flfed.summaries.summary import ColumnLayout, Layout, Summary
+from flfed.summaries.summary import ColumnLayout, Encoder, Layout, Summary
 from flfed.summaries.table_one import in_groups
 
 KEPT_BACK = "the site keeps it back: a count in it, or one that it would give away, is small"
@@ -281,3 +281,20 @@ def by_chance(n: float, m: float, freedom: int) -> float:
     ninth = 2 / (9 * freedom)
     q = NORMAL_975**2 if freedom == 1 else freedom * (1 - ninth + NORMAL_UPPER_95 * math.sqrt(ninth)) ** 3
     return math.sqrt(q * (1 / n + 1 / m))
+
+
+def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, float]:
+    """Return how far each column's centre is off.
+
+    It is held against exact sums, in standard deviations.
+
+    Of a flag or category the value that moved most.
+    """
+    moved = {}
+    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
+        if column.kind == "number":
+            moved[column.name] = float(abs(used.center[number] - exact.center[number]) / exact.scale[number])
+        else:
+            shares = np.abs(used.frequency[place] - exact.frequency[place]) / exact.spread[place]
+            moved[column.name] = float(shares.max())
+    return moved

@@ -77,12 +77,16 @@ class Layout:
     task : {"binary", "multi-class", "regression"}
     missing_indicator : bool
         Whether a feature's being missing is an input of its own.
+    plain : bool
+        Whether a model's inputs are the columns as they are, one each: numbers, places of values, NaN where missing.
+        The target of a regression is then divided by the width of its range.
     """
 
     features: tuple[ColumnLayout, ...]
     target: ColumnLayout
     task: str
     missing_indicator: bool = False
+    plain: bool = False
 
     @property
     def columns(self) -> tuple[ColumnLayout, ...]:
@@ -279,6 +283,8 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
             # A regression's target is scaled under any scaler.
             if scaler == "none" and column is not layout.target:
                 scale[number] = 1.0
+            if layout.plain and column is layout.target:
+                scale[number] = 2 * column.half
         frequency[place] = _frequency(summary, number, place)
         if scaler != "none":
             # A rare value is divided by a floor, so that a single row's input stays small.
@@ -302,6 +308,8 @@ def schema_encoder(layout: Layout) -> Encoder:
         if column.kind == "number":
             low, high = column.typical or (column.edges[0], column.edges[-1])
             center[number], scale[number] = (low + high) / 2, (high - low) / 4
+            if layout.plain and column is layout.target:
+                scale[number] = 2 * column.half
         # The last cell is "missing", whose share no schema tells.
         values = len(column.cells) - 1
         frequency += [1 / values] * values + [0.0]
@@ -323,23 +331,6 @@ def one_class(layout: Layout, summary: Summary) -> bool:
     place = layout.slices()[layout.target.name]
     shares = _frequency(summary, len(layout.features), place)[:-1]  # the last cell is "missing"
     return int(np.count_nonzero(shares)) < 2
-
-
-def encoder_moved(layout: Layout, used: Encoder, exact: Encoder) -> dict[str, float]:
-    """Return how far each column's centre is off.
-
-    It is held against exact sums, in standard deviations.
-
-    Of a flag or category the value that moved most.
-    """
-    moved = {}
-    for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
-        if column.kind == "number":
-            moved[column.name] = float(abs(used.center[number] - exact.center[number]) / exact.scale[number])
-        else:
-            shares = np.abs(used.frequency[place] - exact.frequency[place]) / exact.spread[place]
-            moved[column.name] = float(shares.max())
-    return moved
 
 
 def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float, float]:

@@ -5,12 +5,20 @@ The fine bins follow from the schema's range alone, so that counts in them can b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from flfed.summaries.summary import ColumnLayout, Layout
 
 FINE_BINS = 1024
 """Bins in which sites count a number: 64 even ones, as a summary has, cost .006 of AUC on taiwan-credit."""
 CODES = 64
 """Most codes of a number that a tree tells apart, unless a study says otherwise."""
+
+
+NO_CUT = float(np.finfo(np.float32).max)
+"""Fills up the cut points of a column that has fewer than others; no value is above it."""
 
 
 def fine_edges(low: float, high: float, bins: int = FINE_BINS) -> np.ndarray:
@@ -104,6 +112,83 @@ def merged_codes(counts: np.ndarray, least: int, most: int = CODES) -> np.ndarra
         codes[codes == groups[-1]] -= 1
     codes[-1] = codes[:-1].max(initial=0) + int(_enough(missing, least) or not missing.sum())
     return codes
+
+
+def edges_of(column: ColumnLayout) -> np.ndarray:
+    """Return the inner edges of a number's fine bins, before its transform."""
+    ends = np.array([column.edges[0], column.edges[-1]])
+    low, high = np.expm1(ends) if column.transform == "log1p" else ends
+    return fine_edges(float(low), float(high))
+
+
+def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:
+    """Return the columns whose cells sites count: numbers, and all of them where codes have a least number of rows."""
+    return [column for column in layout.features if least or column.kind == "number"]
+
+
+def cells_of(column: ColumnLayout) -> int:
+    """Return the cells of a column that sites count: a number's fine bins or the values, then the missing ones."""
+    return len(edges_of(column)) + 2 if column.kind == "number" else len(column.cells)
+
+
+def empty_cuts(layout: Layout, most: int) -> dict[str, np.ndarray]:
+    """Return the arrays of cut points as they are before sites have counted; see `chosen_cuts`."""
+    width = max(
+        (most - 1 if column.kind == "number" else len(column.cells) - 2 for column in layout.features), default=1
+    )
+    return {"cuts": np.full((len(layout.features), max(width, 1)), NO_CUT), "missing": np.zeros(len(layout.features))}
+
+
+def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, least: int = 0) -> dict[str, np.ndarray]:
+    """Return the cut points of all columns.
+
+    Parameters
+    ----------
+    layout : Layout
+    counts : dict of column to array [cells, outcomes]
+        Rows of all sites, of `counted_columns`.
+    most : int
+        Most codes of a number.
+    least : int
+        Fewest rows of a code; 0 for no such rule.
+
+    Returns
+    -------
+    dict with "cuts", float64 array [columns, most cut points], filled up with `NO_CUT`
+        Numbers are cut at values; a flag or category at the places of its values in the schema's order.
+    and "missing", float64 array [columns]
+        The code of a missing value.
+    """
+    found = empty_cuts(layout, most)
+    for number, column in enumerate(layout.features):
+        ends = edges_of(column) if column.kind == "number" else np.arange(len(column.cells) - 2, dtype=np.float32)
+        own = 1
+        if least:
+            codes = merged_codes(counts[column.name], least, most if column.kind == "number" else len(ends) + 1)
+            cuts, own = ends[np.flatnonzero(np.diff(codes[:-1]))], int(codes[-1] > codes[-2])
+        elif column.kind == "number":
+            cuts = cut_points(ends, counts[column.name][:-1].sum(axis=1), most)
+        else:
+            cuts = ends
+        found["cuts"][number, : len(cuts)] = cuts
+        found["missing"][number] = len(cuts) + own
+    return found
+
+
+def widths_of(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return how many codes each column has, that of a missing value among them, int [columns]."""
+    return np.asarray((arrays["cuts"] < NO_CUT).sum(axis=1) + 2)
+
+
+def codes_in(x: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return plain inputs [rows, columns] as codes, int [columns, rows]."""
+    widths = widths_of(arrays)
+    found = np.empty(x.T.shape, dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
+    for number, (cuts, width) in enumerate(zip(arrays["cuts"].astype(np.float32), widths, strict=True)):
+        codes = codes_of(x[:, number], cuts[: width - 2])
+        # Missing rows that were too few for a code of their own share the last one.
+        found[number] = np.minimum(codes, int(arrays["missing"][number]))
+    return found
 
 
 def _enough(rows: np.ndarray, least: int) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
+TREES = "boosted-trees"
+"""Name of the model, and of the strategy that grows it."""
 UNIT = 2.0**-30
 """What one of a sum of gradients stands for: they are whole numbers, so that no order of adding changes a bit."""
 
@@ -86,3 +89,63 @@ def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndar
         for output, tree in enumerate(round_trees):
             found[:, output] += tree.value[tree.leaves(codes, missing)]
     return found
+
+
+NODES = tuple(field.name for field in fields(Tree))
+
+
+def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]:
+    """Return the arrays of trees that are not grown yet: each is a leaf of value 0.
+
+    Returns
+    -------
+    dict of name to float64 array [rounds, outputs, nodes]
+        By the names of a `Tree`'s arrays in kebab-case, with room for the nodes of a whole tree.
+    """
+    shape = (rounds, outputs, 2 ** (depth + 1) - 1)
+    return {name.replace("_", "-"): np.full(shape, -1.0 if name == "column" else 0.0) for name in NODES}
+
+
+def tree_arrays(trees: Sequence[Tree], nodes: int) -> np.ndarray:
+    """Return one round's trees as a float64 array [arrays, outputs, nodes], in the order of a `Tree`'s arrays."""
+    found = np.zeros((len(NODES), len(trees), nodes))
+    found[NODES.index("column")] = -1.0
+    for output, tree in enumerate(trees):
+        for place, value in enumerate(tree.arrays().values()):
+            found[place, output, : len(value)] = value
+    return found
+
+
+def trees_of(stacked: np.ndarray) -> list[Tree]:
+    """Return one round's trees, of an array as `tree_arrays` makes it."""
+    found = []
+    for output in range(stacked.shape[1]):
+        of = dict(zip(NODES, stacked[:, output], strict=True))
+        # Children come in pairs after the root.
+        count = 1 + 2 * int((of["column"] >= 0).sum())
+        found.append(Tree(**{name: value[:count].astype(_TYPES.get(name, np.int64)) for name, value in of.items()}))
+    return found
+
+
+_TYPES: dict[str, Any] = {"missing_left": bool, "value": np.float64, "gain": np.float32}
+
+
+def round_of(arrays: Mapping[str, np.ndarray], number: int) -> np.ndarray:
+    """Return the trees of a round, counted from 0, as `tree_arrays` makes them, of a forest's arrays."""
+    return np.stack([arrays[name.replace("_", "-")][number] for name in NODES])
+
+
+def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarray) -> dict[str, np.ndarray]:
+    """Return a forest's arrays with the trees of a round, counted from 0, in their place."""
+    found = dict(arrays)
+    for name, value in zip(NODES, stacked, strict=True):
+        key = name.replace("_", "-")
+        found[key] = found[key].copy()
+        found[key][number] = value
+    return found
+
+
+def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
+    """Return the trees that are grown, by round."""
+    grown = np.flatnonzero(((arrays["column"] >= 0) | (arrays["value"] != 0)).any(axis=(1, 2)))
+    return [trees_of(round_of(arrays, number)) for number in range(int(grown.max(initial=-1)) + 1)]

@@ -204,3 +204,36 @@ def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
 def _joined(tree: Tree, more: Tree) -> Tree:
     others = more.arrays()
     return Tree(**{name: np.concatenate([value, others[name]]) for name, value in tree.arrays().items()})
+
+
+class GrowingRound:
+    """A round's trees, one an output, that grow level by level together.
+
+    Parameters
+    ----------
+    widths : int array [columns]
+        As `GrowingTree` takes them.
+    settings : TreeSettings
+    outputs : int
+    """
+
+    def __init__(self, widths: np.ndarray, settings: TreeSettings, outputs: int) -> None:
+        self._growing = [GrowingTree(widths, settings) for _ in range(outputs)]
+
+    @property
+    def trees(self) -> list[Tree]:
+        """The trees as far as they are grown."""
+        return [growing.tree for growing in self._growing]
+
+    @property
+    def asked(self) -> list[np.ndarray]:
+        """The nodes of each tree whose sums are wanted next."""
+        return [growing.asked for growing in self._growing]
+
+    def grow(self, sums: np.ndarray) -> None:
+        """Add a level, given the sums over all sites of the nodes asked for, tree after tree."""
+        start = 0
+        for growing, nodes in zip(self._growing, self.asked, strict=True):
+            if len(nodes):
+                growing.grow(sums[start : start + len(nodes)])
+            start += len(nodes)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from flfed.cli.site_commands.rows import refresh_rows
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.freeze import refresh
-from flfed.federation.client.released_sets import RowSets
+from flfed.federation.client.released.sets import RowSets
 from flfed.folders import SiteFolder
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame

@@ -12,8 +12,9 @@ import xgboost
 from flfed.export import xgboost_file
 from flfed.export.xgboost_file import to_json, to_ubj, xgboost_document
 from flfed.rows.features.columns import joined
-from flfed.rows.statistics.boosted_trees import edges_of, fine_counts
-from flfed.trees.cut_points import cut_points
+from flfed.rows.features.encode import plain_inputs
+from flfed.rows.statistics.boosted_trees import cell_counts
+from flfed.trees.cut_points import CODES, NO_CUT, chosen_cuts
 from flfed.trees.explain import contributions
 from flfed.trees.forest import margins
 from flfed.trees.growth import TreeSettings
@@ -21,7 +22,7 @@ from tests.boosting import Forest, boosting_of, tables_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 
-Case = tuple[str, Forest, dict[str, "np.ndarray | None"], np.ndarray, np.ndarray, np.ndarray]
+Case = tuple[str, Forest, dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(params=["heart-disease", "loan-default", "taiwan-credit", "wine"])
@@ -30,16 +31,12 @@ def case(request, heart, taiwan) -> Case:
     layout, parts = tables_of(request.param)
     rows = boosting_of(layout, parts)
     whole = joined(parts)
-    counts = fine_counts(whole.take(rows.training), layout)
-    cuts = {c.name: cut_points(edges_of(c), counts[c.name]) if c.kind == "number" else None for c in layout.features}
-    values = [
-        whole.values[c.name]
-        if c.kind == "number"
-        else np.where(whole.codes[c.name] == len(c.cells) - 1, np.nan, whole.codes[c.name])
-        for c in layout.features
-    ]
+    counts = cell_counts(whole.take(rows.training), layout)
+    arrays = chosen_cuts(layout, counts, CODES)
+    cuts = {c.name: own[own < NO_CUT].astype(np.float32) for c, own in zip(layout.features, arrays["cuts"])}
+    inputs = plain_inputs(whole, layout).astype(np.float32)
     forest = rows.grown(TreeSettings(depth=4, learning_rate=0.3), 6 if layout.task == "multi-class" else 20)
-    return layout.task, forest, cuts, rows.codes, rows.widths, np.stack(values, axis=1).astype(np.float32)
+    return layout.task, forest, cuts, rows.codes, rows.widths, inputs
 
 
 def read(document: dict, folder: Path, ending: str) -> xgboost.Booster:

@@ -16,8 +16,8 @@ from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_wo
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
-from flfed.federation.client.released_sets import RowSets
-from flfed.federation.client.row_accounts import RowAccounts, origin_of
+from flfed.federation.client.released.row_accounts import RowAccounts, origin_of
+from flfed.federation.client.released.sets import RowSets
 from flfed.federation.server.run import run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

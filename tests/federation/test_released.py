@@ -16,7 +16,7 @@ from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.errors import FlfedError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.released_sets import RowSets
+from flfed.federation.client.released.sets import RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.refusals import Refusal

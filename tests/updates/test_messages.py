@@ -32,7 +32,7 @@ from flfed.updates.messages.secure_sum import (
     UnmaskReply,
     UnmaskRequest,
 )
-from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
+from flfed.updates.messages.summarise import BinsReply, BinsRequest, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 RNG = np.random.default_rng(0)
@@ -95,7 +95,13 @@ EXTRAS = [
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=2, rounds=40, extra=EXTRA),
     TrainReply(delta=ARRAYS, num_examples=120.0, loss=0.3, steps=9, extra=EXTRA),
 ]
-EVERY = [*EXAMPLES, *SUMS, *EXTRAS]
+TREES = [
+    BinsRequest(),
+    BinsReply(counts={"x1": RNG.integers(0, 9, (1026, 1)).astype(np.uint16), "flag": np.ones((3, 1), np.uint16)}),
+    TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=2, rounds=40, extra=EXTRA, trees_sha256="ab" * 32),
+    TrainReply(delta={}, num_examples=120.0, steps=1, extra={"sums": np.arange(6).reshape(1, 3, 2)}),
+]
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *TREES]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
     CompareRequest: {"protocol"},
@@ -117,6 +123,17 @@ def alike(a, b) -> bool:
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return a == b or (a != a and b != b)
+
+
+def test_trees_that_a_site_has_cross_as_their_hash_alone():
+    request = dataclasses.replace(TREES[2], encoder_sha256=ENCODER.sha256(), by_hash=True)
+    record = request.to_record()
+    assert "arrays" not in record and "encoder" not in record
+    record["encoder"] = dataclasses.replace(request, by_hash=False).to_record()["encoder"]
+    assert alike(TrainRequest.from_record(record), dataclasses.replace(request, by_hash=False, arrays={}))
+    del record["config"]["trees-sha256"]
+    with pytest.raises(MalformedMessage):
+        TrainRequest.from_record(record)
 
 
 def through_bytes(record: RecordDict) -> RecordDict:
@@ -199,10 +216,12 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
     for section, part in whole.items():
         if section.split("-")[0] in optional or (section == "arrays" and isinstance(example, TrainReply)):
             continue
+        if section == "arrays" and getattr(example, "trees_sha256", ""):
+            continue  # they are named by their hash
         with pytest.raises(MalformedMessage) as caught:
             type(example).from_record(spoiled(whole, section, None, None))
         assert section in str(caught.value) or section == "metrics"
-        if section == "arrays":
+        if section in ("arrays", "counts"):
             continue
         for key in list(part):
             try:

@@ -27,6 +27,7 @@ from flfed.deployment.gate.message_sections import (
     number,
     numbers,
     one_of,
+    section_bytes,
     text,
     whole,
 )
@@ -40,6 +41,7 @@ from flfed.deployment.gate.sum_schema import (
     summed_in,
     summed_out,
 )
+from flfed.deployment.gate.tree_schema import HASHED, counted, grows, level_answered, level_asked, tree_round_bytes
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
@@ -58,18 +60,18 @@ from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of, shapes_of
 from flfed.updates.extra import extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
+from flfed.updates.messages import kinds
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE, START
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
-from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.secure_sum import ENCRYPTED, KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, EXTRA, TRAIN
 
-KINDS = (ENROL, SUMMARISE, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED)
+KINDS = (ENROL, SUMMARISE, kinds.BINS, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED)
 """Kinds of messages that a site answers."""
 FLOAT64 = np.dtype(np.float64)
 WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
@@ -145,7 +147,7 @@ class StudyMessages:
             return {"config": _config(asked)}
         if kind in SEALING:
             return {"config": _config(SEALING[kind])}
-        if kind == SUMMARISE:
+        if kind in (SUMMARISE, kinds.BINS):
             return {"config": _config({})}
         if kind in SUMS:
             return summed_in(kind, self.pinned, self.study.rounds, encrypted=self.study.secure_aggregation == "ckks")
@@ -167,6 +169,9 @@ class StudyMessages:
             return {"config": _config(known, optional=known), **sections, **_start(self)}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
+        if kind == TRAIN and grows(self.study):
+            place = {**self._round(kind), **HASHED, **compact}
+            return {"config": _config(place, optional=compact), "encoder": encoder, **level_asked(self.model)}
         # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more: dict[str, Section] = {"settings": Plain(fields=settings)} if settings else {}
@@ -226,6 +231,8 @@ class StudyMessages:
             sums = self._summary()
             masks = masked_summary(entries_of(sums.shapes), self.pinned)
             return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
+        if kind == kinds.BINS:
+            return {"config": _config({}), **counted(self.study, self.layout)}
         if kind == COMPARE:
             return self._comparison() if score else _rows_compared(self)
         if kind == AUDIT:
@@ -235,7 +242,9 @@ class StudyMessages:
             "config": _config({"kind": equal("delta")}),
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
         }
-        if kind == TRAIN:
+        if kind == TRAIN and grows(self.study):
+            sections |= level_answered(self.study, self.model, self.layout)
+        elif kind == TRAIN:
             sections |= _update(self)
         elif offset and self.study.adjusts_intercept():
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
@@ -330,8 +339,9 @@ class StudyMessages:
             encoder once; else of any version.
         """
         beside = (KEYS, *((UNMASK,) if _keeps_figures(self) else ())) if self.pinned else ()
-        kinds = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)
-        once = sum(_most(self, kind, way, compact=compact) for kind in kinds)
+        beside += (kinds.BINS,) if grows(self.study) else ()
+        asked = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)
+        once = sum(_most(self, kind, way, compact=compact) for kind in asked)
         # The compact form brings the encoder with the first request of training.
         encoder = section_bytes(self.incoming(TRAIN)["encoder"]) if compact and way == "to-site" else 0
         return once + encoder + self.study.rounds * self.round_bytes(way, compact=compact)
@@ -342,7 +352,11 @@ class StudyMessages:
         Parameters are those of `run_bytes`.
         """
         beside = (LIST, UNMASK) if self.pinned and self.study.secure_aggregation != "ckks" else ()
-        return sum(_most(self, kind, way, compact=compact) for kind in (TRAIN, *beside))
+        found = sum(_most(self, kind, way, compact=compact) for kind in (TRAIN, *beside))
+        if not grows(self.study):
+            return found
+        sections = self.incoming(TRAIN) if way == "to-site" else self.leaving(TRAIN)
+        return tree_round_bytes(self.study, self.model, self.layout, found, sections)
 
 
 def _most(messages: StudyMessages, kind: str, way: Way, *, compact: bool) -> int:
@@ -358,16 +372,6 @@ def _keeps_figures(messages: StudyMessages) -> bool:
     """Tell whether the site's figures leave in sums only, of updates too."""
     asked, own = messages.study.compare.share_metrics, messages.site.policy.share_metrics
     return bool(messages.pinned) and strictest(asked, own) == "aggregate-only"
-
-
-def section_bytes(section: Section) -> int:
-    """Return the most bytes of a section as this version writes it."""
-    if not isinstance(section, Held):
-        return section.most
-    # Of several types that an array may have, this version writes whole numbers alone.
-    types = {name: max(known, key=lambda of: (of.kind == "u", of.itemsize)) for name, known in section.dtypes.items()}
-    arrays = {name: np.empty(shape, types.get(name, dtype)) for name, (shape, dtype) in section.shapes.items()}
-    return count_array_bytes(arrays)
 
 
 def _enrolled(site: Site) -> dict[str, Field]:

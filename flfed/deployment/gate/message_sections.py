@@ -17,7 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flfed.refusals import Refusal
 from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, ndarrays
-from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
+from flfed.updates.messages.in_memory import InMemoryArray, count_array_bytes, count_bytes
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
@@ -354,3 +354,13 @@ def numbers(fields: Mapping[str, Field], *, needed: bool = True, all_fields: boo
 
 def _most(value: str | int | float | bool) -> int:
     return len(value) if isinstance(value, str) else 8
+
+
+def section_bytes(section: Section) -> int:
+    """Return the most bytes of a section as this version writes it."""
+    if not isinstance(section, Held):
+        return section.most
+    # Of several types that an array may have, this version writes whole numbers alone.
+    types = {name: max(known, key=lambda of: (of.kind == "u", of.itemsize)) for name, known in section.dtypes.items()}
+    arrays = {name: np.empty(shape, types.get(name, dtype)) for name, (shape, dtype) in section.shapes.items()}
+    return count_array_bytes(arrays)

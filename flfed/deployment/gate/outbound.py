@@ -25,6 +25,7 @@ from flfed.deployment.gate.run_limits import (
     asked_sha256,
     chosen_numbers,
 )
+from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import FlfedError
@@ -149,6 +150,7 @@ class Leaving:
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
         update = MASKED if messages.pinned else "arrays"
         charged = kind == TRAIN and charge_of(messages.study) is not None
+        facts = {**facts, **exchange_of(message)}
         line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = count_bytes({update: reply.content[update]}) if charged else 0
         # The line names what the coordinator chose, so that a later question by another model is recognised.

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Mapping
 
 from flwr.app import Message
 
+from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.federation.client.run_keys import Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
@@ -94,7 +96,7 @@ class RunLimits:
     def _forget(self) -> None:
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
-        self._asked: dict[tuple[Run, str, int], set[str]] = defaultdict(set)
+        self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
         self._answered: dict[str, set[Place]] = defaultdict(set)
@@ -158,14 +160,15 @@ class RunLimits:
         kind, asked = message.metadata.message_type, asked_sha256(message)
         # An attack needs a model that the site compared in this run: others could be made to read rows.
         if kind == AUDIT:
-            return None if asked in self._asked[run, COMPARE, 0] else Refusal("not-compared")
-        round = _round(kind, message.content["config"].get("round")) if kind in QUESTIONS else 0
+            return None if asked in self._asked[run, COMPARE, _place(COMPARE, {})] else Refusal("not-compared")
+        facts = {"round": message.content["config"].get("round"), **exchange_of(message)} if kind in QUESTIONS else {}
+        place, round = _place(kind, facts), _round(kind, facts.get("round"))
         chosen = chosen_numbers(message)
         for name, code in CHOSEN.items() if kind == COMPARE else ():
             if self._chosen[run, name] - {chosen.get(name)}:
                 return Refusal(code)
         # The same question again is harmless: it is answered as before.
-        if not self._asked[run, kind, round] - {asked}:
+        if not self._asked[run, kind, place] - {asked}:
             return None
         if round > 0:
             return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
@@ -209,10 +212,20 @@ class RunLimits:
         if kind or CARRIED in line.facts:
             self._runs[run[0]].add(run)
         if kind:
-            self._asked[run, kind, _round(kind, line.facts.get("round"))].add(str(line.facts.get("asked-sha256", "")))
+            self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))
         if kind == COMPARE:
             for name in CHOSEN:
                 self._chosen[run, name].add(line.facts.get(name))
+
+
+Exchange = tuple[int, int, int]
+"""Round, level of a tree, and how often the tree had begun anew."""
+
+
+def _place(kind: str, facts: Mapping[str, object]) -> Exchange:
+    """Return the exchange that a question is: of each a run has one."""
+    level, attempt = (_round(kind, facts.get(name, 0)) for name in ("level", "attempt"))
+    return _round(kind, facts.get("round")), level, attempt
 
 
 def _round(kind: str, round: object) -> int:

@@ -18,7 +18,15 @@ from flfed.federation.client.privacy_budget import (
     rounds_left,
     shown,
 )
-from flfed.federation.client.row_accounts import KEY, RowAccounts, known_origin, named, names_in, origin_of, rows_key
+from flfed.federation.client.released.row_accounts import (
+    KEY,
+    RowAccounts,
+    known_origin,
+    named,
+    names_in,
+    origin_of,
+    rows_key,
+)
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RESTARTED, Line

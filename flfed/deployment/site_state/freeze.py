@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flfed.deployment.site_state.approval import approvals
 from flfed.errors import UsageError
-from flfed.federation.client.released_sets import RowSets
+from flfed.federation.client.released.sets import RowSets
 from flfed.folders import SiteFolder
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.site import Site

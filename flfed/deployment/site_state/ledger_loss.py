@@ -18,7 +18,7 @@ from flfed.callbacks import now_utc
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
 from flfed.federation.client.privacy_budget import LINE as SPENT
-from flfed.federation.client.released_sets import RELEASED
+from flfed.federation.client.released.sets import RELEASED
 from flfed.files import locked
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of

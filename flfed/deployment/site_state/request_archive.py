@@ -122,7 +122,11 @@ def keep(
         return ""
     request = TrainRequest.from_record(message.content)
     digest, whole = _as_file(request, str(context.run_config["study"]), int(context.run_config.get("repeat", 0)))
-    path = folder.incoming / run / f"round-{request.round:06d}-{digest[:16]}.safetensors"
+    name = f"round-{request.round:06d}"
+    if request.trees_sha256:  # of a tree each level is a question of its own, and no replay has the trees before
+        level, attempt = (int(request.settings.get(key, 0)) for key in ("level", "attempt"))
+        name = f"tree-{request.round:06d}-{level}-{attempt}"
+    path = folder.incoming / run / f"{name}-{digest[:16]}.safetensors"
     try:
         # A new run makes room: only the folders of the latest runs stay.
         if not path.parent.is_dir():
@@ -131,7 +135,7 @@ def keep(
             _leave(_latest(folder.incoming)[runs:])
         if not path.is_file():
             # Another model in the same round is refused; a message that trains nothing chooses none.
-            if request.fit and any(path.parent.glob(f"round-{request.round:06d}-*.safetensors")):
+            if request.fit and any(path.parent.glob(f"{name}-*.safetensors")):
                 raise NotKept(Refusal("other-model-in-round", question="train from", round=request.round))
             replace_whole(path, whole)
         _bound(path, bytes_a_run)
@@ -163,10 +167,12 @@ def kept_rounds(folder: SiteFolder, run: str) -> list[int]:
 
 def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes]:
     """Return a request's hash and its safetensors file."""
-    arrays = {f"arrays/{name}": value for name, value in request.arrays.items()}
+    model = {} if request.trees_sha256 else request.arrays  # which are named by their hash
+    arrays = {f"arrays/{name}": value for name, value in model.items()}
     arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
     arrays |= {f"{EXTRA}/{name}": value for name, value in request.extra.items()}
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
+    plain |= {"trees_sha256": request.trees_sha256} if request.trees_sha256 else {}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
     digest = _sha256(arrays, json.dumps(asked, sort_keys=True))

@@ -37,9 +37,10 @@ from flfed.federation.client.redaction import (
     scores_of,
     training_stays,
 )
-from flfed.federation.client.released_rows import Releases
+from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
+from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
@@ -69,7 +70,7 @@ from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
-from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest, small
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -77,7 +78,8 @@ LOG = logging.getLogger("flfed.site")
 
 FAR = 1 << 96
 """Draws between a fit's and those by which its update is rounded: no fit takes so many."""
-Reply = EnrolReply | SummariseReply | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
+Sums = SummariseReply | BinsReply
+Reply = EnrolReply | Sums | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
 FindSite = Callable[[str, Study], Site]
@@ -171,8 +173,8 @@ class SiteClient:
             kept = kept_replies(site, context.run_config.get("run"))
             own = SiteRun.of(context, run_state(site, context), self._approval, self._rows)
             message = _whole(message, own.state)
-            # Only training has noise, or a mask, that must not be drawn twice for one round.
-            if kept is not None and kept not in self._over and handler is train:
+            # Only training has noise, or a mask, that must not be drawn twice for one round; sums of trees have none.
+            if kept is not None and kept not in self._over and handler is train and not grows(message.content):
                 record = self._once(message, context, kept, own)
                 keep_encoder(message, own.state)
                 return Message(record, reply_to=message)
@@ -352,7 +354,8 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], own: Si
 
 def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Score the incoming model, train from it, or both."""
-    return (yield from _trained(read(TrainRequest, message.content), open_session(), own))
+    request, session = read(TrainRequest, message.content), open_session()
+    return (yield from (grow(request, session) if request.trees_sha256 else _trained(request, session, own)))
 
 
 # arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the strategy's own arrays are
@@ -476,6 +479,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
 HANDLERS: dict[str, Handler] = {
     ENROL: enrol,
     SUMMARISE: summarise,
+    BINS: count_cells,
     TRAIN: train,
     EVALUATE: train,
     KEYS: answer_sums,

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flfed.errors import FlfedError
-from flfed.federation.client.row_accounts import KEY, RowAccounts, named, names_in, rows_key
+from flfed.federation.client.released.row_accounts import KEY, RowAccounts, named, names_in, rows_key
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
 from flfed.records.ledger.line import Line
 from flfed.refusals import Refusal

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
-from flfed.federation.client.row_accounts import origin_of
+from flfed.federation.client.released.row_accounts import origin_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal

@@ -20,8 +20,9 @@ from flfed.rows.comparison.pooled import Reference
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import input_names
+from flfed.summaries.drift import encoder_moved
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
-from flfed.summaries.summary import Encoder, encoder_moved
+from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant

@@ -30,6 +30,7 @@ from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.study.study import Study
+from flfed.trees.forest import TREES
 from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -188,7 +189,8 @@ class Series:
             recorder.resumed(checkpoint.round, entry.reason)
         elif gone:
             recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
-        if self.path == "one-by-one" and self.engine.stacks and self.asked.get("stacked"):
+        stackable = self.engine.stacks and self.asked.get("stacked") and self.study.model.name != TREES
+        if self.path == "one-by-one" and stackable:
             recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
         self._run_once(repeat, recorder, checkpoint, way)
 

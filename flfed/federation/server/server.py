@@ -30,6 +30,7 @@ from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
 from flfed.federation.server.secure_sums import check_cohort, rehearsed, summed_summary, sums_of, whole_cohort
 from flfed.federation.server.site_offsets import offset_outputs
+from flfed.federation.server.trees import begun_forest
 from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
@@ -308,8 +309,9 @@ class FederatedRun:
                 sums=rehearsed(self.grid, self.study, participants) if kept is None else self.sums,
             )
         )
-        first = begun_with(self, encoder, participants)
-        if kept is not None and self.checkpoint is not None:
+        if kept is None or self.checkpoint is None:
+            first = begun_with(self, encoder, participants)
+        else:
             first, of_sites = self.checkpoint.arrays, restored(self.checkpoint, strategy, self.sums)
             if forgotten := restore_sites(self.grid, self.checkpoint.round, of_sites, strategy, shapes_of(first)):
                 self.recorder.note(forgotten)
@@ -333,6 +335,8 @@ class FederatedRun:
 
 def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, Participant]) -> Arrays:
     """Return the arrays that a run's first round is trained from."""
+    if run.layout.plain:
+        return begun_forest(run, participants)
     widths = widths_of(participants).values()
     return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.shared_as.series)
 

@@ -151,7 +151,7 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
     if session.own == "same":
         outputs = yield from tuned(rows, given)
     else:
-        outputs = (yield from best(rows, given)).outputs
+        outputs = (yield from best(rows, given, wide.layout, encoder)).outputs
     return wide.predictions(outputs(wide.encode(table, encoder).x), encoder)
 
 

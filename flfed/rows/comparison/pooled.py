@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.baselines import Trainable, best, first_arrays, network_predictor, tuned
+from flfed.rows.baselines import LocalModel, Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.comparison.own_columns import adjusted_scores
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
 from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import Encoded, encode
-from flfed.rows.session import Arrays, LocalModel, SiteSession
+from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, Request, ScoreRequest, together
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.seeds import generator
@@ -163,7 +163,7 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
     if sessions[0].own == "same":
         outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)
         return {"pooled": LocalModel(exact, outputs)}
-    rival, outputs = yield from together([best(rows, given), tuned(rows, given)])
+    rival, outputs = yield from together([best(rows, given, sessions[0].layout, exact), tuned(rows, given)])
     return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
 
 

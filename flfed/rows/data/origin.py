@@ -5,7 +5,7 @@ It is what of a table is the same whatever dataset it is served as.
 The same table may fill several schemas. Its people are the same people then, so that what is spent of their
 privacy, and which of them sums were over, is told by the table and not by the dataset's name. Hashes here have no
 key: they stay beside the site's frozen rows, and are keyed before a ledger has them
-(`flfed.federation.client.row_accounts`).
+(`flfed.federation.client.released.row_accounts`).
 """
 
 from __future__ import annotations

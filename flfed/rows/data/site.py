@@ -22,6 +22,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Part, Source
 from flfed.rows.data.transactions.source import Transactions
+from flfed.trees.forest import TREES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,6 +264,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     It is None where the policy allows them. No row is read.
     """
     refused = site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
+    if study.model.name == TREES and site.policy.disclosure != "open":
+        refused = refused or Refusal("trees-single-rows")
     return refused or _width_refusal(study, site.policy.width)
 
 
@@ -276,7 +279,7 @@ def _width_refusal(study: Study, width: float) -> Refusal | None:
     from flfed.rows.training.functional import layers_of  # it needs torch, and few sites ask for a part
 
     model = study.model.build("model")
-    if model.linear:
+    if model.linear or getattr(model, "plain", False):
         return None
     if not layers_of(model):
         return Refusal("no-hidden-layers", model=study.model.name)

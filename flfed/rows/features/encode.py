@@ -6,7 +6,7 @@ The encoder is shared by all sites.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,8 @@ def input_names(layout: Layout) -> tuple[str, ...]:
 
     A category's first value is the reference and has no input.
     """
+    if layout.plain:
+        return tuple(column.name for column in layout.features)
     names: list[str] = []
     for column in layout.features:
         if column.kind == "category":
@@ -74,8 +76,8 @@ def input_slices(layout: Layout) -> dict[str, slice]:
     """Return each column's inputs, its being missing among them."""
     found, start = {}, 0
     for column in layout.features:
-        width = len(column.cells) - 2 if column.kind == "category" else 1
-        end = start + width + int(layout.missing_indicator)
+        width = len(column.cells) - 2 if column.kind == "category" and not layout.plain else 1
+        end = start + width + int(layout.missing_indicator and not layout.plain)
         found[column.name] = slice(start, end)
         start = end
     return found
@@ -93,8 +95,17 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
     weighted : bool
         Whether rows count by the encoder's class weights.
     """
-    slices = layout.slices()
     rows = coded(table, layout)
+    x = plain_inputs(rows, layout) if layout.plain else _scaled_inputs(rows, layout, encoder)
+    if layout.task == "regression":
+        values = rows.scaled(layout.target)
+        return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(rows.rows))
+    y = rows.codes[layout.target.name].astype(np.int64)
+    return Encoded(x, y, encoder.class_weight[y] if weighted else np.ones(rows.rows))
+
+
+def _scaled_inputs(rows: ColumnArrays, layout: Layout, encoder: Encoder) -> np.ndarray:
+    slices = layout.slices()
     start = 0
     # The matrix is filled in place: parts that are joined later would hold it twice.
     x = np.empty((rows.rows, len(input_names(layout))))
@@ -102,11 +113,29 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
         for inputs in _inputs(rows, column, encoder, number, slices[column.name], layout.missing_indicator):
             x[:, start : start + inputs.shape[1]] = inputs
             start += inputs.shape[1]
-    if layout.task == "regression":
-        values = rows.scaled(layout.target)
-        return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(rows.rows))
-    y = rows.codes[layout.target.name].astype(np.int64)
-    return Encoded(x, y, encoder.class_weight[y] if weighted else np.ones(rows.rows))
+    return x
+
+
+def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:
+    """Return the columns as they are, float64 [rows, columns]: numbers, places of values, NaN where missing."""
+    x = np.empty((rows.rows, len(layout.features)))
+    for number, column in enumerate(layout.features):
+        codes = rows.codes[column.name]
+        missing = len(column.cells) - 1
+        x[:, number] = (
+            rows.values[column.name] if column.kind == "number" else np.where(codes == missing, np.nan, codes)
+        )
+    return x
+
+
+def scaled_inputs(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
+    """Return plain inputs as those that other models take, [rows, inputs]."""
+    codes, values = {}, {}
+    for column, given in zip(layout.features, x.T, strict=True):
+        missing = len(column.cells) - 1
+        codes[column.name] = np.where(np.isnan(given), missing, 0 if column.kind == "number" else given).astype(int)
+        values[column.name] = given
+    return _scaled_inputs(ColumnArrays(len(x), codes, values), replace(layout, plain=False), encoder)
 
 
 def _inputs(

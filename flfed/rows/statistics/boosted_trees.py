@@ -5,101 +5,47 @@ The other half, which makes sums into splits, is `flfed/trees/growth.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import expit
 
 from flfed.rows.features.columns import ColumnArrays
-from flfed.summaries.summary import ColumnLayout, Layout
-from flfed.trees.cut_points import codes_of, fine_edges
-from flfed.trees.forest import UNIT
+from flfed.summaries.summary import Layout, arrays_sha256
+from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, edges_of, widths_of
+from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
 
 CHUNK = 2**23
 """Rows summed at once: as many gradients of at most 2^30 units add up exactly in float64."""
 
 
-def edges_of(column: ColumnLayout) -> np.ndarray:
-    """Return the inner edges of a number's fine bins, before its transform."""
-    ends = np.array([column.edges[0], column.edges[-1]])
-    low, high = np.expm1(ends) if column.transform == "log1p" else ends
-    return fine_edges(float(low), float(high))
-
-
-def fine_counts(rows: ColumnArrays, layout: Layout) -> dict[str, np.ndarray]:
-    """Return the rows with a value in each fine bin, by number column."""
-    found = {}
-    for column in layout.features:
-        if column.kind == "number":
-            # What lies outside of the range is in the bin at that end.
-            cell, cells = _cells(rows, column)
-            found[column.name] = np.bincount(cell, minlength=cells)[:-1]
-    return found
-
-
-def coded_rows(rows: ColumnArrays, layout: Layout, cuts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows as codes, and how many codes each column has.
+def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> dict[str, np.ndarray]:
+    """Return the rows by cell and outcome, int [cells, outcomes] by column.
 
     Parameters
     ----------
     rows : ColumnArrays
     layout : Layout
-    cuts : dict of column to float32 array
-        Cut points of each number; a flag or category has its values as codes.
+    least : int
+        Fewest rows of a code. Where it is 0, numbers alone are counted, and all outcomes are one; of a regression they
+        are one in any case.
 
-    Returns
-    -------
-    int array [columns, rows], int array [columns]
-        The last code of a column is that of a missing value.
+    Notes
+    -----
+    Cells are the fine bins of a number or the values of a flag or category, then the missing ones.
     """
-    widths = np.array(
-        [len(cuts[c.name]) + 2 if c.kind == "number" else len(c.cells) for c in layout.features], dtype=np.int64
-    )
-    codes = np.empty((len(layout.features), rows.rows), dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
-    for number, column in enumerate(layout.features):
-        if column.kind == "number":
-            codes[number] = codes_of(rows.values[column.name], cuts[column.name])
-        else:
-            codes[number] = rows.codes[column.name]
-    return codes, widths
-
-
-def outcome_counts(rows: ColumnArrays, layout: Layout) -> dict[str, np.ndarray]:
-    """Return the rows by cell and outcome, [cells, outcomes] by column.
-
-    Cells are the fine bins of a number or the values of a flag or category, then the missing ones. Of a regression all
-    outcomes are one.
-    """
-    classes = 1 if layout.task == "regression" else len(layout.target.cells) - 1
+    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
     outcome = np.zeros(rows.rows, dtype=np.int64) if classes == 1 else rows.codes[layout.target.name].astype(np.int64)
     found = {}
-    for column in layout.features:
-        cell, cells = _cells(rows, column)
-        counts = np.bincount(cell * classes + outcome, minlength=cells * classes)
+    for column in counted_columns(layout, least):
+        cells = cells_of(column)
+        # What lies outside of a number's range is in the bin at that end.
+        cell = (
+            codes_of(rows.values[column.name], edges_of(column)) if column.kind == "number" else rows.codes[column.name]
+        )
+        counts = np.bincount(cell.astype(np.int64) * classes + outcome, minlength=cells * classes)
         found[column.name] = counts.reshape(cells, classes)
     return found
-
-
-def merged_rows(rows: ColumnArrays, layout: Layout, merged: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows as the codes that cells were merged to, as `coded_rows` does.
-
-    Parameters
-    ----------
-    rows : ColumnArrays
-    layout : Layout
-    merged : dict of column to int array [cells]
-        As `merged_codes` returns them.
-    """
-    widths = np.array([merged[column.name][:-1].max(initial=0) + 2 for column in layout.features], dtype=np.int64)
-    return np.stack([merged[column.name][_cells(rows, column)[0]] for column in layout.features]), widths
-
-
-def _cells(rows: ColumnArrays, column: ColumnLayout) -> tuple[np.ndarray, int]:
-    """Return the cell of each row, and how many cells a column has: fine bins or values, then the missing ones."""
-    if column.kind == "number":
-        edges = edges_of(column)
-        return codes_of(rows.values[column.name], edges), len(edges) + 2
-    return rows.codes[column.name].astype(np.int64), len(column.cells)
 
 
 def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -185,3 +131,89 @@ def node_sums(
                 found[:, first : first + width, kind] += sums.reshape(len(asked), width).astype(np.int64)
             first += width
     return found
+
+
+class SiteTrees:
+    """Trees of a run at one site, with the scores that they give its rows.
+
+    Parameters
+    ----------
+    parts : dict of name to float64 array [rows, columns]
+        Plain inputs of the rows that are trained on, "fitted", and of others that are scored in each round.
+    y : array [rows]
+        Of the fitted rows, as `gradients` takes it.
+    task : {"binary", "multi-class", "regression"}
+
+    Attributes
+    ----------
+    sha256 : str
+        Of the arrays that the scores are of; "" before there are some.
+    scores : dict of part to float64 array [rows, outputs]
+    """
+
+    def __init__(self, parts: Mapping[str, np.ndarray], y: np.ndarray, task: str) -> None:
+        self._parts, self._y, self._task = parts, y, task
+        self._arrays: dict[str, np.ndarray] = {}
+        self._codes: dict[str, np.ndarray] = {}
+        self._sums: tuple[np.ndarray, np.ndarray] | None = None
+        self.sha256 = ""
+        self.scores: dict[str, np.ndarray] = {}
+
+    def take(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take a whole forest, and score all rows by it."""
+        self._arrays, self._sums = dict(arrays), None
+        self.sha256, missing = arrays_sha256(self._arrays), widths_of(arrays) - 1
+        trees, outputs = forest_of(arrays), arrays["value"].shape[1]
+        self._codes = {part: codes_in(x, arrays) for part, x in self._parts.items()}
+        self.scores = {
+            part: np.zeros((codes.shape[1], outputs)) + margins(trees, codes, missing)
+            for part, codes in self._codes.items()
+        }
+
+    def follow(self, round: int, last: np.ndarray, sha256: str) -> bool:
+        """Add the trees of the round before, and tell whether the forest is then the one that is meant.
+
+        Parameters
+        ----------
+        round : int
+            That is grown now, from 1.
+        last : float64 array [arrays, outputs, nodes]
+            As `tree_arrays` makes them.
+        sha256 : str
+            Of the forest's arrays before the round.
+        """
+        if self.sha256 == sha256:
+            return True
+        if not self._arrays or not 2 <= round <= len(self._arrays["value"]) + 1:
+            return False
+        arrays, missing = with_round(self._arrays, round - 2, last), widths_of(self._arrays) - 1
+        if arrays_sha256(arrays) != sha256:
+            return False
+        self._arrays, self.sha256, self._sums = arrays, sha256, None
+        added = [trees_of(last)]
+        for part, codes in self._codes.items():
+            self.scores[part] = self.scores[part] + margins(added, codes, missing)
+        return True
+
+    def sums(self, trees: Sequence[Tree], asked: Sequence[np.ndarray], *, counted: bool = False) -> np.ndarray:
+        """Return the sums of the nodes that are asked for, int64 [nodes of all trees, cells, 2 or 3].
+
+        Parameters
+        ----------
+        trees : sequence of Tree
+            Of the round, one an output, as far as they are grown.
+        asked : sequence of int array
+            The nodes of each tree.
+        counted : bool
+            Whether rows are counted too.
+        """
+        if self._sums is None:
+            self._sums = gradients(self.scores["fitted"], self._y, self._task)
+        slope, curvature = self._sums
+        codes, widths = self._codes["fitted"], widths_of(self._arrays)
+        found = []
+        for output, (tree, nodes) in enumerate(zip(trees, asked, strict=True)):
+            at = tree.leaves(codes, widths - 1)
+            own = (slope[:, output], curvature[:, output])
+            found.append(node_sums(codes, widths, at, nodes, *own, counted=counted))
+        return np.concatenate(found)

@@ -18,11 +18,12 @@ from flfed.rows.training.requests import (
     Request,
     RivalRequest,
     ScoreRequest,
+    TreesRequest,
     packed,
     run_client_by,
 )
 from flfed.rows.training.stacked.private_fit import private_fit
-from flfed.rows.training.tuning.best_model import best_alone
+from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.stacked import tune_together
 
 
@@ -43,6 +44,8 @@ def _answer_one(request: Request) -> Any:
         return measure(request)
     if isinstance(request, PackRequest):
         return packed([request])[0]
+    if isinstance(request, TreesRequest):
+        return trees_alone(request.rows, request.task, request.classes, request.rng)
     if isinstance(request, RivalRequest):
         return best_alone(request.rows, request.task, request.classes, request.rng)
     # Alone, too, a search is solved as one stack: scikit-learn's fits, one after another, take twenty times as long.

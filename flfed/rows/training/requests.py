@@ -179,6 +179,10 @@ class RivalRequest(_OfRowsAlone):
     """
 
 
+class TreesRequest(_OfRowsAlone):
+    """A request for tuned boosted trees of `rows`; the result is the function of their outputs."""
+
+
 Packed = Any
 """An update before it is packed, and after: arrays by name under a codec, one vector under secure sums."""
 PACKED_AT_ONCE = 64
@@ -226,7 +230,7 @@ def packed(requests: Sequence[PackRequest]) -> list[Packed]:
     return found
 
 
-Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | PackRequest
+Request = FitRequest | ScoreRequest | MeasureRequest | TuneRequest | RivalRequest | TreesRequest | PackRequest
 ComputeRequest = Request | list[Request]
 ClientGenerator = Generator[ComputeRequest, Any, Any]
 """A client handler: yields requests, is sent their results, returns a reply."""

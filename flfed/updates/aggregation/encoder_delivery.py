@@ -11,7 +11,7 @@ from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.fields import reason_of
-from flfed.updates.messages.train import ENCODER_MISSING, TrainRequest, sha256_of
+from flfed.updates.messages.train import LOST, TrainRequest, sha256_of
 
 Request = TypeVar("Request", TrainRequest, CompareRequest)
 
@@ -54,8 +54,8 @@ class EncoderDelivery:
         return False
 
     def lost(self, site: str, reason: Refusal) -> bool:
-        """Take note of a site's error; returns whether it says that it lacks the encoder."""
-        if site not in self.holders or reason.cause != ENCODER_MISSING:
+        """Take note of a site's error; returns whether it says that it lacks the encoder, or trees."""
+        if site not in self.holders or reason.cause not in LOST:
             return False
         self.holders.discard(site)
         return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
+BINS = "query.bins"
 TRAIN = "train"
 EVALUATE = "evaluate"
 COMPARE = "query.compare"

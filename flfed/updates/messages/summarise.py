@@ -1,19 +1,22 @@
-"""Messages that ask a site for the sums over its training rows."""
+"""Messages that ask a site for sums over its training rows: those of a summary, and rows by cell for trees."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 
 from flfed.summaries.summary import Summary
 from flfed.updates.messages import fields, kinds
-from flfed.updates.messages.fields import PROTOCOL, PlainMessage
+from flfed.updates.messages.fields import PROTOCOL, Arrays, PlainMessage
 from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
 from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.train import small
 
 SUMMARISE = kinds.SUMMARISE
+BINS = kinds.BINS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +72,46 @@ class SummariseReply:
         if masked is not None and "summary" not in record:
             return cls(masked=masked)
         return cls(summary=fields.made(Summary, fields.ndarrays(record, "summary")), masked=masked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinsRequest(PlainMessage):
+    """Request for the rows that a site trains on, by cell of a column, from which trees' cut points are chosen.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> BinsRequest:
+        """Read the message's content, of which only the protocol counts."""
+        fields.config_of(record)
+        return cls()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BinsReply:
+    """Rows of a site by cell of a column.
+
+    Attributes
+    ----------
+    counts : dict of column to int array [cells, outcomes]
+        The fine bins of a number, or the values of a flag or category, then the missing ones. All outcomes are one
+        unless codes have a least number of rows.
+
+    Reveals: the exact number of rows in each of 1,024 bins of every number, which tells most values of a rare range to
+    within a bin; where codes have a least number of rows, by outcome, and of flags and categories too. It crosses once
+    a run.
+    """
+
+    counts: Arrays
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        counts = {name: np.asarray(small(values)) for name, values in self.counts.items()}
+        return record_of({"config": kebab_record(protocol=PROTOCOL), "counts": array_record(counts)})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> BinsReply:
+        """Read the message's content."""
+        fields.config_of(record)
+        return cls(counts=fields.ndarrays(record, "counts"))

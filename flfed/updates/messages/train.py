@@ -39,8 +39,18 @@ ENCODER_SHA256 = "encoder-sha256"
 """Key of the encoder's hash in a request of the compact form."""
 EXTRA = "extra"
 """Section of the strategy's own arrays; there only where it has some."""
+TREES_SHA256 = "trees-sha256"
+"""Key of the hash of the trees before a round; there only where trees grow."""
+LAST = "last"
+TREE = "tree"
+ASKED = "asked"
+"""Arrays of a request of trees: of the round before, of this round so far, and which nodes' sums are wanted."""
+SUMS = "sums"
+"""Array of the reply: the sums of these nodes."""
 ENCODER_MISSING = Refusal("encoder-missing")
-"""What a site says that has lost the encoder: it is asked again in the same round, and gets it whole."""
+TREES_MISSING = Refusal("trees-missing")
+LOST = (ENCODER_MISSING, TREES_MISSING)
+"""What a site says that has lost the encoder, or trees: it is asked again in the same round, and gets them whole."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +77,9 @@ class TrainRequest:
     encoder_sha256 : str
         The encoder's hash, which asks for the compact form; "" for sites of an earlier version.
     by_hash : bool
-        Whether the encoder crosses as its hash alone, since the site has it.
+        Whether the encoder crosses as its hash alone, since the site has it; and the trees before the round likewise.
+    trees_sha256 : str
+        Where trees grow, the hash of `arrays`: of those before the round. "" for other models.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -84,15 +96,19 @@ class TrainRequest:
     extra: Arrays = field(default_factory=dict)
     encoder_sha256: str = ""
     by_hash: bool = False
+    trees_sha256: str = ""
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # An earlier version refuses a field that it does not know: this one crosses only where it is true.
-        asked = {"offset": True} if self.offset else {}
+        asked: dict[str, Any] = {"offset": True} if self.offset else {}
+        asked |= {"trees_sha256": self.trees_sha256} if self.trees_sha256 else {}
         records = request_sections(
             self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **plain, **asked
         )
+        if self.trees_sha256 and self.by_hash:
+            del records["arrays"]
         if self.settings:
             records["settings"] = kebab_record(**self.settings)
         if self.extra:
@@ -285,7 +301,9 @@ def encoder_record(encoder: Encoder) -> ArrayRecord:
 
 def read_request(record: RecordDict) -> dict[str, Any]:
     """Return a request's plain values and its model, or raise MalformedMessage."""
-    plain, arrays = fields.config_of(record), fields.ndarrays(record, "arrays")
+    plain = fields.config_of(record)
+    named = "arrays" not in record and plain.get(TREES_SHA256)
+    arrays = {} if named else fields.ndarrays(record, "arrays")
     if lacks_encoder(record):
         raise fields.MalformedMessage(ENCODER_MISSING)
     encoder = _encoder_of(Same(fields.ndarrays(record, "encoder")))
@@ -304,7 +322,9 @@ def lacks_encoder(record: RecordDict) -> str:
 def formless(record: RecordDict) -> RecordDict:
     """Return a request without what asks for the compact form: the same question has one hash in either form."""
     config = {key: value for key, value in record["config"].items() if key != ENCODER_SHA256}
-    return record_of({**record, "config": config_record(config)})
+    # Trees before the round are named by their hash, whether they cross or not.
+    known = {name: part for name, part in record.items() if name != "arrays" or TREES_SHA256 not in config}
+    return record_of({**known, "config": config_record(config)})
 
 
 def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:

@@ -27,6 +27,7 @@ from flfed.rows.training.requests import (
     Request,
     RivalRequest,
     ScoreRequest,
+    TreesRequest,
     TuneRequest,
     packed,
     program_of,
@@ -56,6 +57,7 @@ def compute_stacked(requests: Sequence[Request], kept: Kept | None = None) -> li
         MeasureRequest: measure_stacked,
         TuneRequest: tune_together,
         RivalRequest: compute_one_by_one,
+        TreesRequest: compute_one_by_one,
         PackRequest: packed,
     }
     results: list[Any] = [None] * len(requests)
@@ -72,9 +74,7 @@ def _answer_kind(answer: Callable[[Any], Sequence[Any]], requests: Sequence[Requ
     Where that fails each is answered alone, to find whose failure it is.
     """
     # The state of every generator is noted first, for a failure may come after some draws.
-    drawing = [
-        request for request in requests if isinstance(request, (FitRequest, TuneRequest, RivalRequest, PackRequest))
-    ]
+    drawing = [request for request in requests if not isinstance(request, (ScoreRequest, MeasureRequest))]
     sources = [request.source for request in drawing if request.source is not None]
     states = [source.state for source in sources]
     try:

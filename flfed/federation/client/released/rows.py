@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released_sets import RELEASED, RowSets
-from flfed.federation.client.row_accounts import RowAccounts, known_origin, named, names_in
+from flfed.federation.client.released.row_accounts import RowAccounts, known_origin, named, names_in
+from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import Line, Run, run_of

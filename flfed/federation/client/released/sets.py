@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flfed.errors import UsageError
-from flfed.federation.client.row_accounts import KEY, rows_key
+from flfed.federation.client.released.row_accounts import KEY, rows_key
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, ledger_of

@@ -1,0 +1,143 @@
+"""Sections of messages where trees grow, and how much of them a round takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+
+from flfed.deployment.gate.message_sections import HEAD, Field, Held, Plain, Section, section_bytes, size_defect, text
+from flfed.refusals import Refusal
+from flfed.study.study import Study
+from flfed.summaries.summary import Layout
+from flfed.trees.cut_points import cells_of, counted_columns
+from flfed.trees.forest import NODES, TREES
+from flfed.updates.codec import Shapes
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TREES_SHA256
+
+MOST_ATTEMPTS = 1000
+"""Times that a tree may begin anew, whatever the sites; a run may at most as often as it has sites."""
+FLOAT64 = np.dtype(np.float64)
+COUNT, SMALL_COUNT = np.dtype(np.uint32), np.dtype(np.uint16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSums:
+    """A section of sums of gradients, of as many nodes as one level has, and as many codes as the cut points leave.
+
+    Attributes
+    ----------
+    nodes, cells : int
+        Most of each.
+    kinds : {2, 3}
+        Gradients and Hessians, and rows where they are counted.
+    """
+
+    nodes: int
+    cells: int
+    kinds: int
+    needed: bool = True
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return len(SUMS) + HEAD + 8 * self.nodes * self.cells * self.kinds
+
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
+        """Return why the named section does not fit, None where it does."""
+        found = record[name]
+        if type(found) is not ArrayRecord:
+            return Refusal("other-kind")
+        if set(found) != {SUMS}:
+            return Refusal("item-missing", item="array", key=SUMS)
+        if wrong := size_defect(found, {SUMS: self.most}):
+            return wrong
+        sums = ndarrays(record, name)[SUMS]
+        most = (self.nodes, self.cells, self.kinds)
+        fits = sums.dtype == np.int64 and sums.ndim == 3 and sums.shape[2] == self.kinds
+        return None if fits and all(map(int.__le__, sums.shape, most)) else Refusal("other-shape", key=SUMS, shape=most)
+
+
+def grows(study: Study) -> bool:
+    """Tell whether a study's rounds grow trees."""
+    return study.model.name == TREES
+
+
+def _least(study: Study) -> int:
+    return int(study.strategy.settings.get("min-rows", 0))
+
+
+def counted(study: Study, layout: Layout) -> dict[str, Section]:
+    """Return the section of rows by cell."""
+    least = _least(study)
+    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
+    columns = counted_columns(layout, least)
+    shapes = {column.name: ((cells_of(column), classes), COUNT) for column in columns}
+    return {"counts": Held(shapes=shapes, dtypes=dict.fromkeys(shapes, (COUNT, SMALL_COUNT)))}
+
+
+def level_asked(model: Shapes) -> dict[str, Section]:
+    """Return the sections of a request of one level, of the shapes of the model's arrays."""
+    (_, outputs, nodes), _ = model["value"]
+    depth = (nodes + 1).bit_length() - 2
+    trees = ((len(NODES), outputs, nodes), FLOAT64)
+    given = {LAST: trees, TREE: trees, ASKED: ((outputs, nodes), FLOAT64)}
+    places = {"level": _whole(depth - 1), "attempt": _whole(MOST_ATTEMPTS)}
+    return {"arrays": Held(shapes=model, needed=False), "settings": Plain(fields=places), "extra": Held(shapes=given)}
+
+
+HASHED = {TREES_SHA256: text("[0-9a-f]{64}", 64)}
+"""Fields that only requests of trees have."""
+
+
+def _whole(most: int) -> Field:
+    return Field(fits=lambda value: type(value) is float and value.is_integer() and 0 <= value <= most)
+
+
+def level_answered(study: Study, model: Shapes, layout: Layout) -> dict[str, Section]:
+    """Return the section of the sums of one level, of the one with most nodes."""
+    return {"extra": _sums(study, model, layout, whole_tree=False)}
+
+
+def _sums(study: Study, model: Shapes, layout: Layout, *, whole_tree: bool) -> NodeSums:
+    """Return the section of the sums of one level, or of all nodes of a round that are asked for."""
+    (_, outputs, nodes), _ = model["value"]
+    depth = (nodes + 1).bit_length() - 2
+    # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
+    asked = outputs * (2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2)))
+    own = study.model.build("model").codes
+    cells = sum(own + 1 if column.kind == "number" else len(column.cells) for column in layout.features)
+    return NodeSums(nodes=asked, cells=cells, kinds=3 if _least(study) else 2)
+
+
+def tree_round_bytes(study: Study, model: Shapes, layout: Layout, once: int, sections: Mapping[str, Section]) -> int:
+    """Return the most bytes of a round, given those of its one largest exchange and that exchange's sections.
+
+    All exchanges but the first bring neither scores nor, to a site, the trees before.
+    """
+    (_, _, nodes), _ = model["value"]
+    levels = (nodes + 1).bit_length() - 2
+    if "arrays" in sections:
+        return (once - section_bytes(sections["arrays"])) * levels
+    whole = _sums(study, model, layout, whole_tree=True).most
+    return once - sections["extra"].most + whole + levels * BESIDE
+
+
+BESIDE = 512
+"""Bytes of a reply's plain values and of an array's head, at most."""
+
+
+def exchange_of(message: Message) -> dict[str, Any]:
+    """Return the level and the attempt of a request of trees, as a ledger's facts; empty of any other request."""
+    content = message.content if message.has_content() else {}
+    config, settings = content.get("config"), content.get("settings")
+    if config is None or settings is None or TREES_SHA256 not in config:
+        return {}
+    found = {name: settings.get(name) for name in ("level", "attempt")}
+    return {
+        name: int(value) for name, value in found.items() if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS
+    }

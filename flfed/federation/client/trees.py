@@ -1,0 +1,64 @@
+"""A site's answers where trees grow: rows by cell, and sums of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from flfed.federation.client.redaction import said_by, scores_of, training_stays
+from flfed.federation.client.site_run import SiteRun
+from flfed.rows.session import SiteSession
+from flfed.rows.site_trees import Level, cells_of_rows, grown
+from flfed.rows.training.requests import ComputeRequest
+from flfed.updates.messages.fields import MalformedMessage
+from flfed.updates.messages.summarise import BinsReply, BinsRequest
+from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TREES_MISSING, TREES_SHA256, TrainReply, TrainRequest
+
+
+def count_cells(
+    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+) -> Generator[ComputeRequest, Any, BinsReply]:
+    """Return the rows that are trained on by cell of a column."""
+    BinsRequest.from_record(message.content)
+    session = open_session()
+    return BinsReply(counts=cells_of_rows(session, least_rows(session)))
+    yield
+
+
+def grow(request: TrainRequest, session: SiteSession) -> Generator[ComputeRequest, Any, TrainReply]:
+    """Return the sums of gradients of the nodes that are asked for; raises MalformedMessage where trees are lost."""
+    level = Level(
+        round=request.round,
+        score=request.score,
+        forest=request.arrays,
+        sha256=request.trees_sha256,
+        last=request.extra[LAST],
+        tree=request.extra[TREE],
+        asked=request.extra[ASKED],
+    )
+    done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
+    if done is None:
+        raise MalformedMessage(TREES_MISSING)
+    said, compact = said_by(session), bool(request.encoder_sha256)
+    return TrainReply(
+        delta={},
+        num_examples=float(done.rows),
+        loss=None if done.loss is None or training_stays(session) else said(done.loss),
+        steps=1,
+        scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
+        holdout=scores_of(done.holdout, said, compact=compact),
+        extra={SUMS: done.sums},
+    )
+
+
+def grows(record: RecordDict) -> bool:
+    """Tell whether a request asks for the sums of a tree."""
+    config = record.get("config")
+    return isinstance(config, ConfigRecord) and TREES_SHA256 in config
+
+
+def least_rows(session: SiteSession) -> int:
+    """Return the fewest rows of a code and of a leaf that the study asks for."""
+    return int(session.study.strategy.settings.get("min-rows", 0))

@@ -1,0 +1,58 @@
+"""Boosted trees: scores of rows by trees that the strategy of the same name grows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flfed.errors import UsageError
+from flfed.summaries.summary import Layout
+from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
+from flfed.trees.forest import empty_forest, forest_of, margins
+
+DEEPEST = 10
+MOST_CODES = 256
+
+
+class BoostedTrees:
+    """Sum of trees over the codes of a row's values.
+
+    Inputs are the columns as they are: numbers, the places of values in the schema's order, NaN where missing.
+
+    Parameters
+    ----------
+    depth : int, 1 to 10
+        Most splits from the root to a leaf. Example: `depth = 6`.
+    codes : int, 2 to 256
+        Most codes of a number, which splits tell apart. Example: `codes = 32`.
+
+    Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; codes as in Chen and Guestrin
+    2016, "XGBoost: a scalable tree boosting system".
+    """
+
+    tasks: tuple[str, ...] = ("binary", "multi-class", "regression")
+    linear = False
+    plain = True
+    penalised: tuple[str, ...] = ()
+    layers: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, *, depth: int = 4, codes: int = CODES) -> None:
+        for name, value, most in (("depth", depth, DEEPEST), ("codes", codes, MOST_CODES)):
+            if not int(name == "codes") < value <= most:
+                raise UsageError(f"[model] boosted-trees: {name}={value} must be {1 + (name == 'codes')} to {most}")
+        self.depth = depth
+        self.codes = codes
+
+    def first_forest(self, layout: Layout, outputs: int, rounds: int) -> dict[str, np.ndarray]:
+        """Return the arrays that a run starts from: trees without a split, for as many as there are rounds."""
+        return {**empty_forest(rounds, outputs, self.depth), **empty_cuts(layout, self.codes)}
+
+    def outputs(self, arrays: dict[str, Any], x: Tensor) -> Tensor:
+        """Return scores [rows, outputs] of plain inputs [rows, columns]."""
+        own = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}
+        found = margins(forest_of(own), codes_in(np.asarray(x), own), widths_of(own) - 1)
+        # Without any tree margins do not tell how many outputs there are.
+        return torch.from_numpy(np.broadcast_to(found, (len(x), own["value"].shape[1])).copy())

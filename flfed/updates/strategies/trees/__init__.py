@@ -1,0 +1,1 @@
+"""Strategies whose rounds grow trees."""
