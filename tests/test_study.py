@@ -119,7 +119,7 @@ def test_the_hash_is_of_the_text_itself():
         ('features = ["age", "chol"]', "features = [1]", "[dataset]: features=1 must be a text"),
         ('scaler = "none"', 'scaler = "local"', "must be one of 'global', 'per-site', 'none', 'schema'"),
         ("missing-indicator = true", "missing-indicator = 1", "[encode]: missing-indicator=1 must be true or false"),
-        ('name = "mlp"', "", "[model]: name is missing; known: linear, logistic, mlp"),
+        ('name = "mlp"', "", "[model]: name is missing; known: boosted-trees, linear, logistic, mlp"),
         ('name = "mlp"', 'name = "logistc"', "[model]: name='logistc' is not known; did you mean 'logistic'?"),
         ('name = "fedavg"', 'name = "fedvag"', "[strategy]: name='fedvag' is not known; did you mean 'fedavg'?"),
         ("rounds = 7", "rounds = 0", "[strategy]: rounds=0 must be a whole number >= 1"),

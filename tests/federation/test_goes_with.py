@@ -12,6 +12,8 @@ from flfed import Study, registry
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import run
 from flfed.rows.data.policy import Policy
+from flfed.trees.forest import TREES
+from tests.boosting import trees_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -55,8 +57,10 @@ def test_what_the_page_says_goes_together_runs_and_what_does_not_is_refused(
     changes = {"strategy.name": strategy, "strategy.rounds": 2, **SETTINGS[setting]}
     part = setting == "part of the units"
     sites = small_sites(3, rows=80, policy=Policy(disclosure="open", resplit=True, width=0.5 if part else 1.0))
+    if strategy == TREES:
+        small_study, changes = trees_study(small_study), {} if part else SETTINGS[setting] | {"strategy.rounds": 2}
     if table()[strategy][setting]:
-        done = run(Study.parse(small_study).replace(changes), sites=sites)
+        done = run(Study.parse(small_study).replace({"strategy.rounds": 2} | changes), sites=sites)
         assert (done.status, done.report["rounds"], done.report["faults"]) == ("completed", 2, [])
         return
     with pytest.raises(FlfedError if part else UsageError) as refused:

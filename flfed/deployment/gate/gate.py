@@ -19,7 +19,7 @@ from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
-from flfed.deployment.gate.tree_schema import exchange_of
+from flfed.deployment.gate.tree_schema import attempts_refusal
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
@@ -290,10 +290,7 @@ class Gate:
         defect = message_defect(message.content, messages.incoming(kind))
         if defect:
             raise Refused(Refusal("message-unfit", kind=kind, defect=defect))
-        names = str(context.run_config.get("sites", "")).split(",")
-        if exchange_of(message).get("attempt", 0) > len(names):
-            raise Refused(Refusal("too-many-attempts", most=len(names)))
-        over = self._leaving.used_up(message, self._facts(message, context))
+        over = attempts_refusal(message, context) or self._leaving.used_up(message, self._facts(message, context))
         if over:
             raise Refused(over)
 

@@ -295,36 +295,10 @@ class StudyMessages:
             "summary": self._summary(needed=False),
             **self._histogram("histogram"),
             **family,
-            **self._points(),
-            **self._groups(),
+            **_points(self),
+            **_groups(self),
             **_importance(self.study, self.layout),
         }
-
-    def _points(self) -> Sections:
-        """Return the section of exact counts, none where the study asks for none.
-
-        A count is large enough for the policy, or is not there.
-        """
-        points = self.study.compare.points if self.schema.task == "binary" else ()
-        if not points:
-            return {}
-        least, known = self.site.policy.least_rows(), {at for _, at in points}
-        small = 0 if least == 1 else least
-        at = Field(fits=lambda value: type(value) is float and value in known)
-        count = Field(fits=lambda value: type(value) is int and (value == -1 or small <= value <= LARGEST))
-        counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
-        fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
-        return {"points": Columns(fields=fields, longest=len(points))}
-
-    def _groups(self) -> Sections:
-        """Return the section of figures by group, none where the study names no column."""
-        found = groupings(self.study.compare.by, self.schema)
-        if not found:
-            return {}
-        labels = [label for one in found for label in one.labels]
-        named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
-        figures = {name: number(nan=True) for name in ("value", "low", "high")}
-        return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
 
     def run_bytes(self, way: Way = "to-server", *, compact: bool = False) -> int:
         """Return the most bytes that a run may take.
@@ -391,6 +365,34 @@ def _enrolled(site: Site) -> dict[str, Field]:
         "epsilon-budget": number(0, nan=True),
         "epsilon-spent": number(0, nan=True),
     }
+
+
+def _points(messages: StudyMessages) -> Sections:
+    """Return the section of exact counts, none where the study asks for none.
+
+    A count is large enough for the policy, or is not there.
+    """
+    points = messages.study.compare.points if messages.schema.task == "binary" else ()
+    if not points:
+        return {}
+    least, known = messages.site.policy.least_rows(), {at for _, at in points}
+    small = 0 if least == 1 else least
+    at = Field(fits=lambda value: type(value) is float and value in known)
+    count = Field(fits=lambda value: type(value) is int and (value == -1 or small <= value <= LARGEST))
+    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
+    fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
+    return {"points": Columns(fields=fields, longest=len(points))}
+
+
+def _groups(messages: StudyMessages) -> Sections:
+    """Return the section of figures by group, none where the study names no column."""
+    found = groupings(messages.study.compare.by, messages.schema)
+    if not found:
+        return {}
+    labels = [label for one in found for label in one.labels]
+    named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
+    figures = {name: number(nan=True) for name in ("value", "low", "high")}
+    return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
 
 
 def _importance(study: Study, layout: Layout) -> Sections:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from flfed.deployment.gate.message_sections import HEAD, Field, Held, Plain, Section, section_bytes, size_defect, text
 from flfed.refusals import Refusal
@@ -129,6 +129,13 @@ def tree_round_bytes(study: Study, model: Shapes, layout: Layout, once: int, sec
 
 BESIDE = 512
 """Bytes of a reply's plain values and of an array's head, at most."""
+
+
+def attempts_refusal(message: Message, context: Context) -> Refusal | None:
+    """Return why a tree may not begin anew, None where it may: at most once for each site of the run."""
+    names = str(context.run_config.get("sites", "")).split(",")
+    more = exchange_of(message).get("attempt", 0) > len(names)
+    return Refusal("too-many-attempts", most=len(names)) if more else None
 
 
 def exchange_of(message: Message) -> dict[str, Any]:
