@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell has it for w
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def empty_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new folder for each test; pytest's own numbering would read all earlier ones each time."""
+    root = tmp_path_factory.mktemp("homes")
+    return (root / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(empty_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home for each test: no test sees the user's store, nor another's."""
-    path = tmp_path_factory.mktemp("home")
+    path = next(empty_folders)
+    path.mkdir(mode=0o700)
     monkeypatch.setenv("FLFED_HOME", str(path))
     monkeypatch.setenv("FLFED_CHECKPOINT_SECONDS", "0")  # tests of what a crash leaves count rounds
     for name in ("FLFED_STORE", "FLFED_PATH"):
