@@ -38,10 +38,15 @@ NODE = """
 from flwr.supercore import heartbeat
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli import flower_supernode
+from flfed.deployment.flower.pacing import Pace
+from flfed.deployment.processes.node import LEAST, MOST, nothing_left_unsent, paced, parts_soon
 fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = heartbeat.HEARTBEAT_DEFAULT_INTERVAL = 10
+paced(Pace(LEAST, MOST))
+nothing_left_unsent()
+parts_soon()
 flower_supernode()
 """
-"""Flower's node with three times as fast a heart: a killed one is missed after 20 seconds, and not after a minute."""
+"""Flower's node at the pace of a site's, with three times as fast a heart: a killed one is missed after 20 seconds."""
 
 
 def free_port() -> int:
