@@ -117,11 +117,11 @@ def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: sign
         with RunReader.open() as reader:
             return len(reader.runs()) == 2 and reader.runs()[0].rounds > 3
 
-    words = ("study", "sweep", "wine", "--set", "plan.validation=0.2", "--set", "rounds=1500")
+    words = ("study", "sweep", "wine", "--set", "plan.validation=0.2", "--set", "rounds=500")
     code, out, err = stopped_when([*words, "--grid", "plan.lr=0.1,0.2,0.3", "--json"], second_point_runs, by)
     found = json.loads(out)
     assert code == 3 and [point["set"] for point in found["points"]] == [{"plan.lr": 0.1}]
-    assert found["best"]["rounds"] == 1500
+    assert found["best"]["rounds"] == 500
     assert err.startswith(f"flfed: {STOPS[by]}; 1 of 3 points were tried, and are in the run store; to go on, ")
     with RunReader.open() as reader:
         assert [(run.status, run.reason) for run in reader.runs()] == [("stopped", STOPS[by]), ("completed", "")]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +30,7 @@ from flfed.updates.messages.compare import CompareReply
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.summarise import SummariseReply
 from flfed.updates.messages.train import Scores, TrainReply
+from tests.terminal import in_terminal
 
 WITH = ("--with", "hungary,switzerland,long-beach")
 Run = Callable[..., Result]
@@ -169,29 +167,15 @@ def test_a_study_that_the_gate_would_refuse_is_not_approved(run: Run, tmp_path: 
     assert not SiteFolder("cleveland").approvals.exists()
 
 
-CALL = "import sys; sys.argv[0] = 'site'; from test_site_approve import commands; commands()()"
-
-
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize(
     ("typed", "decision"), [("approve", "approved"), ("refuse", "refused"), ("", None), ("yes", None)]
 )
 def test_a_person_at_a_terminal_is_asked(heart: datasets.Dataset, typed: str, decision: str | None):
-    ours, theirs = pty.openpty()
-    words = ["approve", "heart-disease", "--site", "cleveland", *WITH]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    child = subprocess.Popen(
-        [sys.executable, "-c", CALL, *words], stdin=theirs, stdout=subprocess.PIPE, env=environment, text=True
-    )
-    try:
-        os.write(ours, f"{typed}\n".encode())
-        said, _ = child.communicate(timeout=60)
-    finally:
-        child.kill()
-        os.close(ours)
-        os.close(theirs)
-    assert "Type approve, refuse or later" in said and child.returncode == 0
+    words = ("site", "approve", "heart-disease", "--site", "cleveland", *WITH)
+    code, said = in_terminal(*words, columns=200, typed=f"{typed}\n")
+    assert any(line.startswith("Type approve, refuse or later") for line in said) and code == 0
     written = approval.approval_of(SiteFolder("cleveland"), Study.load("heart-disease").sha256())
     assert (written and written.decision) == decision
 
