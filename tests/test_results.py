@@ -118,3 +118,14 @@ def test_card_fraud_runs_from_the_embedded_generator_in_under_a_minute():
     precision = found.means("average_precision_score")
     assert precision["global"] > 0.3
     assert precision["global"] > precision["own-model-everywhere"] + 0.1
+
+
+@pytest.mark.proof
+@pytest.mark.usefixtures("taiwan")
+def test_trees_of_four_banks_are_as_good_as_xgboosts_of_one_table():
+    found = series_of("taiwan-credit-trees", 3)
+    means = found.means("roc_auc_score")
+    assert means["global"] >= 0.7806 - 0.005  # XGBoost's own, of all rows
+    assert abs(means["global"] - means["pooled"]) <= 0.005
+    assert means["global"] >= means["own-model-everywhere"] + 0.01
+    assert found.report["faults"] == []

@@ -100,7 +100,8 @@ def grown(
         Whether rows are counted beside gradients and Hessians.
     """
     (fitted, scored), curve = session.round_rows(encoder), _scores_holdout(session)
-    if session.trees is None:
+    # Another run may have another encoder, and by it another unit of a number that is predicted.
+    if session.trees is None or session.trees.y is not fitted.y:
         parts = {"fitted": fitted.x, "scored": scored.x} | (
             {"holdout": session.holdout_rows(encoder)[1].x} if curve else {}
         )

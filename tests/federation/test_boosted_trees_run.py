@@ -15,14 +15,19 @@ from flwr.app import Context, Message
 from flfed import Study
 from flfed.errors import RunStopped, UsageError
 from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import resume, run
 from flfed.rows.features.columns import joined
 from flfed.rows.features.encode import plain_inputs
-from flfed.rows.session import SiteSession
+from flfed.rows.session import SiteSession, first_model
+from flfed.rows.site_trees import Level
+from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
+from flfed.rows.training.one_by_one import run_client
+from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import chosen_cuts, codes_in, widths_of
-from flfed.trees.forest import forest_of, margins, tree_arrays, with_round
+from flfed.trees.forest import forest_of, margins, round_of, tree_arrays, trees_of, with_round
 from flfed.trees.growth import TreeSettings
 from flfed.updates.messages.in_memory import is_in_memory
 from flfed.updates.messages.summarise import BINS, BinsReply
@@ -192,6 +197,8 @@ def test_below_the_quorum_all_are_asked_again_and_grow_the_same_tree(conduct: Co
 
     again = conduct(small_sites(3, rows=150), text, change=once)
     assert seen == [(3, 1), (3, 1)]
+    asked = [one.message.content for one in again.sent(TRAIN, "to-site") if one.message.content["config"]["round"] == 3]
+    assert {int(content["settings"]["attempt"]) for content in asked} == {0, 1}
     assert same(again.outcome.arrays, conduct(small_sites(3, rows=150), text).outcome.arrays)
 
 
@@ -296,6 +303,29 @@ def test_a_run_that_was_killed_between_two_levels_goes_on_to_the_same_trees(smal
         with pytest.raises(RunStopped):
             run(study, sites=sites)
     assert resume(newest(), sites=sites).report["arrays-sha256"] == expected
+
+
+def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home):
+    study = Study(dataset="diabetes", rounds=3, partition={"by": "iid", "sites": 3}, model={"name": "boosted-trees"})
+    site, _, _ = find_sites(study)
+    fresh, used = SiteSession(site, study), SiteSession(site, study)
+    first, second = fresh.own_encoder(), replace(fresh.own_encoder(), center=fresh.own_encoder().center + 20.0)
+    layout, y = fresh.layout, fresh.fitted_columns()
+    forest = first_model(study, fresh.schema) | chosen_cuts(layout, cell_counts(y, layout), 64)
+    nothing = np.zeros_like(tree_arrays(trees_of(round_of(forest, 0)), forest["value"].shape[2]))
+    roots = np.zeros(forest["value"].shape[1:])
+    roots[:, 0] = 1.0
+    level = Level(
+        round=1, score=False, forest=forest, sha256=arrays_sha256(forest), last=nothing, tree=round_of(forest, 0),
+        asked=roots,
+    )  # fmt: skip
+
+    def sums(session: SiteSession, encoder: Any) -> np.ndarray:
+        return run_client(grown_level(session, encoder, level, counted=False)).sums
+
+    before, after = sums(used, first), sums(used, second)
+    np.testing.assert_array_equal(after, sums(fresh, second))
+    assert (before[..., 0] != after[..., 0]).any()
 
 
 def test_validation_rows_choose_the_number_of_trees(conduct: Conduct, small_sites, trees):

@@ -146,13 +146,14 @@ class SiteTrees:
 
     Attributes
     ----------
+    y : array [rows]
     sha256 : str
         Of the arrays that the scores are of; "" before there are some.
     scores : dict of part to float64 array [rows, outputs]
     """
 
     def __init__(self, parts: Mapping[str, np.ndarray], y: np.ndarray, task: str) -> None:
-        self._parts, self._y, self._task = parts, y, task
+        self._parts, self.y, self._task = parts, y, task
         self._arrays: dict[str, np.ndarray] = {}
         self._codes: dict[str, np.ndarray] = {}
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
@@ -208,7 +209,7 @@ class SiteTrees:
             Whether rows are counted too.
         """
         if self._sums is None:
-            self._sums = gradients(self.scores["fitted"], self._y, self._task)
+            self._sums = gradients(self.scores["fitted"], self.y, self._task)
         slope, curvature = self._sums
         codes, widths = self._codes["fitted"], widths_of(self._arrays)
         found = []

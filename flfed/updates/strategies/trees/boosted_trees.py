@@ -98,7 +98,8 @@ class BoostedTrees(FedAvg):
         """Return a message for each cohort site, which asks for the sums of the roots."""
         now = self.round
         now.incoming = to_arrays(arrays)
-        self.attempt = int(bool(now.earlier))
+        # A tree that is grown again is another question than the one before.
+        self.attempt = max(1, self.attempt) if now.earlier else 0
         self.growing = self._begun()
         return self._messages(server_round, self.cohort(server_round), score=True)
 
