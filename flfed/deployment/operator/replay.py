@@ -190,6 +190,11 @@ def _left(folder: SiteFolder, run: str, round: int) -> list[Line]:
             f"site {folder.site!r}: the update of round {round} left under masks; they are drawn from the operating "
             "system and kept nowhere, so what left cannot be computed again"
         )
+    if any("level" in line.facts for line in left):
+        raise UsageError(
+            f"site {folder.site!r}: round {round} grew a tree; its sums follow from the trees before, which are not "
+            "kept beside what was asked, so that they cannot be computed again"
+        )
     if any(line.facts.get("charged-bytes") or "epsilon" in line.facts for line in left):
         raise UsageError(
             f"site {folder.site!r}: the update of round {round} held noise for differential privacy; noise is drawn "
