@@ -145,12 +145,18 @@ class House:
 
     def __init__(self, root: Path) -> None:
         self.modules = {m.name: m for f in sorted((root / "flfed").rglob("*.py")) for m in [Module(f, root)]}
-        self.edges = {
+
+    @cached_property
+    def edges(self) -> dict[str, set[str]]:
+        """Return the modules that each one imports."""
+        found = {
             name: {found for found in m.imports if found in self.modules and found != name}
             for name, m in self.modules.items()
         }
-        for name, targets in self.edges.items():  # `from a.b import c` names both a.b and a.b.c
-            self.edges[name] = {t for t in targets if not (self.modules[t].is_package and self._only_way(name, t))}
+        return {  # `from a.b import c` names both a.b and a.b.c
+            name: {t for t in targets if not (self.modules[t].is_package and self._only_way(name, t))}
+            for name, targets in found.items()
+        }
 
     def _only_way(self, name: str, package: str) -> bool:
         """Tell whether a package is named only on the way to modules in it."""

@@ -140,7 +140,7 @@ class Still(Scaffold):
 def test_scaffold_ends_at_the_pooled_optimum_and_averaging_does_not(hospitals: Hospitals):
     best, equal = hospitals.optimum(), hospitals.optimum(dict.fromkeys(hospitals.places, 1.0))
     assert apart(hospitals.ended(Scaffold()), best) < 1e-6  # found 4e-15
-    assert apart(hospitals.ended(FedAvg()), best) > 0.1  # found .116
+    assert apart(hospitals.ended(FedAvg(), 100), best) > 0.1  # found .116, to six digits that after 400
     # Variates that count all sites the same end where all sites count the same; a variate that stays zero, nowhere.
     unweighted = hospitals.ended(Unweighted(), 200)
     assert apart(unweighted, best) > 0.14 and apart(unweighted, equal) < 1e-6  # found .147
@@ -197,10 +197,10 @@ STEPS = {"cleveland": 5, "hungary": 10, "switzerland": 20, "long-beach": 60}
 @pytest.mark.studies
 def test_normalised_updates_stay_near_the_optimum_whatever_the_sites_steps(hospitals: Hospitals):
     best = hospitals.optimum()
-    assert apart(by_steps(hospitals, FedAvg(), STEPS), best) > 0.3  # found .313
+    assert apart(by_steps(hospitals, FedAvg(), STEPS, 100), best) > 0.3  # found .313, which stays
     assert apart(by_steps(hospitals, FedNova(), STEPS), best) < 0.165  # found .160
     assert apart(by_steps(hospitals, Slow(), STEPS), best) > 0.168  # found .170
-    assert apart(by_steps(hospitals, Scaffold(), STEPS), best) < 1e-6
+    assert apart(by_steps(hospitals, Scaffold(), STEPS, 150), best) < 1e-6
 
 
 def test_normalised_updates_of_equal_steps_are_fedavgs_to_the_bit(hospitals: Hospitals):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from streamlit.testing.v1 import AppTest
 
+from flfed.records.dashboard import page_files
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, EventRow, MetricRow
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +15,7 @@ DATA = "flfed/records/dashboard/pages/p60_data.py"
 AUC = "roc_auc_score"
 
 
-def overview(run: str | None, page_file: str = OVERVIEW) -> AppTest:
+def overview(run: str | None, page_file: str | Path = OVERVIEW) -> AppTest:
     page = AppTest.from_file(str(APP), default_timeout=60).run()  # the first run registers the pages
     page.switch_page(str(ROOT / page_file))
     if run is not None:
@@ -33,11 +34,11 @@ def words(page: AppTest) -> str:
     return "\n".join([*(str(block.value) for block in blocks), *cells, *cards]).replace("\\", "")
 
 
-def test_an_empty_store_says_what_to_do(shown: str):
-    runs = AppTest.from_file(str(APP), default_timeout=60).run()
-    assert not runs.exception
-    assert "flfed demo" in words(runs)
-    assert "flfed demo" in words(overview(None))
+def test_an_empty_store_says_what_to_do_on_every_page(shown: str):
+    for name, file in page_files().items():
+        page = overview(None, file)
+        assert not page.exception
+        assert "flfed demo" in words(page), name
 
 
 def test_the_list_shows_each_series_once_and_finds_by_name(shown: str, store, heart: str, write):

@@ -79,6 +79,10 @@ def look(address: str, runs: Runs, kind: str, widths: tuple[int, ...], *, pictur
                 assert f"run={runs.series[kind]}" in window.page.url
             assert sum(map(len, window.received[before:])) < MOST_BYTES
             charts += len(window.marks())
+            if kind in OFTEN:
+                places, unseen = eyes.unseen_focus(window)
+                assert places >= 10, (name, places)
+                assert unseen == {}, name
             if kind not in UNCHARTED:
                 said = eyes.looked_at(window, picture if kind == "hospitals" else "", widths)
                 wrong += [f"{name}, {one}" for one in said]
@@ -127,7 +131,8 @@ def test_one_site_among_many_fits_every_screen(everywhere: str, runs: Runs):
         assert eyes.looked_at(window, widths=eyes.NARROW) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.proof)])
+@pytest.mark.proof
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_opens_at_its_own_address_and_who_goes_through_it_by_keyboard_sees_where_they_are(
     everywhere: str, runs: Runs, scheme: str
 ):
@@ -175,7 +180,8 @@ def test_on_a_phone_each_run_is_a_card_in_which_nothing_is_cut(everywhere: str, 
             assert card.evaluate(TITLES)[1:] == [f'"{title}"' for title in p10_runs.TITLES]
 
 
-def test_an_empty_store_says_what_to_do_on_every_page(window: Window):
+@pytest.mark.proof
+def test_an_empty_store_fits_the_screen_on_every_page(window: Window):
     for name in PAGES:
         visit(window, name)
         assert "flfed demo" in window.page.locator("[data-testid=stAlert]").inner_text()

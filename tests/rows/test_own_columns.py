@@ -185,10 +185,10 @@ def test_a_task_of_several_classes_is_refused():
 @pytest.mark.slow
 @pytest.mark.studies
 def test_cleveland_gains_from_its_own_columns(heart):
-    found = run(Study.load("heart-disease").replace(HEART), repeats=20).report
+    found = run(Study.load("heart-disease").replace(HEART), repeats=5).report
     of = found["sites"]["cleveland"]
     value = {arm: of[arm][AUC]["value"] for arm in ("global", "local-only", "personalised", OWN_COLUMNS)}
-    assert value["personalised"] >= value["global"] + 0.02
+    assert value["personalised"] >= value["global"] + 0.02  # found .039, and .040 over ten
     assert value[OWN_COLUMNS] > value["local-only"]
     assert OWN_COLUMNS not in found["sites"]["hungary"]
     assert "columns that only this site uses" in "\n".join(rests_on(found, "cleveland", AUC))

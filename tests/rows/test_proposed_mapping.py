@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -98,11 +99,17 @@ def test_a_number_in_no_unit_that_is_known_is_told_by_how_many_values_fit():
     assert age.why == "the names agree; 13 % of its values lie in the range; another unit?"
 
 
+@cache
+def table_and_schema(data: Path, name: str) -> tuple[pd.DataFrame, Schema]:
+    """Return at most two thousand rows of a table, and the schema that the half of them has."""
+    table = TABLES[name][0](data)
+    table = table.sample(min(len(table), 2000), random_state=1)
+    return table, propose_schema({"a": table[::2]}, TARGETS[name], name="own").schema
+
+
 def of_two_sites(data: Path, name: str, share: float = 1.0) -> tuple[Schema, pd.DataFrame]:
     """Return the schema of half of a table's rows, with a share of its features, and the other half."""
-    target, table = TARGETS[name], TABLES[name][0](data)
-    table = table.sample(min(len(table), 2000), random_state=1)
-    schema = propose_schema({"a": table[::2]}, target, name="own").schema
+    target, (table, schema) = TARGETS[name], table_and_schema(data, name)
     draw = np.random.default_rng(3)
     columns = {key: column for key, column in schema.columns.items() if key == target or draw.random() < share}
     return schema.model_copy(update={"columns": columns}), table[1::2]
