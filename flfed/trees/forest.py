@@ -106,6 +106,17 @@ def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]
     return {name.replace("_", "-"): np.full(shape, -1.0 if name == "column" else 0.0) for name in NODES}
 
 
+def depth_of(nodes: int) -> int:
+    """Return the depth of a tree that has room for so many nodes.
+
+    Examples
+    --------
+    >>> depth_of(empty_forest(1, 1, 4)["value"].shape[2])
+    4
+    """
+    return (nodes + 1).bit_length() - 2
+
+
 def tree_arrays(trees: Sequence[Tree], nodes: int) -> np.ndarray:
     """Return one round's trees as a float64 array [arrays, outputs, nodes], in the order of a `Tree`'s arrays."""
     found = np.zeros((len(NODES), len(trees), nodes))

@@ -14,7 +14,7 @@ from flfed.refusals import Refusal
 from flfed.study.study import Study
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import cells_of, counted_columns
-from flfed.trees.forest import NODES, TREES
+from flfed.trees.forest import NODES, TREES, depth_of
 from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TREES_SHA256
@@ -83,10 +83,9 @@ def counted(study: Study, layout: Layout) -> dict[str, Section]:
 def level_asked(model: Shapes) -> dict[str, Section]:
     """Return the sections of a request of one level, of the shapes of the model's arrays."""
     (_, outputs, nodes), _ = model["value"]
-    depth = (nodes + 1).bit_length() - 2
     trees = ((len(NODES), outputs, nodes), FLOAT64)
     given = {LAST: trees, TREE: trees, ASKED: ((outputs, nodes), FLOAT64)}
-    places = {"level": _whole(depth - 1), "attempt": _whole(MOST_ATTEMPTS)}
+    places = {"level": _whole(depth_of(nodes) - 1), "attempt": _whole(MOST_ATTEMPTS)}
     return {"arrays": Held(shapes=model, needed=False), "settings": Plain(fields=places), "extra": Held(shapes=given)}
 
 
@@ -106,7 +105,7 @@ def level_answered(study: Study, model: Shapes, layout: Layout) -> dict[str, Sec
 def _sums(study: Study, model: Shapes, layout: Layout, *, whole_tree: bool) -> NodeSums:
     """Return the section of the sums of one level, or of all nodes of a round that are asked for."""
     (_, outputs, nodes), _ = model["value"]
-    depth = (nodes + 1).bit_length() - 2
+    depth = depth_of(nodes)
     # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
     asked = outputs * (2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2)))
     own = study.model.build("model").codes
@@ -120,7 +119,7 @@ def tree_round_bytes(study: Study, model: Shapes, layout: Layout, once: int, sec
     All exchanges but the first bring neither scores nor, to a site, the trees before.
     """
     (_, _, nodes), _ = model["value"]
-    levels = (nodes + 1).bit_length() - 2
+    levels = depth_of(nodes)
     if "arrays" in sections:
         return (once - section_bytes(sections["arrays"])) * levels
     whole = _sums(study, model, layout, whole_tree=True).most

@@ -17,7 +17,7 @@ from flfed.refusals import Refusal
 from flfed.study.plan import Plan
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import widths_of
-from flfed.trees.forest import UNIT, Tree, round_of, tree_arrays, with_round
+from flfed.trees.forest import UNIT, Tree, depth_of, round_of, tree_arrays, with_round
 from flfed.trees.growth import GrowingRound, TreeSettings
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
 from flfed.updates.messages.in_memory import immutable
@@ -105,9 +105,9 @@ class BoostedTrees(FedAvg):
 
     def _begun(self) -> GrowingRound:
         """Return the trees of a round before their first split."""
-        incoming, depth = self.round.incoming, int(np.log2(self.round.incoming["value"].shape[2] + 1)) - 1
+        incoming = self.round.incoming
         settings = TreeSettings(
-            depth=depth,
+            depth=depth_of(incoming["value"].shape[2]),
             learning_rate=self.learning_rate,
             l2=self.l2,
             least_hessian=self.least_hessian,
