@@ -13,6 +13,7 @@ import tomli_w
 
 from flfed import Study
 from flfed.rows.data import datasets, site_discovery
+from flfed.rows.data.mapping import map_table
 from flfed.rows.features.columns import ColumnArrays, coded, joined
 from flfed.rows.features.encode import plain_inputs
 from flfed.rows.session import study_layout, study_table
@@ -104,7 +105,8 @@ def tables_of(name: str) -> tuple[Layout, list[ColumnArrays]]:
     study = Study.load(name)
     layout = study_layout(study, datasets.load(study.dataset.name).schema)
     if study.dataset.partition:
-        rows = coded(datasets.load(study.dataset.name).whole_table(), layout)
+        dataset = datasets.load(study.dataset.name)
+        rows = coded(map_table(dataset.whole_table(), dataset.schema, {})[0], layout)
         site = np.random.default_rng(9).integers(0, 4, rows.rows)
         return layout, [rows.take(site == place) for place in range(4)]
     tables = [study_table(study, site) for site in site_discovery.of_dataset(study.dataset.name)]

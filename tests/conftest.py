@@ -135,6 +135,14 @@ def taiwan(home: Path, test_data: Path) -> datasets.Dataset:
     return dataset
 
 
+@pytest.fixture
+def deliveries(home: Path, test_data: Path) -> datasets.Dataset:
+    """The scms-delivery dataset, its file in this test's home."""
+    dataset = datasets.load("scms-delivery")
+    datasets.get(dataset, from_folder=test_data / "scms_delivery", progress=lambda line: None)
+    return dataset
+
+
 MakeSites = Callable[..., list[Site]]
 
 

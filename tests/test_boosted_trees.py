@@ -33,7 +33,7 @@ def hashed(forest: Forest) -> str:
 
 
 @pytest.fixture
-def tables(heart, taiwan) -> Callable[..., Boosting]:
+def tables(heart, taiwan, deliveries) -> Callable[..., Boosting]:
     """A function that returns a study's rows as codes."""
     return lambda name, seed=0, **more: boosting_of(*tables_of(name), seed, **more)
 
@@ -195,8 +195,12 @@ def gained(tables, study: str, splits: int, scores=_margins, **more) -> float:
 
 @pytest.mark.proof
 @pytest.mark.parametrize(
-    ("study", "splits"), [("heart-disease", 5), ("breast-cancer", 5), ("loan-default", 5), ("taiwan-credit", 3)]
-)
+    ("study", "splits"),
+    [
+        ("heart-disease", 5), ("breast-cancer", 5), ("loan-default", 5), ("taiwan-credit", 3),
+        ("scms-delivery-trees", 5),
+    ],
+)  # fmt: skip
 def test_trees_are_as_good_as_those_of_xgboost_with_bins_of_its_own(study: str, splits: int, tables):
     assert gained(tables, study, splits) >= -0.005
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.errors import UsageError
+from flfed.errors import TableError, UsageError
 from flfed.rows.data.parsing.expressions import derived_columns, rows_where
 from flfed.rows.data.sources import Csv, Parquet
 
@@ -240,3 +240,47 @@ def test_whatever_is_written_gives_rows_or_one_sentence_at_once():
                 said += 1
             slowest = max(slowest, time.process_time() - began)
     assert held > 500 and said > 1000 and slowest < 10  # 0.004 s where nothing else runs
+
+
+WRITTEN = "seen,left\n02-Jun-06,29.02.2024\n28-Feb-69,31.12.1999\n?,01.01.2000\n"
+
+
+def test_dates_in_another_format_are_read_before_expressions_are(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(WRITTEN)
+    source = Csv(
+        str(path), missing=("?",), dates={"seen": "%d-%b-%y"}, century=2000,
+        derive={"year": "year(seen)", "later": "seen > '2006-06-01'"},
+    )  # fmt: skip
+    read = source.read(())
+    np.testing.assert_array_equal(read["year"], [2006, 2069, np.nan])  # Python alone takes 69 for 1969
+    np.testing.assert_array_equal(read["later"], [1, 1, np.nan])
+    plain = Csv(str(path), dates={"left": "%d.%m.%Y"}, where="left >= '2000-01-01'").read(())
+    assert [str(day.date()) for day in plain["left"]] == ["2024-02-29", "2000-01-01"]
+    with pytest.raises(UsageError, match="is not a date"):
+        Csv(str(path), derive={"year": "year(left)"}).read(())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"dates": {"seen": "%d-%b-%y"}}, "two digits of a year"),
+        ({"dates": {"seen": "%m.%Y"}}, "day, month and year"),
+        ({"dates": {"seen": ""}}, "must map columns to formats"), ({"dates": "seen"}, "must map columns to formats"),
+        ({"dates": {"seen": "%d-%b-%y"}, "century": 20}, "must be 1900 or 2000"),
+    ],
+)  # fmt: skip
+def test_a_date_format_that_loses_the_day_or_the_century_is_refused(given: dict, words: str):
+    with pytest.raises(UsageError, match=words):
+        Csv("never read.csv", **given)
+
+
+def test_a_cell_that_is_no_such_date_is_refused_without_the_cell(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("seen\n29-Feb-00\n30-Feb-01\n")
+    for century in (2000, 1900):  # 1900 had no 29th of February
+        with pytest.raises(
+            TableError, match="'seen' is not a date as its mapping says in fewer than 5 rows"
+        ) as refused:
+            Csv(str(path), dates={"seen": "%d-%b-%y"}, century=century).read(())
+        assert "Feb" not in str(refused.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_wine
@@ -13,6 +14,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.partition import cut
 from flfed.study.study import Study
+from flfed.study.tables import Partition
 
 
 def mapped(dataset: datasets.Dataset) -> pd.DataFrame:
@@ -115,3 +117,50 @@ def test_a_code_that_is_not_known_is_refused_by_the_schema(tmp_path, monkeypatch
 def test_codes_of_a_column_that_is_not_there_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="the file has no column 'grade'"):
         coded(tmp_path, monkeypatch, "grade", "1 2").whole_table()
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+def test_eight_countries_and_their_late_lines_are_the_file_s(deliveries):
+    table = mapped(deliveries)
+    counts = table.groupby("Country")["late"].agg(["size", lambda late: int((late == "late").sum())])
+    assert {country: tuple(row) for country, row in zip(counts.index, counts.to_numpy().tolist(), strict=True)} == {
+        "South Africa": (1406, 115), "Nigeria": (1194, 142), "Cote d'Ivoire": (1083, 134), "Uganda": (779, 98),
+        "Vietnam": (688, 6), "Zambia": (683, 108), "Haiti": (655, 62), "Mozambique": (631, 116),
+    }  # fmt: skip
+    # By pandas' own reading of the file, without flfed.
+    raw = pd.read_csv(deliveries.downloads() / deliveries.source.files[0].name, encoding="utf-8-sig", dtype=str)
+    raw = raw[
+        raw["Country"].isin(
+            ["South Africa", "Nigeria", "Côte d'Ivoire", "Uganda", "Vietnam", "Zambia", "Haiti", "Mozambique"]
+        )
+    ]
+    due, came = (
+        pd.to_datetime(raw[f"{name} Date"], format="%d-%b-%y") for name in ("Scheduled Delivery", "Delivered to Client")
+    )
+    assert ((table["late"] == "late").to_numpy() == (came > due).to_numpy()).all()
+    assert (table["Scheduled Delivery Date"].to_numpy() == due.to_numpy()).all()
+    assert due.dt.year.min() == 2006 and due.dt.year.max() == 2015
+
+
+@pytest.mark.slow
+@pytest.mark.studies
+def test_no_shipment_is_on_both_sides_of_a_holdout(deliveries):
+    sites = cut(deliveries, Partition(by="Country"))
+    assert len(sites) == 8
+    for site in sites:
+        found = site.read()
+        held = found.holdout("compare")
+        assert len(held) and not set(found.training["ASN/DN #"]) & set(held["ASN/DN #"])
+    # Of one line in 20 the shipment would be on both sides if lines were dealt by themselves.
+    table = mapped(deliveries)
+    dealt = np.random.default_rng(0).random(len(table)) < 0.3
+    assert len(set(table["ASN/DN #"][dealt]) & set(table["ASN/DN #"][~dealt])) > 236
+
+
+@pytest.mark.parametrize("column", ["Delivered to Client Date", "Delivery Recorded Date", "Line Item Insurance (USD)"])
+def test_what_is_known_after_a_delivery_is_no_feature(column):
+    schema = datasets.load("scms-delivery").schema
+    with pytest.raises(UsageError, match="leaks the target"):
+        schema.features(["Shipment Mode", column])
+    assert column not in schema.features()

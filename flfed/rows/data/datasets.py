@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field as PydanticField
+from pydantic import model_validator
 
 from flfed.errors import FlfedError, UsageError
 from flfed.packages import check_package, not_known, roots
@@ -70,10 +71,34 @@ class Table(Strict):
         The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
         several codes may mean one value. A code that is not here stays as it is.
         Example: `values.sex = { 1 = "male", 2 = "female" }`.
+    derive : dict of column to expression
+        Columns that are computed from those of a `file:`, as a site's source does.
+        Example: `derive.late = "days(delivered, scheduled) > 0"`.
+    where : str
+        Which rows of a `file:` are the dataset's; derived columns may be named. Example: `where = "country != ''"`.
+    dates : dict of column to date format
+        Columns of a `file:` whose dates are not written as 2026-01-31. Example: `dates.delivered = "%d-%b-%y"`.
+    century : {0, 1900, 2000}
+        First of the hundred years that two digits of a year in `dates` stand for; 0: years have four digits.
+        Example: `century = 2000`.
     """
 
     loader: str
     values: dict[str, dict[str, str]] = PydanticField(default_factory=dict)
+    derive: dict[str, str] = PydanticField(default_factory=dict)
+    where: str = ""
+    dates: dict[str, str] = PydanticField(default_factory=dict)
+    century: Literal[0, 1900, 2000] = 0
+
+    @model_validator(mode="after")
+    def _of_a_file(self) -> Self:
+        if not self.loader.startswith("file:") and any(self.selection().values()):
+            raise ValueError("derive, where, dates and century go with a loader of a file")
+        return self
+
+    def selection(self) -> dict[str, Any]:
+        """Return what a source takes besides its path."""
+        return {"derive": self.derive, "where": self.where, "dates": self.dates, "century": self.century}
 
 
 class SourceDescription(Strict):
@@ -164,7 +189,8 @@ class Dataset:
             # A missing download is named with the command that fetches it.
             if rest in [file.name for file in self.absent()]:
                 raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
-            raw = (Parquet(rest) if rest.endswith(".parquet") else Csv(rest)).read(self.folders())
+            kind_of_source = Parquet if rest.endswith(".parquet") else Csv
+            raw = kind_of_source(rest, **self.source.table.selection()).read(self.folders())
             return _decoded(raw, self.source.table.values)
         if kind != "sklearn":
             raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn' or 'file'")

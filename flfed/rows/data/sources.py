@@ -13,9 +13,10 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from flfed.errors import UsageError, require_extra
+from flfed.errors import TableError, UsageError, require_extra
+from flfed.rows.data.parsing.fields import check_date_format
 from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
@@ -55,15 +56,24 @@ class Selection:
         Example: `derive={"bmi": "weight / (height / 100) ** 2"}`.
     where : str
         Which rows are read; see `rows_where`. Derived columns may be named. Example: `where="hospital == 'north'"`.
+    dates : mapping of an own column to a date format
+        Columns whose dates are not written as 2026-01-31, with the format that `Field` takes as `date`. They are read
+        before any expression is. Example: `dates={"discharged": "%d.%m.%Y"}`.
+    century : {0, 1900, 2000}
+        First of the hundred years that two digits of a year stand for, in all of `dates`; 0 refuses such a format,
+        for nobody can tell. Example: `century=2000`.
     """
 
     derive: Mapping[str, str] = field(default_factory=dict, hash=False)
     where: str = ""
+    dates: Mapping[str, str] = field(default_factory=dict, hash=False)
+    century: Literal[0, 1900, 2000] = 0
 
     def __post_init__(self) -> None:
         """Refuse expressions that are none, before a table is read."""
         if not isinstance(self.where, str):
             raise UsageError(f"where={self.where!r} must be a text, such as 'age >= 18'")
+        self._check_dates()
         texts = [*self.derive, *self.derive.values()] if isinstance(self.derive, Mapping) else [None]
         if not all(isinstance(text, str) and text for text in texts):
             raise UsageError(
@@ -79,21 +89,44 @@ class Selection:
         if self.where:
             check_expression(self.where, "where")
 
+    def _check_dates(self) -> None:
+        if self.century not in (0, 1900, 2000):
+            raise UsageError(f"century={self.century!r} must be 1900 or 2000, or 0 for none")
+        pairs = list(self.dates.items()) if isinstance(self.dates, Mapping) else [(None, None)]
+        for name, form in pairs:
+            if not (isinstance(name, str) and isinstance(form, str) and form):
+                raise UsageError(f"dates={self.dates!r} must map columns to formats, such as {{'seen': '%d.%m.%Y'}}")
+            check_date_format(f"dates[{name!r}]", form, century=self.century)
+
     def selected(self, table: pd.DataFrame, missing: tuple[str, ...] = ()) -> pd.DataFrame:
         """Return the table with texts for names, derived columns, and only the rows that are read.
 
         `missing` are the source's codes for "not known".
         """
         table = with_text_names(table)
-        if not self.derive and not self.where:
+        if not self.derive and not self.where and not self.dates:
             return table
         from flfed.rows.data.parsing.expressions import derived_columns, rows_where
 
         attributes = table.attrs
+        table = self._dated(table, missing)
         table = derived_columns(table, self.derive, missing) if self.derive else table
         table = rows_where(table, self.where, missing, self.derive) if self.where else table
         table.attrs = attributes
         return table
+
+    def _dated(self, table: pd.DataFrame, missing: tuple[str, ...]) -> pd.DataFrame:
+        """Return the table with `dates` read as dates; a cell that is none is refused by column and count."""
+        from flfed.rows.data.parsing.cells import OTHER_FORMAT, dates_written
+        from flfed.rows.data.parsing.expressions import Scope
+
+        scope = Scope(table, "dates", missing)
+        found = {}
+        for name, form in self.dates.items():
+            found[name], bad = dates_written(scope.column(name).texts, form, self.century)
+            if bad:
+                raise TableError(name, OTHER_FORMAT, bad)
+        return table.assign(**found)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,36 @@ def read_dates(
     return (found, bad, NO_DATE) if bad.any() or not shifted.any() else (found, shifted, SHIFTED)
 
 
+def dates_written(texts: pd.Series, form: str, century: int = 0) -> tuple[pd.Series, int]:
+    """Parse a column's dates in one format.
+
+    Returns the days [rows], NaT where missing, and how many texts are none.
+
+    Parameters
+    ----------
+    texts : Series of str or None
+    form : str
+        As `Field.date`.
+    century : int
+        First of the hundred years that two digits of a year stand for; 0 where all four are written.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> days, bad = dates_written(pd.Series(["29-Feb-68", "31-Feb-06", None]), "%d-%b-%y", 2000)
+    >>> str(days[0].date()), bad
+    ('2068-02-29', 1)
+    """
+    import pandas as pd
+
+    dates = pd.to_datetime(texts, format=form, errors="coerce")
+    if century:
+        # Python takes 69 for 1969; a day that the other century does not have is none.
+        years = century + (dates.dt.year - century) % 100
+        dates = pd.to_datetime({"year": years, "month": dates.dt.month, "day": dates.dt.day}, errors="coerce")
+    return dates.astype("datetime64[ns]"), int((dates.isna() & texts.notna()).sum())
+
+
 def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Find local midnights that were written in UTC.
 

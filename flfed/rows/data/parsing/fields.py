@@ -83,13 +83,14 @@ class Field:
             other = "," if self.thousands == "." else "."
             raise UsageError(f"{where}: thousands and decimal are the same mark; set decimal={other!r}")
         if self.date:
-            _check_date_format(where, self.date)
+            check_date_format(where, self.date)
 
 
-def _check_date_format(where: str, form: str) -> None:
+def check_date_format(where: str, form: str, *, century: int = 0) -> None:
     """Refuse a date format that loses the day.
 
-    It is one without a year or a month, or with a time zone.
+    It is one without a year or a month, or with a time zone; of two digits of a year only where `century` says which
+    hundred years they are of.
     """
     # The day and the month of this moment cannot be taken for one another.
     moment = datetime(2021, 11, 23)
@@ -99,7 +100,7 @@ def _check_date_format(where: str, form: str) -> None:
         whole = False
     if not whole or "%z" in form or "%Z" in form:
         raise UsageError(f"{where}: date={form!r} must say day, month and year, such as '%d.%m.%Y'")
-    if re.search(r"(?<!%)(?:%%)*%[yx]", form):
+    if not century and re.search(r"(?<!%)(?:%%)*%[yx]", form):
         # Python takes 68 for 2068 and 69 for 1969.
         raise UsageError(
             f"{where}: date={form!r} has two digits of a year, of which nobody can tell the century: have the source "
