@@ -13,7 +13,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import RivalRequest
 from flfed.rows.training.stacked.answer import compute_stacked
-from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES, best_alone
+from flfed.rows.training.tuning.best_model import LEARNING_RATE, PENALTIES, TREES, best_alone, trees_alone
 
 SEED = 5
 
@@ -157,3 +157,13 @@ def test_asked_together_or_alone_the_model_is_the_same():
     for one, other in zip(compute_one_by_one(requests()), compute_stacked(requests()), strict=True):
         assert one.family == other.family
         np.testing.assert_array_equal(one.outputs(x), other.outputs(x))
+
+
+def test_trees_alone_do_without_a_column_that_has_no_value_here():
+    rows, rng = rows_of("binary", "cross"), np.random.default_rng
+    empty = Encoded(np.hstack([rows.x, np.full((len(rows), 1), np.nan)]), rows.y, rows.weight)
+    with pytest.raises(ValueError, match="window shape"):
+        boosting("binary", 4, 60).fit(empty.x, empty.y)
+    plain, without = (trees_alone(table, "binary", 2, rng(SEED)) for table in (rows, empty))
+    elsewhere = np.hstack([rows.x, rng(2).normal(size=(len(rows), 1))])
+    assert np.array_equal(without(elsewhere), plain(rows.x)) and np.ptp(plain(rows.x)) > 1

@@ -168,7 +168,8 @@ def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[
 def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> Any:
     """Fit scikit-learn's boosted trees.
 
-    No weights are given where all are the same, as with them it takes ten times as long.
+    No weights are given where all are the same, as with them it takes ten times as long. A column without any value
+    has one for all rows, which scikit-learn cannot do without; no tree splits it.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -176,7 +177,8 @@ def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> An
     model = kind(
         learning_rate=LEARNING_RATE, max_leaf_nodes=leaves, max_iter=trees, early_stopping=False, random_state=seed
     )
-    return model.fit(rows.x, rows.y, rows.weight if np.ptp(rows.weight) else None)
+    x = np.where(np.isnan(rows.x).all(axis=0), 0.0, rows.x)
+    return model.fit(x, rows.y, rows.weight if np.ptp(rows.weight) else None)
 
 
 def _outputs(model: Any, x: np.ndarray) -> np.ndarray:
