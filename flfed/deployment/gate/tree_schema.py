@@ -67,6 +67,11 @@ def grows(study: Study) -> bool:
     return study.model.name == TREES
 
 
+def exchanges_of(study: Study) -> int:
+    """Return in how many exchanges a round's trees grow, at most: one a level."""
+    return int(study.model.build("model").depth)
+
+
 def _least(study: Study) -> int:
     return int(study.strategy.settings.get("min-rows", 0))
 

@@ -13,6 +13,7 @@ from typing import get_args
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
+from flfed.deployment.gate.tree_schema import exchanges_of, grows
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
@@ -38,7 +39,7 @@ from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, SharedKey, UnmaskReply
-from flfed.updates.messages.summarise import SUMMARISE, SummariseReply
+from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, SummariseReply
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
 from flfed.updates.privacy.site_dp import SiteDp
 
@@ -84,8 +85,13 @@ ALONE = (
     "compute the rows of the columns above from enough of them: approve it for one that may see these columns. "
     "On the way everything is encrypted (TLS)."
 )
-
-
+GROWN = (
+    "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
+    "memory holds this site's own sums of each tree. They tell outcomes of single rows, also to a coordinator that "
+    "keeps to the rules; one that chooses the splits freely can compute the rows of the columns above, to their codes, "
+    "with their outcomes: approve it for one that may see these columns. On the way everything is encrypted (TLS)."
+)
+"""Of sums from which trees grow."""
 SUMMED = (
     "No noise is added to what leaves. Updates are added up in secret, so that the coordinator's memory never holds "
     "this site's own: see Sums. All else that leaves, as said above, is of this site alone. A coordinator that chooses "
@@ -316,7 +322,7 @@ def _kind(column: Column) -> str:
 def _without_noise(study: Study, agreement: Agreement) -> str:
     """Return what is said of updates that no mechanism protects."""
     if not agreement.sums:
-        return ALONE
+        return GROWN if grows(study) else ALONE
     return ENCRYPTED if study.secure_aggregation == "ckks" else SUMMED
 
 
@@ -331,6 +337,8 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
 
     yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
+    if grows(study):
+        yield f"What leaves, once before the rounds, for cut points ({many(BINS)}): {reveals(BinsReply)}"
     if messages.pinned:
         yield f"What leaves, once before the rounds, for sums ({many(KEYS)}): {reveals(KeysReply)}"
     if messages.pinned and study.secure_aggregation == "ckks":
@@ -340,6 +348,10 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
         yield f"What leaves, in each of {study.rounds} rounds under masks ({many(TRAIN)}): {reveals(Masked)}"
         yield f"What leaves, in each round to open its sum ({many(UNMASK)}): {reveals(UnmaskReply)}"
         yield f"What leaves, in a round in which a site is missing ({many(LIST)}): {reveals(ListReply)}"
+    elif grows(study):
+        a_round = f"each a tree in at most {exchanges_of(study)} exchanges (at most {_bytes(messages.round_bytes())})"
+        grown = reveals(registry.load("strategy", study.strategy.name))
+        yield f"What leaves, in each of {study.rounds} rounds, {a_round}: {grown}"
     else:
         yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
     if (codec := codec_of(study)) is not None:
@@ -381,9 +393,11 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     # Said before an approval: the limit of a day would stop the run in its middle.
     more = messages.run_bytes() > site.policy.daily_bytes
     stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
+    trees = f" of at most {study.rounds * exchanges_of(study):,} exchanges" if grows(study) else ""
     return (
-        f"{study.rounds} in a run, which takes at most {a_run} out of this site if each is asked once. The coordinator "
-        f"may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in a day.{stops}"
+        f"{study.rounds} in a run{trees}, which takes at most {a_run} out of this site if each is asked once. "
+        f"The coordinator may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in "
+        f"a day.{stops}"
     )
 
 

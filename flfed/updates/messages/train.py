@@ -210,7 +210,9 @@ class TrainReply:
     reads the updates of all.
     The loss has no noise on it, also where the update has: then it stays at an "institution", unless
     its policy names "training-figures", and has three digits where it does. What a strategy sends back beside the
-    update is a function of the training rows too, and crosses as it is: the strategy says what can be seen of it.
+    update is a function of the training rows too, and crosses as it is: the strategy says what can be seen of it. Where
+    trees grow there is no update, but sums of gradients by node, column and code, exact: the first tree's tell the
+    outcome of a row that is alone in a cell, or among rows of one outcome; who chooses splits freely reads all of them.
     """
 
     delta: Arrays

@@ -60,6 +60,13 @@ class BoostedTrees(FedAvg):
     that is lost within a tree would leave its rows in the sibling of a node: the tree is grown again from its root
     without it.
 
+    Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows by
+    node of a tree, column and code, exact, in each exchange; and how many rows these are. In the first tree a row's
+    gradient is its outcome: a row that is alone in a code of a column, or among rows that all have one outcome, has its
+    outcome told. `min_rows` prevents that at the root of a tree, over all sites together, and not below it, nor in the
+    sums of one site. Who chooses the splits freely, instead of by the sums, makes nodes of ever fewer rows, and reads
+    the outcome of each of them, and its columns' codes.
+
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
     "XGBoost: a scalable tree boosting system".
     """
