@@ -160,3 +160,13 @@ def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
     """Return the trees that are grown, by round."""
     grown = np.flatnonzero(((arrays["column"] >= 0) | (arrays["value"] != 0)).any(axis=(1, 2)))
     return [trees_of(round_of(arrays, number)) for number in range(int(grown.max(initial=-1)) + 1)]
+
+
+def gains_by_column(forest: Sequence[Sequence[Tree]], columns: int) -> np.ndarray:
+    """Return the summed gain of the splits of each column over all trees, float64 [columns]."""
+    trees = [tree for round_trees in forest for tree in round_trees]
+    # One more for the leaves, whose column is -1.
+    found = np.zeros(columns + 1)
+    for tree in trees:
+        np.add.at(found, tree.column, tree.gain.astype(np.float64))
+    return found[:columns]

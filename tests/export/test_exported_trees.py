@@ -71,6 +71,26 @@ def test_trees_of_several_classes_and_of_a_number_are_exported(dataset: str, hom
         assert np.corrcoef(ours, target)[0, 1] > 0.5
 
 
+@pytest.mark.parametrize("dataset", ["small", "wine"])
+def test_the_gains_by_column_are_those_that_xgboost_reads_off_its_file(
+    dataset: str, small_sites, small_study, home, tmp_path: Path
+):
+    small = dataset == "small"
+    study = Study.parse(trees_study(small_study)) if small else study_of("wine")
+    done = run(study, sites=small_sites(3, rows=120) if small else None)
+    folder = export(done.run, tmp_path / "folder").folder
+    theirs = {kind: booster(folder, FILES[0]).get_score(importance_type=kind) for kind in ("total_gain", "weight")}
+    found = json.loads((folder / "report.json").read_text())["gains"]
+    assert found == done.report["gains"] and found["trees"] == [8 if small else 18]
+    ours = {of["column"]: of["gain"] for of in found["columns"]}
+    assert {name: gain for name, gain in ours.items() if gain} == pytest.approx(theirs["total_gain"], rel=1e-5)
+    shares = {of["column"]: of["share"] for of in found["columns"]}
+    whole = {kind: sum(scores.values()) for kind, scores in theirs.items()}
+    assert sum(shares.values()) == pytest.approx(1)
+    of_gain, of_splits = ({name: theirs[kind].get(name, 0) / whole[kind] for name in shares} for kind in whole)
+    assert shares == pytest.approx(of_gain, abs=1e-6) and shares != pytest.approx(of_splits, abs=0.05)
+
+
 def test_a_folder_whose_xgboost_file_was_changed_is_not_used(small_sites, small_study, home, tmp_path: Path):
     done = run(Study.parse(trees_study(small_study, **{"strategy.rounds": 2})), sites=small_sites(2, rows=120))
     folder = export(done.run, tmp_path / "folder").folder

@@ -25,6 +25,7 @@ from flfed.records.store.visibility import Viewer
 from flfed.rows.data import datasets
 from flfed.study.study import Study
 from flfed.summaries.score_bins import ScoreBins
+from tests.boosting import trees_study
 from tests.conftest import Said
 from tests.records.counted_rows import rows_of
 from tests.records.documents import Node, numbers_in, paths, read, section, shares, table, tables, titles, what_it_loads
@@ -254,6 +255,16 @@ def test_importances_are_the_records_where_the_study_asks(small_sites, small_stu
     ]
     assert "nothing about what causes the outcome" in found.words()
     assert "Which columns the shared model needs" not in titles(read(document(three["run"])))
+
+
+def test_the_gains_of_trees_are_the_records(small_sites, small_study, three):
+    result = run(Study.parse(trees_study(small_study)), sites=small_sites(3, rows=100)).report
+    (lines,) = tables(section(read(document(result["run"])), "What the trees split by"))
+    ranked = sorted(result["gains"]["columns"], key=lambda of: -of["share"])
+    assert [(line["Column"], line["Share of the gain"]) for line in lines] == [
+        (of["column"], f"{100 * of['share']:.1f} %") for of in ranked
+    ]
+    assert "What the trees split by" not in titles(read(document(three["run"])))
 
 
 def test_it_loads_nothing_and_runs_nothing(three):

@@ -1,16 +1,25 @@
-"""Importances of columns on the page Curves: those of the record, with their spread, and why one has none."""
+"""Importances of columns on the page Curves: those of the record, with their spread, why one has none, and gains."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
+import pytest
+
 from flfed import Study, run
 from flfed.records.reports.report import report
-from flfed.records.statistics.importances import importance_in_words, importance_lines
+from flfed.records.statistics.importances import (
+    gain_lines,
+    gains_in_words,
+    gains_over_repeats,
+    importance_in_words,
+    importance_lines,
+)
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.site import Policy
+from tests.boosting import trees_study
 from tests.records.test_curves_page import curves, words
 
 
@@ -72,3 +81,34 @@ def test_one_sites_people_see_its_own_importances(small_sites, small_study):
     assert {line["Column"]: line["Log loss grows by"] for line in lines} == {
         name: number(of, 4) for name, of in figures.items()
     }
+
+
+def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeats(small_sites, small_study):
+    text = trees_study(small_study, **{"strategy.rounds": 4, "compare.importance": 1})
+    result = run(Study.parse(text), sites=small_sites(3, rows=120), repeats=2).report
+    found, page = result["gains"], curves(result["run"])
+    assert "## What the trees split by" in [block.value for block in page.markdown]
+    shown = next(one.value for one in page.table if "Share of the gain" in one.value.columns).to_dict("records")
+    ranked = sorted(found["columns"], key=lambda of: -of["share"])
+    assert [line["Column"] for line in shown] == [of["column"] for of in ranked]
+    assert [line["Share of the gain"] for line in shown] == [f"{100 * of['share']:.1f} %" for of in ranked]
+    assert [line["In the repeats"] for line in shown] == [
+        f"{100 * of['low']:.1f} % to {100 * of['high']:.1f} %" for of in ranked
+    ]
+    with RunReader.open() as reader:
+        each = [reader.summary(entry.run, "gains")["columns"] for entry in reader.runs_of(result["run"])]
+    with RunReader.open(only="site-01") as reader:
+        assert "gains" not in report(reader, result["run"])
+    shares = [columns[0]["gain"] / sum(of["gain"] for of in columns) for columns in each]
+    assert found["columns"][0]["share"] == pytest.approx(sum(shares) / 2) and shares[0] != shares[1]
+    assert (found["columns"][0]["low"], found["columns"][0]["high"]) == (min(shares), max(shares))
+    assert "of 4 trees (XGBoost's total_gain)" in words(page) and "asks how much" not in words(page)
+    none = gains_over_repeats([{"trees": 1, "columns": [{"column": "x", "gain": 0.0}]}])
+    assert none is not None and gain_lines(none) == [{"Column": "x", "Share of the gain": "n/a"}]
+    said = gains_in_words(none, permuted=False)
+    assert "of 1 tree (" in said and "asks how much" in said
+    assert gains_over_repeats([None]) is None
+
+
+def test_a_model_without_trees_has_no_gains(small_sites, small_study):
+    assert "gains" not in run(Study.parse(small_study), sites=small_sites(3)).report

@@ -23,6 +23,7 @@ from flfed.rows.features.encode import input_names
 from flfed.summaries.drift import encoder_moved
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder
+from flfed.trees.forest import forest_of, gains_by_column
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import comparison_defect, summary_defect
 from flfed.updates.aggregation.rounds import Participant
@@ -74,6 +75,7 @@ class Comparison:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         recorder.comparison(replies, self._reference(replies, offsets), bins)
         self._coefficients()
+        self._gains()
         self._importances(replies)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
@@ -93,6 +95,16 @@ class Comparison:
             "intercept": float(bias[0]),
         }
         self.run.recorder.writer.summary("coefficients", found, durable=False)
+
+    def _gains(self) -> None:
+        """Record what the splits of each column gain, where the model is trees."""
+        if not self.run.layout.plain:
+            return
+        forest, names = forest_of(self.outcome.arrays), [column.name for column in self.run.layout.features]
+        gains = gains_by_column(forest, len(names)).tolist()
+        columns = [{"column": name, "gain": gain} for name, gain in zip(names, gains, strict=True)]
+        found = {"trees": sum(map(len, forest)), "columns": columns}
+        self.run.recorder.writer.summary("gains", found, durable=False)
 
     def _importances(self, replies: Mapping[str, CompareReply]) -> None:
         """Record each column's importance, where the study asks for it."""

@@ -332,6 +332,7 @@ SECTIONS = (
     scores.exactly_flagged,
     scores.decision_curves,
     scores.by_group,
+    evidence.split_columns,
     evidence.needed_columns,
     further,
     evidence.privacy,

@@ -227,6 +227,15 @@ def needed_columns(content: Content) -> Markup:
     return section(importances.TITLE, table(importances.importance_lines(found)), said)
 
 
+def split_columns(content: Content) -> Markup:
+    """Return which columns trees split by."""
+    found = content.found.get("gains")
+    if found is None:
+        return Markup()
+    said = paragraphs([importances.gains_in_words(found, permuted="importances" in content.found)], class_="note")
+    return section(importances.GAIN_TITLE, table(importances.gain_lines(found)), said)
+
+
 def words(content: Content) -> Markup:
     """Return the glossary."""
     return section("What the words mean", bullets([f"*{term}*: {meaning}" for term, meaning in GLOSSARY.items()]))

@@ -11,7 +11,7 @@ from flfed.records.reports.privacy import audit_of, privacy_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.round_totals import round_bytes
 from flfed.records.statistics import Report, intervals
-from flfed.records.statistics.importances import over_repeats
+from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.learning_curve import curve_object
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
@@ -74,7 +74,8 @@ def report(reader: RunReader, name: str) -> Report:
     "refused: ", and other faults, such as "no comparison: ...". `privacy` is what was promised and spent
     (`privacy.privacy_of`), `audit` what attacks on the model reached. `operating-points` is there where the study
     names thresholds or alert budgets: the exact counts at them. So is `subgroups`, where it names columns to look
-    at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`).
+    at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`). Of trees
+    `gains` are what each column's splits gain (`importances.gains_over_repeats`).
     `sums-only` has the figures of three or more sites that share none of their own, over all of these sites together,
     where they came in one sum. `own-parts` is there where a part of the model is each site's own: its `arrays`, and
     whether they are a model `beside` the shared one. `round-bytes` is what crosses in a round of training
@@ -119,7 +120,7 @@ def report(reader: RunReader, name: str) -> Report:
 
 
 def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
-    """Return what not every run has: exact counts, groups, importances, figures in sums only, and sites' own parts.
+    """Return what not every run has: exact counts, groups, importances, gains, figures in sums only, own parts.
 
     They are of the first repeat that has them: other repeats look at the same rows, at an institution counted once.
     """
@@ -128,6 +129,7 @@ def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
         for name in ("operating-points", "subgroups", "sums-only", "own-parts")
     }
     found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
+    found["gains"] = gains_over_repeats([reader.summary(run.run, "gains") for run in runs])
     return {name: payload for name, payload in found.items() if payload is not None}
 
 

@@ -1,4 +1,4 @@
-"""Permutation importances of a run: over repeats, in tables and in sentences."""
+"""Importances of columns in a run, by permutation and by gain: over repeats, in tables and in sentences."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ DOES_NOT_SAY = (
     "Columns that go together share what they tell: each may look small though the model needs one of them. It says "
     "nothing about what causes the outcome, nor how good a model would be that never had the column."
 )
+GAIN_TITLE = "What the trees split by"
+GAIN_SAYS = (
+    "The gain of a split is by how much it lowers the loss on the rows that were trained on. Shown is each column's "
+    "share of the gain of all splits, of {trees} (XGBoost's total_gain). A column of many values has more splits to "
+    "choose from and gains some by chance; of columns that go together one may get what another would have. It says "
+    "nothing about what causes the outcome{beside}."
+)
+BESIDE = ", nor about test rows: [compare] importance in a study asks how much predictions of those need each column"
 
 
 def over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
@@ -159,3 +167,67 @@ def _without(found: Report) -> list[str]:
         f"No figure at {site} of {'any column' if len(names) == every[site] else ', '.join(names)} ({why})."
         for (site, why), names in reasons.items()
     ]
+
+
+def gains_over_repeats(payloads: Sequence[Mapping[str, Any] | None]) -> Report | None:
+    """Return the gains by column over the repeats of a run of trees, None where there are none.
+
+    Parameters
+    ----------
+    payloads : sequence of dict or None
+        The objects "gains" of the repeats.
+
+    Returns
+    -------
+    dict
+        `trees`: how many there are in each repeat. `columns`, in the study's order: `column`; `gain`, the sum over
+        all splits, of a run of one repeat, else None; `share` of the gain of all columns, the mean over repeats, None
+        where no tree has a split; `low` and `high`, the least and the greatest share of the repeats, None of one.
+    """
+    known = [payload for payload in payloads if payload is not None]
+    if not known:
+        return None
+    columns = []
+    for place, of in enumerate(known[0]["columns"]):
+        shares = [share for share in (_share(payload["columns"], place) for payload in known) if share is not None]
+        several = len(shares) > 1
+        columns.append(
+            {
+                "column": of["column"],
+                "gain": of["gain"] if len(known) == 1 else None,
+                "share": _mean(shares),
+                "low": min(shares) if several else None,
+                "high": max(shares) if several else None,
+            }
+        )
+    return {"trees": [payload["trees"] for payload in known], "columns": columns}
+
+
+def _share(columns: Sequence[Mapping[str, Any]], place: int) -> float | None:
+    whole = sum(of["gain"] for of in columns)
+    return columns[place]["gain"] / whole if whole else None
+
+
+def gain_lines(found: Report) -> list[dict[str, str]]:
+    """Return the lines of a table of gains, the column with most first."""
+    ranked = sorted(found["columns"], key=lambda of: -(of["share"] or 0))
+    several = any(of["low"] is not None for of in ranked)
+    return [
+        {
+            "Column": of["column"],
+            "Share of the gain": _percent(of["share"]),
+            **({"In the repeats": f"{_percent(of['low'])} to {_percent(of['high'])}"} if several else {}),
+        }
+        for of in ranked
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.1f} %"
+
+
+def gains_in_words(found: Report, *, permuted: bool) -> str:
+    """Return what gains say and what not; `permuted` where importances by permutation stand beside them."""
+    least, most = min(found["trees"]), max(found["trees"])
+    trees = f"{most} tree{'s' if most != 1 else ''}" if least == most else f"{least} to {most} trees"
+    return GAIN_SAYS.format(trees=trees, beside="" if permuted else BESIDE)

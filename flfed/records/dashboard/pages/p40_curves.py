@@ -13,7 +13,7 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import curves
-from flfed.records.dashboard.panels.model_details import coefficients, importances, subgroups
+from flfed.records.dashboard.panels.model_details import coefficients, gains, importances, subgroups
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
@@ -83,7 +83,7 @@ def _first_with(opened: Opened, name: str) -> tuple[int, dict[str, Any] | None]:
 
 
 def _more(opened: Opened) -> None:
-    """Show what the study asked for: exact counts, groups, importances; and a linear model's coefficients."""
+    """Show what the study asked for, exact counts, groups, importances; a linear model's coefficients, trees' gains."""
     for name, show_panel in (("operating-points", exact_counts), ("subgroups", subgroups)):
         place, payload = _first_with(opened, name)
         if payload is not None:
@@ -94,6 +94,9 @@ def _more(opened: Opened) -> None:
         with st.container():
             coefficients(known)
     found = opened.shown().found
+    if "gains" in found:
+        with st.container():
+            gains(found["gains"], permuted="importances" in found)
     if "importances" in found:
         with st.container():
             importances(found["importances"], found["global"])

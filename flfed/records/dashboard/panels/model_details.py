@@ -1,4 +1,4 @@
-"""Panels of groups, coefficients and importances on the page Curves.
+"""Panels of groups, coefficients, gains and importances on the page Curves.
 
 They show for whom the shared model ranks how well, and what it goes by.
 """
@@ -14,7 +14,14 @@ import streamlit as st
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics import Report
-from flfed.records.statistics.importances import TITLE, importance_in_words, importance_lines
+from flfed.records.statistics.importances import (
+    GAIN_TITLE,
+    TITLE,
+    gain_lines,
+    gains_in_words,
+    importance_in_words,
+    importance_lines,
+)
 from flfed.records.statistics.score_tables import GROUPS_READ, grouped_columns, grouped_lines
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
@@ -72,6 +79,21 @@ def importances(found: Report, over_all: Mapping[str, Any]) -> None:
     table(importance_lines(found))
     for said in importance_in_words(found, over_all):
         st.caption(escape(said))
+
+
+def gains(found: Report, *, permuted: bool) -> None:
+    """Show which columns trees split by.
+
+    Parameters
+    ----------
+    found : dict
+        The key "gains" of a run's report.
+    permuted : bool
+        Whether importances by permutation follow.
+    """
+    st.markdown(f"## {GAIN_TITLE}")
+    table(gain_lines(found))
+    st.caption(escape(gains_in_words(found, permuted=permuted)))
 
 
 def _coefficient(name: str, values: Sequence[float]) -> dict[str, str]:
