@@ -65,6 +65,12 @@ def home(empty_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 @pytest.fixture(scope="session", autouse=True)
+def disk() -> None:
+    """Wait for no disk: what a process has written stays, whatever the disk has of it, and no test cuts the power."""
+    os.fsync = lambda handle: None if os.fstat(handle) else None  # of a handle that is open
+
+
+@pytest.fixture(scope="session", autouse=True)
 def components_of_others() -> None:
     """Let Streamlit search all installed packages for components once, and not for each `AppTest`: 0.3 s of CPU."""
     if "streamlit" in sys.modules:

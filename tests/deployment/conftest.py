@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import datetime
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -31,7 +30,6 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import input_names
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
-from flfed.rows.training.tuning import linear
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder
 from flfed.updates.aggregation.rounds import Participant, RunContext
@@ -160,16 +158,6 @@ class Gated:
 
     def lines(self) -> list[Any]:
         return list(ledger_of(self.folder).lines())
-
-
-@pytest.fixture
-def light_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out what takes most of a small run's time: the search of sites' own models, and waiting for the disk.
-
-    Both are beside the point where processes are killed: what a process has written stays, whatever the disk has of it.
-    """
-    monkeypatch.setattr(os, "fsync", lambda file: None)
-    monkeypatch.setattr(linear, "search_alone", lambda asked: linear.fit_at(asked, float(linear.PENALTIES[5])))
 
 
 @pytest.fixture

@@ -32,7 +32,6 @@ from flfed.updates.messages.secure_sum import UNMASK
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid, conduct, sharing_in_sums
 from tests.deployment.test_secure_sums_lies import reached
 
-pytestmark = pytest.mark.usefixtures("light_runs")
 ROUNDS = 2
 ASKED = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, "compare.thresholds": [0.3, 0.5]}
 MEANS = ("log_loss", "brier_score_loss", "accuracy_score")

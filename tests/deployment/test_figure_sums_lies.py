@@ -20,7 +20,6 @@ from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from tests.deployment.summing import Consortium, sharing_in_sums
 from tests.deployment.test_lying_server import LyingServer, kept_folder, said
 
-pytestmark = pytest.mark.usefixtures("light_runs")
 ROUNDS = 2
 USED = "left before, and it is not here any more"
 

@@ -12,7 +12,6 @@ from flfed.updates.masking import protocol
 from tests.deployment.gate_scene import GateScene
 from tests.updates.masking.random_attacks import random_attack
 
-pytestmark = pytest.mark.usefixtures("light_runs")
 Make = Callable[..., GateScene]
 
 

@@ -23,7 +23,6 @@ from tests.updates.masking import attacks
 from tests.updates.masking.attacks import ASKED, exchange
 from tests.updates.masking.play import Exchange, Request
 
-pytestmark = pytest.mark.usefixtures("light_runs")
 SIZES = [(4, 1), (7, 2), (10, 3)]
 Make = Callable[..., GateScene]
 Attack = Callable[[Any], object]

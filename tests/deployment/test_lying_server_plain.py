@@ -30,7 +30,6 @@ from tests.updates.masking import attacks
 from tests.updates.masking.attacks import ASKED, exchange
 from tests.updates.masking.play import Request
 
-pytestmark = pytest.mark.usefixtures("light_runs")
 Make = Callable[..., GateScene]
 TWO_LISTS = "this question was answered with another list of sites before"
 

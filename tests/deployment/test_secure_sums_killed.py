@@ -33,7 +33,6 @@ from flfed.updates.messages.train import TRAIN
 from tests.deployment.summing import Consortium, Coordinator, CoordinatorKilled, Fault, begun
 
 ROUNDS = 3
-pytestmark = pytest.mark.usefixtures("light_runs")
 ALL = "site-01,site-02,site-03,site-04"
 THREE = "site-01,site-02,site-03"
 LAST = "site-04"

@@ -31,7 +31,6 @@ from flfed.updates.strategies.fedavg import FedAvg
 from tests.deployment.summing import Consortium, Coordinator, CoordinatorKilled, begun
 
 ROUNDS = 3
-pytestmark = pytest.mark.usefixtures("light_runs")
 LARGEST = 1000.0
 Change = Callable[[TrainReply], TrainReply]
 

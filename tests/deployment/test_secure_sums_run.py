@@ -32,7 +32,6 @@ from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply
 from tests.deployment.summing import Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
-pytestmark = pytest.mark.usefixtures("light_runs")
 
 
 @pytest.fixture
