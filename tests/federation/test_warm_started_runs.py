@@ -46,7 +46,7 @@ GOING_WITH: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def small_study(small_study: str) -> str:
-    """A study that looks for no other kind of model at each site: a third of its time."""
+    """A study that looks for no other kind of model at each site: a quarter of its time."""
     return small_study.replace("[compare]\n", '[compare]\nown = "same"\n')
 
 
