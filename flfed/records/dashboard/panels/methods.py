@@ -12,8 +12,9 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, metric_name, number
 
 ALONE = (
-    "No other method was run on the same random splits. Run the study again with another strategy, the same seed and "
-    "as many repeats: `flfed study run STUDY --repeats 10 --set strategy.name=fedadam`."
+    "No other method was run on the same random splits as this run; it takes two splits or more to tell methods apart. "
+    "Run the study on several splits, `flfed study run STUDY --repeats 10`, and again with the same seed and another "
+    "method: `flfed study run STUDY --repeats 10 --set strategy.name=fedadam`."
 )
 READ = (
     "Each difference is the mean over the same random splits of the same rows, method minus the one of the first line, "
