@@ -14,6 +14,7 @@ import numpy as np
 from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
+from flfed.trees.forest import TREES
 from flfed.updates.accounting import Release
 
 if TYPE_CHECKING:
@@ -182,9 +183,18 @@ class Mechanism:
 
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
-        return (NO_NOISE, *uncharged_outputs(study))
+        own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
+        return (*own, *uncharged_outputs(study))
 
 
+SUMS_OF_TREES = (
+    "Each site's sums of gradients of every round, by node of a tree, column and code, exact: they tell the outcomes "
+    "of single rows, and whoever chooses the splits freely reads all of them."
+)
+CELLS_OF_TREES = (
+    "How many of each site's training rows lie in each of 1,024 bins of every number; with min-rows also of every "
+    "category, by outcome."
+)
 NO_NOISE = (
     "Each site's update of every round: a function of its training rows as large as the model, without noise. "
     "After one step on one row it gives that row away."

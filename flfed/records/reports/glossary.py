@@ -23,7 +23,7 @@ GLOSSARY = {
     "cannot be told": "Too few test rows, or too few with the outcome, to compare models at this site.",
     "calibration": "Whether predicted probabilities hold: of rows given .3, three in ten have the outcome.",
     "net benefit": "True alarms minus false ones, weighed by the threshold, for each row: what acting on alarms gains.",
-    "round": "One exchange: every site trains on its rows, and the updates are averaged.",
+    "round": "Every site trains on its rows, and the updates are averaged; of boosted trees, one tree grows from sums.",
     "update": "How a site's training changed the model. It leaves the site; rows do not.",
     "rejected update": "An update that was not averaged, as it was damaged, out of bounds or late.",
     "refused": "A site that did not take part, as its policy or its table did not allow it.",

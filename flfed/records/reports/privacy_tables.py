@@ -18,10 +18,13 @@ from flfed.records.reports.privacy import (
 from flfed.records.statistics.verdict import ABSENT, number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 
+CELLS = "query.bins"
+"""Kind of the messages that only a run of trees has."""
 KINDS = {
     "train": "updates of training",
     "query.compare": "comparison on test rows",
     "query.summarise": "sums over rows",
+    CELLS: "rows by bin, for the cut points of trees",
     "evaluate": "figures of a round",
     "query.enrol": "enrolment",
     "query.audit": "figures of an audit",
@@ -30,6 +33,13 @@ KINDS = {
     "query.keys": "keys of secure sums",
 }
 """What people call a kind of message."""
+
+TREES_SENT = (
+    "About {share:.0f} % of the bytes are of the rounds, in each of which a tree grew: {number} from a site, of about "
+    "{size} each. They are sums of gradients over the site's training rows by node, column and code, a message a level "
+    "of the tree, and figures of how the trees before did on the site's rows. Their size follows from the columns and "
+    "the depth, not from how many rows a site has. They tell the outcomes of single rows to whoever reads them."
+)
 
 
 def has_model(run: RunEntry) -> bool:
@@ -179,6 +189,8 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     >>> sent = [("train", 75_000, 15), ("evaluate", 25_000, 1)]
     >>> why_so_many([CrossedEntry("a", "to-server", *of) for of in sent]).partition(".")[0]
     'About 75 % of the bytes are updates of training, one a round: 15 from a site, of about 5'
+    >>> why_so_many([CrossedEntry("a", "to-server", *of) for of in [*sent, ("query.bins", 1_000, 1)]])[:72]
+    'About 74 % of the bytes are of the rounds, in each of which a tree grew:'
     """
     trained = [entry for entry in out if entry.kind == "train"]
     if not trained:
@@ -186,6 +198,8 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     share = sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in out)
     number = _span([entry.messages for entry in trained], str)
     size = _span([round(entry.bytes / entry.messages) for entry in trained], size_in_words)
+    if any(entry.kind == CELLS for entry in out):
+        return TREES_SENT.format(share=100 * share, number=number, size=size)
     return (
         f"About {100 * share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
         f"about {size} each. Such an update holds what training changed in the model, and figures of how the model did "

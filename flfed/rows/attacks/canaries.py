@@ -79,7 +79,7 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         rows = attacked.members()
         rng = attacked.rng(NAME)
         work = attacked.session
-        if why := attacked.too_few(training=len(rows)):
+        if why := attacked.untrained() or attacked.too_few(training=len(rows)):
             return (nothing(NAME, METRIC, why),)
         if not rows.x.shape[1]:
             return (nothing(NAME, METRIC, "the model has no inputs"),)

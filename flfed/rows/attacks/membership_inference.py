@@ -92,7 +92,7 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
         # Rows are drawn from both sides together, so that their shares stay about as they are.
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
         rows, member = rows.take(chosen), chosen < len(members)
-        if why := attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
+        if why := attacked.untrained() or attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
             return tuple(nothing(NAME, metric, why) for metric in METRICS)
         inside = self._halves(attacked, rows)
         models = yield from trained(attacked, [rows.take(half) for half in inside], f"{NAME}/shadow")

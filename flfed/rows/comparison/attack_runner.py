@@ -23,6 +23,7 @@ from flfed.seeds import generator
 from flfed.study.settings import read_settings
 from flfed.summaries.summary import Encoder
 
+GROWN = "trees grow from the sums of all sites, so that none can be trained beside them on other rows"
 Promised = tuple[float, float]
 """ε and δ that a run promises each row of a site, or each person."""
 
@@ -124,6 +125,10 @@ class Attacked:
         least = self.session.site.policy.least_rows()
         small = [name for name, rows in parts.items() if rows < least]
         return f"fewer than {least} {' and '.join(small)} rows" if small else ""
+
+    def untrained(self) -> str:
+        """Return why no model can be trained beside the attacked one; an empty text where it can."""
+        return GROWN if self.session.layout.plain else ""
 
 
 def attack(

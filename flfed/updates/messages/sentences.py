@@ -54,6 +54,7 @@ SAYS = (
     "No figure: fewer than {n} {parts} rows.", "No figure: the model has no inputs.",
     "No figure: the outputs of a model are not finite.",
     "No figure: the model's first layer is not known to be x @ weight + bias.",
+    "No figure: trees grow from the sums of all sites, so that none can be trained beside them on other rows.",
     "{n} of {n} guesses were right, of {n} coins: with 95 % confidence an implementation with a smaller ε than {n} is "
     "not what was trained here. This is a loose detector of bugs, and not the ε of the run.",
     f"{_STEP}This share it has exactly.",
