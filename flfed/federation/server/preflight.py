@@ -106,6 +106,7 @@ def _check_trees(study: Study, model: Any) -> None:
         "[codec]: download": study.download != "none",
         "[encode]: missing-indicator": study.encode.missing_indicator,
         "[compare]: pooled": study.compare.pooled is not None,
+        "[compare]: curve": study.compare.curve is not None,
     }
     if found := [key for key, given in asked.items() if given]:
         raise UsageError(f"{found[0]} does not go with {TREES}: leave it out")
