@@ -101,14 +101,18 @@ def trees_study(small_study: str, **changes: Any) -> str:
 
 
 def tables_of(name: str) -> tuple[Layout, list[ColumnArrays]]:
-    """Return the layout of a shipped study, and the rows of its sites; four drawn ones where it has no packages."""
+    """Return the layout of a shipped study, and the rows of its sites.
+
+    A study without packages has four drawn sites, or those of its partition where the column that cuts it is a feature.
+    """
     study = Study.load(name)
     layout = study_layout(study, datasets.load(study.dataset.name).schema)
     if study.dataset.partition:
         dataset = datasets.load(study.dataset.name)
         rows = coded(map_table(dataset.whole_table(), dataset.schema, {})[0], layout)
-        site = np.random.default_rng(9).integers(0, 4, rows.rows)
-        return layout, [rows.take(site == place) for place in range(4)]
+        cut = rows.codes.get(study.dataset.partition.by)
+        site = np.random.default_rng(9).integers(0, 4, rows.rows) if cut is None else cut
+        return layout, [rows.take(site == place) for place in np.unique(site)]
     tables = [study_table(study, site) for site in site_discovery.of_dataset(study.dataset.name)]
     return layout, [coded(pd.concat([table.training, table.holdout("test")]), layout) for table in tables]
 
