@@ -28,7 +28,8 @@ NAME = typer.Argument(
     ..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.", autocompletion=completion.studies
 )
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
-TREES = "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds of {levels} levels of a tree."
+TREES = "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds of {levels} levels{opened}."
+OPENED = ", and for each sum one that opens it"
 SUMS = {
     "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
     "on": "Secure aggregation: updates of institutions leave for sums only; in one process the sums are rehearsed.",
@@ -121,13 +122,13 @@ def check_study(
 ) -> None:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
-    from flfed.deployment.gate.tree_schema import exchanges_of, grows
     from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
     from flfed.federation.engines.local_sites import find_sites
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets
+    from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
 
     facts = check(study)
     found = find_sites(study)
@@ -135,7 +136,7 @@ def check_study(
     privacy = promised(study, len(sites))
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
     began = source_in_words(study)
-    exchanges = {"exchanges": study.rounds * exchanges_of(study)} if grows(study) else {}
+    exchanges = {"exchanges": exchanges_of_run(study)} if grows(study) else {}
     if as_json:
         known = {
             "study": study.name,
@@ -162,7 +163,8 @@ def check_study(
         whose = "Each site" if len(by_words) == 1 else ", ".join(alike) if whole else some(alike)
         output.say(f"{whose}: {said}.")
     if grows(study):
-        output.say(TREES.format(exchanges=exchanges["exchanges"], rounds=study.rounds, levels=exchanges_of(study)))
+        opened = "" if study.secure_aggregation == "off" else OPENED
+        output.say(TREES.format(**exchanges, rounds=study.rounds, levels=exchanges_of(study), opened=opened))
     if study.secure_aggregation in SUMS:
         output.say(SUMS[study.secure_aggregation])
     output.promise(privacy)

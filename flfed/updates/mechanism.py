@@ -189,7 +189,7 @@ class Mechanism:
 
 SUMS_OF_TREES = (
     "Each site's sums of gradients of every round, by node of a tree, column and code, exact: they tell the outcomes "
-    "of single rows, and whoever chooses the splits freely reads all of them."
+    "of single rows, and whoever chooses the splits freely reads all of them; in secure sums those of all sites."
 )
 CELLS_OF_TREES = (
     "How many of each site's training rows lie in each of 1,024 bins of every number; with min-rows also of every "

@@ -362,7 +362,7 @@ REFUSED = {
     "float32": ({"plan.precision": "float32"}, "float64"),
     "weights": ({"strategy.weights": "equal"}, "rows count as they are"),
     "codec": ({"codec.name": "int8"}, "codec"),
-    "sums": ({"privacy.secure-aggregation": "on"}, "not available in this version"),
+    "sums": ({"privacy.secure-aggregation": "ckks"}, "the sums of boosted-trees are masked: set 'on'"),
     "noise": ({"privacy.name": "record-dp", "privacy.epsilon": 3.0, "privacy.delta": 1e-5}, "worse than"),
     "depth": ({"model.depth": 11}, "depth=11"),
     "rate": ({"strategy.learning-rate": 0.0}, "learning-rate"),

@@ -41,7 +41,7 @@ from flfed.deployment.gate.sum_schema import (
     summed_in,
     summed_out,
 )
-from flfed.deployment.gate.tree_schema import HASHED, counted, grows, level_answered, level_asked, tree_round_bytes
+from flfed.deployment.gate.tree_schema import HASHED, counted, level_answered, level_asked, tree_round_bytes
 from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
@@ -53,6 +53,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of, primary_of
 from flfed.rows.session import first_model, study_layout
 from flfed.rows.training.functional import outputs_of
+from flfed.study.exchanges import exchanges_of, grows
 from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
@@ -150,7 +151,7 @@ class StudyMessages:
         if kind in (SUMMARISE, kinds.BINS):
             return {"config": _config({})}
         if kind in SUMS:
-            return summed_in(kind, self.pinned, self.study.rounds, encrypted=self.study.secure_aggregation == "ckks")
+            return summed_in(kind, self.pinned, self.study)
         # Scales and weights are above zero; under the schema's scaler every value follows from the study alone.
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
@@ -171,7 +172,11 @@ class StudyMessages:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
         if kind == TRAIN and grows(self.study):
             place = {**self._round(kind), **HASHED, **compact}
-            return {"config": _config(place, optional=compact), "encoder": encoder, **level_asked(self.model)}
+            return {
+                "config": _config(place, optional=compact),
+                "encoder": encoder,
+                **level_asked(self.model, self.pinned),
+            }
         # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more: dict[str, Section] = {"settings": Plain(fields=settings)} if settings else {}
@@ -224,7 +229,7 @@ class StudyMessages:
                 more["width"] = equal(width)
             return {"config": _config({**_enrolled(self.site), **more}, optional=more)}
         if kind in SUMS:
-            return summed_out(kind, self.pinned, encrypted=self.study.secure_aggregation == "ckks")
+            return summed_out(kind, self.pinned, self.study)
         if kind in SEALINGS:
             return {"config": _config(SEALINGS[kind])}
         if kind == SUMMARISE:
@@ -232,7 +237,7 @@ class StudyMessages:
             masks = masked_summary(entries_of(sums.shapes), self.pinned)
             return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
         if kind == kinds.BINS:
-            return {"config": _config({}), **counted(self.study, self.layout)}
+            return {"config": _config({}), **counted(self.study, self.layout, self.pinned)}
         if kind == COMPARE:
             return self._comparison() if score else _rows_compared(self)
         if kind == AUDIT:
@@ -243,7 +248,7 @@ class StudyMessages:
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
         }
         if kind == TRAIN and grows(self.study):
-            sections |= level_answered(self.study, self.model, self.layout)
+            sections |= level_answered(self.study, self.model, self.layout, self.pinned)
         elif kind == TRAIN:
             sections |= _update(self)
         elif offset and self.study.adjusts_intercept():
@@ -313,7 +318,7 @@ class StudyMessages:
             encoder once; else of any version.
         """
         beside = (KEYS, *((UNMASK,) if _keeps_figures(self) else ())) if self.pinned else ()
-        beside += (kinds.BINS,) if grows(self.study) else ()
+        beside += (kinds.BINS, *((LIST, UNMASK) if self.pinned else ())) if grows(self.study) else ()
         asked = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)
         once = sum(_most(self, kind, way, compact=compact) for kind in asked)
         # The compact form brings the encoder with the first request of training.
@@ -326,11 +331,13 @@ class StudyMessages:
         Parameters are those of `run_bytes`.
         """
         beside = (LIST, UNMASK) if self.pinned and self.study.secure_aggregation != "ckks" else ()
-        found = sum(_most(self, kind, way, compact=compact) for kind in (TRAIN, *beside))
+        once = _most(self, TRAIN, way, compact=compact)
+        opened = sum(_most(self, kind, way, compact=compact) for kind in beside)
         if not grows(self.study):
-            return found
+            return once + opened
         sections = self.incoming(TRAIN) if way == "to-site" else self.leaving(TRAIN)
-        return tree_round_bytes(self.study, self.model, self.layout, found, sections)
+        levels = exchanges_of(self.study)
+        return tree_round_bytes(self.study, self.model, self.layout, once, sections) + levels * opened
 
 
 def _most(messages: StudyMessages, kind: str, way: Way, *, compact: bool) -> int:

@@ -151,7 +151,7 @@ class Leaving:
         update = MASKED if messages.pinned else "arrays"
         charged = kind == TRAIN and charge_of(messages.study) is not None
         facts = {**facts, **exchange_of(message)}
-        line = {**facts, "round": asked.get("round", 0), "bytes": size, "sha256": content_sha256(reply.content)}
+        line = {"round": asked.get("round", 0), **facts, "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = count_bytes({update: reply.content[update]}) if charged else 0
         # The line names what the coordinator chose, so that a later question by another model is recognised.
         if chosen := asked_sha256(message):

@@ -23,6 +23,8 @@ from flfed.deployment.gate.message_sections import (
     whole,
 )
 from flfed.refusals import Refusal
+from flfed.study.exchanges import exchanges_of, grows
+from flfed.study.study import Study
 from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks, keys, shares
 from flfed.updates.masking.encrypted_model import HEAD as OF_SUM
@@ -41,7 +43,7 @@ from flfed.updates.messages.secure_sum import (
     SIGNED,
     UNMASK,
 )
-from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 
 SUMS = (KEYS, LIST, UNMASK)
@@ -62,11 +64,14 @@ class Parts:
         Arrays of bytes: how many rows each has, and of how many bytes a row is.
     vectors : mapping of name to (length, dtype)
         Arrays of whole numbers of one dimension.
+    shorter : bool
+        Whether these may have fewer numbers.
     """
 
     rows: Mapping[str, tuple[int, int, int]]
     vectors: Mapping[str, tuple[int, np.dtype[Any]]] = field(default_factory=dict)
     needed: bool = True
+    shorter: bool = False
 
     @property
     def most(self) -> int:
@@ -92,7 +97,8 @@ class Parts:
             return wrong
         arrays = ndarrays(record, name)
         for key, (length, kind) in self.vectors.items():
-            if arrays[key].shape != (length,):
+            shape = arrays[key].shape
+            if shape != (length,) and not (self.shorter and len(shape) == 1 and shape[0] <= length):
                 return Refusal("other-shape", key=key, shape=(length,))
             if arrays[key].dtype != kind:
                 return Refusal("other-dtype", key=key, dtype=kind)
@@ -160,7 +166,7 @@ def _is_sealed(value: object) -> bool:
     return type(value) is bytes and len(value) == SEALED
 
 
-def summed_in(kind: str, pinned: int, rounds: int, *, encrypted: bool = False) -> dict[str, Section]:
+def summed_in(kind: str, pinned: int, study: Study) -> dict[str, Section]:
     """Return what a request about a sum may hold.
 
     Parameters
@@ -169,27 +175,31 @@ def summed_in(kind: str, pinned: int, rounds: int, *, encrypted: bool = False) -
         One of `SUMS`.
     pinned : int
         Sites that the approval pins, this one counted.
-    rounds : int
-        Of the study.
-    encrypted : bool
-        Whether its sums are of ciphertexts.
+    study : Study
     """
     if kind == KEYS:
         signed = Columns(fields={"statements": statement()}, longest=max(1, pinned))
         config = _config({"most-rows": whole(1), "cohort": _names(pinned)})
-        return {"config": config, SIGNED: signed, **({SHARED: shared_key(1)} if encrypted else {})}
-    config = _config({"kind": one_of((SUMMARISE, TRAIN, COMPARE)), "round": whole(0, rounds), "listed": _names(pinned)})
+        return {"config": config, SIGNED: signed, **({SHARED: shared_key(1)} if _is_encrypted(study) else {})}
+    summed, most = [SUMMARISE, TRAIN, COMPARE], study.rounds
+    if grows(study):
+        summed, most = [*summed, BINS], most * exchanges_of(study)
+    config = _config({"kind": one_of(summed), "round": whole(0, most), "listed": _names(pinned)})
     if kind == LIST:
         return {"config": config}
     rows = {"shares": (LEAST, pinned, SEALED), "codes": (LEAST, pinned, keys.BYTES)}
     return {"config": config, "sealed": Parts(rows=rows)}
 
 
-def summed_out(kind: str, pinned: int, *, encrypted: bool = False) -> dict[str, Section]:
+def _is_encrypted(study: Study) -> bool:
+    return study.secure_aggregation == "ckks"
+
+
+def summed_out(kind: str, pinned: int, study: Study) -> dict[str, Section]:
     """Return what a reply about a sum may hold; parameters are those of `summed_in`."""
     if kind == KEYS:
         config = _config({"sha256": text(HASH, 64), "least": whole(LEAST, max(LEAST, pinned))})
-        return {"config": config, **({SHARED: shared_key(pinned)} if encrypted else {})}
+        return {"config": config, **({SHARED: shared_key(pinned)} if _is_encrypted(study) else {})}
     if kind == LIST:
         return {"config": _config({}), "confirmed": Parts(rows={"codes": (LEAST, pinned, keys.BYTES)})}
     rows = {"shares": (LEAST, pinned, shares.BYTES), "seeds": (0, pinned, keys.BYTES)}
@@ -211,14 +221,20 @@ def masked_figures(entries: int, pinned: int) -> dict[str, Section]:
     return _masked(pinned, vector=0, sums=1 + entries, needed=False)
 
 
-def _masked(pinned: int, *, vector: int, sums: int, needed: bool = True) -> dict[str, Section]:
+def masked_level(most: int, pinned: int) -> dict[str, Section]:
+    """Return the sections of the masked sums of one level of a tree, of at most so many numbers."""
+    return _masked(pinned, vector=0, sums=1 + most, shorter=True)
+
+
+def _masked(pinned: int, *, vector: int, sums: int, needed: bool = True, shorter: bool = False) -> dict[str, Section]:
     vectors: dict[str, tuple[int, np.dtype[Any]]] = {
         "vector": (vector, np.dtype(np.uint32)),
         "sums": (sums, np.dtype(np.uint64)),
     }
-    lists = Columns(fields={"lists": _names(pinned)}, longest=LISTS)
+    # Of a level there are few: lists of one question lie within each other.
+    lists = Columns(fields={"lists": _names(pinned)}, longest=min(pinned, LISTS) if shorter else LISTS)
     shares = {"shares": (LEAST, pinned, SEALED)}
-    return {SECTION: Parts(rows=shares, vectors=vectors, needed=needed), OPENED: lists}
+    return {SECTION: Parts(rows=shares, vectors=vectors, needed=needed, shorter=shorter), OPENED: lists}
 
 
 def statement() -> Field:

@@ -10,13 +10,15 @@ import numpy as np
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from flfed.deployment.gate.message_sections import HEAD, Field, Held, Plain, Section, section_bytes, size_defect, text
+from flfed.deployment.gate.sum_schema import masked_level, masked_summary
 from flfed.refusals import Refusal
 from flfed.study.study import Study
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import cells_of, counted_columns
-from flfed.trees.forest import NODES, TREES, depth_of
+from flfed.trees.forest import NODES, depth_of
 from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.secure_sum import OPENED, SECTION
 from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TREES_SHA256
 
 MOST_ATTEMPTS = 1000
@@ -43,9 +45,14 @@ class NodeSums:
     needed: bool = True
 
     @property
+    def numbers(self) -> int:
+        """Most numbers that it may have."""
+        return self.nodes * self.cells * self.kinds
+
+    @property
     def most(self) -> int:
         """Most bytes that it may have."""
-        return len(SUMS) + HEAD + 8 * self.nodes * self.cells * self.kinds
+        return len(SUMS) + HEAD + 8 * self.numbers
 
     def defect(self, record: RecordDict, name: str) -> Refusal | None:
         """Return why the named section does not fit, None where it does."""
@@ -62,35 +69,30 @@ class NodeSums:
         return None if fits and all(map(int.__le__, sums.shape, most)) else Refusal("other-shape", key=SUMS, shape=most)
 
 
-def grows(study: Study) -> bool:
-    """Tell whether a study's rounds grow trees."""
-    return study.model.name == TREES
-
-
-def exchanges_of(study: Study) -> int:
-    """Return in how many exchanges a round's trees grow, at most: one a level."""
-    return int(study.model.build("model").depth)
-
-
 def _least(study: Study) -> int:
     return int(study.strategy.settings.get("min-rows", 0))
 
 
-def counted(study: Study, layout: Layout) -> dict[str, Section]:
-    """Return the section of rows by cell."""
+def counted(study: Study, layout: Layout, pinned: int = 0) -> dict[str, Section]:
+    """Return the section of rows by cell, under masks where an approval pins sites."""
     least = _least(study)
     classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
     columns = counted_columns(layout, least)
     shapes = {column.name: ((cells_of(column), classes), COUNT) for column in columns}
+    if pinned:
+        return masked_summary(sum(cells * outcomes for (cells, outcomes), _ in shapes.values()), pinned)
     return {"counts": Held(shapes=shapes, dtypes=dict.fromkeys(shapes, (COUNT, SMALL_COUNT)))}
 
 
-def level_asked(model: Shapes) -> dict[str, Section]:
-    """Return the sections of a request of one level, of the shapes of the model's arrays."""
+def level_asked(model: Shapes, pinned: int = 0) -> dict[str, Section]:
+    """Return the sections of a request of one level, of the shapes of the model's arrays.
+
+    Under secure sums, where an approval pins sites, no tree begins anew: two sums of one node tell who is in one only.
+    """
     (_, outputs, nodes), _ = model["value"]
     trees = ((len(NODES), outputs, nodes), FLOAT64)
     given = {LAST: trees, TREE: trees, ASKED: ((outputs, nodes), FLOAT64)}
-    places = {"level": _whole(depth_of(nodes) - 1), "attempt": _whole(MOST_ATTEMPTS)}
+    places = {"level": _whole(depth_of(nodes) - 1), "attempt": _whole(0 if pinned else MOST_ATTEMPTS)}
     return {"arrays": Held(shapes=model, needed=False), "settings": Plain(fields=places), "extra": Held(shapes=given)}
 
 
@@ -102,9 +104,10 @@ def _whole(most: int) -> Field:
     return Field(fits=lambda value: type(value) is float and value.is_integer() and 0 <= value <= most)
 
 
-def level_answered(study: Study, model: Shapes, layout: Layout) -> dict[str, Section]:
-    """Return the section of the sums of one level, of the one with most nodes."""
-    return {"extra": _sums(study, model, layout, whole_tree=False)}
+def level_answered(study: Study, model: Shapes, layout: Layout, pinned: int = 0) -> dict[str, Section]:
+    """Return the sections of the sums of one level, of the one with most nodes."""
+    sums = _sums(study, model, layout, whole_tree=False)
+    return masked_level(sums.numbers, pinned) if pinned else {"extra": sums}
 
 
 def _sums(study: Study, model: Shapes, layout: Layout, *, whole_tree: bool) -> NodeSums:
@@ -127,8 +130,10 @@ def tree_round_bytes(study: Study, model: Shapes, layout: Layout, once: int, sec
     levels = depth_of(nodes)
     if "arrays" in sections:
         return (once - section_bytes(sections["arrays"])) * levels
-    whole = _sums(study, model, layout, whole_tree=True).most
-    return once - sections["extra"].most + whole + levels * BESIDE
+    level, whole = (8 * _sums(study, model, layout, whole_tree=of_all).numbers for of_all in (False, True))
+    # Masks bring shares, and names of lists, with each level.
+    beside = sum(sections[name].most for name in ("extra", SECTION, OPENED) if name in sections) - level
+    return once - level - beside + whole + levels * (beside + BESIDE)
 
 
 BESIDE = 512

@@ -13,7 +13,6 @@ from typing import get_args
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
-from flfed.deployment.gate.tree_schema import exchanges_of, grows
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
@@ -27,6 +26,7 @@ from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
+from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.codec import codec_of
@@ -92,6 +92,12 @@ GROWN = (
     "with their outcomes: approve it for one that may see these columns. On the way everything is encrypted (TLS)."
 )
 """Of sums from which trees grow."""
+GROWN_OF_SUMS = (
+    "No noise is added to what leaves. Sums of each tree are added up in secret, so that the coordinator's memory "
+    "never holds this site's own: see Sums. Those of all sites together still tell outcomes of single rows, not of "
+    "which site; a coordinator that chooses the splits freely can compute all rows, to their codes, with outcomes. "
+    "All else that leaves, as said above, is of this site alone. On the way everything is encrypted (TLS)."
+)
 SUMMED = (
     "No noise is added to what leaves. Updates are added up in secret, so that the coordinator's memory never holds "
     "this site's own: see Sums. All else that leaves, as said above, is of this site alone. A coordinator that chooses "
@@ -323,6 +329,8 @@ def _without_noise(study: Study, agreement: Agreement) -> str:
     """Return what is said of updates that no mechanism protects."""
     if not agreement.sums:
         return GROWN if grows(study) else ALONE
+    if grows(study):
+        return GROWN_OF_SUMS
     return ENCRYPTED if study.secure_aggregation == "ckks" else SUMMED
 
 
@@ -345,13 +353,14 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
         yield f"With it, from the site that makes the key: {reveals(SharedKey)}"
         yield f"What leaves, in each of {study.rounds} rounds encrypted ({many(TRAIN)}): {reveals(TrainReply)}"
     elif messages.pinned:
-        yield f"What leaves, in each of {study.rounds} rounds under masks ({many(TRAIN)}): {reveals(Masked)}"
-        yield f"What leaves, in each round to open its sum ({many(UNMASK)}): {reveals(UnmaskReply)}"
-        yield f"What leaves, in a round in which a site is missing ({many(LIST)}): {reveals(ListReply)}"
+        rounds = _trees(study, messages) if grows(study) else f"{study.rounds} rounds"
+        of_all = f" Of the sum: {_grown(study)}" if grows(study) else ""
+        one = "level of a tree" if grows(study) else "round"
+        yield f"What leaves, in each of {rounds} under masks ({many(TRAIN)}): {reveals(Masked)}{of_all}"
+        yield f"What leaves, in each {one} to open its sum ({many(UNMASK)}): {reveals(UnmaskReply)}"
+        yield f"What leaves, in a {one} in which a site is missing ({many(LIST)}): {reveals(ListReply)}"
     elif grows(study):
-        a_round = f"each a tree in at most {exchanges_of(study)} exchanges (at most {_bytes(messages.round_bytes())})"
-        grown = reveals(registry.load("strategy", study.strategy.name))
-        yield f"What leaves, in each of {study.rounds} rounds, {a_round}: {grown}"
+        yield f"What leaves, in each of {_trees(study, messages)}: {_grown(study)}"
     else:
         yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {reveals(TrainReply)}"
     if (codec := codec_of(study)) is not None:
@@ -371,6 +380,16 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+
+
+def _trees(study: Study, messages: StudyMessages) -> str:
+    most = _bytes(messages.round_bytes())
+    return f"{study.rounds} rounds, each a tree in at most {exchanges_of(study)} exchanges (at most {most})"
+
+
+def _grown(study: Study) -> str:
+    """Return what the sums of trees tell."""
+    return reveals(registry.load("strategy", study.strategy.name))
 
 
 def _points(study: Study) -> str:
@@ -393,7 +412,7 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     # Said before an approval: the limit of a day would stop the run in its middle.
     more = messages.run_bytes() > site.policy.daily_bytes
     stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
-    trees = f" of at most {study.rounds * exchanges_of(study):,} exchanges" if grows(study) else ""
+    trees = f" of at most {exchanges_of_run(study):,} exchanges" if grows(study) else ""
     return (
         f"{study.rounds} in a run{trees}, which takes at most {a_run} out of this site if each is asked once. "
         f"The coordinator may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in "

@@ -355,7 +355,7 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], own: Si
 def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Score the incoming model, train from it, or both."""
     request, session = read(TrainRequest, message.content), open_session()
-    return (yield from (grow(request, session) if request.trees_sha256 else _trained(request, session, own)))
+    return (yield from (grow(request, session, own) if request.trees_sha256 else _trained(request, session, own)))
 
 
 # arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the strategy's own arrays are

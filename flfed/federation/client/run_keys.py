@@ -24,7 +24,7 @@ from flfed.updates.checkpoints.run_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
-from flfed.updates.masking.keys import Chain, RunKey, joined, pair_secrets
+from flfed.updates.masking.keys import KEPT, Chain, RunKey, joined, pair_secrets
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
 from flfed.updates.messages.fields import Arrays
@@ -283,9 +283,9 @@ class RunKeys:
             raise NotTakingPart(Refusal("sums-key-lost"))
         return Chain.from_arrays(arrays)
 
-    def move(self, step: int) -> dict[str, bytes]:
-        """Return the links of a masked question, and delete those before the last two."""
-        chain = self.chain().moved(step)
+    def move(self, step: int, kept: int = KEPT) -> dict[str, bytes]:
+        """Return the links of a masked question, and delete all but the last so many."""
+        chain = self.chain().moved(step, kept)
         self.state.write(CHAIN, chain.to_arrays())
         return self.links(step, chain)
 

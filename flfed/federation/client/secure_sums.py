@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
 from flfed.updates.masking.figure_sums import FigureLayout
-from flfed.updates.masking.keys import KEPT
+from flfed.updates.masking.order import QuestionOrder, order_of
 from flfed.updates.masking.question import SumContext, question_sha256
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
@@ -57,7 +57,8 @@ class Asked:
     Attributes
     ----------
     kind : str
-    round : int
+    number : int
+        Of its round; where trees grow, of the exchange.
     step : int
         Its number among the masked questions of the run.
     question : str
@@ -66,7 +67,7 @@ class Asked:
     """
 
     kind: str
-    round: int
+    number: int
     step: int
     question: str
     binding: bytes
@@ -74,7 +75,7 @@ class Asked:
     @property
     def name(self) -> str:
         """Its name in a site's state."""
-        return sum_name(self.kind, self.round)
+        return sum_name(self.kind, self.number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +99,11 @@ class SiteSums:
     def least(self) -> int:
         """Return the threshold of a list, and of shares."""
         return self.keys.least(len(self.cohort().sites))
+
+    @cached_property
+    def order(self) -> QuestionOrder:
+        """The order of the run's masked questions."""
+        return order_of(self.keys.study)
 
     @property
     def in_sums_only(self) -> tuple[str, ...]:
@@ -169,10 +175,12 @@ class SiteSums:
         """
         asked, cohort = self.asked(None), self.cohort()
         ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
-        return self._once(asked, _SUMMARY, lambda: ring.encode(flattened(summary.arrays()), rng))
+        return self.once(asked, _SUMMARY, lambda: ring.encode(flattened(summary.arrays()), rng))
 
-    def _once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
+    def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""
+        if self.keys.approval is None:
+            return self._mask(asked, np.empty(0, np.uint32), or_refuse(numbers()))
         state, binding = self.keys.state, np.frombuffer(asked.binding, np.uint8)
         kept = state.read(name)
         if kept is None:
@@ -182,27 +190,20 @@ class SiteSums:
             state.write(name, kept)
         # Another request would have other masks, and what was kept has been sent.
         elif not np.array_equal(kept.get("binding", binding), binding):
-            raise NotTakingPart(Refusal("masks-used", round=asked.round))
+            raise NotTakingPart(Refusal("masks-used", round=self.order.place(asked.number)[0]))
         self.note(asked)
         return Masked(**{part: kept[part] for part in ("vector", "sums", "shares")}, opened=self._opened(asked))
 
-    def asked(self, request: TrainRequest | CompareRequest | None) -> Asked:
-        """Return where a question stands: that of a round, of the comparison, or for the sums over training rows."""
+    def asked(self, request: TrainRequest | CompareRequest | None, kind: str = SUMMARISE) -> Asked:
+        """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
         keys, cohort = self.keys, self.cohort()
-        context = SumContext(
-            study_sha256=keys.study.sha256(),
-            run=keys.run,
-            repeat=keys.repeat,
-            cohort=cohort.sites,
-            most_rows=cohort.most_rows,
-            largest_entry=self._largest(),
-        )
-        kind, round = _place(request)
+        context = _context(keys, cohort, self._largest())
+        kind = kind if request is None else TRAIN if isinstance(request, TrainRequest) else COMPARE
+        number = self.order.number(request) if isinstance(request, TrainRequest) else 0
         return Asked(
             kind=kind,
-            round=round,
-            # The comparison comes after all rounds.
-            step=keys.study.rounds + 1 if kind == COMPARE else round,
+            number=number,
+            step=self.order.step(kind, number),
             question=question_sha256(keys.study, kind, request),
             binding=context.binding(kind, request),
         )
@@ -239,7 +240,7 @@ class SiteSums:
             keys.site,
             vector,
             sums,
-            links=_among(cohort, keys.move(asked.step)),
+            links=_among(cohort, keys.move(asked.step, self.order.asked_again)),
             binding=asked.binding,
             least=self.least(),
         )
@@ -256,7 +257,7 @@ class SiteSums:
         # Whatever question the chain has links for yet may not be masked a second time.
         for old in [name for name in state.names() if name.startswith(_SUM)]:
             facts = state.read(old)
-            if facts is not None and facts["step"][0] <= asked.step - KEPT:
+            if facts is not None and facts["step"][0] <= asked.step - self.order.asked_again:
                 state.remove(old)
 
     def check_unused(self, asked: Asked) -> None:
@@ -265,7 +266,7 @@ class SiteSums:
         Two vectors under one mask give their difference.
         """
         if self.keys.approval is not None and self.keys.state.read(asked.name) is not None:
-            raise NotTakingPart(Refusal("masks-used", round=asked.round))
+            raise NotTakingPart(Refusal("masks-used", round=self.order.place(asked.number)[0]))
 
     def confirm(self, request: ListRequest) -> ListReply:
         """Confirm a list to each of its sites; raises NotTakingPart."""
@@ -295,16 +296,16 @@ class SiteSums:
         seeds = [opening.seeds[site] for site in sorted(opening.seeds)]
         return UnmaskReply(shares=_rows([opening.shares[site] for site in order]), seeds=_rows(seeds))
 
-    def question(self, kind: str, round: int) -> str:
+    def question(self, kind: str, number: int) -> str:
         """Return the question that the site answered; raises NotTakingPart."""
-        return self._sum(kind, round)["question"].tobytes().hex()
+        return self._sum(kind, number)["question"].tobytes().hex()
 
-    def list_refusal(self, kind: str, round: int, listed: Sites) -> Refusal | None:
+    def list_refusal(self, kind: str, number: int, listed: Sites) -> Refusal | None:
         """Return why the site neither confirms nor opens a list, None where it does."""
         if (keys := self.keys).approval is None:
             return Refusal("sums-unknown")
         cohort, book = self.cohort(), keys.approval.book
-        question = self.question(kind, round)
+        question = self.question(kind, number)
         # Lists of other pinned sites have no honest site in common with these for certain.
         alike = all(before == set(keys.approval.pinned) for before in book.asked_with(question))
         return rules.list_refusal(
@@ -314,7 +315,7 @@ class SiteSums:
             least=self.least(),
             opened=book.lists(question),
             lifted=cohort.lifted if alike else (),
-            newest=book.newest(question, (keys.run, keys.repeat, round)),
+            newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
         )
 
     def _of_sum(self, request: ListRequest | UnmaskRequest, listed: Sites) -> tuple[dict[str, bytes], bytes]:
@@ -323,8 +324,8 @@ class SiteSums:
         facts = self._sum(request.kind, request.round)
         return _among(self.cohort(), self.keys.links(int(facts["step"][0]))), facts["binding"].tobytes()
 
-    def _sum(self, kind: str, round: int) -> Arrays:
-        found = self.keys.state.read(sum_name(kind, round)) if kind in self.kinds else None
+    def _sum(self, kind: str, number: int) -> Arrays:
+        found = self.keys.state.read(sum_name(kind, number)) if kind in self.kinds else None
         if found is None:
             raise NotTakingPart(Refusal("sums-unknown"))
         return found
@@ -365,7 +366,7 @@ class SiteFigures(SiteSums):
         """
         asked, cohort = self.asked(request), self.cohort()
         ring, rng = layout.ring(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
-        return self._once(asked, _FIGURES, lambda: layout.encode(reply, ring, rng))
+        return self.once(asked, _FIGURES, lambda: layout.encode(reply, ring, rng))
 
 
 @dataclass(frozen=True, eq=False)
@@ -410,11 +411,15 @@ class SiteCiphers(SiteSums):
         """Refuse nothing."""
 
 
-def _place(request: TrainRequest | CompareRequest | None) -> tuple[str, int]:
-    """Return kind and round of a question."""
-    if isinstance(request, TrainRequest):
-        return TRAIN, request.round
-    return (SUMMARISE if request is None else COMPARE), 0
+def _context(keys: RunKeys, cohort: Cohort, largest: float) -> SumContext:
+    return SumContext(
+        study_sha256=keys.study.sha256(),
+        run=keys.run,
+        repeat=keys.repeat,
+        cohort=cohort.sites,
+        most_rows=cohort.most_rows,
+        largest_entry=largest,
+    )
 
 
 def _among(cohort: Cohort, links: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -425,7 +430,7 @@ def _chance(keys: RunKeys, asked: Asked, seed: int) -> NoiseSource:
     """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
     if keys.approval is not None:
         return SystemNoise()
-    return SeededNoise(generator(seed, site=keys.site, purpose="site-noise", number=asked.round))
+    return SeededNoise(generator(seed, site=keys.site, purpose="site-noise", number=asked.number))
 
 
 # One function for all sites of a process, so that what they ask of it is answered together.
@@ -443,6 +448,6 @@ def _rows(parts: Sequence[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), length)
 
 
-def sum_name(kind: str, round: int) -> str:
+def sum_name(kind: str, number: int) -> str:
     """Return the name of a masked answer's facts in a site's state."""
-    return f"{_SUM}{kind}-{round:06d}"
+    return f"{_SUM}{kind}-{number:06d}"

@@ -11,11 +11,13 @@ from flwr.app import Context, Message
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Approving, RunKeys
 from flfed.federation.client.secure_sums import SiteCiphers, SiteFigures, SiteSums, sum_name
+from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
+from flfed.study.exchanges import grows
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.summaries.summary import arrays_sha256
@@ -42,7 +44,7 @@ from flfed.updates.messages.secure_sum import (
     joined,
 )
 from flfed.updates.messages.secure_sum import SECTION as MASKED
-from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 
@@ -99,7 +101,9 @@ class SiteRun:
         keys = RunKeys(
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
-        return SiteCiphers(keys) if study.secure_aggregation == "ckks" else SiteSums(keys)
+        if study.secure_aggregation == "ckks":
+            return SiteCiphers(keys)
+        return SiteTreeSums(keys) if grows(study) else SiteSums(keys)
 
     def before(self, round: int, session: SiteSession) -> Arrays:
         """Return the arrays that the site kept in its last round before this one."""
@@ -212,10 +216,10 @@ class InSum:
     """
 
     reserved: tuple[str, ...] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     opened: tuple[Sites, ...] = ()
 
-    def facts_of(self, message: Message, reply: Message) -> Mapping[str, str]:
+    def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
         """Return what the ledger's line of a reply says: of figures that stay all the same, nothing."""
         stays = message.metadata.message_type == COMPARE and MASKED not in reply.content
         return {} if stays else self.facts
@@ -240,13 +244,14 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     kind, sums = message.metadata.message_type, own.sums(study)
     if sums is None or sums.keys.approval is None:
         return NO_SUM
-    facts, reserved = {}, sums.in_sums_only
+    facts: dict[str, Any] = {}
+    reserved = sums.in_sums_only
     if strictest(study.compare.share_metrics, policy.share_metrics) == "aggregate-only":
         reserved = tuple(sorted({*reserved, own.site}))
     if isinstance(sums, SiteCiphers):
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM
     figures = kind == COMPARE and own.figures(study) is not None
-    if kind == TRAIN or figures or (kind == SUMMARISE and reserved):
+    if kind in (TRAIN, BINS) or figures or (kind == SUMMARISE and reserved):
         asked = read(TrainRequest, message.content) if kind == TRAIN else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
@@ -255,8 +260,10 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         facts = {"question_sha256": question_sha256(study, kind, None), "listed": own.site}
     elif kind in (LIST, UNMASK):
         of = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
-        question = _half(own, study, of).question(of.kind, of.round)
-        facts = {"question_sha256": question, "listed": of.listed}
+        half = _half(own, study, of)
+        facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
+        if isinstance(half, SiteTreeSums) and of.kind == TRAIN:
+            facts |= half.place_of(of.round)
     opened = sums.keys.approval.book.lists(facts["question_sha256"]) if facts else ()
     return InSum(reserved=reserved, facts=facts, opened=opened)
 

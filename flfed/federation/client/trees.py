@@ -1,20 +1,91 @@
-"""A site's answers where trees grow: rows by cell, and sums of gradients."""
+"""A site's answers where trees grow: rows by cell, and sums of gradients, under masks where the study asks for sums."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.federation.client.redaction import said_by, scores_of, training_stays
-from flfed.federation.client.site_run import SiteRun
+from flfed.federation.client.redaction import NotTakingPart, said_by, scores_of, training_stays
+from flfed.federation.client.secure_sums import SiteSums
+from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
-from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.summarise import BinsReply, BinsRequest
-from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TREES_MISSING, TREES_SHA256, TrainReply, TrainRequest
+from flfed.updates.checkpoints.run_state import OF_RUN
+from flfed.updates.masking.rules import Sites
+from flfed.updates.messages.fields import Arrays, MalformedMessage
+from flfed.updates.messages.secure_sum import Masked, joined
+from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, BinsRequest
+from flfed.updates.messages.train import (
+    ASKED,
+    LAST,
+    SUMS,
+    TRAIN,
+    TREE,
+    TREES_MISSING,
+    TREES_SHA256,
+    TrainReply,
+    TrainRequest,
+)
+
+if TYPE_CHECKING:
+    from flfed.federation.client.site_run import SiteRun
+
+_CELLS, _LEVEL = "masked-cells", "masked-level-"
+"""Names of what was masked there, which counts for the same rows, policy and study only."""
+_LISTED = f"{OF_RUN}tree-list"
+"""Name of the round whose list a site opened last, and of that list."""
+
+
+@dataclass(frozen=True, eq=False)
+class SiteTreeSums(SiteSums):
+    """A site's half of the secure sums of a run of trees, each level of which is a sum.
+
+    All levels of a tree have one list: a node's sums less those of one of its children are its other child's, and of
+    two lists they would be those of a site that is in one of them only, too.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, BINS, SUMMARISE)
+
+    def place_of(self, number: int) -> dict[str, int]:
+        """Return round and level of an exchange, as a ledger's facts."""
+        round, level = self.order.place(number)
+        return {"round": round, "level": level}
+
+    def masked_cells(self, counts: Arrays) -> Masked:
+        """Return rows by cell under masks, the same each time they are asked for; raises NotTakingPart."""
+        numbers = np.concatenate([values.ravel() for values in counts.values()])
+        return self.once(self.asked(None, BINS), _CELLS, lambda: numbers.astype(np.uint64))
+
+    def masked_level(self, request: TrainRequest, sums: np.ndarray) -> Masked:
+        """Return the sums of a level under masks, the same each time they are asked for; raises NotTakingPart."""
+        # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
+        numbers, asked, state = sums.ravel().view(np.uint64), self.asked(request), self.keys.state
+        made = self.once(asked, f"{_LEVEL}{asked.number:06d}", lambda: numbers)
+        for name in [name for name in state.names() if name.startswith(_LEVEL)]:
+            if int(name.removeprefix(_LEVEL)) <= asked.number - self.order.asked_again:
+                state.remove(name)
+        return made
+
+    def list_refusal(self, kind: str, number: int, listed: Sites) -> Refusal | None:
+        """Return why the site neither confirms nor opens a list, None where it does."""
+        refused = super().list_refusal(kind, number, listed)
+        if refused is not None or kind != TRAIN:
+            return refused
+        round, level = self.order.place(number)
+        told = {"round": np.array([round]), "listed": np.frombuffer(joined(listed).encode(), np.uint8)}
+        kept = self.keys.state.read(_LISTED)
+        if kept is not None and kept["round"][0] == round:
+            return None if np.array_equal(kept["listed"], told["listed"]) else Refusal("list-differs")
+        # Without the list of its root a tree goes on with none.
+        if level:
+            return Refusal("list-differs")
+        self.keys.state.write(_LISTED, told)
+        return None
 
 
 def count_cells(
@@ -23,12 +94,26 @@ def count_cells(
     """Return the rows that are trained on by cell of a column."""
     BinsRequest.from_record(message.content)
     session = open_session()
-    return BinsReply(counts=cells_of_rows(session, least_rows(session)))
+    sums, counts = _sums_of(session, own), cells_of_rows(session, least_rows(session))
+    return BinsReply(counts=counts) if sums is None else BinsReply(masked=sums.masked_cells(counts))
     yield
 
 
-def grow(request: TrainRequest, session: SiteSession) -> Generator[ComputeRequest, Any, TrainReply]:
+def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
+    """Return the site's half of a run's secure sums, None where its sums cross as they are; raises NotTakingPart."""
+    sums = own.sums(session.study)
+    if isinstance(sums, SiteTreeSums):
+        own.under(session)
+        return sums
+    # A study may ask for sums that nobody approved.
+    if session.site.policy.disclosure != "open":
+        raise NotTakingPart(Refusal("trees-single-rows"))
+    return None
+
+
+def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
     """Return the sums of gradients of the nodes that are asked for; raises MalformedMessage where trees are lost."""
+    sums = _sums_of(session, own)
     level = Level(
         round=request.round,
         score=request.score,
@@ -49,7 +134,8 @@ def grow(request: TrainRequest, session: SiteSession) -> Generator[ComputeReques
         steps=1,
         scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
         holdout=scores_of(done.holdout, said, compact=compact),
-        extra={SUMS: done.sums},
+        extra={SUMS: done.sums} if sums is None else {},
+        masked=None if sums is None else sums.masked_level(request, done.sums),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,14 @@ from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.masking.statement import read
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
-from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.summarise import (
+    BINS,
+    SUMMARISE,
+    BinsReply,
+    BinsRequest,
+    SummariseReply,
+    SummariseRequest,
+)
 
 if TYPE_CHECKING:
     from flfed.federation.server.server import FederatedRun
@@ -255,26 +263,56 @@ def summed_summary(run: FederatedRun, participants: Mapping[str, Participant]) -
     FlfedError
         If there is no such sum.
     """
-    sums, recorder = run.sums, run.recorder
+    sums = run.sums
     if sums is None:
         raise UsageError("a run without secure sums has no summed summary")
-    asked = _asked(run, SUMMARISE, participants)
     shapes = {name: (shape, np.dtype(np.float64)) for name, shape in run.layout.shapes().items()}
-    entries, cohort = entries_of(shapes), len(sums.cohort)
+    totals = _summed(run, sums, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
+    values = unflattened(ring_of_counts(len(sums.cohort), sums.most_rows).decode(totals), shapes)
+    return Summary(**values)
+
+
+def summed_cells(
+    run: FederatedRun, sums: SecureSums, participants: Mapping[str, Participant], shapes: Mapping[str, tuple[int, int]]
+) -> dict[str, np.ndarray]:
+    """Return the rows by cell and outcome of all sites of a list, of columns of these shapes.
+
+    Raises
+    ------
+    FlfedError
+        If there is no such sum.
+    """
+    # Whole numbers as they are: no ring divides them.
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    totals = _summed(run, sums, participants, BinsRequest(), BinsReply, sum(sizes))
+    parts = np.split(totals, np.cumsum(sizes)[:-1])
+    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def _summed(
+    run: FederatedRun,
+    sums: SecureSums,
+    participants: Mapping[str, Participant],
+    request: SummariseRequest | BinsRequest,
+    reply: type[SummariseReply] | type[BinsReply],
+    entries: int,
+) -> np.ndarray:
+    """Return the sum of what the sites answer once before the rounds; raises FlfedError where there is none."""
+    kind, cohort = BINS if reply is BinsReply else SUMMARISE, len(sums.cohort) if sums.masked else 0
+    asked = _asked(run, kind, participants)
     replies = asked.answers(
-        SUMMARISE,
-        dict.fromkeys(participants, SummariseRequest()),
-        SummariseReply,
-        lambda reply: _has_sums(reply.masked, entries, cohort),
+        kind,
+        dict.fromkeys(participants, request),
+        reply,
+        lambda one: _has_sums(one.masked, entries, cohort),
         sums.least,
     )
-    vectors = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
+    vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
     totals = _totals(run, sums, asked, vectors)
     if isinstance(totals, Refusal):
         why = f"there is no sum over the training rows of the sites ({totals})"
-        raise FlfedError(recorder.shared_as.text(why)) from None
-    values = unflattened(ring_of_counts(cohort, sums.most_rows).decode(totals), shapes)
-    return Summary(**values)
+        raise FlfedError(run.recorder.shared_as.text(why)) from None
+    return totals
 
 
 def summed_figures(

@@ -15,6 +15,8 @@ from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing
 
+Output = Literal["score-histogram", "complete-rows", "learning-curve", "training-figures", "single-cells-in-sums"]
+
 
 class Policy(Strict):
     """What a site allows; `policy.toml` beside its `__init__.py`.
@@ -37,7 +39,8 @@ class Policy(Strict):
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
         it train and judge again with few of the site's rows; "training-figures" lets losses and metrics over
-        rows leave that noise protects in the updates (record-level differential privacy), with three digits.
+        rows leave that noise protects in the updates (record-level differential privacy), with three digits;
+        "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
         Names that a study may ask for; None allows what flfed itself ships. What another package
@@ -92,7 +95,7 @@ class Policy(Strict):
     cell_minimum: int = Field(default=10, ge=3)
     resplit: bool = False
     share_metrics: Sharing = "named"
-    outputs: tuple[Literal["score-histogram", "complete-rows", "learning-curve", "training-figures"], ...] = ()
+    outputs: tuple[Output, ...] = ()
     strategies: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
     codecs: tuple[str, ...] | None = None
@@ -220,6 +223,22 @@ class Policy(Strict):
         if complete and not self.allows("complete-rows"):
             return Refusal("complete-rows")
         return None
+
+    def trees_refusal(self, *, summed: bool, least: int) -> Refusal | None:
+        """Return why a study's trees are refused.
+
+        Under `institution` they grow only in secure sums with a least number of rows, of which single ones may be told.
+
+        Parameters
+        ----------
+        summed : bool
+            The study asks for secure sums.
+        least : int
+            Fewest rows of a code and of a leaf.
+        """
+        if self.disclosure == "open" or (summed and least and self.allows("single-cells-in-sums")):
+            return None
+        return Refusal("trees-single-rows")
 
 
 def width_in_words(width: float) -> str:

@@ -264,8 +264,9 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     It is None where the policy allows them. No row is read.
     """
     refused = site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
-    if study.model.name == TREES and site.policy.disclosure != "open":
-        refused = refused or Refusal("trees-single-rows")
+    if study.model.name == TREES:
+        least = int(study.strategy.settings.get("min-rows", 0))
+        refused = refused or site.policy.trees_refusal(summed=study.secure_aggregation == "on", least=least)
     return refused or _width_refusal(study, site.policy.width)
 
 

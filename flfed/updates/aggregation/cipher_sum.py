@@ -32,7 +32,7 @@ class CipherSums(SecureSums):
     entries: int
     context: PublicContext
 
-    def _update_defect(self, reply: TrainReply, entries: int) -> Refusal | None:
+    def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
         if reply.encrypted is None:
             return Refusal("ciphertext-unfit")
         chunks = ckks.unpacked(reply.encrypted, HEAD + self.entries)

@@ -17,7 +17,7 @@ from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
-from flfed.updates.codec import Codec, Shapes, shapes_of
+from flfed.updates.codec import Codec, Shapes, entries_of, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
 from flfed.updates.messages.fields import Arrays, receive
@@ -212,7 +212,7 @@ class RunContext:
         Where a strategy goes `by_steps`, sites must have taken those of the plan.
         """
         if self.sums is not None:
-            return self.sums.guard(replies, shapes_of(incoming), self.rows_high())
+            return self.sums.guard(replies, self.rows_high(), updates=entries_of(shapes_of(incoming)))
         # A mechanism may forbid to refuse by norm, as one site's norm would decide on another.
         by_norm = self.mechanism is None or self.mechanism.refuses_by_norm
         most = refuse if by_norm else math.inf
@@ -364,9 +364,9 @@ class Round:
         self.further.timeout = timeout
         return [*replies, *found]
 
-    def questions(self) -> SumQuestions:
-        """Return what asks the sites of the round further questions."""
-        self.further.kind, self.further.number = self.kind, self.number
+    def questions(self, number: int | None = None) -> SumQuestions:
+        """Return what asks the sites of the round further questions, about the one of a `number` or of the round."""
+        self.further.kind, self.further.number = self.kind, self.number if number is None else number
         self.further.nodes = dict(self.asked)
         return self.further
 

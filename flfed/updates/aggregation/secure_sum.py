@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
-from flfed.updates.codec import Shapes, entries_of, unflattened
+from flfed.updates.codec import Shapes, unflattened
 from flfed.updates.masking import protocol
 from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
@@ -223,11 +223,20 @@ class SecureSums:
     before: Arrays = field(default_factory=dict)
     spoilt: bool = False
 
-    def guard(self, replies: Mapping[str, TrainReply], model: Shapes, rows_high: Mapping[str, int]) -> GuardResult:
-        """Sort masked replies into accepted and refused; what is under the masks is checked at the sites."""
-        entries = entries_of(model)
+    def guard(
+        self, replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], *, updates: int, sums: int = 1
+    ) -> GuardResult:
+        """Sort masked replies into accepted and refused; what is under the masks is checked at the sites.
+
+        Parameters
+        ----------
+        replies : mapping of site to TrainReply
+        rows_high : mapping of site to int
+        updates, sums : int
+            Numbers of 32 and of 64 bits that were asked for.
+        """
         defects = {
-            site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, entries)
+            site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, updates, sums)
             for site, reply in sorted(replies.items())
         }
         found = judged(replies, defects)
@@ -235,11 +244,11 @@ class SecureSums:
         self._note_infinite(found.refused)
         return found
 
-    def _update_defect(self, reply: TrainReply, entries: int) -> Refusal | None:
+    def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
         if reply.masked is None:
             return Refusal("vector-unfit")
         cohort = self.cohort if self.masked else ()
-        return protocol.vector_defect(_vector(reply.masked, cohort), updates=entries, sums=1, cohort=cohort)
+        return protocol.vector_defect(_vector(reply.masked, cohort), updates=updates, sums=sums, cohort=cohort)
 
     def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
@@ -267,17 +276,24 @@ class SecureSums:
 
     def totals(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> Totals:
         """Return the sums of a list's vectors; parameters and errors are those of `mean`."""
-        kept = self.store.of(asked.kind, asked.number)
-        if kept is None:
-            kept = self._listed(asked, vectors, max(self.least, needed))
+        return self.opened(asked, self.listed(asked, vectors, needed))
+
+    def opened(self, asked: SumQuestions, kept: ListedVectors) -> Totals:
+        """Return the sums of a list; raises Unsummed."""
         totals = self._unmasked(asked, kept) if self.masked else self._added(kept)
         # The sites were waited for: that they are asked for their vectors once more would give no other sum.
         if isinstance(totals, Refusal):
             raise Unsummed(totals, final=True)
         return totals
 
-    def _listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], least: int) -> ListedVectors:
-        """Return the list of a sum with its vectors, which are kept before anybody hears of the list."""
+    def listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> ListedVectors:
+        """Return the list of a sum with its vectors, which are kept before anybody hears of the list.
+
+        Parameters and errors are those of `mean`.
+        """
+        if (kept := self.store.of(asked.kind, asked.number)) is not None:
+            return kept
+        least = max(self.least, needed)
         answered = {site: masked.opened for site, masked in vectors.items()}
         listed = choose_list(answered, cohort=self.cohort, least=least, lifted=self.lifted)
         if isinstance(listed, Refusal):
@@ -294,7 +310,7 @@ class SecureSums:
             updates.add(masked.vector for masked in kept.vectors.values()),
             sums.add(masked.sums for masked in kept.vectors.values()),
         )
-        if any(int(part[0]) != len(kept.listed) for part in (total.updates, total.sums)):
+        if any(int(part[0]) != len(kept.listed) for part in (total.updates, total.sums) if part.size):
             return Refusal("sum-miscounted", sites=len(kept.listed))
         return Totals(total.updates[1:], total.sums[1:])
 

@@ -109,12 +109,12 @@ class Chain:
     step : int, >= 0
         Number of the newest masked question of the run.
     links : tuple of dict of site to bytes, 32
-        Of the newest question last; before it those of the one before, where there was one.
+        Of the newest question last; before it those of the ones before that may be asked again.
 
     Notes
     -----
     Link k + 1 is HKDF of link k, from which nobody computes link k: who reads a site's disk later learns nothing of
-    questions before the last two. A site that missed questions moves over their links. That a step belongs to the run
+    questions before these. A site that missed questions moves over their links. That a step belongs to the run
     is for the caller to check.
     """
 
@@ -126,12 +126,12 @@ class Chain:
         """Return the chain at question 0, from the pair secrets."""
         return cls(0, (dict(secrets),))
 
-    def moved(self, step: int) -> Chain:
-        """Return the chain whose newest question is `step`; itself where that is not later."""
+    def moved(self, step: int, kept: int = KEPT) -> Chain:
+        """Return the chain whose newest question is `step`, with so many links; itself where that is not later."""
         newest, links = self.step, self.links
         while newest < step:
             following = {site: _expand(link, b"flfed link") for site, link in links[-1].items()}
-            newest, links = newest + 1, (*links[-KEPT + 1 :], following)
+            newest, links = newest + 1, (*links[1 - kept :], following)
         return Chain(newest, links)
 
     def at(self, step: int) -> dict[str, bytes] | Refusal:

@@ -13,7 +13,7 @@ from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.compare import CompareRequest
-from flfed.updates.messages.train import Same, TrainRequest, sha256_of
+from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,9 @@ class SumContext:
         Source: Pasquini et al. 2022, "Eluding secure aggregation in federated learning via model inconsistency".
         """
         # The ring's scale follows from the number of sites and the largest entry.
-        asked = {"round": request.round, "score": request.score} if isinstance(request, TrainRequest) else {}
+        asked: dict[str, Any] = {}
+        if isinstance(request, TrainRequest):
+            asked = {"round": request.round, **({} if request.trees_sha256 else {"score": request.score})}
         place = {**asdict(self), "kind": kind, **asked}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 
@@ -83,6 +85,10 @@ def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
             "deviation": request.deviation,
             "bins": [request.bins.centre, request.bins.spread],
         }
+    if request.trees_sha256:
+        # The same nodes of the same tree are one question, at whatever level and attempt they are asked for.
+        asked = arrays_sha256({name: request.extra[name] for name in (TREE, ASKED)})
+        return {"arrays": request.trees_sha256, "encoder": sha256_of(request.encoder), "nodes": asked}
     return {
         "arrays": _arrays_sha256(Same(request.arrays)),
         "encoder": sha256_of(request.encoder),

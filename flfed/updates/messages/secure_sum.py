@@ -163,7 +163,7 @@ class ListRequest(PlainMessage):
     kind : str
         Of the question whose answers are summed.
     round : int
-        Of the question.
+        Of the question; where trees grow, the exchange's number in the run.
     listed : str
         Names of the sites that are summed.
 
@@ -208,7 +208,7 @@ class UnmaskRequest:
     kind : str
         Of the question whose answers are summed.
     round : int
-        Of the question.
+        Of the question; where trees grow, the exchange's number in the run.
     listed : str
         Names of the sites that are summed.
     shares : uint8 array [sites, bytes]
@@ -275,7 +275,7 @@ class Masked:
     vector : uint32 array [1 + parameters], or [0]
         One, and the weighted update, in the ring of 32 bits; nothing where sums over rows or figures are masked.
     sums : uint64 array [2], or [1 + numbers]
-        One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures.
+        One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures, or those of trees.
     shares : uint8 array [sites, bytes]
         Share of the self-mask sealed to each site of the run, in name order; none where a run rehearses in one
         process, and the vectors have no masks then.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -97,21 +97,30 @@ class BinsReply:
     counts : dict of column to int array [cells, outcomes]
         The fine bins of a number, or the values of a flag or category, then the missing ones. All outcomes are one
         unless codes have a least number of rows.
+    masked : Masked or None
+        In their place, where the study has secure sums.
 
     Reveals: the exact number of rows in each of 1,024 bins of every number, which tells most values of a rare range to
     within a bin; where codes have a least number of rows, by outcome, and of flags and categories too. It crosses once
-    a run.
+    a run. Under secure sums the counts are masked: see `Masked`, and what opens the sum.
     """
 
-    counts: Arrays
+    counts: Arrays = field(default_factory=dict)
+    masked: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         counts = {name: np.asarray(small(values)) for name, values in self.counts.items()}
-        return record_of({"config": kebab_record(protocol=PROTOCOL), "counts": array_record(counts)})
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
+        if self.masked is None:
+            records["counts"] = array_record(counts)
+        else:
+            self.masked.into(records)
+        return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> BinsReply:
         """Read the message's content."""
         fields.config_of(record)
-        return cls(counts=fields.ndarrays(record, "counts"))
+        masked = Masked.out_of(record)
+        return cls(counts={} if masked is not None else fields.ndarrays(record, "counts"), masked=masked)

@@ -213,6 +213,7 @@ class TrainReply:
     update is a function of the training rows too, and crosses as it is: the strategy says what can be seen of it. Where
     trees grow there is no update, but sums of gradients by node, column and code, exact: the first tree's tell the
     outcome of a row that is alone in a cell, or among rows of one outcome; who chooses splits freely reads all of them.
+    Under secure sums these are masked too, and of the sites of a list together.
     """
 
     delta: Arrays

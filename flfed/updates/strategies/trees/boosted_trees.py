@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -14,12 +15,15 @@ from pydantic import Field
 
 from flfed.errors import UsageError
 from flfed.refusals import Refusal
+from flfed.study.exchanges import exchange_number
 from flfed.study.plan import Plan
 from flfed.summaries.summary import arrays_sha256
 from flfed.trees.cut_points import widths_of
 from flfed.trees.forest import UNIT, Tree, depth_of, round_of, tree_arrays, with_round
 from flfed.trees.growth import GrowingRound, TreeSettings
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.rounds import why_unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums, Unsummed
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg, mean_loss, to_arrays, to_record
@@ -58,14 +62,16 @@ class BoostedTrees(FedAvg):
     -----
     Gradients are rounded to whole units before they are added up, so that the order of sites changes no bit. A site
     that is lost within a tree would leave its rows in the sibling of a node: the tree is grown again from its root
-    without it.
+    without it. Under secure sums it is waited for instead, since the difference of two sums of one node would be its
+    own; if it does not come back, the run stops with the last whole tree.
 
     Reveals: sums of gradients and of Hessians (with `min_rows` counts of rows, too) over the site's training rows by
     node of a tree, column and code, exact, in each exchange; and how many rows these are. In the first tree a row's
     gradient is its outcome: a row that is alone in a code of a column, or among rows that all have one outcome, has its
     outcome told. `min_rows` prevents that at the root of a tree, over all sites together, and not below it, nor in the
     sums of one site. Who chooses the splits freely, instead of by the sums, makes nodes of ever fewer rows, and reads
-    the outcome of each of them, and its columns' codes.
+    the outcome of each of them, and its columns' codes. Under secure sums all these are of a list of sites
+    together, and do not tell whose row it is.
 
     Source: Friedman 2001, "Greedy function approximation: a gradient boosting machine"; Chen and Guestrin 2016,
     "XGBoost: a scalable tree boosting system".
@@ -105,8 +111,8 @@ class BoostedTrees(FedAvg):
         """Return a message for each cohort site, which asks for the sums of the roots."""
         now = self.round
         now.incoming = to_arrays(arrays)
-        # A tree that is grown again is another question than the one before.
-        self.attempt = max(1, self.attempt) if now.earlier else 0
+        # A tree that is grown again is another question than the one before; a secure sum has only one.
+        self.attempt = max(1, self.attempt) if now.earlier and self.run.sums is None else 0
         self.growing = self._begun()
         return self._messages(server_round, self.cohort(server_round), score=True)
 
@@ -157,15 +163,12 @@ class BoostedTrees(FedAvg):
         now = self.round
         asked = dict(now.asked)
         roots = now.receive(replies, self._judge)
-        faults, sites = dict(now.result.refused), sorted(roots)
-        trees: list[Tree] | None = None
-        while trees is None and len(sites) >= self.needed(len(asked)):
-            trees, lost = self._grown(server_round, {site: roots[site] for site in sites})
-            faults |= lost
-            sites = [site for site in sites if site not in lost]
-            self.attempt += 1
+        if self.run.sums is None:
+            trees, faults = self._grown_again(server_round, roots)
+        else:
+            trees, faults = self._grown_of_sums(server_round, roots, self.run.sums)
         now.asked = asked
-        good = {site: roots[site] for site in sites}
+        good = {site: reply for site, reply in roots.items() if site not in faults}
         now.result = GuardResult(accepted=good, refused=dict(sorted(faults.items())))
         if trees is None:
             return None, None
@@ -174,29 +177,91 @@ class BoostedTrees(FedAvg):
         whole = with_round(incoming, server_round - 1, tree_arrays(trees, incoming["value"].shape[2]))
         return to_record(whole), mean_loss(good, {site: reply.num_examples for site, reply in good.items()})
 
+    def _grown_again(
+        self, server_round: int, roots: Mapping[str, TrainReply]
+    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+        """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
+        trees, faults, sites = None, dict(self.round.result.refused), sorted(roots)
+        least = self.needed(len(self.round.asked))
+        while trees is None and len(sites) >= least:
+            trees, lost = self._grown(server_round, {site: roots[site] for site in sites})
+            faults |= lost
+            sites = [site for site in sites if site not in lost]
+            self.attempt += 1
+        return trees, faults
+
+    def _grown_of_sums(
+        self, server_round: int, roots: Mapping[str, TrainReply], sums: SecureSums
+    ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
+        """Return the round's trees where the server sees only sums, and the sites' faults.
+
+        A lost site is waited for in the round's second attempt: a tree without it would tell its sums.
+        """
+        now, trees = self.round, None
+        faults = dict(now.result.refused)
+        try:
+            if why := sums.loss_refusal(roots, faults, now.incoming):
+                raise Unsummed(why, final=True)
+            trees, lost = self._grown(server_round, roots)
+            if trees is None:
+                raise Unsummed(Refusal("tree-site-lost", sites=", ".join(lost)))
+        except Unsummed as error:
+            lost = {**now.result.refused, **now.further.faults}
+            now.unsummed = error.why
+            self.stopped = why_unsummed(server_round, error.why, lost) if error.final else ""
+        return trees, faults | lost
+
     def _grown(
         self, server_round: int, roots: Mapping[str, TrainReply]
     ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees of some sites, or None and whom of them was lost."""
         now, self.growing = self.round, self._begun()
         send = now.further.wait if now.earlier else now.further.send
-        replies, level = dict(roots), 0
+        replies, level, sites = dict(roots), 0, sorted(roots)
         while True:
-            self.growing.grow(np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))))
+            sums, listed = self._summed(server_round, level, replies)
+            # Of another list a node less one of its children would not be the other child.
+            if level and listed != sites:
+                raise Unsummed(Refusal("list-differs"), final=True)
+            self.growing.grow(sums)
             if not any(map(len, self.growing.asked)):
                 return self.growing.trees, {}
-            level += 1
-            messages = self._messages(server_round, sorted(roots), level=level)
+            level, sites = level + 1, listed
+            messages = self._messages(server_round, sites, level=level)
             replies = now.receive(now.exchange(send, messages, self.deadline, self.clock), self._judge)
-            if len(replies) < len(roots):
+            if len(replies) < len(sites):
                 return None, dict(now.result.refused)
+
+    def _summed(self, server_round: int, level: int, replies: Mapping[str, TrainReply]) -> tuple[np.ndarray, list[str]]:
+        """Return the sums of one level, and of which sites; raises Unsummed."""
+        if self.run.sums is None:
+            return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
+        now, shape = self.round, self._shape()
+        exchanges = depth_of(now.incoming["value"].shape[2])
+        asked = now.questions(exchange_number(server_round, level, exchanges))
+        masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
+        kept = self.run.sums.listed(asked, masked, self.needed(len(now.asked)))
+        sums = self.run.sums.opened(asked, kept).sums.view(np.int64).reshape(shape)
+        # A list that was kept may have a site that did not answer again.
+        high = self.run.rows_high()
+        rows = sum(replies[site].num_examples if site in replies else high[site] for site in kept.listed)
+        if defect := total_defect(sums, rows, self._starts()):
+            raise Unsummed(defect, final=True)
+        return sums, sorted(kept.listed)
+
+    def _shape(self) -> tuple[int, int, int]:
+        cells = int(widths_of(self.round.incoming).sum())
+        return sum(map(len, self.growing.asked)), cells, 3 if self.min_rows else 2
+
+    def _starts(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])
 
     def _judge(self, replies: Mapping[str, TrainReply]) -> GuardResult:
         """Sort replies into those whose sums can be, and the others."""
-        cells = int(widths_of(self.round.incoming).sum())
-        shape = (sum(map(len, self.growing.asked)), cells, 3 if self.min_rows else 2)
-        rows, ends = self.run.rows_high(), np.cumsum(widths_of(self.round.incoming))[:-1]
-        defect = partial(sums_defect, shape=shape, starts=np.concatenate([[0], ends]))
+        rows, shape = self.run.rows_high(), self._shape()
+        if self.run.sums is not None:
+            return self.run.sums.guard(replies, rows, updates=0, sums=math.prod(shape))
+        defect = partial(sums_defect, shape=shape, starts=self._starts())
         return judged(replies, {site: reply_defect(one, rows[site]) or defect(one) for site, one in replies.items()})
 
 
@@ -214,7 +279,12 @@ def sums_defect(reply: TrainReply, *, shape: tuple[int, int, int], starts: np.nd
     sums = reply.extra.get(SUMS)
     if reply.delta or len(reply.extra) != 1 or sums is None or sums.dtype != np.int64 or sums.shape != shape:
         return Refusal("trees-shape")
-    most = reply.num_examples * np.array([1 / UNIT, 1 / UNIT, 1.0][: shape[2]])
+    return total_defect(sums, reply.num_examples, starts)
+
+
+def total_defect(sums: np.ndarray, rows: float, starts: np.ndarray) -> Refusal | None:
+    """Return why sums cannot be those of so many rows, None where they can; parameters are those of `sums_defect`."""
+    most = rows * np.array([1 / UNIT, 1 / UNIT, 1.0][: sums.shape[2]])
     if ((sums > most) | (sums < -most)).any() or (sums[..., 1:] < 0).any():
         return Refusal("trees-sums")
     # Each row of a node is in one cell of each column.

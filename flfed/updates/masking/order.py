@@ -1,0 +1,64 @@
+"""Order of the masked questions of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flfed.study.exchanges import exchange_number, exchanges_of, grows, round_and_level
+from flfed.study.study import Study
+from flfed.updates.masking.keys import KEPT
+from flfed.updates.messages.kinds import BINS, COMPARE, TRAIN
+from flfed.updates.messages.train import TrainRequest
+
+
+@dataclass(frozen=True)
+class QuestionOrder:
+    """Order of the masked questions of a run, by which the links between its sites move.
+
+    Sums over training rows come first, then rows by cell where trees grow, the rounds, and the comparison.
+
+    Attributes
+    ----------
+    rounds : int
+    exchanges : int
+        Of a round: one, or one a level of a tree.
+    cells : {0, 1}
+        Questions between the sums over training rows and the first round.
+    """
+
+    rounds: int
+    exchanges: int = 1
+    cells: int = 0
+
+    @property
+    def asked_again(self) -> int:
+        """Questions that may be asked again, the newest counted: a run that was killed begins its round anew."""
+        return max(KEPT, self.exchanges + 1)
+
+    def number(self, request: TrainRequest) -> int:
+        """Return the number of a question of training, that of its round unless trees grow."""
+        return exchange_number(request.round, int(request.settings["level"]) if self.cells else 0, self.exchanges)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Return round and level of a question by its number; 0 is of what is asked once."""
+        return round_and_level(number, self.exchanges) if number else (0, 0)
+
+    def step(self, kind: str, number: int) -> int:
+        """Return a question's place among all masked ones of the run, from 0.
+
+        Examples
+        --------
+        >>> trees = QuestionOrder(rounds=10, exchanges=4, cells=1)
+        >>> [trees.step(kind, 1) for kind in ("query.summarise", "query.bins", "train", "query.compare")]
+        [0, 1, 2, 42]
+        """
+        if kind == TRAIN:
+            return self.cells + number
+        return self.cells if kind == BINS else self.cells + self.rounds * self.exchanges + 1 if kind == COMPARE else 0
+
+
+def order_of(study: Study) -> QuestionOrder:
+    """Return the order of a study's masked questions."""
+    if not grows(study):
+        return QuestionOrder(study.rounds)
+    return QuestionOrder(study.rounds, exchanges_of(study), cells=1)

@@ -1,0 +1,282 @@
+"""Boosted trees whose sums are masked: the trees of plain sums, one list a tree, and none where a site is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
+
+from flfed import run
+from flfed.deployment.gate.message_schema import StudyMessages
+from flfed.federation.client.secure_sums import SiteSums
+from flfed.federation.client.trees import SiteTreeSums
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.study.study import Study
+from flfed.updates.checkpoints import checkpoint as checkpoints
+from flfed.updates.messages.enrol import ENROL
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.in_memory import count_bytes
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, ListRequest
+from flfed.updates.messages.summarise import BINS, SUMMARISE
+from flfed.updates.messages.train import TRAIN
+from tests.boosting import trees_study
+from tests.deployment.summing import BUNDLE, Consortium, Coordinator, Fault
+from tests.deployment.test_secure_sums_killed import either, ended, in_round
+
+ROUNDS, DEPTH = 3, 3
+LAST = "site-04"
+ALL, THREE = "site-01,site-02,site-03,site-04", "site-01,site-02,site-03"
+Make = Callable[..., Consortium]
+
+
+@pytest.fixture
+def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Make:
+    """A function that returns sites that approved a study of trees with sums."""
+
+    def make(sites: int = 4, **changes: Any) -> Consortium:
+        asked = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, **changes}
+        return Consortium(small_sites(sites, rows=120), Study.parse(trees_study(small_study, **asked)))
+
+    return make
+
+
+def plain(consortium: Consortium, **changes: Any) -> str:
+    """Return the hash of the trees of the same sites in one process, without sums."""
+    study = consortium.study.replace({"secure-aggregation": "off", **changes})
+    return str(run(study, sites=list(consortium.sites.values())).report["arrays-sha256"])
+
+
+@pytest.mark.parametrize("least", [pytest.param(0, marks=pytest.mark.proof), 10])
+def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
+    found = consortium(**{"strategy.min-rows": least})
+    here = plain(found)
+    assert run(found.study, sites=list(found.sites.values())).report["arrays-sha256"] == here
+    coordinator = Coordinator(found)
+    ended(masked := coordinator.run(), rounds=ROUNDS)
+    assert masked.arrays_sha256 == here
+    sent = [(message.metadata.message_type, reply.content) for _, message, reply in coordinator.grid.sent]
+    assert all("masked" in record and "extra" not in record for kind, record in sent if kind == TRAIN)
+    assert all("masked" in record and "counts" not in record for kind, record in sent if kind == BINS)
+    # One sum for the counts by cell, and one a level.
+    kinds = coordinator.grid.kinds()
+    assert kinds[UNMASK] == 4 + kinds[TRAIN] and LIST not in kinds
+
+
+def test_another_run_of_the_same_study_opens_the_same_lists(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    first, second = coordinator.run(absent=in_round(4, LAST, TRAIN)), coordinator.run()
+    # In the first tree all took part; the root of the second had three, and so has it in the other run.
+    assert first.arrays_sha256 == second.arrays_sha256 != plain(found)
+    assert lists_by_round(found) == {1: {ALL}, 2: {THREE}, 3: {ALL}}
+
+
+def lists_by_round(consortium: Consortium) -> dict[int, set[str]]:
+    """Return the lists that the ledgers have of each tree."""
+    found: dict[int, set[str]] = {}
+    for site in consortium.sites:
+        for line in consortium.lines(site):
+            if line.kind in ("list", "unmask") and "level" in line.facts:
+                found.setdefault(int(line.facts["round"]), set()).add(str(line.facts["listed"]))
+    return found
+
+
+def test_a_site_that_misses_a_root_is_out_of_that_tree_and_its_lists(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    ended(entry := coordinator.run(absent=in_round(1 + DEPTH, LAST, TRAIN)), rounds=ROUNDS)
+    assert entry.arrays_sha256 != plain(found)
+    assert lists_by_round(found) == {1: {ALL}, 2: {THREE}, 3: {ALL}}
+    levels = Counter(
+        line.facts["level"] for line in found.lines("site-01") if line.kind == "unmask" and "level" in line.facts
+    )
+    assert levels == dict.fromkeys(range(DEPTH), ROUNDS)
+
+
+FAULTS = [*(pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")), "kept"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("kind", [TRAIN, UNMASK])
+def test_a_site_that_is_killed_between_two_levels_is_in_the_tree(consortium: Make, kind: str, fault: str):
+    found = consortium()
+    # The second level of the second tree; before it, sums of the cells are opened too.
+    at = in_round(DEPTH + 2 + (kind == UNMASK), LAST, kind, fault)
+    ended(entry := Coordinator(found).run(absent=at), rounds=ROUNDS)
+    assert entry.arrays_sha256 == plain(found)
+    assert lists_by_round(found) == {1: {ALL}, 2: {ALL}, 3: {ALL}}
+
+
+CRASHES = {
+    "counts by cell": (1, "site-03", BINS),
+    "opening of the counts": (1, "site-02", UNMASK),
+    "first root": (1, "site-03", TRAIN),
+    "second level": (2, "site-02", TRAIN),
+    "opening of the second level": (3, "site-02", UNMASK),
+    "last level of the second tree": (2 * DEPTH, "site-03", TRAIN),
+    "opening of the last level": (1 + 2 * DEPTH, "site-04", UNMASK),
+    "root of the third tree": (2 * DEPTH + 1, "site-01", TRAIN),
+}
+
+
+QUICK = ("opening of the counts", "opening of the second level")
+
+
+@pytest.mark.parametrize("where", [w if w in QUICK else pytest.param(w, marks=pytest.mark.proof) for w in CRASHES])
+def test_a_coordinator_that_is_killed_goes_on_to_the_same_trees(consortium: Make, where: str):
+    found = consortium()
+    coordinator = Coordinator(found)
+    begun = coordinator.run(absent=in_round(*CRASHES[where], "crash"))
+    assert begun.status == "failed" and "killed" in begun.reason
+    ended(entry := coordinator.run(begun.run), rounds=ROUNDS)
+    assert entry.arrays_sha256 == plain(found)
+    assert all(lists == {ALL} for lists in lists_by_round(found).values())
+
+
+def gone_from(number: int) -> Fault:
+    return in_round(number, LAST, TRAIN, "killed", times=99)
+
+
+def test_a_site_that_is_lost_within_a_tree_stops_the_run_and_the_tree_goes_on_with_it(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    stopped = coordinator.run(absent=gone_from(DEPTH + 2))
+    ended(stopped, "stopped", 1)
+    assert "site-04" in stopped.reason and "did not answer" in stopped.reason, stopped.reason
+    whole = checkpoints.final(stopped.run)
+    assert whole.round == 1
+    # No other tree was begun without it.
+    assert lists_by_round(found)[2] == {ALL}
+    ended(entry := coordinator.run(stopped.run), rounds=ROUNDS)
+    assert entry.arrays_sha256 == plain(found)
+
+
+def test_a_site_away_while_the_coordinator_is_killed_is_waited_for(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    begun = coordinator.run(absent=either(gone_from(DEPTH + 2), in_round(DEPTH + 2, "site-01", TRAIN, "crash")))
+    away = either(*(in_round(1, LAST, kind) for kind in (ENROL, KEYS, SUMMARISE)), in_round(1, LAST, TRAIN))
+    ended(entry := coordinator.run(begun.run, absent=away), rounds=ROUNDS)
+    # At the root of the second tree it had answered, so that tree is of all sites.
+    assert lists_by_round(found) == {1: {ALL}, 2: {ALL}, 3: {ALL}}
+    assert entry.arrays_sha256 == plain(found)
+
+
+def at_level(consortium: Consortium, kind: str = UNMASK, number: int = 3) -> tuple[str, Message, Context]:
+    """Return site, message and context of the first site's nth message of a kind, after which a run was killed."""
+    coordinator, place = Coordinator(consortium), Counter[tuple[str, str]]()
+
+    def at(site: str, what: str) -> str | bool:
+        place[site, what] += 1
+        return "crash" if what == kind and place["site-01", kind] == number and site == "site-02" else False
+
+    coordinator.run(absent=at)
+    site, message, reply = next(one for one in reversed(coordinator.grid.sent) if one[0] == "site-01")
+    assert message.metadata.message_type == kind and not reply.has_error()
+    return site, message, next(c for c in coordinator.grid._contexts.values() if c.node_config["site"] == site)
+
+
+def test_a_site_confirms_no_second_list_within_a_tree(consortium: Make, monkeypatch: pytest.MonkeyPatch):
+    found = consortium()
+    # The second level of the first tree has a vector, and nothing of it was opened yet.
+    _, _, context = at_level(found, TRAIN, 2)
+    gate = found.gates["site-01"]
+
+    def confirm(listed: str) -> Message:
+        request = ListRequest(kind=TRAIN, round=2, listed=listed)
+        return gate.answer(Message(request.to_record(), dst_node_id=1, message_type=LIST), context, BUNDLE)
+
+    refused = confirm(THREE)
+    assert refused.has_error() and "another list of sites" in refused.error.reason
+    with monkeypatch.context() as patched:
+        # The question alone does not bind the site: what does is the list of the root.
+        patched.setattr(SiteTreeSums, "list_refusal", SiteSums.list_refusal)
+        assert not confirm(THREE).has_error()
+
+
+def test_a_tree_does_not_begin_anew(consortium: Make):
+    found = consortium()
+    site, message, context = at_level(found, TRAIN, 1)
+    message.content["settings"] = ConfigRecord({**message.content["settings"], "attempt": 1.0})
+    reply = found.gates[site].answer(message, context, BUNDLE)
+    assert reply.has_error() and "its section 'settings'" in reply.error.reason
+
+
+def test_other_nodes_at_the_same_level_are_not_masked(consortium: Make):
+    found = consortium()
+    site, message, context = at_level(found, TRAIN, 2)
+    again = found.gates[site].answer(message, context, BUNDLE)
+    kept = [line.facts["sha256"] for line in found.lines(site) if line.kind == TRAIN][-2:]
+    assert not again.has_error() and kept[0] == kept[1]
+    extra = {name: values.copy() for name, values in ndarrays(message.content, "extra").items()}
+    extra["asked"] = 1 - extra["asked"]
+    message.content["extra"] = ArrayRecord({name: Array(values) for name, values in extra.items()})
+    reply = found.gates[site].answer(message, context, BUNDLE)
+    assert reply.has_error() and "another model in round 1" in reply.error.reason
+
+
+def test_a_site_that_sends_other_sums_under_its_masks_ends_the_run(consortium: Make):
+    found = consortium()
+    coordinator, levels = Coordinator(found), Counter[str]()
+
+    def lie(site: str, kind: str, reply: Message) -> Message:
+        levels[site] += kind == TRAIN
+        if (site, kind, levels[site]) == (LAST, TRAIN, 5):
+            masked = {name: values.copy() for name, values in ndarrays(reply.content, "masked").items()}
+            masked["sums"][3] += np.uint64(1)
+            reply.content["masked"] = ArrayRecord({name: Array(values) for name, values in masked.items()})
+        return reply
+
+    ended(entry := coordinator.run(lie=lie), "stopped", 1)
+    assert "the sums of gradients of one column are not those of another" in entry.reason
+
+
+def test_the_bytes_of_a_masked_run_are_within_what_is_said_before_it(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    ended(coordinator.run(), rounds=ROUNDS)
+    schema = found.gates["site-01"]._studies.messages(found.study.sha256()).schema
+    messages = StudyMessages(found.study, schema, found.sites["site-01"], pinned=4)
+    own = [(message, reply) for site, message, reply in coordinator.grid.sent if site == "site-01"]
+    total = sum(count_bytes(reply.content) for _, reply in own if not reply.has_error())
+    assert total <= messages.run_bytes(compact=True) < 3 * total
+    in_rounds = [count_bytes(r.content) for m, r in own if m.metadata.message_type in (TRAIN, UNMASK)]
+    assert sum(in_rounds) <= ROUNDS * messages.round_bytes(compact=True) < 3 * sum(in_rounds)
+
+
+SINGLE = "single-cells-in-sums"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "changes", "takes_part"),
+    [
+        ((SINGLE,), {}, True),
+        ((), {}, False),
+        ((SINGLE,), {"strategy.min-rows": 0}, False),
+        pytest.param((SINGLE,), {"secure-aggregation": "auto"}, False, marks=pytest.mark.proof),
+    ],
+)
+def test_an_institution_grows_trees_in_sums_where_its_policy_names_them(
+    small_sites: Any, small_study: str, outputs: tuple[str, ...], changes: dict[str, Any], takes_part: bool
+):
+    *others, last = small_sites(4, rows=120)
+    kept = replace(last, policy=Policy(disclosure="institution", outputs=outputs))
+    asked = {"secure-aggregation": "on", "strategy.rounds": 2, "strategy.min-rows": 10, **changes}
+    found = Consortium([*others, kept], Study.parse(trees_study(small_study, **asked)))
+    coordinator = Coordinator(found)
+    entry = coordinator.run()
+    kinds = {line.kind for line in found.lines(last.name)}
+    said = [
+        str(reply.error.reason) for site, _, reply in coordinator.grid.sent if site == last.name and reply.has_error()
+    ]
+    if takes_part:
+        ended(entry, rounds=2)
+        assert {"bins", "train", "unmask"} <= kinds and not said
+    else:
+        assert kinds <= {"refused", "enrol"} and any("single rows" in reason for reason in [*said, entry.reason])
