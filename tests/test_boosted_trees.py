@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.trees import cut_points
 from flfed.trees.forest import UNIT
 from flfed.trees.growth import TreeSettings
+from flfed.updates.masking import protocol
 from tests.boosting import Boosting, Forest, arrays_of, boosting_of, tables_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
@@ -63,6 +66,38 @@ def test_sites_in_any_order_grow_the_trees_of_one_table_and_of_xgboost(study: st
     assert np.abs(rows.margins(forest) - theirs).max() < 1e-5
     if study == "wine":
         assert sum(len(trees) for trees in forest) == 18
+
+
+def masked_sum(sums: list[np.ndarray], rows: list[int]) -> np.ndarray:
+    """Return what the server makes of the sites' sums under masks."""
+    names = [f"site-{place}" for place in range(len(sums))]
+    links = {name: {} for name in names}
+    for one, other in combinations_with_replacement(names, 2):
+        links[one][other] = links[other][one] = secrets.token_bytes(32)
+    about = {"binding": secrets.token_bytes(32), "least": 3}
+    vectors = {
+        name: protocol.mask_vector(
+            name, np.empty(0, np.uint32), own.ravel().view(np.uint64), links=links[name], **about
+        )
+        for name, own in zip(names, sums)
+    }
+    openings = {
+        name: protocol.open_list(
+            name, frozenset(names), {sender: vectors[sender].sealed[name] for sender in names},
+            confirmations={}, links=links[name], **about,
+        )
+        for name in names
+    }  # fmt: skip
+    total = protocol.unmask(vectors, openings, cohort=names, listed=frozenset(names), least=3)
+    assert not np.array_equal(vectors[names[0]].sums[1:], sums[0].ravel().view(np.uint64))
+    return total.sums.view(np.int64).reshape(sums[0].shape)
+
+
+@pytest.mark.parametrize("depth", [3, 6])
+@pytest.mark.parametrize("study", STUDIES)
+def test_masked_sums_of_sites_grow_the_trees_of_one_table(study: str, depth: int, tables):
+    rows, settings = tables(study), TreeSettings(depth=depth, learning_rate=0.3)
+    assert hashed(rows.grown(settings, 5, merge=masked_sum)) == hashed(rows.pooled().grown(settings, 5))
 
 
 def unrounded(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:

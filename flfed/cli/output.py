@@ -216,9 +216,11 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
     `whole`: with the list of what is not covered.
     """
     from flfed.records.reports.privacy import in_words, not_covered
+    from flfed.records.reports.privacy_tables import told_in_words
 
     private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
-    for line in in_words(private, found["audit"], attackable=ended):
+    told = told_in_words(found.get("told-outcomes") or {})
+    for line in [*in_words(private, found["audit"], attackable=ended), *told]:
         say(line)
     uncharged = not_covered(private)
     if not uncharged:

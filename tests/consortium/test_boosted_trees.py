@@ -8,7 +8,7 @@ import pytest
 
 from tests.boosting import trees_study
 from tests.consortium.test_packed_bytes import THREE, held, sent
-from tests.consortium.test_secure_sums import command, difference, words
+from tests.consortium.test_secure_sums import command, difference, lists, newest, words
 
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(1800)]
 
@@ -33,3 +33,50 @@ def test_three_institutions_grow_the_trees_of_one_process_and_one_that_keeps_cou
     assert difference(consortium, three["run"], study, THREE) == 0
     assert three["arrays-sha256"] != two["arrays-sha256"]
     assert held(consortium, three["run"]) == sent(consortium, three["run"])
+
+
+KILLED = """
+import os, signal
+from flfed.updates.aggregation.secure_sum import SumQuestions
+ask = SumQuestions._ask
+
+def asking(self, send, kind, requests, reply):
+    # The second level of the second tree.
+    if kind == "query.unmask" and self.kind == "train" and self.number == 5:
+        first = min(requests)
+        assert set(ask(self, send, kind, {first: requests[first]}, reply)) == {first}
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ask(self, send, kind, requests, reply)
+
+SumQuestions._ask = asking
+"""
+"""A coordinator that is killed once the first site has opened the sums of a level."""
+
+
+def test_three_institutions_grow_trees_in_secure_sums_also_after_a_kill_between_two_levels(consortium: Any):
+    pins = consortium.pins(THREE)
+    sums = ("[compare]", '[privacy]\nsecure-aggregation = "on"\n[compare]')
+    study = trees_study(consortium.study(sums), **{"strategy.rounds": 4, "strategy.min-rows": 10})
+    policies = [consortium.root / "packages" / "sites" / name / "policy.toml" for name in THREE]
+    for policy in policies:
+        policy.write_text('format = 1\ndisclosure = "institution"\noutputs = ["single-cells-in-sums"]\n')
+    for name in THREE:
+        consortium.approve(name, study, THREE, sums=True, pins=pins)
+        consortium.sites[name].serve(f"site serve {name}")
+    consortium.online(3)
+    ran, said = command(consortium, words(consortium, study, THREE))
+    assert (ran["status"], ran["faults"]) == ("completed", []), said
+    assert difference(consortium, ran["run"], study, THREE) == 0
+    assert lists(consortium, ran["run"], THREE) == [",".join(sorted(THREE))] * (1 + 4 * 3)
+    assert held(consortium, ran["run"]) == sent(consortium, ran["run"])
+    # The same questions again: each has its list, and the coordinator is killed within the second tree.
+    command(consortium, words(consortium, study, THREE), before=KILLED, code=-9)
+    killed = newest(consortium).run
+    assert killed != ran["run"]
+    again, said = command(consortium, ["study", "resume", killed, "--json"])
+    assert again["status"] == "completed", said
+    assert again["arrays-sha256"] == ran["arrays-sha256"]
+    # Where the policy does not name these cells, no sum leaves.
+    policies[2].write_text('format = 1\ndisclosure = "institution"\n')
+    _, said = command(consortium, words(consortium, study, THREE), code=2)
+    assert "tell the outcomes of single rows" in said

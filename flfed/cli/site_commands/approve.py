@@ -73,7 +73,7 @@ def approve_study(
     agreement = agreed(folder, found, sites, _named(without))
     words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(found.dataset.name, other_studies(folder, found, others, agreement))
-    words += _rows(folder, own, found) + _budget(folder, own, found)
+    words += _rows(folder, own, found) + _told(folder, own, found) + _budget(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
     # The words come first, so that who decides has read them.
@@ -222,6 +222,26 @@ def _rows(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     if facts is None:
         return ["Rows: none are frozen yet; approving freezes those of now, without people who opted out."]
     return [f"Rows: the {facts.rows} that were frozen at {facts.at} (SHA-256 {facts.sha256[:12]})."]
+
+
+def _told(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return how many outcomes of frozen rows the first sums of trees tell; it is said here and nowhere else."""
+    from flfed.rows.snapshots import snapshot
+    from flfed.study.exchanges import grows
+
+    serving = site.serving(study.dataset.name)
+    if not grows(study) or snapshot.known(serving, folder.frozen) is None:
+        return []
+    from flfed.rows.session import SiteSession
+    from flfed.rows.statistics.told_outcomes import told_at_first
+
+    least = int(study.strategy.settings.get("min-rows", 0))
+    told, rows = told_at_first(SiteSession(snapshot.load(serving, folder.frozen), study), least)
+    return [
+        f"Single outcomes: in this site's first sums {told:,} of its {rows:,} training rows are alone, or among rows "
+        "of one outcome, in a cell of some column. Unless the sums are added up in secret, they tell these outcomes. "
+        "Counted in the frozen rows, for this site's eyes."
+    ]
 
 
 def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:

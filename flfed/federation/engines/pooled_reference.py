@@ -6,12 +6,14 @@ Only an engine that holds every table has them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from flfed.federation.client.client import SiteClient
 from flfed.rows.comparison.pooled import Reference, reference, union_scores
 from flfed.rows.session import SiteSession
+from flfed.rows.statistics.told_outcomes import told_of_sites
 from flfed.rows.training.requests import Compute, run_client_by
 from flfed.summaries.summary import Encoder
 from flfed.updates.messages.fields import Arrays
@@ -50,6 +52,10 @@ class PooledReference:
         """
         found: Reference = run_client_by(reference(self.sessions(sites), arrays, encoder, deviation), self._answer)
         return found
+
+    def told_outcomes(self, sites: list[str], arrays: Arrays, encoder: Encoder) -> dict[str, Any]:
+        """Return how many outcomes the sums of the first trees tell, as `told_of_sites` does."""
+        return told_of_sites(self.sessions(sites), encoder, arrays)
 
     def primary_moved(self, sites: list[str], arrays: Arrays, encoder: Encoder, other: Arrays, exact: Encoder) -> float:
         """Return the difference in the primary metric.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flfed.records.reports.privacy import (
@@ -257,3 +257,17 @@ def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
         ends: dict[str, Any] = {"Left in all, bytes": sum(sizes.values()), "Came to the site, bytes": back.get(site, 0)}
         lines.append({"Site": site} | cells | ends)
     return lines
+
+
+def told_in_words(told: Mapping[str, Any]) -> list[str]:
+    """Return how many outcomes the sums of a run's first trees tell, a sentence for all sites and one for each site."""
+    found, together = [], told.get("together")
+    if together:
+        found.append(
+            f"Single outcomes, counted in the rows: the sums of the first tree over all sites tell the outcomes of "
+            f"{together['tree']:,} of {together['rows']:,} training rows, those of its root alone {together['root']:,}."
+        )
+    each = [f"{site} {of['tree']:,} of {of['rows']:,}" for site, of in sorted(told.get("sites", {}).items())]
+    if each:
+        found.append(f"By a site's own sums, which it sends unless they are added up in secret: {'; '.join(each)}.")
+    return found

@@ -32,6 +32,7 @@ KEPT = {
     "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
     "operating-points": ("rows", "asked"),
     "subgroups": ("metric", "rows", "asked"),
+    "told-outcomes": (),
     "importances": ("loss", "permutations", "rows", "asked"),
     "codec": ("update", "download", "saved-to-site", "saved-to-server"),
     "secure-sums": ("kind", "least"),
@@ -41,6 +42,10 @@ KEPT = {
     ),
 }  # fmt: skip
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
+OF_SITES = (
+    "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "told-outcomes",
+)  # fmt: skip
+"""Objects with a part for each site."""
 TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
 """So begins the note of sums over rows; the names of the sites of which that is so follow."""
 NONE_MISSING = "0 (0 %)"
@@ -123,7 +128,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"columns": []}
     if name == "privacy":
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
-    if name in ("score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models"):
+    if name in OF_SITES:
         found |= {"sites": _own(payload.get("sites", {}), site)}
     elif name not in ("codec", "secure-sums", "own-parts"):
         found |= {"note": _own_note(payload.get("note", ""), site)}

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from flfed.rows.features.columns import ColumnArrays
-from flfed.summaries.summary import Layout, arrays_sha256
+from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
 from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, edges_of, widths_of
 from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
 
@@ -39,13 +39,17 @@ def cell_counts(rows: ColumnArrays, layout: Layout, least: int = 0) -> dict[str,
     found = {}
     for column in counted_columns(layout, least):
         cells = cells_of(column)
-        # What lies outside of a number's range is in the bin at that end.
-        cell = (
-            codes_of(rows.values[column.name], edges_of(column)) if column.kind == "number" else rows.codes[column.name]
-        )
-        counts = np.bincount(cell.astype(np.int64) * classes + outcome, minlength=cells * classes)
+        counts = np.bincount(fine_codes(rows, column) * classes + outcome, minlength=cells * classes)
         found[column.name] = counts.reshape(cells, classes)
     return found
+
+
+def fine_codes(rows: ColumnArrays, column: ColumnLayout) -> np.ndarray:
+    """Return the cell of each row in a column: a number's fine bin or the value, or that of missing ones."""
+    # What lies outside of a number's range is in the bin at that end.
+    number = column.kind == "number"
+    found = codes_of(rows.values[column.name], edges_of(column)) if number else rows.codes[column.name]
+    return np.asarray(found, dtype=np.int64)
 
 
 def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,11 +15,12 @@ from flwr.serverapp import Grid
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
 from flfed.updates.codec import Shapes, unflattened
 from flfed.updates.masking import protocol
 from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
-from flfed.updates.masking.rules import Sites, choose_list
+from flfed.updates.masking.rules import choose_list
 from flfed.updates.messages.fields import Arrays, receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
 from flfed.updates.messages.secure_sum import (
@@ -144,40 +145,6 @@ class SumQuestions:
         others = {site: why for site, why in self.faults.items() if site not in requests}
         self.faults = {**others, **silent, **came.faults}
         return came.replies
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ListedVectors:
-    """The list of a sum, and the masked vectors of its sites.
-
-    Attributes
-    ----------
-    kind : str
-    round : int
-    listed : frozenset of str
-    vectors : dict of site to Masked
-    """
-
-    kind: str
-    round: int
-    listed: Sites
-    vectors: Mapping[str, Masked]
-
-
-class SumStore:
-    """Where a list and its vectors are kept until their sum is had; this one keeps them in memory."""
-
-    def __init__(self) -> None:
-        self._kept: ListedVectors | None = None
-
-    def keep(self, found: ListedVectors) -> None:
-        """Keep a list with its vectors, in place of the one before."""
-        self._kept = found
-
-    def of(self, kind: str, round: int) -> ListedVectors | None:
-        """Return what was kept of a question, None where nothing was."""
-        kept = self._kept
-        return kept if kept is not None and (kept.kind, kept.round) == (kind, round) else None
 
 
 @dataclass(kw_only=True, eq=False)

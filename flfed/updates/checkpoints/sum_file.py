@@ -19,7 +19,7 @@ from flfed.errors import FlfedError
 from flfed.paths import private_folder, replace_whole
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.rounds import Participant
-from flfed.updates.aggregation.secure_sum import ListedVectors, SumStore
+from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
 from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of
 from flfed.updates.checkpoints.tensor_file import file_content, read_file
 from flfed.updates.messages.secure_sum import Masked

@@ -31,7 +31,10 @@ def parts(opened: Opened) -> None:
         found: Runs = [(run, {site.site: site for site in reader.sites(run.run)}) for run in opened.runs]
         privacy, audit = privacy_of(reader, found), audit_of(reader, found)
         crossed = reader.crossed([run.run for run in opened.runs])
+        told = next(filter(None, (reader.summary(run.run, "told-outcomes") for run in opened.runs)), None)
     _parts(found, privacy, audit, crossed, opened.only)
+    if told:
+        privacy_panels.told(told)
 
 
 def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[CrossedEntry], only: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import altair as alt
@@ -38,6 +38,7 @@ from flfed.records.reports.privacy_tables import (
     share_of_budget,
     size_in_words,
     spent_line,
+    told_in_words,
     why_nothing_spent,
     why_so_many,
 )
@@ -182,6 +183,12 @@ def uncharged(privacy: Private) -> None:
     why = "Nothing was promised, so none of it is covered" if privacy["epsilon"] is None else "Not covered"
     with st.expander(f"{why}: {count}"):
         st.markdown("\n".join(f"- {escape(said)}" for said in privacy["uncharged"]))
+
+
+def told(found: Mapping[str, Any]) -> None:
+    """Show how many outcomes the sums of the first trees tell."""
+    st.markdown("## Outcomes that the sums tell")
+    st.markdown("\n".join(f"- {escape(said)}" for said in told_in_words(found)))
 
 
 BAR_PIXELS = 18
