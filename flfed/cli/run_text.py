@@ -36,6 +36,7 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     from flfed.records.reports.faults import missing_sites
     from flfed.records.reports.narrative import comparison_rows, joining_in_words, tally
     from flfed.records.reports.report import primary_of, purpose_of
+    from flfed.records.statistics.importances import largest_gains
     from flfed.records.statistics.learning_curve import curve_rows
     from flfed.records.store.reader import RunReader
 
@@ -65,6 +66,8 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
         output.as_table(headers, rows, title=title, more=f"lines: flfed run show {found['run']} --all", whole=whole)
         for line in footer:
             output.say(line)
+    if "gains" in found:
+        output.say(largest_gains(found["gains"], len(found["gains"]["columns"]) if whole else FEW))
     output.privacy(found, whole=whole)
     # Who took no part stands above, with the reason.
     lines = _events_in_words(events, above=() if whole else missing_sites(found))

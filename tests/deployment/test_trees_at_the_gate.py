@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -55,6 +56,29 @@ def test_three_gates_end_where_one_process_does_also_after_a_crash_between_two_l
     ended = coordinator.run(begun.run) if begun.status != "completed" else begun
     # Below its quorum the round is asked once more, of all.
     assert (ended.status, ended.arrays_sha256) == ("completed", here), ended.reason
+
+
+def test_a_coordinator_killed_while_a_site_was_away_grows_the_tree_of_all_once_it_is_back(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    changes = {"strategy.rounds": 3, "strategy.quorum": 0.5}
+    gated = consortium_of(small_sites(3, rows=120), trees_study(small_study, **changes))
+    here = run(gated.study, sites=list(gated.sites.values())).report["arrays-sha256"]
+    asked, coordinator = Counter[str](), Coordinator(gated)
+
+    def away_from_the_second_root(site: str, kind: str) -> bool | str:
+        asked[site] += kind == TRAIN
+        if kind != TRAIN or asked[site] < 4:
+            return False
+        # The second level of that tree has been answered for two sites' tree.
+        return "crash" if asked[site] == 6 and site == "site-01" else site == "site-03"
+
+    begun = coordinator.run(absent=away_from_the_second_root)
+    assert begun.status == "failed"
+    ended = coordinator.run(begun.run)
+    assert (ended.status, ended.arrays_sha256) == ("completed", here), ended.reason
+    refused = [line.facts["reason"] for line in gated.lines("site-01") if line.kind == "refused"]
+    assert len(refused) == 1 and "another model in round 2" in refused[0]
 
 
 def asked_again(gated: Consortium, answered: int = 6) -> tuple[str, Message, Context]:

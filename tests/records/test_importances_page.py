@@ -15,6 +15,7 @@ from flfed.records.statistics.importances import (
     gains_over_repeats,
     importance_in_words,
     importance_lines,
+    largest_gains,
 )
 from flfed.records.statistics.verdict import interval, number
 from flfed.records.store.reader import RunReader
@@ -112,3 +113,13 @@ def test_the_gains_of_trees_are_those_of_the_record_with_their_range_over_repeat
 
 def test_a_model_without_trees_has_no_gains(small_sites, small_study):
     assert "gains" not in run(Study.parse(small_study), sites=small_sites(3)).report
+
+
+def test_the_largest_gains_are_named_in_one_line():
+    columns = [{"column": name, "gain": gain} for name, gain in (("age", 1.0), ("sex", 0.0), ("dose", 3.0))]
+    found = gains_over_repeats([{"trees": 2, "columns": columns}])
+    assert found is not None
+    assert largest_gains(found) == "Share of the gain of all splits: dose 75.0 %, age 25.0 %."
+    assert largest_gains(found, 1) == "Share of the gain of all splits: dose 75.0 % and 1 more."
+    none = gains_over_repeats([{"trees": 0, "columns": [dict(of, gain=0.0) for of in columns]}])
+    assert none is not None and largest_gains(none) == ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flfed.records.reports.privacy import (
@@ -215,14 +215,16 @@ def _span(values: Sequence[int], said: Callable[[int], str]) -> str:
     return " to ".join(ends)
 
 
-def kind_in_words(kind: str) -> str:
-    """Return what people call a kind of message.
+def kind_in_words(kind: str, kinds: Collection[str] = ()) -> str:
+    """Return what people call a kind of message, among the `kinds` of its run.
 
     Examples
     --------
-    >>> kind_in_words("train"), kind_in_words("query.new")
-    ('updates of training', 'query.new')
+    >>> kind_in_words("train"), kind_in_words("train", ["train", "query.bins"]), kind_in_words("query.new")
+    ('updates of training', 'sums of trees', 'query.new')
     """
+    if kind == "train" and CELLS in kinds:
+        return "sums of trees"
     return KINDS.get(kind, kind)
 
 
@@ -253,7 +255,9 @@ def left_lines(crossed: Sequence[CrossedEntry]) -> list[dict[str, Any]]:
     lines = []
     for site in dict.fromkeys(entry.site for entry in crossed):
         sizes = {kind: by_place.get((site, kind), 0) for kind in kinds}
-        cells: dict[str, Any] = {f"{kind_in_words(kind).capitalize()}, bytes": size for kind, size in sizes.items()}
+        cells: dict[str, Any] = {
+            f"{kind_in_words(kind, kinds).capitalize()}, bytes": size for kind, size in sizes.items()
+        }
         ends: dict[str, Any] = {"Left in all, bytes": sum(sizes.values()), "Came to the site, bytes": back.get(site, 0)}
         lines.append({"Site": site} | cells | ends)
     return lines

@@ -222,6 +222,14 @@ def gain_lines(found: Report) -> list[dict[str, str]]:
     ]
 
 
+def largest_gains(found: Report, most: int = 5) -> str:
+    """Return the columns with most of the gain, in one line; "" where no tree has a split."""
+    lines = [line for line in gain_lines(found) if line["Share of the gain"] not in (ABSENT, _percent(0.0))]
+    named = ", ".join(f"{line['Column']} {line['Share of the gain']}" for line in lines[:most])
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return f"Share of the gain of all splits: {named}{more}." if named else ""
+
+
 def _percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.1f} %"
 

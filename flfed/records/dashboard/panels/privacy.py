@@ -236,12 +236,12 @@ def _left_chart(out: Sequence[CrossedEntry], sites: Sequence[str], kinds: Sequen
     """Return stacked bars of bytes by site and kind."""
     shown = set(sites)
     rows = [
-        {"site": e.site, "kind": kind_in_words(e.kind), "order": kinds.index(e.kind), "kB": e.bytes / 1e3}
+        {"site": e.site, "kind": kind_in_words(e.kind, kinds), "order": kinds.index(e.kind), "kB": e.bytes / 1e3}
         | {"shown": size_in_words(e.bytes)}
         for e in out
         if e.site in shown
     ]
-    names = [kind_in_words(kind) for kind in kinds]
+    names = [kind_in_words(kind, kinds) for kind in kinds]
     colours = [KIND_COLOURS.get(kind, OTHER_COLOUR) for kind in kinds]
     legend = alt.Legend(**legend_of(names))
     drawn: alt.Chart = (
