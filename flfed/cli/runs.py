@@ -149,6 +149,11 @@ def predict(
     table: Path | None = typer.Argument(None, help="CSV or Parquet, in the columns of the model's schema."),
     site: str = typer.Option("", metavar="NAME", help="Instead of a table: a site's own rows, with its own mapping."),
     out: Path | None = typer.Option(None, help="Write the predictions into this new file (mode 600)."),
+    explain: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Of boosted trees: write what each column added to each row into this new CSV.",
+    ),
     signed_by: str = typer.Option(
         "", metavar="FILE|FINGERPRINT", help="Only a model signed by this coordinator: its kit, or its key's SHA256:..."
     ),
@@ -163,6 +168,7 @@ def predict(
         raise UsageError("give a table or --site NAME: one of them, and not both")
     # Imported late, so that a wrong call is refused at once.
     from flfed.deployment.model_signer import whose
+    from flfed.export.explain import explained
     from flfed.export.model_folder import SharedModel
     from flfed.export.predict import predict_site, predict_table
     from flfed.paths import write_private
@@ -171,11 +177,16 @@ def predict(
     signed = whose(shared.signature, signed_by)
     found = predict_table(shared, table) if table is not None else predict_site(shared, site)
     # The file is written before anything is printed: its errors end the command.
+    reasons = None if explain is None else explained(shared, found.inputs)
+    if reasons is not None and explain is not None:
+        write_private(explain, reasons.as_csv(), advice="choose another file with --explain")
     if out is not None:
         write_private(out, found.as_csv(), advice="choose another file with --out")
     if as_json:
         head = {"model": str(model), "run": shared.run, "of": found.of, "rows": len(found.values)} | signed.as_object()
-        kept = {"predictions": found.rows()} if out is None else {"out": str(out)}
+        kept: dict[str, Any] = {"predictions": found.rows()} if out is None else {"out": str(out)}
+        if reasons is not None:
+            kept |= {"explanations": {"out": str(explain), "unit": reasons.unit, "columns": list(reasons.headers)}}
         metrics = {"metrics": found.figures or None, "metric-rows": found.known, "notes": list(found.notes)}
         output.as_json({**head, **metrics, **kept})
         return
@@ -183,6 +194,11 @@ def predict(
         typer.echo(found.as_csv(), nl=False)
     else:
         typer.echo(f"{len(found.values)} predictions of {found.of} are in {out}; keep it where the table is.")
+    if reasons is not None:
+        typer.echo(
+            f"What each column added to each row, in {reasons.unit}, is in {explain}; keep it where the table is.",
+            err=out is None,
+        )
     # Standard output has the predictions alone, so that they can be piped.
     typer.echo(signed.sentence, err=out is None)
     _print_figures(found, to_stderr=out is None)

@@ -65,6 +65,8 @@ class Predictions:
         The `clipped` ones first.
     clipped : tuple of str
         Of each column with values outside a range that nobody has confirmed, with how many.
+    inputs : float64 array [rows, inputs]
+        The rows as the model takes them.
     """
 
     headers: tuple[str, ...]
@@ -74,6 +76,7 @@ class Predictions:
     known: int
     notes: tuple[str, ...]
     clipped: tuple[str, ...] = ()
+    inputs: np.ndarray
 
     def rows(self) -> list[dict[str, float | int | None]]:
         """Return one object per row.
@@ -169,7 +172,8 @@ def _predict(
     about: str,
 ) -> Predictions:
     table, clipped = mapped_rows(model, raw, mapping, missing)
-    values, usable = _values(model, table)
+    x = encode(table, model.layout, model.encoder).x
+    values, usable = _values(model, table, x)
     notes = [*clipped, *_notes(model, raw, table, mapping)]
     if model.quantised is not None:
         notes.append(model.quantised.in_words(model.schema.columns[model.schema.target].unit))
@@ -187,7 +191,7 @@ def _predict(
     headers, of = _headers(model)
     return Predictions(
         headers=headers, values=values, of=of, figures=figures, known=int(known.sum()),
-        notes=tuple(notes), clipped=tuple(clipped),
+        notes=tuple(notes), clipped=tuple(clipped), inputs=x,
     )  # fmt: skip
 
 
@@ -303,13 +307,12 @@ def _notes(
     return [f"{place}: {text}" for place, text in zip(places, texts, strict=True)]
 
 
-def _values(model: SharedModel, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def _values(model: SharedModel, table: pd.DataFrame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return predictions, and which rows have one.
 
     The predictions are [rows, columns].
     """
     layout = model.layout
-    x = encode(table, layout, model.encoder).x
     values = model.predictions(x).astype(float).reshape(len(table), -1)
     usable = np.ones(len(table), dtype=bool)
     # The study never saw a row with a gap, so that a value there would mean nothing.

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xgboost
 
 from flfed import Study, run
 from flfed.errors import UsageError
+from flfed.export.explain import explained
 from flfed.export.model_folder import SharedModel
+from flfed.export.predict import inputs_of
 from flfed.export.run_folder import export
 from flfed.export.xgboost_file import FILES
 from flfed.rows.data import datasets
@@ -99,3 +102,52 @@ def test_a_folder_whose_xgboost_file_was_changed_is_not_used(small_sites, small_
         SharedModel.read(folder)
     with pytest.raises(UsageError, match="no weights that could be written as int8"):
         export(done.run, tmp_path / "other", dtype="int8")
+
+
+def test_predict_writes_what_each_column_added_as_xgboost_reckons_it(
+    small_sites, small_study, home, tmp_path: Path, flfed
+):
+    sites = small_sites(3, rows=120)
+    done = run(Study.parse(trees_study(small_study)), sites=sites)
+    folder, table, out = export(done.run, tmp_path / "folder").folder, tmp_path / "rows.csv", tmp_path / "why.csv"
+    model = SharedModel.read(folder)
+    rows = sites[0].read().training.drop(columns="y").astype(object)
+    rows.loc[rows.index[:5], "x1"] = None
+    rows.to_csv(table, index=False)
+    code, said, _ = flfed("predict", folder, table, "--explain", out, "--json")
+    found, why = json.loads(said), pd.read_csv(out)
+    assert code == 0 and found["explanations"]["unit"] == "log-odds"
+    assert list(why.columns) == ["row", *found["explanations"]["columns"]]
+    assert found["explanations"]["columns"] == [*names_of(model), "mean of all rows"]
+    x = inputs_of(model, pd.read_csv(table))
+    given = xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model))
+    theirs = booster(folder, FILES[0]).predict(given, pred_contribs=True)
+    np.testing.assert_allclose(why.to_numpy()[:, 1:], theirs, atol=1e-5)
+    score = why.to_numpy()[:, 1:].sum(axis=1)
+    ours = np.array([one["probability"] for one in found["predictions"]])
+    np.testing.assert_allclose(1 / (1 + np.exp(-score)), ours, atol=1e-9)
+    assert oct(out.stat().st_mode & 0o777) == "0o600"
+    code, _, said = flfed("predict", folder, table, "--explain", out)
+    assert code == 2 and "is there already; it is not replaced" in said
+
+
+@pytest.mark.parametrize("dataset", OTHERS)
+def test_explanations_of_classes_and_numbers_add_up_to_the_score(dataset: str, home, tmp_path: Path):
+    done = run(study_of(dataset))
+    folder = export(done.run, tmp_path / "folder").folder
+    model = SharedModel.read(folder)
+    x = encode(coded(datasets.load(dataset).whole_table(), model.layout), model.layout, model.encoder).x
+    found = explained(model, x)
+    given = xgboost.DMatrix(x.astype(np.float32), feature_names=names_of(model))
+    theirs = booster(folder, FILES[0]).predict(given, pred_contribs=True).reshape(len(x), -1)
+    np.testing.assert_allclose(found.values, theirs, rtol=1e-5, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_a_model_that_is_no_trees_is_not_explained(small_sites, small_study, home, tmp_path: Path, flfed):
+    sites = small_sites(2)
+    folder = export(run(Study.parse(small_study), sites=sites).run, tmp_path / "folder").folder
+    table = tmp_path / "rows.csv"
+    sites[0].read().training.to_csv(table, index=False)
+    code, out, said = flfed("predict", folder, table, "--explain", tmp_path / "why.csv")
+    assert code == 2 and "--explain is of boosted trees" in said and out == ""
+    assert not (tmp_path / "why.csv").exists()
