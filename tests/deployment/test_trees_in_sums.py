@@ -15,6 +15,7 @@ from flfed import run
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.trees import SiteTreeSums
+from flfed.records.store.reader import RunReader
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
@@ -26,7 +27,7 @@ from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, ListRequest
 from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 from tests.boosting import trees_study
-from tests.deployment.summing import BUNDLE, Consortium, Coordinator, Fault
+from tests.deployment.summing import BUNDLE, Consortium, Coordinator, Fault, sharing_in_sums
 from tests.deployment.test_secure_sums_killed import either, ended, in_round
 
 ROUNDS, DEPTH = 3, 3
@@ -66,6 +67,21 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
     # One sum for the counts by cell, and one a level.
     kinds = coordinator.grid.kinds()
     assert kinds[UNMASK] == 4 + kinds[TRAIN] and LIST not in kinds
+
+
+def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    asked = {"secure-aggregation": "on", "strategy.rounds": 2, "compare.share-metrics": "aggregate-only"}
+    found = sharing_in_sums(small_sites, Study.parse(trees_study(small_study, **asked)), 4, 4, rows=120)
+    coordinator = Coordinator(found)
+    ended(entry := coordinator.run(), rounds=2)
+    assert entry.arrays_sha256 == plain(found, **{"compare.share-metrics": "named"})
+    # One sum over training rows, one of cells, one a level, and one of figures.
+    assert coordinator.grid.kinds()[UNMASK] == 4 * (1 + 1 + 2 * DEPTH + 1)
+    with RunReader.open() as reader:
+        together = reader.summary(entry.run, "sums-only")
+    assert together is not None and together["sites"] == 4 and 0 < together["figures"]["log_loss"]["global"] < 1
 
 
 def test_another_run_of_the_same_study_opens_the_same_lists(consortium: Make):
