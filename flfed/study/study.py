@@ -17,6 +17,7 @@ from typing import Any
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
+from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
@@ -31,7 +32,6 @@ from flfed.study.tables import (
     Expected,
     LearningCurve,
     Named,
-    Partition,
     SecureAggregation,
     Split,
     Sums,
@@ -427,7 +427,9 @@ def _made(name: str, given: dict[str, Any]) -> Any:
             value = given.pop(key)
             if not isinstance(value, dict):
                 raise UsageError(f"[{name}]: {key}={value!r} must be a table, such as {_EXAMPLES[key]}")
-            inner[key] = kind(**read_settings(kind, value, f"[{name}] {key}"))
+            # A partition has a table of its own within.
+            parse = getattr(kind, "parse", None)
+            inner[key] = parse(value) if parse else kind(**read_settings(kind, value, f"[{name}] {key}"))
     made = read_settings(_TABLES[name], given, f"[{name}]")
     return _TABLES[name](**made, **inner)
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
+from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import Settings, read_settings
 
@@ -52,38 +53,6 @@ def strictest(*given: Sharing) -> Sharing:
     'pseudonym'
     """
     return max(given, key=SHARINGS.index)
-
-
-class Partition(Settings, where="[dataset] partition", frozen=True):
-    """Cut of one table into research sites.
-
-    Attributes
-    ----------
-    by : str
-        A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
-        "quantity" (sizes drawn per site). Example: `by = "dirichlet"`.
-    sites : int, >= 2
-        How many sites; ignored where `by` is a column, which gives a site per value. Example: `sites = 8`.
-    alpha : float, > 0
-        Concentration of the Dirichlet draw; small is skewed. Example: `alpha = 0.1`.
-    seed : int, >= 0
-        The cut's own, so that other seeds of the study keep the sites. Example: `seed = 1`.
-    widths : tuple of float in (0, 1]
-        Share of the hidden units that each site trains, by order of the sites' names, as `width` of an institution's
-        policy; empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
-    """
-
-    by: str = "iid"
-    sites: Annotated[int, Field(ge=2), "at least 2"] = 4
-    alpha: Annotated[float, Field(gt=0)] = 0.5
-    seed: Annotated[int, Field(ge=0)] = 0
-    widths: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Refuse a share that no site can train."""
-        super().__post_init__()
-        if not all(0 < width <= 1 for width in self.widths):
-            raise UsageError(f"[dataset] partition: widths={list(self.widths)} must be above 0 and at most 1")
 
 
 class Dataset(Settings, where="[dataset]", frozen=True):

@@ -19,6 +19,7 @@ from flfed.rows.data.holdout import HoldoutByTime
 from flfed.rows.evaluation.bootstrap import units_of
 from flfed.rows.evaluation.intervals import NAN, Estimate, estimate, hanley_mcneil, logit_limits
 from flfed.rows.features.encode import Encoded
+from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.metrics.roc_auc_score import RocAucScore
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.study.settings import Settings
@@ -176,7 +177,7 @@ def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
     It would be one to a row or person. An empty text where one does.
     """
     work = attacked.session
-    if isinstance(work.site.holdout, HoldoutByTime):
+    if isinstance(work.site.holdout, (HoldoutByTime, HoldoutByOrder)):
         return (
             "The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
             "promise bounds it."

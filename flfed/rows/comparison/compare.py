@@ -30,6 +30,7 @@ from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld
+from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.seeds import generator
@@ -249,12 +250,14 @@ def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     """Return the group code of each row.
 
-    A group is a patient or customer. None where each row is its own.
+    A group is a patient or customer, or a block of a holdout by order. None where each row is its own.
     """
-    if not session.schema.group:
+    holdout, schema = session.site.holdout, session.schema
+    column = holdout.block_column(schema) if isinstance(holdout, HoldoutByOrder) else schema.group
+    if not column:
         return None
     # Where every row is of another person, groups change nothing and cost time.
-    found, uniques = pd.factorize(table[session.schema.group])
+    found, uniques = pd.factorize(table[column])
     return None if len(uniques) == len(table) else np.asarray(found)
 
 

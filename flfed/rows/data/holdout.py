@@ -24,6 +24,8 @@ from flfed.rows.data.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
+    from flfed.rows.holdout_by_order import AnyHoldout
+
 CELLS_AT_ONCE = 2**20
 """Cells whose texts are made in one piece."""
 FIRST_DAY, LAST_DAY = "1678-01-01", "2262-01-01"
@@ -76,9 +78,7 @@ class Holdout:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout.
 
-        `repeat` > 0 draws another split.
-
-        `texts` are the table's `canonical_rows` where these are known already.
+        `repeat` > 0 draws another split. `texts` are the table's `canonical_rows` where these are known already.
         """
         # Another salt draws the sides of all rows anew, while equal rows stay together.
         salt = self.salt if not repeat else f"{self.salt}/repeat-{repeat}"
@@ -357,7 +357,7 @@ class SortedRows:
         """The `canonical_rows`, made when they are first needed."""
         return canonical_rows(of_schema(self.table, self.schema))
 
-    def sides(self, holdout: Holdout | HoldoutByTime, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+    def sides(self, holdout: AnyHoldout, repeat: int) -> tuple[np.ndarray, np.ndarray]:
         """Split the rows by the site's own rule.
 
         Returns two masks [rows]: training, holdout.
@@ -377,7 +377,7 @@ class SortedRows:
         return training[self.order], held[self.order]
 
 
-def for_validation(keys: list[str], holdout: Holdout | HoldoutByTime, site: str, seed: int, share: float) -> np.ndarray:
+def for_validation(keys: list[str], holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
     """Return a mask of rows kept for validation.
 
     It is of training rows that a run keeps for selection and round curves, by their `row_keys`; [rows] of bool.

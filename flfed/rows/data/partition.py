@@ -17,10 +17,9 @@ from flfed.rows.data.mapping import map_table
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
+from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.seeds import generator
-from flfed.study.tables import Partition
-
-LEAST_ROWS = 10
+from flfed.study.partition import Partition
 
 
 def cut(dataset: Dataset, partition: Partition) -> list[Site]:
@@ -37,7 +36,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     Raises
     ------
     UsageError
-        If a site would have fewer than ten rows, `by` is no column and no known word, two of
+        If a site would have fewer rows than the partition's least, `by` is no column and no known word, two of
         its values give one name, or `widths` has not one for each site.
 
     Notes
@@ -51,9 +50,12 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     owner, names = _owners(table, dataset, partition)
     counts = np.bincount(owner, minlength=len(names))
     # A site that no row was dealt to is one that has too few.
-    if counts.min() < LEAST_ROWS:
+    if counts.min() < partition.least_rows:
         raise _too_few(partition)
     # Mapped twice, as if each site read its own: a number of 17 digits may move in the last bits. Sites hold slices.
+    ordered = None if partition.holdout is None else HoldoutByOrder(partition.holdout)
+    if ordered is not None:
+        ordered.check(dataset.schema)
     rows = _mapped(table.take(np.argsort(owner, kind="stable")), dataset)
     ends, policy = np.cumsum(counts), Policy(disclosure="open", resplit=True)
     widths = dict(zip(sorted(names), partition.widths or [1.0] * len(names), strict=False))
@@ -66,7 +68,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
             name=name,
             dataset=dataset.name,
             source=Part(rows.iloc[end - count : end]),
-            holdout=Holdout(salt=name),
+            holdout=Holdout(salt=name) if ordered is None else ordered,
             title=f"{dataset.schema.title or dataset.name}, {name}",
             policy=policy.model_copy(update={"width": widths[name]}),
         )
@@ -85,7 +87,7 @@ def _mapped(raw: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
 def _too_few(partition: Partition) -> UsageError:
     what = "raise alpha, or cut fewer sites" if partition.by in ("dirichlet", "quantity") else "cut fewer sites"
     return UsageError(
-        f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {LEAST_ROWS} rows; {what}"
+        f"[dataset] partition: by={partition.by!r} leaves a site with fewer than {partition.least_rows} rows; {what}"
     )
 
 

@@ -22,6 +22,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Part, Source
 from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.trees.forest import TREES
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Site:
     dataset: str
     source: Source | Transactions
     mapping: ColumnMapping = field(default_factory=dict)
-    holdout: Holdout | HoldoutByTime = field(default_factory=Holdout)
+    holdout: AnyHoldout = field(default_factory=Holdout)
     title: str = ""
     policy: Policy = field(default_factory=Policy)
     folder: Path | None = None
@@ -114,7 +115,7 @@ class Site:
             raise UsageError(
                 f"site {self.name!r}: source={self.source!r} must be a Csv, Parquet, Sql, Frame or Transactions"
             )
-        if not isinstance(self.holdout, (Holdout, HoldoutByTime)):
+        if not isinstance(self.holdout, AnyHoldout):
             raise UsageError(f"site {self.name!r}: holdout={self.holdout!r} must be a Holdout or HoldoutByTime")
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
             raise UsageError(f"site {self.name!r}: transactions are held out by time; give holdout=HoldoutByTime(...)")

@@ -16,13 +16,13 @@ import tomli_w
 
 from flfed.errors import UsageError, count_in_words
 from flfed.files import write_whole
-from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import one_line
 from flfed.rows.data.schema import Column
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Source
 from flfed.rows.data.transactions.source import Transactions
+from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
 
@@ -118,7 +118,7 @@ def site_text(
     dataset: str,
     source: Source | Transactions,
     mapping: Mapping[str, str | Field | None],
-    holdout: Holdout | HoldoutByTime,
+    holdout: AnyHoldout,
     title: str = "",
     comments: Mapping[str, str] | None = None,
 ) -> str:
