@@ -149,6 +149,14 @@ def deliveries(home: Path, test_data: Path) -> datasets.Dataset:
     return dataset
 
 
+@pytest.fixture
+def telemonitoring(home: Path, test_data: Path) -> datasets.Dataset:
+    """The telemonitoring dataset, its file in this test's home."""
+    dataset = datasets.load("telemonitoring")
+    datasets.get(dataset, from_folder=test_data / "parkinsons_telemonitoring", progress=lambda line: None)
+    return dataset
+
+
 MakeSites = Callable[..., list[Site]]
 
 
