@@ -94,7 +94,9 @@ def masked_sum(sums: list[np.ndarray], rows: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("depth", [3, 6])
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    "study", [s if s in ("heart-disease", "wine") else pytest.param(s, marks=pytest.mark.proof) for s in STUDIES]
+)
 def test_masked_sums_of_sites_grow_the_trees_of_one_table(study: str, depth: int, tables):
     rows, settings = tables(study), TreeSettings(depth=depth, learning_rate=0.3)
     assert hashed(rows.grown(settings, 5, merge=masked_sum)) == hashed(rows.pooled().grown(settings, 5))

@@ -15,6 +15,7 @@ from flfed.deployment.gate.sum_schema import summed_in
 from flfed.federation.client import run_keys
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.paths import home
+from flfed.study.study import Study
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.messages.compare import COMPARE, CompareRequest
@@ -233,10 +234,10 @@ def test_runs_that_begin_at_once_go_by_their_names_at_every_site(scene: Make) ->
     assert found.add_up(then, found.all[1:]) == 3
 
 
-def test_what_opens_a_sum_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_opens_a_sum_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch, small_study: str) -> None:
     request = UnmaskRequest(
         kind="train", round=1, listed="a,b,c", shares=np.zeros((4096, 48), np.uint8), codes=np.zeros((3, 32), np.uint8)
     )
     monkeypatch.setattr(sum_schema, "ndarrays", lambda record, name: pytest.fail("it was decoded"))
-    said = message_defect(request.to_record(), summed_in(UNMASK, 4, 3))
+    said = message_defect(request.to_record(), summed_in(UNMASK, 4, Study.parse(small_study)))
     assert said is not None and "an array 'shares' that is too large (196736 bytes, where 448 are enough)" in said

@@ -66,7 +66,7 @@ def unbound_rounds(patch: pytest.MonkeyPatch) -> None:
     """Have one link for all rounds, under a binding that knows of none."""
     unbound_request(patch)
     patch.setattr(RunKeys, "links", lambda own, step, chain=None: own.chain().at(0))
-    patch.setattr(RunKeys, "move", lambda own, step: own.links(step))
+    patch.setattr(RunKeys, "move", lambda own, step, kept: own.links(step))
     patch.setattr(GateScene, "step", staticmethod(lambda kind, round: 0))
 
 

@@ -42,7 +42,7 @@ def consortium(small_sites: Callable[..., list[Site]], small_study: str) -> Make
 
     def make(sites: int = 4, **changes: Any) -> Consortium:
         asked = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, **changes}
-        return Consortium(small_sites(sites, rows=120), Study.parse(trees_study(small_study, **asked)))
+        return Consortium(small_sites(sites, rows=70), Study.parse(trees_study(small_study, **asked)))
 
     return make
 
@@ -69,6 +69,7 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
     assert kinds[UNMASK] == 4 + kinds[TRAIN] and LIST not in kinds
 
 
+@pytest.mark.proof
 def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
     small_sites: Callable[..., list[Site]], small_study: str
 ):
@@ -84,6 +85,7 @@ def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
     assert together is not None and together["sites"] == 4 and 0 < together["figures"]["log_loss"]["global"] < 1
 
 
+@pytest.mark.proof
 def test_another_run_of_the_same_study_opens_the_same_lists(consortium: Make):
     found = consortium()
     coordinator = Coordinator(found)
@@ -119,7 +121,7 @@ FAULTS = [*(pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed",
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("kind", [TRAIN, UNMASK])
+@pytest.mark.parametrize("kind", [pytest.param(TRAIN, marks=pytest.mark.proof), UNMASK])
 def test_a_site_that_is_killed_between_two_levels_is_in_the_tree(consortium: Make, kind: str, fault: str):
     found = consortium()
     # The second level of the second tree; before it, sums of the cells are opened too.
@@ -141,7 +143,7 @@ CRASHES = {
 }
 
 
-QUICK = ("opening of the counts", "opening of the second level")
+QUICK = ("opening of the second level",)
 
 
 @pytest.mark.parametrize("where", [w if w in QUICK else pytest.param(w, marks=pytest.mark.proof) for w in CRASHES])
@@ -173,6 +175,7 @@ def test_a_site_that_is_lost_within_a_tree_stops_the_run_and_the_tree_goes_on_wi
     assert entry.arrays_sha256 == plain(found)
 
 
+@pytest.mark.proof
 def test_a_site_away_while_the_coordinator_is_killed_is_waited_for(consortium: Make):
     found = consortium()
     coordinator = Coordinator(found)

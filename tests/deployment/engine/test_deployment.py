@@ -121,6 +121,7 @@ def test_a_site_that_is_not_admitted_is_not_asked(world: Any):
     assert error.value.exit_code == 2
 
 
+@pytest.mark.proof
 def test_two_runs_side_by_side_keep_their_own_messages(world: Any):
     with deployed(world.folder, SITES, CONFIG) as one:
         nodes = list(one.get_node_ids())
