@@ -157,6 +157,22 @@ def telemonitoring(home: Path, test_data: Path) -> datasets.Dataset:
     return dataset
 
 
+@pytest.fixture
+def building_heat(home: Path, test_data: Path) -> datasets.Dataset:
+    """The building-heat dataset, its file in this test's home."""
+    dataset = datasets.load("building-heat")
+    datasets.get(dataset, from_folder=test_data / "uci_energy_efficiency", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
+def machine_faults(home: Path, test_data: Path) -> datasets.Dataset:
+    """The machine-faults dataset, its file in this test's home."""
+    dataset = datasets.load("machine-faults")
+    datasets.get(dataset, from_folder=test_data / "ai4i2020", progress=lambda line: None)
+    return dataset
+
+
 MakeSites = Callable[..., list[Site]]
 
 

@@ -23,7 +23,7 @@ from flfed.packages import check_package, not_known, roots
 from flfed.paths import home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
-from flfed.rows.data.sources import Csv, Parquet
+from flfed.rows.data.sources import Csv, Excel, Parquet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ class Table(Strict):
     ----------
     loader : str
         `sklearn:NAME`, a function of scikit-learn, or `file:NAME`, one of the dataset's files
-        (CSV, or Parquet by its ending). Example: `loader = "file:patients.csv"`.
+        (CSV; Parquet or the first sheet of an Excel file by its ending). Example: `loader = "file:patients.csv"`.
     values : dict of column to dict of code to value
         The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
         several codes may mean one value. A code that is not here stays as it is.
@@ -189,8 +189,8 @@ class Dataset:
             # A missing download is named with the command that fetches it.
             if rest in [file.name for file in self.absent()]:
                 raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
-            kind_of_source = Parquet if rest.endswith(".parquet") else Csv
-            raw = kind_of_source(rest, **self.source.table.selection()).read(self.folders())
+            kinds = {".parquet": Parquet, ".xlsx": Excel}
+            raw = kinds.get(Path(rest).suffix, Csv)(rest, **self.source.table.selection()).read(self.folders())
             return _decoded(raw, self.source.table.values)
         if kind != "sklearn":
             raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn' or 'file'")
