@@ -112,7 +112,8 @@ def grown(
         if not level.forest or arrays_sha256(dict(level.forest)) != level.sha256:
             return None
         trees.take(level.forest)
-    sums = trees.sums(trees_of(level.tree), [np.flatnonzero(nodes) for nodes in level.asked], counted=counted)
+    growing = trees_of(level.tree, len(session.layout.features))
+    sums = trees.sums(growing, [np.flatnonzero(nodes) for nodes in level.asked], counted=counted)
     if not level.score:
         return Grown(sums, len(fitted), None, None, None)
     validated = scored is not fitted

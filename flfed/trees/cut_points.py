@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flfed.summaries.summary import ColumnLayout, Layout
+from flfed.trees.forest import NoTrees
 
 FINE_BINS = 1024
 """Bins in which sites count a number: 64 even ones, as a summary has, cost .006 of AUC on taiwan-credit."""
@@ -181,8 +182,13 @@ def widths_of(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def codes_in(x: np.ndarray, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return plain inputs [rows, columns] as codes, int [columns, rows]."""
+    """Return plain inputs [rows, columns] as codes, int [columns, rows].
+
+    Raises NoTrees where a missing value's code is no code of its column.
+    """
     widths = widths_of(arrays)
+    if not np.isin(widths - arrays["missing"], (1, 2)).all():
+        raise NoTrees
     found = np.empty(x.T.shape, dtype=np.min_scalar_type(int(widths.max(initial=1)) - 1))
     for number, (cuts, width) in enumerate(zip(arrays["cuts"].astype(np.float32), widths, strict=True)):
         codes = codes_of(x[:, number], cuts[: width - 2])

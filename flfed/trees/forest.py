@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from flfed.errors import FlfedError
+from flfed.refusals import Refusal
+
 TREES = "boosted-trees"
 """Name of the model, and of the strategy that grows it."""
 UNIT = 2.0**-30
 """What one of a sum of gradients stands for: they are whole numbers, so that no order of adding changes a bit."""
+
+
+class NoTrees(FlfedError):
+    """Error of arrays that are no trees; nothing of a table is in it."""
+
+    def __init__(self) -> None:
+        super().__init__(Refusal("trees-unsound"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,15 +137,45 @@ def tree_arrays(trees: Sequence[Tree], nodes: int) -> np.ndarray:
     return found
 
 
-def trees_of(stacked: np.ndarray) -> list[Tree]:
-    """Return one round's trees, of an array as `tree_arrays` makes it."""
+def trees_of(stacked: np.ndarray, columns: int) -> list[Tree]:
+    """Return one round's trees, of an array as `tree_arrays` makes it.
+
+    Parameters
+    ----------
+    stacked : float64 array [arrays, outputs, nodes]
+    columns : int
+        How many columns rows have.
+
+    Raises
+    ------
+    NoTrees
+        If they are none: a row might be led round in a circle for ever, or to a node that is not there.
+    """
     found = []
     for output in range(stacked.shape[1]):
         of = dict(zip(NODES, stacked[:, output], strict=True))
+        if not _sound(of, columns):
+            raise NoTrees
         # Children come in pairs after the root.
         count = 1 + 2 * int((of["column"] >= 0).sum())
         found.append(Tree(**{name: value[:count].astype(_TYPES.get(name, np.int64)) for name, value in of.items()}))
     return found
+
+
+LARGEST = 2.0**62
+"""No number of a tree is as large: a leaf's is at most a sum of gradients in `UNIT`, which fits 62 bits."""
+
+
+def _sound(of: Mapping[str, np.ndarray], columns: int) -> bool:
+    """Tell whether a tree's arrays are one: each split has a column, and as its children the next pair of nodes."""
+    whole = np.stack([of["column"], of["code"], of["left"], of["cover"]])
+    every = np.stack(list(of.values()))
+    if not ((np.abs(every) < LARGEST).all() and (whole == np.rint(whole)).all()):
+        return False
+    column, splits = of["column"], np.flatnonzero(of["column"] >= 0)
+    left = 1 + 2 * np.arange(len(splits))
+    fits = ((column >= -1) & (column < columns)).all() and 2 * len(splits) < len(column)
+    return bool(fits and (of["left"][splits] == left).all() and (splits < left).all())
 
 
 _TYPES: dict[str, Any] = {"missing_left": bool, "value": np.float64, "gain": np.float32}
@@ -159,7 +199,8 @@ def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarra
 def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
     """Return the trees that are grown, by round."""
     grown = np.flatnonzero(((arrays["column"] >= 0) | (arrays["value"] != 0)).any(axis=(1, 2)))
-    return [trees_of(round_of(arrays, number)) for number in range(int(grown.max(initial=-1)) + 1)]
+    columns = len(arrays["cuts"])
+    return [trees_of(round_of(arrays, number), columns) for number in range(int(grown.max(initial=-1)) + 1)]
 
 
 def gains_by_column(forest: Sequence[Sequence[Tree]], columns: int) -> np.ndarray:

@@ -312,7 +312,7 @@ def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home)
     first, second = fresh.own_encoder(), replace(fresh.own_encoder(), center=fresh.own_encoder().center + 20.0)
     layout, y = fresh.layout, fresh.fitted_columns()
     forest = first_model(study, fresh.schema) | chosen_cuts(layout, cell_counts(y, layout), 64)
-    nothing = np.zeros_like(tree_arrays(trees_of(round_of(forest, 0)), forest["value"].shape[2]))
+    nothing = np.zeros_like(tree_arrays(trees_of(round_of(forest, 0), len(forest["cuts"])), forest["value"].shape[2]))
     roots = np.zeros(forest["value"].shape[1:])
     roots[:, 0] = 1.0
     level = Level(

@@ -22,6 +22,7 @@ from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.summaries.score_bins import RowScores
+from flfed.trees.forest import NoTrees
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.messages.compare import Figure
 from flfed.updates.messages.enrol import ENROL
@@ -60,7 +61,7 @@ def redacted(error: Exception, message: Message, context: Context) -> Message:
 
     It has of the error what may leave.
     """
-    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent)):
+    if isinstance(error, (NotTakingPart, MalformedMessage, NotKept, NotSpent, NoTrees)):
         # What is malformed came from the server: it holds nothing of a table.
         reason = refusal_of(error)
     elif isinstance(error, TableError):

@@ -166,14 +166,14 @@ class SiteTrees:
 
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take a whole forest, and score all rows by it."""
-        self._arrays, self._sums = dict(arrays), None
-        self.sha256, missing = arrays_sha256(self._arrays), widths_of(arrays) - 1
-        trees, outputs = forest_of(arrays), arrays["value"].shape[1]
+        trees, outputs, missing = forest_of(arrays), arrays["value"].shape[1], widths_of(arrays) - 1
         self._codes = {part: codes_in(x, arrays) for part, x in self._parts.items()}
         self.scores = {
             part: np.zeros((codes.shape[1], outputs)) + margins(trees, codes, missing)
             for part, codes in self._codes.items()
         }
+        # The hash comes last: what broke off before it is not the forest that it names.
+        self._arrays, self._sums, self.sha256 = dict(arrays), None, arrays_sha256(dict(arrays))
 
     def follow(self, round: int, last: np.ndarray, sha256: str) -> bool:
         """Add the trees of the round before, and tell whether the forest is then the one that is meant.
@@ -194,10 +194,9 @@ class SiteTrees:
         arrays, missing = with_round(self._arrays, round - 2, last), widths_of(self._arrays) - 1
         if arrays_sha256(arrays) != sha256:
             return False
-        self._arrays, self.sha256, self._sums = arrays, sha256, None
-        added = [trees_of(last)]
-        for part, codes in self._codes.items():
-            self.scores[part] = self.scores[part] + margins(added, codes, missing)
+        added = [trees_of(last, len(arrays["cuts"]))]
+        self.scores = {part: self.scores[part] + margins(added, codes, missing) for part, codes in self._codes.items()}
+        self._arrays, self._sums, self.sha256 = arrays, None, sha256
         return True
 
     def sums(self, trees: Sequence[Tree], asked: Sequence[np.ndarray], *, counted: bool = False) -> np.ndarray:
