@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flfed.records.reports.privacy_tables import told_in_words
@@ -57,6 +58,21 @@ def test_the_record_counts_the_outcomes_that_the_first_tree_tells(
     # At the root of all sites ten rows and two outcomes a cell tell none; below it, they do.
     assert (told["together"]["root"] == 0) == (least == 10) and told["together"]["tree"] > told["together"]["root"]
     assert told["sites"]["site-01"]["root"] > 0
+
+
+def test_sums_of_trees_that_validation_rows_did_not_choose_have_told_as_much(
+    conduct: Conduct, small_sites, small_study
+):
+    def drawn(number: int, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(y=np.random.default_rng(number).permutation(np.resize(["yes", "no"], len(table))))
+
+    told = {}
+    for select in ("best", "last"):
+        changes = {"strategy.rounds": 2, "strategy.learning-rate": 1.0, "strategy.select": select}
+        done = conduct(small_sites(3, rows=60, change=drawn), trees_study(small_study, **changes), tables=True)
+        told[select] = done.reader.summary(done.run, "told-outcomes")
+        assert (len(forest_of(done.outcome.arrays)) == 0) == (select == "best")
+    assert told["best"] == told["last"] and told["best"]["together"]["tree"] > told["best"]["together"]["root"]
 
 
 def test_what_is_told_is_said_and_of_one_site_its_own_alone(conduct: Conduct, small_sites, small_study: str):

@@ -76,7 +76,7 @@ class Comparison:
         recorder.comparison(replies, self._reference(replies, offsets), bins)
         self._coefficients()
         self._gains()
-        self._told(replies)
+        self._told(replies, strategy.round.incoming)
         self._importances(replies)
         self._table_one(start, replies)
         recorder.progress("compare", 1, 1)
@@ -107,12 +107,15 @@ class Comparison:
         found = {"trees": sum(map(len, forest)), "columns": columns}
         self.run.recorder.writer.summary("gains", found, durable=False)
 
-    def _told(self, replies: Mapping[str, CompareReply]) -> None:
-        """Record how many outcomes the sums of the first trees told, where this engine holds the tables."""
+    def _told(self, replies: Mapping[str, CompareReply], grown: Arrays) -> None:
+        """Record how many outcomes the sums of the first trees told, where this engine holds the tables.
+
+        `grown` are all trees: validation rows may have chosen none of them, and their sums have left all the same.
+        """
         shared = self.run.recorder.shared_as
         if not self.run.layout.plain or self.run.tables is None or not shared.are_whole(replies):
             return
-        told = self.run.tables.told_outcomes(list(replies), self.outcome.arrays, self.outcome.encoder)
+        told = self.run.tables.told_outcomes(list(replies), grown, self.outcome.encoder)
         self.run.recorder.writer.summary("told-outcomes", told | {"sites": shared.own(told["sites"])}, durable=False)
 
     def _importances(self, replies: Mapping[str, CompareReply]) -> None:
