@@ -73,7 +73,8 @@ def explained(model: SharedModel, x: np.ndarray) -> Explanations:
         column = schema.columns[schema.target]
         unit = f"logarithm of {schema.target}" if column.transform == "log1p" else column.unit or schema.target
     missing = widths_of(model.arrays) - 1
-    values = scale * contributions(forest_of(model.arrays), codes_in(x, model.arrays), missing)
+    forest, outputs = forest_of(model.arrays), model.arrays["value"].shape[1]
+    values = scale * contributions(forest, codes_in(x, model.arrays), missing, outputs=outputs)
     values[:, :, -1] += base
     columns = [*(column.name for column in model.layout.features), MEAN]
     classes = [f" ({name})" for name in schema.classes] if values.shape[1] > 1 else [""]

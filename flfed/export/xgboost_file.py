@@ -47,7 +47,7 @@ def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Enc
     trees = [[_with_shared(tree, shared, last) for tree in trees] for trees in forest_of(arrays)]
     regression = layout.task == "regression"
     scale, base = (float(encoder.scale[-1]), float(encoder.center[-1])) if regression else (1.0, 0.0)
-    document = xgboost_document(trees, own, layout.task, scale=scale, base=base)
+    document = xgboost_document(trees, own, layout.task, outputs=arrays["value"].shape[1], scale=scale, base=base)
     return dict(zip(FILES, (to_json(document).encode(), to_ubj(document)), strict=True))
 
 
@@ -61,6 +61,7 @@ def xgboost_document(
     cuts: Mapping[str, np.ndarray],
     task: str,
     *,
+    outputs: int = 1,
     scale: float = 1.0,
     base: float = 0.0,
 ) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def xgboost_document(
     cuts : dict of column to float32 array
         Cut points of each column, in the order of the trees' columns.
     task : {"binary", "multi-class", "regression"}
+    outputs : int
+        Scores of a row, where there are no trees to tell it.
     scale, base : float
         Of a regression: its outcome is `base + scale * score`.
 
@@ -79,7 +82,7 @@ def xgboost_document(
     -----
     XGBoost sends rows below a threshold left, and ours are at most the cut point: the threshold is the next float32.
     """
-    outputs = len(trees[0]) if trees else 1
+    outputs = len(trees[0]) if trees else outputs
     thresholds = [above(cut) for cut in cuts.values()]
     flat = [tree for round_trees in trees for tree in round_trees]
     several = outputs > 1

@@ -30,7 +30,7 @@ class Branch:
 
 
 def contributions(
-    trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray, base: float = 0.0
+    trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndarray, *, outputs: int = 1, base: float = 0.0
 ) -> np.ndarray:
     """Return what each column adds to each row's score.
 
@@ -40,6 +40,8 @@ def contributions(
     codes : int array [columns, rows]
     missing : int array [columns]
         The code of a missing value, by column.
+    outputs : int
+        Scores of a row, where there are no trees to tell it.
     base : float
         The score without any tree.
 
@@ -56,7 +58,7 @@ def contributions(
     algorithm 1, here by leaves: Shapley's sum over the columns of a leaf's way is a polynomial's coefficients.
     """
     columns, rows = codes.shape
-    found = np.zeros((rows, len(trees[0]) if trees else 1, columns + 1))
+    found = np.zeros((rows, len(trees[0]) if trees else outputs, columns + 1))
     found[:, :, -1] = base
     for round_trees in trees:
         for output, tree in enumerate(round_trees):

@@ -16,10 +16,15 @@ from flfed.export.explain import explained
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of
 from flfed.export.run_folder import export
-from flfed.export.xgboost_file import FILES
+from flfed.export.xgboost_file import FILES, xgboost_files
 from flfed.rows.data import datasets
 from flfed.rows.features.columns import coded
 from flfed.rows.features.encode import encode
+from flfed.rows.models.boosted_trees import BoostedTrees
+from flfed.rows.session import study_layout
+from flfed.testing.strategies import ENCODER
+from flfed.trees.cut_points import codes_in, widths_of
+from flfed.trees.explain import contributions
 from tests.boosting import trees_study
 
 OTHERS = {"wine": "multi-class", "diabetes": "regression"}
@@ -72,6 +77,17 @@ def test_trees_of_several_classes_and_of_a_number_are_exported(dataset: str, hom
     if dataset == "diabetes":
         target = coded(datasets.load(dataset).whole_table(), model.layout).scaled(model.layout.target)
         assert np.corrcoef(ours, target)[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_model_without_trees_is_read_and_explained_by_class(file: str, tmp_path: Path):
+    layout = study_layout(study_of("wine"), datasets.load("wine").schema)
+    arrays = BoostedTrees(depth=2).first_forest(layout, 3, 5)
+    (tmp_path / file).write_bytes(xgboost_files(arrays, layout, ENCODER)[file])
+    found = booster(tmp_path, file).inplace_predict(np.zeros((2, len(layout.features))))
+    np.testing.assert_allclose(found, np.full((2, 3), 1 / 3), rtol=1e-6)
+    codes = codes_in(np.zeros((2, len(layout.features))), arrays)
+    assert contributions([], codes, widths_of(arrays) - 1, outputs=3).shape == (2, 3, len(layout.features) + 1)
 
 
 @pytest.mark.parametrize("dataset", ["small", "wine"])
