@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flfed.errors import counted
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 
@@ -29,6 +30,10 @@ GAIN_SAYS = (
     "share of the gain of all splits, of {trees} (XGBoost's total_gain). A column of many values has more splits to "
     "choose from and gains some by chance; of columns that go together one may get what another would have. It says "
     "nothing about what causes the outcome{beside}."
+)
+NO_SPLIT = (
+    "No tree of the model has a split, so that it predicts the same for every row: validation rows did best without "
+    "trees (select), or no split leaves both sides enough (min-rows, least-hessian, least-gain)."
 )
 BESIDE = ", nor about test rows: [compare] importance in a study asks how much predictions of those need each column"
 
@@ -223,11 +228,11 @@ def gain_lines(found: Report) -> list[dict[str, str]]:
 
 
 def largest_gains(found: Report, most: int = 5) -> str:
-    """Return the columns with most of the gain, in one line; "" where no tree has a split."""
+    """Return the columns with most of the gain, in one line, or that no tree has a split."""
     lines = [line for line in gain_lines(found) if line["Share of the gain"] not in (ABSENT, _percent(0.0))]
     named = ", ".join(f"{line['Column']} {line['Share of the gain']}" for line in lines[:most])
     more = f" and {len(lines) - most} more" if len(lines) > most else ""
-    return f"Share of the gain of all splits: {named}{more}." if named else ""
+    return f"Share of the gain of all splits, of {_trees(found)}: {named}{more}." if named else NO_SPLIT
 
 
 def _percent(share: float | None) -> str:
@@ -236,6 +241,9 @@ def _percent(share: float | None) -> str:
 
 def gains_in_words(found: Report, *, permuted: bool) -> str:
     """Return what gains say and what not; `permuted` where importances by permutation stand beside them."""
+    return GAIN_SAYS.format(trees=_trees(found), beside="" if permuted else BESIDE)
+
+
+def _trees(found: Report) -> str:
     least, most = min(found["trees"]), max(found["trees"])
-    trees = f"{most} tree{'s' if most != 1 else ''}" if least == most else f"{least} to {most} trees"
-    return GAIN_SAYS.format(trees=trees, beside="" if permuted else BESIDE)
+    return counted(most, "tree") if least == most else f"{least:,} to {counted(most, 'tree')}"
