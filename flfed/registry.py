@@ -28,6 +28,7 @@ FOLDERS = {
     "codec": "flfed.updates.codecs",
     "attack": "flfed.rows.attacks",
     "split": "flfed.rows.splits",
+    "reader": "flfed.rows.data.readers",
 }
 """Kind of thing to the package whose files are its listing."""
 

@@ -173,6 +173,30 @@ def machine_faults(home: Path, test_data: Path) -> datasets.Dataset:
     return dataset
 
 
+@pytest.fixture
+def zone_power(home: Path, test_data: Path) -> datasets.Dataset:
+    """The zone-power dataset, its file in this test's home."""
+    dataset = datasets.load("zone-power")
+    datasets.get(dataset, from_folder=test_data / "tetuan_power", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
+def influenza(home: Path, test_data: Path) -> datasets.Dataset:
+    """The influenza dataset, its file in this test's home."""
+    dataset = datasets.load("influenza")
+    datasets.get(dataset, from_folder=test_data / "flusight", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
+def drug_reviews(home: Path, test_data: Path) -> datasets.Dataset:
+    """The drug-reviews dataset, its file in this test's home."""
+    dataset = datasets.load("drug-reviews")
+    datasets.get(dataset, from_folder=test_data / "druglib", progress=lambda line: None)
+    return dataset
+
+
 MakeSites = Callable[..., list[Site]]
 
 

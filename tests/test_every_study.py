@@ -94,7 +94,7 @@ def test_at_least_three_sites_take_part(study: Study):
 
 def test_no_feature_is_a_leak_column_an_id_or_the_target(study: Study, schema: Schema):
     features = [column.name for column in study_layout(study, schema).features]
-    assert len(features) >= 5
+    assert len(features) >= 2
     for name in features:
         assert schema.columns[name].kind in ("number", "category", "flag")
         assert not schema.columns[name].leak

@@ -32,7 +32,7 @@ Own = Literal["best", "same"]
 OwnFamily = Literal["logistic-regression", "ridge-regression", "boosted-trees"]
 """Families that the best model of some rows may have."""
 OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
-PointKind = Literal["threshold", "alert-budget"]
+PointKind = Literal["threshold", "alert-budget", "false-positive-rate"]
 """How rows are chosen to be flagged: from a predicted probability on, or a share of the rows."""
 POINT_KINDS: tuple[PointKind, ...] = get_args(PointKind)
 Point = tuple[PointKind, float]
@@ -197,6 +197,10 @@ class Compare(Settings, where="[compare]", frozen=True):
     alert_budgets : tuple of float in (0, 1)
         Shares of a site's rows to flag, those of the highest predictions first; counted likewise.
         Example: `alert-budgets = [0.05]`.
+    false_positive_rates : tuple of float in (0, 1)
+        Shares of false alarms: each site takes the least threshold at which at most this share of its own training rows
+        without the outcome is flagged, and counts its test rows at it. An institution keeps these counts: its training
+        rows set the threshold. Example: `false-positive-rates = [0.05]`.
     by : tuple of str
         Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
         number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only.
@@ -233,6 +237,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None
     thresholds: tuple[float, ...] = ()
     alert_budgets: tuple[float, ...] = ()
+    false_positive_rates: tuple[float, ...] = ()
     by: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
     own_columns: tuple[str, ...] = ()
@@ -243,7 +248,12 @@ class Compare(Settings, where="[compare]", frozen=True):
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
         super().__post_init__()
-        for key, values in (("thresholds", self.thresholds), ("alert-budgets", self.alert_budgets)):
+        asked = {
+            "thresholds": self.thresholds,
+            "alert-budgets": self.alert_budgets,
+            "false-positive-rates": self.false_positive_rates,
+        }
+        for key, values in asked.items():
             if not all(0 < value < 1 for value in values) or len(set(values)) < len(values):
                 raise UsageError(f"[compare]: {key}={list(values)} must be different numbers between 0 and 1")
             # Each count between two of them must be large, so that of many most would be withheld.
@@ -261,7 +271,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""
         for asked, what in (
-            (self.points, "thresholds and alert-budgets ask for exact counts of rows"),
+            (self.points, "thresholds, alert-budgets and false-positive-rates ask for exact counts of rows"),
             (self.importance, "importance asks for exact figures of single columns"),
         ):
             if asked and mechanism != "none":
@@ -273,7 +283,8 @@ class Compare(Settings, where="[compare]", frozen=True):
     @property
     def points(self) -> tuple[Point, ...]:
         """Operating points at which sites count exactly, in the study's order."""
-        return (*(("threshold", at) for at in self.thresholds), *(("alert-budget", at) for at in self.alert_budgets))
+        asked = (self.thresholds, self.alert_budgets, self.false_positive_rates)
+        return tuple((kind, at) for kind, values in zip(POINT_KINDS, asked, strict=True) for at in values)
 
     def own_of(self, *, linear: bool) -> Own:
         """Return the kind of a site's own model.

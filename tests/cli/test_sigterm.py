@@ -109,8 +109,7 @@ def stopped_when(words: Sequence[str], ready: Callable[[], bool], by: signal.Sig
     return process.returncode, out, err
 
 
-@pytest.mark.slow
-@pytest.mark.studies
+@pytest.mark.proof
 @pytest.mark.parametrize("by", BOTH)
 def test_a_sweep_that_is_stopped_shows_the_points_that_were_tried(home, by: signal.Signals):
     def second_point_runs() -> bool:

@@ -187,7 +187,17 @@ def test_a_study_without_expectations_ends_with_2(verified):
     assert "has no [expected] to verify" in err
 
 
-@pytest.mark.usefixtures("heart", "taiwan", "deliveries", "telemonitoring", "building_heat", "machine_faults")
+@pytest.mark.usefixtures(
+    "heart",
+    "taiwan",
+    "deliveries",
+    "telemonitoring",
+    "building_heat",
+    "machine_faults",
+    "zone_power",
+    "influenza",
+    "drug_reviews",
+)
 def test_every_shipped_study_expects_figures_that_a_run_can_have():
     expecting = [study for study in map(Study.load, names()) if study.expected.figures]
     assert {study.name for study in expecting} >= {"preterm-birth", "loan-default", "heart-disease", "diabetes", "wine"}

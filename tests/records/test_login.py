@@ -256,7 +256,10 @@ def test_another_role_reaches_a_page_that_is_open(address, people, store: RunSto
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("who", "viewer"),
-    [("it@hungary.example", Viewer("site", "hungary")), ("ana@clinic.example", Viewer("analyst"))],
+    [
+        ("it@hungary.example", Viewer("site", "hungary")),
+        pytest.param("ana@clinic.example", Viewer("analyst"), marks=pytest.mark.proof),
+    ],
 )
 def test_a_report_that_is_downloaded_is_that_of_who_asks(address, people, heart, url, who, viewer):
     with opened(address) as window:

@@ -397,6 +397,7 @@ def _points(study: Study) -> str:
     asked = {
         "the predicted probabilities": study.compare.thresholds,
         "alert budgets (shares of the rows)": study.compare.alert_budgets,
+        "false positive rates (of training rows)": study.compare.false_positive_rates,
     }
     return " and ".join(f"{what} {', '.join(f'{at:g}' for at in values)}" for what, values in asked.items() if values)
 

@@ -79,8 +79,8 @@ def check(study: Study) -> dict[str, str]:
         )
     if study.compare.points and dataset.schema.task != "binary":
         raise UsageError(
-            "[compare]: thresholds and alert-budgets are for outcomes that are yes or no; the dataset's task is "
-            f"{dataset.schema.task!r}"
+            "[compare]: thresholds, alert-budgets and false-positive-rates are for outcomes that are yes or no; the "
+            f"dataset's task is {dataset.schema.task!r}"
         )
     groupings(study.compare.by, dataset.schema)
     check_own_columns(study, dataset.schema)

@@ -184,8 +184,8 @@ def exactly_flagged(content: Content) -> Markup:
     for by, at in asked:
         lines, known = point_tables.exact_lines(payload, by, at)
         parts += _points(known, point_tables.point_in_words(by, at), lines)
-    at_budgets = any(by == "alert-budget" for by, _ in asked)
-    read = point_tables.EXACT + (point_tables.AT_BUDGET if at_budgets else "")
+    kinds = dict.fromkeys(by for by, _ in asked)
+    read = point_tables.EXACT + "".join(point_tables.HOW_FLAGGED.get(kind, "") for kind in kinds)
     alone = [FIRST_ALONE] if len(content.runs) > 1 else []
     title = "Who would be flagged, at the study's own thresholds"
     return section(title, *parts, paragraphs([*alone, read], class_="note"))

@@ -24,7 +24,14 @@ EXACT = (
     "Each site counted its test rows exactly; a count that its policy holds back is not there, nor is one from "
     "which such a count would follow."
 )
-AT_BUDGET = " At an alert budget each site flags that share of its own rows."
+HOW_FLAGGED = {
+    "alert-budget": " At an alert budget each site flags that share of its own rows.",
+    "false-positive-rate": (
+        " For a share of false alarms each site set a threshold of its own, by its training rows alone: the share on "
+        "test rows may be another."
+    ),
+}
+"""What is to be said of operating points that are no threshold, by kind."""
 NET_BENEFIT_READ = (
     "Net benefit counts each outcome that is found as 1, and takes off each false alarm at the price that the "
     "threshold sets: who acts at .2 takes four false alarms for one found outcome, so each costs a quarter. It is a "
@@ -68,7 +75,7 @@ def first_in_words(points: Mapping[str, OperatingPoint]) -> str:
 
 
 def asked_points(payload: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Return the thresholds and alert budgets at which sites counted exactly."""
+    """Return the operating points at which sites counted exactly."""
     lists = [payload["all"], *payload["sites"].values()]
     return list(dict.fromkeys((of["by"], of["at"]) for one in lists for of in one))
 
@@ -154,8 +161,12 @@ def _named(payload: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def point_in_words(by: str, at: float) -> str:
-    """Return a threshold or an alert budget in words."""
-    return f"a probability of at least {probability(at)}" if by == "threshold" else f"an alert budget of {100 * at:g} %"
+    """Return an operating point in words."""
+    if by == "threshold":
+        return f"a probability of at least {probability(at)}"
+    if by == "alert-budget":
+        return f"an alert budget of {100 * at:g} %"
+    return f"false alarms in {100 * at:g} % of training rows without the outcome"
 
 
 def probability(value: float) -> str:

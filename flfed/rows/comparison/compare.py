@@ -17,10 +17,12 @@ from flfed.rows.comparison.operating_points import (
     ANOTHER,
     HISTOGRAM,
     ONCE,
+    TRAINED,
     CellSuppression,
     PointCounts,
     accuracy_leaves,
     count_points,
+    set_thresholds,
     withhold_all,
 )
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
@@ -34,7 +36,7 @@ from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.seeds import generator
-from flfed.study.tables import OwnFamily
+from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.summaries.summary import Encoder, Summary
 
@@ -172,6 +174,8 @@ def compare(
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = [name for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)]
     arms, differences = _one_accuracy(*judged, counts)
+    counts_by = {name: reasons[name] for name in counts}
+    points = yield from _points(session, table, scores["global"], counts_by, (arrays, encoder))
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     return SiteComparison(
@@ -182,7 +186,7 @@ def compare(
         summary=session.holdout_summary(),
         histogram=counted,
         own_family=own.family,
-        points=_points(session, table, scores["global"], {name: reasons[name] for name in counts}),
+        points=points,
         groups=_by_group(session, table, scores["global"]),
         importance=importance,
         note="; ".join(_left_out(session) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
@@ -190,17 +194,43 @@ def compare(
 
 
 def _points(
-    session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str]
-) -> list[PointCounts]:
-    """Return the exact counts at the study's points, as they may leave.
+    session: SiteSession,
+    table: pd.DataFrame,
+    score: np.ndarray,
+    counts: Mapping[str, str],
+    shared: tuple[Arrays, Encoder],
+) -> Generator[ComputeRequest, Any, list[PointCounts]]:
+    """Yield requests and return the exact counts at the study's points, as they may leave.
 
-    `counts` are the metrics of counts of the same rows: why each stays, or "".
+    `counts` are the metrics of counts of the same rows: why each stays, or "". `shared` is the model of the scores.
     """
     points, policy, y = session.study.compare.points, session.site.policy, session.target(table)
     if not points or session.task != "binary":
         return []
     if policy.disclosure == "open":
-        return count_points(points, y, score)
+        return count_points(points, y, score, (yield from _rules(session, points, *shared)))
+    rates = [point for point in points if point[0] == POINT_KINDS[-1]]
+    points = tuple(point for point in points if point not in rates)
+    suppressed = _suppressed(session, table, score, counts, points) if points else []
+    return [*suppressed, *withhold_all(rates, TRAINED)]
+
+
+def _rules(
+    session: SiteSession, points: Sequence[Point], arrays: Arrays, encoder: Encoder
+) -> Generator[ComputeRequest, Any, list[Point]]:
+    """Yield requests and return the points with the thresholds that training rows set for false positive rates."""
+    if all(kind != POINT_KINDS[-1] for kind, _ in points):
+        return list(points)
+    training = session.table.training
+    outputs = yield from _outputs(session, arrays, session.encode(training, session.in_use(encoder)).x)
+    return set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
+
+
+def _suppressed(
+    session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str], points: Sequence[Point]
+) -> list[PointCounts]:
+    """Return the counts at the points that an institution lets leave."""
+    policy, y = session.site.policy, session.target(table)
     accuracy = accuracy_leaves(counts)
     why = too_few(y, session.task, session.classes, policy)
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.

@@ -12,7 +12,7 @@ import numpy as np
 
 from flfed.rows.features.columns import ColumnArrays
 from flfed.rows.features.summarise import grouped
-from flfed.study.tables import Point, PointKind
+from flfed.study.tables import POINT_KINDS, Point, PointKind
 from flfed.summaries.summary import Layout
 
 CALLED = 0.5
@@ -22,6 +22,7 @@ ONCE = "exact counts of these rows left in another run"
 ENOUGH = "enough counts of these rows leave"
 MOST_CUTS = 6
 """Points of an institution whose counts leave: all that follows from more of them could not be looked through."""
+TRAINED = "training rows set the threshold"
 ANOTHER = "another count of these rows leaves"
 SUPPRESSED = -1
 """Stands for a count that stays."""
@@ -33,7 +34,7 @@ class PointCounts:
 
     Attributes
     ----------
-    by : {"threshold", "alert-budget"}
+    by : {"threshold", "alert-budget", "false-positive-rate"}
     at : float
         The probability, or the share of rows.
     tp, fp, fn, tn : int
@@ -49,6 +50,32 @@ class PointCounts:
     fn: int
     tn: int
     method: str = ""
+
+
+def set_thresholds(points: Sequence[Point], y: np.ndarray, score: np.ndarray) -> list[Point]:
+    """Return the points with a threshold in place of each false positive rate.
+
+    It is the least of the scores, or just above all, that flags at most that share of rows without the outcome.
+
+    Parameters
+    ----------
+    points : sequence of (kind, number)
+    y, score : array [rows]
+        Classes and predicted probabilities of training rows.
+
+    Examples
+    --------
+    >>> set_thresholds([("false-positive-rate", 0.5)], np.array([0, 0, 1, 0, 0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
+    [('threshold', 0.3)]
+    """
+    falling, others = np.unique(score)[::-1], np.sort(score[y != 1])
+    alarms = len(others) - np.searchsorted(others, falling)
+    found: list[Point] = []
+    for kind, at in points:
+        fits = falling[alarms <= at * len(others) + 1e-9]
+        above = float(np.nextafter(falling[0], np.inf)) if len(falling) else 1.0
+        found.append(("threshold", float(fits[-1]) if len(fits) else above) if kind == POINT_KINDS[-1] else (kind, at))
+    return found
 
 
 def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
@@ -77,9 +104,12 @@ def flagged_rows(score: np.ndarray, point: Point) -> np.ndarray:
     return np.asarray(known > np.sort(known)[::-1][allowed]) if allowed < len(known) else np.ones(len(known), bool)
 
 
-def count_points(points: Sequence[Point], y: np.ndarray, score: np.ndarray) -> list[PointCounts]:
-    """Return the exact confusion table at each point."""
-    return [_counted(point, y == 1, flagged_rows(score, point)) for point in points]
+def count_points(
+    points: Sequence[Point], y: np.ndarray, score: np.ndarray, rules: Sequence[Point] = ()
+) -> list[PointCounts]:
+    """Return the exact confusion table at each point; `rules` flag rows in the points' place, if there are some."""
+    told = zip(points, rules or points, strict=True)
+    return [_counted(point, y == 1, flagged_rows(score, rule)) for point, rule in told]
 
 
 def _counted(point: Point, event: np.ndarray, flagged: np.ndarray) -> PointCounts:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field as PydanticField
 from pydantic import model_validator
 
+from flfed import registry
 from flfed.errors import FlfedError, UsageError
 from flfed.packages import check_package, not_known, roots
 from flfed.paths import home
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.schema import Schema, Strict, parse_settings, read_schema
-from flfed.rows.data.sources import Csv, Excel, Parquet
+from flfed.rows.data.sources import Csv, Excel, Parquet, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,19 +59,28 @@ class SourceFile(Strict):
 
 
 class Table(Strict):
-    """The dataset's own table.
+    r"""The dataset's own table.
 
     It exists where it is one that `partition` may cut.
 
     Attributes
     ----------
     loader : str
-        `sklearn:NAME`, a function of scikit-learn, or `file:NAME`, one of the dataset's files
-        (CSV; Parquet or the first sheet of an Excel file by its ending). Example: `loader = "file:patients.csv"`.
+        `sklearn:NAME`, a function of scikit-learn; `file:NAME`, one of the dataset's files
+        (CSV; Parquet or the first sheet of an Excel file by its ending); or `reader:NAME`, which makes the table of the
+        dataset's files. Example: `loader = "file:patients.csv"`.
+    reader : dict
+        What a `reader:` takes; see `flfed/rows/data/readers`.
+        Example: `reader = { file = "load.csv", time = "hour", step = "hour", by = "plant", mean = ["load"] }`.
+    separator : str
+        Of a CSV `file:`, as `Csv` takes it. Example: `separator = "\t"`.
     values : dict of column to dict of code to value
         The schema's values for the codes of a `file:`, as a site's mapping gives them with `Field`;
         several codes may mean one value. A code that is not here stays as it is.
         Example: `values.sex = { 1 = "male", 2 = "female" }`.
+    others : dict of column to value
+        The value of every code that `values` does not name; a missing cell stays missing.
+        Example: `others.condition = "other"`.
     derive : dict of column to expression
         Columns that are computed from those of a `file:`, as a site's source does.
         Example: `derive.late = "days(delivered, scheduled) > 0"`.
@@ -84,7 +94,10 @@ class Table(Strict):
     """
 
     loader: str
+    reader: dict[str, Any] = PydanticField(default_factory=dict)
+    separator: str = ","
     values: dict[str, dict[str, str]] = PydanticField(default_factory=dict)
+    others: dict[str, str] = PydanticField(default_factory=dict)
     derive: dict[str, str] = PydanticField(default_factory=dict)
     where: str = ""
     dates: dict[str, str] = PydanticField(default_factory=dict)
@@ -92,8 +105,11 @@ class Table(Strict):
 
     @model_validator(mode="after")
     def _of_a_file(self) -> Self:
-        if not self.loader.startswith("file:") and any(self.selection().values()):
-            raise ValueError("derive, where, dates and century go with a loader of a file")
+        kind = self.loader.partition(":")[0]
+        if kind not in ("file", "reader") and any(self.selection().values()):
+            raise ValueError("derive, where, dates and century go with a loader of a file, or a reader")
+        if kind != "reader" and self.reader:
+            raise ValueError("reader goes with a loader 'reader:NAME'")
         return self
 
     def selection(self) -> dict[str, Any]:
@@ -189,12 +205,31 @@ class Dataset:
             # A missing download is named with the command that fetches it.
             if rest in [file.name for file in self.absent()]:
                 raise UsageError(f"dataset {self.name!r} is not here yet ({rest}): flfed data get {self.name}")
-            kinds = {".parquet": Parquet, ".xlsx": Excel}
-            raw = kinds.get(Path(rest).suffix, Csv)(rest, **self.source.table.selection()).read(self.folders())
-            return _decoded(raw, self.source.table.values)
+            return _decoded(_source_of(rest, self.source.table).read(self.folders()), self.source.table)
+        if kind == "reader":
+            return _decoded(self._read_by(rest, self.source.table), self.source.table)
         if kind != "sklearn":
-            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn' or 'file'")
+            raise UsageError(f"dataset {self.name!r}: loader={kind!r} must be 'sklearn', 'file' or 'reader'")
         return _from_sklearn(rest, self.schema)
+
+    def _read_by(self, name: str, table: Table) -> pd.DataFrame:
+        """Return the table that a reader makes of the dataset's files."""
+        if absent := self.absent():
+            raise UsageError(f"dataset {self.name!r} is not here yet ({absent[0].name}): flfed data get {self.name}")
+        reader = registry.load("reader", name)
+        try:
+            made = reader(**table.reader)
+        except (TypeError, UsageError) as error:
+            raise UsageError(f"dataset {self.name!r}: [table] reader: {error}") from None
+        return Selection(**table.selection()).selected(made.read(self.folders()))
+
+
+def _source_of(file: str, table: Table) -> Csv | Parquet | Excel:
+    """Return the source of a file, by its ending."""
+    chosen = table.selection()
+    if Path(file).suffix == ".parquet":
+        return Parquet(file, **chosen)
+    return Excel(file, **chosen) if Path(file).suffix == ".xlsx" else Csv(file, separator=table.separator, **chosen)
 
 
 _IN_MEMORY: dict[str, Dataset] = {}
@@ -363,13 +398,16 @@ def _by_hash(folder: Path, dataset: Dataset) -> dict[str, Path]:
     return {_sha256(p): p for p in sorted(folder.rglob("*")) if p.is_file() and p.stat().st_size in sizes}
 
 
-def _decoded(raw: pd.DataFrame, values: dict[str, dict[str, str]]) -> pd.DataFrame:
+def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     """Replace the codes of some columns by schema values."""
-    absent = [column for column in values if column not in raw]
-    if absent:
+    columns = dict.fromkeys([*table.values, *table.others])
+    if absent := [column for column in columns if column not in raw]:
         raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
-    texts = {column: plain_text(raw[column]) for column in values}
-    return raw.assign(**{name: [values[name].get(cell, cell) for cell in cells] for name, cells in texts.items()})
+    found = {}
+    for name in columns:
+        known, other = table.values.get(name, {}), table.others.get(name)
+        found[name] = [known.get(cell, other if other and cell else cell) for cell in plain_text(raw[name])]
+    return raw.assign(**found)
 
 
 def _from_sklearn(loader: str, schema: Schema) -> pd.DataFrame:

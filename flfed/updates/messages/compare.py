@@ -62,8 +62,9 @@ class PointCounts:
 
     Attributes
     ----------
-    by : {"threshold", "alert-budget"}
-        How rows are flagged: from a predicted probability on, or a share of the rows.
+    by : {"threshold", "alert-budget", "false-positive-rate"}
+        How rows are flagged: from a predicted probability on, a share of the rows, or from the threshold that flags
+        a share of the site's training rows without the outcome.
     at : float
         The probability, or the share.
     tp, fp, fn, tn : int
@@ -71,16 +72,17 @@ class PointCounts:
     method : str
         Why they stay, or "".
 
-    Reveals: how many holdout rows of each class the shared model flags at each threshold and alert budget that the
-    study names, exactly. Under disclosure "institution" only where each of these counts, each difference between two of
-    them, and what is left of a class, is over at least the cell minimum of rows, of as many persons; where they do
-    not differ by fewer from rows in the groups of a column that the sums give, nor from those that the accuracy counts
-    as called right; never beside a histogram of predictions;
-    and of any row in one run alone, since the counts of two models differ by the rows that they call differently.
-    No noise is on them: a study that protects rows or sites by a mechanism has none.
+    Reveals: how many holdout rows of each class the shared model flags at each threshold, alert budget and false
+    positive rate that the study names, exactly; the threshold of a rate stays at the site. Under disclosure
+    "institution" only where each of these counts, each difference between two of them, and what is left of a class, is
+    over at least the cell minimum of rows, of as many persons; where they do not differ by fewer from rows in the
+    groups of a column that the sums give, nor from those that the accuracy counts as called right; never beside a
+    histogram of predictions; none at a false positive rate; and of any row in one run alone, since the counts of two
+    models differ by the rows that they call differently. No noise is on them: a study that protects rows or sites by
+    a mechanism has none.
     """
 
-    by: Annotated[str, r"threshold|alert-budget"]
+    by: Annotated[str, r"threshold|alert-budget|false-positive-rate"]
     at: float
     tp: int
     fp: int

@@ -225,6 +225,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     assert [process.wait(60) for process in running] == [0] * len(running)
 
 
+@pytest.mark.proof
 def test_a_second_gate_or_node_of_a_site_is_refused_and_the_first_is_undisturbed(
     home: Path, tmp_path: Path, serve: Callable[..., subprocess.Popen[bytes]], wait_until: Callable[..., None]
 ):

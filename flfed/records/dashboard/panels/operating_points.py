@@ -14,9 +14,9 @@ from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics.operating_points import RARE, OperatingPoint, at_budget, at_threshold, edges
 from flfed.records.statistics.point_tables import (
-    AT_BUDGET,
     EXACT,
     FROM_BINS,
+    HOW_FLAGGED,
     NET_BENEFIT_READ,
     asked_points,
     counts_line,
@@ -97,7 +97,7 @@ def exact_counts(payload: Mapping[str, Any], repeat: int | None = None) -> None:
     table(lines)
     if known:
         table([figures_line(name, point) for name, point in known.items()])
-    st.caption(EXACT + (AT_BUDGET if picked[0] == "alert-budget" else ""))
+    st.caption(EXACT + HOW_FLAGGED.get(picked[0], ""))
 
 
 def _say_first(points: Mapping[str, OperatingPoint]) -> None:

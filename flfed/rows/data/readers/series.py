@@ -1,0 +1,178 @@
+"""The reader of time series: steps of time, one series a site, and windows over each series' own past."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flfed.errors import TableError, UsageError
+from flfed.rows.data.parsing.step_windows import window_of
+from flfed.rows.data.sources import find_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STEPS = {"hour": "h", "day": "D", "week": "W-SAT", "month": "M"}
+"""Lengths of a step, as pandas names its periods; a week ends on a Saturday, as the CDC counts them."""
+CALENDAR = ("hour", "weekday", "month", "year_sine", "year_cosine")
+"""Columns of a step's time: 0 to 23, 0 (Monday) to 6, 1 to 12, sine and cosine of its day's place in the year."""
+
+
+class Series:
+    """Table of time series, made from a CSV file.
+
+    Rows of one series and step become one; a step without a value has no row, nor one whose windows reach before the
+    first value, after the last, or over a gap.
+
+    Parameters
+    ----------
+    file : str
+        One of the dataset's files.
+    time : str
+        Its column of times; in the table it is the day on which the step begins (of a week: ends).
+    format : str
+        How times are written, as `strptime` takes it.
+    step : {"hour", "day", "week", "month"}
+    by : str
+        Column that tells the series apart; with `wide`, the name of the new column.
+    wide : mapping of a series to its column
+        Where each series has a column of its own: they become rows, under `value`.
+    value : str
+        Name of the values that `wide` makes.
+    mean, sum : sequence of str
+        Columns whose values within a step are averaged, or added.
+    calendar : sequence of {"hour", "weekday", "month", "year_sine", "year_cosine"}
+        Columns of the step's time.
+    windows : mapping of a name to a `Window`
+    member : str
+        Where `file` is a zip or a wheel: the file in it, which may be compressed by gzip (`.gz`).
+
+    Raises
+    ------
+    UsageError
+        If a setting is not one of these.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        time: str,
+        step: str,
+        by: str,
+        format: str = "%Y-%m-%d",
+        wide: Mapping[str, str] | None = None,
+        value: str = "",
+        mean: Sequence[str] = (),
+        sum: Sequence[str] = (),
+        calendar: Sequence[str] = (),
+        windows: Mapping[str, Mapping[str, Any]] | None = None,
+        member: str = "",
+    ) -> None:
+        if step not in STEPS:
+            raise UsageError(f"step={step!r} must be one of {', '.join(STEPS)}")
+        if unknown := [name for name in calendar if name not in CALENDAR]:
+            raise UsageError(f"calendar: {unknown[0]!r} must be one of {', '.join(CALENDAR)}")
+        self.file, self.member, self.time, self.format = file, member, time, format
+        self.step, self.by, self.wide, self.value = step, by, dict(wide or {}), value
+        self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum")}
+        self.calendar = tuple(calendar)
+        self.windows = {name: window_of(name, given, self.how) for name, given in (windows or {}).items()}
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Return the table, sorted by series and time.
+
+        Raises
+        ------
+        TableError
+            If a time or a value is none; says the column, the rule and how many.
+        UsageError
+            If the file or a column is not there.
+        """
+        import pandas as pd
+
+        raw = self._long(self._cells(find_file(self.file, folders)))
+        times = pd.to_datetime(raw[self.time], format=self.format, errors="coerce")
+        if bad := int(times.isna().sum()):
+            raise TableError(self.time, f"times are not all written as {self.format}", bad)
+        raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])})
+        for name in self.how:
+            raw[name] = _numbers(raw, name)
+        kinds = {name: "mean" if how == "mean" else _added for name, how in self.how.items()}
+        steps = raw.groupby([self.by, self.time], sort=True).agg(kinds).reset_index(level=0)
+        parts = [self._one(str(name), part.drop(columns=self.by)) for name, part in steps.groupby(self.by, sort=True)]
+        return pd.concat(parts, ignore_index=True)
+
+    def _cells(self, path: Path) -> pd.DataFrame:
+        import pandas as pd
+
+        options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
+        found: pd.DataFrame
+        if not self.member:
+            found = pd.read_csv(path, encoding="utf-8-sig", **options)
+            return found
+        try:
+            with zipfile.ZipFile(path) as archive:
+                content = archive.read(self.member)
+        except (zipfile.BadZipFile, KeyError):
+            raise UsageError(f"{path}: is no zip file with {self.member}") from None
+        options["compression"] = "gzip" if self.member.endswith(".gz") else None
+        found = pd.read_csv(io.BytesIO(content), **options)
+        return found
+
+    def _long(self, raw: pd.DataFrame) -> pd.DataFrame:
+        """Return the cells with a row for each series."""
+        import pandas as pd
+
+        wanted = [self.time, *(self.wide.values() or [self.by]), *(name for name in self.how if name != self.value)]
+        if absent := [name for name in wanted if name not in raw]:
+            raise UsageError(f"{self.file}: has no column {absent[0]!r}")
+        if not self.wide:
+            return raw
+        others, parts = raw.drop(columns=[*self.wide.values()]), list[pd.DataFrame]()
+        for name, column in self.wide.items():
+            added: dict[str, Any] = {self.by: name, self.value: raw[column]}
+            parts.append(others.assign(**added))
+        return pd.concat(parts, ignore_index=True)
+
+    def _one(self, name: str, part: pd.DataFrame) -> pd.DataFrame:
+        """Return one series' rows with their windows."""
+        import pandas as pd
+
+        # Every step between the first and the last has a place, so that a lag never jumps over a gap.
+        steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
+        whole = part.reindex(steps)
+        whole.insert(0, self.by, name)
+        for label, window in self.windows.items():
+            for count in window.steps:
+                whole[label.replace("{steps}", str(count))] = window.values(count, whole[window.of])
+        whole = whole.dropna().reset_index()
+        steps = whole[self.time].dt
+        at = (steps.end_time if self.step == "week" else steps.start_time).dt
+        turn = 2 * np.pi * at.dayofyear / 365.25
+        for label in self.calendar:
+            whole[label] = _ROUND[label](turn) if label in _ROUND else getattr(at, label)
+        return whole.assign(**{self.time: at.strftime("%Y-%m-%d")})
+
+
+_ROUND = {"year_sine": np.sin, "year_cosine": np.cos}
+
+
+def _added(cells: pd.Series) -> float:
+    """Return the sum of a step's values; of none it is no number, so that the step has no row."""
+    return float(cells.sum(min_count=1))
+
+
+def _numbers(raw: pd.DataFrame, name: str) -> pd.Series:
+    """Return a column as numbers; an empty cell is missing, any other that is no number is refused."""
+    import pandas as pd
+
+    found = pd.to_numeric(raw[name], errors="coerce")
+    if bad := int((found.isna() & (raw[name].str.strip() != "")).sum()):
+        raise TableError(name, "is not a number", bad)
+    return found
