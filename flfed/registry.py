@@ -29,6 +29,7 @@ FOLDERS = {
     "attack": "flfed.rows.attacks",
     "split": "flfed.rows.splits",
     "reader": "flfed.rows.data.readers",
+    "statistic": "flfed.rows.statistics.listed",
 }
 """Kind of thing to the package whose files are its listing."""
 

@@ -15,6 +15,7 @@ from flfed.rows.data.site_discovery import of_dataset
 from flfed.rows.evaluation.scoring import PRIMARY
 from flfed.rows.session import study_layout
 from flfed.study.plan import Plan
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study, names
 from flfed.trees.forest import TREES
 
@@ -46,6 +47,9 @@ def test_it_fits_its_dataset_model_and_metric(study: Study, schema: Schema, home
         request.getfixturevalue("heart")  # a download
     facts = check(study)
     assert (facts["schema"], facts["task"]) == (schema.sha256(), schema.task)
+    if is_statistic(study):
+        assert facts["primary"] == ""
+        return
     # Errors of a score are told in its own points.
     known = (PRIMARY[schema.task], *(("mean_absolute_error",) if schema.task == "regression" else ()))
     assert facts["primary"] == study.compare.primary in known
@@ -54,6 +58,9 @@ def test_it_fits_its_dataset_model_and_metric(study: Study, schema: Schema, home
 def test_it_names_sgd_and_float64(study: Study):
     if study.model.name == TREES:  # trees have no plan of gradient descent
         assert "[plan]" not in study.text and study.plan == Plan()
+        return
+    if is_statistic(study):
+        assert "[model]" not in study.text
         return
     assert 'optimiser = "sgd"' in study.text
     assert (study.plan.optimiser, study.plan.precision, study.plan.momentum) == ("sgd", "float64", 0.0)

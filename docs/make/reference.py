@@ -45,6 +45,7 @@ LISTED_WORDS = {
     "strategy": "Settings of each strategy stand in the same table.",
     "mechanism": "Settings of each mechanism stand in the same table. Without this table nothing is promised.",
     "codec": "Settings of each codec stand in the same table. Without this table updates and model cross as they are.",
+    "statistic": "In place of a model: figures from sums over all rows. Settings of each stand in the same table.",
 }
 
 

@@ -58,7 +58,7 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
             if line:
                 output.say(line)
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
-    for line in [*below, *unfinished_in_words(found)]:
+    for line in [*_of_statistic(found, below), *unfinished_in_words(found)]:
         output.say(line)
     if found["learning-curve"]:
         headers, rows, footer = curve_rows(found["learning-curve"])
@@ -72,6 +72,18 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     # Who took no part stands above, with the reason.
     lines = _events_in_words(events, above=() if whole else missing_sites(found))
     output.say_some(lines, whole=whole, most=FEW)
+
+
+def _of_statistic(found: dict[str, Any], below: list[str]) -> list[str]:
+    """Print the table of a study's statistic, and return its sentences; of another study, those `below` its table."""
+    from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
+
+    if "statistics" not in found:
+        return below
+    lines = statistic_lines(found["statistics"])
+    headers = list(lines[0]) if lines else []
+    output.as_table(headers, [list(line.values()) for line in lines], f"{found['study']} ({found['run']})")
+    return statistic_in_words(found["statistics"])
 
 
 def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) -> list[str]:

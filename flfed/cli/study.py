@@ -129,6 +129,7 @@ def check_study(
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets
     from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
+    from flfed.study.statistic import is_statistic
 
     facts = check(study)
     found = find_sites(study)
@@ -148,7 +149,8 @@ def check_study(
         }
         output.as_json(known | {"bytes": sizes} | ({"warm-start": began[1]} if began else {}))
         return
-    typer.echo(f"{study.name}: can be run ({facts['task']}, judged by {facts['primary']}).")
+    judged = f"statistic {study.statistic.name}" if is_statistic(study) else f"judged by {facts['primary']}"
+    typer.echo(f"{study.name}: can be run ({facts['task']}, {judged}).")
     from flfed.records.reports.faults import some
 
     if began:
@@ -246,7 +248,7 @@ def _change(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise UsageError(f"--set {text}: write it as key=value, such as rounds=400")
-    from flfed.study.study import toml_value
+    from flfed.study.settings import toml_value
 
     return key.strip(), toml_value(value)
 

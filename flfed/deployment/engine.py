@@ -35,7 +35,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.server import LEAST_SITES
+from flfed.federation.server.fan_out import LEAST_SITES
 from flfed.folders import CoordinatorFolder
 from flfed.rows.data.site import Site
 from flfed.signatures import Signer

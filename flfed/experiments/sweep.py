@@ -32,7 +32,8 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
-from flfed.study.study import Study, toml_value
+from flfed.study.settings import toml_value
+from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
 

@@ -7,6 +7,7 @@ told in one sentence.
 from __future__ import annotations
 
 import inspect
+import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -167,3 +168,19 @@ def _in_words(limit: str | FieldInfo) -> str:
         return f"> {ends['gt']}" if "gt" in ends else f">= {ends['ge']}"
     low = f"({ends['gt']}" if "gt" in ends else f"[{ends['ge']}"
     return f"in {low}, {ends['lt']})" if "lt" in ends else f"in {low}, {ends['le']}]"
+
+
+def toml_value(word: str) -> Any:
+    """Return what `--set` and `--grid` mean by a value.
+
+    A word that is no TOML stands for itself.
+
+    Examples
+    --------
+    >>> toml_value("0.1"), toml_value("[8, 4]"), toml_value("sgd")
+    (0.1, [8, 4], 'sgd')
+    """
+    try:
+        return tomllib.loads(f"value = {word}")["value"]
+    except tomllib.TOMLDecodeError:
+        return word

@@ -20,6 +20,7 @@ from flfed.errors import UsageError, nearest
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
+from flfed.study.statistic import without_model
 from flfed.study.tables import (
     LARGEST_ENTRY,
     STARTS,
@@ -86,7 +87,7 @@ class Study(metaclass=_FromKeywords):
         Last day on which a site answers. Example: `expires = 2027-12-31`.
     seed : int, >= 0
         Every draw of the run follows from it. Example: `seed = 42`.
-    dataset, split, encode, model, plan, strategy, privacy, codec, compare
+    dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic
         The tables of the file.
     download : {"none", "float16", "int8"}
         Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
@@ -135,6 +136,7 @@ class Study(metaclass=_FromKeywords):
     strategy: Named
     privacy: Named
     codec: Named = Named(name="none")
+    statistic: Named = Named(name="none")
     download: Download = "none"
     secure_aggregation: SecureAggregation = "off"
     largest_entry: float = LARGEST_ENTRY
@@ -297,22 +299,6 @@ def _from_keywords(*, dataset: str, model: Any = "logistic", name: str = "", **c
     return Study.parse(text).replace(keys_of(changes), "keyword") if changes else Study.parse(text)
 
 
-def toml_value(word: str) -> Any:
-    """Return what `--set` and `--grid` mean by a value.
-
-    A word that is no TOML stands for itself.
-
-    Examples
-    --------
-    >>> toml_value("0.1"), toml_value("[8, 4]"), toml_value("sgd")
-    (0.1, [8, 4], 'sgd')
-    """
-    try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
-        return word
-
-
 def names() -> list[str]:
     """Return the names of the shipped studies, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
@@ -320,7 +306,7 @@ def names() -> list[str]:
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
 _NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
-_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec")}
+_LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec", "statistic")}
 """Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
@@ -372,6 +358,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
+    without_model(parts)
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = parts["strategy"].pop("rounds", 1)
@@ -404,6 +391,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         privacy=privacy,
         download=parse_download(parts["codec"].pop("download", "none")),
         codec=_named_or_none(parts["codec"], "codec"),
+        statistic=_named_or_none(parts["statistic"], "statistic"),
         rounds=rounds,
         **vars(sums),
         **vars(start),

@@ -13,6 +13,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
 from flfed.updates.accounting import Release
@@ -183,6 +184,8 @@ class Mechanism:
 
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
+        if is_statistic(study):
+            return (SUMS_OF_A_STATISTIC,)
         own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
         return (*own, *uncharged_outputs(study))
 
@@ -190,6 +193,10 @@ class Mechanism:
 SUMS_OF_TREES = (
     "Each site's sums of gradients of every round, by node of a tree, column and code, exact: they tell the outcomes "
     "of single rows, and whoever chooses the splits freely reads all of them; in secure sums those of all sites."
+)
+SUMS_OF_A_STATISTIC = (
+    "Each site's sums of the study's statistic over all of its rows, exact: where few rows are behind one, it tells of "
+    "single rows."
 )
 CELLS_OF_TREES = (
     "How many of each site's training rows lie in each of 1,024 bins of every number; with min-rows also of every "

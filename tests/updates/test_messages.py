@@ -32,7 +32,14 @@ from flfed.updates.messages.secure_sum import (
     UnmaskReply,
     UnmaskRequest,
 )
-from flfed.updates.messages.summarise import BinsReply, BinsRequest, SummariseReply, SummariseRequest
+from flfed.updates.messages.summarise import (
+    BinsReply,
+    BinsRequest,
+    StatisticReply,
+    StatisticRequest,
+    SummariseReply,
+    SummariseRequest,
+)
 from flfed.updates.messages.train import Scores, TrainReply, TrainRequest
 
 RNG = np.random.default_rng(0)
@@ -101,7 +108,8 @@ TREES = [
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=2, rounds=40, extra=EXTRA, trees_sha256="ab" * 32),
     TrainReply(delta={}, num_examples=120.0, steps=1, extra={"sums": np.arange(6).reshape(1, 3, 2)}),
 ]
-EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *TREES]
+STATISTICS = [StatisticRequest(), StatisticReply(sums={"table": np.arange(4, dtype=np.uint64).reshape(2, 2)})]
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *TREES, *STATISTICS]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
     CompareRequest: {"protocol"},
@@ -221,7 +229,7 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
         with pytest.raises(MalformedMessage) as caught:
             type(example).from_record(spoiled(whole, section, None, None))
         assert section in str(caught.value) or section == "metrics"
-        if section in ("arrays", "counts"):
+        if section in ("arrays", "counts", "sums"):
             continue
         for key in list(part):
             try:

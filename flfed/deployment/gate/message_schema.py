@@ -14,13 +14,16 @@ from typing import Literal, get_args
 import numpy as np
 
 import flfed
-from flfed import registry
 from flfed.deployment.gate.message_sections import (
+    HASH,
+    SEALING,
+    SEALINGS,
     Columns,
     Field,
     Held,
     Plain,
     Section,
+    attacks,
     equal,
     flag,
     most_bytes,
@@ -42,7 +45,6 @@ from flfed.deployment.gate.sum_schema import (
     summed_out,
 )
 from flfed.deployment.gate.tree_schema import HASHED, counted, level_answered, level_asked, tree_round_bytes
-from flfed.folders import RUN
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
@@ -52,8 +54,10 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_of, primary_of
 from flfed.rows.session import first_model, study_layout
+from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import outputs_of
 from flfed.study.exchanges import exchanges_of, grows
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
@@ -72,7 +76,9 @@ from flfed.updates.messages.secure_sum import ENCRYPTED, KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, EXTRA, TRAIN
 
-KINDS = (ENROL, SUMMARISE, kinds.BINS, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED)
+KINDS = (
+    ENROL, SUMMARISE, kinds.BINS, kinds.STATISTIC, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED
+)  # fmt: skip
 """Kinds of messages that a site answers."""
 FLOAT64 = np.dtype(np.float64)
 WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
@@ -82,17 +88,6 @@ REASON = 500
 Sections = Mapping[str, Section]
 Way = Literal["to-server", "to-site"]
 """Which way a message goes."""
-HASH, SIGNATURE = r"[0-9a-f]{64}", r"[0-9a-f]{128}"
-SEALING: Mapping[str, Mapping[str, Field]] = {
-    SEAL: {"run": text(RUN.pattern, 100), "n-known": whole()},
-    SEALED: {"run": text(RUN.pattern, 100), "n": whole(), "head": text(HASH, 64), "signature": text(SIGNATURE, 128)},
-}
-"""What asks for the ledger's head, and what brings the coordinator's signature over it."""
-SEALINGS: Mapping[str, Mapping[str, Field]] = {
-    SEAL: {"n": whole(), "head": text(HASH, 64), "at-known": text(f"({HASH})?", 64)},
-    SEALED: {},
-}
-"""What they are answered with."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +143,7 @@ class StudyMessages:
             return {"config": _config(asked)}
         if kind in SEALING:
             return {"config": _config(SEALING[kind])}
-        if kind in (SUMMARISE, kinds.BINS):
+        if kind in (SUMMARISE, kinds.BINS, kinds.STATISTIC):
             return {"config": _config({})}
         if kind in SUMS:
             return summed_in(kind, self.pinned, self.study)
@@ -236,6 +231,8 @@ class StudyMessages:
             sums = self._summary()
             masks = masked_summary(entries_of(sums.shapes), self.pinned)
             return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
+        if kind == kinds.STATISTIC:
+            return {"config": _config({}), "sums": Held(shapes=statistic_of(self.study).shapes(self.schema))}
         if kind == kinds.BINS:
             return {"config": _config({}), **counted(self.study, self.layout, self.pinned)}
         if kind == COMPARE:
@@ -317,6 +314,8 @@ class StudyMessages:
             Whether coordinator and site both have this version, so that counts cross as whole numbers, and the
             encoder once; else of any version.
         """
+        if is_statistic(self.study):
+            return sum(_most(self, kind, way, compact=compact) for kind in (ENROL, SEAL, kinds.STATISTIC, SEAL, SEALED))
         beside = (KEYS, *((UNMASK,) if _keeps_figures(self) else ())) if self.pinned else ()
         beside += (kinds.BINS, *((LIST, UNMASK) if self.pinned else ())) if grows(self.study) else ()
         asked = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)
@@ -330,6 +329,8 @@ class StudyMessages:
 
         Parameters are those of `run_bytes`.
         """
+        if is_statistic(self.study):
+            return 0
         beside = (LIST, UNMASK) if self.pinned and self.study.secure_aggregation != "ckks" else ()
         once = _most(self, TRAIN, way, compact=compact)
         opened = sum(_most(self, kind, way, compact=compact) for kind in beside)
@@ -464,14 +465,6 @@ def _rows_compared(messages: StudyMessages) -> Sections:
     plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": equal("")}
     entries = FigureLayout(messages.schema.task, messages.study.compare.points).entries
     return {"config": _config(plain), **masked_figures(entries, messages.pinned)}
-
-
-def attacks() -> list[str]:
-    """Return the attacks that a site may run on itself.
-
-    They are those that flfed brings; another package's are not run when asked.
-    """
-    return [name for name in registry.names("attack") if name not in registry.others("attack")]
 
 
 def _audited() -> Columns:

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from flfed import registry
+from flfed.folders import RUN
 from flfed.refusals import Refusal
 from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, ndarrays
 from flfed.updates.messages.in_memory import InMemoryArray, count_array_bytes, count_bytes
+from flfed.updates.messages.kinds import SEAL, SEALED
 
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
@@ -364,3 +367,24 @@ def section_bytes(section: Section) -> int:
     types = {name: max(known, key=lambda of: (of.kind == "u", of.itemsize)) for name, known in section.dtypes.items()}
     arrays = {name: np.empty(shape, types.get(name, dtype)) for name, (shape, dtype) in section.shapes.items()}
     return count_array_bytes(arrays)
+
+
+HASH, SIGNATURE = r"[0-9a-f]{64}", r"[0-9a-f]{128}"
+SEALING: Mapping[str, Mapping[str, Field]] = {
+    SEAL: {"run": text(RUN.pattern, 100), "n-known": whole()},
+    SEALED: {"run": text(RUN.pattern, 100), "n": whole(), "head": text(HASH, 64), "signature": text(SIGNATURE, 128)},
+}
+"""What asks for the ledger's head, and what brings the coordinator's signature over it."""
+SEALINGS: Mapping[str, Mapping[str, Field]] = {
+    SEAL: {"n": whole(), "head": text(HASH, 64), "at-known": text(f"({HASH})?", 64)},
+    SEALED: {},
+}
+"""What they are answered with."""
+
+
+def attacks() -> list[str]:
+    """Return the attacks that a site may run on itself.
+
+    They are those that flfed brings; another package's are not run when asked.
+    """
+    return [name for name in registry.names("attack") if name not in registry.others("attack")]

@@ -5,16 +5,15 @@ It is for the person at a site who decides about the study.
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
+from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
-from flfed.errors import FlfedError
+from flfed.deployment.operator.statistic_description import EXACT, of_statistic
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.recording.source_model import UNCOVERED
@@ -26,7 +25,9 @@ from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
+from flfed.rows.statistics.statistic import statistic_of
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.codec import codec_of
@@ -158,6 +159,9 @@ def plain_words(
     sharing = strictest(study.compare.share_metrics, site.policy.share_metrics)
     shares = STAYING if agreement.sums and sharing == "aggregate-only" else SHARED[sharing]
     others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
+    leaving = _leaving(study, messages, audits=site.policy.audits)
+    if is_statistic(study):
+        leaving = of_statistic(study, messages)
     return [
         f"Study: {study.name} (SHA-256 {study.sha256()})",
         f"Purpose: {shown(study.purpose)}",
@@ -168,7 +172,7 @@ def plain_words(
         f"Columns: {'; '.join(_columns(study, schema, site))}.",
         *_start(study),
         *_selection(site.serving(study.dataset.name)),
-        *_leaving(study, messages, audits=site.policy.audits),
+        *leaving,
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
         f"Privacy: {_privacy(study, _without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
@@ -256,23 +260,6 @@ def _extra(study: Study, shapes: ExtraShapes) -> Iterator[str]:
         )
 
 
-def reveals(message: type) -> str:
-    """Return what a message reveals, as one line.
-
-    It is taken from the message's own docstring.
-
-    Raises
-    ------
-    FlfedError
-        Where Python was told to drop docstrings: nobody should approve what is not shown.
-    """
-    found = re.search(r"^Reveals: (.*?)(?:\n\n|\Z)", inspect.getdoc(message) or "", re.DOTALL | re.MULTILINE)
-    if found is None:
-        raise FlfedError(f"{message.__name__} does not say what it reveals: run Python without -OO, and show it again")
-    # The one name of ours in these paragraphs; the words stand for the paragraph before.
-    return " ".join(found[1].split()).replace("SummariseReply", "for the sums before the rounds")
-
-
 def _privacy(study: Study, alone: str, pinned: int) -> str:
     """Return the privacy guarantee of a study.
 
@@ -302,6 +289,9 @@ def _privacy(study: Study, alone: str, pinned: int) -> str:
 
 def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
+    if is_statistic(study):
+        yield from (f"{name} ({_kind(schema.columns[name])})" for name in statistic_of(study).columns(schema))
+        return
     for name in schema.features(study.dataset.features):
         yield f"{name} ({_kind(schema.columns[name])})"
     features = schema.features(study.dataset.features)
@@ -327,6 +317,8 @@ def _kind(column: Column) -> str:
 
 def _without_noise(study: Study, agreement: Agreement) -> str:
     """Return what is said of updates that no mechanism protects."""
+    if is_statistic(study):
+        return EXACT
     if not agreement.sums:
         return GROWN if grows(study) else ALONE
     if grows(study):
@@ -414,8 +406,9 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     more = messages.run_bytes() > site.policy.daily_bytes
     stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
     trees = f" of at most {exchanges_of_run(study):,} exchanges" if grows(study) else ""
+    rounds = "none, and one exchange" if is_statistic(study) else str(study.rounds)
     return (
-        f"{study.rounds} in a run{trees}, which takes at most {a_run} out of this site if each is asked once. "
+        f"{rounds} in a run{trees}, which takes at most {a_run} out of this site if each is asked once. "
         f"The coordinator may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in "
         f"a day.{stops}"
     )
@@ -465,7 +458,8 @@ def bytes_in_words(found: Mapping[str, int]) -> str:
     ... )
     True
     """
-    out, back = (f"{_bytes(found[f'run-{way}'])} ({_bytes(found[f'round-{way}'])} a round)" for way in get_args(Way))
+    rounds = (f" ({_bytes(found[f'round-{way}'])} a round)" if found[f"round-{way}"] else "" for way in get_args(Way))
+    out, back = (_bytes(found[f"run-{way}"]) + of for way, of in zip(get_args(Way), rounds, strict=True))
     a_day, runs = _bytes(found["daily-bytes"]), found["runs-a-day"]
     gets = f"it gets at most {back}"
     if not runs:

@@ -40,6 +40,7 @@ from flfed.federation.client.redaction import (
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
+from flfed.federation.client.statistic import count_statistic, opened_for, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
@@ -70,7 +71,15 @@ from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
-from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, SummariseReply, SummariseRequest
+from flfed.updates.messages.summarise import (
+    BINS,
+    STATISTIC,
+    SUMMARISE,
+    BinsReply,
+    StatisticReply,
+    SummariseReply,
+    SummariseRequest,
+)
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest, small
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -78,7 +87,7 @@ LOG = logging.getLogger("flfed.site")
 
 FAR = 1 << 96
 """Draws between a fit's and those by which its update is rounded: no fit takes so many."""
-Sums = SummariseReply | BinsReply
+Sums = SummariseReply | BinsReply | StatisticReply
 Reply = EnrolReply | Sums | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
@@ -264,7 +273,7 @@ def _whole(message: Message, state: RunState) -> Message:
 
 def _handled(handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Answer a message by its handler; training keeps the encoder that came."""
-    reply = yield from handler(message, open_session, own)
+    reply = yield from handler(message, partial(opened_for, message.metadata.message_type, open_session), own)
     if handler is train:
         keep_encoder(message, own.state)
     return reply
@@ -286,7 +295,7 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
         session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
         raise NotTakingPart(of_table(error, max(CROSSING, site.policy.cell_minimum))) from None
-    unfit = session.too_small() or promise_defect(study, session.table.training)
+    unfit = too_small(session) or promise_defect(study, session.table.training)
     if unfit:
         raise NotTakingPart(unfit)
     return session
@@ -480,6 +489,7 @@ HANDLERS: dict[str, Handler] = {
     ENROL: enrol,
     SUMMARISE: summarise,
     BINS: count_cells,
+    STATISTIC: count_statistic,
     TRAIN: train,
     EVALUATE: train,
     KEYS: answer_sums,

@@ -9,7 +9,10 @@ from typing import Any, Generic, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
+from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import NO_ANSWER, Refusal
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant
@@ -18,6 +21,7 @@ from flfed.updates.messages.fields import receive
 from flfed.updates.messages.in_memory import count_bytes, own_copy
 
 Reply = TypeVar("Reply")
+LEAST_SITES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,3 +124,25 @@ def deadline_of(study: Study) -> float:
 def nodes_of(participants: Mapping[str, Participant]) -> dict[str, int]:
     """Return the node of each site."""
     return {site: enrolled.node_id for site, enrolled in participants.items()}
+
+
+def check_enough(
+    found: Mapping[str, object],
+    reasons: list[str],
+    shared: SharedAs,
+    *,
+    refused: bool = False,
+    at_site: bool = False,
+) -> None:
+    """Refuse to continue with too few sites.
+
+    The input is at fault where they `refused`, or where no more were asked.
+    """
+    if len(found) < LEAST_SITES:
+        more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
+        why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""
+        few = "no site takes part" if not found else "only one site takes part"
+        todo = "; see, at each site: flfed site check NAME" if at_site else ""
+        sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"
+        sentence = shared.text(sentence)
+        raise UsageError(sentence) if refused or not reasons else FlfedError(sentence)

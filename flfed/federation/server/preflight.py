@@ -13,7 +13,9 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.session import first_model
+from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import layers_of
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
 from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
@@ -41,6 +43,10 @@ def check(study: Study) -> dict[str, str]:
     """
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
+    if is_statistic(study):
+        statistic_of(study).columns(dataset.schema)
+        _check_expired(study)
+        return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": ""}
     model = study.model.build("model")
     if dataset.schema.task not in model.tasks:
         raise UsageError(
@@ -77,17 +83,26 @@ def check(study: Study) -> dict[str, str]:
             f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
             "the names out of unconfirmed"
         )
-    if study.compare.points and dataset.schema.task != "binary":
-        raise UsageError(
-            "[compare]: thresholds, alert-budgets and false-positive-rates are for outcomes that are yes or no; the "
-            f"dataset's task is {dataset.schema.task!r}"
-        )
+    _check_points(study, dataset.schema)
     groupings(study.compare.by, dataset.schema)
     check_own_columns(study, dataset.schema)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
+    _check_expired(study)
+    return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
+
+
+def _check_points(study: Study, schema: Schema) -> None:
+    """Refuse counts of flagged rows where nothing is flagged."""
+    if study.compare.points and schema.task != "binary":
+        raise UsageError(
+            "[compare]: thresholds, alert-budgets and false-positive-rates are for outcomes that are yes or no; the "
+            f"dataset's task is {schema.task!r}"
+        )
+
+
+def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
-    return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
 
 
 def _check_trees(study: Study, model: Any) -> None:

@@ -22,6 +22,7 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
+from flfed.federation.server.row_sums import conduct_statistic
 from flfed.federation.server.server import FederatedRun
 from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
@@ -29,6 +30,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
 from flfed.updates.aggregation.gc_pause import rarely_collected
@@ -235,7 +237,8 @@ class Series:
         writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
         with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
             outcome = self._conduct(repeat, recorder, checkpoint, way)
-        writer.summary("encoder", {"sha256": outcome.encoder.sha256()}, durable=False)
+        if outcome.arrays:
+            writer.summary("encoder", {"sha256": outcome.encoder.sha256()}, durable=False)
         writer.finish(
             status=outcome.status,
             reason=outcome.reason,
@@ -260,7 +263,7 @@ class Series:
             self.engine.started(self.sites, config, way) as (grid, tables),
             self.engine.after_run(grid, recorder),
         ):
-            outcome = FederatedRun(
+            federated = FederatedRun(
                 grid,
                 self.study,
                 recorder,
@@ -272,7 +275,8 @@ class Series:
                 clock=way.clock,
                 each_round=self.engine.remote,
                 enrolled=self.engine.before_rounds(grid, recorder),
-            ).conduct()
+            )
+            outcome = conduct_statistic(federated) if is_statistic(self.study) else federated.conduct()
         # The curve is of the series, so one repeat computes it.
         if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
             taking_part = [site for site in self._here() if site.name in outcome.sites]

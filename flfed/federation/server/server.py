@@ -14,7 +14,6 @@ from flwr.serverapp import Grid
 from flfed.callbacks import Clock
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
-from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.recording.source_model import SEEN, UNCOVERED, source_facts, source_of, start_arrays
@@ -27,11 +26,10 @@ from flfed.federation.server.checkpoint_writer import (
 )
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
-from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of, unenrolled
+from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of, unenrolled
+from flfed.federation.server.row_sums import begun_forest
 from flfed.federation.server.secure_sums import check_cohort, rehearsed, summed_summary, sums_of, whole_cohort
 from flfed.federation.server.site_offsets import offset_outputs
-from flfed.federation.server.trees import begun_forest
-from flfed.records.reports.faults import FEW_SITES, SITES_NAMED
 from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -66,7 +64,6 @@ if TYPE_CHECKING:
         PooledReference,  # a site's half, which a coordinator does without
     )
 
-LEAST_SITES = 2
 SAYS_WHERE = ("policy-unreadable", "table-unopened")
 """Codes of refusals that name `flfed site check` themselves."""
 PER_SITE = (
@@ -373,25 +370,3 @@ def _absence(why: str, *, stays: bool) -> Refusal:
     if stays:
         return Refusal("away-because", why=why) if why else Refusal("away")
     return Refusal("left-because", why=why) if why else Refusal("left")
-
-
-def check_enough(
-    found: Mapping[str, object],
-    reasons: list[str],
-    shared: SharedAs,
-    *,
-    refused: bool = False,
-    at_site: bool = False,
-) -> None:
-    """Refuse to continue with too few sites.
-
-    The input is at fault where they `refused`, or where no more were asked.
-    """
-    if len(found) < LEAST_SITES:
-        more = [f"{len(reasons) - SITES_NAMED} more"] if len(reasons) > FEW_SITES else []
-        why = f" ({'; '.join([*reasons[: SITES_NAMED if more else None], *more])})" if reasons else ""
-        few = "no site takes part" if not found else "only one site takes part"
-        todo = "; see, at each site: flfed site check NAME" if at_site else ""
-        sentence = f"{few}, at least {LEAST_SITES} are needed{why}{todo}"
-        sentence = shared.text(sentence)
-        raise UsageError(sentence) if refused or not reasons else FlfedError(sentence)

@@ -42,6 +42,7 @@ from flfed.records.reports.report import (
 from flfed.records.reports.round_totals import ON_ROWS, band_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.learning_curve import curve_rows
+from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -76,10 +77,12 @@ def answer(content: Content) -> Markup:
     said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
     box = element("div", *said, class_="verdict")
     note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
+    statistic = found.get("statistics") if content.only is None else None
+    lines = table(statistic_lines(statistic), class_="dense") if statistic else ""
     above = {first, *others, *(headline(found, metric) if metric else [])}
     words = [line for line in _words(content) if line not in above]
     return section(
-        "Question and answer", asked, box, bullets(_warnings(content), class_="warnings"), note, bullets(words)
+        "Question and answer", asked, box, lines, bullets(_warnings(content), class_="warnings"), note, bullets(words)
     )
 
 
@@ -93,6 +96,8 @@ def _verdict(content: Content) -> list[str]:
             return [said, site_verdict(found["sites"][only], metric)[1]]
         why = site_answer.why_not_told(found, content.sites, only)
         return [why] if why else _nothing(found)
+    if "statistics" in found:
+        return statistic_in_words(found["statistics"])
     if metric is None:
         return _nothing(found)
     return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]

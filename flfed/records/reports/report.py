@@ -126,7 +126,7 @@ def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
     """
     found = {
         name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
-        for name in ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes")
+        for name in ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics")
     }
     found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
     found["gains"] = gains_over_repeats([reader.summary(run.run, "gains") for run in runs])

@@ -240,6 +240,12 @@ class Policy(Strict):
             return None
         return Refusal("trees-single-rows")
 
+    def statistic_refusal(self) -> Refusal | None:
+        """Return why a statistic's sums, which are exact and of this site alone, are refused."""
+        if self.disclosure == "open" and self.share_metrics != "aggregate-only":
+            return None
+        return Refusal("statistic-exact")
+
 
 def width_in_words(width: float) -> str:
     """Describe the part of a model that a site trains.

@@ -23,6 +23,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Part, Source
 from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.holdout_by_order import AnyHoldout
+from flfed.study.statistic import is_statistic
 from flfed.trees.forest import TREES
 
 if TYPE_CHECKING:
@@ -268,6 +269,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     if study.model.name == TREES:
         least = int(study.strategy.settings.get("min-rows", 0))
         refused = refused or site.policy.trees_refusal(summed=study.secure_aggregation == "on", least=least)
+    if is_statistic(study):
+        refused = refused or site.policy.statistic_refusal()
     return refused or _width_refusal(study, site.policy.width)
 
 

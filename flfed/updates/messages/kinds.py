@@ -8,6 +8,7 @@ from __future__ import annotations
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
 BINS = "query.bins"
+STATISTIC = "query.statistic"
 TRAIN = "train"
 EVALUATE = "evaluate"
 COMPARE = "query.compare"

@@ -1,4 +1,4 @@
-"""Messages that ask a site for sums over its training rows: those of a summary, and rows by cell for trees."""
+"""Messages that ask a site for sums over its rows: those of a summary, rows by cell for trees, and a statistic's."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flfed.updates.messages.train import small
 
 SUMMARISE = kinds.SUMMARISE
 BINS = kinds.BINS
+STATISTIC = kinds.STATISTIC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,3 +125,43 @@ class BinsReply:
         fields.config_of(record)
         masked = Masked.out_of(record)
         return cls(counts={} if masked is not None else fields.ndarrays(record, "counts"), masked=masked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticRequest(PlainMessage):
+    """Request for the sums of the study's statistic.
+
+    Reveals: nothing about rows; it goes to the site.
+    """
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> StatisticRequest:
+        """Read the message's content, of which only the protocol counts."""
+        fields.config_of(record)
+        return cls()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StatisticReply:
+    """Sums over all rows of a site, held-out ones too: nothing is trained, and nothing judged.
+
+    Attributes
+    ----------
+    sums : dict of name to array
+        What the site adds up, by the names, shapes and types of the study's statistic.
+
+    Reveals: what the study's statistic says that its sums reveal, of this site alone, exactly. It crosses once a run.
+    """
+
+    sums: Arrays
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL), "sums": array_record(self.sums)}
+        return record_of(records)
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> StatisticReply:
+        """Read the message's content."""
+        fields.config_of(record)
+        return cls(sums=fields.ndarrays(record, "sums"))

@@ -78,7 +78,9 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
     with st.container():
         metric = sites.choose_metric(found)
     with first:
-        if metric is None:
+        if "statistics" in found:
+            overview.statistic(found["statistics"])
+        elif metric is None:
             overview.not_compared(found)
         else:
             warnings = overview.warnings_of(found, shown)

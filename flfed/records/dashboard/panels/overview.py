@@ -41,6 +41,7 @@ from flfed.records.reports.narrative import (
 )
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
@@ -140,6 +141,15 @@ def not_compared(found: Report) -> None:
     }
     ended = f"Nothing was compared: the run {'stopped' if found['status'] == 'stopped' else 'failed'} before that."
     st.info(why.get(found["status"], ended))
+
+
+def statistic(found: Report) -> None:
+    """Show the figures of a study without a model; `found` is the object "statistics"."""
+    first, *others = statistic_in_words(found)
+    st.markdown(f"**{escape(first)}**")
+    table(statistic_lines(found))
+    for line in others:
+        st.markdown(escape(line))
 
 
 def cards(found: Report, metric: str, planned: int) -> None:

@@ -1,4 +1,4 @@
-"""Beginning of a run of trees: cut points from the sites' counts by cell."""
+"""Sums over the sites' rows: counts by cell for the cut points of trees, and those of a statistic."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
+from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.secure_sums import summed_cells
 from flfed.refusals import Refusal
-from flfed.summaries.summary import Layout
+from flfed.rows.statistics.statistic import Shapes, statistic_of
+from flfed.summaries.summary import Layout, schema_encoder
 from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.messages.fields import Arrays
-from flfed.updates.messages.summarise import BINS, BinsReply, BinsRequest
+from flfed.updates.messages.summarise import (
+    BINS,
+    STATISTIC,
+    BinsReply,
+    BinsRequest,
+    StatisticReply,
+    StatisticRequest,
+)
 
 if TYPE_CHECKING:
     from flfed.federation.server.server import FederatedRun
@@ -65,3 +74,47 @@ def cells_defect(reply: BinsReply, rows_high: int, *, layout: Layout, least: int
         return Refusal("cells-unfit")
     totals = {int(counts.sum()) for counts in reply.counts.values()}
     return Refusal("cells-unfit") if len(totals) > 1 or max(totals, default=0) > rows_high else None
+
+
+def conduct_statistic(run: FederatedRun) -> Outcome:
+    """Ask the sites for the sums of the study's statistic, record its figures, and return the outcome.
+
+    There is no model: the outcome has no arrays, and no encoder was fitted to rows.
+    """
+    participants = run.enrol()
+    statistic, nodes = statistic_of(run.study), nodes_of(participants)
+    timeout = deadline_of(run.study)
+    with run.privacy.during(participants):
+        answers = ask(run.grid, STATISTIC, StatisticRequest(), nodes, StatisticReply.from_record, timeout=timeout)
+    log_bytes(run.recorder, STATISTIC, answers)
+    shapes = statistic.shapes(run.schema)
+    good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
+    unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
+    run.recorder.events("fault", {**answers.faults, **unfit})
+    reasons = [f"{site}: {why}" for site, why in {**answers.faults, **unfit}.items()]
+    check_enough(good, reasons, run.recorder.shared_as)
+    # In the order of the sites' names, so that the same sites give the same bits.
+    sums = {name: np.stack([own[name] for own in good.values()]).sum(axis=0) for name in shapes}
+    found = {
+        "name": run.study.statistic.name,
+        "sites": len(good),
+        **statistic.figures(sums, run.schema),
+        "by-site": run.recorder.shared_as.own({site: statistic.figures(own, run.schema) for site, own in good.items()}),
+    }
+    run.recorder.writer.summary("statistics", found, durable=False)
+    return Outcome(
+        status="completed",
+        reason="",
+        arrays={},
+        encoder=schema_encoder(run.layout),
+        rounds=0,
+        best_round=0,
+        sites=tuple(good),
+        seconds=run.writer.seconds(),
+    )
+
+
+def are_sums(sums: Arrays, shapes: Shapes) -> bool:
+    """Tell whether a site's sums have a statistic's names, shapes and types, and are finite."""
+    found = {name: (values.shape, values.dtype) for name, values in sums.items()}
+    return found == shapes and all(np.isfinite(values).all() for values in sums.values())

@@ -1,0 +1,85 @@
+"""Tables and sentences of a recorded statistic, each for the terminal, the page and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flfed.errors import counted
+from flfed.records.statistics.verdict import ABSENT, interval, number
+
+Found = dict[str, Any]
+Lines = list[dict[str, str]]
+NOT_SHOWN = (
+    "All rows are counted, of people who are held out in no study: nothing was trained and nothing is predicted. Sums "
+    "are exact, and each site's own crossed to the coordinator."
+)
+
+
+def statistic_lines(found: Found) -> Lines:
+    """Return a table of a recorded statistic; `found` is the object "statistics" of a run."""
+    return _TOLD[found["name"]][0](found)
+
+
+def statistic_in_words(found: Found) -> list[str]:
+    """Return what a statistic says, the figure first, and what it does not show."""
+    return [*_TOLD[found["name"]][1](found), NOT_SHOWN]
+
+
+def _odds_lines(found: Found) -> Lines:
+    of_all = {f"all {found['sites']} sites": found}
+    return [_odds_line(name, one) for name, one in {**found["by-site"], **of_all}.items()]
+
+
+def _odds_line(name: str, one: Found) -> dict[str, str]:
+    shares = {
+        f"{of['group']}: with the outcome": f"{of['events']} of {of['rows']}"
+        + (f" ({100 * of['events'] / of['rows']:.1f} %)" if of["rows"] else "")
+        for of in one["groups"]
+    }
+    ratio = one["odds-ratio"]
+    told = ABSENT if ratio is None else f"{number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})"
+    return {"Rows of": name, **shares, "Odds ratio (95 % CI)": told}
+
+
+def _odds_in_words(found: Found) -> list[str]:
+    first, second = (of["group"] for of in found["groups"])
+    if found["odds-ratio"] is None:
+        return [f"The odds ratio cannot be told: {found['why']}."]
+    ratio, p = found["odds-ratio"], found["p"]["value"]
+    clear = "no difference is shown" if ratio["low"] <= 1 <= ratio["high"] else "more than chance lets expect"
+    less = "lower" if ratio["value"] < 1 else "higher"
+    figure = f"{number(ratio['value'])} (95 % CI {interval(ratio['low'], ratio['high'])}; p = {p:.2g})"
+    missing = found["rows-without-a-group"]
+    return [
+        f"With {second} the odds of the outcome are {less} than with {first}: odds ratio {figure}; {clear}.",
+        *([f"{counted(missing, 'row')} without a group: left out."] if missing else []),
+        "It compares the groups as they are: where people were not put into them by lot, they may differ otherwise, "
+        "too. No site's own odds are held fixed.",
+    ]
+
+
+def _covariance_lines(found: Found) -> Lines:
+    if found["mean"] is None:
+        return []
+    deviations = [found["covariance"][place][place] ** 0.5 for place in range(len(found["columns"]))]
+    named = zip(found["columns"], found["mean"], deviations, strict=True)
+    return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{sd:.6g}"} for name, mean, sd in named]
+
+
+def _covariance_in_words(found: Found) -> list[str]:
+    if found["mean"] is None:
+        return ["Means and covariances cannot be told: fewer than two rows have all columns."]
+    columns, rows = len(found["columns"]), found["rows"]
+    left = found["rows-left-out"]
+    return [
+        f"Means and covariances of {counted(columns, 'column')} over {counted(rows, 'row')} of "
+        f"{counted(found['sites'], 'site')}, the same as of one table; all of them: flfed run show RUN --json.",
+        *([f"{counted(left, 'row')} without a value in one of them: left out."] if left else []),
+    ]
+
+
+_TOLD: dict[str, tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]] = {
+    "odds-ratio": (_odds_lines, _odds_in_words),
+    "covariance": (_covariance_lines, _covariance_in_words),
+}

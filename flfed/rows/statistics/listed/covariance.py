@@ -1,0 +1,75 @@
+"""Means and covariances of columns over the rows of all sites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flfed.errors import UsageError
+from flfed.rows.statistics.statistic import Shapes, Sums, column_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flfed.rows.data.schema import Schema
+
+
+class Covariance:
+    """Means and covariance matrix, the same as of all rows in one table.
+
+    Parameters
+    ----------
+    of : sequence of str
+        Numbers of the schema. A row that lacks one of them is left out, and counted. Example: `of = ["a", "b"]`.
+
+    Reveals: the number of rows, the sum of each column, and of the product of each two, exactly. Of one row these are
+    its values; of few, much of them.
+
+    Notes
+    -----
+    Values are taken from the middle of the schema's range, which all sites know, before they are multiplied, so that a
+    large mean costs no digits. Divisor n − 1. Each row must have all columns: sites that have some columns each have no
+    products of two of them.
+    """
+
+    label = "means and covariances over all rows"
+
+    def __init__(self, *, of: Sequence[str]) -> None:
+        self.of = tuple(of)
+
+    def columns(self, schema: Schema) -> tuple[str, ...]:
+        """Return the columns; raises UsageError where they are not different numbers of the schema."""
+        known = tuple(column_of(name, schema, where="of", kinds=("number",)) for name in self.of)
+        if len(set(known)) < len(known) or len(known) < 2:
+            raise UsageError("[statistic] covariance: of must name two or more different columns")
+        return known
+
+    def shapes(self, schema: Schema) -> Shapes:
+        """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
+        count, real = len(self.of), np.dtype(np.float64)
+        whole = ((1,), np.dtype(np.uint64))
+        return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
+
+    def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
+        """Return a site's rows, sums and products."""
+        values = table[list(self.of)].to_numpy(dtype=np.float64)
+        known = values[~np.isnan(values).any(axis=1)] - self._middle(schema)
+        whole = {"rows": len(known), "missing": len(values) - len(known)}
+        counts = {name: np.array([count], dtype=np.uint64) for name, count in whole.items()}
+        return {**counts, "sum": known.sum(axis=0), "product": known.T @ known}
+
+    def figures(self, sums: Sums, schema: Schema) -> dict[str, Any]:
+        """Return columns, rows, means [columns] and the covariance matrix [columns, columns]."""
+        rows = int(sums["rows"][0])
+        found = {"columns": list(self.of), "rows": rows, "rows-left-out": int(sums["missing"][0])}
+        if rows < 2:
+            return found | {"mean": None, "covariance": None}
+        mean = sums["sum"] / rows
+        covariance = (sums["product"] - rows * np.outer(mean, mean)) / (rows - 1)
+        return found | {"mean": (mean + self._middle(schema)).tolist(), "covariance": covariance.tolist()}
+
+    def _middle(self, schema: Schema) -> np.ndarray:
+        ranges = [schema.columns[name].range or (0.0, 0.0) for name in self.of]
+        return np.array([(low + high) / 2 for low, high in ranges])

@@ -1,0 +1,60 @@
+"""What every statistic of sums has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from flfed.rows.data.schema import Schema
+    from flfed.study.study import Study
+
+Sums = Mapping[str, np.ndarray]
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+"""Names, shapes and types of a statistic's sums."""
+
+
+class Statistic(Protocol):
+    """Figures that follow from sums over the rows of all sites, without a model.
+
+    Sums of several sites are added name by name; none is a mean, so that no site counts more than its rows.
+    """
+
+    label: str
+
+    def columns(self, schema: Schema) -> tuple[str, ...]:
+        """Return the columns that are read; raises UsageError where the schema has none such."""
+        ...
+
+    def shapes(self, schema: Schema) -> Shapes:
+        """Return what a site sends."""
+        ...
+
+    def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
+        """Return a site's sums over all of its mapped rows."""
+        ...
+
+    def figures(self, sums: Sums, schema: Schema) -> dict[str, Any]:
+        """Return the figures of added sums, for the record."""
+        ...
+
+
+def statistic_of(study: Study) -> Statistic:
+    """Return the statistic that a study names; raises UsageError for a setting that it does not take."""
+    made: Statistic = study.statistic.build("statistic")
+    return made
+
+
+def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) -> str:
+    """Return the name of a column of one of these kinds; "target" is the schema's own; raises UsageError."""
+    column = schema.columns.get(name)
+    if column is None or column.kind not in kinds:
+        known = [one for one, of in schema.columns.items() if of.kind in kinds]
+        raise UsageError(f"[statistic]: {where}={name!r} must be a column of the dataset: {', '.join(known)}")
+    return name

@@ -1,0 +1,173 @@
+"""Studies of a statistic, without a model: the figures of one table, whatever the sites; and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from statsmodels.stats.contingency_tables import Table2x2
+
+from flfed import Study, run
+from flfed.cli.run_text import print_report
+from flfed.deployment.operator.study_description import plain_words
+from flfed.errors import FlfedError, UsageError
+from flfed.experiments.verify import verify
+from flfed.records.document.document import document
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.partition import cut
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.statistics.listed.odds_ratio import OddsRatio
+from flfed.updates.messages.kinds import STATISTIC
+from tests.deployment.summing import Consortium, Coordinator
+
+STUDY = """
+format = 1
+name = "small-statistic"
+purpose = "Look at two columns of made rows"
+legal-basis = "made for tests"
+
+[dataset]
+name = "small"
+"""
+ODDS = f'{STUDY}\n[statistic]\nname = "odds-ratio"\nby = "flag"\n'
+COVARIANCE = f'{STUDY}\n[statistic]\nname = "covariance"\nof = ["x1", "x2"]\n'
+Small = Callable[..., list[Site]]
+
+
+def tables(sites: list[Site]) -> pd.DataFrame:
+    """All rows of all sites, held-out ones too."""
+    read = [site.read() for site in sites]
+    return pd.concat([part for of in read for part in (of.training, of.holdout("test"))], ignore_index=True)
+
+
+def test_the_trial_has_the_odds_ratio_of_the_publications_table(home):
+    study = Study.load("pancreatitis-trial")
+    assert study.dataset.partition is not None
+    rows = tables(cut(datasets.load("pancreatitis-trial"), study.dataset.partition))
+    counts = pd.crosstab(rows["rx"] == "indomethacin", rows["outcome"] == "yes").to_numpy()[::-1, ::-1]
+    expected = Table2x2(counts)
+    found = run(study).report["statistics"]
+    assert [(of["group"], of["events"], of["rows"]) for of in found["groups"]] == [
+        ("placebo", 52, 307), ("indomethacin", 27, 295),
+    ]  # fmt: skip
+    low, high = expected.oddsratio_confint()
+    ratio = found["odds-ratio"]
+    assert (ratio["value"], ratio["low"], ratio["high"]) == pytest.approx((expected.oddsratio, low, high), rel=1e-9)
+    assert (round(ratio["value"], 3), round(ratio["low"], 3), round(ratio["high"], 3)) == (0.494, 0.301, 0.811)
+    assert found["p"]["value"] == pytest.approx(expected.log_oddsratio_pvalue(), rel=1e-9)
+    # The faults: without the two small hospitals, and the mean of the hospitals' own.
+    own = {name: of["odds-ratio"] for name, of in found["by-site"].items()}
+    assert own["pancreatitis-trial-case-western"] is None
+    assert np.mean([of["value"] for of in own.values() if of]) != pytest.approx(ratio["value"], abs=0.1)
+    statistic, schema = OddsRatio(by="rx"), datasets.load("pancreatitis-trial").schema
+    large = statistic.figures(statistic.sums(rows[rows["site"].isin(["michigan", "indiana"])], schema), schema)
+    assert round(large["odds-ratio"]["value"], 3) == 0.482
+
+
+def test_an_expected_figure_that_was_changed_does_not_hold(home):
+    study = Study.load("pancreatitis-trial")
+    assert verify(study).holds
+    changed = Study.parse(study.text.replace("value = 0.494,", "value = 0.482,"))
+    assert not verify(changed).holds
+
+
+def test_means_and_covariances_are_those_of_one_table_however_large_the_mean(small_sites: Small):
+    sites = small_sites(4)
+    rows = tables(sites)[["x1", "x2"]].dropna()
+    found = run(Study.parse(COVARIANCE), sites=sites).report["statistics"]
+    assert (found["columns"], found["rows"], found["sites"]) == (["x1", "x2"], len(rows), 4)
+    assert found["rows-left-out"] == len(tables(sites)) - len(rows) > 0
+    np.testing.assert_allclose(found["mean"], rows.mean(), rtol=1e-12)
+    np.testing.assert_allclose(found["covariance"], np.cov(rows.T), rtol=1e-12)
+    own = np.mean([np.cov(tables([site])[["x1", "x2"]].dropna().T) for site in sites], axis=0)
+    assert np.abs(own - np.cov(rows.T)).max() > 1e-3
+
+
+def test_sums_of_any_order_and_number_of_sites_are_one(small_sites: Small):
+    sites = small_sites(4)
+    of_all = run(Study.parse(ODDS), sites=sites).report["statistics"]
+    reversed_ = run(Study.parse(ODDS), sites=sites[::-1]).report["statistics"]
+    assert of_all == reversed_
+    assert sum(of["rows"] for of in of_all["groups"]) + of_all["rows-without-a-group"] == len(tables(sites))
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(disclosure="open", share_metrics="aggregate-only")])
+def test_a_site_whose_exact_sums_stay_takes_no_part(small_sites: Small, policy: Policy):
+    sites = small_sites(3)
+    kept = [replace(sites[0], policy=policy), *sites[1:]]
+    done = run(Study.parse(ODDS), sites=kept).report
+    assert done["statistics"]["sites"] == 2
+    assert set(done["statistics"]["by-site"]) == {"site-02", "site-03"}
+    with pytest.raises(FlfedError, match="only one site takes part"):
+        run(Study.parse(ODDS), sites=kept[:2])
+
+
+@pytest.mark.parametrize(
+    ("added", "said"),
+    [
+        ('[model]\nname = "logistic"\n', r"the study has a table \[model\]"),
+        ("[plan]\nlr = 0.1\n", r"the study has a table \[plan\]"),
+        ('[privacy]\nsecure-aggregation = "on"\n', "not available in this version"),
+    ],
+)
+def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said: str):
+    with pytest.raises(UsageError, match=said):
+        Study.parse(f"{ODDS}\n{added}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ODDS.replace('"flag"', '"x1"'), "by='x1' must be a column of the dataset: flag, colour"),
+        (ODDS.replace('"flag"', '"colour"'), "must have two values each"),
+        (COVARIANCE.replace('"x2"', '"colour"'), "of='colour' must be a column of the dataset"),
+        (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
+        (ODDS.replace("by =", "arm ="), "arm"),
+    ],
+)
+def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(
+    small_sites: Small, text: str, said: str
+):
+    sites = small_sites(2)
+    with pytest.raises(UsageError) as error:
+        run(Study.parse(text), sites=sites)
+    assert said in str(error.value)
+
+
+def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_sites: Small, capsys):
+    sites = small_sites(3)
+    done = run(Study.parse(ODDS), sites=sites).report
+    print_report(done)
+    for text in (capsys.readouterr().out, document(done["run"])):
+        assert "all 3 sites" in text
+        assert "the odds of the outcome are" in text
+        assert "nothing was trained and nothing is predicted" in text
+        assert "Nothing was compared" not in text
+    words = " ".join(plain_words(Study.parse(ODDS), sites[0], ["site-02", "site-03"]))
+    assert "The statistic is odds-ratio" in words
+    assert "of each group, how many rows have the outcome" in words
+    assert "Rounds: none, and one exchange" in words
+    assert "update" not in words
+
+
+@pytest.fixture
+def gated(small_sites: Small) -> Consortium:
+    found = Consortium(small_sites(3), Study.parse(ODDS))
+    for name in found.sites:
+        found.approve(name, sums=False, pins={})
+    return found
+
+
+def test_gates_let_the_sums_leave_once_a_run_and_write_a_line(gated: Consortium):
+    here = run(gated.study, sites=list(gated.sites.values())).report["statistics"]
+    ended = Coordinator(gated).run()
+    assert ended.status == "completed", ended.reason
+    lines = [line for line in gated.lines("site-01") if line.kind == STATISTIC.rpartition(".")[2]]
+    assert len(lines) == 1
+    with RunReader.open() as reader:
+        assert reader.summary(ended.run, "statistics") == here
