@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -194,6 +195,17 @@ def drug_reviews(home: Path, test_data: Path) -> datasets.Dataset:
     """The drug-reviews dataset, its file in this test's home."""
     dataset = datasets.load("drug-reviews")
     datasets.get(dataset, from_folder=test_data / "druglib", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
+def portfolio(home: Path, tmp_path: Path) -> datasets.Dataset:
+    """The portfolio dataset, its wheel brought by pip to this test's home."""
+    dataset = datasets.load("portfolio")
+    wanted = ["skfolio==1.12.2", "--no-deps", "--quiet", "--dest", str(tmp_path)]
+    if subprocess.run([sys.executable, "-m", "pip", "download", *wanted], timeout=120).returncode:
+        pytest.skip("pip cannot bring the wheel of skfolio 1.12.2 here")
+    datasets.get(dataset, from_folder=tmp_path, progress=lambda line: None)
     return dataset
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from flfed import Study, run
@@ -162,3 +163,53 @@ def held_out(study: Study, column: str) -> np.ndarray:
     assert study.dataset.partition is not None
     sites = cut(datasets.load(study.dataset.name), study.dataset.partition)
     return np.concatenate([site.read().holdout("test")[column].to_numpy() for site in sites])
+
+
+def least_variance(covariance: np.ndarray) -> np.ndarray:
+    """Return the weights of least variance, none below 0, that add up to 1."""
+    count = len(covariance)
+    whole = {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    found = minimize(
+        lambda weights: 1e4 * weights @ covariance @ weights,
+        np.full(count, 1 / count),
+        jac=lambda weights: 2e4 * covariance @ weights,
+        bounds=[(0, 1)] * count,
+        constraints=[whole],
+        method="SLSQP",
+        options={"ftol": 1e-12, "maxiter": 500},
+    )
+    assert found.success
+    return found.x
+
+
+@pytest.mark.proof
+def test_custodians_have_the_covariance_of_one_table_and_managers_of_five_stocks_do_not(portfolio):
+    found = run(Study.load("portfolio")).report["statistics"]
+    covariance, stocks = np.array(found["covariance"]), found["columns"]
+    table = datasets.load("portfolio").whole_table()
+    np.testing.assert_allclose(covariance, np.cov(table[stocks].T), atol=1e-12, rtol=0)
+    own = np.mean([of["covariance"] for of in found["by-site"].values()], axis=0)
+    assert np.abs(own - covariance).max() > 1e-6
+    # What the weights of 2010 to 2018 did in the four years after, a year's standard deviation.
+    source = portfolio.source.table
+    assert source is not None
+    after = replace(portfolio, source=portfolio.source.model_copy(
+        update={"table": source.model_copy(update={"where": "year(Date) >= 2019"})}
+    ))  # fmt: skip
+    later = after.whole_table()[stocks].to_numpy()
+
+    def volatility(weights: np.ndarray) -> float:
+        return float((later @ weights).std(ddof=1) * np.sqrt(252))
+
+    joint = volatility(least_variance(covariance))
+    assert joint == pytest.approx(0.185, abs=0.001)
+    managers = [np.arange(first, first + 5) for first in range(0, 20, 5)]
+    alone, without_cross_terms = [], np.zeros((20, 20))
+    for held in managers:
+        part = np.ix_(held, held)
+        without_cross_terms[part] = covariance[part]
+        weights = np.zeros(20)
+        weights[held] = least_variance(covariance[part])
+        alone.append(volatility(weights))
+    assert min(alone) > joint + 0.005
+    assert volatility(least_variance(without_cross_terms)) > joint + 0.003

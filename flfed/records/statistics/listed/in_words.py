@@ -11,7 +11,7 @@ from flfed.records.statistics.verdict import ABSENT, interval, number
 Found = dict[str, Any]
 Lines = list[dict[str, str]]
 NOT_SHOWN = (
-    "All rows are counted, of people who are held out in no study: nothing was trained and nothing is predicted. Sums "
+    "All rows are counted, also those that other studies hold out: nothing was trained and nothing is predicted. Sums "
     "are exact, and each site's own crossed to the coordinator."
 )
 
@@ -62,9 +62,8 @@ def _odds_in_words(found: Found) -> list[str]:
 def _covariance_lines(found: Found) -> Lines:
     if found["mean"] is None:
         return []
-    deviations = [found["covariance"][place][place] ** 0.5 for place in range(len(found["columns"]))]
-    named = zip(found["columns"], found["mean"], deviations, strict=True)
-    return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{sd:.6g}"} for name, mean, sd in named]
+    named = zip(found["columns"], found["mean"], strict=True)
+    return [{"Column": name, "Mean": f"{mean:.6g}", "SD": f"{found['sd'][name]['value']:.6g}"} for name, mean in named]
 
 
 def _covariance_in_words(found: Found) -> list[str]:

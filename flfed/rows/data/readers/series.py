@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed.errors import TableError, UsageError
+from flfed.rows.data.parsing.archived import cells_of, numbers_of
 from flfed.rows.data.parsing.step_windows import window_of
 from flfed.rows.data.sources import find_file
 
@@ -96,34 +95,17 @@ class Series:
         """
         import pandas as pd
 
-        raw = self._long(self._cells(find_file(self.file, folders)))
+        raw = self._long(cells_of(find_file(self.file, folders), self.member))
         times = pd.to_datetime(raw[self.time], format=self.format, errors="coerce")
         if bad := int(times.isna().sum()):
             raise TableError(self.time, f"times are not all written as {self.format}", bad)
         raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])})
         for name in self.how:
-            raw[name] = _numbers(raw, name)
+            raw[name] = numbers_of(raw, name)
         kinds = {name: "mean" if how == "mean" else _added for name, how in self.how.items()}
         steps = raw.groupby([self.by, self.time], sort=True).agg(kinds).reset_index(level=0)
         parts = [self._one(str(name), part.drop(columns=self.by)) for name, part in steps.groupby(self.by, sort=True)]
         return pd.concat(parts, ignore_index=True)
-
-    def _cells(self, path: Path) -> pd.DataFrame:
-        import pandas as pd
-
-        options: dict[str, Any] = {"dtype": str, "keep_default_na": False}
-        found: pd.DataFrame
-        if not self.member:
-            found = pd.read_csv(path, encoding="utf-8-sig", **options)
-            return found
-        try:
-            with zipfile.ZipFile(path) as archive:
-                content = archive.read(self.member)
-        except (zipfile.BadZipFile, KeyError):
-            raise UsageError(f"{path}: is no zip file with {self.member}") from None
-        options["compression"] = "gzip" if self.member.endswith(".gz") else None
-        found = pd.read_csv(io.BytesIO(content), **options)
-        return found
 
     def _long(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Return the cells with a row for each series."""
@@ -166,13 +148,3 @@ _ROUND = {"year_sine": np.sin, "year_cosine": np.cos}
 def _added(cells: pd.Series) -> float:
     """Return the sum of a step's values; of none it is no number, so that the step has no row."""
     return float(cells.sum(min_count=1))
-
-
-def _numbers(raw: pd.DataFrame, name: str) -> pd.Series:
-    """Return a column as numbers; an empty cell is missing, any other that is no number is refused."""
-    import pandas as pd
-
-    found = pd.to_numeric(raw[name], errors="coerce")
-    if bad := int((found.isna() & (raw[name].str.strip() != "")).sum()):
-        raise TableError(name, "is not a number", bad)
-    return found

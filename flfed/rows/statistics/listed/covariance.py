@@ -61,14 +61,20 @@ class Covariance:
         return {**counts, "sum": known.sum(axis=0), "product": known.T @ known}
 
     def figures(self, sums: Sums, schema: Schema) -> dict[str, Any]:
-        """Return columns, rows, means [columns] and the covariance matrix [columns, columns]."""
+        """Return columns, rows, means [columns], deviations and the covariance matrix [columns, columns]."""
         rows = int(sums["rows"][0])
         found = {"columns": list(self.of), "rows": rows, "rows-left-out": int(sums["missing"][0])}
         if rows < 2:
-            return found | {"mean": None, "covariance": None}
+            return found | {"mean": None, "sd": None, "covariance": None}
         mean = sums["sum"] / rows
         covariance = (sums["product"] - rows * np.outer(mean, mean)) / (rows - 1)
-        return found | {"mean": (mean + self._middle(schema)).tolist(), "covariance": covariance.tolist()}
+        deviations = np.sqrt(np.diag(covariance)).tolist()
+        sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations, strict=True)}
+        return found | {
+            "mean": (mean + self._middle(schema)).tolist(),
+            "sd": sd,
+            "covariance": covariance.tolist(),
+        }
 
     def _middle(self, schema: Schema) -> np.ndarray:
         ranges = [schema.columns[name].range or (0.0, 0.0) for name in self.of]
