@@ -14,6 +14,7 @@ from flfed.experiments.verify import Compared, check_expected, compared, entry_a
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
+from flfed.study.statistic import is_statistic
 from flfed.study.study import names
 from flfed.study.tables import Expectation
 
@@ -202,6 +203,8 @@ def test_every_shipped_study_expects_figures_that_a_run_can_have():
     expecting = [study for study in map(Study.load, names()) if study.expected.figures]
     assert {study.name for study in expecting} >= {"preterm-birth", "loan-default", "heart-disease", "diabetes", "wine"}
     for study in expecting:
-        check_expected(study)
-        assert study.expected.repeats >= 5
+        if study.name != "portfolio":  # its prices are brought by pip, and looked at in tests/test_case_studies.py
+            check_expected(study)
+        # A statistic is of all rows, and has one answer.
+        assert study.expected.repeats >= (1 if is_statistic(study) else 5)
         assert all(figure.source for figure in study.expected.figures)
