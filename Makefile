@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials site app lint format
+.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app lint format
 .DEFAULT_GOAL := demo
 
 env: .venv/made
@@ -84,6 +84,10 @@ docs: env
 # The notebooks in docs/tutorials run anew, with their outputs: a minute or two. The consortium needs Debian's caddy and openssl.
 tutorials: env
 	$(BIN)/python -m docs.make.tutorials
+
+# The pages of docs/case-studies from runs of the shipped studies: ten minutes; FLFED_TEST_DATA is the folder of their files.
+case-studies: env
+	$(BIN)/python -m docs.make.case_studies
 
 # README and docs as a site in build/site, without a network. Ends with 1 where a link or an anchor leads nowhere.
 site: env

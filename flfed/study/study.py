@@ -110,7 +110,7 @@ class Study(metaclass=_FromKeywords):
     frozen : int, >= 0
         Layers, from the inputs on, that stay as they began. It stands in the table `[model]`. Example: `frozen = 1`.
     rounds : int, >= 1
-        Times that the sites train and the server aggregates. Example: `rounds = 40`.
+        Times that the sites train and the server aggregates; 0 where there is a statistic. Example: `rounds = 40`.
     text : str
         The TOML text itself: what travels and what is hashed.
     expected : Expected
@@ -358,7 +358,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
-    without_model(parts)
+    asks_statistic = without_model(parts)
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = parts["strategy"].pop("rounds", 1)
@@ -392,7 +392,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
         download=parse_download(parts["codec"].pop("download", "none")),
         codec=_named_or_none(parts["codec"], "codec"),
         statistic=_named_or_none(parts["statistic"], "statistic"),
-        rounds=rounds,
+        rounds=0 if asks_statistic else rounds,
         **vars(sums),
         **vars(start),
         text=text,

@@ -1,0 +1,104 @@
+"""The reader of NASA's run-to-failure records of engines (C-MAPSS): cycles left, and sensors over past cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flfed.errors import TableError, UsageError
+from flfed.rows.data.sources import find_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("unit", "cycle", "o1", "o2", "o3", *(f"s{number}" for number in range(1, 22)))
+"""Columns of the files, which have no header: engine, cycle, three settings, 21 sensors."""
+
+
+class Engines:
+    """Table of cycles of engines: of those of the training file each one, of those of the test file the last.
+
+    An engine of the training file runs until it fails, so that its last cycle has 0 left; of the others another file
+    tells it.
+
+    Parameters
+    ----------
+    training, test, lives : str
+        The dataset's files; `lives` has a line for each engine of `test`.
+    sensors : sequence of str
+        Of `s1` to `s21`: each becomes its means over the last cycles, and its drift.
+    means : sequence of int, >= 1
+        Cycles of each mean, the row's own included; an engine's first ones have fewer.
+    first : int, >= 1
+        Cycles at an engine's beginning, whose mean is taken off that of the last `means[0]`: the drift.
+    cap : int, >= 1
+        Most cycles left that are told: of a new engine nothing shows how long it will run.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: str,
+        test: str,
+        lives: str,
+        sensors: Sequence[str],
+        means: Sequence[int] = (5, 30),
+        first: int = 20,
+        cap: int = 125,
+    ) -> None:
+        if unknown := [name for name in sensors if name not in COLUMNS[5:]]:
+            raise UsageError(f"sensors: {unknown[0]!r} must be one of s1 to s21")
+        if min([*means, first, cap], default=0) < 1 or not means:
+            raise UsageError("means, first and cap must be whole numbers, at least 1")
+        self.files = (training, test, lives)
+        self.sensors, self.means, self.first, self.cap = list(sensors), list(means), first, cap
+
+    def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
+        """Return the table; `part` is "train" or "test", `engine` a name, `number` the engine's in its file.
+
+        Raises
+        ------
+        TableError
+            If a cell is no number, or the engines of `lives` are not as many; says the column, the rule and how many.
+        """
+        import numpy as np
+        import pandas as pd
+
+        training, test = (_numbers(find_file(file, folders), COLUMNS) for file in self.files[:2])
+        lives = _numbers(find_file(self.files[2], folders), ("life",))["life"].to_numpy()
+        last = test.groupby("unit")["cycle"].idxmax()
+        if len(last) != len(lives):
+            raise TableError("life", "has not one line for each engine of the test file", abs(len(last) - len(lives)))
+        left = training.groupby("unit")["cycle"].transform("max") - training["cycle"]
+        parts = [
+            self._told(training, "train").assign(life=np.minimum(left, self.cap)),
+            self._told(test, "test").loc[last].assign(life=np.minimum(lives, self.cap)),
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _told(self, cycles: pd.DataFrame, part: str) -> pd.DataFrame:
+        """Return what is known of each engine at each of its cycles."""
+        by_engine = cycles.groupby("unit")
+        found = cycles[["unit", "cycle"]].rename(columns={"unit": "number"})
+        found = found.assign(part=part, engine=part + "-" + found["number"].astype(int).astype(str))
+        begun = cycles[cycles["cycle"] <= self.first].groupby("unit")[self.sensors].mean()
+        for count in self.means:
+            mean = by_engine[self.sensors].rolling(count, min_periods=1).mean().reset_index(level=0, drop=True)
+            for name in self.sensors:
+                found[f"{name}_mean_{count}"] = mean[name].reindex(cycles.index)
+        for name in self.sensors:
+            found[f"{name}_drift"] = found[f"{name}_mean_{self.means[0]}"] - cycles["unit"].map(begun[name])
+        return found
+
+
+def _numbers(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a file of numbers between blanks or tabs; a line may end in blanks."""
+    import pandas as pd
+
+    cells = pd.read_csv(path, sep=r"\s+", header=None, dtype=str, usecols=range(len(columns)), names=list(columns))
+    found: pd.DataFrame = cells.apply(pd.to_numeric, errors="coerce")
+    for name in columns:
+        if bad := int(found[name].isna().sum()):
+            raise TableError(name, "is not a number", bad)
+    return found

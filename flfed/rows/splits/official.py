@@ -1,0 +1,37 @@
+"""The split that a table brings with it, in a column of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError
+from flfed.rows.data.schema import Schema
+
+COLUMN, TEST = "part", "test"
+
+
+class Official:
+    """The split of a publication's own files: rows whose column `part` is "test" are held out.
+
+    A group of rows, such as an engine, is on one side. There is one draw: no repeat has another.
+    """
+
+    def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout.
+
+        Raises
+        ------
+        UsageError
+            If the schema has no column `part` with the value "test", another draw is asked for, or a group is on both
+            sides.
+        """
+        column = schema.columns.get(COLUMN)
+        if column is None or TEST not in column.values:
+            raise UsageError(f"[split] official: dataset {schema.name!r} has no column {COLUMN!r} with value {TEST!r}")
+        if draw:
+            raise UsageError("[split] official: there is one draw; leave redraw out")
+        held = (table[COLUMN] == TEST).to_numpy()
+        if schema.group and set(table[schema.group][held]) & set(table[schema.group][~held]):
+            raise UsageError(f"[split] official: groups of {schema.group!r} have rows on both sides")
+        return ~held, held
