@@ -155,6 +155,17 @@ def counted(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
+def people_in_words(count: int) -> str:
+    """Return how many people.
+
+    Examples
+    --------
+    >>> people_in_words(1), people_in_words(2000)
+    ('1 person', '2,000 people')
+    """
+    return "1 person" if count == 1 else f"{count:,} people"
+
+
 def nearest(word: str, allowed: list[str] | tuple[str, ...]) -> str:
     """Return a hint at the closest allowed word.
 

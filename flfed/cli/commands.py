@@ -38,6 +38,7 @@ SITE: Commands = (
     ("ledger", ledger.show_ledger, "ledger cleveland --verify"),
     ("budget", ledger.show_budget, "budget cleveland --dataset heart-disease"),
     ("model", ledger.take_model, "model cleveland RUN --to my-model"),
+    ("models", ledger.list_models, "models cleveland --people asked.csv"),
     ("app", serve.open_site_app, "app cleveland"),
     ("replay", rows.replay_round, "replay RUN --round 3 --site cleveland"),
     ("units", serve.write_units, "units cleveland --out units"),

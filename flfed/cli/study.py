@@ -15,7 +15,7 @@ from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
 from flfed.cli.data import TO
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.errors import FlfedError, UsageError
+from flfed.errors import FlfedError, UsageError, counted, people_in_words
 
 if TYPE_CHECKING:
     from flfed.experiments.sweep import Swept
@@ -187,12 +187,22 @@ def run_study(
     one_by_one: bool = typer.Option(
         False, "--one-by-one", help="Compute for one site after the other: the same figures, several times slower."
     ),
+    without: Path | None = typer.Option(
+        None,
+        metavar="FILE",
+        help="Run it once more without the rows of the people in FILE (as excluded.csv), and say what moves.",
+    ),
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study and print how every site did.
 
     Exit codes: 0 completed, 1 failed, 2 wrong use or wrong input, 3 stopped.
     """
+    if without is not None:
+        if engine != "inprocess" or repeats != 1 or sites or one_by_one:
+            raise UsageError("--without runs a study in process, once with all rows and once without: no other option")
+        _run_without(name, changes, without, as_json)
+        return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
     with stoppable():
         # Imported in the block: it loads torch, and takes most of a short command's time.
@@ -200,6 +210,30 @@ def run_study(
             study = study_of(name, changes)
             from flfed.federation.server.run import run
         _shown(lambda told: run(study, progress=told, **options), as_json)
+
+
+def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> None:
+    """Run a study with and without some people's rows, and say how far model and figures move."""
+    with stoppable():
+        with loading():
+            study = study_of(name, changes)
+            from flfed.experiments.without import run_without
+            from flfed.rows.snapshots.opt_outs import Excluded
+        with progress(quiet=as_json) as told:
+            found = run_without(study, Excluded.read(people), progress=told)
+    if as_json:
+        output.as_json(found.as_object())
+        return
+    output.say(
+        f"Without {counted(found.rows, 'row')} of {people_in_words(found.people)}: the model's numbers move by at "
+        f"most {found.largest:.3g} (root mean square {found.root_mean_square:.3g})."
+    )
+    lines = [[metric, f"{all_:.4f}", f"{left:.4f}"] for metric, (all_, left) in found.figures.items()]
+    output.as_table(["over all test rows", "all rows", "without them"], lines, f"{study.name}")
+    output.say(
+        f"Runs: {found.whole.report['run']} and {found.left.report['run']}. Test rows of these people are left out, "
+        "too. One person's leaving must not show to others: of open data alone is it told."
+    )
 
 
 @app.command("resume", epilog="Example: flfed study resume latest")

@@ -144,6 +144,26 @@ class Excluded:
         counted = Exclusion(len(self.identifiers), int(found), int(out.sum()), self.sha256())
         return replace(site, source=left), counted
 
+    def only(self, site: Site) -> Site:
+        """Return the site with these people's rows alone.
+
+        Raises
+        ------
+        UsageError
+            If the site's own table does not have the column once, is not read from its source, or is of transactions,
+            whose windows look back on others' rows too.
+        """
+        if type(site).inspect is not Site.inspect or isinstance(site.source, Transactions):
+            raise UsageError(
+                f"site {site.name!r}: the rows of single people of dataset {site.dataset!r} cannot be told, for they "
+                "are not read as they stand in a table"
+            )
+        folders = ((site.folder,) if site.folder else ()) + datasets.load(site.dataset).folders()
+        source = site.source
+        table, chosen = self._found(source.read(folders), self.column, site)
+        kind = Part if isinstance(source, Part) else Frame
+        return replace(site, source=kind(table[chosen].reset_index(drop=True), source.missing))
+
     def _found(self, table: pd.DataFrame, column: str, site: Site) -> tuple[pd.DataFrame, np.ndarray]:
         """Find the rows of these people in a table.
 

@@ -1,0 +1,113 @@
+"""Which runs had some people's rows in them, and what a model is without these."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from flfed import run
+from flfed.cli.commands import app
+from flfed.errors import UsageError
+from flfed.experiments.without import run_without
+from flfed.federation.client.released.lineage import lineage
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
+from flfed.rows.snapshots.opt_outs import Excluded
+from flfed.study.study import Study
+from tests.deployment.summing import Consortium, Coordinator
+
+Small = Callable[..., list[Site]]
+
+
+def people(*names: str, column: str = "person") -> Excluded:
+    return Excluded(column, frozenset(names))
+
+
+def test_a_site_names_the_runs_that_had_someones_rows_and_no_others(small_sites: Small, small_study: str):
+    gated = Consortium(small_sites(3, rows=120, policy=Policy()), Study.parse(small_study))
+    for name in gated.sites:
+        gated.approve(name, sums=False, pins={})
+    coordinator = Coordinator(gated)
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    site = gated.sites["site-01"]
+    table = site.read()
+    everybody = pd.concat([table.training, table.holdout("test")])
+    for part, rows in (("fitted", table.training), ("holdout", table.holdout("test"))):
+        name = str(rows["person"].iloc[3])
+        (found,) = lineage(site, people(name))
+        assert (found.run, found.repeat, found.study) == (ended.run, 0, gated.study.name)
+        assert (part in found.parts, found.parts.get(part, 1)) == (part in found.parts, 1)
+        assert ("holdout" in found.parts) == (part == "holdout")
+    assert len(everybody) >= 100
+    assert lineage(site, people("nobody-here")) == []
+    # Whoever came later was in no run, though a row of theirs is in the table now.
+    raw = site.source.read(())
+    later = Site(**{**vars(site), "source": Frame(pd.concat([raw, raw.iloc[:1].assign(person="new", x1=1.25)]))})
+    assert lineage(later, people("new")) == []
+    written = [path for path in gated.folders["site-01"].gate.rglob("*") if path.is_file() and path.suffix != ".csv"]
+    kept = b"".join(path.read_bytes() for path in written if "frozen" not in path.parts)
+    assert str(everybody["person"].iloc[0]).encode() not in kept
+
+
+def test_of_open_data_no_record_is_kept_and_a_wrong_list_is_refused(small_sites: Small):
+    with pytest.raises(UsageError, match="its policy is 'open'"):
+        lineage(small_sites(1)[0], people("P0-0001"))
+
+
+def test_without_some_people_the_model_is_that_of_a_table_without_their_rows(small_sites: Small, small_study: str):
+    study, sites = Study.parse(small_study), small_sites(3)
+    gone = ["P0-0002", "P1-0005", "P1-0006"]
+
+    def left(site: Site) -> Site:
+        raw = site.source.read(())
+        return Site(**{**vars(site), "source": Frame(raw[~raw["person"].isin(gone)].reset_index(drop=True))})
+
+    expected = run(study, sites=[left(site) for site in sites]).report
+    found = run_without(study, people(*gone), sites=sites)
+    assert (found.rows, found.people) == (3, 3)
+    assert found.left.report["arrays-sha256"] == expected["arrays-sha256"]
+    assert found.whole.report["arrays-sha256"] == run(study, sites=sites).report["arrays-sha256"]
+    assert 0 < found.root_mean_square <= found.largest < 1
+    with pytest.raises(UsageError, match="nothing would change"):
+        run_without(study, people("nobody-here"), sites=sites)
+    closed = [Site(**{**vars(site), "policy": Policy()}) for site in sites]
+    with pytest.raises(UsageError, match=r"the policy of site-01, site-02, site-03 is not 'open'.*excluded\.csv"):
+        run_without(study, people(*gone), sites=closed)
+
+
+def test_the_commands_say_it_in_words_and_json_and_want_a_private_file(home, tmp_path: Path):
+    listed = tmp_path / "asked.csv"
+    listed.write_text("id\n1001\n1002\n")
+    listed.chmod(0o600)
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'format = 1\nname = "trial"\npurpose = "Who has pancreatitis"\nlegal-basis = "public data"\n'
+        '[dataset]\nname = "pancreatitis-trial"\npartition = { by = "iid", sites = 3 }\n'
+        '[model]\nname = "logistic"\n[strategy]\nname = "fedavg"\nrounds = 3\n[compare]\ndraws = 200\n'
+    )
+    done = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["people"]) == (2, 2)
+    with RunReader.open() as reader:
+        one, other = (reader.runs_of(found[key])[0].arrays_sha256 for key in ("run", "run-without"))
+    assert one != other and found["largest-change"] > 0
+    dataset = datasets.load("pancreatitis-trial")
+    table = dataset.whole_table()
+    assert np.isin(["1001", "1002"], table["id"].astype(str)).all()
+    said = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed)])
+    assert "Without 2 rows of 2 people: the model's numbers move by at most" in " ".join(said.output.split())
+    more = CliRunner().invoke(app, ["study", "run", str(study), "--without", str(listed), "--repeats", "2"])
+    assert more.exit_code != 0
+    refused = CliRunner().invoke(app, ["site", "models", "cleveland", "--people", str(listed), "--json"])
+    assert refused.exit_code != 0 and "open" in str(refused.exception)
