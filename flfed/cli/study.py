@@ -41,13 +41,13 @@ SUMS = {
 @app.command("list", epilog="Example: flfed study list")
 @output.tables
 def list_studies(as_json: bool = output.JSON) -> None:
-    """List the shipped studies, what a study may name (strategies, models, mechanisms, codecs), metrics and attacks."""
+    """List the shipped studies, and all that a study may name, from strategies to statistics, metrics and attacks."""
     from flfed import registry
     from flfed.study.study import Study, names
 
     studies = [Study.load(name) for name in names()]
     regular = ("model", "metric", "mechanism", "codec", "attack")
-    kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in regular}
+    kinds = {"strategies": "strategy"} | {f"{kind}s": kind for kind in regular} | {"statistics": "statistic"}
     # A program gets the names alone, and people also where each comes from.
     if as_json:
         named = [{"study": s.name, "dataset": s.dataset.name, "purpose": s.purpose} for s in studies]

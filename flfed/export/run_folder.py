@@ -88,6 +88,9 @@ class Exported:
         return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
 
 
+NO_MODEL = "its study asks for a statistic"
+
+
 def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, store: str | None = None) -> Exported:
     """Export a run, or a series of repeats.
 
@@ -115,7 +118,9 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         runs, series = reader.runs_of(name), reader.series(name)
         found = report(reader, name)
         reason = f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
-        if len(runs) == 1:
+        if not runs[0].rounds_planned:
+            reason = NO_MODEL
+        elif len(runs) == 1:
             reason = _why_at_sites(runs[0].run, series.study_text)
         model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
@@ -159,6 +164,8 @@ def shared_model(
     # Only a run that ended by its own rules has a model to export.
     if run.status in WITHOUT_MODEL:
         raise UsageError(f"run {run.run} is {run.status}: it has no final model")
+    if not run.rounds_planned:
+        raise UsageError(f"run {run.run} has no model: {NO_MODEL}; see: flfed run show {run.run}")
     folder = checkpoints.folder_of(run.run)
     if not (folder / f"{checkpoints.FINAL}.safetensors").is_file():
         raise UsageError(

@@ -15,6 +15,7 @@ from flfed.cli.run_text import print_report
 from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
+from flfed.export.run_folder import NO_MODEL, export
 from flfed.records.document.document import document
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -139,7 +140,7 @@ def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_run
     assert said in str(error.value)
 
 
-def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_sites: Small, capsys):
+def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_sites: Small, capsys, tmp_path):
     sites = small_sites(3)
     done = run(Study.parse(ODDS), sites=sites).report
     print_report(done)
@@ -148,6 +149,8 @@ def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_
         assert "the odds of the outcome are" in text
         assert "nothing was trained and nothing is predicted" in text
         assert "Nothing was compared" not in text
+    assert export(done["run"], tmp_path / "kept").reason == NO_MODEL
+    assert "odds-ratio" in (tmp_path / "kept" / "report.json").read_text()
     words = " ".join(plain_words(Study.parse(ODDS), sites[0], ["site-02", "site-03"]))
     assert "The statistic is odds-ratio" in words
     assert "of each group, how many rows have the outcome" in words
