@@ -142,5 +142,5 @@ def test_a_file_of_the_dataset_may_be_its_own_table(remote, tmp_path, monkeypatc
 def test_a_loader_that_is_not_known_is_said(remote):
     source = remote.folder / "source.toml"
     source.write_text(source.read_text() + '[table]\nloader = "http:t.csv"\n')
-    with pytest.raises(UsageError, match="loader='http' must be 'sklearn' or 'file'"):
+    with pytest.raises(UsageError, match="loader='http' must be 'sklearn', 'file' or 'reader'"):
         datasets.load("remote").whole_table()

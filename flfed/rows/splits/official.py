@@ -15,6 +15,8 @@ class Official:
     """The split of a publication's own files: rows whose column `part` is "test" are held out.
 
     A group of rows, such as an engine, is on one side. There is one draw: no repeat has another.
+
+    Source: the publication of each table that has such a column; its README names it.
     """
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
