@@ -344,5 +344,12 @@ def run_deployed(
     if changes:
         typer.echo(NOT_APPROVED.format(", ".join(changes)), err=True)
     run_study(
-        name, engine="deployment", changes=changes, repeats=repeats, sites=sites, one_by_one=False, as_json=as_json
+        name,
+        engine="deployment",
+        changes=changes,
+        repeats=repeats,
+        sites=sites,
+        one_by_one=False,
+        without=None,
+        as_json=as_json,
     )
