@@ -143,6 +143,14 @@ def taiwan(home: Path, test_data: Path) -> datasets.Dataset:
 
 
 @pytest.fixture
+def demand(home: Path, test_data: Path) -> datasets.Dataset:
+    """The scms-demand dataset, its file in this test's home."""
+    dataset = datasets.load("scms-demand")
+    datasets.get(dataset, from_folder=test_data / "scms_delivery", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
 def deliveries(home: Path, test_data: Path) -> datasets.Dataset:
     """The scms-delivery dataset, its file in this test's home."""
     dataset = datasets.load("scms-delivery")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
+from flfed.records.statistics.listed.in_words import statistic_in_words
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 
@@ -156,6 +159,41 @@ def test_by_time_joining_brings_nothing_on_late_deliveries(deliveries):
     study = Study.load("scms-delivery-mlp").replace({**FEW, "dataset.partition": {"by": "Country", "holdout": later}})
     done = run(study).report
     assert done["mean-gain"][AUC]["value"] < 0.01
+
+
+def test_no_model_forecasts_demand_better_than_the_mean_of_twelve_months(demand):
+    study = Study.load("scms-demand").replace(FEW)
+    error = run(study).report["global"][ERROR]["value"]
+    missed = held_out(study, "next") - held_out(study, "mean_of_12")
+    assert float(np.abs(missed).mean()) == pytest.approx(1.908, abs=0.001)
+    assert 1.95 < error < 2.15  # the rival is the better one, and the dataset's page says so
+
+
+def test_stocks_by_the_errors_of_all_countries_miss_as_much_as_by_a_countrys_own(demand):
+    found = run(Study.load("scms-safety-stock")).report["statistics"]
+    # The whole of it again, from one table.
+    table, column = demand.whole_table(), "Delivered to Client Date"
+    error = (table["next"] - table["mean_of_12"]).rename("error")
+    late = pd.to_datetime(table[column]) > "2013-06-30"
+    deviation = np.sqrt((error[~late] ** 2).mean())
+    assert found["deviation"]["value"] == pytest.approx(deviation, rel=1e-12)
+    assert found["error"]["value"] == pytest.approx(error[late].abs().mean(), rel=1e-12)
+    missed: dict[str, list[float]] = {"all-sites": [], "own-last-12": [], "own-last-24": [], "own": []}
+    for _, of_country in pd.concat([table["Country"], table[column], error], axis=1).groupby("Country"):
+        errors = of_country.sort_values(column)["error"].to_numpy()
+        after = pd.to_datetime(of_country.sort_values(column)[column]).to_numpy() > np.datetime64("2013-06-30")
+        own = {"own-last-12": errors[~after][-12:], "own-last-24": errors[~after][-24:], "own": errors[~after]}
+        for name in missed:
+            root = np.sqrt((own[name] ** 2).mean()) if name in own else deviation
+            stock = 0.05 * np.ceil(norm.ppf(0.9) * root / 0.05)
+            missed[name].append(abs(float((errors[after] <= stock).mean()) - 0.9))
+    assert {name: of["miss"]["value"] for name, of in found["stocks"].items()} == pytest.approx(
+        {name: float(np.mean(values)) for name, values in missed.items()}
+    )
+    assert found["stocks"]["all-sites"]["miss"]["value"] <= 0.11
+    # A mean of the countries' own deviations is another: a country with few rows would count as one with many.
+    assert abs(np.mean([of["deviation"]["value"] for of in found["by-site"].values()]) - deviation) > 0.05
+    assert "no difference is shown" in statistic_in_words(found)[0]
 
 
 def held_out(study: Study, column: str) -> np.ndarray:

@@ -192,6 +192,7 @@ def test_a_study_without_expectations_ends_with_2(verified):
     "heart",
     "taiwan",
     "deliveries",
+    "demand",
     "telemonitoring",
     "building_heat",
     "machine_faults",

@@ -37,6 +37,7 @@ name = "small"
 """
 ODDS = f'{STUDY}\n[statistic]\nname = "odds-ratio"\nby = "flag"\n'
 COVARIANCE = f'{STUDY}\n[statistic]\nname = "covariance"\nof = ["x1", "x2"]\n'
+STOCK = f'{STUDY}\n[statistic]\nname = "safety-stock"\nforecast = "x1"\nby = "x2"\nuntil = "2020-06-30"\n'
 Small = Callable[..., list[Site]]
 
 
@@ -66,7 +67,8 @@ def test_the_trial_has_the_odds_ratio_of_the_publications_table(home):
     assert own["pancreatitis-trial-case-western"] is None
     assert round(float(np.exp(np.mean([np.log(of["value"]) for of in own.values() if of]))), 3) == 0.651
     statistic, schema = OddsRatio(by="rx"), datasets.load("pancreatitis-trial").schema
-    large = statistic.figures(statistic.sums(rows[rows["site"].isin(["michigan", "indiana"])], schema), schema)
+    of_two = statistic.sums(rows[rows["site"].isin(["michigan", "indiana"])], schema)
+    large = statistic.figures([of_two], schema, of_two)
     assert round(large["odds-ratio"]["value"], 3) == 0.482
 
 
@@ -129,6 +131,10 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
         (COVARIANCE.replace('"x2"', '"colour"'), "of='colour' must be a column of the dataset"),
         (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
         (ODDS.replace("by =", "arm ="), "arm"),
+        (STOCK, "the outcome must be a number"),
+        (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
+        (f"{STOCK}service = 0.4\n", "service=0.4 must lie between .5 and 1"),
+        (f"{STOCK}last = [0]\n", "last have numbers from 1"),
     ],
 )
 def test_a_column_that_the_statistic_cannot_be_of_is_refused_before_anything_runs(

@@ -55,6 +55,17 @@ def test_a_lag_does_not_jump_over_a_step_that_is_missing(tmp_path: Path):
     assert table[["day", "ago"]].to_numpy().tolist() == [["2024-03-02", 1], ["2024-03-03", 2], ["2024-03-08", 7]]
 
 
+def test_a_step_without_a_value_counts_as_0_where_the_source_says_so(tmp_path: Path):
+    rows = [("a", f"2024-03-0{day}", day) for day in (1, 2, 5)] + [("b", "2024-03-04", 9)]
+    windows = {"mean": {"what": "mean", "of": "sold", "steps": 2}}
+    table = Series(**DAYS, zero=["sold"], logarithm=["sold"], windows=windows).read(written(tmp_path, rows))
+    # Not before a series' first value and not after its last; logarithms first, and means of these.
+    logs = np.log1p([1, 2, 0, 0, 5])
+    assert table["shop"].tolist() == ["a"] * 4
+    np.testing.assert_allclose(table["sold"], logs[1:])
+    np.testing.assert_allclose(table["mean"], (logs[1:] + logs[:-1]) / 2)
+
+
 def test_readings_become_means_or_sums_of_their_step_and_wide_columns_series(tmp_path: Path):
     lines = ["at,north,south,warm"]
     lines += [f"1/{day}/17 {hour}:{minute:02d},{hour},{2 * hour},{minute}" for day in (1, 2) for hour in (0, 23)
@@ -100,6 +111,9 @@ def test_what_is_no_time_or_number_is_counted_and_never_quoted(tmp_path: Path):
     with pytest.raises(TableError) as error:
         Series(**{**DAYS, "format": "%d.%m.%Y"}).read(folders)
     assert "column 'day' times are not all written as %d.%m.%Y" in str(error.value)
+    below = written(tmp_path, [("a", "2024-01-01", -2), ("a", "2024-01-02", 1)])
+    with pytest.raises(TableError, match="steps whose value is below 0"):
+        Series(**DAYS, logarithm=["sold"]).read(below)
     with pytest.raises(UsageError, match="has no column 'town'"):
         Series(**{**DAYS, "by": "town"}).read(folders)
 
@@ -108,6 +122,7 @@ def test_what_is_no_time_or_number_is_counted_and_never_quoted(tmp_path: Path):
     ("changed", "said"),
     [
         ({"step": "year"}, "step='year' must be one of hour, day, week, month"),
+        ({"zero": ["bought"]}, "zero, logarithm: 'bought' must be a column of mean or sum (sold)"),
         ({"calendar": ["moon"]}, "calendar: 'moon' must be one of"),
         (
             {"windows": {"a": {"what": "guess", "of": "sold"}}},

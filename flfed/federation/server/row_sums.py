@@ -13,7 +13,7 @@ from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.secure_sums import summed_cells
 from flfed.refusals import Refusal
-from flfed.rows.statistics.statistic import Shapes, statistic_of
+from flfed.rows.statistics.statistic import Shapes, added, statistic_of
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
 from flfed.updates.aggregation.rounds import Participant
@@ -94,12 +94,14 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     reasons = [f"{site}: {why}" for site, why in {**answers.faults, **unfit}.items()]
     check_enough(good, reasons, run.recorder.shared_as)
     # In the order of the sites' names, so that the same sites give the same bits.
-    sums = {name: np.stack([own[name] for own in good.values()]).sum(axis=0) for name in shapes}
+    sites = list(good.values())
+    of_all = added(sites)
+    by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in good.items()}
     found = {
         "name": run.study.statistic.name,
         "sites": len(good),
-        **statistic.figures(sums, run.schema),
-        "by-site": run.recorder.shared_as.own({site: statistic.figures(own, run.schema) for site, own in good.items()}),
+        **statistic.figures(sites, run.schema, of_all),
+        "by-site": run.recorder.shared_as.own(by_site),
     }
     run.recorder.writer.summary("statistics", found, durable=False)
     return Outcome(

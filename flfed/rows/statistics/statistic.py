@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -40,9 +40,17 @@ class Statistic(Protocol):
         """Return a site's sums over all of its mapped rows."""
         ...
 
-    def figures(self, sums: Sums, schema: Schema) -> dict[str, Any]:
-        """Return the figures of added sums, for the record."""
+    def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
+        """Return the figures of some sites' sums, for the record: of all sites, or of one.
+
+        `of_all` has the sums of all sites, added up, for figures of one site beside those of all.
+        """
         ...
+
+
+def added(sites: Sequence[Sums]) -> dict[str, np.ndarray]:
+    """Return the sums of several sites, added up name by name."""
+    return {name: np.stack([own[name] for own in sites]).sum(axis=0) for name in sites[0]}
 
 
 def statistic_of(study: Study) -> Statistic:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from flfed.errors import counted
+from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
 Found = dict[str, Any]
@@ -78,7 +80,59 @@ def _covariance_in_words(found: Found) -> list[str]:
     ]
 
 
+def _stock_lines(found: Found) -> Lines:
+    of_all = {f"all {found['sites']} sites": found}
+    return [_stock_line(name, one) for name, one in {**found["by-site"], **of_all}.items()]
+
+
+def _stock_line(name: str, one: Found) -> dict[str, str]:
+    error, deviation = one["error"]["value"], one["deviation"]["value"]
+    covered = {
+        f"Covered, stock by {_errors_of(by)}": ABSENT if of["service"]["value"] is None
+        else f"{100 * of['service']['value']:.1f} %"
+        for by, of in one["stocks"].items()
+    }  # fmt: skip
+    return {
+        "Rows of": name,
+        "Rows until then, and after": f"{one['rows']:,}, {one['rows-after']:,}",
+        "Deviation of errors until then": ABSENT if deviation is None else number(deviation),
+        "Mean absolute error after": ABSENT if error is None else number(error),
+        **covered,
+    }
+
+
+def _errors_of(by: str) -> str:
+    last = by.removeprefix("own-last-")
+    return f"own last {last} errors" if last != by else "errors of all sites" if by == "all-sites" else "own errors"
+
+
+def _stock_in_words(found: Found) -> list[str]:
+    shared, service = found["stocks"]["all-sites"], found["service"]
+    if shared["miss"]["value"] is None:
+        return ["The service level cannot be told: no site has rows both before and after the day."]
+    own = [
+        f"{number(of['miss']['value'])} with its {_errors_of(by)}"
+        for by, of in found["stocks"].items()
+        if by != "all-sites" and of["miss"]["value"] is not None
+    ]
+    rows = found["rows-after"] / found["sites"]
+    chance = NORMAL_95 * math.sqrt(service * (1 - service) / rows)
+    missed = f"by {number(shared['miss']['value'])} with the errors of all {found['sites']} sites"
+    apart = max(abs(of["miss"]["value"] - shared["miss"]["value"]) for of in found["stocks"].values() if of["sites"])
+    said = "; no difference is shown" if apart < chance / math.sqrt(found["sites"]) else ""
+    left = found["rows-left-out"]
+    return [
+        f"A stock meant to cover {100 * service:g} % of the rows after {found['until']} covered "
+        f"{100 * shared['service']['value']:.1f} % at a site on average: it missed {missed}, {', '.join(own)}{said}.",
+        f"A site has {rows:.0f} rows after that day on average, so that chance alone moves its share by "
+        f"± {number(chance)}. The forecast is {found['forecast']}, with a mean absolute error of "
+        f"{number(found['error']['value'])} after that day.",
+        *([f"{counted(left, 'row')} without forecast, date or outcome: left out."] if left else []),
+    ]
+
+
 _TOLD: dict[str, tuple[Callable[[Found], Lines], Callable[[Found], list[str]]]] = {
     "odds-ratio": (_odds_lines, _odds_in_words),
     "covariance": (_covariance_lines, _covariance_in_words),
+    "safety-stock": (_stock_lines, _stock_in_words),
 }

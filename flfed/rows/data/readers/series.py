@@ -45,6 +45,11 @@ class Series:
         Name of the values that `wide` makes.
     mean, sum : sequence of str
         Columns whose values within a step are averaged, or added.
+    zero : sequence of str
+        Those of them that are 0 in a step without a value, between a series' first and last: a month without a
+        delivery. Other steps without a value have no row.
+    logarithm : sequence of str
+        Those of them of which the logarithm of the value and one is taken, before windows are.
     calendar : sequence of {"hour", "weekday", "month", "year_sine", "year_cosine"}
         Columns of the step's time.
     windows : mapping of a name to a `Window`
@@ -69,6 +74,8 @@ class Series:
         value: str = "",
         mean: Sequence[str] = (),
         sum: Sequence[str] = (),
+        zero: Sequence[str] = (),
+        logarithm: Sequence[str] = (),
         calendar: Sequence[str] = (),
         windows: Mapping[str, Mapping[str, Any]] | None = None,
         member: str = "",
@@ -80,6 +87,9 @@ class Series:
         self.file, self.member, self.time, self.format = file, member, time, format
         self.step, self.by, self.wide, self.value = step, by, dict(wide or {}), value
         self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum")}
+        if unknown := [name for name in (*zero, *logarithm) if name not in self.how]:
+            raise UsageError(f"zero, logarithm: {unknown[0]!r} must be a column of mean or sum ({', '.join(self.how)})")
+        self.zero, self.logarithm = tuple(zero), tuple(logarithm)
         self.calendar = tuple(calendar)
         self.windows = {name: window_of(name, given, self.how) for name, given in (windows or {}).items()}
 
@@ -129,6 +139,11 @@ class Series:
         # Every step between the first and the last has a place, so that a lag never jumps over a gap.
         steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
         whole = part.reindex(steps)
+        whole = whole.fillna(dict.fromkeys(self.zero, 0.0))
+        for column in self.logarithm:
+            if bad := int((whole[column] < 0).sum()):
+                raise TableError(column, "has steps whose value is below 0, of which no logarithm is taken", bad)
+            whole[column] = np.log1p(whole[column])
         whole.insert(0, self.by, name)
         for label, window in self.windows.items():
             for count in window.steps:

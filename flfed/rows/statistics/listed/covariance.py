@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.statistics.statistic import Shapes, Sums, column_of
+from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +60,9 @@ class Covariance:
         counts = {name: np.array([count], dtype=np.uint64) for name, count in whole.items()}
         return {**counts, "sum": known.sum(axis=0), "product": known.T @ known}
 
-    def figures(self, sums: Sums, schema: Schema) -> dict[str, Any]:
+    def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
         """Return columns, rows, means [columns], deviations and the covariance matrix [columns, columns]."""
+        sums = added(sites)
         rows = int(sums["rows"][0])
         found = {"columns": list(self.of), "rows": rows, "rows-left-out": int(sums["missing"][0])}
         if rows < 2:

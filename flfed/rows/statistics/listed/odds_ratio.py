@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.rows.statistics.statistic import Shapes, Sums, column_of
+from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +65,9 @@ class OddsRatio:
         missing = [int(groups.isna().sum())]
         return {"table": np.array(counts, dtype=np.uint64), "missing": np.array(missing, dtype=np.uint64)}
 
-    def figures(self, sums: Sums, schema: Schema) -> dict[str, Any]:
+    def figures(self, sites: Sequence[Sums], schema: Schema, of_all: Sums) -> dict[str, Any]:
         """Return the groups' rows and events, the odds ratio with interval and p-value."""
+        sums = added(sites)
         (d, c), (b, a) = sums["table"].astype(int).tolist()
         rows = zip(_values(schema, self.by), ((c, d), (a, b)), strict=True)
         groups = [{"group": of, "rows": yes + no, "events": yes} for of, (yes, no) in rows]
