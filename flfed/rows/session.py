@@ -21,7 +21,7 @@ from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.data.site import dataset_refusal as dataset_refusal
 from flfed.rows.data.site import study_refusal as study_refusal
 from flfed.rows.encoded_table import EncodedTable
-from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_of, primary_of, too_few
+from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_asked, primary_of, too_few
 from flfed.rows.features.encode import Encoded, input_names
 from flfed.rows.features.summarise import layout_of
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
@@ -187,7 +187,7 @@ class SiteSession(EncodedTable):
         self.trees: SiteTrees | None = None
         self.draws = draws or Draws(seed, FIT)
         self.model = study.model.build("model")
-        self.metrics = metrics_of(self.task, study.compare.alert_budget)
+        self.metrics = metrics_asked(self.task, study.compare)
         self.primary = primary_of(self.task, study.compare.primary, study.compare.alert_budget)
         self._figures: dict[str, RoundFigures] = {}
         self._local: dict[Own, LocalModel] = {}

@@ -201,6 +201,9 @@ class Compare(Settings, where="[compare]", frozen=True):
         Shares of false alarms: each site takes the least threshold at which at most this share of its own training rows
         without the outcome is flagged, and counts its test rows at it. An institution keeps these counts: its training
         rows set the threshold. Example: `false-positive-rates = [0.05]`.
+    rank_within : str
+        Column of steps of time: a regression is judged by the rank correlation within each, too (`rank_correlation`),
+        the mean over steps. Example: `rank-within = "month"`.
     by : tuple of str
         Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
         number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only.
@@ -238,6 +241,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     thresholds: tuple[float, ...] = ()
     alert_budgets: tuple[float, ...] = ()
     false_positive_rates: tuple[float, ...] = ()
+    rank_within: str = ""
     by: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
     own_columns: tuple[str, ...] = ()

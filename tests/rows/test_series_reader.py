@@ -122,13 +122,13 @@ def test_what_is_no_time_or_number_is_counted_and_never_quoted(tmp_path: Path):
     ("changed", "said"),
     [
         ({"step": "year"}, "step='year' must be one of hour, day, week, month"),
-        ({"zero": ["bought"]}, "zero, logarithm: 'bought' must be a column of mean or sum (sold)"),
+        ({"zero": ["bought"]}, "zero, logarithm: 'bought' must be a column of mean, sum or last (sold)"),
         ({"calendar": ["moon"]}, "calendar: 'moon' must be one of"),
         (
             {"windows": {"a": {"what": "guess", "of": "sold"}}},
             "'a': what must be one of lag, mean, sum, lead, quantile",
         ),
-        ({"windows": {"a": {"what": "lag", "of": "day"}}}, "of a column of mean or sum"),
+        ({"windows": {"a": {"what": "lag", "of": "day"}}}, "of a column of mean, sum or last"),
         ({"windows": {"a": {"what": "lag", "of": "sold", "steps": [0]}}}, "whole numbers, at least 1"),
         ({"windows": {"a": {"what": "lag", "of": "sold", "steps": [1, 2]}}}, "needs {steps} in its name"),
         ({"windows": {"a": {"of": "sold"}}}, "needs what and of"),

@@ -52,7 +52,7 @@ from flfed.rows.comparison.own_columns import asks_for_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.evaluation.scoring import metrics_of, primary_of
+from flfed.rows.evaluation.scoring import metrics_asked, primary_of
 from flfed.rows.session import first_model, study_layout
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import outputs_of
@@ -284,7 +284,7 @@ class StudyMessages:
         return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False, dtypes={"counts": COUNTS})}
 
     def _comparison(self) -> Sections:
-        metrics = sorted(metrics_of(self.schema.task, self.study.compare.alert_budget))
+        metrics = sorted(metrics_asked(self.schema.task, self.study.compare))
         best = self.own == "best"
         arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _more_arms(self.study)
         family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}

@@ -45,7 +45,7 @@ from flfed.updates.messages.enrol import ENROL, EnrolReply
 
 OVER_PEOPLE = ("bootstrap over groups", "Hanley-McNeil over people")
 """Methods of figures whose rows are of people, who may have several."""
-RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget")
+RANKINGS = ("roc_auc_score", "average_precision_score", "recall_at_alert_budget", "rank_correlation")
 """Metrics over all sites that do not follow from the sites' own: they compare rows across sites."""
 
 

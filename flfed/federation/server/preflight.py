@@ -84,6 +84,7 @@ def check(study: Study) -> dict[str, str]:
             "the names out of unconfirmed"
         )
     _check_points(study, dataset.schema)
+    _check_steps(study, dataset.schema)
     groupings(study.compare.by, dataset.schema)
     check_own_columns(study, dataset.schema)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
@@ -98,6 +99,20 @@ def _check_points(study: Study, schema: Schema) -> None:
             "[compare]: thresholds, alert-budgets and false-positive-rates are for outcomes that are yes or no; the "
             f"dataset's task is {schema.task!r}"
         )
+
+
+def _check_steps(study: Study, schema: Schema) -> None:
+    """Refuse a rank correlation within what is no step of time, or of what has no ranks."""
+    name = study.compare.rank_within
+    if not name:
+        return
+    if schema.task != "regression":
+        raise UsageError(
+            f"[compare]: rank-within is for outcomes that are numbers; the dataset's task is {schema.task!r}"
+        )
+    if name not in schema.columns or schema.columns[name].kind != "date":
+        known = [one for one, column in schema.columns.items() if column.kind == "date"]
+        raise UsageError(f"[compare]: rank-within={name!r} must be a date of the dataset: {', '.join(known) or 'none'}")
 
 
 def _check_expired(study: Study) -> None:

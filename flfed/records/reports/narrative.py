@@ -14,6 +14,7 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import family_in_words, own_models_in_words
+from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
@@ -317,7 +318,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     metric = metric or primary_of(found)
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
-    lines = [*missing_in_words(found), *_reach(found, metric), *_who_gains(found, metric), *headline(found, metric)]
+    lines = [*missing_in_words(found), *_reach(found, metric), *ranks_in_words(found)]
+    lines += [*_who_gains(found, metric), *headline(found, metric)]
     told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
     lines += [said for said in told if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]

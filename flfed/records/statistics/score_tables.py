@@ -313,3 +313,25 @@ def _of_group(of: Mapping[str, Any]) -> str:
         return str(of["method"] or ABSENT)
     span = f" ({interval(of['low'], of['high'])})" if of["low"] is not None else ""
     return number(of["value"]) + span
+
+
+def ranks_in_words(found: Report) -> list[str]:
+    """Return how well the shared model puts rows of one date in order, where the study asks for it.
+
+    Examples
+    --------
+    >>> [said] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
+    >>> said[:75], said[75:] == f" with what came (95 % CI {MINUS}.060 to +.110): no skill is shown."
+    ('Among rows of one date its order has a mean rank correlation of .020', True)
+    >>> ranks_in_words({"global": {}})
+    []
+    """
+    entry = found["global"].get("rank_correlation")
+    if entry is None or entry["value"] is None:
+        return []
+    low, high = entry["low"], entry["high"]
+    start = f"Among rows of one date its order has a mean rank correlation of {number(entry['value'])} with what came"
+    if low is None or high is None:
+        return [f"{start}."]
+    said = "better than chance would" if low > 0 else "worse than chance would" if high < 0 else "no skill is shown"
+    return [f"{start} (95 % CI {interval(low, high, signed=True)}): {said}."]

@@ -31,7 +31,7 @@ from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
-from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld
+from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
@@ -165,7 +165,8 @@ def compare(
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     draws, groups = session.study.compare.draws, groups_of(session, table)
-    judged = compare_scores(session.metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
+    metrics = within_steps(session.metrics, [table], session.study.compare)
+    judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would tell it.
     found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}

@@ -17,7 +17,9 @@ from flfed.refusals import Refusal
 from flfed.rows.baselines import LocalModel, Trainable, best, first_arrays, network_predictor, tuned
 from flfed.rows.comparison.compare import groups_of
 from flfed.rows.comparison.own_columns import adjusted_scores
+from flfed.rows.evaluation.bootstrap import Metric
 from flfed.rows.evaluation.intervals import NAN, Estimate, compare
+from flfed.rows.evaluation.scoring import within_steps
 from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import Encoded, encode
 from flfed.rows.session import Arrays, SiteSession
@@ -83,8 +85,8 @@ def reference(
     sd : float, optional
         Prior deviation of a site's own intercept that the sites were sent.
     """
-    first, metrics = sessions[0], sessions[0].metrics
-    holdouts = [w.table.holdout("compare") for w in sessions]
+    first, holdouts = sessions[0], [w.table.holdout("compare") for w in sessions]
+    metrics = within_steps(first.metrics, holdouts, first.study.compare)
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts, strict=True)])
     union = joined([w.coded(t) for w, t in zip(sessions, holdouts, strict=True)])
     exact = fit_encoder(first.layout, merge([w.exact_summary for w in sessions]))
@@ -106,7 +108,7 @@ def reference(
         union={name: arms["global"] for name, arms in found.items()},
         personalised={name: arms["personalised"] for name, arms in found.items()},
         pooled={name: arms["pooled"] for name, arms in found.items()},
-        own_everywhere=_own_everywhere(sessions, local, union, y),
+        own_everywhere=_own_everywhere(sessions, local, union, y, metrics),
         exact_encoder=exact,
         rows=len(y),
         pooled_family=pooled["pooled"].family,
@@ -115,7 +117,11 @@ def reference(
 
 
 def _own_everywhere(
-    sessions: Sequence[SiteSession], local: Sequence[LocalModel], union: ColumnArrays, y: np.ndarray
+    sessions: Sequence[SiteSession],
+    local: Sequence[LocalModel],
+    union: ColumnArrays,
+    y: np.ndarray,
+    metrics: Mapping[str, Metric],
 ) -> Figures:
     """Return the own models' mean over all holdouts.
 
@@ -125,14 +131,14 @@ def _own_everywhere(
     not an interval of anything, so it is not bootstrapped.
     """
     first = sessions[0]
-    found: dict[str, list[float]] = {name: [] for name in first.metrics}
+    found: dict[str, list[float]] = {name: [] for name in metrics}
     # The mean would be dragged to chance by models that are constants.
     for session, model in zip(sessions, local, strict=True):
         if _has_one_class(session):
             continue
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
         score = first.predictions(outputs, model.encoder)
-        for name, metric in first.metrics.items():
+        for name, metric in metrics.items():
             found[name].append(NAN if metric.defined(y) else metric.value(y, score))
     # How many were left out stands with the figure.
     method, left = "mean over sites", sum(map(_has_one_class, sessions))

@@ -6,17 +6,21 @@ It holds back, by the policy, those that may not leave.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.rows.data.policy import Policy
+from flfed.study.tables import Compare
 from flfed.summaries.score_bins import BINS, EVEN_ODDS, RowScores, ScoreBins, auc_bound
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PRIMARY = {"binary": "roc_auc_score", "multi-class": "log_loss", "regression": "r2_score"}
 DIGITS = 3
@@ -37,10 +41,31 @@ def _metrics_of(task: str, alert_budget: float | None, lent: tuple[type, ...]) -
     # Only metrics with a budget need one, and the others are made without.
     listed = {name: registry.load("metric", name) for name in registry.names("metric")}
     budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
-    made = {name: kind() for name, kind in listed.items() if name not in budgeted}
+    stepped = {name for name, kind in listed.items() if hasattr(kind, "within")}
+    made = {name: kind() for name, kind in listed.items() if name not in budgeted | stepped}
     if alert_budget is not None:
         made |= {name: listed[name](alert_budget=alert_budget) for name in sorted(budgeted)}
     return {name: metric for name, metric in made.items() if task in metric.tasks}
+
+
+def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:
+    """Return every listed metric for a task, and those within steps where the study names what steps are."""
+    found = metrics_of(task, compare.alert_budget)
+    if not compare.rank_within:
+        return found
+    listed = {name: registry.load("metric", name) for name in registry.names("metric")}
+    stepped = {name: kind() for name, kind in listed.items() if hasattr(kind, "within") and task in kind.tasks}
+    return dict(sorted({**found, **stepped}.items()))
+
+
+def within_steps(metrics: Mapping[str, Any], tables: Sequence[pd.DataFrame], compare: Compare) -> dict[str, Any]:
+    """Return the metrics for the rows of these tables, one after the other, with their steps."""
+    if not compare.rank_within:
+        return dict(metrics)
+    import pandas as pd
+
+    steps = pd.factorize(pd.concat([table[compare.rank_within] for table in tables], ignore_index=True))[0]
+    return {name: metric.within(steps) if hasattr(metric, "within") else metric for name, metric in metrics.items()}
 
 
 def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:

@@ -53,7 +53,7 @@ def window_of(name: str, given: Mapping[str, Any], values: Collection[str]) -> W
         raise UsageError(f"windows: {name!r} takes what, of, steps, q and until, and needs what and of") from None
     if window.what not in _WHAT or window.of not in values:
         raise UsageError(
-            f"windows: {name!r}: what must be one of {', '.join(_WHAT)}, and of a column of mean or sum "
+            f"windows: {name!r}: what must be one of {', '.join(_WHAT)}, and of a column of mean, sum or last "
             f"({', '.join(values)})"
         )
     if not all(isinstance(count, int) and count >= 1 for count in window.steps):

@@ -45,6 +45,8 @@ class Series:
         Name of the values that `wide` makes.
     mean, sum : sequence of str
         Columns whose values within a step are averaged, or added.
+    last : sequence of str
+        Columns of which the last value within a step counts, as of prices.
     zero : sequence of str
         Those of them that are 0 in a step without a value, between a series' first and last: a month without a
         delivery. Other steps without a value have no row.
@@ -74,6 +76,7 @@ class Series:
         value: str = "",
         mean: Sequence[str] = (),
         sum: Sequence[str] = (),
+        last: Sequence[str] = (),
         zero: Sequence[str] = (),
         logarithm: Sequence[str] = (),
         calendar: Sequence[str] = (),
@@ -86,9 +89,11 @@ class Series:
             raise UsageError(f"calendar: {unknown[0]!r} must be one of {', '.join(CALENDAR)}")
         self.file, self.member, self.time, self.format = file, member, time, format
         self.step, self.by, self.wide, self.value = step, by, dict(wide or {}), value
-        self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum")}
+        self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum"), **dict.fromkeys(last, "last")}
         if unknown := [name for name in (*zero, *logarithm) if name not in self.how]:
-            raise UsageError(f"zero, logarithm: {unknown[0]!r} must be a column of mean or sum ({', '.join(self.how)})")
+            raise UsageError(
+                f"zero, logarithm: {unknown[0]!r} must be a column of mean, sum or last ({', '.join(self.how)})"
+            )
         self.zero, self.logarithm = tuple(zero), tuple(logarithm)
         self.calendar = tuple(calendar)
         self.windows = {name: window_of(name, given, self.how) for name, given in (windows or {}).items()}
@@ -109,10 +114,10 @@ class Series:
         times = pd.to_datetime(raw[self.time], format=self.format, errors="coerce")
         if bad := int(times.isna().sum()):
             raise TableError(self.time, f"times are not all written as {self.format}", bad)
-        raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])})
+        raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])}).iloc[times.argsort(kind="stable")]
         for name in self.how:
             raw[name] = numbers_of(raw, name)
-        kinds = {name: "mean" if how == "mean" else _added for name, how in self.how.items()}
+        kinds = {name: _added if how == "sum" else how for name, how in self.how.items()}
         steps = raw.groupby([self.by, self.time], sort=True).agg(kinds).reset_index(level=0)
         parts = [self._one(str(name), part.drop(columns=self.by)) for name, part in steps.groupby(self.by, sort=True)]
         return pd.concat(parts, ignore_index=True)

@@ -28,17 +28,17 @@ class SafetyStock:
     Parameters
     ----------
     forecast : str
-        Number of the schema that forecasts the outcome, in the outcome's unit.
+        Number of the schema that forecasts the outcome, in the outcome's unit. Example: `forecast = "mean_of_12"`.
     by : str
         Date of the schema. Example: `by = "month"`.
     until : str
         Last day whose errors set the stock; rows after it judge it. Example: `until = "2025-06-30"`.
     service : float in (.5, 1), default .9
-        Share of rows whose outcome the stock is meant to cover.
+        Share of rows whose outcome the stock is meant to cover. Example: `service = 0.95`.
     last : sequence of int, default [12, 24]
-        How many of a site's last errors set the stocks with which it is compared.
+        How many of a site's last errors set the stocks with which it is compared. Example: `last = [24]`.
     step : float, default .05
-        Stocks are multiples of it, in the outcome's unit, and none is below what is asked for.
+        Stocks are multiples of it, in the outcome's unit, and none is below what is asked for. Example: `step = 0.1`.
 
     Reveals: the number of rows until that day, and the sum of their squared errors, over all of them and over the last
     few; and of the rows after it, how many have each error, in steps of `step`. Who knows the forecasts knows single

@@ -1,0 +1,93 @@
+"""Spearman's rank correlation within steps of time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target, undefined
+
+ROUNDING = 1e-12
+
+
+class RankCorrelation:
+    """Mean over steps of Spearman's rank correlation of predictions and outcomes within a step.
+
+    A step, such as a month, counts by its rows; one whose predictions or outcomes are all alike has none and is left
+    out. What moves all rows of a step together has no part in it: it tells how well rows of one step are put in order,
+    as an information coefficient of stocks does.
+
+    All rows are one step until `within` says which step each is of.
+
+    Source: `scipy.stats.spearmanr`, of equal values the mean rank; R. C. Grinold and R. N. Kahn, "Active Portfolio
+    Management", 2nd edition, chapter 6.
+    """
+
+    tasks: tuple[str, ...] = ("regression",)
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    label: str = "rank correlation within a step of time"
+
+    _steps: NDArray[np.intp] | None = None
+
+    def within(self, steps: NDArray[np.intp]) -> RankCorrelation:
+        """Return the metric of rows of these steps, the code of each [n]."""
+        found = RankCorrelation()
+        found._steps = steps
+        return found
+
+    def defined(self, y: Target) -> str:
+        """Return "" or why there is no figure; the rows have targets `y` [n]."""
+        if len(y) == 0:
+            return "no rows"
+        several = any(len(np.unique(y[rows])) > 1 for rows in self._rows(len(y)))
+        return "" if several else "no step has two different outcomes"
+
+    def weighted(self, y: Target, score: Score, weights: Floats) -> Floats:
+        """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""
+        if self.defined(y) or np.isnan(score).any():
+            return undefined(weights)
+        total, known = np.zeros(len(weights)), np.zeros(len(weights))
+        for rows in self._rows(len(y)):
+            own = weights[:, rows]
+            found = _correlation(_ranks(y[rows], own), _ranks(score[rows], own), own)
+            has = np.isfinite(found)
+            total += np.where(has, found, 0.0) * own.sum(axis=1)
+            known += has * own.sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(total / known, dtype=np.float64)
+
+    def value(self, y: Target, score: Score) -> float:
+        """Return the metric on `y` [n], NaN if undefined."""
+        return float(self.weighted(y, score, np.ones((1, len(y))))[0])
+
+    def _rows(self, count: int) -> list[NDArray[np.intp]]:
+        """Return the places of each step's rows."""
+        if self._steps is None:
+            return [np.arange(count)]
+        order = np.argsort(self._steps, kind="stable")
+        return list(np.split(order, np.flatnonzero(np.diff(self._steps[order])) + 1))
+
+
+def _ranks(values: Target | Score, weights: Floats) -> Floats:
+    """Return mean ranks [draws, n] of rows that stand for `weights` [draws, n] equal ones each, up to a constant."""
+    _, places = np.unique(values, return_inverse=True)
+    tied = np.zeros((len(weights), places.max() + 1))
+    for row, place in enumerate(places):
+        tied[:, place] += weights[:, row]
+    middle: Floats = np.cumsum(tied, axis=1) - tied / 2
+    return middle[:, places]
+
+
+def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
+    """Return Pearson's weighted correlation [draws]; NaN where one of both does not vary."""
+    total = weights.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a = a - (weights * a).sum(axis=1, keepdims=True) / total
+        b = b - (weights * b).sum(axis=1, keepdims=True) / total
+        both, spreads = (weights * a * b).sum(axis=1), [(weights * one * one).sum(axis=1) for one in (a, b)]
+        # Ranks that are all the same differ from their mean by what is rounded.
+        vary = np.minimum(*spreads) > ROUNDING * total[:, 0] ** 3
+        return np.where(vary, both / np.sqrt(spreads[0] * spreads[1]), np.nan)
