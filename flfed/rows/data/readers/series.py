@@ -87,7 +87,7 @@ class Series:
             raise UsageError(f"step={step!r} must be one of {', '.join(STEPS)}")
         if unknown := [name for name in calendar if name not in CALENDAR]:
             raise UsageError(f"calendar: {unknown[0]!r} must be one of {', '.join(CALENDAR)}")
-        self.file, self.member, self.time, self.format = file, member, time, format
+        self.source, self.time, self.format = (file, member), time, format
         self.step, self.by, self.wide, self.value = step, by, dict(wide or {}), value
         self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum"), **dict.fromkeys(last, "last")}
         if unknown := [name for name in (*zero, *logarithm) if name not in self.how]:
@@ -110,7 +110,8 @@ class Series:
         """
         import pandas as pd
 
-        raw = self._long(cells_of(find_file(self.file, folders), self.member))
+        file, member = self.source
+        raw = self._long(cells_of(find_file(file, folders), member))
         times = pd.to_datetime(raw[self.time], format=self.format, errors="coerce")
         if bad := int(times.isna().sum()):
             raise TableError(self.time, f"times are not all written as {self.format}", bad)
@@ -128,7 +129,7 @@ class Series:
 
         wanted = [self.time, *(self.wide.values() or [self.by]), *(name for name in self.how if name != self.value)]
         if absent := [name for name in wanted if name not in raw]:
-            raise UsageError(f"{self.file}: has no column {absent[0]!r}")
+            raise UsageError(f"{self.source[0]}: has no column {absent[0]!r}")
         if not self.wide:
             return raw
         others, parts = raw.drop(columns=[*self.wide.values()]), list[pd.DataFrame]()
