@@ -125,7 +125,8 @@ def page(case: CaseStudy) -> str:
 def verdict(case: CaseStudy) -> list[str]:
     """Return what the record says, the headline first."""
     found = case.found
-    said = statistic_in_words(found["statistics"]) if "statistics" in found else verdict_in_words(found)
+    whole = "statistics" in found
+    said = statistic_in_words(found["statistics"]) if whole else [*verdict_in_words(found), *ranks_in_words(found)]
     return [anonymous(line) for line in said]
 
 
@@ -147,7 +148,9 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     many = len(found["sites"])
     shown = rows if many <= MOST_SITES else rows[many:]
     sizes = [site["rows"] for site in found["sites"].values() if site["rows"] is not None]
-    told = f"{many} sites of {min(sizes):,} to {max(sizes):,} rows." if sizes else f"{many} sites."
+    least, most = (min(sizes), max(sizes)) if sizes else (0, 0)
+    of = f" of {least:,} rows" if least == most else f" of {least:,} to {most:,} rows"
+    told = f"{many} sites{of if sizes else ''}."
     more = "" if many <= MOST_SITES else " Each of them: `flfed run show RUN --all`."
     parts = ["## Sites and figures", f"{told} Judged by {metric_name(metric or '')}, on rows nobody trained on.{more}"]
     empty = [place for place in range(len(headers)) if not any(row[place] for row in shown)]
@@ -155,7 +158,6 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     parts.append(table([headers[place] for place in kept], [[row[place] for place in kept] for row in shown]))
     parts += [anonymous(line) for line in below]
     points = found.get("operating-points", {}).get("all", [])
-    parts += ranks_in_words(found)
     parts += [alarm_line(point) for point in points if point["by"] == "false-positive-rate"]
     lines = [row for row in case.table_one if ": " not in row["Characteristic"] or many <= 4][:MOST_LINES]
     if lines and many <= MOST_SITES:
