@@ -30,8 +30,11 @@ def without_model(parts: dict[str, dict[str, Any]]) -> bool:
         return False
     if found := [name for name in NO_USE if parts[name]]:
         raise UsageError(f"[statistic]: is in place of a model, and the study has a table [{found[0]}]: leave one out")
-    if parts["privacy"]:
-        raise UsageError("[privacy]: noise on, and secure sums of, a statistic are not available in this version")
+    # A mechanism's noise is made for updates, and homomorphic encryption for a model.
+    if parts["privacy"] not in ({}, {"secure-aggregation": "on"}, {"secure-aggregation": "off"}):
+        raise UsageError(
+            "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
+        )
     if "holdout" in parts["dataset"].get("partition", {}):
         raise UsageError("[dataset] partition: holdout does not go with [statistic], which is over all rows")
     parts |= {name: dict(table) for name, table in UNUSED.items()}

@@ -185,7 +185,7 @@ class Mechanism:
         Such a thing leaves a site, or steers the run, and is not in the promise.
         """
         if is_statistic(study):
-            return (SUMS_OF_A_STATISTIC,)
+            return (SUMS_OF_A_STATISTIC if study.secure_aggregation == "off" else STATISTIC_IN_SECRET,)
         own = (SUMS_OF_TREES, CELLS_OF_TREES) if study.model.name == TREES else (NO_NOISE,)
         return (*own, *uncharged_outputs(study))
 
@@ -197,6 +197,10 @@ SUMS_OF_TREES = (
 SUMS_OF_A_STATISTIC = (
     "Each site's sums of the study's statistic over all of its rows, exact: where few rows are behind one, it tells of "
     "single rows."
+)
+STATISTIC_IN_SECRET = (
+    "The sums of the study's statistic over all rows of the sites of a sum, exact: where few rows are behind one, it "
+    "tells of single rows."
 )
 CELLS_OF_TREES = (
     "How many of each site's training rows lie in each of 1,024 bins of every number; with min-rows also of every "

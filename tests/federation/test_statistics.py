@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from flwr.app import Message
 from statsmodels.stats.contingency_tables import Table2x2
 
 from flfed import Study, run
@@ -16,15 +17,19 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
 from flfed.export.run_folder import NO_MODEL, export
+from flfed.federation.server.preflight import check
 from flfed.records.document.document import document
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.statistics.listed.covariance import Covariance
 from flfed.rows.statistics.listed.odds_ratio import OddsRatio
+from flfed.rows.statistics.statistic import Statistic, entries, of_entries
 from flfed.updates.messages.kinds import STATISTIC
-from tests.deployment.summing import Consortium, Coordinator
+from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 
 STUDY = """
 format = 1
@@ -115,7 +120,8 @@ def test_a_site_whose_exact_sums_stay_takes_no_part(small_sites: Small, policy: 
     [
         ('[model]\nname = "logistic"\n', r"the study has a table \[model\]"),
         ("[plan]\nlr = 0.1\n", r"the study has a table \[plan\]"),
-        ('[privacy]\nsecure-aggregation = "on"\n', "not available in this version"),
+        ('[privacy]\nsecure-aggregation = "ckks"\n', "not available in this version"),
+        ('[privacy]\nname = "record-dp"\n', "not available in this version"),
     ],
 )
 def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said: str):
@@ -180,3 +186,99 @@ def test_gates_let_the_sums_leave_once_a_run_and_write_a_line(gated: Consortium)
     assert len(lines) == 1
     with RunReader.open() as reader:
         assert reader.summary(ended.run, "statistics") == here
+
+
+SECRET = '\n[privacy]\nsecure-aggregation = "on"\n'
+
+
+def test_sums_in_secret_give_the_same_figures_and_none_of_a_site(small_sites: Small):
+    sites = small_sites(4)
+    plain = run(Study.parse(ODDS), sites=sites).report["statistics"]
+    assert run(Study.parse(ODDS + SECRET), sites=sites).report["statistics"] == {**plain, "by-site": {}}
+    plain = run(Study.parse(COVARIANCE), sites=sites).report["statistics"]
+    found = run(Study.parse(COVARIANCE + SECRET), sites=sites).report["statistics"]
+    np.testing.assert_allclose(found["covariance"], plain["covariance"], rtol=1e-12)
+    np.testing.assert_allclose(found["mean"], plain["mean"], rtol=1e-12)
+    assert (found["rows"], found["rows-left-out"], found["by-site"]) == (plain["rows"], plain["rows-left-out"], {})
+
+
+@pytest.mark.parametrize(
+    "statistic", [OddsRatio(by="flag"), Covariance(of=["x1", "x2"])], ids=["odds-ratio", "covariance"]
+)
+def test_no_row_adds_more_than_one_to_a_sum_in_secret(small_sites: Small, statistic: Statistic):
+    (site,) = small_sites(1)
+    table, schema = tables([site]), datasets.load("small").schema
+    most = np.max([np.abs(entries(statistic, statistic.sums(table[at : at + 1], schema), schema)) for at in range(80)])
+    assert 0 < most <= 1
+    sums = statistic.sums(table, schema)
+    for name, found in of_entries(statistic, entries(statistic, sums, schema), schema).items():
+        np.testing.assert_allclose(found, sums[name], rtol=1e-14)
+        assert found.dtype == sums[name].dtype
+
+
+def test_a_statistic_that_compares_sites_is_refused_in_secret(small_sites: Small):
+    study = Study.load("scms-safety-stock")
+    with pytest.raises(UsageError, match="sums of all sites alone"):
+        check(Study.parse(study.text + SECRET))
+
+
+@pytest.fixture
+def in_secret(small_sites: Small) -> Consortium:
+    """Four sites behind gates, of which two share in sums only, and one is an institution that lets cells leave so."""
+    policies = [
+        Policy(disclosure="open", share_metrics="aggregate-only"),
+        Policy(disclosure="open", share_metrics="aggregate-only"),
+        Policy(outputs=("single-cells-in-sums",)),
+        Policy(disclosure="open"),
+    ]
+    sites = [replace(site, policy=policy) for site, policy in zip(small_sites(4), policies, strict=True)]
+    return Consortium(sites, Study.parse(COVARIANCE + SECRET))
+
+
+def test_gates_mask_the_sums_and_open_those_of_all_alone(in_secret: Consortium):
+    open_rows = [replace(site, policy=Policy(disclosure="open")) for site in in_secret.sites.values()]
+    here = run(Study.parse(COVARIANCE), sites=open_rows).report["statistics"]
+    coordinator = Coordinator(in_secret)
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        found = reader.summary(ended.run, "statistics")
+    assert found is not None
+    assert (found["sites"], found["rows"], found["by-site"]) == (4, here["rows"], {})
+    np.testing.assert_allclose(found["covariance"], here["covariance"], rtol=1e-12)
+    # What crossed looks like chance: no site's own number of rows is in it.
+    replies = [reply for _, sent, reply in coordinator.grid.sent if sent.metadata.message_type == STATISTIC]
+    assert len(replies) == 4
+    for reply in replies:
+        answer = StatisticReply.from_record(reply.content)
+        assert not answer.sums and answer.masked is not None
+        assert answer.masked.sums.max() > 2**60
+    words = " ".join(plain_words(in_secret.study, in_secret.sites["site-01"], ["site-02", "site-03", "site-04"]))
+    assert "added up in secret" in words and "update" not in words
+
+
+def test_a_site_that_is_missing_leaves_the_sum_of_the_others(in_secret: Consortium):
+    coordinator = Coordinator(in_secret)
+    ended = coordinator.run(absent=lambda site, kind: site == "site-04" and kind == STATISTIC)
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        found = reader.summary(ended.run, "statistics")
+    three = [tables([site])[["x1", "x2"]].dropna() for name, site in in_secret.sites.items() if name != "site-04"]
+    assert found is not None
+    assert found["sites"] == 3
+    np.testing.assert_allclose(found["covariance"], np.cov(pd.concat(three).T), rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["site-01", "site-03"])
+def test_sites_that_did_not_approve_sums_send_none_of_their_own(in_secret: Consortium, name: str):
+    for site in in_secret.sites:
+        in_secret.approve(site, sums=False, pins={})
+    with pytest.raises(UsageError, match="did not approve sums under keys"):
+        Coordinator(in_secret).run()
+    # A coordinator that asks all the same is refused by the site itself.
+    grid = SummingGrid(in_secret, run="asked")
+    (reply,) = grid.send_and_receive(
+        [Message(StatisticRequest().to_record(), dst_node_id=grid.nodes[name], message_type=STATISTIC)]
+    )
+    assert reply.has_error() and "its policy keeps exact sums" in reply.error.reason
+    assert all(line.facts.get("asked") == STATISTIC for line in in_secret.lines(name)[-1:])

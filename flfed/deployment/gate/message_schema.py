@@ -232,7 +232,10 @@ class StudyMessages:
             masks = masked_summary(entries_of(sums.shapes), self.pinned)
             return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
         if kind == kinds.STATISTIC:
-            return {"config": _config({}), "sums": Held(shapes=statistic_of(self.study).shapes(self.schema))}
+            shapes = statistic_of(self.study).shapes(self.schema)
+            plain: Sections = {"sums": Held(shapes=shapes)}
+            masks = masked_summary(entries_of(shapes), self.pinned)
+            return {"config": _config({}), **(masks if self.pinned else plain)}
         if kind == kinds.BINS:
             return {"config": _config({}), **counted(self.study, self.layout, self.pinned)}
         if kind == COMPARE:
@@ -315,7 +318,9 @@ class StudyMessages:
             encoder once; else of any version.
         """
         if is_statistic(self.study):
-            return sum(_most(self, kind, way, compact=compact) for kind in (ENROL, SEAL, kinds.STATISTIC, SEAL, SEALED))
+            opened = (KEYS, LIST, UNMASK) if self.pinned else ()
+            asked = (ENROL, SEAL, *opened, kinds.STATISTIC, SEAL, SEALED)
+            return sum(_most(self, kind, way, compact=compact) for kind in asked)
         beside = (KEYS, *((UNMASK,) if _keeps_figures(self) else ())) if self.pinned else ()
         beside += (kinds.BINS, *((LIST, UNMASK) if self.pinned else ())) if grows(self.study) else ()
         asked = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)

@@ -24,6 +24,7 @@ from flfed.deployment.gate.message_sections import (
 )
 from flfed.refusals import Refusal
 from flfed.study.exchanges import exchanges_of, grows
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks, keys, shares
@@ -43,7 +44,7 @@ from flfed.updates.messages.secure_sum import (
     SIGNED,
     UNMASK,
 )
-from flfed.updates.messages.summarise import BINS, SUMMARISE
+from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 
 SUMS = (KEYS, LIST, UNMASK)
@@ -182,6 +183,8 @@ def summed_in(kind: str, pinned: int, study: Study) -> dict[str, Section]:
         config = _config({"most-rows": whole(1), "cohort": _names(pinned)})
         return {"config": config, SIGNED: signed, **({SHARED: shared_key(1)} if _is_encrypted(study) else {})}
     summed, most = [SUMMARISE, TRAIN, COMPARE], study.rounds
+    if is_statistic(study):
+        summed = [STATISTIC]
     if grows(study):
         summed, most = [*summed, BINS], most * exchanges_of(study)
     config = _config({"kind": one_of(summed), "round": whole(0, most), "listed": _names(pinned)})

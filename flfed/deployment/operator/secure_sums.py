@@ -14,6 +14,7 @@ from flfed.errors import UsageError
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.signatures import read_gate_fingerprint
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
@@ -27,6 +28,12 @@ SUMMED = (
     "site's update. How many rows each site has is not hidden: sums of the weights over two lists of sites tell it. "
     "What a sum tells of the rows of all its sites, the coordinator learns, and it chooses the models of which it asks "
     "sums."
+)
+SUMMED_ONCE = (
+    "Sums: the statistic's sums are added up in secret (secure aggregation). The coordinator gets those of {least} or "
+    "more of the {n} sites that take part together, this one counted, and those of no site alone. A site that works "
+    "with the coordinator takes its own off such a sum and so narrows it: if {rest} of {least} do, what is left is "
+    "this site's. What a sum tells of the rows of all its sites, the coordinator learns."
 )
 ENCRYPTED = (
     "Sums: updates leave encrypted (homomorphic encryption, CKKS). The coordinator adds up ciphertexts and has no key: "
@@ -180,7 +187,7 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     encrypted = study.secure_aggregation == "ckks"
     first = min([site, *others])
     named = "this site" if first == site else first
-    summed = SUMMED.format(least=least, n=n, rest=least - 1)
+    summed = (SUMMED_ONCE if is_statistic(study) else SUMMED).format(least=least, n=n, rest=least - 1)
     found = [ENCRYPTED.format(n=n, first=named) if encrypted else summed]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)

@@ -13,7 +13,7 @@ from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
 from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
-from flfed.deployment.operator.statistic_description import EXACT, of_statistic
+from flfed.deployment.operator.statistic_description import EXACT, IN_SECRET, of_statistic
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.recording.source_model import UNCOVERED
@@ -318,7 +318,7 @@ def _kind(column: Column) -> str:
 def _without_noise(study: Study, agreement: Agreement) -> str:
     """Return what is said of updates that no mechanism protects."""
     if is_statistic(study):
-        return EXACT
+        return IN_SECRET if agreement.sums else EXACT
     if not agreement.sums:
         return GROWN if grows(study) else ALONE
     if grows(study):

@@ -40,7 +40,7 @@ from flfed.federation.client.redaction import (
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
-from flfed.federation.client.statistic import count_statistic, opened_for, too_small
+from flfed.federation.client.statistic import count_statistic, opened_for, rows_asked, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
@@ -321,7 +321,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         return _refusal(site, Refusal("table-unopened", site=site))
     if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
-    rows, policy = len(session.table.training), session.site.policy
+    rows, policy = rows_asked(session), session.site.policy
     # A band of rows is sent instead of their number: its power of ten.
     low = 10 ** (len(str(rows)) - 1)
     share = strictest(session.study.compare.share_metrics, policy.share_metrics)

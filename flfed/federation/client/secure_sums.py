@@ -39,7 +39,7 @@ from flfed.updates.messages.secure_sum import (
     UnmaskRequest,
     parted,
 )
-from flfed.updates.messages.summarise import SUMMARISE
+from flfed.updates.messages.summarise import STATISTIC, SUMMARISE
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -89,7 +89,7 @@ class SiteSums:
     """
 
     keys: RunKeys
-    kinds: ClassVar[tuple[str, ...]] = (TRAIN, SUMMARISE)
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, SUMMARISE, STATISTIC)
     """Kinds of the questions whose answers are masked."""
 
     def cohort(self) -> Cohort:
@@ -173,9 +173,13 @@ class SiteSums:
         NotTakingPart
             If the rows, the policy or the study changed since.
         """
-        asked, cohort = self.asked(None), self.cohort()
+        return self.masked_numbers(SUMMARISE, flattened(summary.arrays()), seed)
+
+    def masked_numbers(self, kind: str, numbers: np.ndarray, seed: int) -> Masked:
+        """Return sums to which a row adds 1 at most under masks; errors are those of `masked_summary`."""
+        asked, cohort = self.asked(None, kind), self.cohort()
         ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
-        return self.once(asked, _SUMMARY, lambda: ring.encode(flattened(summary.arrays()), rng))
+        return self.once(asked, _SUMMARY, lambda: ring.encode(numbers, rng))
 
     def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
         """Return numbers of 64 bits under masks; asked again, what was kept under a name."""

@@ -44,7 +44,7 @@ from flfed.updates.messages.secure_sum import (
     joined,
 )
 from flfed.updates.messages.secure_sum import SECTION as MASKED
-from flfed.updates.messages.summarise import BINS, SUMMARISE
+from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 
@@ -251,7 +251,7 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     if isinstance(sums, SiteCiphers):
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM
     figures = kind == COMPARE and own.figures(study) is not None
-    if kind in (TRAIN, BINS) or figures or (kind == SUMMARISE and reserved):
+    if kind in (TRAIN, BINS, STATISTIC) or figures or (kind == SUMMARISE and reserved):
         asked = read(TrainRequest, message.content) if kind == TRAIN else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}

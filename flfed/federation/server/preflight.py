@@ -44,7 +44,13 @@ def check(study: Study) -> dict[str, str]:
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
     if is_statistic(study):
-        statistic_of(study).columns(dataset.schema)
+        statistic = statistic_of(study)
+        statistic.columns(dataset.schema)
+        if study.secure_aggregation != "off" and not statistic.adds_up:
+            raise UsageError(
+                f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against all, and "
+                "secure-aggregation has sums of all sites alone: leave one of them out"
+            )
         _check_expired(study)
         return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": ""}
     model = study.model.build("model")

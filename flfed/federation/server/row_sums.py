@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ import numpy as np
 from flfed.errors import FlfedError
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
-from flfed.federation.server.secure_sums import summed_cells
+from flfed.federation.server.secure_sums import summed_cells, summed_statistic, sums_of
 from flfed.refusals import Refusal
-from flfed.rows.statistics.statistic import Shapes, added, statistic_of
+from flfed.rows.statistics.statistic import Shapes, added, of_entries, statistic_of
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
 from flfed.updates.aggregation.rounds import Participant
@@ -82,24 +83,21 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     There is no model: the outcome has no arrays, and no encoder was fitted to rows.
     """
     participants = run.enrol()
-    statistic, nodes = statistic_of(run.study), nodes_of(participants)
-    timeout = deadline_of(run.study)
+    run.sums = sums_of(run, participants, participants)
+    statistic = statistic_of(run.study)
     with run.privacy.during(participants):
-        answers = ask(run.grid, STATISTIC, StatisticRequest(), nodes, StatisticReply.from_record, timeout=timeout)
-    log_bytes(run.recorder, STATISTIC, answers)
-    shapes = statistic.shapes(run.schema)
-    good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
-    unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
-    run.recorder.events("fault", {**answers.faults, **unfit})
-    reasons = [f"{site}: {why}" for site, why in {**answers.faults, **unfit}.items()]
-    check_enough(good, reasons, run.recorder.shared_as)
-    # In the order of the sites' names, so that the same sites give the same bits.
-    sites = list(good.values())
+        if run.sums is None:
+            good = _sums_of_sites(run, participants, statistic.shapes(run.schema))
+            sites, names = list(good.values()), tuple(good)
+        else:
+            count = sum(math.prod(shape) for shape, _ in statistic.shapes(run.schema).values())
+            numbers, names = summed_statistic(run, run.sums, participants, count)
+            sites, good = [of_entries(statistic, numbers, run.schema)], {}
     of_all = added(sites)
     by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in good.items()}
     found = {
         "name": run.study.statistic.name,
-        "sites": len(good),
+        "sites": len(names),
         **statistic.figures(sites, run.schema, of_all),
         "by-site": run.recorder.shared_as.own(by_site),
     }
@@ -111,9 +109,22 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
         encoder=schema_encoder(run.layout),
         rounds=0,
         best_round=0,
-        sites=tuple(good),
+        sites=names,
         seconds=run.writer.seconds(),
     )
+
+
+def _sums_of_sites(run: FederatedRun, participants: Mapping[str, Participant], shapes: Shapes) -> dict[str, Arrays]:
+    """Return the sums of each site that sent some, in the order of names, so that the same sites give the same bits."""
+    nodes, timeout = nodes_of(participants), deadline_of(run.study)
+    answers = ask(run.grid, STATISTIC, StatisticRequest(), nodes, StatisticReply.from_record, timeout=timeout)
+    log_bytes(run.recorder, STATISTIC, answers)
+    good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
+    unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
+    run.recorder.events("fault", {**answers.faults, **unfit})
+    reasons = [f"{site}: {why}" for site, why in {**answers.faults, **unfit}.items()]
+    check_enough(good, reasons, run.recorder.shared_as)
+    return good
 
 
 def are_sums(sums: Arrays, shapes: Shapes) -> bool:

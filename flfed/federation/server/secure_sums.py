@@ -26,16 +26,19 @@ from flfed.updates.codec import entries_of, shapes_of, unflattened
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
 from flfed.updates.masking.ring import ring_of_counts
-from flfed.updates.masking.rules import LEAST, lifted_sites
+from flfed.updates.masking.rules import LEAST, Sites, lifted_sites
 from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.masking.statement import read
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
 from flfed.updates.messages.summarise import (
     BINS,
+    STATISTIC,
     SUMMARISE,
     BinsReply,
     BinsRequest,
+    StatisticReply,
+    StatisticRequest,
     SummariseReply,
     SummariseRequest,
 )
@@ -267,7 +270,7 @@ def summed_summary(run: FederatedRun, participants: Mapping[str, Participant]) -
     if sums is None:
         raise UsageError("a run without secure sums has no summed summary")
     shapes = {name: (shape, np.dtype(np.float64)) for name, shape in run.layout.shapes().items()}
-    totals = _summed(run, sums, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
+    totals, _ = _summed(run, sums, participants, SummariseRequest(), SummariseReply, entries_of(shapes))
     values = unflattened(ring_of_counts(len(sums.cohort), sums.most_rows).decode(totals), shapes)
     return Summary(**values)
 
@@ -284,21 +287,36 @@ def summed_cells(
     """
     # Whole numbers as they are: no ring divides them.
     sizes = [math.prod(shape) for shape in shapes.values()]
-    totals = _summed(run, sums, participants, BinsRequest(), BinsReply, sum(sizes))
+    totals, _ = _summed(run, sums, participants, BinsRequest(), BinsReply, sum(sizes))
     parts = np.split(totals, np.cumsum(sizes)[:-1])
     return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def summed_statistic(
+    run: FederatedRun, sums: SecureSums, participants: Mapping[str, Participant], entries: int
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the added entries of the study's statistic, and the sites that are in them.
+
+    Raises
+    ------
+    FlfedError
+        If there is no such sum.
+    """
+    totals, listed = _summed(run, sums, participants, StatisticRequest(), StatisticReply, entries)
+    return ring_of_counts(len(sums.cohort), sums.most_rows).decode(totals), tuple(sorted(listed))
 
 
 def _summed(
     run: FederatedRun,
     sums: SecureSums,
     participants: Mapping[str, Participant],
-    request: SummariseRequest | BinsRequest,
-    reply: type[SummariseReply] | type[BinsReply],
+    request: SummariseRequest | BinsRequest | StatisticRequest,
+    reply: type[SummariseReply] | type[BinsReply] | type[StatisticReply],
     entries: int,
-) -> np.ndarray:
-    """Return the sum of what the sites answer once before the rounds; raises FlfedError where there is none."""
-    kind, cohort = BINS if reply is BinsReply else SUMMARISE, len(sums.cohort) if sums.masked else 0
+) -> tuple[np.ndarray, Sites]:
+    """Return the sum of what sites answer once, and whose it is; raises FlfedError where there is none."""
+    kind = BINS if reply is BinsReply else STATISTIC if reply is StatisticReply else SUMMARISE
+    cohort = len(sums.cohort) if sums.masked else 0
     asked = _asked(run, kind, participants)
     replies = asked.answers(
         kind,
@@ -347,7 +365,7 @@ def summed_figures(
     totals = _totals(run, among, _asked(run, COMPARE, participants), vectors)
     if isinstance(totals, Refusal):
         return totals
-    return layout.decode(totals, layout.ring(len(cohort), run.sums.most_rows), len(cohort))
+    return layout.decode(totals[0], layout.ring(len(cohort), run.sums.most_rows), len(cohort))
 
 
 def _asked(run: FederatedRun, kind: str, participants: Mapping[str, Participant]) -> SumQuestions:
@@ -363,10 +381,11 @@ def _has_sums(masked: Masked | None, entries: int, cohort: int) -> bool:
 
 def _totals(
     run: FederatedRun, sums: SecureSums, asked: SumQuestions, vectors: Mapping[str, Masked]
-) -> np.ndarray | Refusal:
-    """Return the sum of numbers of 64 bits, or why there is none; what crossed for it is recorded."""
+) -> tuple[np.ndarray, Sites] | Refusal:
+    """Return the sum of numbers of 64 bits and whose it is, or why there is none; what crossed for it is recorded."""
     try:
-        return sums.totals(asked, vectors).sums
+        kept = sums.listed(asked, vectors)
+        return sums.opened(asked, kept).sums, kept.listed
     except Unsummed as error:
         return error.why
     finally:

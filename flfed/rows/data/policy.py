@@ -240,9 +240,13 @@ class Policy(Strict):
             return None
         return Refusal("trees-single-rows")
 
-    def statistic_refusal(self) -> Refusal | None:
-        """Return why a statistic's sums, which are exact and of this site alone, are refused."""
-        if self.disclosure == "open" and self.share_metrics != "aggregate-only":
+    def statistic_refusal(self, *, summed: bool) -> Refusal | None:
+        """Return why a statistic's sums, which are exact, are refused; `summed` in secret they are those of all sites.
+
+        Under `institution` they leave only in secure sums of which single ones may be told.
+        """
+        reserved = self.share_metrics == "aggregate-only" and not summed
+        if not reserved and (self.disclosure == "open" or (summed and self.allows("single-cells-in-sums"))):
             return None
         return Refusal("statistic-exact")
 

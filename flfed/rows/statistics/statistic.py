@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +28,8 @@ class Statistic(Protocol):
     """
 
     label: str
+    adds_up: bool
+    """Whether all of its figures follow from the added sums alone, so that sums in secret are enough."""
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read; raises UsageError where the schema has none such."""
@@ -34,6 +37,10 @@ class Statistic(Protocol):
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return what a site sends."""
+        ...
+
+    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+        """Return the most that one row adds to each sum of float64, in absolute value, of the sum's shape."""
         ...
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
@@ -51,6 +58,23 @@ class Statistic(Protocol):
 def added(sites: Sequence[Sums]) -> dict[str, np.ndarray]:
     """Return the sums of several sites, added up name by name."""
     return {name: np.stack([own[name] for own in sites]).sum(axis=0) for name in sites[0]}
+
+
+def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
+    """Return a site's sums as float64 array [entries], for secure sums: no row adds more than 1 to an entry."""
+    largest = statistic.largest(schema)
+    parts = [np.ravel(sums[name] / largest.get(name, 1.0)) for name in statistic.shapes(schema)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
+    """Return the sums that added entries stand for."""
+    found, start, largest = dict[str, np.ndarray](), 0, statistic.largest(schema)
+    for name, (shape, kind) in statistic.shapes(schema).items():
+        part = entries[start : start + math.prod(shape)].reshape(shape)
+        start += part.size
+        found[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
+    return found
 
 
 def statistic_of(study: Study) -> Statistic:

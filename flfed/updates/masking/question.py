@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from flfed.signatures import canonical
+from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
@@ -69,6 +70,8 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
         "strategy": _named(study.strategy),
         "privacy": _named(study.privacy),
     }
+    if is_statistic(study):
+        parts["statistic"] = _named(study.statistic)
     meant = _meaning(request) if isinstance(request, TrainRequest) else {}
     asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **meant, **parts}
     return hashlib.sha256(canonical(asked)).hexdigest()

@@ -71,7 +71,7 @@ class EnrolReply(PlainMessage):
     reason : str
         Why it refuses, in fixed words.
     rows_low, rows_high : int
-        Ends of the band of training rows.
+        Ends of the band of training rows; of all rows where a statistic is asked for.
     disclosure : {"open", "institution"}
         What its policy lets leave of sums and scores.
     share_metrics : {"named", "pseudonym", "aggregate-only"}

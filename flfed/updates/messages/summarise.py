@@ -149,19 +149,28 @@ class StatisticReply:
     ----------
     sums : dict of name to array
         What the site adds up, by the names, shapes and types of the study's statistic.
+    masked : Masked or None
+        In their place, where the study has secure sums.
 
     Reveals: what the study's statistic says that its sums reveal, of this site alone, exactly. It crosses once a run.
+    Under secure sums they are masked, and what they reveal is of all sites of a list: see `Masked`.
     """
 
-    sums: Arrays
+    sums: Arrays = field(default_factory=dict)
+    masked: Masked | None = None
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL), "sums": array_record(self.sums)}
+        records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
+        if self.masked is None:
+            records["sums"] = array_record(self.sums)
+        else:
+            self.masked.into(records)
         return record_of(records)
 
     @classmethod
     def from_record(cls, record: RecordDict) -> StatisticReply:
         """Read the message's content."""
         fields.config_of(record)
-        return cls(sums=fields.ndarrays(record, "sums"))
+        masked = Masked.out_of(record)
+        return cls(sums={} if masked is not None else fields.ndarrays(record, "sums"), masked=masked)

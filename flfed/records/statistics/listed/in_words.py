@@ -14,7 +14,7 @@ Found = dict[str, Any]
 Lines = list[dict[str, str]]
 NOT_SHOWN = (
     "All rows are counted, also those that other studies hold out: nothing was trained and nothing is predicted. Sums "
-    "are exact, and each site's own crossed to the coordinator."
+    "are exact, and {crossed}."
 )
 
 
@@ -25,7 +25,9 @@ def statistic_lines(found: Found) -> Lines:
 
 def statistic_in_words(found: Found) -> list[str]:
     """Return what a statistic says, the figure first, and what it does not show."""
-    return [*_TOLD[found["name"]][1](found), NOT_SHOWN]
+    # Without a site's own figures there were sums in secret, or nobody may see whose they are.
+    crossed = "each site's own crossed to the coordinator" if found["by-site"] else "no site's own is shown"
+    return [*_TOLD[found["name"]][1](found), NOT_SHOWN.format(crossed=crossed)]
 
 
 def _odds_lines(found: Found) -> Lines:

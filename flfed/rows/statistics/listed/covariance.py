@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class Covariance:
     """
 
     label = "means and covariances over all rows"
+    adds_up = True
 
     def __init__(self, *, of: Sequence[str]) -> None:
         self.of = tuple(of)
@@ -51,6 +52,12 @@ class Covariance:
         count, real = len(self.of), np.dtype(np.float64)
         whole = ((1,), np.dtype(np.uint64))
         return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
+
+    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+        """Return half of each range, and products of these."""
+        ranges = [schema.columns[name].range or (0.0, 1.0) for name in self.of]
+        half = np.array([(high - low) / 2 for low, high in ranges])
+        return {"sum": half, "product": np.outer(half, half)}
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's rows, sums and products."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class OddsRatio:
     """
 
     label = "odds ratio of the outcome between two groups"
+    adds_up = True
 
     def __init__(self, *, by: str) -> None:
         self.by = by
@@ -55,6 +56,10 @@ class OddsRatio:
     def shapes(self, schema: Schema) -> Shapes:
         """Return the table [group, outcome], and the rows without a group."""
         return {"table": ((2, 2), np.dtype(np.uint64)), "missing": ((1,), np.dtype(np.uint64))}
+
+    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+        """Return nothing: all sums are counts."""
+        return {}
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return how many rows of each group have each outcome."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class SafetyStock:
     """
 
     label = "safety stock from the errors of a forecast"
+    adds_up = False
 
     def __init__(
         self,
@@ -93,6 +94,11 @@ class SafetyStock:
             "later": ((bins,), whole),
             "missing": ((1,), whole),
         }
+
+    def largest(self, schema: Schema) -> Mapping[str, np.ndarray]:
+        """Return the largest error, and its square."""
+        most = self._most(schema) * self.step
+        return {"square": np.full(len(self.last) + 1, most**2), "absolute": np.array([most])}
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return a site's sums."""
