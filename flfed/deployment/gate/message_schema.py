@@ -232,10 +232,7 @@ class StudyMessages:
             masks = masked_summary(entries_of(sums.shapes), self.pinned)
             return {"config": _config({}), **(masks if masked_sums else {"summary": sums})}
         if kind == kinds.STATISTIC:
-            shapes = statistic_of(self.study).shapes(self.schema)
-            plain: Sections = {"sums": Held(shapes=shapes)}
-            masks = masked_summary(entries_of(shapes), self.pinned)
-            return {"config": _config({}), **(masks if self.pinned else plain)}
+            return {"config": _config({}), **_statistic(self)}
         if kind == kinds.BINS:
             return {"config": _config({}), **counted(self.study, self.layout, self.pinned)}
         if kind == COMPARE:
@@ -344,6 +341,14 @@ class StudyMessages:
         sections = self.incoming(TRAIN) if way == "to-site" else self.leaving(TRAIN)
         levels = exchanges_of(self.study)
         return tree_round_bytes(self.study, self.model, self.layout, once, sections) + levels * opened
+
+
+def _statistic(messages: StudyMessages) -> Sections:
+    """Return the sections of a statistic's sums, masked where an approval pins sites."""
+    shapes = statistic_of(messages.study).shapes(messages.schema)
+    if messages.pinned:
+        return masked_summary(entries_of(shapes), messages.pinned)
+    return {"sums": Held(shapes=shapes)}
 
 
 def _most(messages: StudyMessages, kind: str, way: Way, *, compact: bool) -> int:

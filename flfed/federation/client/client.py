@@ -53,7 +53,7 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.codec import is_encrypted
+from flfed.updates.codec import flattened, is_encrypted
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays, state_of
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
@@ -357,7 +357,7 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], own: Si
     if sums is None or not sums.sums_over_rows_masked():
         return SummariseReply(summary=session.summary())
     own.under(session)
-    return SummariseReply(masked=sums.masked_summary(session.summary(), session.seed))
+    return SummariseReply(masked=sums.masked_numbers(SUMMARISE, flattened(session.summary().arrays()), session.seed))
     yield
 
 

@@ -18,7 +18,6 @@ from flfed.refusals import Refusal
 from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator
-from flfed.summaries.summary import Summary
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
@@ -165,18 +164,14 @@ class SiteSums:
         weights = or_refuse(sums.encode(np.array([weight]), rng))
         return replace(reply, delta={}, masked=self._mask(asked, vector, weights))
 
-    def masked_summary(self, summary: Summary, seed: int) -> Masked:
-        """Return the sums over a site's training rows under masks, the same each time they are asked for.
+    def masked_numbers(self, kind: str, numbers: np.ndarray, seed: int) -> Masked:
+        """Return sums to which a row adds 1 at most under masks, the same each time they are asked for.
 
         Raises
         ------
         NotTakingPart
             If the rows, the policy or the study changed since.
         """
-        return self.masked_numbers(SUMMARISE, flattened(summary.arrays()), seed)
-
-    def masked_numbers(self, kind: str, numbers: np.ndarray, seed: int) -> Masked:
-        """Return sums to which a row adds 1 at most under masks; errors are those of `masked_summary`."""
         asked, cohort = self.asked(None, kind), self.cohort()
         ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
         return self.once(asked, _SUMMARY, lambda: ring.encode(numbers, rng))

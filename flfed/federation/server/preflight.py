@@ -44,13 +44,7 @@ def check(study: Study) -> dict[str, str]:
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
     if is_statistic(study):
-        statistic = statistic_of(study)
-        statistic.columns(dataset.schema)
-        if study.secure_aggregation != "off" and not statistic.adds_up:
-            raise UsageError(
-                f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against all, and "
-                "secure-aggregation has sums of all sites alone: leave one of them out"
-            )
+        _check_statistic(study, dataset.schema)
         _check_expired(study)
         return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": ""}
     model = study.model.build("model")
@@ -96,6 +90,17 @@ def check(study: Study) -> dict[str, str]:
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     _check_expired(study)
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
+
+
+def _check_statistic(study: Study, schema: Schema) -> None:
+    """Refuse columns that a statistic does not take, and sums in secret of one that compares sites."""
+    statistic = statistic_of(study)
+    statistic.columns(schema)
+    if study.secure_aggregation != "off" and not statistic.adds_up:
+        raise UsageError(
+            f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against those of all, and "
+            "secure-aggregation has sums of all sites alone: leave one of them out"
+        )
 
 
 def _check_points(study: Study, schema: Schema) -> None:
