@@ -37,8 +37,12 @@ test fast proof: export PYTHONDONTWRITEBYTECODE :=
 
 # Files that start servers or browsers come first (tests/conftest.py): what is left for the end is short. More workers than
 # cores are no faster (measured), and make tests of seconds uncertain.
-test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Types are checked meanwhile: where tests wait for servers and browsers there is time for it.
+test: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@nice -n 19 $(BIN)/mypy & types=$$!; $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
+		wait $$types && exit $$tests
 
 # Without real studies, servers and browsers: a few minutes.
 fast: env

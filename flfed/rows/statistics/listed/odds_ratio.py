@@ -10,14 +10,12 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.rows.statistics.statistic import Shapes, Sums, added, column_of
+from flfed.summaries.drift import NORMAL_975
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from flfed.rows.data.schema import Schema
-
-SD_OF_95 = 1.959963984540054
-"""Standard deviations of a normal distribution on either side of its mean that hold 95 % of it."""
 
 
 class OddsRatio:
@@ -80,7 +78,11 @@ class OddsRatio:
         if not min(a, b, c, d):
             return found | {"odds-ratio": None, "why": "no row of a group has, or all rows have, the outcome"}
         log, sd = math.log(a * d / (b * c)), math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
-        ratio = {"value": math.exp(log), "low": math.exp(log - SD_OF_95 * sd), "high": math.exp(log + SD_OF_95 * sd)}
+        ratio = {
+            "value": math.exp(log),
+            "low": math.exp(log - NORMAL_975 * sd),
+            "high": math.exp(log + NORMAL_975 * sd),
+        }
         return found | {"odds-ratio": ratio, "p": {"value": math.erfc(abs(log) / sd / math.sqrt(2))}}
 
 

@@ -1,0 +1,218 @@
+"""Estimates with intervals from counts and clipped sums that have normal noise.
+
+An interval covers both what another draw of people would have given and the noise. Counts may be below 0: as they are
+they are right on average, and so is what they add up to; only a table that is shown is cut at 0 (`shown`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from flfed.summaries.drift import NORMAL_975
+
+LEAST_SIZE = 6.0
+"""Deviations of the noise that a number of rows has at least: below, nothing is divided by it."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Estimate with the ends of its 95 % interval.
+
+    Attributes
+    ----------
+    value, low, high : float
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def about(cls, value: float, variance: float, *, least: float = -math.inf, most: float = math.inf) -> Interval:
+        """Return the normal interval of a variance, within what can be."""
+        reach = NORMAL_975 * math.sqrt(variance)
+        ends = (min(max(end, least), most) for end in (value, value - reach, value + reach))
+        return cls(*ends)
+
+
+def is_told(rows: float, deviation: float) -> bool:
+    """Tell whether a noised number of rows is large enough that something may be divided by it."""
+    return rows > LEAST_SIZE * deviation and rows >= 1
+
+
+def share(count: float, rows: float, deviation: float) -> Interval | None:
+    """Return the share of rows that a count is; None where the number of rows is lost in the noise.
+
+    Parameters
+    ----------
+    count, rows : float
+        Each with noise of its own.
+    deviation : float
+        Of the noise on each.
+
+    Notes
+    -----
+    The sampling variance takes the share as Agresti and Coull have it, so that it is not 0 where nobody was counted.
+
+    Examples
+    --------
+    >>> found = share(200.0, 1000.0, 18.4)
+    >>> found.value, round(found.low, 3), round(found.high, 3)
+    (0.2, 0.156, 0.244)
+    """
+    if not is_told(rows, deviation):
+        return None
+    found, square = count / rows, NORMAL_975**2
+    centre = min(max((count + square / 2) / (rows + square), 0.0), 1.0)
+    variance = centre * (1 - centre) / rows + deviation**2 * (1 + found**2) / rows**2
+    return Interval.about(found, variance, least=0.0, most=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Noised sums of values that were clipped to a range, scaled to -1 at its low end and 1 at its high one.
+
+    Attributes
+    ----------
+    rows, total, square : float
+        Number of known values, sum, and sum of squares.
+    deviation : float
+        Of the noise on each.
+    low, high : float
+        Ends of the range.
+    """
+
+    rows: float
+    total: float
+    square: float
+    deviation: float
+    low: float
+    high: float
+
+    def mean(self) -> Interval | None:
+        """Return the mean of the clipped values; None where the number of rows is lost in the noise."""
+        if not is_told(self.rows, self.deviation):
+            return None
+        mean, variance = self._scaled()
+        found = max(variance, 0.0) / self.rows + self.deviation**2 * (1 + mean**2) / self.rows**2
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return Interval.about(middle + half * mean, half**2 * found, least=self.low, most=self.high)
+
+    def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
+        """Return the standard deviation of the clipped values; None where the number of rows is lost in the noise.
+
+        Parameters
+        ----------
+        kurtosis : float, >= 1
+            Fourth moment of the values in squared variances: 3 of a normal distribution.
+        """
+        if not is_told(self.rows, self.deviation):
+            return None
+        mean, variance = self._scaled()
+        of_noise = self.deviation**2 * (1 + 4 * mean**2 + (mean**2 - variance) ** 2) / self.rows**2
+        about = Interval.about(variance, (kurtosis - 1) * max(variance, 0.0) ** 2 / self.rows + of_noise)
+        half = (self.high - self.low) / 2
+        return Interval(*(half * math.sqrt(max(end, 0.0)) for end in (about.value, about.low, about.high)))
+
+    def _scaled(self) -> tuple[float, float]:
+        mean = self.total / self.rows
+        return mean, self.square / self.rows - mean**2
+
+
+def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: float) -> Interval | None:
+    """Return a quantile of values that were counted in bins; None where their number is lost in the noise.
+
+    Parameters
+    ----------
+    share : float in (0, 1)
+        .5 of the median.
+    counts : float64 array [bins]
+    edges : float64 array [bins + 1]
+    deviation : float
+        Of the noise on each count.
+
+    Notes
+    -----
+    The interval has the values below which that share of the rows may lie, each by a test at 5 %; within a bin values
+    are taken as spread evenly.
+    """
+    bins, below = len(counts), np.concatenate([[0.0], np.cumsum(counts)])
+    rows = float(below[-1])
+    if not is_told(rows, deviation * math.sqrt(bins)):
+        return None
+    place = np.arange(bins + 1)
+    variance = share * (1 - share) * rows + deviation**2 * (place * (1 - share) ** 2 + (bins - place) * share**2)
+    reach, wanted = NORMAL_975 * np.sqrt(variance), share * rows
+    # Where the running count, and it with what noise and chance may have taken from it or added to it, comes to that.
+    low = np.interp(wanted, *_rising(below + reach, edges))
+    high = np.interp(wanted, *_rising(below - reach, edges))
+    found = float(np.interp(wanted, *_rising(np.clip(below, 0.0, rows), edges)))
+    return Interval(found, min(found, float(low)), max(found, float(high)))
+
+
+def _rising(below: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a curve that nowhere falls, the mean of the nearest from above and below, at the points where it rises."""
+    from_left, from_right = np.maximum.accumulate(below), np.minimum.accumulate(below[::-1])[::-1]
+    curve = (from_left + from_right) / 2
+    kept = np.concatenate([[True], np.diff(curve) > 0])
+    return curve[kept], edges[kept]
+
+
+def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float] | None:
+    """Return chi square, degrees of freedom and p of the test that two columns have nothing to do with each other.
+
+    None where a row or column of the table is lost in the noise.
+
+    Parameters
+    ----------
+    table : float64 array [rows, columns]
+        Noised counts.
+    deviation : float
+        Of the noise on each.
+
+    Notes
+    -----
+    The residuals of noised counts have the covariance of Poisson counts and that of the noise; Pearson's statistic
+    knows the first alone, and calls noise an association. This one is the quadratic form of the residuals by both.
+
+    Source: after Gaboardi, Lim, Rogers and Vadhan 2016, "Differentially private chi-squared hypothesis testing".
+    """
+    from scipy.stats import chi2
+
+    rows, columns = table.shape
+    total, of_rows, of_columns = float(table.sum()), table.sum(axis=1), table.sum(axis=0)
+    least = LEAST_SIZE * deviation
+    if min(of_rows.min() / math.sqrt(columns), of_columns.min() / math.sqrt(rows)) <= least or total < 1:
+        return None
+    p, q = of_rows / total, of_columns / total
+    # How the residual of each cell follows from the counts of all, about the two marginal distributions.
+    across = np.eye(rows) - np.outer(p, np.ones(rows))
+    down = np.eye(columns) - np.outer(q, np.ones(columns))
+    change = np.kron(across, down)
+    residuals = (table - np.outer(of_rows, of_columns) / total).ravel()
+    spread = change @ np.diag(np.outer(p, q).ravel() * total + deviation**2) @ change.T
+    freedom = (rows - 1) * (columns - 1)
+    statistic = float(residuals @ np.linalg.pinv(spread, rcond=1e-9, hermitian=True) @ residuals)
+    return statistic, freedom, float(chi2.sf(statistic, freedom))
+
+
+def shown(counts: np.ndarray, total: float) -> np.ndarray:
+    """Return counts for display: none below 0, and together `total`; no figure is made of them.
+
+    They are the nearest such, in squares: a part of what is too much is taken off each, down to 0.
+
+    Examples
+    --------
+    >>> shown(np.array([50.0, -10.0, 30.0]), 75.0).tolist()
+    [47.5, 0.0, 27.5]
+    """
+    total = max(total, 0.0)
+    falling = np.sort(counts.ravel())[::-1]
+    over = (np.cumsum(falling) - total) / np.arange(1, falling.size + 1)
+    # The largest number of counts that stay above 0 says how much is taken off.
+    last = np.flatnonzero(falling - over > 0)
+    off = over[last[-1]] if len(last) else over[0]
+    return np.asarray(np.maximum(counts - off, 0.0), dtype=np.float64)
