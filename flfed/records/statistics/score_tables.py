@@ -321,7 +321,7 @@ def ranks_in_words(found: Report) -> list[str]:
     Examples
     --------
     >>> [said] = ranks_in_words({"global": {"rank_correlation": {"value": 0.02, "low": -0.06, "high": 0.11}}})
-    >>> said.endswith(f" .020 with what came (95 % CI {MINUS}.060 to +.110): no skill is shown.")
+    >>> said.endswith(f" .020 with what came (95 % CI {chr(8722)}.060 to +.110): no skill is shown.")
     True
     >>> ranks_in_words({"global": {}})
     []
