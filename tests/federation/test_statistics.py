@@ -27,7 +27,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.statistics.listed.covariance import Covariance
 from flfed.rows.statistics.listed.odds_ratio import OddsRatio
 from flfed.rows.statistics.statistic import Statistic, entries, of_entries
-from flfed.updates.messages.kinds import STATISTIC
+from flfed.updates.messages.kinds import ENROL, STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 
@@ -267,6 +267,19 @@ def test_a_site_that_is_missing_leaves_the_sum_of_the_others(in_secret: Consorti
     assert found is not None
     assert found["sites"] == 3
     np.testing.assert_allclose(found["covariance"], np.cov(pd.concat(three).T), rtol=1e-11)
+
+
+@pytest.mark.parametrize("kind", [STATISTIC, UNMASK])
+def test_a_coordinator_that_is_killed_goes_on_to_the_same_sum_of_the_same_sites(in_secret: Consortium, kind: str):
+    coordinator = Coordinator(in_secret)
+    whole = coordinator.run()
+    # Killed at the last site, and one that answered is away when the run goes on.
+    begun = coordinator.run(absent=lambda site, asked: "crash" if (site, asked) == ("site-04", kind) else False)
+    assert begun.status != "completed"
+    ended = coordinator.run(begun.run, absent=lambda site, asked: site == "site-04" and asked == ENROL)
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        assert reader.summary(ended.run, "statistics") == reader.summary(whole.run, "statistics")
 
 
 @pytest.mark.parametrize("name", ["site-01", "site-03"])

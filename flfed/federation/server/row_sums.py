@@ -12,12 +12,13 @@ import numpy as np
 from flfed.errors import FlfedError
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
-from flfed.federation.server.secure_sums import summed_cells, summed_statistic, sums_of
+from flfed.federation.server.secure_sums import summed_cells, summed_statistic
 from flfed.refusals import Refusal
 from flfed.rows.statistics.statistic import Shapes, added, of_entries, statistic_of
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
 from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.checkpoints.sum_file import kept_cohort
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import (
     BINS,
@@ -82,8 +83,8 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
 
     There is no model: the outcome has no arrays, and no encoder was fitted to rows.
     """
-    participants = run.enrol()
-    run.sums = sums_of(run, participants, participants)
+    # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
+    participants, _ = run.whole(kept_cohort(run.recorder.writer.run))
     statistic = statistic_of(run.study)
     with run.privacy.during(participants):
         if run.sums is None:

@@ -160,7 +160,7 @@ class FederatedRun:
         """Return the participants that came back, and the common checkpoint."""
         self.recorder.share(checkpoint.sharing)
         if cohort := kept_cohort(self.recorder.writer.run):
-            return self._whole(cohort)[0], checkpoint
+            return self.whole(cohort)[0], checkpoint
         before = checkpoint.participants
         # A site that was missing at an earlier resume is not asked back.
         bands = {site: high for site, high in before.items() if site not in checkpoint.left}
@@ -174,7 +174,7 @@ class FederatedRun:
     def begin(self) -> tuple[dict[str, Participant], Checkpoint]:
         """Return the participants and the common checkpoint of a new run."""
         # A run that ended before its first round may have told its sites who takes part.
-        participants, back = self._whole(kept_cohort(self.recorder.writer.run))
+        participants, back = self.whole(kept_cohort(self.recorder.writer.run))
         if self.sums is not None and self.sums.in_sums_only:
             summaries, merged = dict[str, Summary](), summed_summary(self, participants)
         else:
@@ -200,7 +200,7 @@ class FederatedRun:
             self.recorder.writer.summary("codec", saved, durable=False)
         return participants, self.write_start(participants, encoder, summaries)
 
-    def _whole(self, cohort: Mapping[str, Participant]) -> tuple[dict[str, Participant], dict[str, Participant]]:
+    def whole(self, cohort: Mapping[str, Participant]) -> tuple[dict[str, Participant], dict[str, Participant]]:
         """Return the participants and those of them that are there, once they have keys where there are sums.
 
         Of the `cohort` of earlier nobody is dropped: who is not back is missing in a round, until it is.
