@@ -17,7 +17,9 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
 from flfed.export.run_folder import NO_MODEL, export
+from flfed.federation.client.site_run import forget_compared
 from flfed.federation.server.preflight import check
+from flfed.paths import home
 from flfed.records.document.document import document
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -138,6 +140,9 @@ def test_what_belongs_to_a_model_is_refused_beside_a_statistic(added: str, said:
         (COVARIANCE.replace('"x2"', '"x1"'), "two or more different columns"),
         (ODDS.replace("by =", "arm ="), "arm"),
         (STOCK, "the outcome must be a number"),
+        (STOCK.replace('forecast = "x1"', ""), "a setting is missing; it needs forecast, by, until"),
+        (ODDS.replace('by = "flag"', ""), "it needs by"),
+        (f"{STOCK}step = inf\n", "step must be above 0 and finite"),
         (STOCK.replace("2020-06-30", "June"), "until='June' must be a date"),
         (f"{STOCK}service = 0.4\n", "service=0.4 must lie between .5 and 1"),
         (f"{STOCK}last = [0]\n", "last have numbers from 1"),
@@ -267,6 +272,41 @@ def test_a_site_that_is_missing_leaves_the_sum_of_the_others(in_secret: Consorti
     assert found is not None
     assert found["sites"] == 3
     np.testing.assert_allclose(found["covariance"], np.cov(pd.concat(three).T), rtol=1e-11)
+
+
+def test_statistics_of_one_dataset_have_one_list_whatever_their_columns(in_secret: Consortium):
+    # Of two lists the difference of two such sums would be the sums of the site that is in one of them only.
+    assert Coordinator(in_secret).run().status == "completed"
+    for other in (
+        COVARIANCE.replace('["x1", "x2"]', '["x2", "x1"]'),
+        COVARIANCE.replace("[statistic]", 'features = ["x1"]\n\n[statistic]'),
+    ):
+        in_secret.study = Study.parse(other + SECRET)
+        for name in in_secret.sites:
+            in_secret.approve(name)
+        with pytest.raises(FlfedError, match="no sum over the rows of the sites"):
+            Coordinator(in_secret).run(absent=lambda site, kind: site == "site-04" and kind == STATISTIC)
+        assert Coordinator(in_secret).run().status == "completed"
+
+
+def test_once_a_run_is_sealed_a_site_keeps_no_key_of_it(in_secret: Consortium):
+    ended = Coordinator(in_secret).run()
+
+    def kept() -> list[str]:
+        return [path.name for path in home().rglob("*") if ended.run in str(path) and "masked-summary" in path.name]
+
+    assert len(kept()) == 4
+    for name in in_secret.sites:
+        forget_compared(name, ended.run)
+    assert not kept()
+
+
+def test_a_column_of_one_value_has_no_deviation(small_sites: Small):
+    table, schema = tables(small_sites(1)).assign(x1=0.1 + 0.2), datasets.load("small").schema
+    statistic = Covariance(of=["x1", "x2"])
+    parts = [statistic.sums(table[at::3], schema) for at in range(3)]
+    found = statistic.figures(parts, schema, parts[0])
+    assert found["sd"]["x1"]["value"] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", [STATISTIC, UNMASK])

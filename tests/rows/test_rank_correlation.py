@@ -9,7 +9,8 @@ from scipy.stats import spearmanr
 from flfed import Study
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
-from flfed.rows.evaluation.scoring import metrics_asked, metrics_of
+from flfed.rows.data.policy import Policy
+from flfed.rows.evaluation.scoring import metrics_asked, metrics_of, withheld
 from flfed.rows.metrics.rank_correlation import RankCorrelation
 from flfed.testing import check_metric
 
@@ -53,6 +54,14 @@ def test_a_step_whose_outcomes_or_predictions_are_alike_has_none():
     assert RankCorrelation().within(STEPS).value(Y, alike) == pytest.approx(found[1:].mean(), abs=1e-12)
     assert RankCorrelation().within(STEPS).defined(np.ones(30)) == "no step has two different outcomes"
     assert np.isnan(RankCorrelation().within(STEPS).value(Y, np.ones(30)))
+
+
+def test_rows_without_a_step_are_left_out_and_an_institution_keeps_it():
+    steps = np.where(STEPS == 0, -1, STEPS)
+    found = of_each_step(Y, SCORE, STEPS)
+    assert RankCorrelation().within(steps).value(Y, SCORE) == pytest.approx(found[1:].mean(), abs=1e-12)
+    assert withheld("rank_correlation", Y, SCORE, "regression", Policy()) == "its steps may have few rows"
+    assert withheld("rank_correlation", Y, SCORE, "regression", Policy(disclosure="open")) == ""
 
 
 @pytest.mark.parametrize(

@@ -195,9 +195,9 @@ def _half(own: SiteRun, study: Study, request: KeysRequest | ListRequest | Unmas
 
 
 def forget_compared(site: str, run: str) -> None:
-    """Forget a site's state of a run that is over, where it was kept beyond the comparison to open a sum of figures."""
+    """Forget a site's state of a run that is over, where it was kept to open a sum of figures or of a statistic."""
     kept = kept_replies(site, run)
-    if kept is not None and sum_name(COMPARE, 0) in StateFiles(kept).names():
+    if kept is not None and {sum_name(kind, 0) for kind in (COMPARE, STATISTIC)} & {*StateFiles(kept).names()}:
         kept.forget()
 
 

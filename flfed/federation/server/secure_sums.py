@@ -328,7 +328,8 @@ def _summed(
     vectors = {site: one.masked for site, one in replies.items() if one.masked is not None}
     totals = _totals(run, sums, asked, vectors)
     if isinstance(totals, Refusal):
-        why = f"there is no sum over the training rows of the sites ({totals})"
+        rows = "rows" if kind == STATISTIC else "training rows"
+        why = f"there is no sum over the {rows} of the sites ({totals})"
         raise FlfedError(run.recorder.shared_as.text(why)) from None
     return totals
 

@@ -53,9 +53,14 @@ def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:
     found = metrics_of(task, compare.alert_budget)
     if not compare.rank_within:
         return found
-    listed = {name: registry.load("metric", name) for name in registry.names("metric")}
-    stepped = {name: kind() for name, kind in listed.items() if hasattr(kind, "within") and task in kind.tasks}
+    stepped = {name: kind() for name, kind in _stepped().items() if task in kind.tasks}
     return dict(sorted({**found, **stepped}.items()))
+
+
+def _stepped() -> dict[str, Any]:
+    """Return the listed metrics within steps, by name."""
+    listed = {name: registry.load("metric", name) for name in registry.names("metric")}
+    return {name: kind for name, kind in listed.items() if hasattr(kind, "within")}
 
 
 def within_steps(metrics: Mapping[str, Any], tables: Sequence[pd.DataFrame], compare: Compare) -> dict[str, Any]:
@@ -163,6 +168,9 @@ def withheld(
     few = too_few(y, task, classes, policy)
     if few:
         return few
+    # Steps whose rows are all alike have no part in it, and the others may have few rows.
+    if metric in _stepped():
+        return "its steps may have few rows"
     found = metrics_of(task, alert_budget).get(metric)
     if found is not None and is_count(metric, task, alert_budget) and smallest_count(found, y, score) < least:
         return f"fewer than {least} rows behind it"

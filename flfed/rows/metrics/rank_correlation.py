@@ -33,7 +33,7 @@ class RankCorrelation:
     _steps: NDArray[np.intp] | None = None
 
     def within(self, steps: NDArray[np.intp]) -> RankCorrelation:
-        """Return the metric of rows of these steps, the code of each [n]."""
+        """Return the metric of rows of these steps, the code of each [n]; below 0 it is of none and left out."""
         found = RankCorrelation()
         found._steps = steps
         return found
@@ -68,6 +68,7 @@ class RankCorrelation:
         if self._steps is None:
             return [np.arange(count)]
         order = np.argsort(self._steps, kind="stable")
+        order = order[self._steps[order] >= 0]
         return list(np.split(order, np.flatnonzero(np.diff(self._steps[order])) + 1))
 
 

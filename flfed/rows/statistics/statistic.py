@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flfed.errors import UsageError
+from flfed import registry
+from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,18 +70,26 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
 
 
 def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
-    """Return the sums that added entries stand for."""
+    """Return the sums that added entries stand for; raises FlfedError where a count is below 0."""
     found, start, largest = dict[str, np.ndarray](), 0, statistic.largest(schema)
     for name, (shape, kind) in statistic.shapes(schema).items():
         part = entries[start : start + math.prod(shape)].reshape(shape)
         start += part.size
+        if name not in largest and (np.rint(part) < 0).any():
+            raise FlfedError("the sums of all sites are not those that the statistic has: a count is below 0")
         found[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
     return found
 
 
 def statistic_of(study: Study) -> Statistic:
     """Return the statistic that a study names; raises UsageError for a setting that it does not take."""
-    made: Statistic = study.statistic.build("statistic")
+    try:
+        made: Statistic = study.statistic.build("statistic")
+    # All that stands there is known and of the right kind: what is left is what is not there.
+    except TypeError:
+        parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
+        needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
+        raise UsageError(f"[statistic] {study.statistic.name}: a setting is missing; it needs {needed}") from None
     return made
 
 

@@ -60,9 +60,9 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
     for beside it: none of them makes it another question. What does not depend on a model, such as sums over rows, has
     a question without a `request`. So has a comparison, whatever its model: figures of all models of a study are added
-    up over one list.
+    up over one list; and so have the statistics of a dataset.
     """
-    parts = {
+    parts: dict[str, Any] = {
         "features": study.dataset.features,
         "encode": asdict(study.encode),
         "model": _named(study.model),
@@ -70,8 +70,10 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
         "strategy": _named(study.strategy),
         "privacy": _named(study.privacy),
     }
+    # Of all statistics of a dataset there is one list: two that share a column have a sum in common, and of two lists
+    # its difference would be one site's.
     if is_statistic(study):
-        parts["statistic"] = _named(study.statistic)
+        parts = {}
     meant = _meaning(request) if isinstance(request, TrainRequest) else {}
     asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **meant, **parts}
     return hashlib.sha256(canonical(asked)).hexdigest()

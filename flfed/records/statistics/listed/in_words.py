@@ -117,15 +117,16 @@ def _stock_in_words(found: Found) -> list[str]:
         for by, of in found["stocks"].items()
         if by != "all-sites" and of["miss"]["value"] is not None
     ]
+    beside = f", {', '.join(own)}" if own else ""
     rows = found["rows-after"] / found["sites"]
     chance = NORMAL_95 * math.sqrt(service * (1 - service) / rows)
     missed = f"by {number(shared['miss']['value'])} with the errors of all {found['sites']} sites"
     apart = max(abs(of["miss"]["value"] - shared["miss"]["value"]) for of in found["stocks"].values() if of["sites"])
-    said = "; no difference is shown" if apart < chance / math.sqrt(found["sites"]) else ""
+    said = "; no difference is shown" if own and apart < chance / math.sqrt(found["sites"]) else ""
     left = found["rows-left-out"]
     return [
         f"A stock meant to cover {100 * service:g} % of the rows after {found['until']} covered "
-        f"{100 * shared['service']['value']:.1f} % at a site on average: it missed {missed}, {', '.join(own)}{said}.",
+        f"{100 * shared['service']['value']:.1f} % at a site on average: it missed {missed}{beside}{said}.",
         f"A site has {rows:.0f} rows after that day on average, so that chance alone moves its share by "
         f"± {number(chance)}. The forecast is {found['forecast']}, with a mean absolute error of "
         f"{number(found['error']['value'])} after that day.",

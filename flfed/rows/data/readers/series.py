@@ -145,7 +145,9 @@ class Series:
         # Every step between the first and the last has a place, so that a lag never jumps over a gap.
         steps = pd.period_range(part.index.min(), part.index.max(), freq=STEPS[self.step], name=self.time)
         whole = part.reindex(steps)
-        whole = whole.fillna(dict.fromkeys(self.zero, 0.0))
+        for column in self.zero:
+            known = slice(whole[column].first_valid_index(), whole[column].last_valid_index())
+            whole.loc[known, column] = whole.loc[known, column].fillna(0.0)
         for column in self.logarithm:
             if bad := int((whole[column] < 0).sum()):
                 raise TableError(column, "has steps whose value is below 0, of which no logarithm is taken", bad)

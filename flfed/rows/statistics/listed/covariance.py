@@ -76,7 +76,7 @@ class Covariance:
             return found | {"mean": None, "sd": None, "covariance": None}
         mean = sums["sum"] / rows
         covariance = (sums["product"] - rows * np.outer(mean, mean)) / (rows - 1)
-        deviations = np.sqrt(np.diag(covariance)).tolist()
+        deviations = np.sqrt(np.maximum(np.diag(covariance), 0.0)).tolist()
         sd = {name: {"value": deviation} for name, deviation in zip(self.of, deviations, strict=True)}
         return found | {
             "mean": (mean + self._middle(schema)).tolist(),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SHARED, OWN = "all-sites", "own"
 """Whose errors set a stock: those of all sites, or all of the site's own."""
 
+MOST_BINS = 100_000
+"""Steps in which a site counts its errors, at most."""
+
 
 class SafetyStock:
     """Pooled error variance of a forecast, and the service level of a safety stock that is set by it.
@@ -71,8 +74,8 @@ class SafetyStock:
             raise UsageError(f"[statistic] safety-stock: until={until!r} must be a date such as 2025-06-30") from None
         if not 0.5 < service < 1:
             raise UsageError(f"[statistic] safety-stock: service={service} must lie between .5 and 1")
-        if not step > 0 or any(count < 1 for count in last):
-            raise UsageError("[statistic] safety-stock: step must be above 0, and last have numbers from 1")
+        if not 0 < step < math.inf or any(count < 1 for count in last):
+            raise UsageError("[statistic] safety-stock: step must be above 0 and finite, and last have numbers from 1")
         self.forecast, self.by, self.service = forecast, by, service
         self.last, self.step = tuple(last), step
 
@@ -80,6 +83,8 @@ class SafetyStock:
         """Return forecast, date and outcome; raises UsageError where they are no number and date of a regression."""
         if schema.task != "regression":
             raise UsageError("[statistic] safety-stock: the outcome must be a number, as a regression has")
+        if 2 * self._most(schema) + 1 > MOST_BINS:
+            raise UsageError(f"[statistic] safety-stock: step={self.step:g} makes more than {MOST_BINS:,} steps")
         forecast = column_of(self.forecast, schema, where="forecast", kinds=("number",))
         return forecast, column_of(self.by, schema, where="by", kinds=("date",)), schema.target
 
