@@ -221,6 +221,11 @@ def test_no_row_adds_more_than_one_to_a_sum_in_secret(small_sites: Small, statis
         assert found.dtype == sums[name].dtype
 
 
+def test_added_counts_below_0_are_told_and_do_not_wrap():
+    with pytest.raises(FlfedError, match="a count is below 0"):
+        of_entries(OddsRatio(by="flag"), np.array([3.0, 2.0, -1.0, 4.0, 0.0]), datasets.load("wine").schema)
+
+
 def test_a_statistic_that_compares_sites_is_refused_in_secret(small_sites: Small):
     study = Study.load("scms-safety-stock")
     with pytest.raises(UsageError, match="sums of all sites alone"):

@@ -66,6 +66,15 @@ def test_a_step_without_a_value_counts_as_0_where_the_source_says_so(tmp_path: P
     np.testing.assert_allclose(table["mean"], (logs[1:] + logs[:-1]) / 2)
 
 
+def test_a_column_that_becomes_a_series_is_0_between_its_own_first_and_last_value_alone(tmp_path: Path):
+    (tmp_path / "days.csv").write_text("day,a,b\n2024-03-01,1,\n2024-03-02,2,5\n2024-03-03,3,\n2024-03-04,4,6\n")
+    wide = {**DAYS, "sum": ["n"], "value": "n", "wide": {"a": "a", "b": "b"}, "zero": ["n"]}
+    table = Series(**wide).read((tmp_path,))
+    assert table.loc[table["shop"] == "b", ["day", "n"]].to_numpy().tolist() == [
+        ["2024-03-02", 5], ["2024-03-03", 0], ["2024-03-04", 6],
+    ]  # fmt: skip
+
+
 def test_readings_become_means_or_sums_of_their_step_and_wide_columns_series(tmp_path: Path):
     lines = ["at,north,south,warm"]
     lines += [f"1/{day}/17 {hour}:{minute:02d},{hour},{2 * hour},{minute}" for day in (1, 2) for hour in (0, 23)
