@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app lint format
+.PHONY: env demo test fast proof bench bench-peers bench-deployment bench-private bench-app pictures docs tutorials case-studies site app style lint format
 .DEFAULT_GOAL := demo
 
 env: .venv/made
@@ -23,9 +23,11 @@ demo: env
 app: env
 	$(BIN)/flfed app
 
-lint: env
+style: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint: style
 	$(BIN)/mypy
 
 format: env
@@ -38,9 +40,7 @@ test fast proof: export PYTHONDONTWRITEBYTECODE :=
 # Files that start servers or browsers come first (tests/conftest.py): what is left for the end is short. More workers than
 # cores are no faster (measured), and make tests of seconds uncertain.
 # Types are checked meanwhile: where tests wait for servers and browsers there is time for it.
-test: env
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: style
 	@nice -n 19 $(BIN)/mypy & types=$$!; $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder; tests=$$?; \
 		wait $$types && exit $$tests
 

@@ -47,7 +47,8 @@ def _rows(session: SiteSession) -> pd.DataFrame:
 
 def rows_asked(session: SiteSession) -> int:
     """Return how many rows a study sums over, or trains on."""
-    return len(_rows(session) if is_statistic(session.study) else session.table.training)
+    others = len(session.table.holdout("statistic")) if is_statistic(session.study) else 0
+    return len(session.table.training) + others
 
 
 def opened_for(kind: str, open_session: Callable[[], SiteSession]) -> SiteSession:

@@ -41,8 +41,8 @@ def _metrics_of(task: str, alert_budget: float | None, lent: tuple[type, ...]) -
     # Only metrics with a budget need one, and the others are made without.
     listed = {name: registry.load("metric", name) for name in registry.names("metric")}
     budgeted = {name for name, kind in listed.items() if "alert_budget" in inspect.signature(kind).parameters}
-    stepped = {name for name, kind in listed.items() if hasattr(kind, "within")}
-    made = {name: kind() for name, kind in listed.items() if name not in budgeted | stepped}
+    others = {name: kind for name, kind in listed.items() if name not in budgeted | _stepped(lent).keys()}
+    made = {name: kind() for name, kind in others.items()}
     if alert_budget is not None:
         made |= {name: listed[name](alert_budget=alert_budget) for name in sorted(budgeted)}
     return {name: metric for name, metric in made.items() if task in metric.tasks}
@@ -53,11 +53,12 @@ def metrics_asked(task: str, compare: Compare) -> dict[str, Any]:
     found = metrics_of(task, compare.alert_budget)
     if not compare.rank_within:
         return found
-    stepped = {name: kind() for name, kind in _stepped().items() if task in kind.tasks}
+    stepped = {name: kind() for name, kind in _stepped(registry.lent("metric")).items() if task in kind.tasks}
     return dict(sorted({**found, **stepped}.items()))
 
 
-def _stepped() -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def _stepped(lent: tuple[type, ...]) -> dict[str, Any]:
     """Return the listed metrics within steps, by name."""
     listed = {name: registry.load("metric", name) for name in registry.names("metric")}
     return {name: kind for name, kind in listed.items() if hasattr(kind, "within")}
@@ -169,7 +170,7 @@ def withheld(
     if few:
         return few
     # Steps whose rows are all alike have no part in it, and the others may have few rows.
-    if metric in _stepped():
+    if metric in _stepped(registry.lent("metric")):
         return "its steps may have few rows"
     found = metrics_of(task, alert_budget).get(metric)
     if found is not None and is_count(metric, task, alert_budget) and smallest_count(found, y, score) < least:

@@ -62,18 +62,16 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     a question without a `request`. So has a comparison, whatever its model: figures of all models of a study are added
     up over one list; and so have the statistics of a dataset.
     """
-    parts: dict[str, Any] = {
+    # Of all statistics of a dataset there is one list: two that share a column have a sum in common, and of two lists
+    # its difference would be one site's.
+    parts: dict[str, Any] = {} if is_statistic(study) else {
         "features": study.dataset.features,
         "encode": asdict(study.encode),
         "model": _named(study.model),
         "plan": asdict(study.plan),
         "strategy": _named(study.strategy),
         "privacy": _named(study.privacy),
-    }
-    # Of all statistics of a dataset there is one list: two that share a column have a sum in common, and of two lists
-    # its difference would be one site's.
-    if is_statistic(study):
-        parts = {}
+    }  # fmt: skip
     meant = _meaning(request) if isinstance(request, TrainRequest) else {}
     asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **meant, **parts}
     return hashlib.sha256(canonical(asked)).hexdigest()

@@ -30,9 +30,13 @@ def statistic_in_words(found: Found) -> list[str]:
     return [*_TOLD[found["name"]][1](found), NOT_SHOWN.format(crossed=crossed)]
 
 
+def _each(found: Found) -> dict[str, Found]:
+    """Return the figures of each site that shares its own, and of all together, by name."""
+    return {**found["by-site"], f"all {found['sites']} sites": found}
+
+
 def _odds_lines(found: Found) -> Lines:
-    of_all = {f"all {found['sites']} sites": found}
-    return [_odds_line(name, one) for name, one in {**found["by-site"], **of_all}.items()]
+    return [_odds_line(name, one) for name, one in _each(found).items()]
 
 
 def _odds_line(name: str, one: Found) -> dict[str, str]:
@@ -83,8 +87,7 @@ def _covariance_in_words(found: Found) -> list[str]:
 
 
 def _stock_lines(found: Found) -> Lines:
-    of_all = {f"all {found['sites']} sites": found}
-    return [_stock_line(name, one) for name, one in {**found["by-site"], **of_all}.items()]
+    return [_stock_line(name, one) for name, one in _each(found).items()]
 
 
 def _stock_line(name: str, one: Found) -> dict[str, str]:

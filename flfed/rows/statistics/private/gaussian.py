@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flfed.rows.training.private.noise import NoiseSource
+from flfed.rows.training.private.rounding import PublicGrid
 
 STEP = 2.0**-20
 """Between two numbers of a weighted count or a sum, of which one row adds at most 1: sums of 2^32 rows are exact."""
@@ -69,9 +70,8 @@ class GaussianQuery:
         values = np.asarray(exact, dtype=np.float64)
         if not (np.floor(values / self.step) * self.step == values).all():
             raise ValueError(f"an answer must have multiples of {self.step:g}")
-        noise = chance.normal(values.size).reshape(values.shape) * (self.deviation / self.step)
-        # Half-way cases go up, and not to even numbers, of which there would be more.
-        return values + np.floor(noise + 0.5) * self.step
+        grid = PublicGrid(self.step, self.sensitivity)
+        return np.asarray(values + grid.noise(chance.normal(values.size), self.deviation).reshape(values.shape))
 
 
 def person_weights(persons: np.ndarray | None, rows: int) -> np.ndarray:
