@@ -21,6 +21,7 @@ TITLE = 100
 """Characters of a site's title."""
 WITHHELD = (
     "fewer than {n} rows", "fewer than {n} rows of a class", "fewer than {n} rows behind it",
+    "its steps may have few rows",
     "it would say how many rows two models call differently",
     "a count of fewer than {n} rows would follow", "the histogram of predictions leaves",
     "another count of these rows leaves",
