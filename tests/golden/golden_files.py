@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 import torch
 from flwr.common.serde import recorddict_to_proto
 
@@ -163,9 +164,10 @@ def schemas() -> dict[str, Any]:
 
 
 def arrays(names: tuple[str, ...] = EMBEDDED) -> dict[str, Any]:
-    """Return the SHA-256 of the arrays that shipped studies end with, on a processor of this kind."""
+    """Return the SHA-256 of the arrays that shipped studies end with, by processor and kernels of linear algebra."""
     ended = {name: run(name).report["arrays-sha256"] for name in names}
-    return {torch.backends.cpu.get_cpu_capability(): ended}
+    kernels = {of["architecture"] for of in threadpoolctl.threadpool_info() if of["internal_api"] == "openblas"}
+    return {"/".join((torch.backends.cpu.get_cpu_capability(), *sorted(kernels))): ended}
 
 
 GOLDEN: dict[str, Callable[[], dict[str, Any]]] = {

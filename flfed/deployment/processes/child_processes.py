@@ -21,6 +21,8 @@ LOOPBACK = "127.0.0.1"
 PASSED_ON = frozenset(
     ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LANGUAGE", "XDG_DATA_HOME")
     + ("PYTHONDONTWRITEBYTECODE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    # With other kernels a gate would not compute the bits that its operator's commands compute.
+    + ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 )
 """Variables that a process of a consortium is given, where the caller has them (docs/security.md)."""
 PREFIXES = ("FLFED_", "LC_")
