@@ -50,7 +50,7 @@ def test_intervals_of_mean_and_deviation_cover_them(rows: int, epsilon: float):
         noise = rng.normal(0, deviation, 3)
         sums = Moments(
             rows=rows + noise[0], total=scaled.sum() + noise[1], square=(scaled**2).sum() + noise[2],
-            deviation=deviation, low=40.0, high=140.0,
+            deviation=deviation, of_rows=deviation, low=40.0, high=140.0,
         )  # fmt: skip
         means.append(sums.mean())
         deviations.append(sums.standard_deviation())
@@ -102,7 +102,7 @@ def test_without_noise_the_test_is_pearsons_and_a_true_association_is_seen():
 
 def test_what_is_lost_in_the_noise_is_not_divided_by():
     assert share(3.0, 50.0, 18.0) is None
-    assert Moments(rows=50, total=3, square=9, deviation=18, low=0, high=1).mean() is None
+    assert Moments(rows=50, total=3, square=9, deviation=18, of_rows=18, low=0, high=1).mean() is None
     assert quantile(0.5, np.full(32, 2.0), np.linspace(0, 1, 33), 18.0) is None
     assert independence(np.full((2, 2), 20.0), 18.0) is None
 

@@ -24,18 +24,25 @@ class Interval:
     Attributes
     ----------
     value, low, high : float
+    variance : float
+        Of the estimate, by chance and noise; NaN where the interval has no such form.
     """
 
     value: float
     low: float
     high: float
+    variance: float = math.nan
 
     @classmethod
     def about(cls, value: float, variance: float, *, least: float = -math.inf, most: float = math.inf) -> Interval:
         """Return the normal interval of a variance, within what can be."""
         reach = NORMAL_975 * math.sqrt(variance)
-        ends = (min(max(end, least), most) for end in (value, value - reach, value + reach))
-        return cls(*ends)
+        found, low, high = (min(max(end, least), most) for end in (value, value - reach, value + reach))
+        return cls(found, low, high, variance)
+
+    def minus(self, other: Interval) -> Interval:
+        """Return the difference from an independent estimate."""
+        return Interval.about(self.value - other.value, self.variance + other.variance)
 
 
 def is_told(rows: float, deviation: float) -> bool:
@@ -43,7 +50,7 @@ def is_told(rows: float, deviation: float) -> bool:
     return rows > LEAST_SIZE * deviation and rows >= 1
 
 
-def share(count: float, rows: float, deviation: float) -> Interval | None:
+def share(count: float, rows: float, deviation: float, of_rows: float | None = None) -> Interval | None:
     """Return the share of rows that a count is; None where the number of rows is lost in the noise.
 
     Parameters
@@ -52,6 +59,8 @@ def share(count: float, rows: float, deviation: float) -> Interval | None:
         Each with noise of its own.
     deviation : float
         Of the noise on each.
+    of_rows : float, optional
+        Of that on the number of rows, where it is another one.
 
     Notes
     -----
@@ -63,11 +72,12 @@ def share(count: float, rows: float, deviation: float) -> Interval | None:
     >>> found.value, round(found.low, 3), round(found.high, 3)
     (0.2, 0.156, 0.244)
     """
-    if not is_told(rows, deviation):
+    of_rows = deviation if of_rows is None else of_rows
+    if not is_told(rows, of_rows):
         return None
     found, square = count / rows, NORMAL_975**2
     centre = min(max((count + square / 2) / (rows + square), 0.0), 1.0)
-    variance = centre * (1 - centre) / rows + deviation**2 * (1 + found**2) / rows**2
+    variance = centre * (1 - centre) / rows + (deviation**2 + (of_rows * found) ** 2) / rows**2
     return Interval.about(found, variance, least=0.0, most=1.0)
 
 
@@ -80,7 +90,9 @@ class Moments:
     rows, total, square : float
         Number of known values, sum, and sum of squares.
     deviation : float
-        Of the noise on each.
+        Of the noise on either sum.
+    of_rows : float
+        Of that on the number of values.
     low, high : float
         Ends of the range.
     """
@@ -89,30 +101,35 @@ class Moments:
     total: float
     square: float
     deviation: float
+    of_rows: float
     low: float
     high: float
 
     def mean(self) -> Interval | None:
         """Return the mean of the clipped values; None where the number of rows is lost in the noise."""
-        if not is_told(self.rows, self.deviation):
+        if not is_told(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
-        found = max(variance, 0.0) / self.rows + self.deviation**2 * (1 + mean**2) / self.rows**2
+        found = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         return Interval.about(middle + half * mean, half**2 * found, least=self.low, most=self.high)
 
     def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
-        """Return the standard deviation of the clipped values; None where the number of rows is lost in the noise.
+        """Return the standard deviation of the clipped values; None where their number or spread is lost in the noise.
 
         Parameters
         ----------
         kurtosis : float, >= 1
             Fourth moment of the values in squared variances: 3 of a normal distribution.
         """
-        if not is_told(self.rows, self.deviation):
+        if not is_told(self.rows, self.of_rows):
             return None
         mean, variance = self._scaled()
-        of_noise = self.deviation**2 * (1 + 4 * mean**2 + (mean**2 - variance) ** 2) / self.rows**2
+        of_sums = self.deviation**2 * (1 + 4 * mean**2)
+        of_noise = (of_sums + (self.of_rows * (mean**2 - variance)) ** 2) / self.rows**2
+        # A variance that noise brought to 0 or below tells nothing, and least of all that all values are the same.
+        if variance <= 0:
+            return None
         about = Interval.about(variance, (kurtosis - 1) * max(variance, 0.0) ** 2 / self.rows + of_noise)
         half = (self.high - self.low) / 2
         return Interval(*(half * math.sqrt(max(end, 0.0)) for end in (about.value, about.low, about.high)))
