@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flfed.federation.server.preflight import check
 from flfed.registry import names
 from flfed.rows.attacks.membership_inference import largest_auc
 from flfed.rows.data.policy import Policy
@@ -77,12 +78,16 @@ def test_a_budget_of_8_holds_five_studies_of_3():
 
 
 def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path):
-    asked, _, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
+    asked, analysis, _, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
     rest = Study.load("heart-disease").text
     kept = re.sub(r"^\[(plan|privacy)\]\n(?:(?!\[).*\n)*", "", rest, flags=re.MULTILINE)
     study = Study.parse(kept + blocks(PRIVACY, "toml")[0])
     assert (study.privacy.name, study.plan.steps, study.plan.lr) == ("record-dp", 10, 1.0)
     assert study.privacy.settings["epsilon"] == asked["privacy"]["epsilon"] == 3
+    top = "".join(rest.partition("[dataset]")[:2]) + '\nname = "heart-disease"\n'
+    table = Study.parse(top + blocks(PRIVACY, "toml")[1])
+    assert table.analysis is not None and table.analysis.columns == tuple(analysis["analysis"]["columns"])
+    assert check(table)["schema"]
     policy = Policy.model_validate(allowed)
     assert (policy.epsilon, policy.delta, policy.queries, policy.cell_minimum) == (8.0, 1e-5, 20, 10)
     assert policy.runs == allowed["runs"] == 5 < Policy().runs

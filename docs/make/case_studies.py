@@ -21,7 +21,8 @@ from flfed import Study, run
 from flfed.experiments.verify import Verified, verify
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
+from flfed.records.statistics.listed.analysis import rows_figure
+from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.reader import RunReader
@@ -136,9 +137,13 @@ def anonymous(text: str) -> str:
 
 
 def statistic_parts(case: CaseStudy) -> list[str]:
-    """Return the table of a statistic."""
-    lines = statistic_lines(case.found["statistics"])
-    return ["## The figures", table(list(lines[0]), [list(line.values()) for line in lines])]
+    """Return the tables of a statistic; those of each site stand in the app and the report alone."""
+    parts = ["## The figures"]
+    for one in statistic_tables(case.found["statistics"]):
+        if not one.of_each_site:
+            parts += [f"### {one.title}"] if one.title else []
+            parts.append(table(list(one.lines[0]), [list(line.values()) for line in one.lines]))
+    return parts
 
 
 def comparison_parts(case: CaseStudy) -> list[str]:
@@ -230,8 +235,9 @@ def _odds_ratio(found: Mapping[str, Any]) -> str:
     return f"odds ratio {number(ratio['value'])} ({interval(ratio['low'], ratio['high'])})"
 
 
-FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+FIGURES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "odds-ratio": _odds_ratio,
+    "analysis": rows_figure,
     "covariance": lambda found: f"covariances of {len(found['columns'])} columns, exact",
     "safety-stock": lambda found: f"mean miss of the service {number(found['stocks']['all-sites']['miss']['value'])}",
 }

@@ -30,6 +30,7 @@ from flfed.rows.data.transactions import windows
 from flfed.rows.data.transactions.simulated import SimulatedTransactions
 from flfed.rows.data.transactions.source import Transactions
 from flfed.study import study as studies
+from flfed.study.analysis import Analysis
 from flfed.study.tables import Expectation, Expected, Named
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +115,7 @@ def study_page() -> str:
     parts = [f"## Top of the file\n\n{keys_table(top_keys())}"]
     parts += [_table_section(name) for name in studies._TABLES]
     parts += [listed_section(name) for name in studies._LISTED]
+    parts.append(section("[analysis]", Analysis))
     parts += [expected_section(), sweep_section()]
     return page(
         "The study file", intro, *parts,

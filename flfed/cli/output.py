@@ -237,7 +237,7 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
 
 def promise(found: Mapping[str, Any]) -> None:
     """Print what a study promises of privacy, before it is run, and how much that does not cover."""
-    from flfed.records.reports.privacy import counted, promise_in_words
+    from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
     from flfed.records.statistics.verdict import number
 
     lines = promise_in_words(dict(found))
@@ -245,6 +245,8 @@ def promise(found: Mapping[str, Any]) -> None:
     figures = [(word, found[key]) for word, key in (("noise multiplier", "noise"), ("sampling", "sampling"))]
     known = [f"{word} {number(value, 3)}" for word, value in figures if value is not None]
     known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []
+    if found.get(ONE_ANSWER):
+        known = [f"noise multiplier {number(found['noise'], 3)} on all numbers of the answer together"]
     lines += [f"How: {', '.join(known)}."] if known else []
     lines += [f"Warning: {said}" for said in found["warnings"]]
     lines += [f"Note: {said}" for said in found["notes"]]

@@ -16,6 +16,8 @@ SHORTER = {
     "gain (+ is better), 95 % unadjusted": "gain (95 % CI)",
 }
 """Headers of the table of sites as a terminal has them."""
+SHOW_ALL = "flfed run show {run} --all"
+EACH_SITE = f"Figures of each site: {SHOW_ALL}; those of its groups: --json."
 MANY, FEW = 12, 8
 """Of more sites than the first, so many are shown: with what stands around them that is a screen of 40 lines."""
 
@@ -58,7 +60,7 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
             if line:
                 output.say(line)
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
-    for line in [*_of_statistic(found, below), *unfinished_in_words(found)]:
+    for line in [*_of_statistic(found, below, whole=whole), *unfinished_in_words(found)]:
         output.say(line)
     if found["learning-curve"]:
         headers, rows, footer = curve_rows(found["learning-curve"])
@@ -74,16 +76,27 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     output.say_some(lines, whole=whole, most=FEW)
 
 
-def _of_statistic(found: dict[str, Any], below: list[str]) -> list[str]:
-    """Print the table of a study's statistic, and return its sentences; of another study, those `below` its table."""
-    from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
+def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> list[str]:
+    """Print the tables of a study's statistic, and return its sentences; of another study, those `below` its table.
+
+    Long tables of single sites are printed where `whole`.
+    """
+    from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 
     if "statistics" not in found:
         return below
-    lines = statistic_lines(found["statistics"])
-    headers = list(lines[0]) if lines else []
-    output.as_table(headers, [list(line.values()) for line in lines], f"{found['study']} ({found['run']})")
-    return statistic_in_words(found["statistics"])
+    tables = statistic_tables(found["statistics"])
+    more = f"lines: {SHOW_ALL}".format(**found)
+    # The run's name stands above the first table alone.
+    title = f"{found['study']} ({found['run']})"
+    for table in tables:
+        if whole or not table.of_each_site:
+            headers, rows = list(table.lines[0]), [list(line.values()) for line in table.lines]
+            said = ": ".join(filter(None, (title, table.title)))
+            output.as_table(headers, rows, said, spare=table.spare, more=more, whole=whole)
+            title = ""
+    hidden = any(table.of_each_site for table in tables) and not whole
+    return [*statistic_in_words(found["statistics"]), *([EACH_SITE.format(**found)] if hidden else [])]
 
 
 def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) -> list[str]:

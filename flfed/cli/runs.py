@@ -111,7 +111,10 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
     rows += [[change["key"], _said(change["a"]), _said(change["b"])] for change in found["settings"]]
     output.as_table(["", "A", "B"], rows)
     words = {True: "equal", False: "different", None: "not known"}
-    output.say(", ".join(f"{name} {words[both['equal']]}" for name, both in found["hashes"].items()))
+    # Runs without a round, such as those of an analysis, have no arrays to hold against each other.
+    trained = found["a"]["rounds"] or found["b"]["rounds"]
+    hashes = {name: both for name, both in found["hashes"].items() if trained or name != "arrays"}
+    output.say(", ".join(f"{name} {words[both['equal']]}" for name, both in hashes.items()))
     sides = ("a", "b", "difference")
     over_all = [(arm, found[arm]) for arm in ("global", "sites-mean", "pooled") if found[arm]]
     lines = [
@@ -134,6 +137,9 @@ def _print_comparison(found: dict[str, Any], *, whole: bool) -> None:
         headers = ["site", "arm", "metric", "A", "B", "B - A"]
         output.as_table(headers, lines, spare=("metric",), more="lines: --all", whole=whole, most=12)
     apart = found["arrays-max-difference"]
+    if not trained:
+        typer.echo("No models are compared: neither run has one.")
+        return
     typer.echo(
         f"The models' arrays differ by at most {apart:.3g}." if apart is not None
         else f"How far the models' arrays are apart is not known: {found['arrays-reason']}."

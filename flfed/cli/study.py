@@ -15,6 +15,7 @@ from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
 from flfed.cli.data import TO
 from flfed.cli.progress import loading, progress, stoppable
+from flfed.cli.study_text import OPENED, SUMS, TREES, analysis_in_words, can_be_run
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ NAME = typer.Argument(
     ..., metavar="NAME|FILE", help="A shipped study's name, or a TOML file.", autocompletion=completion.studies
 )
 SET = typer.Option([], "--set", metavar="KEY=VALUE", help="Set a key of the study: rounds=400, or plan.lr=0.1.")
-TREES = "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds of {levels} levels{opened}."
-OPENED = ", and for each sum one that opens it"
-SUMS = {
-    "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
-    "on": "Secure aggregation: updates of institutions leave for sums only; in one process the sums are rehearsed.",
-    "ckks": "Homomorphic encryption: updates of institutions leave encrypted; in one process it is rehearsed.",
-}
-"""What a study asks for, before anybody approved it."""
 
 
 @app.command("list", epilog="Example: flfed study list")
@@ -72,6 +65,8 @@ def show_study(name: str = NAME) -> None:
     study = Study.load(name)
     typer.echo(study.text.rstrip())
     typer.echo(f"\n# SHA-256 {study.sha256()}")
+    for line in analysis_in_words(study):
+        typer.echo(f"# {line}")
 
 
 @app.command("new", epilog="Example: flfed study new --dataset heart-disease --model logistic --name my-study")
@@ -127,14 +122,14 @@ def check_study(
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
+    from flfed.records.reports.privacy import one_answer
     from flfed.rows.data import datasets
     from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
-    from flfed.study.statistic import is_statistic
 
     facts = check(study)
     found = find_sites(study)
     sites = [site.name for site in found]
-    privacy = promised(study, len(sites))
+    privacy = promised(study, len(sites)) | one_answer(study.analysis is not None)
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
     began = source_in_words(study)
     exchanges = {"exchanges": exchanges_of_run(study)} if grows(study) else {}
@@ -149,8 +144,8 @@ def check_study(
         }
         output.as_json(known | {"bytes": sizes} | ({"warm-start": began[1]} if began else {}))
         return
-    judged = f"statistic {study.statistic.name}" if is_statistic(study) else f"judged by {facts['primary']}"
-    typer.echo(f"{study.name}: can be run ({facts['task']}, {judged}).")
+    for line in can_be_run(study, facts):
+        output.say(line)
     from flfed.records.reports.faults import some
 
     if began:

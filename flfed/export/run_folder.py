@@ -20,6 +20,7 @@ from flfed.federation.recording.recorded_study import study_of
 from flfed.folders import RUN
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
+from flfed.records.statistics.listed.in_words import statistic_in_words
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -88,7 +89,7 @@ class Exported:
         return None if self.signer is None else fingerprint_of(signing_public(self.signer.key))
 
 
-NO_MODEL = "its study asks for a statistic"
+NO_MODEL = "its study asks for a statistic or an analysis, and trains none"
 
 
 def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, store: str | None = None) -> Exported:
@@ -274,8 +275,12 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
     """Return a plain description of the folder."""
     lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
     lines += [found["reason"]] if found["reason"] else []
-    lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
-    lines += ["What it does not show", "", NOT_SHOWN, "", "Files", "", *FILES, ""]
+    if "statistics" in found:
+        lines += ["", "What it showed, and what it does not show", "", *statistic_in_words(found["statistics"]), ""]
+    else:
+        lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
+        lines += ["What it does not show", "", NOT_SHOWN, ""]
+    lines += ["Files", "", *FILES, ""]
     if model is None:
         return "\n".join([*lines, f"There is no model here: {reason}.", ""])
     # Without a unit and the meaning of a value nobody could use the predictions.

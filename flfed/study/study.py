@@ -17,6 +17,7 @@ from typing import Any
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
+from flfed.study.analysis import Analysis
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
@@ -87,8 +88,8 @@ class Study(metaclass=_FromKeywords):
         Last day on which a site answers. Example: `expires = 2027-12-31`.
     seed : int, >= 0
         Every draw of the run follows from it. Example: `seed = 42`.
-    dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic
-        The tables of the file.
+    dataset, split, encode, model, plan, strategy, privacy, codec, compare, statistic, analysis
+        The tables of the file; `analysis` is None where there is none.
     download : {"none", "float16", "int8"}
         Codec of the model that sites are sent; the coordinator keeps the model itself as it is, and all sites train
         from the same unpacked one. It stands in the table `[codec]`. Example: `download = "int8"`.
@@ -110,7 +111,8 @@ class Study(metaclass=_FromKeywords):
     frozen : int, >= 0
         Layers, from the inputs on, that stay as they began. It stands in the table `[model]`. Example: `frozen = 1`.
     rounds : int, >= 1
-        Times that the sites train and the server aggregates; 0 where there is a statistic. Example: `rounds = 40`.
+        Times that the sites train and the server aggregates; 0 where there is a statistic or an analysis.
+        Example: `rounds = 40`.
     text : str
         The TOML text itself: what travels and what is hashed.
     expected : Expected
@@ -137,6 +139,7 @@ class Study(metaclass=_FromKeywords):
     privacy: Named
     codec: Named = Named(name="none")
     statistic: Named = Named(name="none")
+    analysis: Analysis | None = None
     download: Download = "none"
     secure_aggregation: SecureAggregation = "off"
     largest_entry: float = LARGEST_ENTRY
@@ -326,6 +329,7 @@ def _path(key: str, table: Mapping[str, Any], said: str = "--set") -> list[str]:
         return key.split(".")
     # A bare key is looked for in every table, and in the signatures of what the study names.
     known = {name: {registry.kebab(f.name) for f in fields(kind)} - {"name"} for name, kind in _TABLES.items()}
+    known["analysis"] = {registry.kebab(f.name) for f in fields(Analysis)} if "analysis" in table else set()
     known |= {"strategy": {"rounds"}, "codec": {"download"}, "privacy": set(SUMS), "model": set(STARTS)}
     for place, kind in _LISTED.items():
         name = table.get(place, {}).get("name", "")
@@ -351,19 +355,18 @@ def _study(table: dict[str, Any], text: str) -> Study:
     Every error names its place.
     """
     # Unknown keys are refused first: a mistyped table would otherwise be left out in silence.
-    known = [*_TOP, *_TABLES, *_LISTED, *_LOOSE]
+    known = [*_TOP, *_TABLES, *_LISTED, "analysis", *_LOOSE]
     for key in table:
         if key not in known:
             raise UsageError(f"study: key {key!r} is not known{nearest(key, known)} Allowed: {', '.join(known)}")
     if table.get("format") != 1:
         raise UsageError(f"study: format={table.get('format')!r} must be 1")
     parts = {name: _table(table, name) for name in (*_TABLES, *_LISTED, *_LOOSE)}
-    asks_statistic = without_model(parts)
+    analysis = Analysis.parse(_table(table, "analysis")) if "analysis" in table else None
+    asks_sums = without_model(parts, analysis=analysis is not None)
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
-    rounds = parts["strategy"].pop("rounds", 1)
-    if type(rounds) is not int or rounds < 1:
-        raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
+    rounds = _rounds(parts["strategy"])
     if parts["privacy"].get("name") == "record-dp":
         parts["encode"].setdefault("scaler", "schema")  # by any other, one row moves the inputs of all
     made = {name: _made(name, parts[name]) for name in _TABLES}
@@ -392,7 +395,8 @@ def _study(table: dict[str, Any], text: str) -> Study:
         download=parse_download(parts["codec"].pop("download", "none")),
         codec=_named_or_none(parts["codec"], "codec"),
         statistic=_named_or_none(parts["statistic"], "statistic"),
-        rounds=0 if asks_statistic else rounds,
+        rounds=0 if asks_sums else rounds,
+        analysis=analysis,
         **vars(sums),
         **vars(start),
         text=text,
@@ -400,6 +404,14 @@ def _study(table: dict[str, Any], text: str) -> Study:
         sweep=parse_sweep(parts["sweep"]),
         **made,
     )
+
+
+def _rounds(strategy: dict[str, Any]) -> int:
+    """Take the number of rounds out of a strategy's table."""
+    rounds = strategy.pop("rounds", 1)
+    if type(rounds) is not int or rounds < 1:
+        raise UsageError(f"[strategy]: rounds={rounds!r} must be a whole number >= 1")
+    return rounds
 
 
 def _split_off(table: dict[str, Any], kind: Any, keys: tuple[str, ...]) -> Any:

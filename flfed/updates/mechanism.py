@@ -211,6 +211,12 @@ NO_NOISE = (
     "After one step on one row it gives that row away."
 )
 
+
+def planned(rounds: int) -> int:
+    """Return how often a study asks each site for what is protected: once where it has no rounds, an analysis."""
+    return max(1, rounds)
+
+
 BUDGETS = "What a site's budget of epsilon is, and how much of it all studies have spent."
 """What a site tells the server besides where its ledger counts what rounds spend (`Mechanism.round_release`)."""
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from flfed.cli.site_commands.rows import refresh_rows
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.site_state.freeze import refresh
+from flfed.errors import UsageError
 from flfed.federation.client.released.sets import RowSets
 from flfed.folders import SiteFolder
 from flfed.rows.data.policy import Policy
@@ -125,3 +126,28 @@ def test_a_person_at_the_site_is_told_how_many_rest_and_nobody_who(released, tmp
     at_rest = set(site.site.source.table["person"]) - set(rest)
     assert len(at_rest) == 10
     assert not any(person in told + written for person in at_rest)
+
+
+def test_rows_that_rest_take_part_under_noise_and_the_one_who_opted_out_does_not(released):
+    site = released
+    whole = load(site.site, site.folder.frozen).inspect()[0]
+    gone = load(site.site, site.folder.frozen).read().training["person"][5]
+    opt_out(site.folder, gone)
+    refresh(site.folder, site.site).write()
+    served = load(site.site, site.folder.frozen)
+    assert served.snapshot.resting == Resting(9, 9)
+    assert served.with_withheld().with_withheld().withheld is None
+    # Of an analysis one person moves, and not ten.
+    under_noise = served.with_withheld().inspect()[0]
+    assert set(whole["person"]) - set(under_noise["person"]) == {gone}
+    assert len(whole) - len(served.inspect()[0]) == 10
+    # The file is the owner's, and one that was changed is not served.
+    (file,) = (site.folder.frozen / "small").glob("withheld-*.parquet")
+    assert file.stat().st_mode & 0o077 == 0
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UsageError, match="are damaged"):
+        load(site.site, site.folder.frozen)
+    # Once nobody rests, the file is gone.
+    site.folder.excluded.unlink()
+    freeze(site.site, site.folder.frozen, None)
+    assert not list((site.folder.frozen / "small").glob("withheld-*.parquet"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +21,14 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.transactions.windows import Calendar, Window, Windows
 from flfed.study import study as studies
+from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.study.tables import Expectation, Expected
 
 LISTED = [registry.load(kind, name) for kind in studies._LISTED.values() for name in registry.names(kind)]
 FILES = (
-    *studies._TABLES.values(), *studies._NESTED.values(), *LISTED, Policy, Schema, Column, SourceDescription,
+    *studies._TABLES.values(), *studies._NESTED.values(), *LISTED, Analysis, Policy, Schema, Column, SourceDescription,
     SourceFile, Table, Windows, Window, Calendar, Roles,
 )  # fmt: skip
 MINIMAL = """
@@ -139,7 +141,7 @@ def test_every_key_that_a_study_may_have_is_on_its_page():
     with pytest.raises(UsageError) as refused:
         Study.parse("nonsense = 1")
     top = re.split(", ", str(refused.value).partition("Allowed: ")[2])
-    assert len(top) == 18
+    assert len(top) == 19
     for key in top:
         assert f"| `{key}` |" in text or f"## [{key}]" in text or f"| `{key}." in text, key
     for name in ("dataset", "split", "encode", "plan", "compare"):
@@ -148,6 +150,8 @@ def test_every_key_that_a_study_may_have_is_on_its_page():
         part = text.partition(f"\n## [{name}]\n")[2].partition("\n## ")[0]
         allowed = str(refused.value).partition("Allowed: ")[2].split(", ")
         assert [key for key in allowed if f"| `{key}` |" not in part] == []
+    analysis = text.partition("\n## [analysis]\n")[2]
+    assert [field.name for field in fields(Analysis) if f"| `{field.name}` |" not in analysis] == []
 
 
 def test_the_defaults_of_the_top_keys_are_those_of_a_study_without_them():

@@ -217,7 +217,7 @@ class Gate:
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
-        return found
+        return found if study.analysis is None else found.with_withheld()
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows.
@@ -264,7 +264,7 @@ class Gate:
             "study_sha256": sha256,
             "run": str(context.run_config.get("run", ""))[:100],
             "repeat": repeat if type(repeat) is int and 0 <= repeat < REPEATS else None,
-            "rows_sha256": self._studies.rows_sha256(sha256),
+            "rows_sha256": self._studies.rows_in_line(sha256),
         }
 
     def _check(self, message: Message, context: Context, fab_sha256: str) -> None:

@@ -44,6 +44,7 @@ from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.secure_sum import SECTION as MASKED
+from flfed.updates.messages.summarise import STATISTIC
 from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")
@@ -148,8 +149,8 @@ class Leaving:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
-        update = MASKED if messages.pinned else "arrays"
-        charged = kind == TRAIN and charge_of(messages.study) is not None
+        update = MASKED if messages.pinned else "sums" if kind == STATISTIC else "arrays"
+        charged = kind in (TRAIN, STATISTIC) and charge_of(messages.study) is not None
         facts = {**facts, **exchange_of(message)}
         line = {"round": asked.get("round", 0), **facts, "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = count_bytes({update: reply.content[update]}) if charged else 0

@@ -180,6 +180,15 @@ class StudyAdmission:
         """
         return self._rows.get(study_sha256, "")
 
+    def rows_in_line(self, study_sha256: str) -> str:
+        """Return what a ledger's line has of the rows' hash: nothing of an analysis.
+
+        The ledger's head leaves, and may not follow from exact rows; a keyed hash stands in the line of the charge.
+        """
+        known = self.messages(study_sha256)
+        noised = known is not None and known.study.analysis is not None
+        return "" if noised else self.rows_sha256(study_sha256)
+
     def adopt(self, policy: Policy | None) -> None:
         """Hold studies to another policy.
 

@@ -13,7 +13,8 @@ from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
 from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
-from flfed.deployment.operator.statistic_description import EXACT, IN_SECRET, of_statistic
+from flfed.deployment.operator.statistic_description import ANSWERED, ANSWERED_IN_SUM, EXACT, IN_SECRET, of_statistic
+from flfed.federation.client.noised_answer import colluding_epsilon
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.recording.source_model import UNCOVERED
@@ -280,9 +281,15 @@ def _privacy(study: Study, alone: str, pinned: int) -> str:
         )
         return noised if study.encode.scaler == "schema" else f"{noised} {given_the_encoder(promise.unit)}"
     # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
-    if promise is None or charge_of(study) is None:
+    charge = charge_of(study)
+    if promise is None or charge is None:
         return alone if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {alone}"
     given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
+    if study.analysis is not None:
+        if not pinned:
+            return ANSWERED.format(name=study.privacy.name, **given)
+        colluding = shown_epsilon(colluding_epsilon(charge, threshold(pinned), pinned))
+        return ANSWERED_IN_SUM.format(name=study.privacy.name, colluding=colluding, **given)
     said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
     return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
 

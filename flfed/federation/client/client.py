@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import math
 from collections.abc import Callable, Generator
 from dataclasses import asdict, replace
 from functools import cache, partial
@@ -23,9 +22,10 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
+from flfed.federation.client.noised_answer import account_of
 from flfed.federation.client.packing import Packing, extra_shapes_of, model_shapes, packing_of, study_of
 from flfed.federation.client.privacy_budget import NotSpent
-from flfed.federation.client.protection import LocalProtection, RoundCharge, privacy_refusal, promise_defect
+from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
     CROSSING,
     NotTakingPart,
@@ -40,7 +40,7 @@ from flfed.federation.client.redaction import (
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
-from flfed.federation.client.statistic import count_statistic, opened_for, rows_asked, too_small
+from flfed.federation.client.statistic import count_statistic, opened_for, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
@@ -252,6 +252,8 @@ class SiteClient:
         run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
         # Exact figures of an open site leave anyway, and research sites keep no record.
         held = opened.site.policy.disclosure != "open" and opened.study.dataset.partition is None
+        # What an analysis gives is charged in place of being held to what was released: that reads exact rows.
+        held &= opened.study.analysis is None
         # Released rows are held to the new ones before any sum over them is computed.
         refused = self._releases.refusal(opened, run, leaves=leaves) if held and self._releases is not None else None
         if refused:
@@ -295,7 +297,8 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
         session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
         raise NotTakingPart(of_table(error, max(CROSSING, site.policy.cell_minimum))) from None
-    unfit = too_small(session) or promise_defect(study, session.table.training)
+    # Of an analysis nothing that leaves may follow from exact counts, a refusal neither.
+    unfit = None if study.analysis else too_small(session) or promise_defect(study, session.table.training)
     if unfit:
         raise NotTakingPart(unfit)
     return session
@@ -308,10 +311,8 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     """
     request, site = EnrolRequest.from_record(message.content), own.site
     try:
-        # A budget without room for one round keeps the site out from the start.
         session = open_session()
-        spend = None if session.protection is None else session.protection.spend
-        budget, spent = spend.figures() if isinstance(spend, RoundCharge) else (math.nan, math.nan)
+        budget, spent = account_of(session)
     except (NotTakingPart, NotSpent) as error:
         return _refusal(site, refusal_of(error))
     except TableError as error:
@@ -321,9 +322,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         return _refusal(site, Refusal("table-unopened", site=site))
     if session.schema.sha256() != request.schema_sha256:
         return _refusal(site, Refusal("other-schema", dataset=request.dataset))
-    rows, policy = rows_asked(session), session.site.policy
-    # A band of rows is sent instead of their number: its power of ten.
-    low = 10 ** (len(str(rows)) - 1)
+    policy, (low, high) = session.site.policy, rows_band(session)
     share = strictest(session.study.compare.share_metrics, policy.share_metrics)
     sums = own.sums(session.study)
     return EnrolReply(
@@ -332,7 +331,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         version=flfed.__version__,
         accepted=True,
         rows_low=low,
-        rows_high=10 * low - 1,
+        rows_high=high,
         disclosure=policy.disclosure,
         share_metrics=share,
         resplit=redraws(session.study, session.site),

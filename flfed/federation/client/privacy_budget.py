@@ -167,6 +167,7 @@ class PrivacyAccount:
         self.dataset = dataset
         self._prepare = prepare
         self._origin = origin
+        self.folder = ledger.path.parent
         self.budget, self.delta = policy.epsilon, policy.delta
         self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
         self._seen = Seen()

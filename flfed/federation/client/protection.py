@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
+from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, no_spending
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
@@ -81,7 +83,7 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     if noise:
         charge_of(study)
     schema = None if unit is None else datasets.load(study.dataset.name).schema
-    unconfirmed = schema.unconfirmed_features(study.dataset.features) if schema else []
+    unconfirmed = _unconfirmed(study, schema) if schema else []
     if unconfirmed:
         return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
@@ -92,6 +94,13 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
         return Refusal("unit-person-needed")
     return None
+
+
+def _unconfirmed(study: Study, schema: Schema) -> list[str]:
+    """Return the columns that a study reads and nobody has confirmed."""
+    if study.analysis is None:
+        return schema.unconfirmed_features(study.dataset.features)
+    return [name for name in statistic_of(study).columns(schema) if name in schema.unconfirmed]
 
 
 def promise_defect(study: Study, training: pd.DataFrame) -> Refusal | None:
@@ -165,8 +174,8 @@ class RoundCharge:
     rows: str = ""
     repeat: int = 0
 
-    def __call__(self, round: int) -> None:
-        """Charge a round to the account.
+    def __call__(self, round: int, **facts: Any) -> None:
+        """Charge a round to the account; `facts` are what its line says besides.
 
         It is on the disk when this returns.
 
@@ -182,16 +191,18 @@ class RoundCharge:
             run=self.run,
             repeat=self.repeat,
             round=round,
-            rows_sha256=self.rows,
+            # Under an analysis the line names its rows by a keyed hash alone: the ledger's head follows from it.
+            rows_sha256="" if self.study.analysis is not None else self.rows,
             unit=self.charge.unit,
             delta=self.charge.delta,
             given_encoder=given_encoder(self.study),
+            **facts,
         )
 
-    def figures(self) -> tuple[float, float]:
+    def figures(self, *, free: bool = False) -> tuple[float, float]:
         """Return the budget and what is consumed.
 
-        The budget is NaN where there is none. One more round must be possible.
+        The budget is NaN where there is none. One more round must be possible, unless what is asked is `free`.
 
         What is spent is NaN where no ε bounds it: no number that is not finite crosses.
 
@@ -201,7 +212,7 @@ class RoundCharge:
             If not even one may, or the ledger cannot be read.
         """
         refused = self.spending.refusal(self.charge.release, self.run)
-        if refused:
+        if refused and not free:
             raise NotSpent(refused)
         budget, spent = self.spending.budget, self.spending.spent()
         return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan

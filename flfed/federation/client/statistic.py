@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from flwr.app import Message
 
+from flfed.federation.client.noised_answer import all_rows, noised_sums
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal
@@ -19,19 +19,30 @@ from flfed.study.statistic import is_statistic
 from flfed.updates.messages.kinds import ENROL, KEYS, LIST, STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 
+ANY_ROWS = (0, 2**32 - 1)
+"""Band of an analysis: of so many rows, clipped sums are exact in a secure sum of up to 2,000 sites."""
+
 
 def count_statistic(
     message: Message, open_session: Callable[[], SiteSession], own: SiteRun
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
-    """Return the sums of the study's statistic over all rows, held-out ones too; raises NotTakingPart."""
+    """Return the sums of the study's statistic over all rows, held-out ones too; raises NotTakingPart.
+
+    Those of an analysis have noise, and raise NotSpent where the site's account does not allow it.
+    """
     StatisticRequest.from_record(message.content)
     session = open_session()
-    secure = own.sums(session.study)
+    secure, analysis = own.sums(session.study), session.study.analysis is not None
     # A study may ask for sums that nobody approved.
-    if secure is None and session.site.policy.statistic_refusal(summed=False) is not None:
-        raise NotTakingPart(Refusal("statistic-exact"))
+    policy = session.site.policy
+    refused = policy.analysis_refusal(summed=False) if analysis else policy.statistic_refusal(summed=False)
+    if secure is None and refused is not None:
+        raise NotTakingPart(refused)
     statistic = statistic_of(session.study)
-    sums = {name: np.asarray(values) for name, values in statistic.sums(_rows(session), session.schema).items()}
+    if analysis:
+        sums = noised_sums(session, secure)
+    else:
+        sums = {name: np.asarray(values) for name, values in statistic.sums(all_rows(session), session.schema).items()}
     if secure is None:
         return StatisticReply(sums=sums)
     own.under(session)
@@ -40,9 +51,15 @@ def count_statistic(
     yield  # a handler is a generator, also one that asks for nothing
 
 
-def _rows(session: SiteSession) -> pd.DataFrame:
-    """Return all rows: nothing is trained and nothing is judged, and the holdout is no other than the rest."""
-    return pd.concat([session.table.training, session.table.holdout("statistic")], ignore_index=True)
+def rows_band(session: SiteSession) -> tuple[int, int]:
+    """Return the power of ten in which the number of rows lies, of all rows where a statistic is asked for.
+
+    Of an analysis the number of rows is one of its noised answers, and the band is that of any table.
+    """
+    if session.study.analysis is not None:
+        return ANY_ROWS
+    low = 10 ** (len(str(rows_asked(session))) - 1)
+    return low, 10 * low - 1
 
 
 def rows_asked(session: SiteSession) -> int:

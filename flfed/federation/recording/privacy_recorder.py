@@ -27,7 +27,7 @@ from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.masking.site_noise import summed
-from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of
+from flfed.updates.mechanism import Mechanism, Normals, Promise, mechanism_of, planned
 from flfed.updates.messages.enrol import EnrolReply
 
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
@@ -193,9 +193,10 @@ class SiteCharges:
             bound = self.mechanism.spent(plan, rounds, count, quick=quick)
             if bound is not None and self.promise is not None:
                 # The quick bound of all rounds would be above what is promised of them.
-                bound = min(bound, self.promise.epsilon) if count <= rounds else max(bound, self.promise.epsilon)
+                over = count > planned(rounds)
+                bound = max(bound, self.promise.epsilon) if over else min(bound, self.promise.epsilon)
             spent[count] = bound
-        a_round = 1 if self.of_sites else plan.steps
+        a_round = plan.steps if self.promise is None else self.promise.steps // planned(rounds)
         lines = {}
         for site in sorted(asked):
             budget, before = self._ledgers.get(site, (math.nan, math.nan))
@@ -206,7 +207,7 @@ class SiteCharges:
                 "budget": finite(budget),
                 "spent-before": finite(before),
             }
-        return lines, more_than_planned(self.promise, asked, rounds, spent)
+        return lines, more_than_planned(self.promise, asked, planned(rounds), spent)
 
 
 class PrivacyRecord:
@@ -308,7 +309,8 @@ class PrivacyRecord:
         """
         self._sites, self._facts = tuple(sites), facts_of(self._study, len(sites))
         self.write()
-        if self.mechanism is not None:
+        # An answer that is asked for again is the same one: nothing about it need be on the disk.
+        if self.mechanism is not None and self._study.rounds:
             self._begin_after(self._done)
         try:
             yield
@@ -332,6 +334,11 @@ class PrivacyRecord:
             spent_out = {site for site, reason in record.refused.items() if reason.code in BUDGET}
             self._charges.add([site for site in record.asked if site not in spent_out])
         self._going_on = ()
+
+    def answered(self, sites: Collection[str]) -> None:
+        """Count the one answer of each site to a study without rounds."""
+        if self.mechanism is not None:
+            self._charges.add(sites)
 
     def goes_on(self, record: RoundRecord, *, trained: bool) -> None:
         """Record who may be asked in the next round.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from flfed import registry
@@ -78,11 +79,7 @@ def check(study: Study) -> dict[str, str]:
     unconfirmed = dataset.schema.unconfirmed_features(study.dataset.features)
     # A range that was read off rows tells of them, and so does whatever is scaled by it.
     if by_row and unconfirmed:
-        raise UsageError(
-            f"[privacy]: nobody has confirmed the ranges or values of {', '.join(unconfirmed)} in "
-            f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take "
-            "the names out of unconfirmed"
-        )
+        raise UsageError(unconfirmed_in_words(unconfirmed, dataset))
     _check_points(study, dataset.schema)
     _check_steps(study, dataset.schema)
     groupings(study.compare.by, dataset.schema)
@@ -92,10 +89,26 @@ def check(study: Study) -> dict[str, str]:
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
 
 
+def unconfirmed_in_words(columns: Sequence[str], dataset: datasets.Dataset) -> str:
+    """Return why columns that nobody has confirmed are not used under a guarantee."""
+    return (
+        f"[privacy]: nobody has confirmed the ranges or values of {', '.join(columns)} in "
+        f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take the "
+        "names out of unconfirmed"
+    )
+
+
 def _check_statistic(study: Study, schema: Schema) -> None:
     """Refuse columns that a statistic does not take, and sums in secret of one that compares sites."""
     statistic = statistic_of(study)
-    statistic.columns(schema)
+    columns = statistic.columns(schema)
+    unconfirmed = [name for name in columns if name in schema.unconfirmed]
+    # A range that was read off rows tells of them, and so does whatever is counted within it.
+    if study.analysis is not None and unconfirmed:
+        raise UsageError(unconfirmed_in_words(unconfirmed, datasets.load(study.dataset.name)))
+    mechanism = mechanism_of(study)
+    if mechanism is not None:
+        mechanism.check(study)
     if study.secure_aggregation != "off" and not statistic.adds_up:
         raise UsageError(
             f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against those of all, and "

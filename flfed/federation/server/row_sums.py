@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flfed.errors import FlfedError
+from flfed.federation.client.noised_answer import asked_statistic, noise_of_sum
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.secure_sums import summed_cells, summed_statistic
 from flfed.refusals import Refusal
-from flfed.rows.statistics.statistic import Shapes, added, of_entries, statistic_of
+from flfed.rows.statistics.private.analysis import NoisedAnalysis
+from flfed.rows.statistics.statistic import Shapes, added, of_entries
+from flfed.study.statistic import ANALYSIS
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.trees.cut_points import cells_of, chosen_cuts, counted_columns
 from flfed.updates.aggregation.rounds import Participant
@@ -85,19 +89,28 @@ def conduct_statistic(run: FederatedRun) -> Outcome:
     """
     # A run that goes on asks the sites that had each other's keys: to others the sum would be another one.
     participants, _ = run.whole(kept_cohort(run.recorder.writer.run))
-    statistic = statistic_of(run.study)
+    statistic = asked_statistic(run.study)
     with run.privacy.during(participants):
         if run.sums is None:
             good = _sums_of_sites(run, participants, statistic.shapes(run.schema))
             sites, names = list(good.values()), tuple(good)
+            run.privacy.answered(names)
+            if run.study.analysis is not None:
+                rows = {site: statistic.figures([own], run.schema, own)["rows"]["value"] for site, own in good.items()}
+                run.privacy.counted(rows)
         else:
             count = sum(math.prod(shape) for shape, _ in statistic.shapes(run.schema).values())
             numbers, names = summed_statistic(run, run.sums, participants, count)
             sites, good = [of_entries(statistic, numbers, run.schema)], {}
+            run.privacy.answered(names)
+            if isinstance(statistic, NoisedAnalysis):
+                # One answer stands for all sites of the list, with the noise of each.
+                own = noise_of_sum(statistic, run.sums.least)
+                statistic = replace(own, noise=own.noise * math.sqrt(len(names)))
     of_all = added(sites)
     by_site = {site: statistic.figures([own], run.schema, of_all) for site, own in good.items()}
     found = {
-        "name": run.study.statistic.name,
+        "name": run.study.statistic.name if run.study.analysis is None else ANALYSIS,
         "sites": len(names),
         **statistic.figures(sites, run.schema, of_all),
         "by-site": run.recorder.shared_as.own(by_site),

@@ -60,6 +60,11 @@ class Opened:
         """
         return self.viewer.site
 
+    @property
+    def trains(self) -> bool:
+        """Whether the study has a model; else it asks for a statistic or an analysis."""
+        return self.runs[0].rounds_planned > 0
+
     def shown(self) -> refresh.Shown:
         """Return the store's content of the run.
 

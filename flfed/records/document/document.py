@@ -42,7 +42,7 @@ from flfed.records.reports.report import (
 from flfed.records.reports.round_totals import ON_ROWS, band_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.learning_curve import curve_rows
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
+from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -61,10 +61,13 @@ MARK = "<!DOCTYPE html>\n<!-- Report of a run by flfed -->\n"
 """Begins each document: only a file that begins so is replaced."""
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser lets the document load: its own style, and nothing else."""
+MOST_LINES = 120
+"""Lines of a statistic's table, two pages of A4; the app has all."""
 MANY_SITES = 12
 """Of more sites only the primary metric is shown at each."""
 Lines = list[dict[str, object]]
 STYLE = Path(__file__).parent / "style.css"
+NO_MODEL = "The study trains no model: it counts rows over all sites, and nothing is compared."
 OWN = "Figures of {site} only: those over all sites would, with its own taken away, tell of others."
 
 
@@ -78,12 +81,27 @@ def answer(content: Content) -> Markup:
     box = element("div", *said, class_="verdict")
     note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
     statistic = found.get("statistics") if content.only is None else None
-    lines = table(statistic_lines(statistic), class_="dense") if statistic else ""
+    tables = _of_statistic(statistic) if statistic else ""
     above = {first, *others, *(headline(found, metric) if metric else [])}
     words = [line for line in _words(content) if line not in above]
     return section(
-        "Question and answer", asked, box, lines, bullets(_warnings(content), class_="warnings"), note, bullets(words)
+        "Question and answer", asked, box, tables, bullets(_warnings(content), class_="warnings"), note, bullets(words)
     )
+
+
+def _of_statistic(statistic: Report) -> Markup:
+    """Return the tables of a study without a model; of a very long one the first lines."""
+    parts: list[Markup] = []
+    for one in statistic_tables(statistic):
+        if one.of_each_site and len(one.lines) > MOST_LINES:
+            parts.append(paragraphs([f"{one.title}: {len(one.lines):,} lines, told in the app."], class_="note"))
+            continue
+        parts += [element("h3", one.title)] if one.title else []
+        parts.append(table(one.lines[:MOST_LINES], class_="dense"))
+        if len(one.lines) > MOST_LINES:
+            rest = f"And {len(one.lines) - MOST_LINES:,} more lines, told in the app and by `flfed run show RUN --all`."
+            parts.append(paragraphs([rest], class_="note"))
+    return joined(parts)
 
 
 def _verdict(content: Content) -> list[str]:
@@ -95,16 +113,19 @@ def _verdict(content: Content) -> list[str]:
             said = site_answer.should_it_join(found, only, metric)
             return [said, site_verdict(found["sites"][only], metric)[1]]
         why = site_answer.why_not_told(found, content.sites, only)
-        return [why] if why else _nothing(found)
+        return [why] if why else _nothing(content)
     if "statistics" in found:
         return statistic_in_words(found["statistics"])
     if metric is None:
-        return _nothing(found)
+        return _nothing(content)
     return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]
 
 
-def _nothing(found: Report) -> list[str]:
+def _nothing(content: Content) -> list[str]:
     """Return that nothing was compared, and why."""
+    found = content.found
+    if found["status"] == "completed" and not content.runs[0].rounds_planned:
+        return [NO_MODEL]
     told = {*missing_in_words(found), *odd_sites_in_words(found)}
     first, *others = [line for line in comparison_rows(found)[2] if line not in told]
     why = found["reason"].rstrip(".")
@@ -128,6 +149,9 @@ def _words(content: Content) -> list[str]:
             return []
         left_to_others = (site_answer.COSTS, site_answer.NO_MORE)
         return [line for line in site_answer.rests_on(found, only, metric) if line not in left_to_others]
+    # A statistic is told in words above, and has no rounds to tell of.
+    if "statistics" in found:
+        return []
     told = {*missing_in_words(found), *odd_sites_in_words(found)}
     return [line for line in story(found, planned=content.runs[0].rounds_planned) if line not in told]
 
@@ -346,6 +370,8 @@ SECTIONS = (
     evidence.hashes,
 )
 """Sections in the order in which they are read."""
+WITHOUT_MODEL = (answer, evidence.sites, evidence.privacy, evidence.words, evidence.hashes)
+"""Those of a study that trains nothing: what it does not show stands with its figures."""
 
 
 def document(name: str, *, store: str | None = None, viewer: Viewer | None = None) -> str:
@@ -379,7 +405,7 @@ def document(name: str, *, store: str | None = None, viewer: Viewer | None = Non
             element("style", Markup(STYLE.read_text(encoding="utf-8"))),
         ]
     )
-    parts = [section(content) for section in SECTIONS]
+    parts = [section(content) for section in (SECTIONS if content.runs[0].rounds_planned else WITHOUT_MODEL)]
     body = element(
         "body", element("header", *_head(content)), element("main", *parts), element("footer", *_foot(content))
     )
@@ -395,8 +421,9 @@ def _head(content: Content) -> list[Markup]:
     if runs[0].repeats > 1:
         one = f"repeat {runs[0].repeat + 1} of {runs[0].repeats}"
         repeats = f", {one if len(runs) == 1 else f'{len(runs)} of {runs[0].repeats} repeats'}"
-    rounds = f"{found['rounds']} of {runs[0].rounds_planned} rounds"
-    went = f"{STATUS_WORDS[found['status']]}, {rounds}{repeats}"
+    planned = runs[0].rounds_planned
+    rounds = f", {found['rounds']} of {planned} rounds" if planned else ""
+    went = f"{STATUS_WORDS[found['status']]}{rounds}{repeats}"
     line = f"Run {found['run']}: {went}, started {moment(runs[0].started)} UTC{took}."
     whose = [element("p", OWN.format(site=content.only), class_="facts-line")] if content.only else []
     return [element("h1", found["study"]), element("p", line, class_="facts-line"), *whose]

@@ -25,7 +25,7 @@ from flfed.records.reports.events import (
     set_aside_lines,
     site_facts,
 )
-from flfed.records.reports.glossary import GLOSSARY
+from flfed.records.reports.glossary import GLOSSARY, of_no_model
 from flfed.records.reports.report import varies
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
@@ -195,7 +195,8 @@ def _left(content: Content) -> list[Markup]:
         }
         lines.append({"Site": line["Site"]} | sizes)
     together = f", of all {len(content.runs)} repeats together" if len(content.runs) > 1 else ""
-    said = [f"Bytes of the messages' content, added up over all rounds{together}.", privacy_tables.why_so_many(out)]
+    over = ", added up over all rounds" if content.runs[0].rounds_planned else ""
+    said = [f"Bytes of the messages' content{over}{together}.", privacy_tables.why_so_many(out)]
     said.append(bytes_in_words(content.found["round-bytes"]))
     return [
         element("h3", "What left each site"),
@@ -238,7 +239,8 @@ def split_columns(content: Content) -> Markup:
 
 def words(content: Content) -> Markup:
     """Return the glossary."""
-    return section("What the words mean", bullets([f"*{term}*: {meaning}" for term, meaning in GLOSSARY.items()]))
+    terms = GLOSSARY if content.runs[0].rounds_planned else of_no_model()
+    return section("What the words mean", bullets([f"*{term}*: {meaning}" for term, meaning in terms.items()]))
 
 
 def hashes(content: Content) -> Markup:

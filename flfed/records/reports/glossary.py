@@ -35,3 +35,16 @@ GLOSSARY = {
     "policy": "A site's rules on what may leave it, such as the smallest count that it gives.",
 }
 """Meaning by term, in the order in which a reader meets them."""
+WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")
+"""Terms that say something of a study which trains nothing."""
+
+
+def of_no_model() -> dict[str, str]:
+    """Return the glossary of a study without a model.
+
+    Examples
+    --------
+    >>> of_no_model()["row"]
+    "One case in a site's table: a patient, a loan, a payment."
+    """
+    return {term: GLOSSARY[term] for term in WITHOUT_MODEL}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from flfed.records.reports.audit_headlines import figure_name, headlines, range_of, reached, unpromised_in_words
+from flfed.records.statistics.privacy_odds import odds_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -52,6 +53,12 @@ GIVEN = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
 VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
 """What needs a look first."""
+ONE_ANSWER = "one-answer"
+"""Key that is there, and true, where sites answer once and nothing is trained: in an analysis."""
+SENT_AGAIN = (
+    "A site that had answered this very text before, over the same rows, sent the same numbers again: that costs "
+    "nothing more, and its ledger has less than the sum above."
+)
 THE_SITES_OWN = (
     "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "
     "`flfed site budget SITE`, at the site."
@@ -67,20 +74,6 @@ SUMS_IN_WORDS = {
 }
 NAMED_AT_MOST = 8
 """Sites whose spending is told one by one; the page has the table of all."""
-PROTECTED = {
-    "person": "any one person's rows, all of them, were among the training rows",
-    "row": "any one row was among the training rows",
-    "site": "any one site took part",
-}
-"""What should not be told from the results, by the unit of the guarantee."""
-SEEN = {"row": "all updates of a site", "site": "the models of the run, but not the server,"}
-"""What is seen by whom the guarantee protects from, by its unit; a person's as a row's."""
-SEEN_AS_SUMS = "the sums of the run, as the server does, or its models, and works together with no site"
-"""The same of a promise to sites that add their noise before a secure sum."""
-SMALL_EPSILON = 0.1
-"""Up to this ε odds change by at most a factor of 1.11."""
-UNTOLD_FACTOR = 1e6
-"""What is known to be up to so many times more likely, or more, may as well be known."""
 
 
 def privacy_of(reader: RunReader, runs: Runs) -> Private:
@@ -94,7 +87,9 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     ledger has of all studies only the site knows (`flfed site budget SITE`). A site's `steps` are more
     than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
     sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
-    seed, as in a simulation, and "system" in a deployment. `secure-sums` has `kind`: "masked" where updates left for
+    seed, as in a simulation, and "system" in a deployment and of an analysis of sites that have tables of their own.
+    `one-answer` is there, and true, of an analysis: each site answers once, with noise on all numbers of its answer,
+    and `steps`, `sampling` and `clip` are 1. `secure-sums` has `kind`: "masked" where updates left for
     sums only, of `least` sites or more; "encrypted"; "rehearsed", "rehearsed-encrypted"; "off"; or "not begun".
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
@@ -109,6 +104,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     promise: Private = {key: first.get(key) for key in PROMISED}
     if promise["epsilon"] is not None and promise["given-encoder"] is None:
         promise["given-encoder"] = True  # of an earlier version, which knew no other scaler
+    study = parsed_study(reader.series(runs[0][0].series).study_text)
     several = len(found) > 1 and promise["epsilon"] is not None
     # A site that did rounds again may have spent more than was promised: the larger one counts.
     largest = [max(_most(_of_each(payload, "epsilon")) or 0.0, payload["epsilon"] or 0.0) for payload, _ in found]
@@ -118,7 +114,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     }
     return {
         **promise,
-        "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine),
+        "noise-from": None if promise["epsilon"] is None else noise_from(runs[0][0].engine, study),
         "repeats": len(found),
         **sums,
         SUMS: _secure_sums(reader, [run for run, _ in runs]),
@@ -126,6 +122,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "warnings": _all_of(found, "warnings"),
         "uncharged": _all_of(found, "uncharged"),
         "sites": _sites(found),
+        **one_answer("analysis" in study),
     }
 
 
@@ -151,9 +148,25 @@ def sums_in_words(privacy: Private) -> list[str]:
     return [said.format(least=found["least"])] if said else []
 
 
-def noise_from(engine: str) -> Literal["seed", "system"]:
-    """Return where a run's noise came from."""
-    return "system" if engine in AT_INSTITUTIONS else "seed"
+def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system"]:
+    """Return where a run's noise came from.
+
+    A site with a table of its own answers an analysis with noise of its operating system, whatever the engine.
+
+    Examples
+    --------
+    >>> noise_from("inprocess", {}), noise_from("inprocess", {"analysis": {}}), noise_from("deployment", {})
+    ('seed', 'system', 'system')
+    >>> noise_from("inprocess", {"analysis": {}, "dataset": {"partition": {"sites": 3}}})
+    'seed'
+    """
+    own = "analysis" in study and "partition" not in study.get("dataset", {})
+    return "system" if engine in AT_INSTITUTIONS or own else "seed"
+
+
+def one_answer(is_analysis: bool) -> Private:
+    """Return what an object `privacy` has more where sites answer once and nothing is trained."""
+    return {ONE_ANSWER: True} if is_analysis else {}
 
 
 def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:
@@ -307,8 +320,15 @@ def power_of_ten(value: float | None) -> str:
 
 
 def counted(privacy: Private) -> str:
-    """Return what noise is counted in, steps or rounds."""
-    return "rounds" if privacy["unit"] == "site" else "steps"
+    """Return what noise is counted in: answers, steps or rounds."""
+    return "answers" if privacy.get(ONE_ANSWER) else "rounds" if privacy["unit"] == "site" else "steps"
+
+
+def how_often(privacy: Private) -> str:
+    """Return over what a guarantee holds."""
+    if privacy.get(ONE_ANSWER):
+        return "for one answer of each site, all numbers of it together"
+    return f"over all {privacy['steps']} {counted(privacy)} of the run"
 
 
 def bound_in_words(privacy: Private) -> str:
@@ -348,9 +368,13 @@ def promise_in_words(privacy: Private) -> list[str]:
         return [nothing, *sums_in_words(privacy)]
     unit = privacy["unit"]
     lines = [
-        f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, over all {privacy['steps']} "
-        f"{counted(privacy)} of the run.",
-        odds_in_words(unit, privacy["epsilon"], trusts_server=privacy.get("trusts-server") is not False),
+        f"Promised to each {unit} by {privacy['mechanism']}: {bound_in_words(privacy)}, {how_often(privacy)}.",
+        odds_in_words(
+            unit,
+            privacy["epsilon"],
+            trusts_server=privacy.get("trusts-server") is not False,
+            counts=bool(privacy.get(ONE_ANSWER)),
+        ),
     ]
     if privacy["given-encoder"]:
         lines.append(given_the_encoder(unit))
@@ -370,7 +394,8 @@ def spending_in_words(privacy: Private) -> list[str]:
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
     # Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
-    total = [THE_SITES_OWN] if any(line["spent-before"] is not None for line in spent.values()) else []
+    total = [THE_SITES_OWN, *([SENT_AGAIN] if privacy.get(ONE_ANSWER) else [])]
+    total = total if any(line["spent-before"] is not None for line in spent.values()) else []
     if not spent:
         return []
     if len(alike) == 1:
@@ -397,10 +422,12 @@ def of_all_studies(line: Private) -> tuple[float | None, str]:
 
 def _spending(line: Private, privacy: Private) -> str:
     planned = privacy["steps"]
-    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {line['steps']} {counted(privacy)}"
+    times = f"{line['steps']} {counted(privacy)}"
+    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {'one answer' if times == '1 answers' else times}"
     # Rounds done again spend again, so a site may have more steps than were planned.
     if planned is not None and line["steps"] > planned:
-        said += f", more than the {planned} planned, since rounds were done again"
+        why = "" if privacy.get(ONE_ANSWER) else ", since rounds were done again"
+        said += f", more than the {planned} planned{why}"
     total, in_all = of_all_studies(line)
     if total is not None:
         said += f"; all studies in its ledger together {in_all}"
@@ -447,53 +474,3 @@ def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = T
 def not_covered(privacy: Private) -> list[str]:
     """Return what left or steered the run outside any promise."""
     return list(privacy["uncharged"])
-
-
-def odds_in_words(unit: str, epsilon: float, *, trusts_server: bool = True) -> str:
-    """Return by how much a guarantee lets odds change.
-
-    δ is left out of it.
-
-    By Bayes' rule the odds with and without a sight of the results differ by a factor of at most e^ε, but
-    for results that come about with a chance of about δ. Source: Dwork and Roth 2014, "The algorithmic
-    foundations of differential privacy", definition 2.4.
-
-    Parameters
-    ----------
-    unit : {"row", "person", "site"}
-    epsilon : float, >= 0
-    trusts_server : bool
-        Whether a promise to sites assumes a server that is trusted.
-
-    Examples
-    --------
-    >>> odds_in_words("site", 1.0).partition(": ")[2]
-    'the odds can change by at most e^ε, 2.72 times, but for rare results (δ).'
-    """
-    seen, what = SEEN.get(unit, SEEN["row"]) if trusts_server else SEEN_AS_SUMS, PROTECTED.get(unit, unit)
-    if epsilon <= SMALL_EPSILON:
-        said = f"Whoever sees {seen} learns almost the same whether or not {what}: odds change by at most e^ε"
-    else:
-        said = f"Whoever sees {seen} may learn something of whether {what}: the odds can change by at most e^ε"
-    return f"{said}, {factor_in_words(epsilon)}, but for rare results (δ)."
-
-
-def factor_in_words(epsilon: float) -> str:
-    """Return e^ε with three significant digits, rounded up.
-
-    So a guarantee is never shown as better than it is.
-
-    Examples
-    --------
-    >>> factor_in_words(0.05), factor_in_words(1.0), factor_in_words(3.0), factor_in_words(8.0)
-    ('1.06 times', '2.72 times', '20.1 times', '2,990 times')
-    >>> factor_in_words(14.0)
-    'more than a million times: it hardly protects'
-    """
-    if epsilon > math.log(UNTOLD_FACTOR):
-        return "more than a million times: it hardly protects"
-    factor = math.exp(epsilon)
-    # The step is the third digit; the inner rounding keeps 2.0 from becoming 2.01 by float error.
-    step = 10.0 ** (math.floor(math.log10(factor)) - 2)
-    least = math.ceil(round(factor / step, 9)) * step
-    return f"{least:,.{max(0, -round(math.log10(step)))}f} times"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flfed.records.reports.privacy import (
+    ONE_ANSWER,
     SUMS,
     Private,
     bound_in_words,
@@ -26,6 +27,7 @@ KINDS = {
     "query.summarise": "sums over rows",
     CELLS: "rows by bin, for the cut points of trees",
     "evaluate": "figures of a round",
+    "query.statistic": "what a study without a model asks for",
     "query.enrol": "enrolment",
     "query.audit": "figures of an audit",
     "query.unmask": "what opens secure sums",
@@ -42,6 +44,15 @@ TREES_SENT = (
 )
 
 
+SMALL_IN_NOISE = {
+    "Mechanism": "suppression of small cells",
+    "Is": "not used",
+    "How": "it would read exact counts: noise and charge stand in its place",
+    "Promises": "nothing of its own",
+}
+"""Of an analysis: no number of it leaves without noise."""
+
+
 def has_model(run: RunEntry) -> bool:
     """Tell whether a run has an attackable model."""
     return run.status in ("completed", "stopped") and run.rounds > 0
@@ -53,7 +64,8 @@ def mechanism_lines(privacy: Private, sites: Sequence[SiteEntry], *, only: str |
     `only` is the one site whose people read it.
     """
     taking_part = [site for site in sites if site.status != "refused"]
-    return [_noise(privacy), *_of_sites(taking_part, only), _sums(privacy)]
+    small = SMALL_IN_NOISE if privacy.get(ONE_ANSWER) else None
+    return [_noise(privacy), *_of_sites(taking_part, only, small), _sums(privacy)]
 
 
 def _noise(privacy: Private) -> dict[str, str]:
@@ -61,6 +73,8 @@ def _noise(privacy: Private) -> dict[str, str]:
     said = "nothing is added to updates"
     if privacy["mechanism"] is None:
         said = "not known"
+    elif privacy.get(ONE_ANSWER):
+        said = f"one answer, all numbers of it together with noise multiplier {number(privacy['noise'], 3)}"
     elif privacy["mechanism"] != "none":
         known = {
             "noise multiplier": number(privacy["noise"], 3) if privacy["noise"] is not None else "",
@@ -75,8 +89,8 @@ def _noise(privacy: Private) -> dict[str, str]:
     return {"Mechanism": "differential privacy", "Is": name, "How": said, "Promises": bound}
 
 
-def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, str]]:
-    """Return lines on the sites' policies."""
+def _of_sites(sites: Sequence[SiteEntry], only: str | None, small_cells: dict[str, str] | None) -> list[dict[str, str]]:
+    """Return lines on the sites' policies; `small_cells` stands in place of that on suppression, where given."""
     closed = sum(site.disclosure == "institution" for site in sites)
     shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
     ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
@@ -90,16 +104,18 @@ def _of_sites(sites: Sequence[SiteEntry], only: str | None) -> list[dict[str, st
             "how sites' figures are written down",
             ways or ABSENT,
             "the stricter of policy and study",
-            "nothing of updates",
+            "nothing of updates" if small_cells is None else "nothing",
         ),
     )
-    return [{"Mechanism": what, "Is": is_, "How": how, "Promises": bound} for what, is_, how, bound in lines]
+    told = [{"Mechanism": what, "Is": is_, "How": how, "Promises": bound} for what, is_, how, bound in lines]
+    return told if small_cells is None else [small_cells, *told[1:]]
 
 
 def _sums(privacy: Private) -> dict[str, str]:
     found = privacy[SUMS]
+    own = "answer, with the noise on it" if privacy.get(ONE_ANSWER) else "update"
     is_, how, bound = {
-        "off": ("off", "the server sees each site's own update", "nothing"),
+        "off": ("off", f"the server sees each site's own {own}", "nothing"),
         "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
         "rehearsed": ("rehearsed", "added up as under masks, in one process that holds all updates", "nothing"),
         "rehearsed-encrypted": ("rehearsed", "ciphertexts are added up, in one process that has the key", "nothing"),

@@ -250,6 +250,10 @@ class Policy(Strict):
             return None
         return Refusal("statistic-exact")
 
+    def analysis_refusal(self, *, summed: bool) -> Refusal | None:
+        """Return why an analysis, whose answer has noise and is the site's own unless `summed`, is refused."""
+        return Refusal("analysis-own") if self.share_metrics == "aggregate-only" and not summed else None
+
 
 def width_in_words(width: float) -> str:
     """Describe the part of a model that a site trains.

@@ -269,7 +269,9 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     if study.model.name == TREES:
         least = int(study.strategy.settings.get("min-rows", 0))
         refused = refused or site.policy.trees_refusal(summed=study.secure_aggregation == "on", least=least)
-    if is_statistic(study):
+    if study.analysis is not None:
+        refused = refused or site.policy.analysis_refusal(summed=study.secure_aggregation == "on")
+    elif is_statistic(study):
         refused = refused or site.policy.statistic_refusal(summed=study.secure_aggregation == "on")
     return refused or _width_refusal(study, site.policy.width)
 

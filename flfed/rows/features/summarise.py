@@ -21,21 +21,26 @@ rows with 2 positives, chance alone separates many."""
 def layout_of(schema: Schema, features: Sequence[str], *, missing_indicator: bool = False) -> Layout:
     """Return the summary's layout from schema and study alone."""
     return Layout(
-        features=tuple(_column_layout(name, schema.columns[name]) for name in features),
-        target=_column_layout(schema.target, schema.columns[schema.target]),
+        features=tuple(column_layout(name, schema.columns[name]) for name in features),
+        target=column_layout(schema.target, schema.columns[schema.target]),
         task=schema.task,
         missing_indicator=missing_indicator,
     )
 
 
 @lru_cache(maxsize=4096)
-def _column_layout(name: str, column: Column) -> ColumnLayout:
-    """Return one column's layout, cached since its names take much memory."""
+def column_layout(
+    name: str, column: Column, *, within: tuple[float, float] | None = None, bins: int = BINS
+) -> ColumnLayout:
+    """Return one column's layout, cached since its names take much memory.
+
+    A number has so many bins, evenly wide after its transform, `within` a range or, by default, the schema's.
+    """
     if column.range is not None:
-        # Bins follow from the schema, never from the rows.
-        low, high = column.scale(np.array(column.range))
-        edges = np.linspace(low, high, BINS + 1)
-        labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(BINS))
+        # Bins follow from the schema or the study, never from the rows.
+        low, high = column.scale(np.array(within or column.range, dtype=np.float64))
+        edges = np.linspace(low, high, bins + 1)
+        labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(bins))
         return ColumnLayout(
             name=name,
             kind="number",

@@ -67,6 +67,8 @@ class Frozen:
         site's package reads its table in a way of its own.
     own : dict of name to what it means
         The site's own columns among them, as they were declared; empty without.
+    withheld_sha256 : str
+        Hash of the file of the rows that rest, which an analysis under noise counts, too; empty where none do.
     """
 
     site: str
@@ -82,19 +84,22 @@ class Frozen:
     resting: Resting | None = None
     origin: Origin | None = None
     own: dict[str, dict[str, object]] = field(default_factory=dict)
+    withheld_sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
         found = {one.name.replace("_", "-"): getattr(self, one.name) for one in fields(self)}
         counted = {name: None if found[name] is None else vars(found[name]) for name in PARTS}
-        if not self.own:
-            del found["own"]  # earlier versions know no such key
+        for name in ("own", "withheld-sha256"):
+            if not found[name]:
+                del found[name]  # earlier versions know no such key
         return {"format": 1, **found, **counted}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
         """Parse `frozen.json`, or raise KeyError, TypeError or ValueError."""
-        found = {"resting": None, "origin": None, "own": {}, **found}  # earlier versions had no such keys
+        later: dict[str, Any] = {"resting": None, "origin": None, "own": {}, "withheld-sha256": ""}
+        found = {**later, **found}  # earlier versions had no such keys
         given = {one.name: found[one.name.replace("_", "-")] for one in fields(cls)}
         texts = [given[name] for name in given if name not in ("rows", "own", *PARTS)]
         if found["format"] != 1 or type(given["rows"]) is not int or not all(isinstance(text, str) for text in texts):
@@ -121,6 +126,8 @@ class Prepared:
     resting : Resting or None
     source : SourceRows or None
         The rows as the source has them.
+    withheld : DataFrame or None
+        The rows that rest.
     """
 
     site: Site
@@ -129,6 +136,7 @@ class Prepared:
     excluded: Exclusion | None
     resting: Resting | None = None
     source: SourceRows | None = None
+    withheld: pd.DataFrame | None = None
 
     @classmethod
     def of(cls, site: Site, excluded: Excluded | None) -> Prepared:
@@ -152,8 +160,8 @@ class Prepared:
         group, rows = self.schema.group, int(rest.sum())
         persons = int(self.table[group][rest].nunique()) if group else rows
         source = None if self.source is None else self.source.take(~rest)
-        kept = self.table[~rest].reset_index(drop=True)
-        return replace(self, table=kept, resting=Resting(persons, rows), source=source)
+        kept, withheld = (self.table[mask].reset_index(drop=True) for mask in (~rest, rest))
+        return replace(self, table=kept, resting=Resting(persons, rows), source=source, withheld=withheld)
 
     def sha256(self) -> str:
         """Return the hash of the canonical rows."""
@@ -161,7 +169,7 @@ class Prepared:
 
     def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
         """Write the rows, replacing the old snapshot last."""
-        whole = _as_parquet(self.table)
+        whole, withheld = _as_parquet(self.table), b"" if self.withheld is None else _as_parquet(self.withheld)
         moment = at or now_utc()
         file_sha256 = hashlib.sha256(whole).hexdigest()
         frozen = Frozen(
@@ -170,6 +178,7 @@ class Prepared:
             excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
             file=_file_name(file_sha256), file_sha256=file_sha256, own=declared(self.site.own),
             origin=None if self.source is None else self.source.origin,
+            withheld_sha256=hashlib.sha256(withheld).hexdigest() if withheld else "",
         )  # fmt: skip
         # Read back before anything is replaced: no cell may change on its way through Parquet.
         if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
@@ -177,12 +186,17 @@ class Prepared:
         own = folder / self.site.dataset
         with folder_locked(own, writing=True):
             write_whole(own / frozen.file, whole)
+            files = {frozen.file, FACTS}
+            if withheld:
+                write_whole(own / _withheld_file(frozen), withheld)
+                files.add(_withheld_file(frozen))
             if self.source is not None:
                 write_whole(own / self.source.origin.file, self.source.of_bytes())
+                files.add(self.source.origin.file)
             # The facts go last: until then the snapshot before is the one that is served.
             write_whole(own / FACTS, json.dumps(frozen.as_json(), indent=2).encode())
             for path in own.iterdir():
-                if path.name not in (frozen.file, FACTS, frozen.origin and frozen.origin.file) and not path.is_dir():
+                if path.name not in files and not path.is_dir():
                     path.unlink()  # the snapshot before, or what a crash left of one
         return frozen
 
@@ -239,10 +253,27 @@ class FrozenSite(Site):
         Which rows these are.
     source_rows : SourceRows or None
         The same rows, in the same order, as the source had them.
+    withheld : DataFrame or None
+        The rows that rest, so that exact sums do not differ by few people.
     """
 
     snapshot: Frozen
     source_rows: SourceRows | None = field(default=None, repr=False, compare=False)
+    withheld: pd.DataFrame | None = field(default=None, repr=False, compare=False)
+
+    def with_withheld(self) -> FrozenSite:
+        """Return the site with the rows that rest, too.
+
+        Under noise that hides each person they rest for nobody: left out, nine others would move with the one who
+        opted out.
+        """
+        import pandas as pd
+
+        if self.withheld is None:
+            return self
+        served, _, _ = self.inspect()
+        whole = pd.concat([served, self.withheld], ignore_index=True)
+        return replace(self, source=Part(whole), source_rows=None, withheld=None)
 
     def inspect(self) -> tuple[pd.DataFrame, list[Finding], Schema]:
         """Return the frozen rows in source order, without findings."""
@@ -296,12 +327,15 @@ def load(site: Site, folder: Path) -> FrozenSite:
         try:
             whole = read_private(own / frozen.file, rows=True)
             hashes = b"" if origin is None else read_private(own / origin.file, rows=True)
+            kept = read_private(own / _withheld_file(frozen), rows=True) if frozen.withheld_sha256 else b""
         except OSError as error:
             raise _refused(site, f"cannot be read ({error.strerror})") from None
-    if hashlib.sha256(whole).hexdigest() != frozen.file_sha256:
+    resting_unfit = bool(kept) and hashlib.sha256(kept).hexdigest() != frozen.withheld_sha256
+    if hashlib.sha256(whole).hexdigest() != frozen.file_sha256 or resting_unfit:
         raise _refused(site, "are damaged: the file is not the one that was written")
     try:
         table = _from_parquet(whole, site.schema_of(schema))
+        withheld = _from_parquet(kept, site.schema_of(schema)) if kept else None
     except (pa.ArrowException, OSError, ValueError):
         raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
@@ -312,7 +346,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
     # Its own columns are the schema's now: nothing is left to map.
     given = {one.name: getattr(site, one.name) for one in fields(Site)}
     given |= {"source": Part(table), "mapping": {}, "also": {}}
-    return FrozenSite(**given, snapshot=frozen, source_rows=rows)
+    return FrozenSite(**given, snapshot=frozen, source_rows=rows, withheld=withheld)
 
 
 def _facts(site: Site, own: Path) -> Frozen | None:
@@ -352,6 +386,10 @@ def _periods(site: Site) -> str:
 
 def _file_name(file_sha256: str) -> str:
     return f"rows-{file_sha256[:16]}.parquet"
+
+
+def _withheld_file(frozen: Frozen) -> str:
+    return f"withheld-{frozen.withheld_sha256[:16]}.parquet"
 
 
 def rows_sha256(table: pd.DataFrame) -> str:

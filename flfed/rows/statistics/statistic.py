@@ -82,7 +82,14 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> dic
 
 
 def statistic_of(study: Study) -> Statistic:
-    """Return the statistic that a study names; raises UsageError for a setting that it does not take."""
+    """Return the statistic that a study names, or its analysis; raises UsageError for a setting that it does not take.
+
+    Of an analysis it has columns and shapes, and no noise yet: `NoisedAnalysis.of_study` has.
+    """
+    if study.analysis is not None:
+        from flfed.rows.statistics.private.analysis import NoisedAnalysis  # which is a statistic itself
+
+        return NoisedAnalysis.of_study(study, math.nan)
     try:
         made: Statistic = study.statistic.build("statistic")
     # All that stands there is known and of the right kind: what is left is what is not there.

@@ -71,7 +71,8 @@ class EnrolReply(PlainMessage):
     reason : str
         Why it refuses, in fixed words.
     rows_low, rows_high : int
-        Ends of the band of training rows; of all rows where a statistic is asked for.
+        Ends of the band of training rows; of all rows where a statistic is asked for, and that of any table
+        for an analysis.
     disclosure : {"open", "institution"}
         What its policy lets leave of sums and scores.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
@@ -86,8 +87,8 @@ class EnrolReply(PlainMessage):
         Share of the model's hidden units that the site trains; crosses only where it is not all of them.
 
     Reveals: the site's name and versions, and its number of training rows as a band of one power
-    of ten. No count. A refusal's reason is a fixed phrase of ours: column, rule and a count that
-    is "fewer than 5" when small. Where the study asks for record-level differential privacy, the
+    of ten, which an analysis does without. No count. A refusal's reason is a fixed phrase of ours: column, rule and a
+    count that is "fewer than 5" when small. Where the study asks for record-level differential privacy, the
     site's budget of epsilon for the dataset, and what all studies there have spent of it (NaN: no
     budget, or none counted): how much was computed with the rows, and nothing of what is in them.
     Of a site that trains a part of the model, which part: a setting of its policy.

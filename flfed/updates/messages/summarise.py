@@ -152,8 +152,9 @@ class StatisticReply:
     masked : Masked or None
         In their place, where the study has secure sums.
 
-    Reveals: what the study's statistic says that its sums reveal, of this site alone, exactly. It crosses once a run.
-    Under secure sums they are masked, and what they reveal is of all sites of a list: see `Masked`.
+    Reveals: what the study's statistic says that its sums reveal, of this site alone, exactly; of an analysis what
+    its noise leaves of them. It crosses once a run. Under secure sums they are masked, and what they reveal is of all
+    sites of a list: see `Masked`.
     """
 
     sums: Arrays = field(default_factory=dict)

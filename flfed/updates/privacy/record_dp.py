@@ -11,12 +11,25 @@ from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
 from flfed.study.study import Study
 from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, rdp_epsilon
-from flfed.updates.mechanism import BUDGETS, WEAK_EPSILON, Mechanism, Promise, check_steps, uncharged_outputs
+from flfed.updates.mechanism import (
+    BUDGETS,
+    WEAK_EPSILON,
+    Mechanism,
+    Promise,
+    check_steps,
+    planned,
+    uncharged_outputs,
+)
 
 ROUNDED = (
     "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
     "its policy names the output 'training-figures'), and rounds those over other rows, and the comparison's, to three "
     "digits. There is no noise on them, and whoever chooses the model that is scored can make them tell of one row."
+)
+
+BESIDE = (
+    "How long a site takes to answer, that it takes part, and why it does not: there is no noise on these. Whether "
+    "delta is small enough for a site's rows is not checked there, since that would tell how many it has."
 )
 
 
@@ -39,6 +52,11 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
 
+    Notes
+    -----
+    A study without rounds, an analysis, is one answer of each site: counts and sums of all rows, each person at most
+    once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
+
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.
     Assumes Poisson sampling, noise that nobody else can draw, and that the number of rows is known. All
@@ -58,12 +76,14 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
         Its steps are not fixed, or it clips twice, scales by site, or trains again on rows.
         """
-        check_steps(study)
+        if study.analysis is None:
+            check_steps(study)
         self._noise(study.plan, study.rounds)  # there may be none that is enough
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
         """Return how sites take their steps."""
-        return PrivateSteps(clip=self.clip, noise=self._noise(plan, rounds), sampling=self.sampling, unit=self.unit)
+        noise, sampling = self._noise(plan, rounds), self._sampling(rounds)
+        return PrivateSteps(clip=self.clip, noise=noise, sampling=sampling, unit=self.unit)
 
     def round_release(self, plan: Plan, rounds: int) -> Release | None:
         """Return what one round spends at a site."""
@@ -75,10 +95,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""
-        release = self._release(plan, rounds, rounds)
+        release = self._release(plan, rounds, planned(rounds))
         return Promise(
             mechanism="record-dp", unit=self.unit, epsilon=epsilon([release], self.delta), delta=self.delta,
-            noise=release.noise, sampling=self.sampling, clip=self.clip, steps=release.steps,
+            noise=release.noise, sampling=release.sampling, clip=self.clip, steps=release.steps,
         )  # fmt: skip
 
     def spent(self, plan: Plan, rounds: int, asked: int, *, quick: bool = False) -> float | None:
@@ -108,10 +128,19 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
         There is no noise on any of them.
         """
+        if study.analysis is not None:
+            return (BUDGETS, BESIDE)
         return (*uncharged_outputs(study), BUDGETS, ROUNDED)
 
     def _noise(self, plan: Plan, rounds: int) -> float:
-        return noise_for(self.epsilon, self.delta, self.sampling, plan.steps * rounds)
+        return noise_for(self.epsilon, self.delta, self._sampling(rounds), _steps(plan, rounds) * planned(rounds))
+
+    def _sampling(self, rounds: int) -> float:
+        return self.sampling if rounds else 1.0
 
     def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
-        return Release(self._noise(plan, rounds), self.sampling, plan.steps * asked)
+        return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * asked)
+
+
+def _steps(plan: Plan, rounds: int) -> int:
+    return plan.steps if rounds else 1

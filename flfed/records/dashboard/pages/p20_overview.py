@@ -5,6 +5,8 @@ Its verdict comes first, then the figures behind it and what went wrong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from flfed.records.dashboard import run_page
@@ -12,6 +14,7 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
+from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.report import purpose_of
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 
@@ -22,6 +25,8 @@ FURTHER = {
     "data": "The data",
     "privacy": "Its privacy",
 }
+WITHOUT_MODEL = {"sites": "Who takes part", "privacy": "Its privacy"}
+"""Pages that say something of a study which trains nothing."""
 
 
 def show() -> None:
@@ -45,27 +50,27 @@ def parts(opened: Opened) -> None:
             st.markdown(f"{escape(purpose)}.")
     # Figures over all sites would tell one site's people of the others.
     if opened.only:
-        _own(shown, opened.only)
+        _own(shown, opened.only, trains=opened.trains)
     else:
         _all_sites(opened, shown, planned)
     with st.container():
-        overview.set_aside(found, shown.events, only=opened.only)
+        overview.set_aside(found, shown.events, only=opened.only, trains=opened.trains)
     with st.container():
-        _further(opened.name)
+        _further(opened.name, FURTHER if opened.trains else WITHOUT_MODEL)
     with st.container():
         overview.report_file(opened.name, opened.mark, opened.viewer)
-    overview.words()
+    overview.words(trains=opened.trains)
     overview.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
-def _own(shown: Shown, site: str) -> None:
+def _own(shown: Shown, site: str, *, trains: bool) -> None:
     """Show one site's people whether joining paid."""
     first = st.container()
     with st.container():
         metric = sites.choose_metric(shown.found)
     with first:
         if metric is None:
-            sites.why_not_told(shown.found, shown.sites, site)
+            sites.why_not_told(shown.found, shown.sites, site, trains=trains)
         else:
             sites.answer(shown.found, site, metric)
             overview.warn(odd_sites_in_words(shown.found))
@@ -80,8 +85,9 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
     with first:
         if "statistics" in found:
             overview.statistic(found["statistics"])
+            overview.warn(missing_in_words(found))
         elif metric is None:
-            overview.not_compared(found)
+            overview.not_compared(found, trains=opened.trains)
         else:
             warnings = overview.warnings_of(found, shown)
             overview.answer(found, metric, len(warnings))
@@ -94,7 +100,9 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
             if metric is not None:
                 sites.references(found, metric)
         with right:
-            overview.in_words(found, metric, planned)
+            # A statistic is told in words above, and has no rounds to tell of.
+            if "statistics" not in found:
+                overview.in_words(found, metric, planned)
     with st.container():
         if metric is not None:
             sites.links(found, metric, opened.name)
@@ -103,11 +111,11 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
             rounds.together(opened, shown)
 
 
-def _further(name: str) -> None:
-    """Show links to the other pages of the run."""
+def _further(name: str, pages: Mapping[str, str]) -> None:
+    """Show links to other pages of the run."""
     st.markdown("### More of this run")
     with st.container(horizontal=True):
-        for page, label in FURTHER.items():
+        for page, label in pages.items():
             overview.link(page, label, name)
 
 

@@ -34,9 +34,9 @@ def parts(opened: Opened) -> None:
     first = st.container()  # what the figure chosen below says comes before the choice
     with st.container():
         if report.primary_of(found) is None and opened.only:
-            sites.why_not_told(found, shown.sites, opened.only)
+            sites.why_not_told(found, shown.sites, opened.only, trains=opened.trains)
         elif report.primary_of(found) is None or not found["sites"]:
-            overview.not_compared(found)
+            overview.not_compared(found, trains=opened.trains)
         else:
             metric = sites.choose_metric(found)
     with first:

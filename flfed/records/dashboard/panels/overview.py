@@ -12,6 +12,8 @@ import streamlit as st
 
 from flfed.errors import counted
 from flfed.records.dashboard import page_files
+from flfed.records.dashboard.components.figure import figure
+from flfed.records.dashboard.components.histogram_chart import histogram_chart, histogram_lines
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where
@@ -26,7 +28,7 @@ from flfed.records.reports.events import (
     site_facts,
 )
 from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
-from flfed.records.reports.glossary import GLOSSARY
+from flfed.records.reports.glossary import GLOSSARY, of_no_model
 from flfed.records.reports.narrative import (
     apart,
     is_measured,
@@ -41,7 +43,10 @@ from flfed.records.reports.narrative import (
 )
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_lines
+from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.listed.analysis import ALL, column_label, parts_of, tables_of
+from flfed.records.statistics.listed.in_words import ANALYSIS, statistic_in_words, statistic_tables
+from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
@@ -58,6 +63,10 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "running": "blue",
     "stopped": "orange",
 }
+NOISE_DRAWN = (
+    "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
+    "0 there may be nobody at all. Values beyond the range count in the outermost bins."
+)
 CARD_PIXELS = 172
 """Five cards side by side beside the margin of a screen of 1,280 pixels, two on one of 390; the others go on below."""
 
@@ -101,7 +110,9 @@ def progress(runs: Sequence[RunEntry]) -> None:
     # Of repeats side by side the slowest one is told of.
     last = min(going, key=lambda run: run.rounds)
     said = f"Round {last.rounds} of {last.rounds_planned}"
-    if last.rounds >= last.rounds_planned:
+    if not last.rounds_planned:
+        said = "The sites are asked for what the study counts; it trains no model"
+    elif last.rounds >= last.rounds_planned:
         said = "All rounds ran; joining is compared now, on test rows"
     if len(going) > 1:
         said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
@@ -127,10 +138,10 @@ def how_to_go_on(runs: Sequence[RunEntry]) -> str:
     return f"{GOES_ON[ended[0].status]}: `flfed study resume {ended[0].run}`" if ended else ""
 
 
-def not_compared(found: Report) -> None:
+def not_compared(found: Report, *, trains: bool) -> None:
     """Say why a run was not compared.
 
-    It also says who took no part in it.
+    It also says who took no part in it. `trains` tells whether its study has a model.
     """
     for line in missing_in_words(found):
         st.warning(escape(line))
@@ -139,7 +150,14 @@ def not_compared(found: Report) -> None:
         "interrupted": "Nothing was compared yet: that follows the last round.",
         "completed": "This run was not compared with the sites' own models.",
     }
-    ended = f"Nothing was compared: the run {'stopped' if found['status'] == 'stopped' else 'failed'} before that."
+    nothing = "Nothing was compared"
+    if not trains:
+        why = dict.fromkeys(("running", "interrupted"), "The figures follow once the sites have answered.")
+        why["completed"], nothing = (
+            "The study trains no model: it counts rows, and nothing is compared.",
+            "Nothing is known",
+        )
+    ended = f"{nothing}: the run {'stopped' if found['status'] == 'stopped' else 'failed'} before that."
     st.info(why.get(found["status"], ended))
 
 
@@ -147,9 +165,35 @@ def statistic(found: Report) -> None:
     """Show the figures of a study without a model; `found` is the object "statistics"."""
     first, *others = statistic_in_words(found)
     st.markdown(f"**{escape(first)}**")
-    table(statistic_lines(found))
-    for line in others:
-        st.markdown(escape(line))
+    tables = _of_chosen_rows(found) if found["name"] == ANALYSIS else statistic_tables(found)
+    for one in tables:
+        if one.title:
+            st.markdown(f"### {escape(one.title)}")
+        table(one.lines)
+    st.markdown("\n".join(f"- {escape(line)}" for line in others))
+
+
+def _of_chosen_rows(found: Report) -> list[StatisticTable]:
+    """Show the histogram of an analysis, and return its tables, over all sites or at the one that is chosen."""
+    every, sites = f"all {found['sites']} sites", found["by-site"]
+    with st.container(horizontal=True):
+        whose = st.selectbox("Rows of", [every, *sites], key="analysis-rows", width=220) if sites else every
+        of = sites.get(whose, found)
+        numbers = [name for name, column in of["columns"].items() if "within" in column]
+        if not numbers:
+            return tables_of(of)
+        name = str(st.selectbox("Number", numbers, key="analysis-number", width=220))
+        parts = parts_of(of)
+        group = str(st.selectbox("Group", list(parts), key="analysis-group", width=220)) if len(parts) > 1 else ""
+    part, deviation = parts[group or next(iter(parts))]
+    column, unit = part["columns"][name], f"{found['counts-each']}s"
+    lines = histogram_lines(column, deviation)
+    drawn = histogram_chart(lines, column_label(name, column), unit)
+    which = ", ".join(said for said in (str(whose) if sites else "", group) if said not in ("", ALL))
+    title = f"{sentence_case(unit)} by {column_label(name, column)}{f' ({which})' if which else ''}"
+    figure(st, escape(title), drawn, lines, key="histogram")
+    st.caption(escape(NOISE_DRAWN.format(reach=number(NORMAL_95 * deviation))))
+    return tables_of(of)
 
 
 def cards(found: Report, metric: str, planned: int) -> None:
@@ -244,14 +288,14 @@ def warn(lines: Sequence[str]) -> None:
         st.warning("\n".join(f"- {escape(line)}" for line in lines))
 
 
-def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> None:
+def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None = None, trains: bool = True) -> None:
     """Show what was set aside, refused or flagged.
 
-    It is of one site or of all. Where there was nothing, that is said.
+    It is of one site or of all. Where there was nothing, that is said. `trains` tells whether the study has a model.
     """
     st.markdown("## Rejected, refused, odd")
     if not found["faults"]:
-        none = "No update was rejected and no site was refused."
+        none = "No update was rejected and no site was refused." if trains else "No site was refused."
         st.markdown(none if only is None else f"Nothing of {escape(only)} was rejected or refused.")
     if lines := set_aside_lines(found, events):
         table(lines)
@@ -291,10 +335,11 @@ def link(page: str, label: str, run: str) -> None:
     st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})
 
 
-def words() -> None:
-    """Show the glossary, folded away."""
+def words(*, trains: bool = True) -> None:
+    """Show the glossary, folded away; `trains` tells whether the run's study has a model."""
     with st.expander("What the words mean"):
-        st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in GLOSSARY.items()))
+        terms = GLOSSARY if trains else of_no_model()
+        st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
 
 @st.cache_data(max_entries=16, ttl=KEPT_SECONDS, show_spinner=False)

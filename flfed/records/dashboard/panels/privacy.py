@@ -55,6 +55,11 @@ STANDING_COLOURS: dict[str, Literal["green", "orange", "red"]] = {
 }
 """Everything else is orange: that nothing is promised, or nothing measured, is no reason to be calm."""
 
+STEPS_ASKED = (
+    "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it is "
+    "more than was planned."
+)
+ANSWERED = f"ε of this run is that of one answer, all numbers of it together. {private.SENT_AGAIN}"
 NO_LEDGER = (
     "The record has no budget and no ledger of these sites: research sites that a study cuts out of a table have none, "
     "the promise of whole sites is in none, and a site in sums only does not tell."
@@ -130,9 +135,9 @@ def spending(privacy: Private) -> None:
         key="epsilon-spent",
         says="; ".join(private.spending_in_words(privacy)),
     )
+    what = ANSWERED if privacy.get(private.ONE_ANSWER) else STEPS_ASKED
     st.caption(
-        "ε of this run counts the steps that were asked of the site, an upper bound: where rounds were done again it "
-        "is more than was planned. The sum over all studies is in the site's own ledger, and the site's to tell: "
+        f"{what} The sum over all studies is in the site's own ledger, and the site's to tell: "
         "`flfed site budget SITE`. Here this run's ε is added to what the site said was spent before. A site under "
         "disclosure institution answers nothing that would overdraw its budget; an open one writes it down and answers."
     )
@@ -224,8 +229,9 @@ def left(crossed: Sequence[CrossedEntry], repeats: int = 1) -> None:
         st.caption(f"The chart shows the {len(most)} sites that sent most, of {len(totals)}.")
     # Repeats send everything again, so that the sum is not that of one run.
     together = f" of all {repeats} repeats together" if repeats > 1 else ""
+    over = ", added up over all rounds" if "train" in kinds else ""
     st.caption(
-        f"Bytes of the messages' content, added up over all rounds{together}. Who may see what of it stands "
+        f"Bytes of the messages' content{over}{together}. Who may see what of it stands "
         'in docs/security.md ("Who may see what"); the site\'s own ledger has every message.'
     )
     if said := why_so_many(out):

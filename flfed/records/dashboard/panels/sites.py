@@ -147,13 +147,13 @@ def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
     return number(entry["value"]), f"{metric_name(metric)}, " + ("no interval" if span == ABSENT else f"{of} {span}")
 
 
-def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> None:
-    """Tell one site's people why figures are missing."""
+def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str, *, trains: bool) -> None:
+    """Tell one site's people why figures are missing; `trains` tells whether the study has a model."""
     why = site_answer.why_not_told(found, sites, site)
     if why:
         st.info(escape(why))
     else:
-        not_compared(found)
+        not_compared(found, trains=trains)
 
 
 def everywhere(found: Report, metric: str, sites: Sequence[SiteEntry], only: str | None = None) -> None:

@@ -8,23 +8,33 @@ from typing import Any
 
 from flfed.errors import counted
 from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.listed.analysis import analysis_tables
+from flfed.records.statistics.listed.analysis_words import analysis_in_words
+from flfed.records.statistics.listed.statistic_table import Lines, StatisticTable
 from flfed.records.statistics.verdict import ABSENT, interval, number
 
 Found = dict[str, Any]
-Lines = list[dict[str, str]]
+ANALYSIS = "analysis"
+"""Name of an analysis among recorded statistics."""
 NOT_SHOWN = (
     "All rows are counted, also those that other studies hold out: nothing was trained and nothing is predicted. Sums "
     "are exact, and {crossed}."
 )
 
 
-def statistic_lines(found: Found) -> Lines:
-    """Return a table of a recorded statistic; `found` is the object "statistics" of a run."""
-    return _TOLD[found["name"]][0](found)
+def statistic_tables(found: Found) -> list[StatisticTable]:
+    """Return the tables of a recorded statistic; `found` is the object "statistics" of a run."""
+    if found["name"] == ANALYSIS:
+        return analysis_tables(found)
+    lines = _TOLD[found["name"]][0](found)
+    return [StatisticTable(lines=lines)] if lines else []
 
 
 def statistic_in_words(found: Found) -> list[str]:
     """Return what a statistic says, the figure first, and what it does not show."""
+    # An analysis has no exact sums: what it does not show is another thing.
+    if found["name"] == ANALYSIS:
+        return analysis_in_words(found)
     # Without a site's own figures there were sums in secret, or nobody may see whose they are.
     crossed = "each site's own crossed to the coordinator" if found["by-site"] else "no site's own is shown"
     return [*_TOLD[found["name"]][1](found), NOT_SHOWN.format(crossed=crossed)]

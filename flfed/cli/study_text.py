@@ -1,0 +1,64 @@
+"""A study in words, for a terminal: what of it `flfed study check` tells besides its privacy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flfed.study.study import Study
+
+TREES = "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds of {levels} levels{opened}."
+OPENED = ", and for each sum one that opens it"
+SUMS = {
+    "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
+    "on": "Secure aggregation: updates of institutions leave for sums only; in one process the sums are rehearsed.",
+    "ckks": "Homomorphic encryption: updates of institutions leave encrypted; in one process it is rehearsed.",
+}
+"""What a study asks for, before anybody approved it."""
+
+
+def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
+    """Return that a study can be run, and what it asks for; `facts` are those of its check."""
+    from flfed.study.statistic import is_statistic
+
+    asked = f"statistic {study.statistic.name}" if study.analysis is None else "an analysis: no model"
+    judged = asked if is_statistic(study) else f"judged by {facts['primary']}"
+    noise = [] if study.analysis is None else [noise_in_words(study)]
+    return [f"{study.name}: can be run ({facts['task']}, {judged}).", *analysis_in_words(study), *noise]
+
+
+def analysis_in_words(study: Study) -> list[str]:
+    """Return what an analysis counts, of whom and under which guarantee; of another study nothing.
+
+    It is told by the study alone, without its dataset's schema.
+    """
+    from flfed.records.reports.privacy import epsilon_in_words, power_of_ten
+    from flfed.updates.mechanism import mechanism_of
+
+    analysis, mechanism = study.analysis, mechanism_of(study)
+    if analysis is None or mechanism is None:
+        return []
+    columns = [name for name in analysis.columns or () if name != analysis.groups]
+    told = ", ".join(columns) or ("no column" if analysis.columns else f"every column of {study.dataset.name}")
+    by = f", over all and for each value of {analysis.groups}" if analysis.groups else ""
+    pairs = ", ".join(" by ".join(pair) for pair in analysis.cross)
+    lines = [f"Analysed: {told}{by}{f'; counted together: {pairs}' if pairs else ''}."]
+    promise = mechanism.promise(study.plan, study.rounds)
+    if promise is None:
+        return lines
+    spent = f"epsilon {epsilon_in_words(promise.epsilon)} at delta {power_of_ten(promise.delta)}"
+    return [*lines, f"Each site answers once, with noise: {spent} for a {promise.unit}."]
+
+
+def noise_in_words(study: Study) -> str:
+    """Return how much noise each number of an analysis gets at a site."""
+    from flfed.federation.client.noised_answer import asked_analysis
+    from flfed.records.statistics.intervals import NORMAL_95
+    from flfed.records.statistics.verdict import number
+    from flfed.rows.data import datasets
+
+    deviation = asked_analysis(study).query(datasets.load(study.dataset.name).schema).deviation
+    of = " of a group" if study.analysis and study.analysis.groups else ""
+    reach = f"95 % of the time it is within {number(NORMAL_95 * deviation)} of the exact one"
+    return f"Noise: at a site each count{of} gets noise of deviation {number(deviation)}, so that {reach}."

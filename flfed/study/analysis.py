@@ -1,0 +1,83 @@
+"""Table `[analysis]` of a study: counts, means and cross-tables under one privacy guarantee, in place of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from flfed.errors import UsageError
+from flfed.study.settings import Settings, read_settings
+
+LEAST_BINS, MOST_BINS = 4, 256
+_WITHIN = "[analysis] within"
+
+
+class Analysis(Settings, where="[analysis]", frozen=True):
+    """Columns of which noised counts and sums are asked, over all rows of the sites.
+
+    Attributes
+    ----------
+    columns : tuple of str or None
+        Numbers, flags, categories or the target; None means all of the dataset. The noise on each number grows with
+        the root of how many there are. Example: `columns = ["age", "chol", "disease"]`.
+    groups : str
+        A flag, category or target with few values: every column is told for each of them, too, and compared.
+        Example: `groups = "sex"`.
+    quantiles : tuple of float in (0, 1)
+        Of each number, by its histogram; none: `[]`. Example: `quantiles = [0.05, 0.5, 0.95]`.
+    cross : tuple of pairs of str
+        Pairs of flags, categories or the target, each counted together and tested for independence.
+        Example: `cross = [["sex", "disease"]]`.
+    bins : int, 4 to 256
+        Bins of a number's histogram, evenly wide; values outside the range of the column count in the outermost.
+        Example: `bins = 32`.
+    within : mapping of column to (low, high)
+        Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
+        rows. Default: the schema's `typical`, else its `range`. Example: `within = { chol = [100, 400] }`.
+    """
+
+    columns: tuple[str, ...] | None = None
+    groups: str = ""
+    quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
+    cross: tuple[tuple[str, ...], ...] = ()
+    bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
+    within: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that say nothing, or something twice."""
+        super().__post_init__()
+        if self.columns is not None and not self.columns:
+            raise UsageError("[analysis]: columns must name at least one column; leave it out for all")
+        if len(set(self.columns or ())) < len(self.columns or ()):
+            raise UsageError("[analysis]: columns names a column twice")
+        if not all(0 < share < 1 for share in self.quantiles) or len(set(self.quantiles)) < len(self.quantiles):
+            raise UsageError(f"[analysis]: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
+        pairs = [frozenset(pair) for pair in self.cross]
+        if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
+            raise UsageError("[analysis]: cross must be different pairs of two columns, such as [['sex', 'disease']]")
+        for name, ends in self.within.items():
+            if len(ends) != 2 or not ends[0] < ends[1]:
+                raise UsageError(f"{_WITHIN}: {name}={list(ends)} must be two numbers, low and high")
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
+        made = dict(given)
+        if "cross" in made:
+            made["cross"] = _tuples("[analysis]: cross", made["cross"])
+        if "within" in made:
+            ranges = made["within"]
+            if not isinstance(ranges, dict):
+                raise UsageError(f"[analysis]: within={ranges!r} must be a table, such as {{ age = [20, 90] }}")
+            made["within"] = dict(zip(ranges, _tuples(_WITHIN, list(ranges.values())), strict=True))
+        return cls(**read_settings(cls, made, "[analysis]"))
+
+
+def _tuples(where: str, given: object) -> tuple[tuple[Any, ...], ...]:
+    """Return a list of lists as tuples."""
+    if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
+        raise UsageError(f"{where} must have lists of two, such as [['sex', 'disease']] or age = [20, 90]")
+    return tuple(tuple(one) for one in given)

@@ -1,0 +1,230 @@
+"""Answer of an analysis: which noised numbers it has, and the figures that follow from them.
+
+A site's answer is one vector. Of each column it has a histogram, of a number also two clipped sums, each once for
+every group; and a cross-table for each pair. Answers of several sites are added before figures are made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flfed.summaries.noised_counts import Interval, Moments, independence, quantile, share, shown
+from flfed.summaries.summary import ColumnLayout
+
+Found = dict[str, Any]
+ROWS, CROSS = "rows", "cross "
+OUTSIDE = math.sqrt(2)
+"""Noise of the number of known values, in that of a count: it is a difference of two counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisLayout:
+    """Numbers of an answer, in order.
+
+    Attributes
+    ----------
+    columns : tuple of ColumnLayout
+    group : ColumnLayout or None
+        By whose values each column is counted.
+    cross : tuple of pairs of ColumnLayout
+    quantiles : tuple of float
+    """
+
+    columns: tuple[ColumnLayout, ...]
+    group: ColumnLayout | None
+    cross: tuple[tuple[ColumnLayout, ColumnLayout], ...]
+    quantiles: tuple[float, ...]
+
+    @property
+    def groups(self) -> int:
+        """Number of groups, with those whose group is not known; 1 without groups."""
+        return 1 if self.group is None else len(self.group.cells)
+
+    @property
+    def sensitivity(self) -> float:
+        """Most that a person moves an answer, in L2.
+
+        A person's rows weigh at most one together. They add one to the number of rows, one to each histogram and each
+        cross-table, and at most one to either sum of a number.
+        """
+        sums = sum(2 for column in self.columns if column.edges)
+        return math.sqrt(1 + len(self.columns) + sums + len(self.cross))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each part of an answer, in order."""
+        found: dict[str, tuple[int, ...]] = {ROWS: (self.groups,)}
+        for column in self.columns:
+            found[f"counts {column.name}"] = (self.groups, len(column.cells))
+            if column.edges:
+                found |= {f"{what} {column.name}": (self.groups,) for what in ("total", "square")}
+        for place, (first, second) in enumerate(self.cross):
+            found[f"{CROSS}{place}"] = (len(first.cells) - 1, len(second.cells) - 1)
+        return found
+
+    def parts(self, answer: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the parts of an answer, float64 [entries]."""
+        found, start = {}, 0
+        for name, shape in self.shapes().items():
+            found[name] = answer[start : start + math.prod(shape)].reshape(shape)
+            start += found[name].size
+        return found
+
+    @property
+    def entries(self) -> int:
+        """Number of numbers of an answer."""
+        return sum(map(math.prod, self.shapes().values()))
+
+    def figures(self, answer: np.ndarray, deviation: float) -> Found:
+        """Return the figures of added answers, for the record.
+
+        Parameters
+        ----------
+        answer : float64 array [entries]
+        deviation : float
+            Of the noise on each number.
+        """
+        parts = self.parts(answer)
+        of_all = deviation * math.sqrt(self.groups)
+        whole = {name: values if name.startswith(CROSS) else values.sum(axis=0) for name, values in parts.items()}
+        found = {
+            "deviation": deviation,
+            ROWS: counted(float(whole[ROWS]), of_all),
+            "columns": {column.name: self._column(column, whole, of_all) for column in self.columns},
+            "cross": [self._crossed(place, parts[f"{CROSS}{place}"], deviation) for place in range(len(self.cross))],
+        }
+        return found if self.group is None else found | {"groups": self._grouped(parts, self.group, deviation)}
+
+    def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Found:
+        """Return the figures of one column; parts are of one group, or of all."""
+        counts, rows = parts[f"counts {column.name}"], float(parts[ROWS])
+        known, of_known = rows - float(counts[-1]), deviation * OUTSIDE
+        found: Found = {"unit": column.unit, "missing": told(share(float(counts[-1]), rows, deviation))}
+        display = shown(counts[:-1], known)
+        if not column.edges:
+            shares = [told(share(float(count), known, deviation, of_known)) for count in counts[:-1]]
+            return found | {
+                "shares": dict(zip(column.cells[:-1], shares, strict=True)),
+                "counts": dict(zip(column.cells[:-1], display.tolist(), strict=True)),
+            }
+        edges = own_edges(column)
+        moments = moments_of(column, parts, known, deviation)
+        quantiles = {f"{100 * one:g}%": told(quantile(one, counts[:-1], edges, deviation)) for one in self.quantiles}
+        return found | {
+            "within": [edges[0], edges[-1]],
+            "mean": told(moments.mean()),
+            "sd": told(moments.standard_deviation(kurtosis(display, edges))),
+            "quantiles": quantiles,
+            "edges": edges.tolist(),
+            "counts": display.tolist(),
+        }
+
+    def _crossed(self, place: int, table: np.ndarray, deviation: float) -> Found:
+        """Return the figures of a cross-table."""
+        first, second = self.cross[place]
+        test = independence(table, deviation)
+        keys = ("chi2", "degrees-of-freedom", "p")
+        return {
+            "columns": [first.name, second.name],
+            "values": [list(first.cells[:-1]), list(second.cells[:-1])],
+            "counts": shown(table, float(table.sum())).reshape(table.shape).tolist(),
+            "independence": None if test is None else dict(zip(keys, test, strict=True)),
+        }
+
+    def _grouped(self, parts: Mapping[str, np.ndarray], group: ColumnLayout, deviation: float) -> Found:
+        """Return the figures of each group, and of the others less the first."""
+        names = group.cells[:-1]
+        own = {name: values for name, values in parts.items() if not name.startswith(CROSS)}
+        each = [{name: values[at] for name, values in own.items()} for at in range(len(names))]
+        total, of_total = float(parts[ROWS][:-1].sum()), deviation * math.sqrt(len(names))
+        found = {
+            label: {
+                ROWS: counted(float(own[ROWS]), deviation),
+                "share": told(share(float(own[ROWS]), total, deviation, of_total)),
+                "columns": {column.name: self._column(column, own, deviation) for column in self.columns},
+            }
+            for label, own in zip(names, each, strict=True)
+        }
+        compared = {column.name: self._compared(column, each, names, deviation) for column in self.columns}
+        return {"by": group.name, "of": found, "compared": compared}
+
+    def _compared(
+        self, column: ColumnLayout, each: list[dict[str, np.ndarray]], names: tuple[str, ...], deviation: float
+    ) -> Found:
+        """Return the differences of means, or of shares, between each further group and the first."""
+        means = [_means(column, parts, deviation) for parts in each]
+        return {
+            what: {
+                f"{name} - {names[0]}": told(None if one is None or first is None else one.minus(first))
+                for name, one in zip(names[1:], (of[what] for of in means[1:]), strict=True)
+            }
+            for what, first in means[0].items()
+        }
+
+
+def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> dict[str, Interval | None]:
+    """Return the mean of a number, or the shares of a category's values: of two, the last one's."""
+    counts, rows = parts[f"counts {column.name}"], float(parts[ROWS])
+    known = rows - float(counts[-1])
+    if column.edges:
+        return {"mean": moments_of(column, parts, known, deviation).mean()}
+    shares = {
+        label: share(float(count), known, deviation, deviation * OUTSIDE)
+        for label, count in zip(column.cells, counts[:-1], strict=False)
+    }
+    return dict(list(shares.items())[1:] if len(shares) == 2 else shares)
+
+
+def moments_of(column: ColumnLayout, parts: Mapping[str, Any], known: float, deviation: float) -> Moments:
+    """Return a number's noised sums; `known` is the noised number of its values."""
+    low, *_, high = own_edges(column).tolist()
+    return Moments(
+        rows=known,
+        total=float(parts[f"total {column.name}"]),
+        square=float(parts[f"square {column.name}"]),
+        deviation=deviation,
+        of_rows=deviation * OUTSIDE,
+        low=low,
+        high=high,
+    )
+
+
+def own_edges(column: ColumnLayout) -> np.ndarray:
+    """Return the edges of a number's bins in its own unit, float64 [bins + 1]."""
+    edges = np.array(column.edges)
+    # Twelve digits: what a logarithm and its inverse leave of a round number.
+    return np.array([float(f"{edge:.12g}") for edge in (np.expm1(edges) if column.transform == "log1p" else edges)])
+
+
+def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
+    """Return the fourth moment in squared variances, by a histogram; 3 where it has no spread.
+
+    Parameters
+    ----------
+    counts : float64 array [bins]
+        None below 0.
+    edges : float64 array [bins + 1]
+    """
+    middles, total = (edges[1:] + edges[:-1]) / 2, float(counts.sum())
+    if total <= 0:
+        return 3.0
+    apart = middles - (counts * middles).sum() / total
+    second, fourth = ((counts * apart**power).sum() / total for power in (2, 4))
+    return max(1.0, float(fourth / second**2)) if second > 0 else 3.0
+
+
+def counted(count: float, deviation: float) -> Found:
+    """Return a noised count with its interval: of the table itself, so that it holds the noise alone."""
+    found = Interval.about(count, deviation**2, least=0.0)
+    return {"value": max(found.value, 0.0), "low": found.low, "high": found.high}
+
+
+def told(interval: Interval | None) -> Found | None:
+    """Return an interval for the record."""
+    if interval is None:
+        return None
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
