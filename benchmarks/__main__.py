@@ -4,8 +4,9 @@ Four workloads of synthetic rows (`workload.py`), one thread. The ways take turn
 memory is that of a process for each way. All must reach the same arrays, in float64 to 1e-10, or,
 Flower's simulation, the same loss: else this fails. Then int8 both ways beside float32, boosted trees
 beside XGBoost, secure sums beside their bare cryptography, what differences of two sums tell of a
-site, the scale curve and the start-up. It writes results.json, the tables of docs/performance.md
-and docs/secure-sums.md, and docs/scale.svg; it ends with 1 where a limit is missed.
+site, noised counts beside numpy's own draws, the scale curve and the start-up. It writes
+results.json, the tables of docs/performance.md and docs/secure-sums.md, and docs/scale.svg; it ends
+with 1 where a limit is missed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
 
-from benchmarks import codec, secure_sums, startup, sum_differences, table, trees
+from benchmarks import codec, noised_counts, secure_sums, startup, sum_differences, table, trees
 from benchmarks.alone import in_child
 from benchmarks.bare import Job, write_job
 from benchmarks.limits import missed
@@ -28,7 +29,7 @@ from benchmarks.scale import scale
 from benchmarks.ways import LOOPS, DifferentResults, compare
 from benchmarks.workload import WORKLOADS, Workload
 
-PARTS = (*WORKLOADS, "codec", "trees", "secure-sums", "sum-differences", "ray", "scale", "start-up")
+PARTS = (*WORKLOADS, "codec", "trees", "secure-sums", "sum-differences", "noised-counts", "ray", "scale", "start-up")
 SECONDS = 900.0
 SAME_LOSS = 1e-5
 """Largest difference of the loss after the last round: the simulation draws the orders of rows as the loop does."""
@@ -91,6 +92,7 @@ def run(parts: list[str], repetitions: int, results: dict[str, Any]) -> None:
         "trees": trees.measure,
         "secure-sums": secure_sums.measure,
         "sum-differences": sum_differences.measure,
+        "noised-counts": noised_counts.measure,
         "scale": scale,
         "start-up": startup.measure,
     }

@@ -28,6 +28,9 @@ DEPLOYMENT_RATIO = 0.25
 PRIVATE_OVER_PLAIN, OPACUS_OVER_PRIVATE = 1.5, 5.0
 """CPU time of a protected step over a plain one's, at most, wherever draws come from; Opacus's hooks' over ours, at
 least."""
+NOISED_OVER_NUMPY = 5.0
+"""CPU time of counts noised with the operating system's draws, over that of numpy's own normal draws of the same run,
+at most."""
 
 TREES_OVER_XGBOOST = 4.0
 """CPU seconds of boosted trees, all sites and the server, over those of XGBoost with one thread, at most."""
@@ -56,6 +59,7 @@ def missed(results: Results) -> list[str]:
         *_scale(results),
         *_deployment(results),
         *_private(results),
+        *_noised_counts(results),
         *_dashboard(results),
     ]
 
@@ -157,6 +161,14 @@ def _private(results: Results) -> Iterator[str]:
         if found["opacus-over-ours"] < OPACUS_OVER_PRIVATE:
             times, least = found["opacus-over-ours"], OPACUS_OVER_PRIVATE
             yield f"private steps, {name}: Opacus takes {times} times as long, limit {least:.0f}"
+
+
+def _noised_counts(results: Results) -> Iterator[str]:
+    found = results.get("noised-counts", {})
+    if "over-numpy" not in found:
+        yield f"noised counts: {found.get('error', 'no figure')}"
+    elif found["over-numpy"] > NOISED_OVER_NUMPY:
+        yield f"noised counts: {found['over-numpy']} times numpy's own normal draws, limit {NOISED_OVER_NUMPY:.0f}"
 
 
 def _dashboard(results: Results) -> Iterator[str]:

@@ -231,6 +231,21 @@ def private_steps(results: Results) -> str:
     return f"{_table(rows)}\n\nMeasured {_stamp(found)}, commit {found['commit']}."
 
 
+def noised_counts(results: Results) -> str:
+    """Return the table of noised counts, beside numpy's own normal draws."""
+    found = results.get("noised-counts", {})
+    if "over-numpy" not in found:
+        return f"Not measured: {found.get('error', 'not run yet')}."
+    spread = f"{found['over-numpy']:.2f} ({found['over-numpy-low']:.2f}–{found['over-numpy-high']:.2f})"
+    rows = [
+        [f"{found['counts']:,} counts of one answer", "CPU ms"],
+        ["numpy's normal draws, from a seed", f"{found['numpy-milliseconds']:.2f}"],
+        ["**flfed**, draws of the operating system", f"{found['ours-milliseconds']:.2f}"],
+        ["flfed over numpy (low–high)", spread],
+    ]
+    return _table(rows)
+
+
 def dashboard(results: Results) -> str:
     """Return the table of the app's pages, on a hundred sites and five hundred rounds."""
     found = results.get("dashboard", {})
@@ -334,6 +349,7 @@ PARTS = {
     "secure-sums": secure_sums,
     "sum-differences": sum_differences,
     "private-steps": private_steps,
+    "noised-counts": noised_counts,
     "dashboard": dashboard,
     "methods": methods,
     "own-parts": own_parts,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bare, hand_made, secure_sums, table
+from benchmarks import bare, hand_made, noised_counts, secure_sums, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
 from benchmarks.limits import CPU, missed
@@ -21,6 +21,7 @@ from benchmarks.scale import bare_seconds, dearer, line, one, workload
 from benchmarks.ways import LOOPS, TOLERANCE, DifferentResults, compare, difference, figures
 from benchmarks.workload import WORKLOADS, Workload
 from flfed.refusals import Refusal
+from flfed.rows.training.private.noise import SeededNoise
 from flfed.seeds import generator
 
 # The last batch of an epoch is a short one: 50 = 16 + 16 + 16 + 2.
@@ -229,6 +230,7 @@ GOOD["dashboard"] = {
     "looks": {"rounds": {"cpu-seconds": 0.2}},
 }
 GOOD["private-steps"] = {"shapes": {"a": {"over-plain": 1.5, "system-over-plain": 1.5, "opacus-over-ours": 5.0}}}
+GOOD["noised-counts"] = {"over-numpy": 5.0}
 GOOD["W2"]["ray"] = {"times-slower-than-stacked": 20.0, "stacked-memory-share": 0.33}
 
 
@@ -245,16 +247,18 @@ def test_every_limit_that_is_missed_is_named():
     bad["scale"] |= {"r-squared": 0.97, "site-dearer": 1.6}
     bad["deployment"] = {"ratio": 0.251, "sums": {"sums-ratio": 2.51, "missing-ratio": 3.51}}
     bad["private-steps"]["shapes"]["a"] = {"over-plain": 1.51, "system-over-plain": 1.51, "opacus-over-ours": 4.9}
+    bad["noised-counts"]["over-numpy"] = 5.01
     bad["dashboard"] |= {"first-chart-seconds": 3.1, "looks": {"rounds": {"cpu-seconds": 0.21}}}
     bad["dashboard"]["pages"]["rounds"] = {"seconds": 1.1, "bytes": 300_001}
     assert [sentence.partition(":")[0] for sentence in missed(bad)] == [
         "W4 stacked", "W1 one-by-one", "int8 both ways, W3", "boosted trees", "secure sums, 4,000 parameters",
         "secure sums, 100,000 parameters", "W2", "W2", "scale, 9 sites", "scale, 9 sites", "scale",
         "scale", "deployment", "deployment, secure sums (sums)", "deployment, secure sums (missing)",
-        *["private steps, a"] * 3, "app", *["app, rounds"] * 3,
+        *["private steps, a"] * 3, "noised counts", "app", *["app, rounds"] * 3,
     ]  # fmt: skip
-    assert len(missed({})) == 19
+    assert len(missed({})) == 20
     assert "W2 ray: no Ray" in missed({**GOOD, "W2": {**GOOD["W2"], "ray": {"error": "no Ray"}}})
+    assert missed({**GOOD, "noised-counts": {"error": "no draws"}}) == ["noised counts: no draws"]
 
 
 def test_a_round_of_secure_sums_is_that_of_float64_and_counts_all_bytes():
@@ -269,6 +273,36 @@ def test_a_round_of_secure_sums_is_that_of_float64_and_counts_all_bytes():
     with pytest.raises(DifferentResults, match="secure sums: 2 sites opened"):
         secure_sums.given(Refusal("openings-few", had=2, least=3))
     assert 0 < secure_sums.bare_seconds(10, sites=3) < secure_sums.bare_seconds(10, sites=20)
+
+
+def test_noised_counts_get_a_figure_only_with_whole_numbers_and_the_noise_that_they_say():
+    query, counts, chance = noised_counts.QUERY, np.arange(100_000.0), SeededNoise(np.random.default_rng(5))
+    ways = noised_counts.sides(query, chance)
+    noised_counts.checked(query, counts, ways["ours"](counts))
+    with pytest.raises(DifferentResults, match="no whole numbers"):
+        noised_counts.checked(query, counts, ways["numpy"](counts))
+    with pytest.raises(DifferentResults, match="no whole numbers"):
+        noised_counts.checked(query, counts, replace(query, step=0.5).answer(counts, chance))
+    # Two thirds of the noise and three halves, near misses, those of sensitivities √2 and 2, and none.
+    for wrong in (2 / 3, 0.97, 1.03, 3 / 2, 2**0.5, 2, 0):
+        noise = np.rint(wrong * chance.normal(counts.size) * query.deviation)
+        with pytest.raises(DifferentResults, match="instead of 3.777"):  # the root of 3.766^2 + 1/12
+            noised_counts.checked(query, counts, counts + noise)
+
+
+def test_noised_counts_are_compared_turn_by_turn():
+    ways = noised_counts.sides(noised_counts.QUERY, SeededNoise(np.random.default_rng(5)))
+    took = noised_counts.timed(ways, np.arange(100.0), turns=2, times=1)
+    assert {name: len(each) for name, each in took.items()} == {"numpy": 2, "ours": 2}
+    assert min(took["numpy"] + took["ours"]) > 0
+    found = noised_counts.figures({"numpy": [1.0, 2.0, 4.0], "ours": [3.0, 2.0, 2.0]})
+    assert found == {
+        "numpy-milliseconds": 2.0, "ours-milliseconds": 2.0,
+        "over-numpy": 1.0, "over-numpy-low": 0.5, "over-numpy-high": 3.0,
+    }  # fmt: skip
+    page = table.noised_counts({"noised-counts": {"counts": 100_000, **found}})
+    assert "| 100,000 counts of one answer |" in page and "| 1.00 (0.50–3.00) |" in page
+    assert table.noised_counts({}) == "Not measured: not run yet."
 
 
 def test_the_picture_has_a_point_for_each_size_and_the_limit():
