@@ -280,7 +280,7 @@ class SiteFolder:
         # Others may pass the root to reach the link, but cannot list it.
         for folder, mode in ((self.root, 0o711), (self.network, 0o700), (self.gate, 0o700), (self.link, 0o770)):
             if not folder.is_dir():
-                folder.mkdir(mode=0o700)
+                folder.mkdir(mode=0o700, exist_ok=True)  # another process may have made it meanwhile
                 folder.chmod(mode)
                 # Root may make what a service's user must be able to enter.
                 give(folder, folder.parent)

@@ -78,14 +78,17 @@ def test_a_budget_of_8_holds_five_studies_of_3():
 
 
 def test_the_study_and_the_policy_of_the_page_are_read_as_it_says(tmp_path: Path):
-    asked, analysis, _, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
+    asked, covered, analysis, _, allowed = (tomllib.loads(block) for block in blocks(PRIVACY, "toml"))
     rest = Study.load("heart-disease").text
     kept = re.sub(r"^\[(plan|privacy)\]\n(?:(?!\[).*\n)*", "", rest, flags=re.MULTILINE)
     study = Study.parse(kept + blocks(PRIVACY, "toml")[0])
     assert (study.privacy.name, study.plan.steps, study.plan.lr) == ("record-dp", 10, 1.0)
     assert study.privacy.settings["epsilon"] == asked["privacy"]["epsilon"] == 3
+    whole = Study.parse(kept + blocks(PRIVACY, "toml")[0].partition("[privacy]")[0] + blocks(PRIVACY, "toml")[1])
+    assert covered["privacy"]["covers"] == "study" and whole.encode.scaler == "private"
+    assert check(whole)["primary"] == "roc_auc_score"
     top = "".join(rest.partition("[dataset]")[:2]) + '\nname = "heart-disease"\n'
-    table = Study.parse(top + blocks(PRIVACY, "toml")[1])
+    table = Study.parse(top + blocks(PRIVACY, "toml")[2])
     assert table.analysis is not None and table.analysis.columns == tuple(analysis["analysis"]["columns"])
     assert check(table)["schema"]
     policy = Policy.model_validate(allowed)

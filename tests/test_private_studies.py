@@ -15,7 +15,8 @@ from flfed.updates.accounting import Release, epsilon
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "privacy-utility.md").read_text(encoding="utf-8")
-PROTECTED = [name for name in names() if Study.load(name).privacy.name == "record-dp"]
+LOADED = [Study.load(name) for name in names()]
+PROTECTED = [study.name for study in LOADED if study.privacy.name == "record-dp" and study.analysis is None]
 AUC, ACCURACY = "roc_auc_score", "accuracy_score"
 
 

@@ -77,7 +77,7 @@ def test_python_names_are_no_keys():
     [
         (Plan, {"lr": "fast"}, "[plan]: lr='fast' must be a number"),
         (Plan, {"optimiser": "lion"}, "[plan]: optimiser='lion' must be one of 'sgd', 'adam', 'adamw'"),
-        (Encode, {"scaler": "local"}, "[encode]: scaler='local' must be one of 'global', 'per-site', 'none', 'schema'"),
+        (Encode, {"rows": "some"}, "[encode]: rows='some' must be one of 'all', 'complete'"),
         (Encode, {"missing_indicator": 1}, "[encode]: missing-indicator=1 must be true or false"),
         (Partition, {"sites": 2.5}, "[dataset] partition: sites=2.5 must be a whole number"),
         (Partition, {"alpha": float("inf")}, "[dataset] partition: alpha=inf must be > 0"),

@@ -216,12 +216,13 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
     `whole`: with the list of what is not covered.
     """
     from flfed.records.reports.privacy import in_words, not_covered
-    from flfed.records.reports.privacy_tables import told_in_words
+    from flfed.records.reports.privacy_tables import charged_lines, told_in_words
 
     private, ended = found["privacy"], found["status"] in ("completed", "stopped") and found["rounds"] > 0
     told = told_in_words(found.get("told-outcomes") or {})
     for line in [*in_words(private, found["audit"], attackable=ended), *told]:
         say(line)
+    charges(charged_lines(private))
     uncharged = not_covered(private)
     if not uncharged:
         # A run without anything uncovered has nothing to warn of.
@@ -235,9 +236,19 @@ def privacy(found: Mapping[str, Any], *, whole: bool = False) -> None:
         typer.echo(f"  - {said}")
 
 
+def charges(lines: Sequence[Mapping[str, str]]) -> None:
+    """Print what was charged for what, where all that leaves a site is."""
+    from flfed.records.reports.privacy_tables import SHARES_READ
+
+    if lines:
+        as_table(list(lines[0]), [list(line.values()) for line in lines], spare=("Noise multiplier",))
+        say(SHARES_READ)
+
+
 def promise(found: Mapping[str, Any]) -> None:
     """Print what a study promises of privacy, before it is run, and how much that does not cover."""
     from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
+    from flfed.records.reports.privacy_tables import charged_lines
     from flfed.records.statistics.verdict import number
 
     lines = promise_in_words(dict(found))
@@ -247,12 +258,15 @@ def promise(found: Mapping[str, Any]) -> None:
     known += [f"clip {found['clip']:g}, {found['steps']} {counted(dict(found))}"] if known else []
     if found.get(ONE_ANSWER):
         known = [f"noise multiplier {number(found['noise'], 3)} on all numbers of the answer together"]
-    lines += [f"How: {', '.join(known)}."] if known else []
+    charged = charged_lines(dict(found))
+    lines += [f"{'How, in training' if charged else 'How'}: {', '.join(known)}."] if known else []
     lines += [f"Warning: {said}" for said in found["warnings"]]
     lines += [f"Note: {said}" for said in found["notes"]]
-    many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"
-    for line in [*lines, f"Not covered: {many}. --json lists them, docs/privacy.md explains them."]:
+    for line in lines:
         typer.echo(line)
+    charges(charged)
+    many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"
+    typer.echo(f"Not covered: {many}. --json lists them, docs/privacy.md explains them.")
 
 
 def column_widths(headers: Sequence[str], rows: Sequence[Sequence[str]], *, room: int) -> list[int]:

@@ -96,7 +96,10 @@ def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> li
             output.as_table(headers, rows, said, spare=table.spare, more=more, whole=whole)
             title = ""
     hidden = any(table.of_each_site for table in tables) and not whole
-    return [*statistic_in_words(found["statistics"]), *([EACH_SITE.format(**found)] if hidden else [])]
+    return [
+        *statistic_in_words(found["statistics"], found["repeats"]),
+        *([EACH_SITE.format(**found)] if hidden else []),
+    ]
 
 
 def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) -> list[str]:
@@ -118,9 +121,16 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     """Print a line a site, and a line for each figure over all of them."""
     from flfed.records.reports.narrative import GAIN_HEADER, MARK
     from flfed.records.reports.report import best_arm, metrics_of
+    from flfed.records.statistics.listed.noised_scores import is_covered, over_all_rows
     from flfed.records.statistics.verdict import gain_in_brackets, metric_name
 
-    metric, many, gain = metrics_of(found)[0], len(found["sites"]), headers.index(GAIN_HEADER)
+    metric, many, title = metrics_of(found)[0], len(found["sites"]), f"{found['study']} ({found['run']})"
+    more = f"sites: flfed run show {found['run']} --all"
+    if is_covered(found):
+        output.as_table(headers, rows[:many], title, more=more, whole=every, most=FEW)
+        output.as_table(*over_all_rows(found))
+        return
+    gain = headers.index(GAIN_HEADER)
     names = [SHORTER.get(header, header) for header in headers]
     best = {name: best_arm(site, metric) for name, site in found["sites"].items()}
     shown = list(best) if every else telling(found, metric)[:FEW]
@@ -131,8 +141,6 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
         if there is not None:
             by_name[name][gain] = gain_in_brackets(there[1]) + (MARK if name in adjusted else "")
     order = [*shown, *(name for name in best if name not in set(shown))]
-    more = f"sites: flfed run show {found['run']} --all"
-    title = f"{found['study']} ({found['run']})"
     spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)
     if adjusted & set(shown):

@@ -15,7 +15,7 @@ from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
 from flfed.cli.data import TO
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.cli.study_text import OPENED, SUMS, TREES, analysis_in_words, can_be_run
+from flfed.cli.study_text import OPENED, SUMS, TREES, analysis_in_words, can_be_run, sums_in_words
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def check_study(
         opened = "" if study.secure_aggregation == "off" else OPENED
         output.say(TREES.format(**exchanges, rounds=study.rounds, levels=exchanges_of(study), opened=opened))
     if study.secure_aggregation in SUMS:
-        output.say(SUMS[study.secure_aggregation])
+        output.say(sums_in_words(study))
     output.promise(privacy)
 
 

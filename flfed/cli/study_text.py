@@ -52,13 +52,26 @@ def analysis_in_words(study: Study) -> list[str]:
 
 
 def noise_in_words(study: Study) -> str:
-    """Return how much noise each number of an analysis gets at a site."""
-    from flfed.federation.client.noised_answer import asked_analysis
+    """Return how much noise each number of an analysis gets, at a site or in the sum of all."""
     from flfed.records.statistics.intervals import NORMAL_95
     from flfed.records.statistics.verdict import number
     from flfed.rows.data import datasets
+    from flfed.rows.statistics.private.analysis import NoisedAnalysis
+    from flfed.updates.mechanism import mechanism_of
 
-    deviation = asked_analysis(study).query(datasets.load(study.dataset.name).schema).deviation
-    of = " of a group" if study.analysis and study.analysis.groups else ""
-    reach = f"95 % of the time it is within {number(NORMAL_95 * deviation)} of the exact one"
-    return f"Noise: at a site each count{of} gets noise of deviation {number(deviation)}, so that {reach}."
+    mechanism = mechanism_of(study)
+    promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
+    if promise is None or study.analysis is None:
+        return ""
+    query = NoisedAnalysis.of_study(study, promise.noise).query(datasets.load(study.dataset.name).schema)
+    of = " of a group" if study.analysis.groups else ""
+    reach = f"95 % of the time it is within {number(NORMAL_95 * query.deviation)} of the exact one"
+    if study.secure_aggregation == "off":
+        return f"Noise: at a site each count{of} gets noise of deviation {number(query.deviation)}, so that {reach}."
+    return f"Noise: the sites together put noise of deviation {number(query.deviation)} or more on each count{of}."
+
+
+def sums_in_words(study: Study) -> str:
+    """Return what a study asks of secure sums."""
+    said = SUMS[study.secure_aggregation]
+    return said if study.analysis is None else said.replace("updates", "answers")

@@ -276,7 +276,8 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
     lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
     lines += [found["reason"]] if found["reason"] else []
     if "statistics" in found:
-        lines += ["", "What it showed, and what it does not show", "", *statistic_in_words(found["statistics"]), ""]
+        words = statistic_in_words(found["statistics"], found["repeats"])
+        lines += ["", "What it showed, and what it does not show", "", *words, ""]
     else:
         lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
         lines += ["What it does not show", "", NOT_SHOWN, ""]

@@ -131,6 +131,12 @@ def _round_fit(
     return narrowed(replace(request, correction=added.correction), session.width)
 
 
+def _told_rows(rows: Encoded, protection: Protection | None) -> int:
+    """Return for how many rows an update stands: what is known of it under noise, where no exact number may leave."""
+    known = None if protection is None else protection.units
+    return len(rows.y) if known is None else int(known.units)
+
+
 class ClaimCounts(Protocol):
     """Tells whether exact counts of the holdout may leave, and claims the rows for this run where asked to."""
 
@@ -237,7 +243,7 @@ class SiteSession(EncodedTable):
         found: list[Fitted] = yield fits
         delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
         delta, kept = self.own_arrays.parted(arrays, delta | first, beside)
-        return Trained(delta, len(rows.y), found[0].loss, found[0].steps, scores, held, lr, kept)
+        return Trained(delta, _told_rows(rows, self.protection), found[0].loss, found[0].steps, scores, held, lr, kept)
 
     @property
     def width(self) -> float:
@@ -265,6 +271,7 @@ class SiteSession(EncodedTable):
             delta=True,
             private=None if protection is None else protection.steps,
             chance=None if protection is None else protection.chance(rng),
+            units=None if protection is None else protection.units,
         )
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:

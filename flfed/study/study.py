@@ -18,6 +18,7 @@ from typing import Any
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.analysis import Analysis
+from flfed.study.coverage import protected_scaler
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
@@ -368,9 +369,8 @@ def _study(table: dict[str, Any], text: str) -> Study:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = _rounds(parts["strategy"])
     if parts["privacy"].get("name") == "record-dp":
-        parts["encode"].setdefault("scaler", "schema")  # by any other, one row moves the inputs of all
+        parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
-    # Settings that exclude each other across tables are known only once each table is made.
     if made["encode"].scaler == "schema" and made["plan"].class_weight == "balanced":
         raise UsageError(
             "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "

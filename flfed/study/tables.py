@@ -91,9 +91,10 @@ class Encode(Settings, where="[encode]", frozen=True):
 
     Attributes
     ----------
-    scaler : {"global", "per-site", "none", "schema"}
+    scaler : {"global", "per-site", "none", "schema", "private"}
         `schema` takes centre and scale from the schema, in which no row has a say: the default under
-        `record-dp`. `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
+        `record-dp`. `private` takes them from noised counts that are charged to the study's ε: the default where
+        that covers the study. `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
     impute : {"mean"}
         Missing cells become the mean over all sites' training rows; under scaler "schema" the centre of the
         column's typical span.
@@ -105,7 +106,7 @@ class Encode(Settings, where="[encode]", frozen=True):
         tables do.
     """
 
-    scaler: Literal["global", "per-site", "none", "schema"] = "global"
+    scaler: Literal["global", "per-site", "none", "schema", "private"] = "global"
     impute: Literal["mean"] = "mean"
     missing_indicator: bool = False
     rows: Literal["all", "complete"] = "all"

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from flfed.summaries.noised_counts import Interval, is_told
 
+OWN, PAIRS = "own-model", "pairs"
+"""Names of what a comparison costs: a site's own model, and the answer about pairs."""
 JOINING_PAYS = "joining-pays"
 NO_CLEAR_GAIN = "no-clear-gain"
 DO_NOT_USE = "do-not-use"

@@ -21,6 +21,8 @@ from flfed.summaries.drift import NORMAL_UPPER_95
 from flfed.summaries.noised_counts import is_told
 from flfed.summaries.summary import LEAST_SPREAD, ColumnLayout, Encoder, Layout, schema_encoder
 
+HISTOGRAMS, VALUES = "histograms", "values"
+"""Names of both answers: counts by cell of each number, and by value of every other column."""
 CELLS = 32
 UNITS = 1000.0
 """Units in a range: nearer to 0 than one of them, cells are even."""
@@ -234,7 +236,7 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
     """
     base, counts = schema_encoder(layout), _by_column(layout, cells)
     center, scale, frequency, spread = (part.copy() for part in (base.center, base.scale, base.frequency, base.spread))
-    rows = _rows(counts.values())
+    rows, _ = _rows(counts.values())
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         if column.name not in counts:
             continue
@@ -265,10 +267,16 @@ def _by_column(layout: Layout, cells: NoisedCells) -> dict[str, tuple[np.ndarray
     return found
 
 
-def _rows(counts: Iterable[tuple[np.ndarray, float]]) -> float:
+def noised_rows(layout: Layout, cells: NoisedCells) -> tuple[float, float]:
+    """Return the noised number of rows, or persons, and the deviation of its noise."""
+    return _rows(_by_column(layout, cells).values())
+
+
+def _rows(counts: Iterable[tuple[np.ndarray, float]]) -> tuple[float, float]:
     """Return the number of rows: each column's cells add up to it, those with less noise count more."""
     totals = np.array([(row.sum(), 1 / (len(row) * deviation**2)) for row, deviation in counts])
-    return float(totals[:, 0] @ totals[:, 1] / totals[:, 1].sum())
+    weight = float(totals[:, 1].sum())
+    return float(totals[:, 0] @ totals[:, 1] / weight), 1 / math.sqrt(weight)
 
 
 def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:

@@ -58,6 +58,21 @@ class Promise:
     steps: int
 
 
+@dataclass(frozen=True)
+class AnswerRelease:
+    """What one noised answer spends.
+
+    Attributes
+    ----------
+    side : {"training", "holdout"}
+        Whose rows it counts.
+    release : Release
+    """
+
+    side: Literal["training", "holdout"]
+    release: Release
+
+
 class Mechanism:
     """Mechanism that changes nothing and promises nothing.
 
@@ -102,6 +117,10 @@ class Mechanism:
         It is None where its ledger counts nothing.
         """
         return None
+
+    def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
+        """Return what each noised answer beside the updates spends, by its name; none where nothing else is charged."""
+        return {}
 
     def charged(self, plan: Plan, rounds: int) -> tuple[str, float] | None:
         """Return whose privacy a site's ledger counts, and at which δ.

@@ -31,7 +31,7 @@ from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK
-from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE, SummariseReply, SummariseRequest
+from flfed.updates.messages.summarise import BINS, SCORES, STATISTIC, SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 
 Ask = Callable[..., Message]
@@ -312,7 +312,7 @@ def test_a_repeat_draws_another_holdout_only_where_the_policy_allows(small_sites
 
 def test_there_is_a_handler_for_every_kind_of_message():
     assert sorted(HANDLERS) == sorted(
-        [ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT]
+        [ENROL, SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, KEYS, LIST, UNMASK, SCORES, COMPARE, AUDIT]
     )
 
 

@@ -131,7 +131,15 @@ PRIVACY = {
 SPENT = {"steps": 1, "epsilon": 7.9824, "delta": 1e-4, "budget": 10.0, "spent-before": 1.19}
 
 
-def in_store(store: RunStore, url: str, found: Found | None, *, text: str = STUDY, engine: str = "inprocess") -> Found:
+def in_store(
+    store: RunStore,
+    url: str,
+    found: Found | None,
+    *,
+    text: str = STUDY,
+    engine: str = "inprocess",
+    sums: Found | None = None,
+) -> Found:
     """The report of a run without rounds, written as the recorder does."""
     series = store.begin_series(study="small-analysis", study_sha256="ab" * 32, study_text=text)
     facts = {"engine": engine, "path": "stacked", "primary": "roc_auc_score", "task": "binary"}
@@ -139,6 +147,8 @@ def in_store(store: RunStore, url: str, found: Found | None, *, text: str = STUD
     for site in ("site-1", "site-2"):
         made.site(site, title=site, rows=None, holdout_rows=None, resplit=False)
     made.summary("privacy", {**PRIVACY, "sites": {"site-1": SPENT, "site-2": SPENT}})
+    if sums is not None:
+        made.summary("secure-sums", sums)
     if found is not None:
         made.summary("statistics", found)
     made.finish(status="completed" if found else "failed", seconds=0.4, reason="" if found else "no site answered")

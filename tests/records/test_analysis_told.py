@@ -17,6 +17,8 @@ from flfed.records.document.document import document
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.analysis import COUNT, MEDIAN, noise_of, parts_of
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
+from flfed.records.statistics.verdict import number
+from flfed.records.store.reader import RunReader
 from tests.records.analyses import CUT, DEVIATION, SHAPES, STUDY, figures_in, in_store, is_shown, table_of, told
 from tests.records.documents import read, section, tables
 
@@ -183,6 +185,17 @@ def test_the_report_has_the_same_tables_and_no_word_of_a_model(name: str, store,
     ]
 
 
+def test_of_repeats_it_is_said_whose_figures_these_are_for_each_draws_other_noise(small_sites, capsys):
+    done = run(Study.parse(STUDY), sites=small_sites(3), repeats=2).report
+    print_report(done)
+    said = capsys.readouterr().out
+    assert "These are the figures of the first of 2 repeats" in said and "Each of the 2 repeats spends again" in said
+    assert "These are the figures of the first of 2 repeats" in document(done["run"])
+    with RunReader.open() as reader:
+        first, second = (reader.summary(one.run, "statistics") for one in reader.runs_of(done["run"]))
+    assert done["statistics"] == first != second
+
+
 def test_commands_say_what_is_analysed_and_export_and_compare_know_no_model(small_sites, flfed, tmp_path):
     sites = small_sites(3, rows=200)
     done, other = (run(Study.parse(STUDY), sites=sites).report for _ in range(2))
@@ -210,10 +223,14 @@ def test_a_check_tells_the_noise_at_a_site_before_anything_runs(flfed, tmp_path)
     assert "wine-analysis: can be run (multi-class, an analysis: no model)." in said
     checked = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     # One histogram, two sums and the number of rows: sensitivity 2.
-    deviation = 2 * checked["noise"]
-    assert f"gets noise of deviation {deviation:.2f}".replace(" 0.", " .") in said
-    assert f"How: noise multiplier {checked['noise']:.3f} on all numbers".replace(" 0.", " .") in said
+    deviation = number(2 * checked["noise"])
+    assert f"gets noise of deviation {deviation}, so" in said
+    assert f"How: noise multiplier {number(checked['noise'], 3)} on all numbers" in said
     assert checked["one-answer"] and "steps" not in said
+    file.write_text(CUT.replace("sites = 2", "sites = 3") + 'secure-aggregation = "on"\n')
+    said = flfed("study", "check", file)[1]
+    assert f"the sites together put noise of deviation {deviation} or more" in said
+    assert "answers of institutions leave for sums only" in said and "updates" not in said
 
 
 def test_the_index_of_case_studies_has_a_line_for_an_analysis():

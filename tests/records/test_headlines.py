@@ -4,6 +4,8 @@ import pytest
 
 from flfed.records.reports.audit_headlines import (
     FIRST,
+    VERDICTS,
+    audit_in_words,
     gave_away,
     headlines,
     not_promised,
@@ -11,7 +13,7 @@ from flfed.records.reports.audit_headlines import (
     reached,
     unpromised_in_words,
 )
-from flfed.records.reports.privacy import VERDICTS, audit_in_words, standing
+from flfed.records.reports.privacy import standing
 
 SITES = ("a", "b", "c", "d")
 

@@ -35,6 +35,7 @@ from flfed.updates.messages.secure_sum import (
 from flfed.updates.messages.summarise import (
     BinsReply,
     BinsRequest,
+    ScoresReply,
     StatisticReply,
     StatisticRequest,
     SummariseReply,
@@ -66,8 +67,7 @@ EXAMPLES = [
     EnrolRequest(dataset="heart-disease", schema_sha256="ab" * 32),
     EnrolReply(site="cleveland", title="Cleveland Clinic", version="0.1", accepted=True, rows_low=100, rows_high=999),
     EnrolReply(site="a", title="", version="", accepted=False, reason=Refusal("not-approved"), resplit=True),
-    SummariseRequest(),
-    SummariseReply(summary=SUMMARY),
+    SummariseRequest(), SummariseReply(summary=SUMMARY),
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=3, rounds=40),
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=1, rounds=1, lr_scale=0.5, fit=False, score=False,
                  settings={"proximal-mu": 0.1, "steps": 3.0}),
@@ -90,8 +90,7 @@ SUMS = [
     EnrolReply(site="a", title="A", version="0.3.0", accepted=True, statement=b"\x00\x01"),
     KeysRequest(cohort="a,b,c", most_rows=999, statements=(b"0", b"1", b"2")),
     KeysRequest(cohort="a,b,c", most_rows=999),
-    KeysReply(sha256="ab" * 32, least=3),
-    ListRequest(kind="train", round=3, listed="a,b"),
+    KeysReply(sha256="ab" * 32, least=3), ListRequest(kind="train", round=3, listed="a,b"),
     ListReply(codes=CODES),
     UnmaskRequest(kind="train", round=3, listed="a,b", shares=np.zeros((2, 48), np.uint8), codes=CODES),
     UnmaskReply(shares=CODES, seeds=CODES[:1]),
@@ -101,15 +100,19 @@ EXTRA = {"variate": RNG.normal(size=(3, 2))}
 EXTRAS = [
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=2, rounds=40, extra=EXTRA),
     TrainReply(delta=ARRAYS, num_examples=120.0, loss=0.3, steps=9, extra=EXTRA),
-]
-TREES = [
     BinsRequest(),
     BinsReply(counts={"x1": RNG.integers(0, 9, (1026, 1)).astype(np.uint16), "flag": np.ones((3, 1), np.uint16)}),
     TrainRequest(arrays=ARRAYS, encoder=ENCODER, round=2, rounds=40, extra=EXTRA, trees_sha256="ab" * 32),
     TrainReply(delta={}, num_examples=120.0, steps=1, extra={"sums": np.arange(6).reshape(1, 3, 2)}),
 ]
-STATISTICS = [StatisticRequest(), StatisticReply(sums={"table": np.arange(4, dtype=np.uint64).reshape(2, 2)})]
-EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *TREES, *STATISTICS]
+STATISTICS = [
+    StatisticRequest(), StatisticReply(sums={"table": np.arange(4, dtype=np.uint64).reshape(2, 2)}),
+    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER),
+    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, edges=np.array([0, 64, 128])),
+    summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, pairs=True),
+    ScoresReply(counts=np.linspace(-3.0, 40.0, 128)), ScoresReply(counts=np.array([[12.5, -3.0], [0.25, 7.0]])),
+]  # fmt: skip
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
     CompareRequest: {"protocol"},
@@ -134,7 +137,7 @@ def alike(a, b) -> bool:
 
 
 def test_trees_that_a_site_has_cross_as_their_hash_alone():
-    request = dataclasses.replace(TREES[2], encoder_sha256=ENCODER.sha256(), by_hash=True)
+    request = dataclasses.replace(EXTRAS[4], encoder_sha256=ENCODER.sha256(), by_hash=True)
     record = request.to_record()
     assert "arrays" not in record and "encoder" not in record
     record["encoder"] = dataclasses.replace(request, by_hash=False).to_record()["encoder"]
@@ -218,6 +221,7 @@ def test_without_a_required_section_or_field_the_error_names_it(example):
         "masked",
         "opened",
         "signed",
+        "edges",
     }
     if isinstance(example, SummariseReply):
         optional.remove("summary")

@@ -17,7 +17,7 @@ OF_FIGURES = {"defined", "reason", "too_few", "withheld", "_not_bounded"}
 """Functions that return why there is no figure, or what it does not mean."""
 HERE = {
     "flfed/deployment/coordinator", "flfed/deployment/engine.py", "flfed/federation/engines", "flfed/records",
-    "flfed/cli", "flfed/testing",
+    "flfed/cli", "flfed/testing", "flfed/summaries/noised_scores.py",
     *(f"flfed/deployment/flower/{name}.py" for name in ("control", "grid", "message_purge", "node_auth", "questions")),
     *(f"flfed/deployment/flower/{name}.py" for name in ("run_task", "superlink")),
 }  # fmt: skip

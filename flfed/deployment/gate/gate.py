@@ -36,6 +36,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.private.noise import SystemNoise
+from flfed.study.coverage import is_covered
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
@@ -217,7 +218,7 @@ class Gate:
         found = snapshot.load(self.site.serving(study.dataset.name), self.folder.frozen)
         if found.snapshot.sha256 != self._studies.rows_sha256(study.sha256()):
             raise NotTakingPart(Refusal("rows-changed"))
-        return found if study.analysis is None else found.with_withheld()
+        return found.with_withheld() if is_covered(study) else found
 
     def _side(self, context: Context) -> SiteClient:
         """Return the client that holds a study's rows.

@@ -14,10 +14,13 @@ from typing import Literal, get_args
 import numpy as np
 
 import flfed
+from flfed.deployment.gate.comparison_schema import groups, importance, points
 from flfed.deployment.gate.message_sections import (
     HASH,
     SEALING,
     SEALINGS,
+    SENTENCE,
+    WORDS,
     Columns,
     Field,
     Held,
@@ -34,6 +37,7 @@ from flfed.deployment.gate.message_sections import (
     text,
     whole,
 )
+from flfed.deployment.gate.score_schema import ScoreTable, edges_of_bins
 from flfed.deployment.gate.sum_schema import (
     SUMS,
     Encrypted,
@@ -49,17 +53,18 @@ from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import asks_for_own_columns
-from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_asked, primary_of
 from flfed.rows.session import first_model, study_layout
+from flfed.rows.statistics.private.model_counts import shapes_of_cells
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import outputs_of
+from flfed.study.coverage import compares_privately, covers_model
 from flfed.study.exchanges import exchanges_of, grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.study.tables import OWN_FAMILIES, POINT_KINDS, Own, strictest
+from flfed.study.tables import OWN_FAMILIES, Own, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of, shapes_of
@@ -70,20 +75,18 @@ from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
 from flfed.updates.messages.compare import COMPARE, START
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
-from flfed.updates.messages.fields import COUNTS, LARGEST, METRIC, PROTOCOL
+from flfed.updates.messages.fields import COUNTS, METRIC, PROTOCOL
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.secure_sum import ENCRYPTED, KEYS, LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import ENCODER_SHA256, EVALUATE, EXTRA, TRAIN
 
 KINDS = (
-    ENROL, SUMMARISE, kinds.BINS, kinds.STATISTIC, TRAIN, EVALUATE, KEYS, LIST, UNMASK, COMPARE, AUDIT, SEAL, SEALED
+    ENROL, SUMMARISE, kinds.BINS, kinds.STATISTIC, TRAIN, EVALUATE, kinds.SCORES, KEYS, LIST, UNMASK, COMPARE, AUDIT,
+    SEAL, SEALED,
 )  # fmt: skip
 """Kinds of messages that a site answers."""
 FLOAT64 = np.dtype(np.float64)
-WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
-"""Fixed phrases of ours have no other characters; a name with an accent has."""
-SENTENCE = 200
 REASON = 500
 Sections = Mapping[str, Section]
 Way = Literal["to-server", "to-site"]
@@ -165,6 +168,9 @@ class StudyMessages:
             return {"config": _config(known, optional=known), **sections, **_start(self)}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
+        if kind == kinds.SCORES:
+            pairs = {"pairs": equal(True)} if compares_privately(self.study) else {}
+            return {"config": _config(pairs, optional=pairs), **sections, "edges": edges_of_bins()}
         if kind == TRAIN and grows(self.study):
             place = {**self._round(kind), **HASHED, **compact}
             return {
@@ -235,11 +241,14 @@ class StudyMessages:
             return {"config": _config({}), **_statistic(self)}
         if kind == kinds.BINS:
             return {"config": _config({}), **counted(self.study, self.layout, self.pinned)}
+        if kind == kinds.SCORES:
+            return {"config": _config({}), "scores": ScoreTable()}
         if kind == COMPARE:
-            return self._comparison() if score else _rows_compared(self)
+            return _comparison(self) if score else _rows_compared(self)
         if kind == AUDIT:
             return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
-        update = {"num-examples": number(1), "loss": number(), "steps": whole()}
+        covered = covers_model(self.study)
+        update = {"num-examples": number(1), "steps": whole()} | ({} if covered else {"loss": number()})
         sections: dict[str, Section] = {
             "config": _config({"kind": equal("delta")}),
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
@@ -252,7 +261,7 @@ class StudyMessages:
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
             shapes = {"value": shape, "error": shape}
             sections[OFFSET] = Held(shapes=shapes, needed=False, positive=frozenset({"error"}))
-        if score:
+        if score and not covered:
             rows = "validation" if self.study.plan.validation else "training"
             sections |= self._scores("scores", rows)
             if self.study.compare.holdout_curve:
@@ -283,25 +292,6 @@ class StudyMessages:
             return {}
         return {name: Held(shapes={"counts": ((2, BINS), FLOAT64)}, needed=False, dtypes={"counts": COUNTS})}
 
-    def _comparison(self) -> Sections:
-        metrics = sorted(metrics_asked(self.schema.task, self.study.compare))
-        best = self.own == "best"
-        arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _more_arms(self.study)
-        family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
-        pairs = [f"{a} - {b}" for a, b in PAIRS]
-        plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
-        return {
-            "config": _config(plain),
-            "arms": _figures(metrics, sorted(arms)),
-            "differences": _figures(metrics, pairs),
-            "summary": self._summary(needed=False),
-            **self._histogram("histogram"),
-            **family,
-            **_points(self),
-            **_groups(self),
-            **_importance(self.study, self.layout),
-        }
-
     def run_bytes(self, way: Way = "to-server", *, compact: bool = False) -> int:
         """Return the most bytes that a run may take.
 
@@ -320,7 +310,10 @@ class StudyMessages:
             return sum(_most(self, kind, way, compact=compact) for kind in asked)
         beside = (KEYS, *((UNMASK,) if _keeps_figures(self) else ())) if self.pinned else ()
         beside += (kinds.BINS, *((LIST, UNMASK) if self.pinned else ())) if grows(self.study) else ()
-        asked = (ENROL, SEAL, SUMMARISE, *beside, EVALUATE, COMPARE, SEAL, SEALED)
+        judged = (SUMMARISE, *beside, EVALUATE, COMPARE)
+        if covers_model(self.study):
+            judged = (kinds.STATISTIC, *[kinds.SCORES] * (3 if compares_privately(self.study) else 2))
+        asked = (ENROL, SEAL, *judged, SEAL, SEALED)
         once = sum(_most(self, kind, way, compact=compact) for kind in asked)
         # The compact form brings the encoder with the first request of training.
         encoder = section_bytes(self.incoming(TRAIN)["encoder"]) if compact and way == "to-site" else 0
@@ -343,8 +336,31 @@ class StudyMessages:
         return tree_round_bytes(self.study, self.model, self.layout, once, sections) + levels * opened
 
 
+def _comparison(messages: StudyMessages) -> Sections:
+    """Return the sections of a comparison."""
+    metrics = sorted(metrics_asked(messages.schema.task, messages.study.compare))
+    best = messages.own == "best"
+    arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _more_arms(messages.study)
+    family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
+    pairs = [f"{a} - {b}" for a, b in PAIRS]
+    plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
+    return {
+        "config": _config(plain),
+        "arms": _figures(metrics, sorted(arms)),
+        "differences": _figures(metrics, pairs),
+        "summary": messages._summary(needed=False),
+        **messages._histogram("histogram"),
+        **family,
+        **points(messages),
+        **groups(messages),
+        **importance(messages.study, messages.layout),
+    }
+
+
 def _statistic(messages: StudyMessages) -> Sections:
     """Return the sections of a statistic's sums, masked where an approval pins sites."""
+    if covers_model(messages.study):
+        return {"sums": Held(shapes=shapes_of_cells(messages.layout))}
     shapes = statistic_of(messages.study).shapes(messages.schema)
     if messages.pinned:
         return masked_summary(entries_of(shapes), messages.pinned)
@@ -382,47 +398,6 @@ def _enrolled(site: Site) -> dict[str, Field]:
         "resplit": flag(),
         "epsilon-budget": number(0, nan=True),
         "epsilon-spent": number(0, nan=True),
-    }
-
-
-def _points(messages: StudyMessages) -> Sections:
-    """Return the section of exact counts, none where the study asks for none.
-
-    A count is large enough for the policy, or is not there.
-    """
-    points = messages.study.compare.points if messages.schema.task == "binary" else ()
-    if not points:
-        return {}
-    least, known = messages.site.policy.least_rows(), {at for _, at in points}
-    small = 0 if least == 1 else least
-    at = Field(fits=lambda value: type(value) is float and value in known)
-    count = Field(fits=lambda value: type(value) is int and (value == -1 or small <= value <= LARGEST))
-    counts = dict.fromkeys(("tp", "fp", "fn", "tn"), count)
-    fields = {"by": one_of(POINT_KINDS), "at": at, **counts, "method": text(WORDS, SENTENCE)}
-    return {"points": Columns(fields=fields, longest=len(points))}
-
-
-def _groups(messages: StudyMessages) -> Sections:
-    """Return the section of figures by group, none where the study names no column."""
-    found = groupings(messages.study.compare.by, messages.schema)
-    if not found:
-        return {}
-    labels = [label for one in found for label in one.labels]
-    named = {"column": one_of([one.column for one in found]), "group": one_of(labels)}
-    figures = {name: number(nan=True) for name in ("value", "low", "high")}
-    return {"groups": Columns(fields={**named, **figures, "method": text(WORDS, SENTENCE)}, longest=len(labels))}
-
-
-def _importance(study: Study, layout: Layout) -> Sections:
-    """Return the sections of columns' importances, none where the study asks for no permutations."""
-    if not study.compare.importance:
-        return {}
-    names = [column.name for column in layout.features]
-    figures = {"column": one_of(names), "increase": number()}
-    reasons = {"column": one_of(names), "method": text(WORDS, SENTENCE)}
-    return {
-        "importance": Columns(fields=figures, longest=len(names), distinct="column"),
-        "withheld": Columns(fields=reasons, longest=len(names), distinct="column"),
     }
 
 

@@ -22,6 +22,9 @@ from flfed.updates.messages.fields import LARGEST, Check, MalformedMessage, ndar
 from flfed.updates.messages.in_memory import InMemoryArray, count_array_bytes, count_bytes
 from flfed.updates.messages.kinds import SEAL, SEALED
 
+WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
+"""Fixed phrases of ours have no other characters; a name with an accent has."""
+SENTENCE = 200
 HEAD = 256
 """Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
 PACKED_UNFIT = Refusal("packed-unfit")

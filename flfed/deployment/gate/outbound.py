@@ -44,11 +44,13 @@ from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.offset import SECTION as OFFSET
 from flfed.updates.messages.secure_sum import SECTION as MASKED
-from flfed.updates.messages.summarise import STATISTIC
+from flfed.updates.messages.summarise import SCORES, STATISTIC
 from flfed.updates.messages.train import TRAIN
 
 LOG = logging.getLogger("flfed.site")
 Facts = Mapping[str, Any]
+CHARGED = {TRAIN: "arrays", STATISTIC: "sums", SCORES: "scores"}
+"""Section of a reply that a study's mechanism may charge, by kind; under secure sums it is the masked one."""
 LONGEST = 500
 """Characters of an error's text that leaves."""
 
@@ -149,8 +151,8 @@ class Leaving:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
-        update = MASKED if messages.pinned else "sums" if kind == STATISTIC else "arrays"
-        charged = kind in (TRAIN, STATISTIC) and charge_of(messages.study) is not None
+        update = MASKED if messages.pinned else CHARGED.get(kind, "")
+        charged = kind in CHARGED and charge_of(messages.study) is not None
         facts = {**facts, **exchange_of(message)}
         line = {"round": asked.get("round", 0), **facts, "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = count_bytes({update: reply.content[update]}) if charged else 0

@@ -22,10 +22,11 @@ from flfed.updates.masking.rules import Sites
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.kinds import SCORES
 from flfed.updates.messages.secure_sum import KEYS, parted
 from flfed.updates.messages.train import EVALUATE, TRAIN, formless
 
-QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", COMPARE: "compare", AUDIT: "audit"}
+QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
 CHOSEN = {"offset-deviation": "other-deviation", "odds-centre": "other-bins", "odds-spread": "other-bins"}
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""

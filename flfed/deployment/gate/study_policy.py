@@ -30,6 +30,7 @@ from flfed.rows.data.schema import parse_settings
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
+from flfed.study.coverage import is_covered
 from flfed.study.study import Study
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class StudyAdmission:
         The ledger's head leaves, and may not follow from exact rows; a keyed hash stands in the line of the charge.
         """
         known = self.messages(study_sha256)
-        noised = known is not None and known.study.analysis is not None
+        noised = known is not None and is_covered(known.study)
         return "" if noised else self.rows_sha256(study_sha256)
 
     def adopt(self, policy: Policy | None) -> None:

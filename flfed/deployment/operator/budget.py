@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flfed.federation.client.privacy_budget import (
+    BOTH,
     LINE,
+    SIDES,
+    Side,
     counts_rows_of,
     may_have_several_rows,
     release_of,
     rounds_left,
     shown,
+    side_of,
 )
 from flfed.federation.client.released.row_accounts import (
     KEY,
@@ -41,6 +45,9 @@ ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have seve
 """Why no ε bounds what was spent of persons."""
 MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
+PEOPLE = {"training": "trained on", "holdout": "held out", "both": "all"}
+"""Of whose privacy a run spent, in words."""
+RunKey = tuple[str, str, str, bool, Side]
 
 
 @dataclass
@@ -58,6 +65,8 @@ class RunSpent:
         Whether its lines say of which rows they are.
     given_encoder : bool
         Whether a row moved the encoder too, which no ε counts; true of lines that do not say it.
+    side : {"training", "holdout", "both"}
+        Whose privacy.
     rounds : int
         Asked for, those that were asked twice counted twice.
     releases : list of Release
@@ -73,6 +82,7 @@ class RunSpent:
     n: int = 0
     named: bool = True
     given_encoder: bool = False
+    side: Side = BOTH
     rounds: int = 0
     releases: list[Release] = field(default_factory=list)
 
@@ -84,6 +94,13 @@ class RunSpent:
         self.given_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
 
+    def counts_on(self, side: Side, dataset: str) -> bool:
+        """Tell whether the run counts on one side's account.
+
+        Under another name the same rows may be on the other side, so that such a run counts on both.
+        """
+        return self.side in (side, BOTH) or self.dataset != dataset
+
     def kinds(self, delta: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
 
@@ -92,7 +109,7 @@ class RunSpent:
         alone = epsilon(self.releases, delta)
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
-        plain |= {"first": self.first, "last": self.last}
+        plain |= {"first": self.first, "last": self.last, **({} if self.side == BOTH else {"side": self.side})}
         return [
             {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
              "epsilon": alone if math.isfinite(alone) else None}
@@ -106,7 +123,7 @@ class Account:
 
     Attributes
     ----------
-    runs : dict of run, unit, dataset, and whether its rows are named, to RunSpent
+    runs : dict of run, unit, dataset, whether its rows are named, and side, to RunSpent
     datasets : tuple of str
         Those that are of the same rows, where it is the account of rows.
     uncharged : dict of kind of line to Total
@@ -117,7 +134,7 @@ class Account:
         The updates that left without noise; one that left twice is one.
     """
 
-    runs: dict[tuple[str, str, str, bool], RunSpent] = field(default_factory=dict)
+    runs: dict[RunKey, RunSpent] = field(default_factory=dict)
     datasets: tuple[str, ...] = ()
     uncharged: dict[str, Total] = field(default_factory=dict)
     charged_bytes: int = 0
@@ -130,8 +147,8 @@ class Account:
             texts = [str(line.facts.get(key, "")) for key in ("study", "study-sha256", "run", "unit")]
             dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
             study, study_sha256, run, unit = texts
-            new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named)
-            self.runs.setdefault((new.run, new.unit, dataset, named), new).add(line)
+            new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named, side=side_of(line))
+            self.runs.setdefault((new.run, new.unit, dataset, named, new.side), new).add(line)
             return
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
@@ -160,14 +177,22 @@ class Account:
         """
         return any(run.given_encoder for run in self.runs.values()) if self.runs else None
 
-    def releases(self) -> list[Release]:
-        """Return what was spent, over all runs."""
-        return [release for run in self.runs.values() for release in run.releases]
+    def releases(self, dataset: str, side: Side) -> list[Release]:
+        """Return what was spent of one side's privacy, over all runs."""
+        runs = [run for run in self.runs.values() if run.counts_on(side, dataset)]
+        return [release for run in runs for release in run.releases]
+
+    def rounds_left(self, dataset: str, release: Release, budget: float, delta: float, most: int = MOST_ROUNDS) -> int:
+        """Return how many rounds a budget still allows.
+
+        They are like `release`, and fit on both sides.
+        """
+        return min(rounds_left(self.releases(dataset, side), release, budget, delta, most) for side in SIDES)
 
     def spent(self, dataset: str, delta: float, *more: Release) -> float:
         """Return the ε of all releases and of `more`.
 
-        It is infinite where rows of persons were counted one by one.
+        It is that of the side that lost more, and infinite where rows of persons were counted one by one.
         """
         # Accounts of single rows bound nothing for a person with several of them.
         by_rows = any(
@@ -175,7 +200,7 @@ class Account:
         )
         if by_rows and may_have_several_rows(dataset):
             return math.inf
-        return epsilon([*self.releases(), *more], delta)
+        return max(epsilon([*self.releases(dataset, side), *more], delta) for side in SIDES)
 
 
 @dataclass
@@ -226,7 +251,7 @@ class Accounts:
         of_all = sorted({*self.datasets, name} - {""})
         same = of_all if names is None else sorted(self.rows.datasets(name, names))
         own = self.datasets.get(name, Account())
-        runs: dict[tuple[str, str, str, bool], RunSpent] = {}
+        runs: dict[RunKey, RunSpent] = {}
         unprotected = set(own.unprotected)
         for other, account in self.datasets.items():
             # A run that does not say of which rows it was counts on every account.
@@ -299,7 +324,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
     # Rounds ahead are counted by the last one's noise, and only where a budget bounds them.
     rounds = None
     if last is not None and budget is not None:
-        rounds = 0 if math.isinf(spent) else rounds_left(account.releases(), last, budget, policy.delta, MOST_ROUNDS)
+        rounds = 0 if math.isinf(spent) else account.rounds_left(name, last, budget, policy.delta)
     return {
         "dataset": name,
         "account": list(account.datasets),
@@ -344,8 +369,9 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
     spent = shown(found["spent"])
     by = (GIVEN if found.get("given-encoder") else "") + by
+    apart = sides_in_words(found["dataset"], found["runs"])
     if found["budget"] is None:
-        return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget."
+        return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
     # Beyond a large number the exact count says nothing to a person.
     left = found["rounds-left"]
@@ -353,7 +379,25 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
     elif left is not None:
         said += f"; about {left:,} more rounds like the last one fit" if left else "; no round like the last one fits"
-    return f"{said}." if enforced else f"{said}. The site is 'open': it counts, and refuses nothing."
+    said = f"{said}.{apart}"
+    return said if enforced else f"{said} The site is 'open': it counts, and refuses nothing."
+
+
+def sides_in_words(dataset: str, runs: Collection[dict[str, Any]]) -> str:
+    """Return a sentence on runs that were charged to one side alone.
+
+    It begins with a space; empty where no run of the dataset was.
+
+    Examples
+    --------
+    >>> sides_in_words("heart", [{"dataset": "heart", "side": "holdout"}, {"dataset": "heart"}])
+    ' Some runs were charged only to people held out: the figures are those of the side with more spent.'
+    """
+    sides = {run.get("side") for run in runs if run.get("dataset") == dataset}
+    people = [f"only to people {PEOPLE[side]}" for side in SIDES if side in sides]
+    if not people:
+        return ""
+    return f" Some runs were charged {', some '.join(people)}: the figures are those of the side with more spent."
 
 
 def same_in_words(dataset: str, account: Collection[str]) -> str:
@@ -444,6 +488,6 @@ def run_in_words(
     if math.isinf(after):
         return f"{said}; a run would make it {then}, so this site refuses it."
     # The site would stop the run when the budget is used up, not before it begins.
-    fit = rounds_left(account.releases(), release, policy.epsilon, policy.delta, rounds)
+    fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
     about = f" after about {fit} of its {rounds} rounds" if fit else ""
     return f"{said}; a whole run would make it {then}, so this site stops it{about}."

@@ -11,14 +11,11 @@ from typing import get_args
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
+from flfed.deployment.operator.privacy_words import privacy_in_words, without_noise
 from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
-from flfed.deployment.operator.statistic_description import ANSWERED, ANSWERED_IN_SUM, EXACT, IN_SECRET, of_statistic
-from flfed.federation.client.noised_answer import colluding_epsilon
-from flfed.federation.client.privacy_budget import shown as shown_epsilon
-from flfed.federation.client.protection import charge_of
+from flfed.deployment.operator.statistic_description import of_statistic
 from flfed.federation.recording.source_model import UNCOVERED
-from flfed.records.reports.privacy import given_the_encoder
 from flfed.rows.comparison.own_columns import asked_of
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
@@ -27,6 +24,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.statistic import statistic_of
+from flfed.study.coverage import covers_model
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
@@ -34,16 +32,23 @@ from flfed.study.tables import Own, Sharing, strictest
 from flfed.updates.codec import codec_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.masking.rules import least_of_figures, threshold
-from flfed.updates.mechanism import mechanism_of
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, ColumnImportance, CompareReply, GroupFigure, PointCounts
 from flfed.updates.messages.countersign import SEAL, SealReply
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, SharedKey, UnmaskReply
-from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, SummariseReply
+from flfed.updates.messages.summarise import (
+    BINS,
+    SCORES,
+    STATISTIC,
+    SUMMARISE,
+    BinsReply,
+    ScoresReply,
+    StatisticReply,
+    SummariseReply,
+)
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
-from flfed.updates.privacy.site_dp import SiteDp
 
 LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""
@@ -81,54 +86,9 @@ COMPARED: dict[Own, str] = {
     "same": "The shared model is compared with one of its kind, tuned on this site's training rows inside the gate.",
 }
 """What a site's own model is."""
-ALONE = (
-    "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
-    "memory holds this site's own updates. A coordinator that chooses the models it sends, instead of averaging, can "
-    "compute the rows of the columns above from enough of them: approve it for one that may see these columns. "
-    "On the way everything is encrypted (TLS)."
-)
-GROWN = (
-    "No noise is added to what leaves, and it is not added up in secret (secure aggregation is off): the coordinator's "
-    "memory holds this site's own sums of each tree. They tell outcomes of single rows, also to a coordinator that "
-    "keeps to the rules; one that chooses the splits freely can compute the rows of the columns above, to their codes, "
-    "with their outcomes: approve it for one that may see these columns. On the way everything is encrypted (TLS)."
-)
-"""Of sums from which trees grow."""
-GROWN_OF_SUMS = (
-    "No noise is added to what leaves. Sums of each tree are added up in secret, so that the coordinator's memory "
-    "never holds this site's own: see Sums. Those of all sites together still tell outcomes of single rows, not of "
-    "which site; a coordinator that chooses the splits freely can compute all rows, to their codes, with outcomes. "
-    "All else that leaves, as said above, is of this site alone. On the way everything is encrypted (TLS)."
-)
-SUMMED = (
-    "No noise is added to what leaves. Updates are added up in secret, so that the coordinator's memory never holds "
-    "this site's own: see Sums. All else that leaves, as said above, is of this site alone. A coordinator that chooses "
-    "the models it sends, instead of averaging, can compute from enough sums what they tell of the columns above. "
-    "On the way everything is encrypted (TLS)."
-)
-ENCRYPTED = (
-    "No noise is added to what leaves. Updates leave encrypted, and the coordinator has no key: see Sums. All else "
-    "that leaves, as said above, is of this site alone, and the coordinator reads it: if it chooses the models that "
-    "are scored, instead of averaging, it learns figures of models of its choice. On the way everything is encrypted "
-    "(TLS)."
-)
-NOISED = (
-    "Mechanism {name}: in each round this site clips its update, and adds noise of its operating system before it is "
-    "added up in secret, see Sums. Of {least} sites, the fewest in a sum, the noise is enough for epsilon = {epsilon} "
-    "at delta = {delta:g} over all {rounds} rounds of a run: whoever sees the sums or the models, the coordinator too, "
-    "learns almost the same whether or not this site's updates were in them. That is of this site as a whole, if no "
-    "other site works together with the coordinator: each knows its own noise, and if a third of them tell it, epsilon "
-    "is {colluding}. Each further run spends again, and nothing of it is charged to this site's account. All else that "
-    "leaves, as said above, has no noise. On the way everything is encrypted (TLS)."
-)
-"""Of updates that are noised at the site and added up in secret."""
-
-NOISE = (
-    "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
-    "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
-    "not any one {unit} was there: epsilon {epsilon} at delta {delta:g}, for {rounds} rounds. All else that leaves "
-    "(sums, counts, losses and metrics, the comparison) has no noise and is not part of that promise. "
-    "On the way everything is encrypted (TLS)."
+COVERED_UPDATE = (
+    "the update, of which each step has noise, and how many rows it stands for, as the noised counts tell it. No loss "
+    "and no metric."
 )
 
 
@@ -175,7 +135,7 @@ def plain_words(
         *_selection(site.serving(study.dataset.name)),
         *leaving,
         f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
-        f"Privacy: {_privacy(study, _without_noise(study, agreement), pinned)}",
+        f"Privacy: {privacy_in_words(study, without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
         f"Sharing: {shares.format(least=least_of_figures(taking_part))}",
         *_part_trained(study, site),
@@ -261,39 +221,6 @@ def _extra(study: Study, shapes: ExtraShapes) -> Iterator[str]:
         )
 
 
-def _privacy(study: Study, alone: str, pinned: int) -> str:
-    """Return the privacy guarantee of a study.
-
-    Whoever reads it shall also know what is not guaranteed: `alone` says it of updates without noise. Of `pinned`
-    sites updates are added up in secret; 0 where they are not.
-    """
-    mechanism = mechanism_of(study)
-    promise = None if mechanism is None else mechanism.promise(study.plan, study.rounds)
-    if pinned and promise is not None and isinstance(mechanism, SiteDp):
-        least = threshold(pinned)
-        noised = NOISED.format(
-            name=study.privacy.name,
-            least=least,
-            epsilon=shown_epsilon(promise.epsilon),
-            delta=promise.delta,
-            rounds=study.rounds,
-            colluding=shown_epsilon(mechanism.colluding(study.rounds, least, max(1, pinned // 3))),
-        )
-        return noised if study.encode.scaler == "schema" else f"{noised} {given_the_encoder(promise.unit)}"
-    # A mechanism that charges nothing to the account adds no noise: its text must not sound as if it did.
-    charge = charge_of(study)
-    if promise is None or charge is None:
-        return alone if mechanism is None else f"Mechanism {study.privacy.name} puts no noise on what leaves. {alone}"
-    given = {"unit": promise.unit, "epsilon": shown_epsilon(promise.epsilon), "delta": promise.delta}
-    if study.analysis is not None:
-        if not pinned:
-            return ANSWERED.format(name=study.privacy.name, **given)
-        colluding = shown_epsilon(colluding_epsilon(charge, threshold(pinned), pinned))
-        return ANSWERED_IN_SUM.format(name=study.privacy.name, colluding=colluding, **given)
-    said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
-    return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
-
-
 def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
     if is_statistic(study):
@@ -322,17 +249,6 @@ def _kind(column: Column) -> str:
     return ", ".join(filter(None, (kind or ("" if values else "number"), column.unit, values)))
 
 
-def _without_noise(study: Study, agreement: Agreement) -> str:
-    """Return what is said of updates that no mechanism protects."""
-    if is_statistic(study):
-        return IN_SECRET if agreement.sums else EXACT
-    if not agreement.sums:
-        return GROWN if grows(study) else ALONE
-    if grows(study):
-        return GROWN_OF_SUMS
-    return ENCRYPTED if study.secure_aggregation == "ckks" else SUMMED
-
-
 def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator[str]:
     """Yield what leaves, by message.
 
@@ -343,6 +259,13 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
         return f"at most {_bytes(most_bytes(messages.leaving(kind)))}"
 
     yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
+    if covers_model(study):
+        yield f"What leaves, once before the rounds ({many(STATISTIC)}): {reveals(StatisticReply)}"
+        yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {COVERED_UPDATE}"
+        yield from _extra(study, extra_shapes(study, messages.model))
+        yield f"What leaves, twice at the end ({many(SCORES)}): {reveals(ScoresReply)}"
+        yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+        return
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
     if grows(study):
         yield f"What leaves, once before the rounds, for cut points ({many(BINS)}): {reveals(BinsReply)}"

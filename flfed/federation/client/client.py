@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from functools import cache, partial
 from typing import Any
 
-import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
@@ -22,8 +21,7 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.noised_answer import account_of
-from flfed.federation.client.packing import Packing, extra_shapes_of, model_shapes, packing_of, study_of
+from flfed.federation.client.packing import extra_shapes_of, model_shapes, packed_update, packing_of, study_of
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
@@ -37,10 +35,11 @@ from flfed.federation.client.redaction import (
     scores_of,
     training_stays,
 )
+from flfed.federation.client.released.model_answers import charged_request, count_scores, is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
-from flfed.federation.client.statistic import count_statistic, opened_for, rows_band, too_small
+from flfed.federation.client.statistic import account_of, count_statistic, opened_for, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
@@ -49,6 +48,7 @@ from flfed.rows.session import FIT, SiteSession, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.seeds import Draws
+from flfed.study.coverage import is_covered
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
@@ -73,9 +73,11 @@ from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
 from flfed.updates.messages.summarise import (
     BINS,
+    SCORES,
     STATISTIC,
     SUMMARISE,
     BinsReply,
+    ScoresReply,
     StatisticReply,
     SummariseReply,
     SummariseRequest,
@@ -85,9 +87,7 @@ from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")
 
-FAR = 1 << 96
-"""Draws between a fit's and those by which its update is rounded: no fit takes so many."""
-Sums = SummariseReply | BinsReply | StatisticReply
+Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
 Reply = EnrolReply | Sums | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
 Replying = Generator[ComputeRequest, Any, Reply]
 Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
@@ -190,7 +190,8 @@ class SiteClient:
             leaves = handler is not enrol
             reply = run_client(_handled(handler, message, lambda: self.session(context, leaves=leaves), own))
             # Who has masked figures opens their sum yet: its gate ends the site's part of the run.
-            if kept is not None and isinstance(reply, CompareReply) and reply.masked is None:
+            compared = isinstance(reply, CompareReply) and reply.masked is None
+            if kept is not None and (compared or is_last(reply)):
                 self._over.add(kept)  # what is asked after the comparison is for reference only
                 kept.forget()
             return Message(reply.to_record(), reply_to=message)
@@ -252,8 +253,8 @@ class SiteClient:
         run = str(context.run_config.get("run") or context.run_config.get("run-here", ""))
         # Exact figures of an open site leave anyway, and research sites keep no record.
         held = opened.site.policy.disclosure != "open" and opened.study.dataset.partition is None
-        # What an analysis gives is charged in place of being held to what was released: that reads exact rows.
-        held &= opened.study.analysis is None
+        # What is charged is not held to what was released, which reads exact rows.
+        held &= not is_covered(opened.study)
         # Released rows are held to the new ones before any sum over them is computed.
         refused = self._releases.refusal(opened, run, leaves=leaves) if held and self._releases is not None else None
         if refused:
@@ -297,8 +298,8 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
         session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
         raise NotTakingPart(of_table(error, max(CROSSING, site.policy.cell_minimum))) from None
-    # Of an analysis nothing that leaves may follow from exact counts, a refusal neither.
-    unfit = None if study.analysis else too_small(session) or promise_defect(study, session.table.training)
+    # Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
+    unfit = None if is_covered(study) else too_small(session) or promise_defect(study, session.table.training)
     if unfit:
         raise NotTakingPart(unfit)
     return session
@@ -369,7 +370,7 @@ def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
 # arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the strategy's own arrays are
 # made of it ──► the part that was left out of the round before is added ──► packed, where the study names a codec
 def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
-    request = replace(request, arrays=_opened_arrays(request.arrays, session, own))
+    request = charged_request(replace(request, arrays=_opened_arrays(request.arrays, session, own)), session)
     packing = packing_of(session.study.text) if request.fit else None
     strategy, shapes = _strategy(session.study.strategy.name), extra_shapes_of(session.study.text)
     stateful = request.fit and bool(shapes.stay or (packing is not None and packing.feedback))
@@ -398,7 +399,7 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
         made = strategy.client_extra(request.settings, arrays, trained)
     state = state_of(made.kept, done.own)
     if packing is not None:
-        delta, left = yield from _packed(packing, delta, session, request.round, before)
+        delta, left = yield from packed_update(packing, delta, session, request.round, before)
         state |= left
     # Written before the reply leaves: a round that is asked again starts from what there was before it.
     if stateful and state:
@@ -425,14 +426,6 @@ def _opened_arrays(arrays: Arrays, session: SiteSession, own: SiteRun) -> Arrays
     """Return the model of a request, opened where it stands encrypted."""
     sums = own.sums(session.study) if is_encrypted(arrays) else None
     return arrays if sums is None else sums.opened(arrays, model_shapes(session.study.text))
-
-
-def _packed(
-    packing: Packing, delta: Arrays, session: SiteSession, round: int, state: Arrays
-) -> Generator[ComputeRequest, Any, tuple[Arrays, Arrays]]:
-    """Pack an update for its way; what was left out of it comes second."""
-    stream: Any = session.draws.of(session.site.name, round).bit_generator  # NumPy's types know of no `advance`
-    return (yield from packing.update(delta, np.random.Generator(stream.advance(FAR)), state))
 
 
 @cache
@@ -489,6 +482,7 @@ HANDLERS: dict[str, Handler] = {
     SUMMARISE: summarise,
     BINS: count_cells,
     STATISTIC: count_statistic,
+    SCORES: count_scores,
     TRAIN: train,
     EVALUATE: train,
     KEYS: answer_sums,

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from flfed.rows.data import datasets
-from flfed.rows.session import first_model
-from flfed.rows.training.requests import PackRequest
+from flfed.rows.session import SiteSession, first_model
+from flfed.rows.training.requests import ComputeRequest, PackRequest
 from flfed.study.study import Study
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, shapes_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.messages.fields import Arrays, MalformedMessage
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import Same
+
+FAR = 1 << 96
+"""Draws between a fit's and those by which its update is rounded: no fit takes so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,3 +122,11 @@ def model_shapes(text: str) -> Shapes:
 def extra_shapes_of(text: str) -> ExtraShapes:
     """Return the arrays that a study's strategy has beside the model."""
     return extra_shapes(study_of(text), model_shapes(text))
+
+
+def packed_update(
+    packing: Packing, delta: Arrays, session: SiteSession, round: int, state: Arrays
+) -> Generator[ComputeRequest, Any, tuple[Arrays, Arrays]]:
+    """Pack an update for its way; what was left out of it comes second."""
+    stream: Any = session.draws.of(session.site.name, round).bit_generator  # NumPy's types know of no `advance`
+    return (yield from packing.update(delta, np.random.Generator(stream.advance(FAR)), state))

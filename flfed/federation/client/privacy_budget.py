@@ -2,6 +2,9 @@
 
 It says what all studies together have consumed, and whether one more round is allowed.
 
+People whose rows are trained on and people who are held out have accounts apart: nobody is in both, so that a
+person's ε is the larger of the two.
+
 The site's own ledger is the account: a line of kind "spent" for each round that rows were trained on
 under record-level differential privacy, on the disk before the training begins. A crash after it has
 spent what nobody got; nothing that anybody got was not spent.
@@ -11,11 +14,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from flfed.errors import FlfedError
 from flfed.federation.client.released.row_accounts import KEY, RowAccounts, named, names_in, rows_key
@@ -25,7 +29,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
-from flfed.updates.accounting import Release, affordable, epsilon
+from flfed.updates.accounting import Release, affordable, composed, epsilon
 
 NO_LEDGER = Refusal("ledger-unwritable")
 """What a site says whose ledger is torn, changed, or cannot be reached.
@@ -36,8 +40,13 @@ LINE = "spent"
 """The kind of a ledger's line for what a round spends."""
 LOG = logging.getLogger("flfed.site")
 
-Kinds = Counter[tuple[float, float]]
-"""Steps by (noise multiplier, sampling): all that an accountant needs of a history."""
+Side = Literal["training", "holdout", "both"]
+"""Whose privacy a release spends: of people trained on, of people held out, or of all."""
+SIDES: tuple[Side, ...] = ("training", "holdout")
+"""The sides of a holdout, each with an account of its own."""
+BOTH: Side = "both"
+Kinds = Counter[tuple[Side, float, float]]
+"""Steps by (side, noise multiplier, sampling): all that an accountant needs of a history."""
 
 
 class NotSpent(FlfedError):
@@ -68,13 +77,25 @@ class Tally:
     def add(self, line: Line) -> None:
         """Count one line more."""
         release = release_of(line)
-        self.kinds[release.noise, release.sampling] += release.steps
+        self.kinds[side_of(line), release.noise, release.sampling] += release.steps
         self.runs.add(str(line.facts.get("run", "")))
         self.rows |= line.facts.get("unit") == "row"
 
-    def releases(self) -> tuple[Release, ...]:
-        """Return the consumed privacy, by kind."""
-        return tuple(Release(*kind, steps) for kind, steps in sorted(self.kinds.items()))
+    def releases(self, side: Side) -> tuple[Release, ...]:
+        """Return the consumed privacy of one side, by kind.
+
+        What spent of both is of each.
+        """
+        return composed(
+            Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in (side, BOTH)
+        )
+
+    def on_both(self) -> Tally:
+        """Return the tally with both sides charged for all."""
+        kinds = Kinds()
+        for (_, noise, sampling), steps in self.kinds.items():
+            kinds[BOTH, noise, sampling] += steps
+        return replace(self, kinds=kinds)
 
     @classmethod
     def of(cls, several: Iterable[Tally]) -> Tally:
@@ -99,7 +120,7 @@ class Seen:
         Of the line.
     datasets : dict of name to Tally
         By lines that name their rows.
-    unnamed : Tally
+    unnamed : dict of name to Tally
         By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
     accounts : RowAccounts
     """
@@ -107,15 +128,15 @@ class Seen:
     n: int = 0
     hash: str = ""
     datasets: dict[str, Tally] = field(default_factory=dict)
-    unnamed: Tally = field(default_factory=Tally)
+    unnamed: dict[str, Tally] = field(default_factory=dict)
     accounts: RowAccounts = field(default_factory=RowAccounts)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         self.accounts.add(line)
         if line.kind == LINE:
-            dataset = str(line.facts.get("dataset", ""))
-            (self.datasets.setdefault(dataset, Tally()) if names_in(line.facts) else self.unnamed).add(line)
+            of = self.datasets if names_in(line.facts) else self.unnamed
+            of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
 
     def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
         """Return what counts for a dataset.
@@ -124,7 +145,9 @@ class Seen:
         """
         on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
         on_it &= set(self.datasets)
-        found = Tally.of([self.unnamed, *(self.datasets[name] for name in sorted(on_it))])
+        counted = [*self.unnamed.items(), *((name, self.datasets[name]) for name in sorted(on_it))]
+        # Under another name the same rows have other columns, by whose hash or date they may be on the other side.
+        found = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
         found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
         return found
 
@@ -152,6 +175,8 @@ class PrivacyAccount:
     is of Gaussian mechanisms on Poisson samples, for neighbours that differ by one person; where the
     schema names no group a person has one row. Where it names one, the sum is infinite as soon as a
     study of unit "row" is in it: how far several rows move its updates together, nothing bounds.
+    A side's sum bounds what a person of that side lost as long as the person stays there, by the site's rule of
+    its holdout: a line does not say which rule that was, and under another one people change sides.
     """
 
     def __init__(
@@ -175,15 +200,16 @@ class PrivacyAccount:
     def spent(self) -> float:
         """Return the consumed ε at the policy's δ.
 
-        It is infinite where nothing bounds it.
+        It is that of the side that lost more, and infinite where nothing bounds it.
         """
         with self._held() as held:
             spent = self._read(held)
         if self._is_unbounded(spent):
             return math.inf
-        return epsilon(spent.releases(), self.delta)  # the lock is free meanwhile: it may take a second
+        # The lock is free meanwhile: it may take a second.
+        return max(epsilon(spent.releases(side), self.delta) for side in SIDES)
 
-    def refusal(self, release: Release, run: str) -> Refusal | None:
+    def refusal(self, release: Release, run: str, *, side: Side = BOTH) -> Refusal | None:
         """Return why a run could not have one round.
 
         None where it could.
@@ -195,12 +221,14 @@ class PrivacyAccount:
         run : str
             One that has spent here before is let in again: it may have no round left to ask for, and
             each that it asks for is decided anew.
+        side : {"training", "holdout", "both"}
+            Of whose privacy.
         """
         with self._held() as held:
             spent = self._read(held)
-        return None if run and run in spent.runs else self._over(spent, release)
+        return None if run and run in spent.runs else self._over(spent, [release], side)
 
-    def reserve(self, release: Release, **facts: Any) -> Line:
+    def reserve(self, release: Release, *, side: Side = BOTH, **facts: Any) -> Line:
         """Record a round's cost before it is trained.
 
         Returns the line once it is on the disk.
@@ -208,6 +236,8 @@ class PrivacyAccount:
         Parameters
         ----------
         release : Release
+        side : {"training", "holdout", "both"}
+            Of whose privacy; the line names it where it is one side's alone.
         **facts
             What the line says besides: study, study_sha256, run, round, rows_sha256, unit, delta.
 
@@ -216,29 +246,41 @@ class PrivacyAccount:
         NotSpent
             If the budget does not allow it, or the ledger cannot be written. Nothing is spent then.
         """
+        return self.reserve_all([release], side=side, **facts)[0]
+
+    def reserve_all(self, releases: Sequence[Release], *, side: Side = BOTH, **facts: Any) -> list[Line]:
+        """Record an answer's costs before its numbers are drawn.
+
+        Returns one line a release, in their order, once all are on the disk. `side` and `facts` are as in `reserve`.
+
+        Raises
+        ------
+        NotSpent
+            If the budget does not allow all of them together, or the ledger cannot be written. Nothing is spent then.
+        """
         # Read and written under one lock: two processes cannot both take the last round.
         with self._held() as held:
-            over = self._over(self._read(held), release)
+            over = self._over(self._read(held), releases, side)
             if over:
                 raise NotSpent(over)
-            cost = {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
-            return held.append(kind=LINE, dataset=self.dataset, **self._named(), **cost, **facts)
+            shared = {"dataset": self.dataset, **self._named(), **({"side": side} if side in SIDES else {})}
+            return _append_all(held, [dict(**shared, **_cost(release), **facts) for release in releases])
 
     def left(self, release: Release, most: int = 10_000) -> int:
         """Return how many rounds the budget still allows.
 
-        They are like `release`, at most `most`, and exact to about one in fifty.
+        They are like `release`, of both sides, at most `most`, and exact to about one in fifty.
 
         `most` where there is no budget. That `open` never refuses is not looked at.
         """
-        spent = self._looked()
-        budget, kinds = self.budget, spent.releases()
+        spent, budget = self._looked(), self.budget
         if budget is None:
             return most
         if self._is_unbounded(spent):
             return 0
-
-        return rounds_left(kinds, release, budget, self.delta, most)
+        # Where no line names a side, the two have one history.
+        histories = {spent.releases(side) for side in SIDES}
+        return min(rounds_left(kinds, release, budget, self.delta, most) for kinds in histories)
 
     def _named(self) -> dict[str, Any]:
         """Return the row names for a line.
@@ -260,16 +302,18 @@ class PrivacyAccount:
         """Tell whether no ε bounds the persons' consumption."""
         return spent.rows and may_have_several_rows(self.dataset)
 
-    def _over(self, spent: Tally, release: Release) -> Refusal | None:
-        """Return why one more release is refused, or None."""
-        kinds = spent.releases()
-        if not self.enforced or self.budget is None:
+    def _over(self, spent: Tally, releases: Sequence[Release], side: Side) -> Refusal | None:
+        """Return why releases of a side are refused together, or None."""
+        if not self.enforced or self.budget is None or not releases:
             return None
         if self._is_unbounded(spent):
             return Refusal("budget-by-row")  # rows were counted one by one, and the budget is of persons
-        if affordable(kinds, release, self.budget, self.delta):
+        *before, last = releases
+        histories = {spent.releases(one) for one in charged_sides(side)}
+        over = [kinds for kinds in histories if not affordable([*kinds, *before], last, self.budget, self.delta)]
+        if not over:
             return None
-        after = epsilon([*kinds, release], self.delta)
+        after, kinds = max((epsilon([*kinds, *releases], self.delta), kinds) for kinds in over)
         spent_by_now = shown(epsilon(kinds, self.delta))
         return Refusal(
             "budget-spent", spent=spent_by_now, budget=f"{self.budget:g}", delta=f"{self.delta:g}", after=shown(after)
@@ -339,6 +383,48 @@ def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def _cost(release: Release) -> dict[str, Any]:
+    """Return what a line says of a release."""
+    return {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
+
+
+def _append_all(held: HeldLedger, lines: Sequence[dict[str, Any]]) -> list[Line]:
+    """Append all of some lines of spent privacy, or none of them."""
+    written: list[Line] = []
+    at = held
+    try:
+        for facts in lines:
+            written.append(at.append(kind=LINE, **facts))
+            # Where a line ends the next one begins.
+            at = replace(at, size=at.size + len(written[-1].raw) + 1)
+    except (FlfedError, OSError):
+        # Nobody gets the answer. In a file that only grows the lines stay counted, which is more than is true.
+        with suppress(OSError):
+            if written:
+                os.ftruncate(held.file, held.size)
+        raise
+    return written
+
+
+def side_of(line: Line) -> Side:
+    """Return whose privacy a line spent.
+
+    That of both sides where it does not say, as lines of earlier versions, or says what this version does not know.
+    """
+    return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
+
+
+def charged_sides(side: Side) -> tuple[Side, ...]:
+    """Return the sides on whose accounts a release counts.
+
+    Examples
+    --------
+    >>> charged_sides("holdout"), charged_sides("both")
+    (('holdout',), ('training', 'holdout'))
+    """
+    return (side,) if side in SIDES else SIDES
 
 
 def release_of(line: Line) -> Release:

@@ -6,28 +6,33 @@ It follows from the study's mechanism, and is charged to the site's account.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
+from flfed.federation.client.privacy_budget import BOTH, NotSpent, PrivacyAccount, Side
 from flfed.federation.client.released.row_accounts import origin_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.statistics.statistic import statistic_of
-from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, no_spending
+from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
+from flfed.study.coverage import covers_model, is_covered
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
 from flfed.updates.mechanism import mechanism_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from flfed.rows.holdout_by_order import AnyHoldout
 
 Draw = Callable[[np.random.Generator], NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
@@ -127,7 +132,7 @@ def given_encoder(study: Study) -> bool:
 
     The study's ε leaves that out.
     """
-    return study.encode.scaler != "schema"
+    return study.encode.scaler not in ("schema", "private")
 
 
 def protection_of(
@@ -150,6 +155,36 @@ def protection_of(
     return None if steps is None else Protection(steps=steps, spend=spend, chance=chance)
 
 
+def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldout | None = None) -> Side:
+    """Return on whose account a release of one side's rows counts.
+
+    On both where a person of one side may be on the other too, in this study or in another one.
+
+    Parameters
+    ----------
+    side : {"training", "holdout", "both"}
+        Whose rows the release is of.
+    study : Study
+        A published split is another than the site's own. Under a holdout by time a person without a complete row
+        of the early period is held out of a study of complete rows, and trained on in one of all.
+    policy : Policy
+        With `resplit` each repeat draws another split.
+    holdout : AnyHoldout or None
+        The site's own rule: by hash the side follows from the person alone, by time where nobody is on both sides,
+        by order it follows from all rows. None where it is known to be by hash.
+
+    Examples
+    --------
+    >>> side_charged("holdout", study=Study.load("wine"), policy=Policy())
+    'holdout'
+    >>> side_charged("holdout", study=Study.load("wine"), policy=Policy(disclosure="open", resplit=True))
+    'both'
+    """
+    by_time = isinstance(holdout, HoldoutByTime) and not holdout.same_groups and study.encode.rows == "all"
+    apart = holdout is None or isinstance(holdout, Holdout) or by_time
+    return side if apart and not policy.resplit and not study.split.fixed else BOTH
+
+
 @dataclass(frozen=True)
 class RoundCharge:
     """Charge of one run's rounds to a site's account.
@@ -162,6 +197,7 @@ class RoundCharge:
     charge : Charge
     study : Study
     run : str
+    site : Site
     rows : str
         Hash of the site's rows, where one is known.
     repeat : int
@@ -171,11 +207,12 @@ class RoundCharge:
     charge: Charge
     study: Study
     run: str
+    site: Site
     rows: str = ""
     repeat: int = 0
 
-    def __call__(self, round: int, **facts: Any) -> None:
-        """Charge a round to the account; `facts` are what its line says besides.
+    def __call__(self, round: int) -> None:
+        """Charge a round to the account.
 
         It is on the disk when this returns.
 
@@ -184,20 +221,39 @@ class RoundCharge:
         NotSpent
             If it may not be spent, or cannot be written down.
         """
-        self.spending.reserve(
-            self.charge.release,
-            study=self.study.name,
-            study_sha256=self.study.sha256(),
-            run=self.run,
-            repeat=self.repeat,
-            round=round,
-            # Under an analysis the line names its rows by a keyed hash alone: the ledger's head follows from it.
-            rows_sha256="" if self.study.analysis is not None else self.rows,
-            unit=self.charge.unit,
-            delta=self.charge.delta,
-            given_encoder=given_encoder(self.study),
-            **facts,
-        )
+        # Updates of a study whose sums are exact are charged to everybody: those moved with both sides' rows.
+        side: Side = self.on("training") if covers_model(self.study) else BOTH
+        self.spending.reserve(self.charge.release, side=side, **self._line(round))
+
+    def answer(self, releases: Sequence[Release], *, side: Side, **facts: Any) -> None:
+        """Charge an answer that is noised as a whole; `facts` are what its lines say besides. Raises as a round does.
+
+        Parameters
+        ----------
+        releases : sequence of Release
+            Of its parts.
+        side : {"training", "holdout", "both"}
+            Whose rows it counts.
+        """
+        self.spending.reserve_all(releases, side=self.on(side), **self._line(0), **facts)
+
+    def on(self, side: Side) -> Side:
+        """Return on whose account a release of one side's rows counts."""
+        return side_charged(side, study=self.study, policy=self.site.policy, holdout=self.site.holdout)
+
+    def _line(self, round: int) -> dict[str, Any]:
+        return {
+            "study": self.study.name,
+            "study_sha256": self.study.sha256(),
+            "run": self.run,
+            "repeat": self.repeat,
+            "round": round,
+            # Where all is charged the line names rows by a keyed hash alone: the ledger's head follows from it.
+            "rows_sha256": "" if is_covered(self.study) else self.rows,
+            "unit": self.charge.unit,
+            "delta": self.charge.delta,
+            "given_encoder": given_encoder(self.study),
+        }
 
     def figures(self, *, free: bool = False) -> tuple[float, float]:
         """Return the budget and what is consumed.
@@ -211,7 +267,8 @@ class RoundCharge:
         NotSpent
             If not even one may, or the ledger cannot be read.
         """
-        refused = self.spending.refusal(self.charge.release, self.run)
+        side: Side = self.on("training") if covers_model(self.study) else BOTH
+        refused = self.spending.refusal(self.charge.release, self.run, side=side)
         if refused and not free:
             raise NotSpent(refused)
         budget, spent = self.spending.budget, self.spending.spent()
@@ -262,8 +319,10 @@ class LocalProtection:
         # Research sites have no ledger: what they spend lives and dies with the run.
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
-        reserving = RoundCharge(self._account(site, study.dataset.name), charge, study, run, self._rows, repeat)
-        return protection_of(study, spend=reserving, chance=self._chance)
+        reserving = RoundCharge(self._account(site, study.dataset.name), charge, study, run, site, self._rows, repeat)
+        # Where all that leaves is promised, nobody may draw the noise again: in one process, too.
+        chance = SystemNoise if is_covered(study) else self._chance
+        return protection_of(study, spend=reserving, chance=chance)
 
     def _account(self, site: Site, dataset: str) -> PrivacyAccount:
         key = (site.name, dataset)

@@ -21,6 +21,7 @@ from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
+from flfed.study.coverage import covers_model
 from flfed.summaries.score_bins import RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.checkpoints.reply_cache import NotKept
@@ -110,7 +111,8 @@ def training_stays(session: SiteSession) -> bool:
 
     At an institution they do, unless its policy names the output "training-figures".
     """
-    return _noisy(session) and not session.site.policy.allows("training-figures")
+    # What is not charged stays where all that leaves is: also at an open site.
+    return covers_model(session.study) or (_noisy(session) and not session.site.policy.allows("training-figures"))
 
 
 def _noisy(session: SiteSession) -> bool:

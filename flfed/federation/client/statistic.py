@@ -1,26 +1,62 @@
-"""Site's answer in a study that asks for a statistic in place of a model."""
+"""Site's answer in a study that asks for a statistic or an analysis in place of a model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from flwr.app import Message
 
-from flfed.federation.client.noised_answer import all_rows, noised_sums
+from flfed.federation.client.protection import Charge, RoundCharge, charge_of
 from flfed.federation.client.redaction import NotTakingPart
+from flfed.federation.client.released.model_answers import noised_cells
+from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, kept_path
+from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.statistic import entries, statistic_of
+from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
+from flfed.rows.statistics.statistic import Statistic, entries, statistic_of
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.statistic import is_statistic
-from flfed.updates.messages.kinds import ENROL, KEYS, LIST, STATISTIC, UNMASK
+from flfed.study.coverage import covers_model, is_covered
+from flfed.study.statistic import ANALYSIS, is_statistic
+from flfed.study.study import Study
+from flfed.updates.accounting import epsilon
+from flfed.updates.messages.kinds import ENROL, KEYS, LIST, SCORES, STATISTIC, TRAIN, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 
 ANY_ROWS = (0, 2**32 - 1)
-"""Band of an analysis: of so many rows, clipped sums are exact in a secure sum of up to 2,000 sites."""
+"""Band of a study whose every answer is noised: of so many rows, clipped sums are exact in a secure sum of up to 2,000
+sites."""
+
+
+def asked_statistic(study: Study) -> Statistic:
+    """Return a study's statistic, or its analysis with the noise that the study's mechanism asks for."""
+    return statistic_of(study) if study.analysis is None else asked_analysis(study)
+
+
+def asked_analysis(study: Study) -> NoisedAnalysis:
+    """Return a study's analysis with the noise that the study's mechanism asks for."""
+    charge = charge_of(study)
+    return NoisedAnalysis.of_study(study, math.nan if charge is None else charge.release.noise)
+
+
+def noise_of_sum(analysis: NoisedAnalysis, least: int) -> NoisedAnalysis:
+    """Return an analysis with a site's own part of the noise: that of all but one of `least` sites is enough.
+
+    The one may be a site that tells the coordinator its part.
+    """
+    return analysis if not least else replace(analysis, noise=analysis.noise / math.sqrt(least - 1))
+
+
+def colluding_epsilon(charge: Charge, least: int, sites: int) -> float:
+    """Return the ε of an answer in a sum of at least `least` of `sites`, of which a third tell their noise."""
+    left = math.sqrt((least - sites // 3) / (least - 1))
+    return epsilon([replace(charge.release, noise=charge.release.noise * left)], charge.delta)
 
 
 def count_statistic(
@@ -28,10 +64,13 @@ def count_statistic(
 ) -> Generator[ComputeRequest, Any, StatisticReply]:
     """Return the sums of the study's statistic over all rows, held-out ones too; raises NotTakingPart.
 
-    Those of an analysis have noise, and raise NotSpent where the site's account does not allow it.
+    Those of an analysis have noise, and raise NotSpent where the site's account does not allow it. Of a study with a
+    model, all of which is charged, they are the noised counts of training rows that the encoder is made of.
     """
     StatisticRequest.from_record(message.content)
     session = open_session()
+    if covers_model(session.study):
+        return StatisticReply(sums=noised_cells(session))
     secure, analysis = own.sums(session.study), session.study.analysis is not None
     # A study may ask for sums that nobody approved.
     policy = session.site.policy
@@ -40,7 +79,7 @@ def count_statistic(
         raise NotTakingPart(refused)
     statistic = statistic_of(session.study)
     if analysis:
-        sums = noised_sums(session, secure)
+        sums = analysis_answer(session, secure).drawn()
     else:
         sums = {name: np.asarray(values) for name, values in statistic.sums(all_rows(session), session.schema).items()}
     if secure is None:
@@ -51,12 +90,68 @@ def count_statistic(
     yield  # a handler is a generator, also one that asks for nothing
 
 
+def analysis_answer(session: SiteSession, sums: SiteSums | None = None) -> NoisedAnswer:
+    """Return a site's answer to an analysis, by itself or as its part of a secure sum."""
+    analysis, charge = asked_analysis(session.study), charge_of(session.study)
+    if charge is None:
+        raise ValueError(f"study {session.study.name!r} charges nothing")
+    least, facts = 0, dict[str, Any]()
+    if sums is not None:
+        least = sums.least()
+        sites = len(sums.cohort().sites if sums.keys.approval is None else sums.keys.approval.pinned)
+        facts = {"least_sites": least, "epsilon_colluding": colluding_epsilon(charge, least, sites)}
+    return NoisedAnswer(
+        session=session,
+        question=f"{ANALYSIS}-{least}",
+        parts={
+            ANSWER: Part(
+                exact=np.asarray(analysis.sums(all_rows(session), session.schema)[ANSWER]),
+                query=noise_of_sum(analysis, least).query(session.schema),
+                release=charge.release,
+            )
+        },
+        facts=facts,
+    )
+
+
+def is_answered(session: SiteSession) -> bool:
+    """Tell whether a site has answered this very analysis over the same rows: to send it again costs nothing."""
+    if session.study.analysis is None:
+        return False
+    asked = analysis_answer(session)
+    if asked.charge is None:
+        return False
+    # By itself or as a part of some sum: whose threshold is not known before the keys are.
+    one = kept_path(asked.charge, session, asked.question)
+    return any(asked.kept(path) is not None for path in one.parent.glob(f"{one.name.removesuffix('0')}*"))
+
+
+def account_of(session: SiteSession) -> tuple[float, float]:
+    """Return a site's budget of ε and what is spent of it, NaN where a study spends nothing.
+
+    Raises
+    ------
+    NotSpent
+        If there is no room for one round: it keeps the site out from the start.
+    """
+    spend = None if session.protection is None else session.protection.spend
+    if not isinstance(spend, RoundCharge):
+        return math.nan, math.nan
+    return spend.figures(free=is_answered(session))
+
+
+def all_rows(session: SiteSession) -> pd.DataFrame:
+    """Return all rows: nothing is trained and nothing is judged, and the holdout is no other than the rest."""
+    return pd.concat([session.table.training, session.table.holdout("statistic")], ignore_index=True)
+
+
 def rows_band(session: SiteSession) -> tuple[int, int]:
     """Return the power of ten in which the number of rows lies, of all rows where a statistic is asked for.
 
-    Of an analysis the number of rows is one of its noised answers, and the band is that of any table.
+    Where all that leaves is charged, the number of rows is one of the noised answers, and the band is that of any
+    table.
     """
-    if session.study.analysis is not None:
+    if is_covered(session.study):
         return ANY_ROWS
     low = 10 ** (len(str(rows_asked(session))) - 1)
     return low, 10 * low - 1
@@ -71,10 +166,17 @@ def rows_asked(session: SiteSession) -> int:
 def opened_for(kind: str, open_session: Callable[[], SiteSession]) -> SiteSession:
     """Return the session for a message; raises NotTakingPart for one that its study does not ask.
 
-    A study of a statistic asks for nothing else, but what its secure sums take, and any other study for none.
+    A study of a statistic asks for nothing else, but what its secure sums take; one that is charged as a whole for
+    noised counts, updates and noised scores; and any other study for neither statistics nor noised scores.
     """
     session = open_session()
-    if kind not in (ENROL, KEYS, LIST, UNMASK) and (kind == STATISTIC) != is_statistic(session.study):
+    if covers_model(session.study):
+        allowed = kind in (ENROL, STATISTIC, TRAIN, SCORES)
+    elif is_statistic(session.study):
+        allowed = kind in (ENROL, KEYS, LIST, UNMASK, STATISTIC)
+    else:
+        allowed = kind not in (STATISTIC, SCORES)
+    if not allowed:
         raise NotTakingPart(Refusal("kind-of-another-study"))
     return session
 

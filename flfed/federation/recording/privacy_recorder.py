@@ -21,9 +21,14 @@ from flfed.paths import replace_whole
 from flfed.records.store.bulk_insert import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
+from flfed.study.coverage import compares_privately
 from flfed.study.study import Study
+from flfed.summaries.noised_pairs import OWN, PAIRS
+from flfed.summaries.noised_scores import FIRST, SCORES
+from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
 from flfed.updates.accounting import is_close
 from flfed.updates.aggregation.rounds import RoundRecord
+from flfed.updates.budget_shares import HoldoutShares, TrainingShares
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.masking.site_noise import summed
@@ -90,7 +95,8 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
     Returns
     -------
     facts : dict
-        "mechanism", `KEYS`, `GIVEN`, `TRUSTS`, "warnings" and "uncharged".
+        "mechanism", `KEYS`, `GIVEN`, `TRUSTS`, "warnings" and "uncharged"; where all that leaves is charged, also
+        "covers", "answers" and "kept-back" (`charged_answers`).
 
     Raises
     ------
@@ -109,7 +115,32 @@ def facts_of(study: Study, sites: int) -> dict[str, Any]:
         facts |= {key: getattr(promise, key) for key in KEYS} | {GIVEN: given_encoder(study)}
         facts[TRUSTS] = not summed(study) if promise.unit == "site" else None
     said = {"warnings": [*found.warnings(study, sites)], "uncharged": [*found.uncharged(study)]}
-    return {"mechanism": study.privacy.name, **facts, **said}
+    return {"mechanism": study.privacy.name, **facts, **charged_answers(study, found), **said}
+
+
+def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
+    """Return what a run spends beside training, nothing where updates alone are charged.
+
+    Returns
+    -------
+    facts : dict
+        "covers" ("study"), "answers" (of each noised answer its "name", "side", "noise" multiplier and "share" of μ²)
+        and "kept-back" (of what no answer is asked for "name", "side" and "share").
+    """
+    answers = mechanism.answer_releases(study.plan, study.rounds)
+    if not answers:
+        return {}
+    compared, held_out = compares_privately(study), HoldoutShares()
+    trained_on = TrainingShares.with_own() if compared else TrainingShares()
+    shares = {HISTOGRAMS: trained_on.histograms, VALUES: trained_on.sums, OWN: trained_on.own}
+    shares |= {FIRST: held_out.histograms, SCORES: held_out.scores, PAIRS: held_out.comparison}
+    told = [
+        {"name": name, "side": answer.side, "noise": answer.release.noise, "share": shares[name]}
+        for name, answer in answers.items()
+    ]
+    unasked = ("sums",) if compared else ("comparison", "sums")
+    kept = [{"name": name, "side": "holdout", "share": getattr(held_out, name)} for name in unasked]
+    return {"covers": "study", "answers": told, "kept-back": kept}
 
 
 def ignored(study: Study) -> list[str]:

@@ -13,8 +13,8 @@ from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.recording.source_model import start_arrays
 from flfed.federation.server.fan_out import Answers, ask, deadline_of, log_bytes, nodes_of
-from flfed.federation.server.secure_sums import summed_figures
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
+from flfed.federation.server.sums.secure_sums import summed_figures
 from flfed.refusals import Refusal
 from flfed.rows.comparison.pooled import Reference
 from flfed.rows.comparison.subgroups import groupings

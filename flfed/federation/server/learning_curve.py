@@ -19,8 +19,8 @@ from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, side_by_side
 from flfed.federation.recording.source_model import start_arrays
-from flfed.federation.server.secure_sums import rehearsed
 from flfed.federation.server.site_offsets import offset_deviation, offset_outputs
+from flfed.federation.server.sums.secure_sums import rehearsed
 from flfed.records.statistics.intervals import mean_of, possible, resplit_interval
 from flfed.records.store.entries import CurveArm, LearningPoint
 from flfed.records.store.writer import finite

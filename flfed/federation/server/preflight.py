@@ -16,11 +16,12 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.session import first_model
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import layers_of
+from flfed.study.coverage import covers_model
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
 from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
-from flfed.updates.extra import check_extra
+from flfed.updates.extra import check_extra, extra_shapes
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
 from flfed.updates.masking.encrypted_model import HEAD
 from flfed.updates.masking.rules import LEAST
@@ -80,6 +81,8 @@ def check(study: Study) -> dict[str, str]:
     # A range that was read off rows tells of them, and so does whatever is scaled by it.
     if by_row and unconfirmed:
         raise UsageError(unconfirmed_in_words(unconfirmed, dataset))
+    if covers_model(study):
+        _check_covered(study, dataset.schema)
     _check_points(study, dataset.schema)
     _check_steps(study, dataset.schema)
     groupings(study.compare.by, dataset.schema)
@@ -96,6 +99,20 @@ def unconfirmed_in_words(columns: Sequence[str], dataset: datasets.Dataset) -> s
         f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take the "
         "names out of unconfirmed"
     )
+
+
+def _check_covered(study: Study, schema: Schema) -> None:
+    """Refuse a study of which all that leaves would be charged, where its scores cannot be counted by class."""
+    if schema.task != "binary":
+        raise UsageError(
+            "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the task of "
+            f"the dataset is {schema.task!r}"
+        )
+    if extra_shapes(study, shapes_of(first_model(study, schema))).own_part:
+        raise UsageError(
+            f"[strategy] {study.strategy.name}: a part of the model is each site's own, and [privacy] covers = 'study' "
+            "scores the shared one: leave one of them out"
+        )
 
 
 def _check_statistic(study: Study, schema: Schema) -> None:

@@ -22,8 +22,8 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
-from flfed.federation.server.row_sums import conduct_statistic
 from flfed.federation.server.server import FederatedRun
+from flfed.federation.server.sums.row_sums import conduct_statistic
 from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.refusals import Refusal

@@ -27,13 +27,15 @@ from flfed.federation.server.checkpoint_writer import (
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.row_sums import begun_forest
-from flfed.federation.server.secure_sums import check_cohort, rehearsed, summed_summary, sums_of, whole_cohort
 from flfed.federation.server.site_offsets import offset_outputs
+from flfed.federation.server.sums.noised_counts import noised_encoder, scored_under_noise
+from flfed.federation.server.sums.row_sums import begun_forest
+from flfed.federation.server.sums.secure_sums import check_cohort, rehearsed, summed_summary, sums_of, whole_cohort
 from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.session import first_model, study_layout
+from flfed.study.coverage import covers_model
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -153,7 +155,7 @@ class FederatedRun:
         result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            self.compare(participants, outcome, kept.start, strategy)
+            judge(self, participants, outcome, kept.start, strategy)
         return replace(outcome, seconds=self.writer.seconds())
 
     def _resume(self, checkpoint: Checkpoint) -> tuple[dict[str, Participant], Checkpoint]:
@@ -175,6 +177,9 @@ class FederatedRun:
         """Return the participants and the common checkpoint of a new run."""
         # A run that ended before its first round may have told its sites who takes part.
         participants, back = self.whole(kept_cohort(self.recorder.writer.run))
+        if covers_model(self.study):
+            participants, encoder = noised_encoder(self, participants)
+            return participants, self.write_start(participants, encoder, {})
         if self.sums is not None and self.sums.in_sums_only:
             summaries, merged = dict[str, Summary](), summed_summary(self, participants)
         else:
@@ -304,6 +309,7 @@ class FederatedRun:
                 download=download_of(self.study),
                 outputs=offset_outputs(self.study, self.schema),
                 sums=rehearsed(self.grid, self.study, participants) if kept is None else self.sums,
+                scored=not covers_model(self.study),
             )
         )
         if kept is None or self.checkpoint is None:
@@ -322,12 +328,18 @@ class FederatedRun:
         """Return the initial arrays in the plan's precision."""
         return first_model(self.study, self.schema, self.repeat)
 
-    def compare(self, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg) -> None:
-        """Compare the models at every site and record it.
 
-        `start` is the start file's hash.
-        """
-        Comparison(self, participants, outcome).conduct(start, strategy)
+def judge(
+    run: FederatedRun, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg
+) -> None:
+    """Compare the models at every site and record it; where all that leaves is charged, score the shared one.
+
+    `start` is the start file's hash.
+    """
+    if covers_model(run.study):
+        scored_under_noise(run, participants, outcome)
+    else:
+        Comparison(run, participants, outcome).conduct(start, strategy)
 
 
 def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, Participant]) -> Arrays:

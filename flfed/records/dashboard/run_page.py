@@ -16,14 +16,20 @@ from flfed.records.dashboard import access, page_files, refresh
 from flfed.records.dashboard.components import page_style
 from flfed.records.dashboard.components.text import escape, with_code
 from flfed.records.dashboard.panels import overview
+from flfed.records.reports.privacy import covers_study
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
-from flfed.records.store.visibility import Viewer
+from flfed.records.store.visibility import Viewer, parsed_study
 
 OWN = (
     "You see the figures of {site} only. Figures over all sites are not shown to one site's people: with their own "
     "taken away, they would tell of others. The coordinator can hand them out in the study's report."
 )
+OWN_NOISED = (
+    "You see the figures of {site}, and over all sites those that are made of noised counts of three sites or more. "
+    "Those of another site are not shown to one site's people."
+)
+"""The same of a run in which all that leaves a site is charged."""
 LISTED = 50
 """Series to choose from in the list; others are opened from the page Runs."""
 KEPT = "kept-"
@@ -209,14 +215,16 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: refres
     viewer = access.viewer()
     try:
         with RunReader.open(only=viewer.site) as reader:
-            runs = reader.runs_of(name)
+            runs, study = reader.runs_of(name), parsed_study(reader.series(name).study_text)
         # A run that begins or ends changes the rhythm of looking, which is the whole page's.
         if refresh.course_of(runs) != course:
             st.rerun()
         with st.container():
-            overview.head(title, runs, name, only=viewer.site)
+            after = overview.COUNTED if covers_study(study) else overview.COMPARED
+            overview.head(title, runs, name, only=viewer.site, after=after)
             if viewer.site:
-                st.caption(escape(OWN.format(site=viewer.site)))
+                noised = "analysis" in study or covers_study(study)
+                st.caption(escape((OWN_NOISED if noised else OWN).format(site=viewer.site)))
         parts(Opened(name, runs, viewer))
     except FlfedError as error:
         st.error(with_code(str(error)))

@@ -115,7 +115,7 @@ def _verdict(content: Content) -> list[str]:
         why = site_answer.why_not_told(found, content.sites, only)
         return [why] if why else _nothing(content)
     if "statistics" in found:
-        return statistic_in_words(found["statistics"])
+        return statistic_in_words(found["statistics"], found["repeats"])
     if metric is None:
         return _nothing(content)
     return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]

@@ -30,6 +30,7 @@ from flfed.records.reports.report import varies
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
 from flfed.records.statistics import importances, score_tables
+from flfed.records.statistics.listed.noised_scores import TRAINED_ON, is_covered
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
 from flfed.records.statistics.verdict import ABSENT, number, sentence_case
 from flfed.records.store.entries import SiteEntry
@@ -55,7 +56,7 @@ def sites(content: Content) -> Markup:
             sent[entry.site] = sent.get(entry.site, 0) + entry.bytes
     lines = [_site(content, entry, sent) for entry in content.sites]
     # Of no site is it known where the outcome is none of two classes, or no policy allows the counts.
-    if all(line[OUTCOME] == ABSENT for line in lines):
+    if all(line.get(OUTCOME) == ABSENT for line in lines):
         lines = [{key: cell for key, cell in line.items() if key != OUTCOME} for line in lines]
     parts = [table(lines)]
     if any(site.get("holdout-rows-range") and varies(site) for site in content.found["sites"].values()):
@@ -70,7 +71,7 @@ def sites(content: Content) -> Markup:
 
 
 def _site(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[str, Any]:
-    facts = site_facts(entry)
+    facts = site_facts(entry, content.found)
     told = content.found["sites"].get(entry.site) or {}
     holdout, classes = told.get("holdout-rows"), told.get("holdout-classes")
     about = "about " if told and varies(told) else ""
@@ -81,12 +82,13 @@ def _site(content: Content, entry: SiteEntry, sent: Mapping[str, int]) -> dict[s
     # The title of a site that was cut out of a table is that of the table with its name, and says no more of it.
     cut = entry.title.endswith(f", {entry.site}")
     name = entry.site if cut or entry.title in ("", entry.site) else f"{entry.site} ({entry.title})"
+    rows = {"Test rows": ABSENT if holdout is None else f"{about}{holdout}", OUTCOME: outcome}
+    if is_covered(content.found):  # exact numbers of test rows do not leave
+        rows = {}
     return {
         "Site": name,
-        "Status": facts["Status"],
-        "Rows": facts["Rows"],
-        "Test rows": ABSENT if holdout is None else f"{about}{holdout}",
-        OUTCOME: outcome,
+        **{key: facts[key] for key in ("Status", "Rows", TRAINED_ON.capitalize()) if key in facts},
+        **rows,
         "Disclosure": facts["Disclosure"],
         "Figures shared": facts["Figures shared"],
         "Sent": privacy_tables.size_in_words(sent[entry.site]) if entry.site in sent else ABSENT,

@@ -24,8 +24,14 @@ HEADLINES = {
 """The one figure of an attack that is told first: chosen beforehand, for the larger of two would be too large.
 
 Of an attack that is not listed it is the first by name."""
-FIRST = ("beyond the promise", "not known", "no promise", "within the promise")
+WITHIN = "within the promise"
+BEYOND = "beyond the promise"
+NOT_KNOWN = "not known"
+NO_PROMISE = "no promise"
+FIRST = (BEYOND, NOT_KNOWN, NO_PROMISE, WITHIN)
 """Verdicts, those that need a look first."""
+VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
+"""In the order in which it is counted at how many sites each is so."""
 ALWAYS = FIRST[:2]
 """Verdicts of which every figure is told, headline or not."""
 AT_BATCH = "-at-plan-batch"
@@ -121,6 +127,33 @@ def figure_name(metric: str) -> str:
     name, batch, _ = metric.partition(AT_BATCH)
     plain = FIGURE_NAMES.get(name) or re.sub(r"\bauc\b", "AUC", metric_name(name).replace("-", " "))
     return plain + (", in the plan's batches" if batch else "")
+
+
+def place_of(line: Line) -> str:
+    """Return which attack a figure is of, and where."""
+    return f"{line['attack']} at {line['site']}" if line["site"] else str(line["attack"])
+
+
+def audit_in_words(audit: Sequence[Line]) -> list[str]:
+    """Return what attacks reached, a line for each figure."""
+    groups: dict[tuple[str, str], list[Line]] = {}
+    for line in audit:
+        groups.setdefault((line["attack"], line["metric"]), []).append(line)
+    return [_attack_in_words(lines) for lines in groups.values()]
+
+
+def _attack_in_words(lines: Sequence[Line]) -> str:
+    """Return one figure of an attack, at one site or several."""
+    first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
+    bounds = {line["promise"] for line in lines if line["promise"] is not None}
+    bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
+    # Several sites get the range of their figures, as their intervals differ.
+    got = range_of(values) if len(values) > 1 else reached(first)
+    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in VERDICTS}
+    if len(lines) == 1:
+        return f"{place_of(first)}: {figure_name(first['metric'])} {got}; {bound}: {first['verdict']}."
+    counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
+    return f"{first['attack']}: {figure_name(first['metric'])} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
 def is_bound(line: Line) -> bool:

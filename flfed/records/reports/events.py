@@ -9,6 +9,7 @@ from typing import Any
 
 from flfed.records.reports.faults import fault_kind, folded, sites_together
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import NO_SUMS, TRAINED_ON, is_covered
 from flfed.records.statistics.verdict import ABSENT
 from flfed.records.store.entries import EventEntry, SiteEntry
 
@@ -105,13 +106,14 @@ def _group_line(
     return {"What": what, "Site": site, "When": said if known else start, "Why": why}
 
 
-def site_facts(site: SiteEntry) -> dict[str, Any]:
-    """Return what the record has of a site, for a table."""
+def site_facts(site: SiteEntry, found: Report) -> dict[str, Any]:
+    """Return what the record has of a site, for a table; `found` is the report of its run."""
+    rows = TRAINED_ON.capitalize() if is_covered(found) else "Rows"
     return {
         "Site": site.site,
         "Title": site.title,
         "Status": site.status + (f": {site.reason}" if site.reason else ""),
-        "Rows": ABSENT if site.rows is None else site.rows,
+        rows: ABSENT if site.rows is None else site.rows,
         "Disclosure": NOT_TOLD if site.status == "refused" else site.disclosure,
         "Figures shared": NOT_TOLD if site.status == "refused" else site.shared_as,
     }
@@ -122,6 +124,8 @@ def no_sums_in_words(found: Report, events: Sequence[EventEntry], *, only: str |
 
     `only` is the one site whose people read it: they are not told what was compared over all sites.
     """
+    if is_covered(found):
+        return NO_SUMS
     if found["status"] == "running":
         return NOT_YET
     said = next((event.reason for event in events if event.code == "no-table-1"), "")

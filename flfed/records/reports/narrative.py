@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import NOT_TOLD, covered_rows, is_covered, scores_in_words
 from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import family_in_words, own_models_in_words
+from flfed.records.statistics.own_models import own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -65,6 +66,8 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     # A run that compared nothing says why, in place of a table.
     if metric is None:
         return [], [], [*missing_in_words(found), *verdict_in_words(found), *odd_sites_in_words(found)]
+    if is_covered(found):
+        return (*covered_rows(found, metric), _below_table(found, metric))
     arms, rows = arms_shown(found, metric), []
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
@@ -102,7 +105,7 @@ def verdict_in_words(found: Report) -> list[str]:
 def _below_table(found: Report, metric: str) -> list[str]:
     """Return what a table of sites and references does not say, each thing once."""
     best = _who_gains(found, metric) if stands_out(found, metric) else []
-    lines = [*missing_in_words(found), *_reach(found, metric)[:1], *best]
+    lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
     told = (behind_in_words(found, metric), own_models_in_words(found), apart_in_words(mean) if differ else "")
@@ -214,29 +217,6 @@ def _capital(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
 
 
-def own_parts_in_words(found: Report) -> str:
-    """Return whose figures the shared and the adjusted model's are, where a part of the model is each site's own.
-
-    Examples
-    --------
-    >>> own_parts_in_words({"own-parts": {"arrays": ["weight", "bias"], "beside": True}})[:61]
-    'Each site trained a model of its own beside the shared one. I'
-    """
-    own = found.get("own-parts")
-    if own is None:
-        return ""
-    if own["beside"]:
-        return (
-            "Each site trained a model of its own beside the shared one. It stays there, and is what is called "
-            "adjusted to the site here."
-        )
-    return (
-        f"Of the model each site has its own {', '.join(own['arrays'])}, which stays there: what is told of the shared "
-        "model at a site is told of the shared rest with the site's own. The coordinator's copy has what was drawn in "
-        "its place, and is nobody's model."
-    )
-
-
 def untold_in_words(found: Report) -> list[str]:
     """Return why nothing can be told at some sites.
 
@@ -252,7 +232,7 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
 
     There is no sentence where they have one.
     """
-    if "personalised" in arms_shown(found, metric):
+    if is_covered(found) or "personalised" in arms_shown(found, metric):
         return []
     same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
     return [f"{same} Over all test rows the figure may differ: there, rows of several sites are ranked together."]
@@ -265,15 +245,6 @@ def reference_name(found: Report, arm: str) -> str:
     """
     family = pooled_in_words(found) if arm == "pooled" else ""
     return f"{ARM_NAMES[arm]}: {family}" if family else ARM_NAMES[arm]
-
-
-def pooled_in_words(found: Report) -> str:
-    """Return the family of the pooled reference in words.
-
-    It is "" where that is of the shared model's own kind.
-    """
-    counted = found["pooled-families"]
-    return family_in_words(counted, sum(counted.values()))
 
 
 GAPS = {"mean-with-gaps": "site that has no such figure", "mean-without-one-class": "model that saw one class"}
@@ -318,13 +289,13 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     metric = metric or primary_of(found)
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
-    lines = [*missing_in_words(found), *_reach(found, metric), *ranks_in_words(found)]
+    lines = [*missing_in_words(found), *_reach(found, metric), *scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
     lines += [said for said in told if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     # Where many sites are compared, some intervals exclude 0 by chance.
-    if len(found["sites"]) >= MANY_SITES:
+    if len(found["sites"]) >= MANY_SITES and not is_covered(found):
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
         lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
@@ -464,8 +435,10 @@ def _who_gains(found: Report, metric: str) -> list[str]:
 def tally(found: Report, metric: str) -> str:
     """Return how many sites got which verdict.
 
-    Sites are named where they are few.
+    Sites are named where they are few. Where no comparison leaves a site, that is said instead.
     """
+    if is_covered(found):
+        return NOT_TOLD
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in found["sites"].items():
         by_code[site_verdict(site, metric)[0]].append(name)

@@ -6,8 +6,18 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from flfed.records.reports.audit_headlines import figure_name, headlines, range_of, reached, unpromised_in_words
-from flfed.records.statistics.privacy_odds import odds_in_words
+from flfed.records.reports.audit_headlines import (
+    BEYOND,
+    NO_PROMISE,
+    NOT_KNOWN,
+    WITHIN,
+    audit_in_words,
+    headlines,
+    place_of,
+    unpromised_in_words,
+)
+from flfed.records.statistics.listed.noised_scores import COVERS
+from flfed.records.statistics.privacy_odds import accounts_in_words, odds_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -24,10 +34,6 @@ SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
 OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
 NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
-WITHIN = "within the promise"
-BEYOND = "beyond the promise"
-NOT_KNOWN = "not known"
-NO_PROMISE = "no promise"
 
 Standing = Literal[
     "not recorded",
@@ -51,8 +57,6 @@ SIMULATED = (
 )
 GIVEN = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
-VERDICTS = (BEYOND, NOT_KNOWN, WITHIN, NO_PROMISE)
-"""What needs a look first."""
 ONE_ANSWER = "one-answer"
 """Key that is there, and true, where sites answer once and nothing is trained: in an analysis."""
 SENT_AGAIN = (
@@ -72,6 +76,11 @@ SUMS_IN_WORDS = {
     "rehearsed": "Secure aggregation was rehearsed: one process held all updates, and added them up without masks.",
     "rehearsed-encrypted": "Homomorphic encryption was rehearsed: one process held the key and all updates.",
 }
+NOISE_OF_ALL = (
+    "Each site puts its part of the noise on its answer: the parts of all but one of {least} sites are enough, so that "
+    "one that works with the coordinator takes nothing away. The ε if a third do is in each site's own ledger."
+)
+"""Of an analysis in secure sums."""
 NAMED_AT_MOST = 8
 """Sites whose spending is told one by one; the page has the table of all."""
 
@@ -91,6 +100,9 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     `one-answer` is there, and true, of an analysis: each site answers once, with noise on all numbers of its answer,
     and `steps`, `sampling` and `clip` are 1. `secure-sums` has `kind`: "masked" where updates left for
     sums only, of `least` sites or more; "encrypted"; "rehearsed", "rehearsed-encrypted"; "off"; or "not begun".
+    `covers` is there, and "study", of a study with a model where all that leaves a site is charged. `answers` are then
+    its noised answers beside training, each with the side of its rows, its noise multiplier and its share of the
+    budget, and `kept-back` the shares of what is not asked for.
 
     Sites stand under the names of the record. One that shares figures in sums only has null for its
     budget and ledger; a name that the record does not have is left out.
@@ -123,6 +135,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "uncharged": _all_of(found, "uncharged"),
         "sites": _sites(found),
         **one_answer("analysis" in study),
+        **_charged(first, study),
     }
 
 
@@ -144,14 +157,18 @@ def sums_in_words(privacy: Private) -> list[str]:
     """Return a sentence on secure sums, none where there were none."""
     # Reports of earlier versions, and a study's promise, say nothing of it.
     found = privacy.get(SUMS) or {"kind": "off", "least": None}
-    said = SUMS_IN_WORDS.get(found["kind"])
-    return [said.format(least=found["least"])] if said else []
+    said = [SUMS_IN_WORDS[kind].format(least=found["least"]) for kind in (found["kind"],) if kind in SUMS_IN_WORDS]
+    if privacy.get(ONE_ANSWER):
+        said = [line.replace("Updates", "Answers").replace("updates", "answers") for line in said]
+        said += [NOISE_OF_ALL.format(least=found["least"])] if found["kind"] == "masked" else []
+    return said
 
 
 def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system"]:
     """Return where a run's noise came from.
 
-    A site with a table of its own answers an analysis with noise of its operating system, whatever the engine.
+    A site with a table of its own draws noise from its operating system, whatever the engine, where all that leaves is
+    charged.
 
     Examples
     --------
@@ -160,8 +177,21 @@ def noise_from(engine: str, study: Mapping[str, Any]) -> Literal["seed", "system
     >>> noise_from("inprocess", {"analysis": {}, "dataset": {"partition": {"sites": 3}}})
     'seed'
     """
-    own = "analysis" in study and "partition" not in study.get("dataset", {})
+    covered = "analysis" in study or covers_study(study)
+    own = covered and "partition" not in study.get("dataset", {})
     return "system" if engine in AT_INSTITUTIONS or own else "seed"
+
+
+def covers_study(study: Mapping[str, Any]) -> bool:
+    """Tell whether the guarantee of a study with a model is of all that leaves a site."""
+    return bool(study.get("privacy", {}).get("covers") == "study")
+
+
+def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
+    """Return what an object `privacy` has more where all that leaves a site is charged, in a study with a model."""
+    if "analysis" in study or not covers_study(study):
+        return {}
+    return {COVERS: "study", **{key: recorded.get(key, []) for key in ("answers", "kept-back")}}
 
 
 def one_answer(is_analysis: bool) -> Private:
@@ -239,7 +269,7 @@ def standing(
     # An attack that beat the promise goes before all else, even where the record has no promise.
     beyond = [line for line in audit if line["verdict"] == BEYOND]
     if beyond:
-        places = listed(dict.fromkeys(_place(line) for line in beyond))
+        places = listed(dict.fromkeys(place_of(line) for line in beyond))
         return "beyond the promise", f"Attacks got further than was promised: {places}. Do not rely on the promise."
     if privacy["mechanism"] is None:
         return "not recorded", f"Nothing is known of a promise: {privacy['reason']}."
@@ -261,7 +291,7 @@ def standing(
     if missing or len(runs) < privacy["repeats"]:
         where = f"at {listed(missing)}" if missing else f"in {privacy['repeats'] - len(runs)} of the repeats"
         return "measured in part", f"No attack got beyond the promise, but none was tried {where}.{others}"
-    unknown = listed(dict.fromkeys(_place(line) for line in audit if line["verdict"] == NOT_KNOWN))
+    unknown = listed(dict.fromkeys(place_of(line) for line in audit if line["verdict"] == NOT_KNOWN))
     if unknown:
         said = f"No attack is known to be beyond the promise, but nothing is known of {unknown}."
         return "measured in part", said + others
@@ -269,10 +299,6 @@ def standing(
     if only is not None:
         return "within, at your site", f"No attack that was tried at your site got beyond the promise.{others}"
     return "within the promise", "Promised, and no attack that was tried got beyond it; that is no proof."
-
-
-def _place(line: Private) -> str:
-    return f"{line['attack']} at {line['site']}" if line["site"] else str(line["attack"])
 
 
 def listed(names: Iterable[str]) -> str:
@@ -328,6 +354,8 @@ def how_often(privacy: Private) -> str:
     """Return over what a guarantee holds."""
     if privacy.get(ONE_ANSWER):
         return "for one answer of each site, all numbers of it together"
+    if COVERS in privacy:
+        return f"for all that leaves a site of its rows: noised counts and all {privacy['steps']} steps of training"
     return f"over all {privacy['steps']} {counted(privacy)} of the run"
 
 
@@ -374,7 +402,10 @@ def promise_in_words(privacy: Private) -> list[str]:
             privacy["epsilon"],
             trusts_server=privacy.get("trusts-server") is not False,
             counts=bool(privacy.get(ONE_ANSWER)),
+            summed=(privacy.get(SUMS) or {}).get("kind", "off") != "off",
+            covers=COVERS in privacy,
         ),
+        *(accounts_in_words(unit, privacy["kept-back"]) if COVERS in privacy else []),
     ]
     if privacy["given-encoder"]:
         lines.append(given_the_encoder(unit))
@@ -423,7 +454,8 @@ def of_all_studies(line: Private) -> tuple[float | None, str]:
 def _spending(line: Private, privacy: Private) -> str:
     planned = privacy["steps"]
     times = f"{line['steps']} {counted(privacy)}"
-    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {'one answer' if times == '1 answers' else times}"
+    times = "one answer" if times == "1 answers" else f"{times} and the noised counts" if COVERS in privacy else times
+    said = f"this run ε = {epsilon_in_words(line['epsilon'])} for {times}"
     # Rounds done again spend again, so a site may have more steps than were planned.
     if planned is not None and line["steps"] > planned:
         why = "" if privacy.get(ONE_ANSWER) else ", since rounds were done again"
@@ -434,28 +466,6 @@ def _spending(line: Private, privacy: Private) -> str:
     return said + (
         f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
     )
-
-
-def audit_in_words(audit: Sequence[Private]) -> list[str]:
-    """Return what attacks reached, a line for each figure."""
-    groups: dict[tuple[str, str], list[Private]] = {}
-    for line in audit:
-        groups.setdefault((line["attack"], line["metric"]), []).append(line)
-    return [_attack_in_words(lines) for lines in groups.values()]
-
-
-def _attack_in_words(lines: Sequence[Private]) -> str:
-    """Return one figure of an attack, at one site or several."""
-    first, values = lines[0], [line["value"] for line in lines if line["value"] is not None]
-    bounds = {line["promise"] for line in lines if line["promise"] is not None}
-    bound = f"promised: at most {number(max(bounds))}" if bounds else "nothing is promised"
-    # Several sites get the range of their figures, as their intervals differ.
-    got = range_of(values) if len(values) > 1 else reached(first)
-    verdicts = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in VERDICTS}
-    if len(lines) == 1:
-        return f"{_place(first)}: {figure_name(first['metric'])} {got}; {bound}: {first['verdict']}."
-    counted = ", ".join(f"{verdict} at {count}" for verdict, count in verdicts.items() if count)
-    return f"{first['attack']}: {figure_name(first['metric'])} {got} at {len(lines)} sites; {bound}: {counted}."
 
 
 def in_words(privacy: Private, audit: Sequence[Private], *, attackable: bool = True) -> list[str]:

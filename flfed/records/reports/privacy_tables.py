@@ -16,18 +16,23 @@ from flfed.records.reports.privacy import (
     of_all_studies,
     power_of_ten,
 )
+from flfed.records.statistics.listed.noised_scores import COVERS
+from flfed.records.statistics.privacy_odds import KEPT_FOR
 from flfed.records.statistics.verdict import ABSENT, number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 
 CELLS = "query.bins"
 """Kind of the messages that only a run of trees has."""
+COUNTED, SCORED = "query.statistic", "query.scores"
+"""Kinds of noised counts: before training, and of test rows by score, which only a run has whose study is charged."""
 KINDS = {
     "train": "updates of training",
     "query.compare": "comparison on test rows",
     "query.summarise": "sums over rows",
     CELLS: "rows by bin, for the cut points of trees",
     "evaluate": "figures of a round",
-    "query.statistic": "what a study without a model asks for",
+    COUNTED: "what a study without a model asks for",
+    SCORED: "noised counts of test rows by score",
     "query.enrol": "enrolment",
     "query.audit": "figures of an audit",
     "query.unmask": "what opens secure sums",
@@ -44,13 +49,31 @@ TREES_SENT = (
 )
 
 
+NOISED_UPDATES = (
+    "About {share:.0f} % of the bytes are updates of training, one a round: {number} from a site, of about {size} "
+    "each. Such an update holds what training changed in the model, of which each step has noise, and no figure. Its "
+    "size follows from the model, not from how many rows a site has."
+)
+"""Of a run of which all that leaves is charged."""
+ANSWERS = {
+    "histograms": "counts of numbers by cell, for the model's inputs",
+    "values": "counts of other columns and of the outcome, by value",
+    "first": "counts by score, from which the bins follow",
+    "scores": "counts by class and bin of scores",
+}
+"""What a noised answer is, by its name in the record."""
+SHARES_READ = (
+    "Shares are of μ², the square of sensitivity over noise, which adds up over noised answers. Training has the noise "
+    "that the accountant leaves for its share."
+)
+
 SMALL_IN_NOISE = {
     "Mechanism": "suppression of small cells",
     "Is": "not used",
     "How": "it would read exact counts: noise and charge stand in its place",
     "Promises": "nothing of its own",
 }
-"""Of an analysis: no number of it leaves without noise."""
+"""Where all that leaves is charged: no number leaves without noise."""
 
 
 def has_model(run: RunEntry) -> bool:
@@ -64,7 +87,7 @@ def mechanism_lines(privacy: Private, sites: Sequence[SiteEntry], *, only: str |
     `only` is the one site whose people read it.
     """
     taking_part = [site for site in sites if site.status != "refused"]
-    small = SMALL_IN_NOISE if privacy.get(ONE_ANSWER) else None
+    small = SMALL_IN_NOISE if privacy.get(ONE_ANSWER) or COVERS in privacy else None
     return [_noise(privacy), *_of_sites(taking_part, only, small), _sums(privacy)]
 
 
@@ -83,6 +106,7 @@ def _noise(privacy: Private) -> dict[str, str]:
             counted(privacy): f"{privacy['steps']}" if privacy["steps"] is not None else "",
         }
         said = ", ".join(f"{key} {value}" for key, value in known.items() if value)
+        said = f"in training {said}; noised counts beside it" if COVERS in privacy else said
     bound = "not known" if privacy["mechanism"] is None else "nothing"
     if privacy["epsilon"] is not None:
         bound = f"each {privacy['unit']}: {bound_in_words(privacy)}"
@@ -113,7 +137,8 @@ def _of_sites(sites: Sequence[SiteEntry], only: str | None, small_cells: dict[st
 
 def _sums(privacy: Private) -> dict[str, str]:
     found = privacy[SUMS]
-    own = "answer, with the noise on it" if privacy.get(ONE_ANSWER) else "update"
+    own = "update, with the noise on it" if privacy.get(ONE_ANSWER) else "update"
+    own = "updates and counts, with the noise on them" if COVERS in privacy else own
     is_, how, bound = {
         "off": ("off", f"the server sees each site's own {own}", "nothing"),
         "not begun": ("not begun", "the run ended before its sites had each other's keys", "nothing"),
@@ -130,7 +155,44 @@ def _sums(privacy: Private) -> dict[str, str]:
             "one sum tells no single update; differences of sums may",
         ),
     }[found["kind"]]
+    if privacy.get(ONE_ANSWER):
+        how, bound = how.replace("update", "answer"), bound.replace("update", "answer")
     return {"Mechanism": "secure aggregation", "Is": is_, "How": how, "Promises": bound}
+
+
+def charged_lines(privacy: Private) -> list[dict[str, str]]:
+    """Return what was charged for what, where all that leaves is; a line for each noised answer and for training.
+
+    It is empty of another run, and of a record that does not tell it.
+    """
+    answers, kept = privacy.get("answers") or [], privacy.get("kept-back") or []
+    unit, lines = privacy["unit"], list[dict[str, str]]()
+    if not answers:
+        return lines
+    left = {side: 1 - math.fsum(of["share"] for of in [*answers, *kept] if of["side"] == side) for side in SIDES}
+    for side, word in SIDES.items():
+        lines += [
+            _charged_line(ANSWERS.get(of["name"], of["name"]), f"{unit}s {word}", of["noise"], of["share"])
+            for of in answers
+            if of["side"] == side
+        ]
+        if side == "training":
+            how = f"training, {privacy['steps']} steps with sampling {number(privacy['sampling'])}"
+            lines.append(_charged_line(how, f"{unit}s {word}", privacy["noise"], left[side]))
+        for of in kept:
+            if of["side"] == side:
+                what = f"kept back for {KEPT_FOR.get(of['name'], of['name'])}"
+                lines.append(_charged_line(what, f"{unit}s {word}", None, of["share"]))
+    return lines
+
+
+SIDES = {"training": "trained on", "holdout": "held out"}
+"""Whose account a charge is in."""
+
+
+def _charged_line(what: str, of_whom: str, noise: float | None, share: float) -> dict[str, str]:
+    multiplier = "not sent" if noise is None else number(noise, 2)
+    return {"Charged for": what, "Account of": of_whom, "Noise multiplier": multiplier, "Share": number(share, 2)}
 
 
 def why_nothing_spent(privacy: Private) -> str:
@@ -214,8 +276,10 @@ def why_so_many(out: Sequence[CrossedEntry]) -> str:
     share = sum(entry.bytes for entry in trained) / sum(entry.bytes for entry in out)
     number = _span([entry.messages for entry in trained], str)
     size = _span([round(entry.bytes / entry.messages) for entry in trained], size_in_words)
-    if any(entry.kind == CELLS for entry in out):
-        return TREES_SENT.format(share=100 * share, number=number, size=size)
+    kinds = {entry.kind for entry in out}
+    if kinds & {CELLS, SCORED}:
+        told = TREES_SENT if CELLS in kinds else NOISED_UPDATES
+        return told.format(share=100 * share, number=number, size=size)
     return (
         f"About {100 * share:.0f} % of the bytes are {kind_in_words('train')}, one a round: {number} from a site, of "
         f"about {size} each. Such an update holds what training changed in the model, and figures of how the model did "
@@ -238,9 +302,13 @@ def kind_in_words(kind: str, kinds: Collection[str] = ()) -> str:
     --------
     >>> kind_in_words("train"), kind_in_words("train", ["train", "query.bins"]), kind_in_words("query.new")
     ('updates of training', 'sums of trees', 'query.new')
+    >>> kind_in_words("query.statistic", ["train", "query.statistic"])
+    'noised counts before training'
     """
     if kind == "train" and CELLS in kinds:
         return "sums of trees"
+    if kind == COUNTED and "train" in kinds:
+        return "noised counts before training"
     return KINDS.get(kind, kind)
 
 

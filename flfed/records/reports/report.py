@@ -13,6 +13,14 @@ from flfed.records.reports.round_totals import round_bytes
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.learning_curve import curve_object
+from flfed.records.statistics.listed.noised_scores import (
+    COVERS,
+    NOT_COMPARED,
+    SCORES,
+    WHY_NOT_COMPARED,
+    is_covered,
+    reason_in_words,
+)
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import family_in_words, family_keys
@@ -77,9 +85,11 @@ def report(reader: RunReader, name: str) -> Report:
     at group by group, and `importances`, where it asks for permutations (`importances.over_repeats`). Of trees
     `gains` are what each column's splits gain (`importances.gains_over_repeats`).
     `sums-only` has the figures of three or more sites that share none of their own, over all of these sites together,
-    where they came in one sum. `own-parts` is there where a part of the model is each site's own: its `arrays`, and
-    whether they are a model `beside` the shared one. `round-bytes` is what crosses in a round of training
-    (`round_totals.round_bytes`).
+    where they came in one sum. `noised-scores` is there where all that leaves a site is charged to one ε: counts by
+    score, with their noise. Then `mean-gain` is empty, `rows` of a site is about how many it trains on, and it has
+    `not-compared`, why it is not held against its own model. `own-parts` is there where a part of the model is each
+    site's own: its `arrays`, and whether they are a model `beside` the shared one. `round-bytes` is what crosses in a
+    round of training (`round_totals.round_bytes`).
 
     Raises
     ------
@@ -96,7 +106,10 @@ def report(reader: RunReader, name: str) -> Report:
     accepted = sorted({site for _, sites in recorded.runs for site in sites if sites[site].status != "refused"})
     rule = verdict_rule(reader, runs, metrics)
     own = [reader.summary(run.run, "own-models") or {} for run in runs]
+    privacy = privacy_of(reader, recorded.runs)
     sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule, own) for site in accepted}
+    if COVERS in privacy:
+        sites = {site: of | {NOT_COMPARED: WHY_NOT_COMPARED} for site, of in sites.items()}
     return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -106,10 +119,10 @@ def report(reader: RunReader, name: str) -> Report:
         "own-model-everywhere": references["own-model-everywhere"] or None,
         "sites": sites,
         "verdict-rule": rule,
-        "mean-gain": mean_gains(recorded, sites, metrics, rule),
+        "mean-gain": {} if COVERS in privacy else mean_gains(recorded, sites, metrics, rule),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
         "faults": faults_of(reader, recorded),
-        "privacy": privacy_of(reader, recorded.runs),
+        "privacy": privacy,
         "audit": audit_of(reader, recorded.runs),
         "apart": apart(next(filter(None, (reader.summary(run.run, "columns") for run in runs)), None)),
         "outcome-reversed": reversed_outcomes({site: of for site, of in sites.items() if too_few(of) is None}),
@@ -126,7 +139,7 @@ def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
     """
     found = {
         name: next(filter(None, (reader.summary(run.run, name) for run in runs)), None)
-        for name in ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics")
+        for name in ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
     }
     found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
     found["gains"] = gains_over_repeats([reader.summary(run.run, "gains") for run in runs])
@@ -208,7 +221,7 @@ def _figure(rows: Sequence[ComparisonRow]) -> Report:
 def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
     """Return why a figure, or its interval, is missing."""
     if figure["value"] is None:
-        return {"reason": rows[0].method or "it is not defined"}
+        return {"reason": reason_in_words(rows[0].method) or "it is not defined"}
     methods = list(dict.fromkeys(row.method for row in rows if row.method))
     return {"method": AGAIN.join(methods)} if figure["low"] is None and methods else {}
 
@@ -366,7 +379,8 @@ def site_verdict(site: Report, metric: str) -> tuple[str, str]:
     """Return code and sentence of one site's verdict."""
     shared, adjusted = _differences_of(site, metric)
     entries = [site[key].get(metric) for key in DIFFERENCES]
-    reasons = [entry["reason"] for entry in entries if entry and "reason" in entry]
+    reasons = [site[NOT_COMPARED]] if NOT_COMPARED in site else []
+    reasons += [entry["reason"] for entry in entries if entry and "reason" in entry]
     reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
     reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
     # A holdout with too few rows of a class decides nothing, whatever its figures are.
@@ -427,10 +441,13 @@ def primary_of(found: Report) -> str | None:
 def arms_shown(found: Report, metric: str) -> list[str]:
     """Return the models of a site that are shown.
 
-    The adjusted one is not, where its figure is the shared one's everywhere.
+    The adjusted one is not, where its figure is the shared one's everywhere. Where all that leaves is charged, no other
+    than the shared one is known.
 
     A site's own intercept moves all its predictions alike: it ranks no row before another.
     """
+    if is_covered(found):
+        return ["global"]
     pairs = [[site[arm].get(metric, {}).get("value") for arm in DIFFERENCE_ARMS] for site in found["sites"].values()]
     known = [pair for pair in pairs if None not in pair]
     same = bool(known) and all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flfed.records.reports.narrative import gain_in_words, own_parts_in_words
+from flfed.records.reports.narrative import gain_in_words
 from flfed.records.reports.report import (
     DIFFERENCES,
     OWN_COLUMNS,
@@ -18,8 +18,15 @@ from flfed.records.reports.report import (
     varies,
 )
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import (
+    NOT_COMPARED,
+    TRAINED_ON,
+    is_covered,
+    scores_in_words,
+    trained_on,
+)
 from flfed.records.statistics.mean_gain import mean_gain_in_words
-from flfed.records.statistics.own_models import BETTER_OF, SAME
+from flfed.records.statistics.own_models import BETTER_OF, SAME, own_parts_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     CANNOT_BE_TOLD,
@@ -67,6 +74,8 @@ NO_MORE = (
 def should_it_join(found: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
     of_site = found["sites"][site]
+    if is_covered(found):
+        return f"Whether joining pays at {site} is not told."
     code, _ = site_verdict(of_site, metric)
     return SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
 
@@ -119,6 +128,8 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     site, metric : str
     """
     of_site = found["sites"][site]
+    if is_covered(found):
+        return [*_of_noise(found, site), COSTS, NO_MORE]
     lines = [MEANING] if best_gain(of_site, metric) is not None else []
     rows, holdout = of_site["rows"], of_site["holdout-rows"]
     over = ""
@@ -152,6 +163,17 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     lines.append(COSTS)
     lines.append(NO_MORE)
     return lines
+
+
+def _of_noise(found: Report, site: str) -> list[str]:
+    """Return what figures of noised counts rest on."""
+    about, unit, repeats = trained_on(found["sites"][site]), found["privacy"]["unit"], found["repeats"]
+    over = f" Every figure is the mean of {repeats} repeats, each with noise of its own." if repeats > 1 else ""
+    return [
+        "Measured on the site's own test rows, on which this run trained no model, by noised counts: how many these "
+        f"are does not leave the site. It trained on about {about} {unit}s, by a noised count.{over}",
+        *scores_in_words(found, site),
+    ]
 
 
 def _began_with(of_site: Report, metric: str) -> list[str]:
@@ -263,6 +285,8 @@ def site_line(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_A
         value = entry.get("value")
         span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
         cells[title] = number(value) + _unbroken(span)
+    if NOT_COMPARED in site:
+        return {"Site": name, TRAINED_ON.capitalize(): trained_on(site)} | cells
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
@@ -276,6 +300,8 @@ def site_line(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_A
 
 def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
+    if is_covered(found):
+        return []  # it is so at every site, and told once
     told = {site: site_verdict(found["sites"][site], metric) for site in sites}
     return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
 
@@ -294,5 +320,7 @@ def order_of_sites(found: Report, metric: str) -> list[str]:
 
     The largest gain comes first. Sites without figures come last.
     """
+    if is_covered(found):
+        return sorted(found["sites"])
     gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
     return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))

@@ -91,3 +91,35 @@ def own_models_in_words(found: Report) -> str:
     sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())
     which = f": {most}{sites} of {len(found['sites'])} sites" if told else ""
     return f"A site's own model is {BETTER_OF}{which}."
+
+
+def pooled_in_words(found: Report) -> str:
+    """Return the family of the pooled reference in words.
+
+    It is "" where that is of the shared model's own kind.
+    """
+    counted = found["pooled-families"]
+    return family_in_words(counted, sum(counted.values()))
+
+
+def own_parts_in_words(found: Report) -> str:
+    """Return whose figures the shared and the adjusted model's are, where a part of the model is each site's own.
+
+    Examples
+    --------
+    >>> own_parts_in_words({"own-parts": {"arrays": ["weight", "bias"], "beside": True}})[:61]
+    'Each site trained a model of its own beside the shared one. I'
+    """
+    own = found.get("own-parts")
+    if own is None:
+        return ""
+    if own["beside"]:
+        return (
+            "Each site trained a model of its own beside the shared one. It stays there, and is what is called "
+            "adjusted to the site here."
+        )
+    return (
+        f"Of the model each site has its own {', '.join(own['arrays'])}, which stays there: what is told of the shared "
+        "model at a site is told of the shared rest with the site's own. The coordinator's copy has what was drawn in "
+        "its place, and is nobody's model."
+    )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flfed.records.statistics.verdict import number
 
 PROTECTED = {
     "person": "any one person's rows, all of them, were among the training rows",
@@ -12,6 +16,8 @@ PROTECTED = {
 """What should not be told from the results, by the unit of the guarantee."""
 COUNTED = {"person": "any one person's rows, all of them, were counted", "row": "any one row was counted"}
 """The same where nothing is trained."""
+IN_TABLE = {"person": "any one person's rows, all of them, were in its table", "row": "any one row was in its table"}
+"""The same where all that leaves a site is charged: of rows that are trained on, and of rows that are held out."""
 SEEN = {"row": "all updates of a site", "site": "the models of the run, but not the server,"}
 """What is seen by whom the guarantee protects from, by its unit; a person's as a row's."""
 SEEN_AS_SUMS = "the sums of the run, as the server does, or its models, and works together with no site"
@@ -22,7 +28,15 @@ UNTOLD_FACTOR = 1e6
 """What is known to be up to so many times more likely, or more, may as well be known."""
 
 
-def odds_in_words(unit: str, epsilon: float, *, trusts_server: bool = True, counts: bool = False) -> str:
+def odds_in_words(
+    unit: str,
+    epsilon: float,
+    *,
+    trusts_server: bool = True,
+    counts: bool = False,
+    summed: bool = False,
+    covers: bool = False,
+) -> str:
     """Return by how much a guarantee lets odds change.
 
     δ is left out of it.
@@ -39,6 +53,10 @@ def odds_in_words(unit: str, epsilon: float, *, trusts_server: bool = True, coun
         Whether a promise to sites assumes a server that is trusted.
     counts : bool
         Whether rows are counted once and nothing is trained.
+    summed : bool
+        Whether such counts leave in sums over sites alone.
+    covers : bool
+        Whether all that leaves a site is charged, and not updates alone.
 
     Examples
     --------
@@ -47,12 +65,39 @@ def odds_in_words(unit: str, epsilon: float, *, trusts_server: bool = True, coun
     """
     seen, what = SEEN.get(unit, SEEN["row"]) if trusts_server else SEEN_AS_SUMS, PROTECTED.get(unit, unit)
     if counts:
-        seen, what = "the answer of a site", COUNTED.get(unit, what)
+        seen, what = "the sum of the answers" if summed else "the answer of a site", COUNTED.get(unit, what)
+    if covers:
+        seen, what = "all that leaves a site of its rows", IN_TABLE.get(unit, what)
     if epsilon <= SMALL_EPSILON:
         said = f"Whoever sees {seen} learns almost the same whether or not {what}: odds change by at most e^ε"
     else:
         said = f"Whoever sees {seen} may learn something of whether {what}: the odds can change by at most e^ε"
     return f"{said}, {factor_in_words(epsilon)}, but for rare results (δ)."
+
+
+KEPT_FOR = {"comparison": "a comparison with the sites' own models", "sums": "numbers of rows by class"}
+"""What a part of a budget is kept back for, by its name in the record."""
+
+
+def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return whose accounts are apart where all that leaves is charged, and what of them is kept back.
+
+    Examples
+    --------
+    >>> kept = [{"name": "sums", "share": 0.05}, {"name": "comparison", "share": 0.4}]
+    >>> accounts_in_words("person", kept)[1].partition(": ")[0]
+    'Of the account of persons held out .45 is kept back and not spent'
+    """
+    apart = (
+        f"{unit.capitalize()}s trained on and {unit}s held out have accounts apart, each with the whole ε: in a run "
+        f"every {unit} is on one side alone."
+    )
+    if not kept_back:
+        return [apart]
+    whole = number(math.fsum(of["share"] for of in kept_back), 2)
+    for_what = " and ".join(f"{number(of['share'], 2)} for {KEPT_FOR.get(of['name'], of['name'])}" for of in kept_back)
+    back = f"Of the account of {unit}s held out {whole} is kept back and not spent: {for_what}"
+    return [apart, f"{back}, which this version does not ask for."]
 
 
 def factor_in_words(epsilon: float) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import is_covered
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
     Group,
@@ -50,6 +51,11 @@ GROUPS_READ = (
     "Within a group the AUC compares its rows with one another only. Small groups have wide intervals: of many "
     "groups some differ by chance. A group that a site's policy holds back has its reason in place of the figure."
 )
+
+
+NOT_SCORED_YET = "Test rows are counted by score after the last round, with noise."
+NOT_SCORED = "This run ended before its test rows were counted by score."
+"""Where all that leaves is charged."""
 
 
 def is_together(name: str) -> bool:
@@ -264,6 +270,8 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
             "Curves of this kind are for outcomes that are yes or no; that of this study is "
             f"{kind.get(run.task, run.task.replace('-', ' '))}."
         )
+    if is_covered(found):
+        return NOT_SCORED_YET if run.status == "running" else NOT_SCORED
     if not (found["global"] or any(site["global"] for site in found["sites"].values())):
         if run.status == "running":
             return "The curves come with the comparison on test rows, after the last round."

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
 from flfed.rows.training.functional import layers_of
-from flfed.rows.training.private.noise import NoiseSource
+from flfed.rows.training.private.noise import KnownUnits, NoiseSource
 from flfed.study.plan import Plan, PrivateSteps
 
 Term = Callable[[Tensor, Tensor], Tensor]
@@ -55,6 +55,8 @@ class FitRequest:
         Take the steps under record-level differential privacy: `plan.steps` of them, whatever the rows.
     chance : NoiseSource or None
         Where their draws come from; needed with `private`.
+    units : KnownUnits or None
+        What such steps are divided by, where that may not be the exact number of rows.
     """
 
     model: Any
@@ -70,6 +72,7 @@ class FitRequest:
     delta: bool = False
     private: PrivateSteps | None = None
     chance: NoiseSource | None = None
+    units: KnownUnits | None = None
 
     @property
     def source(self) -> np.random.BitGenerator | None:

@@ -141,6 +141,8 @@ class RunContext:
         Of the model, where sites are asked for their offsets after the last round; 0 where they are not.
     sums : SecureSums, optional
         How the sites' updates are summed, where the server sees only sums.
+    scored : bool
+        Whether sites score the models of rounds, exactly: not where all that leaves them is charged.
     """
 
     participants: Mapping[str, Participant]
@@ -156,6 +158,7 @@ class RunContext:
     download: Codec | None = None
     outputs: int = 0
     sums: SecureSums | None = None
+    scored: bool = True
 
     def rows_high(self) -> dict[str, int]:
         """Return the most rows that each site said it has."""

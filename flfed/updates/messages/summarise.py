@@ -1,23 +1,24 @@
-"""Messages that ask a site for sums over its rows: those of a summary, rows by cell for trees, and a statistic's."""
+"""Messages that ask a site for sums over its rows: a summary, rows by cell for trees, a statistic, noised scores."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import RecordDict
 
-from flfed.summaries.summary import Summary
+from flfed.summaries.summary import Encoder, Summary
 from flfed.updates.messages import fields, kinds
 from flfed.updates.messages.fields import PROTOCOL, Arrays, PlainMessage
 from flfed.updates.messages.in_memory import array_record, kebab_record, record_of
 from flfed.updates.messages.secure_sum import Masked
-from flfed.updates.messages.train import small
+from flfed.updates.messages.train import read_request, request_sections, small
 
 SUMMARISE = kinds.SUMMARISE
 BINS = kinds.BINS
 STATISTIC = kinds.STATISTIC
+SCORES = kinds.SCORES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,7 @@ class BinsReply:
 
 @dataclass(frozen=True, kw_only=True)
 class StatisticRequest(PlainMessage):
-    """Request for the sums of the study's statistic.
+    """Request for the sums of the study's statistic, or for the noised counts that its encoder is made of.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -153,8 +154,9 @@ class StatisticReply:
         In their place, where the study has secure sums.
 
     Reveals: what the study's statistic says that its sums reveal, of this site alone, exactly; of an analysis what
-    its noise leaves of them. It crosses once a run. Under secure sums they are masked, and what they reveal is of all
-    sites of a list: see `Masked`.
+    its noise leaves of them. Where a study with a model is charged as a whole, they are counts of training rows by
+    cell of each column, as its noise leaves them. It crosses once a run. Under secure sums they are masked, and what
+    they reveal is of all sites of a list: see `Masked`.
     """
 
     sums: Arrays = field(default_factory=dict)
@@ -175,3 +177,67 @@ class StatisticReply:
         fields.config_of(record)
         masked = Masked.out_of(record)
         return cls(sums={} if masked is not None else fields.ndarrays(record, "sums"), masked=masked)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoresRequest:
+    """Request for noised counts of holdout rows by the score that a model gives them.
+
+    Attributes
+    ----------
+    arrays : dict of name to array
+        The model's.
+    encoder : Encoder
+    edges : int array [bins + 1] or None
+        Between which cells bins lie, of `noised_calibration.GRID`; None asks for rows by cell, without their class.
+    pairs : bool
+        Whether pairs are asked for that the model orders better than the site's own; crosses only where they are.
+
+    Reveals: nothing about rows of the site it goes to. Edges follow from the noised counts of all sites.
+    """
+
+    arrays: Arrays
+    encoder: Encoder
+    edges: np.ndarray | None = None
+    pairs: bool = False
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        asked: dict[str, Any] = {"pairs": True} if self.pairs else {}
+        sections = request_sections(self.arrays, self.encoder, **asked)
+        return record_of(sections | ({} if self.edges is None else {"edges": array_record({"edges": self.edges})}))
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> ScoresRequest:
+        """Read the message's content."""
+        edges = fields.ndarrays(record, "edges") if "edges" in record else {}
+        return cast(ScoresRequest, fields.made(cls, {**read_request(record), **edges}))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoresReply:
+    """Noised counts of a site's holdout rows by score, or noised pairs.
+
+    Attributes
+    ----------
+    counts : float64 array [cells], or [2, bins], or [2]
+        By cell; by class and bin; pairs won by the shared model minus those won by the site's own, scaled, and squares
+        for their variance.
+
+    Reveals: what the study's noise leaves of the counts: whether one person's rows are among them changes what can
+    leave by no more than its ε and δ allow. The noise of one model's counts is drawn once. Pairs are those of a model
+    that the site trained on its own rows under the same ε.
+    """
+
+    counts: np.ndarray
+
+    def to_record(self) -> RecordDict:
+        """Return the message's content."""
+        config = kebab_record(protocol=PROTOCOL)
+        return record_of({"config": config, "scores": array_record({"counts": self.counts})})
+
+    @classmethod
+    def from_record(cls, record: RecordDict) -> ScoresReply:
+        """Read the message's content."""
+        fields.config_of(record)
+        return cast(ScoresReply, fields.made(cls, fields.ndarrays(record, "scores")))

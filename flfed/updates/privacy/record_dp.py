@@ -5,15 +5,30 @@ Each row's gradient is clipped, and every step has noise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
+from flfed.errors import UsageError
+from flfed.study.coverage import is_covered
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.settings import Settings
 from flfed.study.study import Study
+from flfed.summaries.noised_pairs import OWN, PAIRS
+from flfed.summaries.noised_scores import FIRST, SCORES
+from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
 from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, rdp_epsilon
+from flfed.updates.budget_shares import (
+    HoldoutReleases,
+    HoldoutShares,
+    TrainingReleases,
+    TrainingShares,
+    holdout_releases,
+    training_releases,
+)
 from flfed.updates.mechanism import (
     BUDGETS,
     WEAK_EPSILON,
+    AnswerRelease,
     Mechanism,
     Promise,
     check_steps,
@@ -51,11 +66,23 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         Example: `sampling = 0.05`.
     unit : {"person", "row"}
         Whose privacy: a person's, where the schema names a group, or each row's alone.
+    covers : {"updates", "study"}
+        What ε is of: the updates alone, or all that leaves a site, the counts behind the encoder and those of the
+        model's scores included. What cannot be charged stays at the site then: losses, metrics, comparisons with own
+        models, Table 1. Example: `covers = "study"`.
+    comparison : {"none", "own-model"}
+        Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
+        how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
 
     Notes
     -----
     A study without rounds, an analysis, is one answer of each site: counts and sums of all rows, each person at most
     once, with the noise of one step that takes all rows. `clip` and `sampling` are not used.
+
+    Where it covers the study, a person who is trained on spends .2 of μ² (of the Gaussian with the same ε and δ) for
+    histograms, .05 for counts and what is left for training; one who is held out .2 for the edges of score bins and
+    .35 for counts of scores, and .4 for a comparison; with one, training has .5, histograms .25 and the own model .2.
+    What nobody asks for is kept back.
 
     Guarantee: whoever sees all updates of a site learns almost the same whether or not one row (person)
     of its training rows was there: (ε, δ) by `promise`. Neighbours are tables with and without one.
@@ -70,6 +97,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     clip: Clip = 1.0
     sampling: Sampling = 0.1
     unit: Literal["person", "row"] = "person"
+    covers: Literal["updates", "study"] = "updates"
+    comparison: Literal["none", "own-model"] = "none"
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -78,6 +107,12 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """
         if study.analysis is None:
             check_steps(study)
+        if self.comparison != "none" and self.covers != "study":
+            raise UsageError("[privacy]: comparison = 'own-model' needs covers = 'study'")
+        if self.comparison != "none":
+            raise UsageError("[privacy]: comparison = 'own-model' is not available in this version")
+        if self.covers == "study":
+            check_covered(study)
         self._noise(study.plan, study.rounds)  # there may be none that is enough
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
@@ -96,8 +131,9 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     def promise(self, plan: Plan, rounds: int) -> Promise | None:
         """Return what the run promises as it is planned."""
         release = self._release(plan, rounds, planned(rounds))
+        spent = self.spent(plan, rounds, planned(rounds)) or 0.0
         return Promise(
-            mechanism="record-dp", unit=self.unit, epsilon=epsilon([release], self.delta), delta=self.delta,
+            mechanism="record-dp", unit=self.unit, epsilon=spent, delta=self.delta,
             noise=release.noise, sampling=release.sampling, clip=self.clip, steps=release.steps,
         )  # fmt: skip
 
@@ -107,8 +143,31 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         The accountant gives it.
         """
         # The quick bound is up to a tenth too high, and takes milliseconds.
-        releases = [self._release(plan, rounds, asked)]
-        return rdp_epsilon(releases, self.delta) if quick else epsilon(releases, self.delta)
+        spent = rdp_epsilon if quick else epsilon
+        answers, training = self.answer_releases(plan, rounds), [self._release(plan, rounds, asked)]
+        sides = {"training": [*training], "holdout": list[Release]()}
+        for answer in answers.values():
+            sides[answer.side].append(answer.release)
+        return max(spent(releases, self.delta) for releases in sides.values())
+
+    def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
+        """Return what each noised answer beside the updates spends, by its name."""
+        if self.covers == "updates" or not rounds:
+            return {}
+        training = self._training(plan, rounds)
+        holdout = holdout_releases(HoldoutShares(), self.epsilon, self.delta)
+        return {
+            HISTOGRAMS: AnswerRelease("training", training.histograms),
+            VALUES: AnswerRelease("training", training.sums),
+            FIRST: AnswerRelease("holdout", holdout.histograms),
+            SCORES: AnswerRelease("holdout", holdout.scores),
+            **self._compared(training, holdout),
+        }
+
+    def _compared(self, training: TrainingReleases, holdout: HoldoutReleases) -> dict[str, AnswerRelease]:
+        if training.own is None:
+            return {}
+        return {OWN: AnswerRelease("training", training.own), PAIRS: AnswerRelease("holdout", holdout.comparison)}
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return warnings on weak promises and repeated persons.
@@ -128,11 +187,18 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
         There is no noise on any of them.
         """
-        if study.analysis is not None:
+        if is_covered(study):
             return (BUDGETS, BESIDE)
         return (*uncharged_outputs(study), BUDGETS, ROUNDED)
 
+    def _training(self, plan: Plan, rounds: int) -> TrainingReleases:
+        shares = TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
+        steps = plan.steps * rounds
+        return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
+
     def _noise(self, plan: Plan, rounds: int) -> float:
+        if self.covers == "study" and rounds:
+            return self._training(plan, rounds).training.noise
         return noise_for(self.epsilon, self.delta, self._sampling(rounds), _steps(plan, rounds) * planned(rounds))
 
     def _sampling(self, rounds: int) -> float:
@@ -140,6 +206,35 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
     def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
         return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * asked)
+
+
+def check_covered(study: Study) -> None:
+    """Refuse what a study asks for that no ε is charged for, or that follows from exact rows.
+
+    Raises
+    ------
+    UsageError
+        For the first such thing.
+    """
+    plan, settings, compare = study.plan, study.strategy.settings, study.compare
+    asked = {
+        "[plan]: validation, whose losses are exact": plan.validation,
+        "[plan]: schedule = 'plateau', which follows losses": plan.schedule == "plateau",
+        "[plan]: class-weight = 'balanced', which counts rows": plan.class_weight == "balanced",
+        "[encode]: scaler = 'global', which is made of exact sums": study.encode.scaler == "global",
+        "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
+        "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
+        or settings.get("patience"),
+        "[compare]: by, own-columns, declared-columns or holdout-curve, whose figures are exact": compare.by
+        or compare.own_columns
+        or compare.declared_columns
+        or compare.holdout_curve,
+        "[privacy]: secure-aggregation": study.secure_aggregation != "off",
+        "[split]: fixed, of which all rows are on both sides": study.split.fixed,
+    }
+    for what, given in asked.items():
+        if given:
+            raise UsageError(f"[privacy]: covers = 'study' does not go with {what}: leave one of them out")
 
 
 def _steps(plan: Plan, rounds: int) -> int:

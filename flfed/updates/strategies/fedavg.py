@@ -143,13 +143,12 @@ class FedAvg(FlowerFedAvg):
     ) -> Result:
         """Run the rounds and return the selected model.
 
-        Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it
-        behind the same signature. `timeout` is the strategy's `deadline`. A round that misses the quorum twice, or
-        gives no model, ends the run: `stopped` says why, and the result is the last good model. After `restore` it
-        goes on from the round that follows. The run's observer is told of each round.
+        Flower's own loop neither retries, stops nor survives a bad reply, so this one replaces it behind the same
+        signature. `timeout` is the strategy's `deadline`. A round that misses the quorum twice, or gives no model, ends
+        the run: `stopped` says why, and the result is the last good model. After `restore` it goes on from the round
+        that follows. The observer is told of each round.
         """
-        arrays, config = initial_arrays, ConfigRecord(dict(train_config or {}))
-        result = Result(arrays=arrays)
+        arrays, config, result = initial_arrays, ConfigRecord(dict(train_config or {})), Result(arrays=initial_arrays)
         for number in range(self.rounds_done + 1, num_rounds + 1):
             # The scores that decide came with the round before.
             if 0 < self.patience <= self.selection.since_best or self.round.ends_run:
@@ -159,6 +158,8 @@ class FedAvg(FlowerFedAvg):
                 return _taken_back(self, result)
             result.arrays = arrays = updated
             self.rounds_done = self.best_round = number
+        if not self.run.scored:
+            return result
         # No round has scored the last model yet.
         last, self.round = self.rounds_done + 1, Round(began=self.clock())
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
@@ -358,6 +359,7 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
         rounds=run.rounds,
         lr_scale=strategy.selection.lr_scale,
         fit=kind == TRAIN,
+        score=run.scored,
         settings={name: float(value) for name, value in strategy.client_settings().items()},
         extra=immutable(strategy.client_arrays()) if kind == TRAIN else {},
     )

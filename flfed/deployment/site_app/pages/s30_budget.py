@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.deployment.operator.budget import in_words
+from flfed.deployment.operator.budget import PEOPLE, in_words
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.charts import kind_of_line
 from flfed.deployment.site_app.page_frame import Opened
@@ -103,11 +103,12 @@ def runs(one: dict[str, Any]) -> None:
             st.caption("No run has spent anything of it.")
         return
     st.markdown("**Spent, by study and run; together it is less than the sum of the last column**")
-    # The column is of use only where datasets share one account.
-    several = len(one["account"]) > 1
+    # The columns are of use only where datasets share one account, or a run was charged to one side alone.
+    several, apart = len(one["account"]) > 1, any("side" in run for run in one["runs"])
     lines: list[Line] = [
         {
             "Study": run["study"], "Run": run["run"], **({"Dataset": run["dataset"]} if several else {}),
+            **({"People": PEOPLE[run.get("side", "both")]} if apart else {}),
             "Protects": f"each {run['unit']}", "Since": run["first"][:10],
             "Rounds": run["rounds"], "Steps": run["steps"], "Noise": f"{run['noise']:g}",
             "Sampling": f"{run['sampling']:g}",

@@ -1,4 +1,4 @@
-"""Histogram of noised counts, the noise beside each bar.
+"""Histograms of noised counts, the noise beside each bar.
 
 It is in Vega-Lite's own words.
 """
@@ -11,11 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines
-from flfed.records.dashboard.components.colours import BLUE, ORANGE
+from flfed.records.dashboard.components.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
+from flfed.records.dashboard.components.colours import BLUE, NEUTRAL, ORANGE
 from flfed.records.dashboard.components.figure import Line
 from flfed.records.dashboard.components.round_chart import HEIGHT, Curves, Spec
 from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.listed.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
+from flfed.records.statistics.verdict import number
 
 ALIKE = 1e-6
 """Share by which bins of one width may differ, by rounding."""
@@ -93,6 +95,51 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Curves | No
     noise: Spec = {"mark": {"type": "rule", "color": ORANGE, "strokeWidth": 2 if len(rows) <= 64 else 1}}
     noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
     return Curves(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
+
+
+def scores_chart(lines: Sequence[Line], unit: str) -> Curves | None:
+    """Return bars of both classes by bin of the predicted probability, with the reach of their noise.
+
+    Bins are drawn equally wide, as each has about as many rows; the axis has the probabilities at which they begin.
+
+    Parameters
+    ----------
+    lines : sequence of mappings
+        From `noised_scores.count_lines`.
+    unit : str
+        What is counted, such as "rows".
+    """
+    if not lines:
+        return None
+    drawn = []
+    for place, line in enumerate(lines):
+        for half, name in enumerate((WITHOUT, WITH)):
+            start, count, reach = place + half / 2, line[name], line[NOISE]
+            # Of a count that the noise has brought below 0 nothing is drawn but the noise.
+            row = {"class": name, "start": start, "end": start + 0.5, "middle": start + 0.25, "count": max(count, 0.0)}
+            row |= {"low": max(count - reach, 0.0), "high": max(count + reach, 0.0)}
+            drawn.append(row | {"from": line[FROM], "to": line[TO], "told": count})
+    rows, bins = pd.DataFrame(drawn), len(lines)
+    ends = [number(line[FROM]) for line in lines] + [number(lines[-1][TO])]
+    x: Spec = {"field": "start", "type": "quantitative", "scale": {"domain": [0, bins], "nice": False}}
+    x["axis"] = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
+    x["axis"] |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{ends}[datum.value]"}
+    y: Spec = {"field": "count", "type": "quantitative", "scale": {"domainMin": 0}}
+    y["axis"] = {"title": unit, "tickCount": 5, "labelFlush": False}
+    scale = {"domain": [WITHOUT, WITH], "range": [BLUE, ORANGE]}
+    colour = {"field": "class", "type": "nominal", "scale": scale, "legend": legend_of([WITHOUT, WITH])}
+    fields = {"from": FROM, "to": TO, "told": unit, "low": LOW, "high": HIGH}
+    tooltip = [{"field": "class", "type": "nominal", "title": "class"}]
+    tooltip += [{"field": field, "type": "quantitative", "title": name} for field, name in fields.items()]
+    bars: Spec = {"mark": {"type": "rect", "stroke": None}, "encoding": {"x": x, "x2": {"field": "end"}, "y": y}}
+    bars["encoding"] |= {"y2": {"datum": 0}, "color": colour, "tooltip": tooltip}
+    noise: Spec = {"mark": {"type": "rule", "color": NEUTRAL, "strokeWidth": 1.5}}
+    noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
+    return Curves(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
+
+
+MOST_ENDS = 8
+"""Ends of bins that the axis names, at most: of more they would run into each other on a phone."""
 
 
 def stretched_ticks(low: float, high: float) -> list[float]:

@@ -16,6 +16,7 @@ from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.report import purpose_of
+from flfed.records.statistics.listed.noised_scores import is_covered
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 
 FURTHER = {
@@ -25,6 +26,8 @@ FURTHER = {
     "data": "The data",
     "privacy": "Its privacy",
 }
+SCORED_ALONE = FURTHER | {"sites": "Each site"}
+"""The same where no comparison leaves a site."""
 WITHOUT_MODEL = {"sites": "Who takes part", "privacy": "Its privacy"}
 """Pages that say something of a study which trains nothing."""
 
@@ -56,7 +59,8 @@ def parts(opened: Opened) -> None:
     with st.container():
         overview.set_aside(found, shown.events, only=opened.only, trains=opened.trains)
     with st.container():
-        _further(opened.name, FURTHER if opened.trains else WITHOUT_MODEL)
+        pages = SCORED_ALONE if is_covered(found) else FURTHER
+        _further(opened.name, pages if opened.trains else WITHOUT_MODEL)
     with st.container():
         overview.report_file(opened.name, opened.mark, opened.viewer)
     overview.words(trains=opened.trains)
@@ -84,7 +88,7 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
         metric = sites.choose_metric(found)
     with first:
         if "statistics" in found:
-            overview.statistic(found["statistics"])
+            overview.statistic(found["statistics"], found["repeats"])
             overview.warn(missing_in_words(found))
         elif metric is None:
             overview.not_compared(found, trains=opened.trains)
@@ -97,7 +101,9 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
     with st.container():
         left, right = st.columns(2)
         with left:
-            if metric is not None:
+            if metric is not None and is_covered(found):
+                sites.noised_figures(found)
+            elif metric is not None:
                 sites.references(found, metric)
         with right:
             # A statistic is told in words above, and has no rounds to tell of.
@@ -107,7 +113,7 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
         if metric is not None:
             sites.links(found, metric, opened.name)
     with st.container():
-        if shown.curve_names or found["status"] == "running":
+        if shown.curve_names or (found["status"] == "running" and not is_covered(found)):
             rounds.together(opened, shown)
 
 

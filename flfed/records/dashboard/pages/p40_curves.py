@@ -17,6 +17,7 @@ from flfed.records.dashboard.panels.model_details import coefficients, gains, im
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import read, read_summaries, where
 from flfed.records.dashboard.run_page import Opened
+from flfed.records.statistics.listed.noised_scores import SCORES, is_covered
 from flfed.records.statistics.score_tables import found_in, no_curves_in_words, says_which_repeat, says_whose
 
 
@@ -33,6 +34,9 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
+    if is_covered(opened.shown().found):
+        _noised(opened)
+        return
     place, payload = _first_with(opened, "score-histograms")
     if payload is None:
         run, shown = opened.runs[0], opened.shown()
@@ -68,6 +72,23 @@ def parts(opened: Opened) -> None:
     _more(opened)
     with st.container():
         curves.how_to_read()
+
+
+def _noised(opened: Opened) -> None:
+    """Show what noised counts say of the scores, of the first repeat that has some."""
+    place, payload = _first_with(opened, SCORES)
+    run, shown = opened.runs[place], opened.shown()
+    repeat = None
+    if payload is None:
+        st.info(no_curves_in_words(opened.runs[0], shown.found, shown.sites))
+    elif len(opened.runs) > 1:
+        repeat = run.repeat + 1
+        shown = read(where(), run.run, opened.mark[place : place + 1], opened.only)
+        st.info(says_which_repeat(repeat, run.repeats))
+    if payload is not None:
+        with st.container():
+            curves.noised(shown.found, repeat)
+    _more(opened)
 
 
 def _first_with(opened: Opened, name: str) -> tuple[int, dict[str, Any] | None]:

@@ -13,6 +13,7 @@ from flfed.records.dashboard.panels import data, overview
 from flfed.records.dashboard.refresh import read_summaries, where
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.events import SUMS_ONLY, no_sums_in_words
+from flfed.records.statistics.listed.noised_scores import is_covered
 
 
 def show() -> None:
@@ -38,6 +39,12 @@ def parts(opened: Opened) -> None:
     of = data.sites_of(table_1, columns)
     # A site in sums only is in neither table, but it took part all the same.
     taking_part = max(len(of), sum(site.status != "refused" for site in shown.sites))
+    if is_covered(shown.found):
+        # One reason for all of it: three headings without a table would say it three times.
+        with st.container():
+            st.info(escape(why))
+            overview.who_takes_part(shown.found, shown.sites)
+        return
     with st.container():
         if len(opened.runs) > 1:
             st.caption("Of the first repeat; the rows are the same in each.")

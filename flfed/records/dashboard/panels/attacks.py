@@ -18,8 +18,18 @@ from flfed.records.dashboard.components.colours import AMBER, GREEN, GREY, NEUTR
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.reports import audit_headlines
-from flfed.records.reports.audit_headlines import VERDICTS_READ, figure_name, gave_away, reached
-from flfed.records.reports.privacy import BEYOND, NO_PROMISE, NOT_KNOWN, WITHIN, Private, audit_in_words
+from flfed.records.reports.audit_headlines import (
+    BEYOND,
+    NO_PROMISE,
+    NOT_KNOWN,
+    VERDICTS_READ,
+    WITHIN,
+    audit_in_words,
+    figure_name,
+    gave_away,
+    reached,
+)
+from flfed.records.reports.privacy import Private
 from flfed.records.reports.privacy_tables import has_model
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import RunEntry

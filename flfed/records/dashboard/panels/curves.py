@@ -15,9 +15,19 @@ from flfed.records.dashboard.components.axes import is_stretched
 from flfed.records.dashboard.components.colours import MOST_COLOURED, Looks, one_in_colour
 from flfed.records.dashboard.components.curve_charts import Points, by_chance, calibration_chart, diagonal, unit_square
 from flfed.records.dashboard.components.figure import figure
+from flfed.records.dashboard.components.histogram_chart import scores_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import (
+    NOISE,
+    SCORES,
+    count_lines,
+    figure_lines,
+    reason_in_words,
+    scores_in_words,
+    whose_scores,
+)
 from flfed.records.statistics.score_curves import (
     LEAST_ROWS,
     average_precision,
@@ -72,6 +82,41 @@ from these same counts where the sites are apart.
 
 **What is not shown.** {NOT_SHOWN}
 """
+
+
+NO_CURVES = (
+    "No curve is drawn: exact counts of predictions do not leave a site in this study, as all that leaves is charged "
+    "to one ε. What stands here is made of counts with noise, in a few bins of about equally many rows."
+)
+AS_THEY_CAME = (
+    "Each line is how far the noise on its bar may reach, 95 % of the time; where it comes down to 0 there may be "
+    "nobody at all. In the table the counts are as they came, which may be below 0, and so they go into the figures."
+)
+
+
+def noised(report: Report, repeat: int | None = None) -> None:
+    """Show noised counts by score with the figures that follow from them, in place of curves.
+
+    `report` is of one repeat; `repeat` is its number where there are several.
+    """
+    st.markdown(heading("How the scores lie", repeat))
+    st.caption(NO_CURVES)
+    payload = report.get(SCORES)
+    counts = {} if payload is None else whose_scores(payload)
+    if payload is None or not counts:
+        why = reason_in_words((payload or {}).get("reason", "")) or "none came"
+        st.info(escape(f"There are no counts by score to show: {why}."))
+        return
+    table(figure_lines(report))
+    names = list(counts)
+    whose = str(st.selectbox("Rows of", names, key="noised-of", width=320)) if len(names) > 1 else names[0]
+    lines, unit = count_lines(counts[whose]), f"{report['privacy']['unit']}s"
+    title = f"Test rows by class and predicted probability ({whose})"
+    says = "; ".join(scores_in_words(report, whose if whose in payload["sites"] else ""))
+    figure(st, escape(title), scores_chart(lines, unit), lines, key="noised-counts", says=f"{title}. {says}")
+    st.caption(escape(f"{AS_THEY_CAME} {NOISE}: {number(lines[0][NOISE], 1)}."))
+    for line in scores_in_words(report, whose if whose in payload["sites"] else ""):
+        st.markdown(f"- {escape(line)}")
 
 
 def choose(found: Found) -> Found:

@@ -34,7 +34,6 @@ from flfed.records.reports.narrative import (
     is_measured,
     joining_in_words,
     least_gain,
-    pooled_in_words,
     stands_out,
     story,
     tally,
@@ -46,8 +45,16 @@ from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.analysis import ALL, column_label, parts_of, tables_of
 from flfed.records.statistics.listed.in_words import ANALYSIS, statistic_in_words, statistic_tables
+from flfed.records.statistics.listed.noised_scores import (
+    METRICS,
+    NOT_TOLD,
+    SCORES,
+    SLOPE,
+    is_covered,
+)
 from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.odd_sites import odd_sites_in_words
+from flfed.records.statistics.own_models import pooled_in_words
 from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -63,6 +70,9 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "running": "blue",
     "stopped": "orange",
 }
+COMPARED = "joining is compared now, on test rows"
+COUNTED = "test rows are counted by score now, with noise"
+"""What follows the last round, and what does where all that leaves is charged."""
 NOISE_DRAWN = (
     "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
     "0 there may be nobody at all. Values beyond the range count in the outermost bins."
@@ -76,12 +86,12 @@ def no_runs() -> None:
     st.info("There is no run yet. Start one with `flfed demo`, or `flfed study run NAME`; it shows up here.")
 
 
-def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None) -> None:
+def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = None, after: str = COMPARED) -> None:
     """Show a page's title and its run's status.
 
     The title has the study's name. Below stand why the run is so, and when it started.
 
-    How to go on with it is not told to `only`, one site's people, who cannot.
+    How to go on with it is not told to `only`, one site's people, who cannot. `after` is what follows the last round.
     """
     found = report.head(runs, name)
     status = found["status"]
@@ -101,11 +111,11 @@ def head(title: str, runs: Sequence[RunEntry], name: str, *, only: str | None = 
         # The reason may tell how to go on by itself.
         st.warning(with_code(said) + (go_on if go_on.rpartition(": ")[2].strip("`") not in found["reason"] else ""))
     elif status == "running":
-        progress(runs)
+        progress(runs, after)
 
 
-def progress(runs: Sequence[RunEntry]) -> None:
-    """Show how far a series is, as a bar."""
+def progress(runs: Sequence[RunEntry], after: str = COMPARED) -> None:
+    """Show how far a series is, as a bar; `after` is what follows the last round."""
     going = [run for run in runs if run.status == "running"] or runs[-1:]
     # Of repeats side by side the slowest one is told of.
     last = min(going, key=lambda run: run.rounds)
@@ -113,7 +123,7 @@ def progress(runs: Sequence[RunEntry]) -> None:
     if not last.rounds_planned:
         said = "The sites are asked for what the study counts; it trains no model"
     elif last.rounds >= last.rounds_planned:
-        said = "All rounds ran; joining is compared now, on test rows"
+        said = f"All rounds ran; {after}"
     if len(going) > 1:
         said = f"{len(going)} of {last.repeats} repeats side by side. {said}"
     elif last.repeats > 1:
@@ -151,6 +161,9 @@ def not_compared(found: Report, *, trains: bool) -> None:
         "completed": "This run was not compared with the sites' own models.",
     }
     nothing = "Nothing was compared"
+    if is_covered(found):
+        why["running"] = "The shared model is scored after the last round, by noised counts of rows nobody trained on."
+        why["interrupted"] = "Nothing is known of the model yet: it is scored after the last round."
     if not trains:
         why = dict.fromkeys(("running", "interrupted"), "The figures follow once the sites have answered.")
         why["completed"], nothing = (
@@ -161,9 +174,9 @@ def not_compared(found: Report, *, trains: bool) -> None:
     st.info(why.get(found["status"], ended))
 
 
-def statistic(found: Report) -> None:
-    """Show the figures of a study without a model; `found` is the object "statistics"."""
-    first, *others = statistic_in_words(found)
+def statistic(found: Report, repeats: int) -> None:
+    """Show the figures of a study without a model; `found` is the object "statistics" of a run with so many repeats."""
+    first, *others = statistic_in_words(found, repeats)
     st.markdown(f"**{escape(first)}**")
     tables = _of_chosen_rows(found) if found["name"] == ANALYSIS else statistic_tables(found)
     for one in tables:
@@ -211,12 +224,37 @@ def cards(found: Report, metric: str, planned: int) -> None:
     refused = len(refused_sites(found))
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
     with st.container(horizontal=True, gap="xsmall"):
+        if is_covered(found):
+            noised_cards(found["global"], (found.get(SCORES) or {}).get("all"), found["repeats"])
+            card("Rounds run", f"{found['rounds']} of {planned}", short)
+            card("Rejected updates", str(updates_set_aside(found)), below)
+            return
         card("Shared model", number(shared["value"]), what)
         family = f"{words}; " if (words := pooled_in_words(found)) else ""
         card("All rows in one place", number(pooled), f"pooled, for reference; {family}{away}")
         card("Largest clear gain", *_most(found, metric))
         card("Rounds run", f"{found['rounds']} of {planned}", short)
         card("Rejected updates", str(updates_set_aside(found)), below)
+
+
+def noised_cards(figures: Report, counts: Report | None, repeats: int) -> None:
+    """Show the figures of the shared model from noised counts as cards.
+
+    Parameters
+    ----------
+    figures : dict of metric to figure
+        Over all sites, or at one.
+    counts : dict or None
+        Noised counts of the record, with the slope of calibration.
+    repeats : int
+    """
+    for metric in METRICS:
+        if (one := figures.get(metric)) is not None:
+            below = one.get("reason", ", ".join(under(one, repeats)))
+            card(sentence_case(metric_name(metric)), number(one["value"]), below)
+    if counts is not None and counts["slope"] is not None:
+        first = ", of the first repeat" if repeats > 1 else ""
+        card(SLOPE, number(counts["slope"]["value"]), f"{', '.join(under(counts['slope'], 1))}{first}; 1 is calibrated")
 
 
 def card(label: str, value: str, below: str) -> None:
@@ -259,14 +297,24 @@ def answer(found: Report, metric: str, warnings: int) -> None:
 
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
+    if is_covered(found):
+        one = found["global"][metric]
+        told = f"{number(one['value'])} over all sites" if one["value"] is not None else f"not known: {one['reason']}"
+        st.markdown(f"## {escape(metric_name(metric))} {escape(told)}")
+        st.markdown(escape(NOT_TOLD))
+    else:
+        _whether_it_pays(found, metric)
+    if warnings:
+        st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
+
+
+def _whether_it_pays(found: Report, metric: str) -> None:
     said, _, figures = joining_in_words(found, metric).partition(": ")
     counted_sites = tally(found, metric).partition(";")[0].rstrip(".")
     st.markdown(f"## {escape(said or counted_sites)}")
     if figures:
         # A gain on average may be clear where it is so at no site by itself.
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
-    if warnings:
-        st.markdown(f":orange-badge[:material/warning: {counted(warnings, 'warning')} below]")
 
 
 def warnings_of(found: Report, shown: Shown) -> list[str]:
@@ -303,11 +351,11 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
         st.caption(with_code(" ".join(said)))
 
 
-def who_takes_part(sites: Sequence[SiteEntry]) -> None:
+def who_takes_part(found: Report, sites: Sequence[SiteEntry]) -> None:
     """Show which sites take part, and who refused."""
     if sites:
         st.markdown("## Who takes part")
-        table([site_facts(site) for site in sites])
+        table([site_facts(site, found) for site in sites])
 
 
 def leaks(events: Sequence[EventEntry], payload: Mapping[str, Any] | None, *, only: str | None = None) -> None:
@@ -375,7 +423,7 @@ def facts(shown: Shown, runs: Sequence[RunEntry], *, made_by: bool = True, only:
     if not folded.open:
         return
     with folded:
-        table([site_facts(site) for site in shown.sites])
+        table([site_facts(site, shown.found) for site in shown.sites])
         with RunReader.open(only=only) as reader:
             sent = reader.bytes_sent([run.run for run in runs])
         if sent:

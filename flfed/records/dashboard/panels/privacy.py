@@ -201,6 +201,8 @@ KIND_COLOURS = {
     "train": BLUE,
     "query.compare": PINK,
     "query.summarise": AMBER,
+    "query.statistic": AMBER,
+    "query.scores": PINK,
     "evaluate": PALE_BLUE,
     "query.enrol": GREY,
     "query.audit": GREEN,

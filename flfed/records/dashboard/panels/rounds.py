@@ -22,6 +22,7 @@ from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, wh
 from flfed.records.dashboard.run_page import Opened, of_address
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.round_totals import ON_ROWS, Block, Cost
+from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.entries import CurvePoint, RunEntry
 from flfed.records.store.reader import RunReader
@@ -54,7 +55,7 @@ def curves(opened: Opened, shown: Shown) -> None:
     """
     st.markdown("## How good the model was, round by round")
     if not shown.curve_names:
-        st.caption(escape(_no_curve(opened)))
+        st.caption(escape(NO_ROUNDS if is_covered(shown.found) else _no_curve(opened)))
         return
     arm, metric = _choose(shown, opened.runs[0].primary)
     sites = sorted(site.site for site in shown.sites if site.status != "refused")

@@ -16,15 +16,13 @@ from flfed.records.dashboard.components.figure import Line, figure
 from flfed.records.dashboard.components.interval_chart import ENDS, interval_chart
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels.overview import card, not_compared
+from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
 from flfed.records.reports import site_answer
 from flfed.records.reports.narrative import (
     MARK,
     gain_in_words,
     least_gain,
     over_sites,
-    own_parts_in_words,
-    pooled_in_words,
     reference_name,
     tally,
     unadjusted_in_words,
@@ -54,7 +52,15 @@ from flfed.records.reports.site_answer import (
     untold_at,
 )
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import (
+    NOT_COMPARED,
+    SCORES,
+    TRAINED_ON,
+    figure_lines,
+    is_covered,
+)
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
+from flfed.records.statistics.own_models import own_parts_in_words, pooled_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
@@ -95,8 +101,11 @@ def answer(found: Report, site: str, metric: str) -> None:
         _models(found, site, metric)
         st.markdown(escape(sentence))
         with st.container(horizontal=True, gap="xsmall"):
-            card("Gain by joining", *_gain(of_site, metric))
-            for arm in arms_shown(found, metric):
+            if is_covered(found):
+                noised_cards(of_site["global"], _counts_of(found, site), found["repeats"])
+            else:
+                card("Gain by joining", *_gain(of_site, metric))
+            for arm in () if is_covered(found) else arms_shown(found, metric):
                 value, below = _figure(of_site[arm].get(metric, {}), metric, found["repeats"])
                 family = own_in_words(of_site) if arm == "local-only" else ""
                 card(CARDS[arm], value, f"{family}; {below}" if family else below)
@@ -107,6 +116,21 @@ def answer(found: Report, site: str, metric: str) -> None:
                 card("All rows in one place", value, f"{family}{below}; at all sites together, for reference")
         with st.expander("What these figures rest on, and what they do not show"):
             st.markdown("\n".join(f"- {escape(line)}" for line in rests_on(found, site, metric)))
+
+
+def _counts_of(found: Report, site: str) -> Report | None:
+    """Return a site's noised counts of scores, None where there are none."""
+    counts: dict[str, Report] = (found.get(SCORES) or {}).get("sites", {})
+    return counts.get(site)
+
+
+def noised_figures(found: Report) -> None:
+    """Show the figures that come from noised counts, over all sites and at each."""
+    st.markdown("**Figures from noised counts, with 95 % CI**")
+    if lines := figure_lines(found):
+        table(lines)
+    else:
+        st.caption("No figures to show.")
 
 
 def _models(found: Report, site: str, metric: str) -> None:
@@ -180,6 +204,10 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
     arms = arms_shown(found, metric)
     lines = [_line(name, found["sites"][name], metric, arms) for name in order]
+    if is_covered(found):
+        _shared_model(found, metric, shown, lines)
+        table([site_line(name, found["sites"][name], metric, arms) for name in order])
+        return
     left, right = st.columns(2)
     gains, models = charts.forest_plot(found, metric, shown), charts.sites_by_arm(found, metric, shown)
     says = "; ".join(
@@ -200,12 +228,22 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         st.caption(escape(line))
 
 
+def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Sequence[Line]) -> None:
+    """Show the shared model's figure at some sites, the only one that leaves them."""
+    title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
+    says = "; ".join(f"{site} {number(found['sites'][site]['global'].get(metric, {}).get('value'))}" for site in sites)
+    figure(st, title, charts.sites_by_arm(found, metric, sites), lines, key="site-models", says=f"{title}. {says}")
+
+
 def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
     """Return a site's line in the charts' table and its CSV file.
 
     Every figure and its interval stand in a cell of its own.
     """
     cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Test rows": site["holdout-rows"]}
+    covered = NOT_COMPARED in site
+    if covered:
+        cells = {"Site": name, TRAINED_ON.capitalize(): site["rows"]}
     for arm in arms:
         entry = site[arm].get(metric, {})
         title = ARM_NAMES[arm].capitalize()
@@ -214,7 +252,7 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
     if gain is not None:
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": gain.low, "Gain, high": gain.high}
         cells |= {"Gain, widened low": gain.deciding.low, "Gain, widened high": gain.deciding.high}
-    return cells | {"Verdict": site_verdict(site, metric)[0]}
+    return cells if covered else cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
 def _untold(found: Report, metric: str, sites: Sequence[str]) -> str:
@@ -248,6 +286,9 @@ def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
     order, shown = order_of_sites(found, metric), at_the_ends(found, metric)
     lines = [_line(site, found["sites"][site], metric, arms_shown(found, metric)) for site in order]
+    if is_covered(found):
+        _shared_model(found, metric, shown, lines)
+        return
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
     drawn = charts.forest_plot(found, metric, shown)
     which = f": of {len(order)} sites, those that gain most and least" if len(shown) < len(order) else ""
@@ -285,6 +326,8 @@ def links(found: Report, metric: str, name: str) -> None:
 
 def how_to_read(found: Report, metric: str) -> None:
     """Explain the words of the charts, folded away."""
+    if is_covered(found):
+        return
     least = found["verdict-rule"]["worthwhile"][metric]
     small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
     # Where sites keep a part of the model, or a model, the names below stand for others.

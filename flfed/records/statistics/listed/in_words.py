@@ -16,6 +16,10 @@ from flfed.records.statistics.verdict import ABSENT, interval, number
 Found = dict[str, Any]
 ANALYSIS = "analysis"
 """Name of an analysis among recorded statistics."""
+FIRST_OF = (
+    "These are the figures of the first of {repeats} repeats. Each of the others drew other noise and was charged as "
+    "well: flfed run show with a repeat's own id tells it."
+)
 NOT_SHOWN = (
     "All rows are counted, also those that other studies hold out: nothing was trained and nothing is predicted. Sums "
     "are exact, and {crossed}."
@@ -30,11 +34,12 @@ def statistic_tables(found: Found) -> list[StatisticTable]:
     return [StatisticTable(lines=lines)] if lines else []
 
 
-def statistic_in_words(found: Found) -> list[str]:
-    """Return what a statistic says, the figure first, and what it does not show."""
+def statistic_in_words(found: Found, repeats: int = 1) -> list[str]:
+    """Return what a statistic says, the figure first, and what it does not show; `repeats` are those of its run."""
     # An analysis has no exact sums: what it does not show is another thing.
     if found["name"] == ANALYSIS:
-        return analysis_in_words(found)
+        # The first repeat's figures stand for all where sums are exact; here each has another draw of the noise.
+        return [*analysis_in_words(found), *([FIRST_OF.format(repeats=repeats)] if repeats > 1 else [])]
     # Without a site's own figures there were sums in secret, or nobody may see whose they are.
     crossed = "each site's own crossed to the coordinator" if found["by-site"] else "no site's own is shown"
     return [*_TOLD[found["name"]][1](found), NOT_SHOWN.format(crossed=crossed)]

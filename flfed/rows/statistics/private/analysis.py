@@ -11,7 +11,8 @@ import numpy as np
 from flfed.errors import UsageError, nearest
 from flfed.rows.features.columns import codes
 from flfed.rows.features.summarise import column_layout
-from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery, clipped, person_weights
+from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery, clipped
+from flfed.rows.statistics.private.model_counts import weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.study.analysis import Analysis
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
@@ -103,7 +104,7 @@ class NoisedAnalysis:
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return the exact numbers of a site's rows, which do not leave: `query` puts the noise on them."""
-        layout, weights = self.layout(schema), self._weights(table, schema)
+        layout, weights = self.layout(schema), weights_of(table, schema, by_person=self.by_person)
         at = (
             np.zeros(len(table), dtype=np.int64)
             if layout.group is None
@@ -124,15 +125,6 @@ class NoisedAnalysis:
         deviation = self.query(schema).deviation * len(sites) ** 0.5
         unit = "person" if self.by_person and schema.group else "row"
         return {"counts-each": unit, **self.layout(schema).figures(added(sites)[ANSWER], deviation)}
-
-    def _weights(self, table: pd.DataFrame, schema: Schema) -> np.ndarray:
-        import pandas as pd
-
-        persons = None
-        if self.by_person and schema.group:
-            # Rows whose person is not known may all be one's.
-            persons = pd.factorize(table[schema.group], use_na_sentinel=False)[0]
-        return person_weights(persons, len(table))
 
     def _column(self, schema: Schema, name: str, where: str) -> ColumnLayout:
         column = _known(schema, name, where)

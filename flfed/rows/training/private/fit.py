@@ -19,7 +19,7 @@ from flfed.errors import UsageError
 from flfed.rows.training.functional import layers_of, row_losses
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.private.rounding import PublicGrid
-from flfed.rows.training.private.sampling import drawn_steps, units
+from flfed.rows.training.private.sampling import drawn_steps, known_units
 from flfed.rows.training.requests import FitRequest, Fitted
 
 HELD_BYTES = 64 * 2**20
@@ -106,14 +106,15 @@ def fit_by_row(request: FitRequest) -> Fitted:
     state = State()
     take = step_of(plan)
     losses = 0.0
-    steps = plan.steps if len(rows) else 0
+    # Where the number of rows is told under noise alone, steps of noise are taken without any, too.
+    steps = plan.steps if len(rows) or request.units else 0
     x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
     y = torch.tensor(rows.y, dtype=torch.int64 if request.task == "multi-class" else dtype)
     # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
-    names, count = in_order(request, w), units(rows, private)
+    names, known = in_order(request, w), known_units(rows, private, request.units)
     sizes = [w[name].numel() for name in names]
-    grid, divisor = PublicGrid.of(private, count, sum(sizes)), private.sampling * count
-    for step, (chosen, noise) in enumerate(drawn_steps(rows, private, chance, steps, sum(sizes)), 1):
+    grid, divisor = PublicGrid.of(private, known.most, sum(sizes)), private.sampling * known.units
+    for step, (chosen, noise) in enumerate(drawn_steps(rows, private, chance, steps, sum(sizes), request.units), 1):
         # Some steps sample no row at all: they are of noise alone, and must not be left out.
         part = torch.from_numpy(chosen)
         batch = (tensor.index_select(0, part) for tensor in (x, y, weight))

@@ -123,6 +123,22 @@ def no_spending(round: int) -> None:
 
 
 @dataclass(frozen=True)
+class KnownUnits:
+    """What is known of the number of rows, or persons, that can be sampled.
+
+    Attributes
+    ----------
+    units : float, >= 1
+        By which a step's sum is divided.
+    most : int
+        They are no more; for rounding.
+    """
+
+    units: float
+    most: int
+
+
+@dataclass(frozen=True)
 class Protection:
     """How a site's rows are protected in a run.
 
@@ -133,8 +149,11 @@ class Protection:
         Writes down what a round will spend, before its training begins; raises where it may not be spent.
     chance : callable (Generator) → NoiseSource
         Makes of the round's seeded generator what the draws come from.
+    units : KnownUnits or None
+        What is known of the number of rows where all that leaves is charged, and no exact one does.
     """
 
     steps: PrivateSteps
     spend: Callable[[int], None] = no_spending
     chance: Callable[[np.random.Generator], NoiseSource] = SeededNoise
+    units: KnownUnits | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.private.noise import NoiseSource
+from flfed.rows.training.private.noise import KnownUnits, NoiseSource
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.study.plan import PrivateSteps
 
@@ -56,8 +56,16 @@ def units(rows: Encoded, private: PrivateSteps) -> int:
     return len(rows) if persons is None else len(persons.rows)
 
 
+def known_units(rows: Encoded, private: PrivateSteps, known: KnownUnits | None) -> KnownUnits:
+    """Return what training divides by: the exact number, where none under noise stands in its place."""
+    if known is not None:
+        return known
+    count = units(rows, private)
+    return KnownUnits(units=count, most=count)
+
+
 def drawn_steps(
-    rows: Encoded, private: PrivateSteps, chance: NoiseSource, steps: int, numbers: int
+    rows: Encoded, private: PrivateSteps, chance: NoiseSource, steps: int, numbers: int, known: KnownUnits | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each step's sampled rows and its noise.
 
@@ -69,6 +77,8 @@ def drawn_steps(
     steps : int
     numbers : int
         Of the gradient, all arrays together.
+    known : KnownUnits, optional
+        In place of the exact number of rows or persons.
 
     Yields
     ------
@@ -79,7 +89,8 @@ def drawn_steps(
     """
     persons = persons_of(rows, private)
     count = len(rows) if persons is None else len(persons.rows)
-    grid, deviation = PublicGrid.of(private, count, numbers), private.noise * private.clip
+    most = known_units(rows, private, known).most
+    grid, deviation = PublicGrid.of(private, most, numbers), private.noise * private.clip
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):
         page = min(at_a_time, steps - start)

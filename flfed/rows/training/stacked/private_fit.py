@@ -18,7 +18,7 @@ from flfed.errors import UsageError
 from flfed.rows.training.functional import as_expected, expected, row_losses
 from flfed.rows.training.private.fit import fit_by_row
 from flfed.rows.training.private.rounding import PublicGrid
-from flfed.rows.training.private.sampling import drawn_steps, units
+from flfed.rows.training.private.sampling import drawn_steps, known_units
 from flfed.rows.training.requests import FitRequest, Fitted, program_of
 from flfed.rows.training.stacked.batches import BLOCK_BYTES, BufferPool, Packed, pack
 from flfed.rows.training.stacked.stack import Passes, Stack
@@ -98,7 +98,7 @@ def blocks(requests: Sequence[FitRequest], packed: Packed, numbers: int, block_b
         if request.private is None or request.chance is None:
             raise UsageError("protected training needs to know where its draws come from")
         sampling = request.private.sampling
-        drawn.append(drawn_steps(request.rows, request.private, request.chance, steps, numbers))
+        drawn.append(drawn_steps(request.rows, request.private, request.chance, steps, numbers, request.units))
     starts = np.cumsum([0, *(len(request.rows) for request in requests[:-1])])
     # A step's memory is that of the expected samples, or of its noise where that is more.
     numbers_of_step = len(requests) * max(math.ceil(sampling * most) * packed.x.shape[1], 2 * numbers)
@@ -156,9 +156,9 @@ class PrivateStack(Stack):
         grids = []
         for request in requests:
             if request.private is not None:
-                count = units(request.rows, request.private)
-                divisors.append(request.private.sampling * count)
-                grids.append(PublicGrid.of(request.private, count, self.numbers))
+                known = known_units(request.rows, request.private, request.units)
+                divisors.append(request.private.sampling * known.units)
+                grids.append(PublicGrid.of(request.private, known.most, self.numbers))
         self._noisy = all(grid.step for grid in grids)  # one program: at all of these sites, or at none
         exact = torch.float64 if self._noisy else dtype  # where gradients are float32, sums that get noise are not
         self._divisor, self._step = (

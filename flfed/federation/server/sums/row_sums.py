@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flfed.errors import FlfedError
-from flfed.federation.client.noised_answer import asked_statistic, noise_of_sum
+from flfed.federation.client.statistic import asked_statistic, noise_of_sum
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
-from flfed.federation.server.secure_sums import summed_cells, summed_statistic
+from flfed.federation.server.sums.secure_sums import summed_cells, summed_statistic
 from flfed.refusals import Refusal
 from flfed.rows.statistics.private.analysis import NoisedAnalysis
 from flfed.rows.statistics.statistic import Shapes, added, of_entries

@@ -1,0 +1,187 @@
+"""A site's noised answers about a model of which all that leaves is charged: counts for encoder and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+
+from flfed.federation.client.protection import RoundCharge
+from flfed.federation.client.redaction import NotTakingPart
+from flfed.federation.client.released.noised_answer import KeptModel, NoisedAnswer, Part, kept_path
+from flfed.federation.client.site_run import SiteRun
+from flfed.paths import private_folder
+from flfed.refusals import Refusal
+from flfed.rows.comparison.private_pairs import pair_numbers, pair_query
+from flfed.rows.session import SiteSession, first_model
+from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery
+from flfed.rows.statistics.private.model_counts import cell_queries, persons_of, training_cells, weights_of
+from flfed.rows.training.private.noise import KnownUnits
+from flfed.rows.training.requests import ComputeRequest, ScoreRequest
+from flfed.seeds import generator
+from flfed.study.coverage import compares_privately, covers_model
+from flfed.study.study import Study
+from flfed.summaries.noised_pairs import OWN, PAIRS
+from flfed.summaries.noised_scores import FIRST, SCORES, first_counts, score_counts
+from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.updates.accounting import Release
+from flfed.updates.codec import shapes_of
+from flfed.updates.mechanism import AnswerRelease, mechanism_of
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
+from flfed.updates.messages.train import TrainRequest
+
+FAR = 10.0
+"""Deviations of the noise within which a noised number of rows is: beyond is one in 10^23."""
+
+
+def releases_of(study: Study) -> dict[str, AnswerRelease]:
+    """Return what a study's noised answers beside the updates spend, by name."""
+    mechanism = mechanism_of(study)
+    return {} if mechanism is None else dict(mechanism.answer_releases(study.plan, study.rounds))
+
+
+def by_person(study: Study) -> bool:
+    """Tell whether a study protects persons, whose rows weigh one together."""
+    return bool(study.privacy.settings.get("unit", "person") == "person")
+
+
+def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
+    """Return the noised counts that the encoder is made of; raises NotSpent where the account does not allow them."""
+    releases = releases_of(session.study)
+    first, second = releases[HISTOGRAMS].release, releases[VALUES].release
+    numbers, values = training_cells(session, by_person=by_person(session.study))
+    of_numbers, of_values = cell_queries(session.layout, (first.noise, second.noise))
+    parts = {
+        HISTOGRAMS: Part(exact=numbers, query=of_numbers, release=first),
+        VALUES: Part(exact=values, query=of_values, release=second),
+    }
+    return NoisedAnswer(session=session, question="cells", parts=parts, side="training").drawn()
+
+
+def cells_of(study: Study, layout: Layout, found: Mapping[str, np.ndarray]) -> NoisedCells:
+    """Return one site's noised counts with the deviations of their noise."""
+    releases = releases_of(study)
+    noises = releases[HISTOGRAMS].release.noise, releases[VALUES].release.noise
+    of_numbers, of_values = cell_queries(layout, noises)
+    return NoisedCells(
+        numbers=found[HISTOGRAMS],
+        numbers_deviation=of_numbers.deviation,
+        values=found[VALUES],
+        values_deviation=of_values.deviation,
+    )
+
+
+def trained_units(session: SiteSession) -> KnownUnits:
+    """Return how many rows, or persons, training divides by: what is known of it under noise.
+
+    The counts of the encoder tell it; where a coordinator asked for none, they are charged and drawn now.
+    """
+    rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
+    return KnownUnits(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))
+
+
+def charged_request(request: TrainRequest, session: SiteSession) -> TrainRequest:
+    """Return a request of training without what is not charged, where all that leaves is; its session knows by what.
+
+    No score is told then, and no number of rows but the noised one.
+    """
+    if not covers_model(session.study):
+        return request
+    if session.protection is not None:
+        session.protection = replace(session.protection, units=trained_units(session))
+    return replace(request, score=False)
+
+
+def is_last(reply: object) -> bool:
+    """Tell whether a reply is the last that a study asks for: counts by class and score."""
+    return isinstance(reply, ScoresReply) and reply.counts.ndim == 2
+
+
+def count_scores(
+    message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+) -> Generator[ComputeRequest, Any, ScoresReply]:
+    """Return noised counts of holdout rows by score, or by class and score; raises NotSpent where not allowed."""
+    request, session = ScoresRequest.from_record(message.content), open_session()
+    if request.pairs:
+        if not compares_privately(session.study):
+            raise NotTakingPart(Refusal("kind-of-another-study"))
+        return (yield from _compared(request, session))
+    encoder = session.in_use(request.encoder)
+    holdout = session.table.holdout("scores")
+    rows = session.encode(holdout, encoder)
+    outputs = yield ScoreRequest(model=session.model, arrays=request.arrays, x=rows.x)
+    weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
+    odds, of_model = np.ravel(outputs).astype(np.float64), arrays_sha256({**request.arrays, **encoder.arrays()})
+    if request.edges is None:
+        name, exact = FIRST, first_counts(odds, weights)
+    else:
+        name, exact = SCORES, score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
+        of_model = arrays_sha256({"edges": request.edges, "of": np.frombuffer(bytes.fromhex(of_model), np.uint8)})
+    release = releases_of(session.study)[name].release
+    query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
+    # Of another model they are other counts, which are charged and drawn anew.
+    answer = NoisedAnswer(
+        session=session,
+        question=f"{name}-{of_model[:16]}",
+        parts={name: Part(exact=exact, query=query, release=release)},
+        side="holdout",
+    )
+    return ScoresReply(counts=answer.drawn()[name])
+
+
+def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
+    """Return noised pairs of holdout rows that the model orders better than the site's own, trained under noise."""
+    encoder, releases = session.in_use(request.encoder), releases_of(session.study)
+    own = yield from _own_model(session, encoder, releases[OWN].release)
+    holdout = session.table.holdout("scores")
+    rows = session.encode(holdout, encoder)
+    odds = []
+    for arrays in (request.arrays, own):
+        outputs = yield ScoreRequest(model=session.model, arrays=arrays, x=rows.x)
+        odds.append(np.ravel(outputs).astype(np.float64))
+    persons = persons_of(holdout, session.schema) if by_person(session.study) else None
+    release = releases[PAIRS].release
+    exact = pair_numbers(rows.y.astype(np.int64), odds[0], odds[1], persons=persons)
+    answer = NoisedAnswer(
+        session=session,
+        question=f"{PAIRS}-{arrays_sha256({**request.arrays, **encoder.arrays()})[:16]}",
+        parts={PAIRS: Part(exact=exact, query=pair_query(release.noise), release=release)},
+        side="holdout",
+    )
+    return ScoresReply(counts=answer.drawn()[PAIRS])
+
+
+def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
+    """Return a model of the study's kind and plan that is trained on the site's rows alone, under its own noise.
+
+    It is charged before its training and kept, so that who asks again costs nothing.
+    """
+    arrays = first_model(session.study, session.schema, session.seed - session.study.seed)
+    protection = session.protection
+    if protection is None:
+        raise ValueError(f"study {session.study.name!r} protects nothing")
+    kept, spend = None, protection.spend
+    if isinstance(spend, RoundCharge):
+        path = kept_path(spend, session, f"{OWN}-{encoder.sha256()[:16]}")
+        basis = b"".join(part.tobytes() for part in training_cells(session, by_person=by_person(session.study)))
+        kept = KeptModel(path=path, basis=basis, shapes=shapes_of(arrays))
+        private_folder(path.parent)
+        if (before := kept.read()) is not None:
+            return before
+        spend.answer([release], side="training")
+    steps, units = replace(protection.steps, noise=release.noise), trained_units(session)
+    rows, rounds = session.training(encoder), session.study.rounds
+    for round in range(1, rounds + 1):
+        rng = generator(session.seed, site=session.site.name, purpose=OWN, number=round)
+        lr = session.study.plan.lr * session.study.plan.factor(round, rounds)
+        fit = session.fit_request(arrays, rows, rng, lr=lr)
+        fitted = yield replace(fit, private=steps, chance=protection.chance(rng), units=units)
+        arrays = {name: value + fitted.arrays[name] for name, value in arrays.items()}
+    if kept is not None:
+        kept.write(arrays)
+    return arrays

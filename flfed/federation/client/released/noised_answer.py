@@ -1,0 +1,163 @@
+"""A site's one noised answer to a question: charged before the noise is drawn, kept, and sent again as it was."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flfed.federation.client.privacy_budget import Side
+from flfed.federation.client.protection import RoundCharge
+from flfed.files import locked, read_private, write_whole
+from flfed.paths import private_folder
+from flfed.rows.session import SiteSession
+from flfed.rows.statistics.private.gaussian import GaussianQuery
+from flfed.rows.training.private.noise import NoiseSource, SystemNoise
+from flfed.seeds import generator
+from flfed.updates.accounting import Release
+from flfed.updates.codec import Shapes, flattened, unflattened
+from flfed.updates.messages.fields import Arrays
+
+FOLDER = "answers"
+SALT, HASH = 16, 32
+"""Bytes before an answer in its file: a salt, and with it the hash of the exact numbers."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Numbers of an answer that have noise together.
+
+    Attributes
+    ----------
+    exact : float64 array, of any shape
+        Which does not leave.
+    query : GaussianQuery
+    release : Release
+        What it costs.
+    """
+
+    exact: np.ndarray
+    query: GaussianQuery
+    release: Release
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoisedAnswer:
+    """A site's answer to a question of its study, before and after its noise.
+
+    Attributes
+    ----------
+    session : SiteSession
+    question : str
+        What is asked, in a word of a file's name: one that depends on a model names it.
+    parts : mapping of name to Part
+    side : {"training", "holdout", "both"}
+        Whose rows are counted.
+    facts : mapping
+        What the ledger's lines say besides.
+    """
+
+    session: SiteSession
+    question: str
+    parts: Mapping[str, Part]
+    side: Side = "both"
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def charge(self) -> RoundCharge | None:
+        """Where an answer is charged; None of research sites, which have no ledger."""
+        spend = None if self.session.protection is None else self.session.protection.spend
+        return spend if isinstance(spend, RoundCharge) else None
+
+    def drawn(self) -> dict[str, np.ndarray]:
+        """Return the noised numbers; raises NotSpent where the site's account does not allow it."""
+        charge, session = self.charge, self.session
+        # Of a cut of one table the noise follows from the seed, as do its sites; else it is the system's.
+        rng = generator(session.seed, site=session.site.name, purpose=self.question)
+        chance = SystemNoise() if session.protection is None else session.protection.chance(rng)
+        if charge is None:
+            return self._noised(chance)
+        path = kept_path(charge, session, self.question)
+        private_folder(path.parent)
+        # Of two that ask at once the second gets the first one's answer.
+        with locked(path.parent):
+            before = self.kept(path)
+            if before is not None:
+                return before
+            releases = [part.release for part in self.parts.values()]
+            charge.answer(releases, side=self.side, **self.facts)
+            found = self._noised(chance)
+            salt = secrets.token_bytes(SALT)
+            write_whole(path, salt + self._hash(salt) + b"".join(_bytes(found.values())))
+            return found
+
+    def kept(self, path: Path) -> dict[str, np.ndarray] | None:
+        """Return the answer that a file has of these rows, None where there is none.
+
+        Of other rows, or damaged, it is drawn, and charged, anew.
+        """
+        try:
+            content = read_private(path, rows=True)
+        except FileNotFoundError:
+            return None
+        salt, of_exact, answer = content[:SALT], content[SALT : SALT + HASH], content[SALT + HASH :]
+        sizes = [part.exact.size for part in self.parts.values()]
+        if not hmac.compare_digest(of_exact, self._hash(salt)) or len(answer) != 8 * sum(sizes):
+            return None
+        numbers = np.split(np.frombuffer(answer, dtype="<f8").astype(np.float64), np.cumsum(sizes)[:-1])
+        shapes = [part.exact.shape for part in self.parts.values()]
+        return {name: own.reshape(shape) for name, own, shape in zip(self.parts, numbers, shapes, strict=True)}
+
+    def _noised(self, chance: NoiseSource) -> dict[str, np.ndarray]:
+        return {name: part.query.answer(part.exact, chance) for name, part in self.parts.items()}
+
+    def _hash(self, salt: bytes) -> bytes:
+        return hmac.digest(salt, b"".join(_bytes(part.exact for part in self.parts.values())), "sha256")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeptModel:
+    """Place of a model that a site trained under noise for a question of its study, so that it is charged once.
+
+    Attributes
+    ----------
+    path : Path
+    basis : bytes
+        What it follows from but for the noise: of other rows it is another one.
+    shapes : Shapes
+        Of its arrays.
+    """
+
+    path: Path
+    basis: bytes
+    shapes: Shapes
+
+    def read(self) -> Arrays | None:
+        """Return the model that was trained before, None where there is none of this basis."""
+        try:
+            content = read_private(self.path, rows=True)
+        except FileNotFoundError:
+            return None
+        salt, of_basis, entries = content[:SALT], content[SALT : SALT + HASH], content[SALT + HASH :]
+        if not hmac.compare_digest(of_basis, hmac.digest(salt, self.basis, "sha256")):
+            return None
+        return unflattened(np.frombuffer(entries, dtype="<f8").astype(np.float64), self.shapes)
+
+    def write(self, arrays: Arrays) -> None:
+        """Keep a trained model."""
+        salt = secrets.token_bytes(SALT)
+        write_whole(self.path, salt + hmac.digest(salt, self.basis, "sha256") + _bytes([flattened(arrays)])[0])
+
+
+def kept_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
+    """Return the file of an answer to a question of this very text, beside the site's ledger."""
+    return charge.spending.folder / FOLDER / f"{session.study.sha256()}-{session.seed}-{question}"
+
+
+def _bytes(arrays: Any) -> Sequence[bytes]:
+    return [np.asarray(array).astype("<f8").tobytes() for array in arrays]

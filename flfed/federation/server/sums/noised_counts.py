@@ -1,0 +1,200 @@
+"""Noised counts of a study of which all that leaves is charged: those of the encoder, and those of the scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flfed.federation.client.released.model_answers import cells_of, releases_of
+from flfed.federation.recording.run_record import Outcome
+from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.sums.row_sums import are_sums
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
+from flfed.refusals import Refusal
+from flfed.rows.comparison.private_pairs import pair_query
+from flfed.rows.statistics.private.model_counts import shapes_of_cells
+from flfed.study.coverage import compares_privately
+from flfed.summaries.noised_calibration import GRID
+from flfed.summaries.noised_counts import Interval
+from flfed.summaries.noised_pairs import CANNOT_BE_TOLD, PAIRS, NoisedPairs
+from flfed.summaries.noised_scores import FIRST, SCORES, ScoreCounts, choose_edges, number_of_bins
+from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
+from flfed.summaries.summary import Encoder, schema_encoder
+from flfed.updates.aggregation.rounds import Participant
+from flfed.updates.messages import kinds
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.summarise import (
+    STATISTIC,
+    ScoresReply,
+    ScoresRequest,
+    StatisticReply,
+    StatisticRequest,
+)
+
+if TYPE_CHECKING:
+    from flfed.federation.server.server import FederatedRun
+
+METHOD = "noised score counts"
+"""How a figure came about."""
+PAIRED = "noised pairs, own model under the same ε"
+LOST, UNTOLD = "lost in the noise", "cannot be told under this budget"
+SUMMARY = "noised-scores"
+METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
+    "roc_auc_score": ScoreCounts.roc_auc_score,
+    "log_loss": ScoreCounts.log_loss,
+    "brier_score_loss": ScoreCounts.brier_score_loss,
+}
+
+
+def noised_encoder(
+    run: FederatedRun, participants: Mapping[str, Participant]
+) -> tuple[dict[str, Participant], Encoder]:
+    """Return the sites that told noised counts of their training rows, and the encoder that these give.
+
+    Raises
+    ------
+    FlfedError
+        If too few sites did.
+    """
+    nodes, timeout, shapes = nodes_of(participants), deadline_of(run.study), shapes_of_cells(run.layout)
+    answers = ask(run.grid, STATISTIC, StatisticRequest(), nodes, StatisticReply.from_record, timeout=timeout)
+    log_bytes(run.recorder, STATISTIC, answers)
+    good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
+    faults = {**answers.faults, **{site: Refusal("statistic-unfit") for site in answers.replies if site not in good}}
+    run.recorder.events("fault", faults)
+    check_enough(good, [f"{site}: {why}" for site, why in faults.items()], run.recorder.shared_as)
+    cells = {site: cells_of(run.study, run.layout, sums) for site, sums in good.items()}
+    rows = {site: noised_rows(run.layout, own)[0] for site, own in cells.items()}
+    run.privacy.counted(rows)
+    own = run.recorder.shared_as.own(rows)
+    run.recorder.writer.sites(SiteRow(site, rows=max(0, round(count))) for site, count in own.items())
+    merged = NoisedCells.merged([cells[site] for site in sorted(cells)])
+    whole = private_encoder(run.layout, merged) if run.study.encode.scaler == "private" else schema_encoder(run.layout)
+    return {site: participants[site] for site in good}, whole
+
+
+def scored_under_noise(run: FederatedRun, participants: Mapping[str, Participant], outcome: Outcome) -> None:
+    """Record the figures of the final model, by noised counts of holdout rows by class and score.
+
+    First by cell without classes, by which the bins are chosen, then by class and bin.
+    """
+    releases, arrays = releases_of(run.study), outcome.arrays
+    first_noise, noise = releases[FIRST].release.noise, releases[SCORES].release.noise
+    first = _asked(run, participants, ScoresRequest(arrays=arrays, encoder=outcome.encoder), (GRID.bins,))
+    if not first:
+        return _record(run, {}, None, "no site told counts of its scores")
+    of_all, root = np.sum(list(first.values()), axis=0), math.sqrt(len(first))
+    edges = choose_edges(of_all, first_noise * root, number_of_bins(float(of_all.sum()), noise * root))
+    if edges is None:
+        return _record(run, {}, None, LOST)
+    asked = ScoresRequest(arrays=arrays, encoder=outcome.encoder, edges=edges)
+    counted = _asked(run, {site: participants[site] for site in first}, asked, (2, len(edges) - 1))
+
+    def counts(sites: list[str]) -> ScoreCounts:
+        scale = math.sqrt(len(sites))
+        return ScoreCounts(
+            counts=np.sum([counted[site] for site in sites], axis=0),
+            deviation=noise * scale,
+            edges=edges,
+            first=np.sum([first[site] for site in sites], axis=0),
+            first_deviation=first_noise * scale,
+        )
+
+    by_site = {site: counts([site]) for site in sorted(counted)}
+    pairs = _pairs(run, {site: participants[site] for site in counted}, replace(asked, edges=None, pairs=True), by_site)
+    return _record(run, by_site, counts(sorted(counted)) if counted else None, "", pairs)
+
+
+def _pairs(
+    run: FederatedRun,
+    participants: Mapping[str, Participant],
+    request: ScoresRequest,
+    by_site: Mapping[str, ScoreCounts],
+) -> dict[str, NoisedPairs]:
+    """Return by how many pairs the model is better than each site's own, where the study compares the two."""
+    if not compares_privately(run.study):
+        return {}
+    deviation = pair_query(releases_of(run.study)[PAIRS].release.noise).deviation
+    found = _asked(run, participants, request, (2,))
+    return {
+        site: NoisedPairs(
+            pairs=float(numbers[0]),
+            squares=float(numbers[1]),
+            deviation=deviation,
+            others=float(by_site[site].counts[0].sum()),
+            events=float(by_site[site].counts[1].sum()),
+            count_deviation=by_site[site].deviation * math.sqrt(by_site[site].counts.shape[1]),
+        )
+        for site, numbers in found.items()
+    }
+
+
+def _asked(
+    run: FederatedRun, participants: Mapping[str, Participant], request: ScoresRequest, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Return the noised counts of the sites that sent some of this shape, in name order."""
+    nodes, timeout = nodes_of(participants), deadline_of(run.study)
+    answers = ask(run.grid, kinds.SCORES, request, nodes, ScoresReply.from_record, timeout=timeout)
+    log_bytes(run.recorder, kinds.SCORES, answers)
+    wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": (shape, np.dtype(np.float64))}
+    good = {
+        site: reply.counts
+        for site, reply in sorted(answers.replies.items())
+        if are_sums({"counts": reply.counts}, wanted)
+    }
+    unfit = {site: Refusal("statistic-unfit") for site in answers.replies if site not in good}
+    run.recorder.events("fault", {**answers.faults, **unfit})
+    return good
+
+
+def _record(
+    run: FederatedRun,
+    by_site: Mapping[str, ScoreCounts],
+    whole: ScoreCounts | None,
+    reason: str,
+    pairs: Mapping[str, NoisedPairs] | None = None,
+) -> None:
+    """Record figures of each site that shares its own, and of all sites together."""
+    shared = run.recorder.shared_as
+    rows = [row for site, own in shared.own(by_site).items() for row in _rows(site, own, "")]
+    rows += _rows(None, whole, reason)
+    differences = [_difference(site, own) for site, own in shared.own(pairs or {}).items()]
+    run.recorder.writer.comparison(rows, differences)
+    told: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": None if whole is None else _told(whole)}
+    sites = {site: _told(own) for site, own in shared.own(by_site).items()}
+    run.recorder.writer.summary(SUMMARY, told | {"sites": sites}, durable=False)
+
+
+def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[ComparisonRow]:
+    found = {name: None if counts is None else figure(counts) for name, figure in METRICS.items()}
+    why = reason or (counts.reason if counts is not None else "") or LOST
+    return [
+        ComparisonRow(site, "global", name, None, method=why)
+        if one is None
+        else ComparisonRow(site, "global", name, one.value, one.low, one.high, method=METHOD)
+        for name, one in found.items()
+    ]
+
+
+def _difference(site: str, pairs: NoisedPairs) -> DifferenceRow:
+    """Return the AUC of the shared model minus that of the site's own, both under the study's ε."""
+    gain = pairs.difference()
+    if gain is None or pairs.verdict() == CANNOT_BE_TOLD:
+        return DifferenceRow(site, "global", "local-only", "roc_auc_score", None, method=UNTOLD)
+    p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
+    return DifferenceRow(site, "global", "local-only", "roc_auc_score", gain.value, gain.low, gain.high, p, PAIRED)
+
+
+def _told(counts: ScoreCounts) -> Arrays | dict[str, Any]:
+    """Return what is recorded of noised counts, for the page of curves, with the slope of calibration."""
+    slope = counts.calibration_slope()
+    return {
+        "counts": counts.counts.tolist(),
+        "edges": counts.edges.tolist(),
+        "deviation": counts.deviation,
+        "slope": None if slope is None else {"value": slope.value, "low": slope.low, "high": slope.high},
+    }

@@ -1,0 +1,243 @@
+"""Noised score counts of a run in tables and sentences, and what stays at the sites where all that leaves is charged.
+
+Every figure is of the record, rounded; none is computed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.listed.statistic_table import Lines
+from flfed.records.statistics.verdict import ABSENT, MINUS, interval, metric_name, number
+
+Found = Mapping[str, Any]
+COVERS = "covers"
+"""Key of an object `privacy`: "study" where all that leaves a site is charged to one ε."""
+SCORES = "noised-scores"
+"""Name of what is recorded, and of the key in a report."""
+NOT_COMPARED = "not-compared"
+"""Key of a site in a report: why it is not held against the site's own model."""
+WHY_NOT_COMPARED = (
+    "no comparison with the sites' own models leaves a site in this study, as all that leaves is charged to one ε and "
+    "this version makes no comparison that is"
+)
+NOT_TOLD = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
+NO_ROUNDS = (
+    "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
+    "leaves that is not charged to one ε."
+)
+NO_SUMS = (
+    "There is no Table 1, nothing of what is missing or how far sites lie apart, and no search for columns that give "
+    "the answer away: all these take exact sums over rows, and in this study nothing leaves a site that is not charged "
+    "to one ε."
+)
+REASONS = {
+    "lost in the noise": "the test rows are lost in the noise",
+    "class-lost-in-noise": "the smaller class is lost in the noise",
+    "predictions-too-alike": "the predictions are too alike to be counted in bins",
+}
+"""Why a figure is not told, by what the record has."""
+NOT_HERE = "see the study's report"
+"""Of a figure that another reader is shown."""
+SLOPE = "Calibration slope"
+SLOPE_READ = (
+    "A slope of 1 is calibrated; below 1 predictions are too extreme, above 1 too near to the mean, and at 0 they tell "
+    "nothing of the outcome."
+)
+METRICS = ("roc_auc_score", "brier_score_loss", "log_loss")
+TRAINED_ON = "trained on, about"
+"""Heading of the noised number of persons, or of rows, that a site trains on."""
+FROM, TO = "Predicted, from", "Predicted, to"
+WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on each, 95 % (±)"
+"""Headings of counts by score."""
+
+
+def is_covered(found: Found) -> bool:
+    """Tell whether all that leaves a site is charged to one ε, in a run with a model; `found` is its report."""
+    return bool((found.get("privacy") or {}).get(COVERS) == "study")
+
+
+def reason_in_words(reason: str) -> str:
+    """Return why a figure is not told.
+
+    Examples
+    --------
+    >>> reason_in_words("class-lost-in-noise"), reason_in_words("one class only")
+    ('the smaller class is lost in the noise', 'one class only')
+    """
+    return REASONS.get(reason, reason)
+
+
+def whose_scores(payload: Found) -> dict[str, Found]:
+    """Return the recorded counts by whose rows they are of, all sites together first."""
+    together = {f"all {payload['asked']} sites": payload["all"]} if payload["all"] else {}
+    return {**together, **{site: payload["sites"][site] for site in sorted(payload["sites"])}}
+
+
+def figure_lines(found: Found) -> Lines:
+    """Return the figures of the shared model, a line for all sites and one for each site; `found` is a report."""
+    payload = found.get(SCORES)
+    if payload is None:
+        return []
+    lines = Lines()
+    slope = f"{SLOPE}, first repeat" if found["repeats"] > 1 else SLOPE
+    for name, one in whose_scores(payload).items():
+        of = found["sites"][name]["global"] if name in found["sites"] else found["global"]
+        # One site's people see the counts of all sites together, and no other figure of theirs.
+        told = {metric_name(metric): with_interval(of.get(metric)) if of else NOT_HERE for metric in METRICS}
+        lines.append({"Rows of": name, **told, slope: with_interval(one["slope"]), NOISE: _reach(one)})
+    return lines
+
+
+def with_interval(one: Found | None) -> str:
+    """Return a figure with its interval.
+
+    Examples
+    --------
+    >>> with_interval({"value": 0.7602, "low": 0.7457, "high": 0.7748}), with_interval(None)
+    ('.760 (.746 to .775)', 'n/a')
+    """
+    if one is None or one["value"] is None:
+        return ABSENT
+    return f"{number(one['value'])} ({interval(one['low'], one['high'])})"
+
+
+def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Return the table of the sites as headers and rows, the line over all sites last."""
+    name = metric_name(metric)
+    headers = ["site", TRAINED_ON, f"{name} of the shared model", "95 % CI"]
+    whole = found["global"].get(metric)
+    # Where the rows of all sites are lost in the noise, those of each are: no site has a figure then.
+    none = {"value": None, "reason": "no figure of its own"} if whole and whole["value"] is not None else whole
+    rows = [[site, trained_on(of), *_cells(of["global"].get(metric, none))] for site, of in found["sites"].items()]
+    return headers, [*rows, ["all test rows", "", *_cells(whole)]]
+
+
+def trained_on(site: Found) -> str:
+    """Return about how many a site of a report trains on."""
+    return ABSENT if site["rows"] is None else str(site["rows"])
+
+
+def _cells(one: Found | None) -> list[str]:
+    """Return a figure and its interval, or why there is none."""
+    if one is None or one["value"] is None:
+        return [ABSENT, (one or {}).get("reason", "")]
+    return [number(one["value"]), interval(one["low"], one["high"])]
+
+
+def over_all_rows(found: Found) -> tuple[list[str], list[list[str]]]:
+    """Return the figures over all sites, a line a metric, as headers and rows."""
+    rows = [[metric_name(metric), *_cells(one)] for metric, one in found["global"].items()]
+    payload = found.get(SCORES)
+    if payload is not None and payload["all"] and payload["all"]["slope"]:
+        first = ", first repeat" if found["repeats"] > 1 else ""
+        rows.append([f"{SLOPE.lower()}{first}", *_cells(payload["all"]["slope"])])
+    return ["over all sites", "shared model", "95 % CI"], rows
+
+
+def slope_in_words(one: Found | None) -> str:
+    """Return what the slope of calibration says; "" where it is not told.
+
+    Parameters
+    ----------
+    one : mapping or None
+        Counts of the record, with their "slope".
+
+    Examples
+    --------
+    >>> slope_in_words({"slope": {"value": 0.811, "low": 0.702, "high": 0.919}})[:78]
+    'Calibration slope .811 (95 % CI .702 to .919): predictions are too extreme. A '
+    """
+    slope = None if one is None else one["slope"]
+    if slope is None:
+        return ""
+    says = "no fault is shown"
+    if slope["high"] < 1:
+        says = "predictions are too extreme" if slope["low"] > 0 else "it may be that predictions tell nothing"
+    elif slope["low"] > 1:
+        says = "predictions are too near to the mean"
+    ends = interval(slope["low"], slope["high"])
+    return f"{SLOPE} {number(slope['value'])} (95 % CI {ends}): {says}. {SLOPE_READ}"
+
+
+def scores_in_words(found: Found, site: str = "") -> list[str]:
+    """Return what is to be known of figures from noised counts, a sentence each; none without such counts.
+
+    Parameters
+    ----------
+    found : mapping
+        A report. Of repeats its counts are the first one's.
+    site : str
+        Whose counts; "" for those of all sites together.
+    """
+    payload = found.get(SCORES)
+    one = None if payload is None else payload["sites"].get(site) if site else payload["all"]
+    if payload is None or one is None:
+        return []
+    first = f"In the first of {found['repeats']} repeats: " if found["repeats"] > 1 else ""
+    slope = slope_in_words(one)
+    where = "" if site else f"over {payload['asked']} sites "
+    noise = (
+        f"Figures are made of counts of test rows by class and {len(one['counts'][0])} bins of scores, which left "
+        f"{'the' if site else 'each'} site with noise: {where}a count is within {_reach(one)} of the exact one 95 % of "
+        "the time. A 95 % CI holds this noise and chance, what other people of the same kind would have given."
+    )
+    return [*([f"{first}{slope}"] if slope else []), noise]
+
+
+def _reach(one: Found) -> str:
+    return number(NORMAL_95 * one["deviation"], 1)
+
+
+def count_lines(one: Found) -> list[dict[str, float]]:
+    """Return the counts of a record by bin of the predicted probability, as they came: they may be below 0.
+
+    Examples
+    --------
+    >>> one = {"counts": [[40.2, 9.0], [3.0, -1.4]], "edges": [0, 64, 128], "deviation": 1.0}
+    >>> lines = count_lines(one)
+    >>> [line["Predicted, to"] for line in lines], lines[1]["With the outcome"]
+    ([0.5, 1.0], -1.4)
+    """
+    import numpy as np  # which few commands need
+
+    from flfed.summaries.noised_calibration import GRID
+
+    with np.errstate(over="ignore"):  # at the ends: a probability of 0
+        ends = [float(1 / (1 + np.exp(-odds))) for odds in GRID.points()[::2][one["edges"]]]
+    reach = round(NORMAL_95 * one["deviation"], 1)
+    return [
+        {
+            FROM: _digits(low),
+            TO: _digits(high),
+            WITHOUT: round(without, 1),
+            WITH: round(with_, 1),
+            NOISE: reach,
+        }
+        for low, high, without, with_ in zip(ends, ends[1:], *one["counts"], strict=False)
+    ]
+
+
+def _digits(probability: float) -> float:
+    """Return a probability with three significant digits, of its distance from 0 or 1."""
+    near = min(probability, 1 - probability)
+    return round(probability, 3 if near <= 0 else max(3, 2 - math.floor(math.log10(near))))
+
+
+def shown_counts(one: Found) -> Lines:
+    """Return the same as text, for a printed table."""
+    return [
+        {
+            "Predicted probability": f"{number(line[FROM])} to {number(line[TO])}",
+            WITHOUT: _count(line[WITHOUT]),
+            WITH: _count(line[WITH]),
+        }
+        for line in count_lines(one)
+    ]
+
+
+def _count(value: float) -> str:
+    return f"{MINUS if round(value) < 0 else ''}{abs(value):,.0f}"

@@ -1,0 +1,29 @@
+"""What a study's privacy guarantee covers: the updates alone, or all that leaves a site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flfed.study.study import Study
+
+
+def protected_scaler(privacy: Mapping[str, Any]) -> str:
+    """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
+    return "private" if privacy.get("covers") == "study" else "schema"
+
+
+def is_covered(study: Study) -> bool:
+    """Tell whether all that leaves a site is charged: of an analysis, and where [privacy] covers the study."""
+    return study.analysis is not None or covers_model(study)
+
+
+def compares_privately(study: Study) -> bool:
+    """Tell whether sites of such a study compare the model with their own under noise."""
+    return bool(study.privacy.settings.get("comparison", "none") != "none")
+
+
+def covers_model(study: Study) -> bool:
+    """Tell whether a study trains a model, and all that leaves a site for it is charged."""
+    return study.privacy.settings.get("covers") == "study"

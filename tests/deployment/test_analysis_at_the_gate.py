@@ -1,0 +1,222 @@
+"""Analyses behind gates: one noised answer, charged and kept; parts of the noise in secret sums; the replay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from flfed import Study, run
+from flfed.deployment.operator.study_description import plain_words
+from flfed.federation.client.protection import charge_of
+from flfed.federation.client.released.noised_answer import FOLDER
+from flfed.federation.client.statistic import colluding_epsilon
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.sources import Frame
+from flfed.rows.statistics.private.analysis import ANSWER
+from flfed.updates.accounting import Release, epsilon
+from flfed.updates.messages.enrol import EnrolRequest
+from flfed.updates.messages.kinds import ENROL, STATISTIC
+from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.federation.test_analysis import STUDY, Small, analysis_of, tables
+
+
+@pytest.fixture
+def gated(small_sites: Small) -> Consortium:
+    """Three institutions behind gates, each with a budget for two analyses and no more."""
+    sites = [replace(site, policy=Policy(epsilon=1.6)) for site in small_sites(3)]
+    found = Consortium(sites, Study.parse(STUDY))
+    for name in found.sites:
+        found.approve(name, sums=False, pins={})
+    return found
+
+
+def test_gates_let_one_noised_answer_leave_and_charge_it(gated: Consortium):
+    coordinator = Coordinator(gated)
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        first = reader.summary(ended.run, "statistics")
+    assert first is not None and first["sites"] == 3
+    assert [line.kind for line in gated.lines("site-01") if line.kind in ("spent", "statistic")] == [
+        "spent",
+        "statistic",
+    ]
+    (left,) = (line for line in gated.lines("site-01") if line.kind == "statistic")
+    assert left.facts["charged-bytes"] > 0.5 * left.facts["bytes"]
+    # No line has what exact rows would tell: the charge names them by a keyed hash.
+    rows = {line.facts.get("rows-sha256", "") for line in gated.lines("site-01")}
+    assert rows == {""}
+    (spent,) = (line for line in gated.lines("site-01") if line.kind == "spent")
+    assert len(spent.facts["rows"]) == 64
+    words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
+    assert "epsilon 1 at delta 1e-05" in words and "charged to this site's account" in words
+    assert "exact" not in words.replace("no count of fewer", "")
+    # Asked again, by another run of the very text: the same numbers, and nothing more is spent.
+    again = coordinator.run()
+    with RunReader.open() as reader:
+        assert reader.summary(again.run, "statistics") == first
+    assert sum(line.kind == "spent" for line in gated.lines("site-01")) == 1
+
+
+def test_a_coordinator_or_a_site_that_dies_gets_the_same_answer(gated: Consortium):
+    coordinator = Coordinator(gated)
+    begun = coordinator.run(absent=lambda site, kind: "crash" if (site, kind) == ("site-03", STATISTIC) else False)
+    assert begun.status != "completed"
+    died = coordinator.run(
+        begun.run, absent=lambda site, kind: "kept" if (site, kind) == ("site-03", STATISTIC) else False
+    )
+    assert died.status == "completed"
+    whole = coordinator.run()
+    with RunReader.open() as reader:
+        two, three = (reader.summary(one.run, "statistics") for one in (died, whole))
+    assert two is not None and three is not None
+    assert (two["sites"], three["sites"]) == (2, 3)
+    assert two["by-site"].items() <= three["by-site"].items()
+    assert [sum(line.kind == "spent" for line in gated.lines(name)) for name in gated.sites] == [1, 1, 1]
+
+
+SECRET = STUDY.replace("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "on"')
+
+
+@pytest.fixture
+def in_secret(small_sites: Small) -> Consortium:
+    """Four institutions behind gates, of which two share in sums only."""
+    policies = [Policy(share_metrics="aggregate-only")] * 2 + [Policy(epsilon=1.2)] * 2
+    sites = [replace(site, policy=policy) for site, policy in zip(small_sites(4, rows=400), policies, strict=True)]
+    return Consortium(sites, Study.parse(SECRET))
+
+
+def test_in_secret_each_site_adds_its_part_of_the_noise(in_secret: Consortium):
+    coordinator = Coordinator(in_secret)
+    ended = coordinator.run()
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        found = reader.summary(ended.run, "statistics")
+    assert found is not None
+    charge = charge_of(Study.parse(SECRET))
+    assert charge is not None
+    sensitivity = analysis_of(SECRET).layout(datasets.load("small").schema).sensitivity
+    # Of four sites three are in each sum, two of which have all of the noise; four have twice its variance.
+    alone = charge.release.noise * sensitivity
+    assert found["deviation"] == pytest.approx(alone * np.sqrt(4 / 2))
+    assert (found["sites"], found["by-site"]) == (4, {})
+    rows = sum(len(tables([site])) for site in in_secret.sites.values())
+    assert abs(found["rows"]["value"] - rows) < 5 * found["deviation"]
+    for site, (line,) in (
+        (name, [one for one in in_secret.lines(name) if one.kind == "spent"]) for name in in_secret.sites
+    ):
+        # A third of four is one: what is left is what the promise counts on.
+        assert line.facts["least-sites"] == 3, site
+        assert line.facts["epsilon-colluding"] == pytest.approx(1.0, abs=0.02)
+    words = " ".join(plain_words(in_secret.study, in_secret.sites["site-01"], ["site-02", "site-03", "site-04"]))
+    assert "each site adds its part of the noise" in words
+    again = coordinator.run()
+    with RunReader.open() as reader:
+        assert reader.summary(again.run, "statistics") == found
+
+
+def test_in_secret_what_crosses_looks_like_chance_and_a_missing_site_is_left_out(in_secret: Consortium):
+    coordinator = Coordinator(in_secret)
+    ended = coordinator.run(absent=lambda site, kind: site == "site-04" and kind == STATISTIC)
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        found = reader.summary(ended.run, "statistics")
+    assert found is not None
+    charge = charge_of(Study.parse(SECRET))
+    assert charge is not None
+    sensitivity = analysis_of(SECRET).layout(datasets.load("small").schema).sensitivity
+    assert found["sites"] == 3
+    assert found["deviation"] == pytest.approx(charge.release.noise * sensitivity * np.sqrt(3 / 2))
+    sent = [reply for _, message, reply in coordinator.grid.sent if message.metadata.message_type == STATISTIC]
+    for reply in sent:
+        answer = StatisticReply.from_record(reply.content)
+        assert not answer.sums and answer.masked is not None and answer.masked.sums.max() > 2**60
+
+
+def test_nine_sites_tell_what_a_third_of_them_could_take_off():
+    charge = charge_of(Study.parse(SECRET))
+    assert charge is not None
+    # Seven of nine are in a sum: without three the noise is that of four, and six have all of it.
+    found = colluding_epsilon(charge, 7, 9)
+    assert found == pytest.approx(epsilon([Release(charge.release.noise * np.sqrt(4 / 6), 1.0, 1)], charge.delta))
+    assert 1.15 < found < 1.35
+
+
+def replies(consortium: Consortium, run: str) -> dict[str, bytes]:
+    """What one site sends to enrol and to answer, with a plain request of each kind, as bytes; errors included."""
+    grid, found = SummingGrid(consortium, run=run), {}
+    enrolling = EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256())
+    for kind, content in ((ENROL, enrolling.to_record()), (STATISTIC, StatisticRequest().to_record())):
+        for name, node in grid.nodes.items():
+            (reply,) = grid.send_and_receive([Message(content, dst_node_id=node, message_type=kind)])
+            said = reply.error.reason.encode() if reply.has_error() else repr(sorted(plain(reply).items())).encode()
+            found[f"{name} {kind}"] = said
+    return found
+
+
+def plain(reply: Message) -> Mapping[str, Any]:
+    return {
+        f"{section}.{key}": (value.data if hasattr(value, "data") else value)
+        for section, record in reply.content.items()
+        for key, value in record.items()
+    }
+
+
+def test_two_sites_of_other_rows_with_the_same_noised_answer_send_the_same_bytes(small_sites: Small, monkeypatch):
+    """Replay: all that leaves follows from the noised answer. Other rows, another number of them, other classes."""
+    sent = []
+    for rows in (60, 75):
+        monkeypatch.setenv("FLFED_HOME", f"{os.environ['FLFED_HOME']}-{rows}")
+        site = replace(small_sites(1, rows=rows)[0], policy=Policy(epsilon=1.6, minimum_cohort=2))
+        if rows == 75:  # the second one's rows have one class alone, and a person who is no other's neighbour
+            table = site.source.table.assign(y="no")  # type: ignore[union-attr]
+            site = replace(site, source=Frame(table))
+        consortium = Consortium([site, replace(small_sites(2)[1], policy=site.policy)], Study.parse(STUDY))
+        for name in consortium.sites:
+            consortium.approve(name, sums=False, pins={})
+        before = replies(consortium, "first")  # draws and keeps an answer
+        (kept,) = (consortium.folders["site-01"].gate / FOLDER).glob("[0-9a-f]*")
+        content = kept.read_bytes()
+        recorded = np.arange((len(content) - 48) // 8, dtype="<f8")
+        kept.write_bytes(content[:48] + recorded.tobytes())
+        after = replies(consortium, "second")
+        assert before["site-01 query.statistic"] != after["site-01 query.statistic"]
+        sent.append({key: value for key, value in after.items() if key.startswith("site-01")})
+    assert sent[0] == sent[1]
+    assert b"rows-high', 4294967295" in sent[0]["site-01 query.enrol"]
+
+
+def test_what_follows_from_exact_rows_would_show_in_the_replay(small_sites: Small):
+    """The faults: a band of rows, a refusal of few rows or of one class, and the exact answer differ by rows."""
+    analysis, schema = analysis_of(STUDY), datasets.load("small").schema
+    first, second = (tables(small_sites(1, rows=rows)) for rows in (60, 75))
+    assert len(first) != len(second)
+    assert (analysis.sums(first, schema)[ANSWER] != analysis.sums(second, schema)[ANSWER]).any()
+    few = [replace(site, policy=Policy()) for site in small_sites(3, rows=4)]
+    # An exact statistic refuses so few rows; an analysis answers, and the noise hides how many there are.
+    found = run(Study.parse(STUDY), sites=few).report
+    assert found["status"] == "completed"
+    assert found["statistics"]["columns"]["x1"]["mean"] is None
+
+
+def test_a_reply_that_is_no_answer_is_set_aside(gated: Consortium):
+    def lie(site: str, kind: str, reply: Message) -> Message:
+        if (site, kind) != ("site-02", STATISTIC):
+            return reply
+        answer = StatisticReply.from_record(reply.content).sums[ANSWER]
+        return Message(StatisticReply(sums={ANSWER: answer * np.nan}).to_record(), reply_to=reply)
+
+    ended = Coordinator(gated).run(lie=lie)
+    with RunReader.open() as reader:
+        found = reader.summary(ended.run, "statistics")
+    assert found is not None
+    assert set(found["by-site"]) == {"site-01", "site-03"}

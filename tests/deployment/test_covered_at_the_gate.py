@@ -1,0 +1,201 @@
+"""Studies whose ε covers all that leaves, behind gates: what may leave, what is charged, and the replay."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from flfed import Study
+from flfed.deployment.operator.study_description import plain_words
+from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.released.noised_answer import FOLDER
+from flfed.records.ledger.ledger import ledger_of
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.sources import Frame
+from flfed.rows.session import first_model, study_layout
+from flfed.summaries.summary import schema_encoder
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.kinds import SCORES, STATISTIC, SUMMARISE
+from flfed.updates.messages.summarise import (
+    ScoresReply,
+    ScoresRequest,
+    StatisticReply,
+    StatisticRequest,
+    SummariseRequest,
+)
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.federation.test_covered_study import STUDY, Small
+
+
+@pytest.fixture
+def gated(small_sites: Small) -> Consortium:
+    """Three institutions behind gates."""
+    sites = [replace(site, policy=Policy(epsilon=3.2)) for site in small_sites(3, rows=1500)]
+    return approved(Consortium(sites, Study.parse(STUDY)))
+
+
+def approved(found: Consortium) -> Consortium:
+    for name in found.sites:
+        found.approve(name, sums=False, pins={})
+    return found
+
+
+def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: Consortium):
+    ended = Coordinator(gated).run()
+    assert ended.status == "completed", ended.reason
+    with RunReader.open() as reader:
+        scored = reader.summary(ended.run, "noised-scores")
+    assert scored is not None and len(scored["sites"]) == 3
+    for name, site in gated.sites.items():
+        kinds = [line.kind for line in gated.lines(name)]
+        assert (kinds.count("spent"), kinds.count("train"), kinds.count("scores"), kinds.count("statistic")) == (
+            7,
+            3,
+            2,
+            1,
+        )
+        assert not {"summarise", "evaluate", "compare", "released"} & set(kinds)
+        assert {line.facts.get("rows-sha256", "") for line in gated.lines(name)} == {""}
+        left = [line for line in gated.lines(name) if line.kind in ("train", "scores", "statistic")]
+        assert all(line.facts["charged-bytes"] > 0 for line in left)
+        spent = PrivacyAccount(ledger_of(gated.folders[name]), "small", site.policy).spent()
+        assert 2.96 <= spent <= 3.0
+    words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
+    assert "which covers the study" in words and "has no noise" not in words and "Table 1 and comparisons" in words
+    assert "is compared" not in words
+
+
+def requests(study: Study) -> dict[str, RecordDict]:
+    """A request of each kind, as a coordinator may send it."""
+    schema = datasets.load("small").schema
+    arrays, encoder = first_model(study, schema), schema_encoder(study_layout(study, schema))
+    asked = {"arrays": arrays, "encoder": encoder, "rounds": study.rounds}
+    edges = np.arange(0, 129, 8)
+    return {
+        ENROL: EnrolRequest(dataset="small", schema_sha256=schema.sha256()).to_record(),
+        STATISTIC: StatisticRequest().to_record(),
+        TRAIN: TrainRequest(round=1, lr_scale=1.0, fit=True, score=True, settings={}, **asked).to_record(),
+        SCORES: ScoresRequest(arrays=arrays, encoder=encoder).to_record(),
+        f"{SCORES} by class": ScoresRequest(arrays=arrays, encoder=encoder, edges=edges).to_record(),
+        SUMMARISE: SummariseRequest().to_record(),
+        EVALUATE: TrainRequest(round=4, lr_scale=1.0, fit=False, score=True, settings={}, **asked).to_record(),
+        COMPARE: CompareRequest(arrays=arrays, encoder=encoder).to_record(),
+    }
+
+
+def answers(consortium: Consortium, run: str, site: str = "site-01") -> dict[str, Message]:
+    """What one site answers to each of them, in their order."""
+    grid, found = SummingGrid(consortium, run=run), {}
+    for name, content in requests(consortium.study).items():
+        kind = name.partition(" by")[0]
+        (found[name],) = grid.send_and_receive([Message(content, dst_node_id=grid.nodes[site], message_type=kind)])
+    return found
+
+
+@pytest.mark.parametrize("kind", [SUMMARISE, EVALUATE, COMPARE])
+def test_what_is_not_charged_is_not_answered_whoever_asks(gated: Consortium, kind: str):
+    reply = answers(gated, "asked")[kind]
+    assert reply.has_error() and "does not ask for that" in reply.error.reason
+
+
+def test_a_coordinator_that_asks_for_scores_of_a_round_gets_none(gated: Consortium):
+    reply = TrainReply.from_record(answers(gated, "asked")[TRAIN].content)
+    assert reply.scores is None and reply.holdout is None and reply.loss is None and reply.offset is None
+    assert reply.steps == gated.study.plan.steps
+
+
+def test_scores_of_another_model_are_refused_in_a_run_and_charged_anew_in_another(gated: Consortium):
+    study, grid = gated.study, SummingGrid(gated, run="one")
+    asked = requests(study)
+    first = answers(gated, "one")
+    spent = sum(line.kind == "spent" for line in gated.lines("site-01"))
+    other = ScoresRequest.from_record(asked[SCORES])
+    moved = replace(other, arrays={name: value + 1 for name, value in other.arrays.items()}).to_record()
+    node = grid.nodes["site-01"]
+    (reply,) = grid.send_and_receive([Message(moved, dst_node_id=node, message_type=SCORES)])
+    assert reply.has_error() and "another model" in reply.error.reason
+    # The same again: the same counts, and nothing is spent.
+    (again,) = grid.send_and_receive([Message(asked[SCORES], dst_node_id=node, message_type=SCORES)])
+    counts = [ScoresReply.from_record(one.content).counts for one in (again, first[SCORES])]
+    assert np.array_equal(*counts)
+    assert sum(line.kind == "spent" for line in gated.lines("site-01")) == spent
+
+
+def test_a_coordinator_and_sites_that_die_change_no_answer_and_charge_none_twice(gated: Consortium):
+    coordinator = Coordinator(gated)
+    begun = coordinator.run(absent=lambda site, kind: "crash" if (site, kind) == ("site-02", SCORES) else False)
+    assert begun.status != "completed"
+    ended = coordinator.run(begun.run, absent=lambda site, kind: False)
+    assert ended.status == "completed", ended.reason
+    assert [sum(line.kind == "spent" for line in gated.lines(name)) for name in gated.sites] == [7, 7, 7]
+
+
+def plain(message: Message) -> Mapping[str, Any]:
+    """All of a reply but what is a noised answer: its sections, keys, sizes, types and plain values."""
+    if message.has_error():
+        return {"error": message.error.reason}
+    return {
+        f"{section}.{key}": (value.dtype, tuple(value.shape)) if hasattr(value, "data") else value
+        for section, record in message.content.items()
+        for key, value in record.items()
+    }
+
+
+def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(small_sites: Small, monkeypatch):
+    """Replay: sizes, numbers of rows, steps and errors follow from noised answers, and those as they were recorded."""
+    sent: list[dict[str, Mapping[str, Any]]] = []
+    counts: list[dict[str, np.ndarray]] = []
+    home = os.environ["FLFED_HOME"]
+    for rows in (1500, 1900):
+        monkeypatch.setenv("FLFED_HOME", f"{home}-{rows}")
+        site = replace(small_sites(1, rows=rows)[0], policy=Policy(minimum_cohort=2))
+        if rows == 1900:  # and one class alone
+            site = replace(site, source=Frame(site.source.table.assign(y="no")))  # type: ignore[union-attr]
+        consortium = approved(Consortium([site, replace(small_sites(2)[1], policy=site.policy)], Study.parse(STUDY)))
+        answers(consortium, "first")
+        for kept in (consortium.folders["site-01"].gate / FOLDER).glob("[0-9a-f]*"):
+            content = kept.read_bytes()
+            recorded = 40.0 + np.arange((len(content) - 48) // 8, dtype="<f8") % 7
+            kept.write_bytes(content[:48] + recorded.tobytes())
+        consortium.restart("site-01")
+        found = answers(consortium, "second")
+        sent.append({name: plain(message) for name, message in found.items()})
+        counts.append(
+            {
+                STATISTIC: np.concatenate(
+                    [np.ravel(one) for one in StatisticReply.from_record(found[STATISTIC].content).sums.values()]
+                ),
+                SCORES: ScoresReply.from_record(found[SCORES].content).counts,
+            }
+        )
+    assert sent[0] == sent[1]
+    for name, recorded in counts[0].items():
+        assert np.array_equal(recorded, counts[1][name]), name
+    # The number of rows that an update stands for is that of the recorded counts: 40 and a little a cell.
+    assert sent[0][TRAIN]["metrics.num-examples"] > 100
+    assert sent[0][TRAIN]["metrics.num-examples"] not in (1500, 1900)
+
+
+def test_exact_numbers_would_show_in_the_replay(small_sites: Small, monkeypatch):
+    """The faults: the same study whose ε is of updates alone tells a band of rows, their number, losses and scores."""
+    home, sent = os.environ["FLFED_HOME"], []
+    for rows in (1500, 1900):
+        monkeypatch.setenv("FLFED_HOME", f"{home}-{rows}")
+        sites = [replace(site, policy=Policy(minimum_cohort=2)) for site in small_sites(2, rows=rows)]
+        consortium = approved(Consortium(sites, Study.parse(STUDY.replace('covers = "study"\n', ""))))
+        found = answers(consortium, "first")
+        sent.append({name: plain(message) for name, message in found.items()})
+    for name in (TRAIN, COMPARE):
+        assert sent[0][name] != sent[1][name], name
+    assert sent[0][TRAIN]["metrics.num-examples"] != sent[1][TRAIN]["metrics.num-examples"]
+    assert any(key.startswith("arms") for key in sent[0][COMPARE])

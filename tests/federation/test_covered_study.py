@@ -1,0 +1,286 @@
+"""Studies whose ε covers all that leaves: noised counts for the encoder, updates, noised scores, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from flfed import Study, run
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger.line import Line
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.session import SiteSession
+from flfed.rows.statistics.private.gaussian import person_weights
+from flfed.rows.statistics.private.model_counts import HISTOGRAMS, VALUES, cell_queries, training_cells
+from flfed.rows.training.private.noise import KnownUnits, SeededNoise
+from flfed.rows.training.private.sampling import known_units
+from flfed.study.plan import PrivateSteps
+from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
+from flfed.updates.accounting import Release, epsilon
+
+STUDY = """
+format = 1
+name = "small-covered"
+purpose = "Predict y, all of it under one budget"
+legal-basis = "made for tests"
+seed = 3
+
+[dataset]
+name = "small"
+
+[model]
+name = "logistic"
+
+[plan]
+optimiser = "sgd"
+lr = 0.5
+steps = 4
+
+[strategy]
+name = "fedavg"
+rounds = 3
+
+[privacy]
+name = "record-dp"
+epsilon = 3.0
+delta = 1e-5
+sampling = 0.2
+covers = "study"
+"""
+Small = Callable[..., list[Site]]
+
+
+def lines(site: str) -> list[Line]:
+    return [line for line in ledger_of(SiteFolder(site)).lines() if line.kind == "spent"]
+
+
+def account(site: Site) -> PrivacyAccount:
+    return PrivacyAccount(ledger_of(SiteFolder(site.name)), "small", site.policy)
+
+
+@pytest.fixture
+def sites(small_sites: Small) -> list[Site]:
+    """Three institutions that have a budget for one such run, and not for two."""
+    return [replace(site, policy=Policy(epsilon=3.2)) for site in small_sites(3, rows=2000)]
+
+
+@pytest.fixture
+def done(sites: list[Site]) -> Any:
+    return run(Study.parse(STUDY), sites=sites)
+
+
+def test_all_that_leaves_is_charged_to_the_side_that_it_counts(done: Any, sites: list[Site]):
+    for site in sites:
+        charged = [(line.facts.get("side"), line.facts["noise"], line.facts["steps"]) for line in lines(site.name)]
+        assert [side for side, _, _ in charged] == ["training"] * 5 + ["holdout"] * 2
+        releases = releases_of(Study.parse(STUDY))
+        noises = [releases[name].release.noise for name in (HISTOGRAMS, VALUES, "first", "scores")]
+        assert [noise for _, noise, _ in (*charged[:2], *charged[5:])] == noises
+        # Of a person, who is on one side: what was promised, and no more, of which .45 of the held-out side is kept.
+        assert 2.96 <= account(site).spent() <= 3.0
+        holdout = [Release(line.facts["noise"], 1.0, 1) for line in lines(site.name)[5:]]
+        assert epsilon(holdout, 1e-5) < 2.3
+        # Added up as if everybody were on both sides it would be more.
+        everything = [
+            Release(line.facts["noise"], line.facts["sampling"], line.facts["steps"]) for line in lines(site.name)
+        ]
+        assert epsilon(everything, 1e-5) > 3.5
+
+
+def test_the_record_has_noised_figures_with_intervals_and_no_exact_number_of_rows(done: Any, sites: list[Site]):
+    found = done.report
+    assert found["status"] == "completed"
+    auc = found["global"]["roc_auc_score"]
+    assert auc["low"] < auc["value"] < auc["high"]
+    exact = exact_auc(found["run"], sites)
+    assert auc["low"] - 0.05 < exact < auc["high"] + 0.05
+    for site in sites:
+        table = site.read()
+        rows = found["sites"][site.name]["rows"]
+        assert abs(rows - len(table.training)) < 200
+        assert found["sites"][site.name]["difference"] in (None, {}) or not found["sites"][site.name]["local-only"]
+    # The noise may round to 0 at one of them, one time in fifteen.
+    assert any(found["sites"][site.name]["rows"] != len(site.read().training) for site in sites)
+    assert found["privacy"]["epsilon"] <= 3.0
+
+
+def exact_auc(name: str, sites: list[Site]) -> float:
+    """The AUC of a run's model over the exact holdouts."""
+    from flfed.updates.checkpoints import checkpoint as checkpoints
+
+    with RunReader.open() as reader:
+        (entry,) = reader.runs_of(name)
+    result = checkpoints.final(entry.run)
+    scores, classes = [], []
+    for site in sites:
+        session = SiteSession(site, Study.parse(STUDY))
+        rows = session.encode(session.table.holdout("test"), result.encoder)
+        (weight, bias) = (result.arrays[name] for name in session.model.layers[0])
+        scores.append((rows.x @ weight + bias).ravel())
+        classes.append(rows.y)
+    return float(roc_auc_score(np.concatenate(classes), np.concatenate(scores)))
+
+
+def test_a_second_run_of_the_text_is_refused_by_a_budget_of_one(done: Any, sites: list[Site]):
+    before = [len(lines(site.name)) for site in sites]
+    with pytest.raises(FlfedError, match="privacy budget: epsilon 2.99. of 3.2 is spent"):
+        run(Study.parse(STUDY), sites=sites)
+    assert [len(lines(site.name)) for site in sites] == before
+
+
+def test_counts_of_the_encoder_are_sent_again_as_they_were_and_cost_nothing(small_sites: Small):
+    sites = small_sites(3, rows=300)
+    study = Study.parse(STUDY)
+    for _ in range(2):
+        run(study, sites=sites)
+    answers = [line for line in lines("site-01") if line.facts["sampling"] == 1.0]
+    # Of public rows that may be dealt anew each charge is on both sides.
+    assert len(answers) == 2 + 2 * 2 and not any("side" in line.facts for line in answers)
+    # Each run trains anew, and scores another model.
+    assert len(lines("site-01")) == 2 + 2 * (3 + 2)
+
+
+@pytest.mark.parametrize("rows_each", [1, 3])
+def test_no_person_moves_the_counts_of_the_encoder_by_more_than_is_charged(small_sites: Small, rows_each: int):
+    (site,) = small_sites(1, rows=120)
+    session = SiteSession(site, Study.parse(STUDY))
+    session.schema = session.schema.model_copy(update={"group": "person"})
+    table = session.table.training.assign(person=[f"P{at // rows_each}" for at in range(len(session.table.training))])
+
+    def counted(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        session.table = replace(session.table, training=rows)
+        return training_cells(session, by_person=True)
+
+    whole, bounds = counted(table), sensitivities(session.layout)
+    moved = np.array(
+        [
+            [
+                np.linalg.norm(one - other)
+                for one, other in zip(whole, counted(table[table["person"] != who]), strict=True)
+            ]
+            for who in table["person"].unique()[:20]
+        ]
+    )
+    assert (moved.max(axis=0) <= np.array(bounds) + 1e-9).all()
+    assert (moved.max(axis=0) > 0.4 * np.array(bounds)).all()
+    # Rows that weigh one each would move three times as much.
+    assert rows_each == 1 or moved.max() < 1.2 * max(bounds) < np.sqrt(rows_each) * max(bounds)
+
+
+def test_training_divides_by_what_is_known_under_noise(small_sites: Small):
+    # Without noise, and all rows in each step, the update is lr · sum / (q · units): with twice the units half of it.
+    (site,) = small_sites(1, rows=200)
+    session = SiteSession(site, Study.parse(STUDY))
+    from flfed.federation.client.protection import protection_of
+    from flfed.rows.session import first_model
+    from flfed.rows.training.one_by_one import run_client
+    from flfed.summaries.summary import schema_encoder
+
+    steps = PrivateSteps(clip=1.0, noise=0.0, sampling=1.0)
+    rows, moved = len(session.table.training), []
+    protection = protection_of(session.study)
+    assert protection is not None
+    plan = replace(session.study.plan, steps=1)
+    session.study = replace(session.study, plan=plan)
+    for known in (None, KnownUnits(units=2.0 * rows, most=3 * rows)):
+        session.protection = replace(protection, steps=steps, units=known, chance=SeededNoise)
+        trained = run_client(
+            session.train(first_model(session.study, session.schema), schema_encoder(session.layout), round=1, rounds=3)
+        )
+        moved.append(trained)
+    for name, delta in moved[0].delta.items():
+        np.testing.assert_allclose(moved[1].delta[name], delta / 2, rtol=1e-12)
+    assert (moved[0].rows, moved[1].rows) == (rows, 2 * rows)
+    assert known_units(session.training(schema_encoder(session.layout)), steps, None).units == rows
+
+
+def test_the_known_number_of_rows_is_that_of_the_noised_counts(small_sites: Small):
+    study = Study.parse(STUDY)
+    sites = small_sites(2, rows=400)
+    run(study, sites=sites)
+    session = SiteSession(sites[0], study)
+    exact = training_cells(session, by_person=True)
+    releases = releases_of(study)
+    first, second = cell_queries(session.layout, tuple(releases[name].release.noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
+    rows, deviation = noised_rows(
+        session.layout, cells_of(study, session.layout, {HISTOGRAMS: exact[0], VALUES: exact[1]})
+    )
+    assert rows == pytest.approx(len(session.table.training))
+    numbers, others = counted_columns(session.layout)
+    # Each column's cells add up to the rows; the mean by inverse variances.
+    weight = sum(1 / (len(of.cells) * second.deviation**2) for of in others) + len(numbers) / (33 * first.deviation**2)
+    assert deviation == pytest.approx(1 / np.sqrt(weight))
+    units = trained_units(session)
+    assert units.most - units.units == pytest.approx(FAR * deviation, abs=1)
+
+
+def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites: list[Site]):
+    from flfed.updates.checkpoints import checkpoint as checkpoints
+
+    study = Study.parse(STUDY)
+    result = checkpoints.final(done.report["run"])
+    session = SiteSession(sites[0], study)
+    releases = releases_of(study)
+    exact = [training_cells(SiteSession(site, study), by_person=True) for site in sites]
+    queries = cell_queries(session.layout, tuple(releases[name].release.noise for name in (HISTOGRAMS, VALUES)))  # type: ignore[arg-type]
+    merged = NoisedCells(
+        numbers=np.sum([one for one, _ in exact], axis=0), numbers_deviation=queries[0].deviation * np.sqrt(3),
+        values=np.sum([one for _, one in exact], axis=0), values_deviation=queries[1].deviation * np.sqrt(3),
+    )  # fmt: skip
+    near = private_encoder(session.layout, merged)
+    assert result.encoder.sha256() != near.sha256()
+    # x1 has 10 as deviation about 50; noise moves that by little in 4,000 rows.
+    assert result.encoder.center[0] == pytest.approx(near.center[0], abs=2)
+    assert result.encoder.scale[0] == pytest.approx(near.scale[0], rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("steps = 4", "steps = 4\nvalidation = 0.2"), "validation, whose losses are exact"),
+        (("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'), "covers = 'study' does not go with"),
+        (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
+        (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
+        (("[privacy]", '[compare]\nby = ["colour"]\n[privacy]'), "by, own-columns"),
+        (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
+        (('name = "fedavg"', 'name = "fedper"'), "a part of the model is each site's own"),
+        (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
+    ],
+)
+def test_what_no_epsilon_is_charged_for_is_refused_beside_it(small_sites: Small, change: tuple[str, str], said: str):
+    with pytest.raises(UsageError) as error:
+        run(Study.parse(STUDY.replace(*change, 1)), sites=small_sites(2))
+    assert said in str(error.value)
+
+
+def test_outcomes_that_are_numbers_are_refused(home):
+    text = STUDY.replace('name = "small"', 'name = "diabetes"').replace('name = "logistic"', 'name = "linear"')
+    with pytest.raises(UsageError, match="yes or no"):
+        run(Study.parse(text))
+
+
+def test_an_audit_gets_nothing(done: Any, sites: list[Site]):
+    from flfed.experiments.audit import audit
+
+    with pytest.raises(FlfedError):
+        audit(done.report["run"], sites=sites)
+
+
+def test_rows_of_one_person_weigh_one_in_the_counts_of_scores():
+    # As in the counts of the encoder: a person of ten rows moves a count by one at most.
+    weights = person_weights(np.zeros(10, dtype=np.int64), 10)
+    assert 0.99 < weights.sum() <= 1
+    assert datasets is not None

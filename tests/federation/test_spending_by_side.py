@@ -1,0 +1,400 @@
+"""Accounts of people trained on and of people held out: charged apart, and never too little."""
+
+from __future__ import annotations
+
+import math
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flfed.deployment.site_state.ledger_loss import restart
+from flfed.federation.client.privacy_budget import (
+    LINE,
+    NO_LEDGER,
+    SIDES,
+    NotSpent,
+    PrivacyAccount,
+    Side,
+    Tally,
+    side_of,
+)
+from flfed.federation.client.privacy_budget import shown as shown_budget
+from flfed.federation.client.protection import side_charged
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.records.ledger.line import START, Line, new_line
+from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows, canonical_rows, fractions
+from flfed.rows.data.origin import Origin
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.schema import Schema
+from flfed.rows.holdout_by_order import HoldoutByOrder
+from flfed.study.partition import OrderedHoldout
+from flfed.study.study import Study
+from flfed.updates.accounting import Release, epsilon
+from tests.conftest import small_table
+
+DELTA = 1e-5
+ANSWER = Release(1.395, 1, 1)
+"""A Gaussian query of ε = 2.99 at δ = 1e-5, of which the accountant's bound is 3."""
+BY_TIME = HoldoutByTime("day", "2024-12-31", "2025-01-01")
+RUN = {"study": "heart", "run": "r", "round": 1, "unit": "person", "delta": DELTA, "given_encoder": False}
+
+
+def gaussian(queries: int) -> float:
+    """Return ε of that many such queries by the closed form of Balle and Wang 2018, theorem 8.
+
+    δ = Φ(μ/2 - ε/μ) - e^ε Φ(-μ/2 - ε/μ) with μ = √queries / σ: 2.99 of one, 4.45 of two, 5.63 of three.
+    """
+    if not queries:
+        return 0.0
+    mu, low, high = math.sqrt(queries) / ANSWER.noise, 0.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        delta = phi(mu / 2 - middle / mu) - math.exp(middle) * phi(-mu / 2 - middle / mu)
+        low, high = (middle, high) if delta > DELTA else (low, middle)
+    return high
+
+
+def phi(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
+def of(queries: int) -> Any:
+    """Return what an ε of that many queries must be: never below the closed form, and at most .02 above."""
+    return pytest.approx(gaussian(queries) + 0.01, abs=0.0101)
+
+
+def ledger(**clock: Any) -> Ledger:
+    return ledger_of(SiteFolder("site-01"), **clock)
+
+
+def account(
+    budget: float | None = None, dataset: str = "small", rows: str = "a table", known: bool = True, **policy: Any
+) -> PrivacyAccount:
+    origin = Origin(rows, (), "", "") if known else None
+    make = SiteFolder("site-01").make
+    return PrivacyAccount(ledger(), dataset, Policy(epsilon=budget, **policy), prepare=make, origin=origin)
+
+
+def spent_lines() -> list[Line]:
+    return [line for line in ledger().lines() if line.kind == LINE]
+
+
+def test_two_answers_on_different_sides_are_as_much_as_one_and_on_both_they_compose():
+    spending = account()
+    spending.reserve(ANSWER, side="training", **RUN)
+    spending.reserve(ANSWER, side="holdout", **RUN)
+    assert spending.spent() == of(1) and shown_budget(spending.spent()) == "3"
+    assert [line.facts.get("side") for line in spent_lines()] == ["training", "holdout"]
+    spending.reserve(ANSWER, **RUN)  # of both: on each side there are two now
+    assert spending.spent() == of(2)
+    assert "side" not in spent_lines()[-1].facts
+    spending.reserve(ANSWER, side="holdout", **RUN)
+    assert account().spent() == spending.spent() == of(3)
+    # Were the sides added up, these lines would be four queries of ε 6.67.
+    assert spending.spent() < gaussian(4) - 0.9
+
+
+@pytest.mark.parametrize("side", [None, "both", "", "validation", "Training", 1, ["training"]])
+def test_a_line_that_names_no_side_or_one_that_is_not_known_counts_on_both(side: Any):
+    spending = account()
+    spending.reserve(ANSWER, **RUN)
+    cost = {"noise": ANSWER.noise, "sampling": 1, "steps": 1}
+    ledger().append(kind=LINE, dataset="small", **cost, **({} if side is None else {"side": side}))
+    for one in SIDES:
+        spending.reserve(ANSWER, side=one, **RUN)
+    # Three on each side; counted on no side it would be two.
+    assert spending.spent() == of(3)
+
+
+def line(side: str = "") -> Line:
+    facts = {"dataset": "small", "noise": ANSWER.noise, "sampling": 1, "steps": 1, **({"side": side} if side else {})}
+    return new_line(1, START, "2026-11-24T00:00:00.000Z", LINE, facts)
+
+
+class AddedUp(Tally):
+    """Planted: both sides in one sum, as before there were sides."""
+
+    def releases(self, side: Side) -> tuple[Release, ...]:
+        return tuple(Release(*kind[1:], steps) for kind, steps in self.kinds.items())
+
+
+class OneSideOnly(Tally):
+    """Planted: what was spent of both is charged to people trained on alone."""
+
+    def releases(self, side: Side) -> tuple[Release, ...]:
+        return tuple(
+            Release(*kind[1:], steps)
+            for kind, steps in self.kinds.items()
+            if kind[0] == side or (side == "training" and kind[0] == "both")
+        )
+
+
+def test_a_sum_over_both_sides_and_one_that_leaves_a_side_out_are_told_from_the_right_one():
+    def found(tally: Tally, *sides: str) -> list[float]:
+        for side in sides:
+            tally.add(line(side))
+        return [epsilon(tally.releases(side), DELTA) for side in SIDES]
+
+    histories = [("training", "holdout"), ("training", ""), ("", "holdout", "holdout")]
+    expected = [[1, 1], [2, 1], [1, 3]]
+
+    def fits(tally: type[Tally]) -> list[bool]:
+        return [
+            found(tally(), *sides) == [of(many) for many in queries]
+            for sides, queries in zip(histories, expected, strict=True)
+        ]
+
+    assert fits(Tally) == [True, True, True]
+    assert fits(AddedUp) == [False, False, False]
+    assert fits(OneSideOnly) == [True, False, False]
+
+
+def test_a_budget_refuses_the_side_that_it_would_overdraw_and_lets_the_other_pass():
+    spending = account(4.0)
+    spending.reserve(ANSWER, side="training", **RUN)
+    over = "privacy budget: epsilon 3 of 4 is spent at delta 1e-05, and one more round would make it 4.458"
+    for side in ("training", "both"):
+        with pytest.raises(NotSpent) as refused:
+            spending.reserve(ANSWER, side=side, **RUN)  # type: ignore[arg-type]  # - of the loop
+        assert str(refused.value) == over == spending.refusal(ANSWER, "new", side=side)
+    assert len(spent_lines()) == 1
+    assert spending.refusal(ANSWER, "r", side="training") is None  # it spent here before
+    assert spending.refusal(ANSWER, "new", side="holdout") is None
+    spending.reserve(ANSWER, side="holdout", **RUN)
+    assert spending.spent() == of(1)
+    for side in ("training", "holdout", "both"):
+        assert account(4.0).refusal(ANSWER, "new", side=side) == over
+    # Of two sides that both are overdrawn the worse one is told.
+    account().reserve(ANSWER, side="holdout", **RUN)
+    assert "epsilon 4.458 of 4 is spent" in str(spending.refusal(ANSWER, "new"))
+
+
+def test_rounds_ahead_are_those_that_fit_on_both_sides():
+    small = Release(20.0, 1, 1)
+    spending = account(4.0)
+    fresh = spending.left(small)
+    spending.reserve(ANSWER, side="holdout", **RUN)
+    left, done = spending.left(small), 0
+    assert 0 < left < fresh
+    while spending.refusal(small, "new") is None:
+        account(4.0).reserve(small, **RUN)
+        done += 1
+    assert abs(left - done) <= max(1, done // 50)
+    assert spending.refusal(small, "new", side="training") is None
+    assert account().left(small) == 10_000
+
+
+def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line():
+    spending = account(4.0)
+    with pytest.raises(NotSpent, match="epsilon 0 of 4 is spent .* one more round would make it 4.458"):
+        spending.reserve_all([ANSWER, ANSWER], side="training", **RUN)  # each of them alone would fit
+    assert spent_lines() == [] and spending.spent() == 0
+    parts = [Release(4.0, 1, 1), Release(2.5, 1, 1), Release(4.0, 1, 1)]
+    lines = spending.reserve_all(parts, side="training", **RUN)
+    assert [line.raw for line in spent_lines()] == [line.raw for line in lines] and ledger().problems() == []
+    assert [(line.n, line.facts["noise"], line.facts["side"], line.facts["run"]) for line in lines] == [
+        (1, 4.0, "training", "r"), (2, 2.5, "training", "r"), (3, 4.0, "training", "r"),
+    ]  # fmt: skip
+    assert len({line.facts["rows"] for line in lines}) == 1
+    assert spending.spent() == account(4.0).spent() == pytest.approx(epsilon(parts, DELTA))
+    # Their μ² add up to .285, of which ANSWER's is .514: ε is less than its.
+    assert spending.spent() < gaussian(1)
+    spending.reserve(ANSWER, side="holdout", **RUN)
+    assert len(spent_lines()) == 4 and spending.reserve_all([], side="holdout", **RUN) == []
+    account(0.1, disclosure="open").reserve_all([ANSWER, ANSWER], **RUN)  # which counts, and refuses nothing
+    assert len(spent_lines()) == 6 and ledger().problems() == []
+
+
+@contextmanager
+def full_at(size: int) -> Iterator[None]:
+    """Let files grow up to a size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("lines", [0.5, 1.5, 2.5])
+def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: float):
+    spending = account(9.0)
+    first = spending.reserve(ANSWER, side="holdout", **RUN)
+    before, length = ledger().path.read_bytes(), len(first.raw)
+
+    def one_by_one() -> None:
+        for _ in range(3):
+            spending.reserve(ANSWER, side="holdout", **RUN)
+
+    def at_once() -> None:
+        spending.reserve_all([ANSWER] * 3, side="holdout", **RUN)
+
+    def kept(write: Callable[[], None]) -> int:
+        with full_at(len(before) + int(lines * length)), pytest.raises(NotSpent) as refused:
+            write()
+        assert str(refused.value) == NO_LEDGER
+        return ledger().path.read_bytes().count(b"\n") - 1
+
+    assert kept(at_once) == 0 and ledger().path.read_bytes() == before
+    assert spending.spent() == account().spent() == of(1)
+    # Planted: line by line, those before the failure stay.
+    assert kept(one_by_one) == int(lines) and spending.spent() == of(1 + int(lines))
+    assert ledger().problems() == []
+    spending.reserve_all([ANSWER], side="holdout", **RUN)
+    assert spending.spent() == of(2 + int(lines))
+
+
+def test_rows_under_another_name_are_on_one_account_and_its_sides_are_not_this_ones():
+    # Side follows from a row's hash, and a schema of fewer columns has other hashes: with a share of .3 held out,
+    # .7 * .3 = .21 of the rows are trained on under one name and held out under the other.
+    table = small_table(2000, seed=5)
+    held = [fractions(canonical_rows(table[columns]), "salt") < 0.3 for columns in (list(table), list(table)[1:])]
+    assert np.mean(~held[0] & held[1]) == pytest.approx(0.21, abs=0.03)
+    account(dataset="small").reserve(ANSWER, side="training", **RUN)
+    own, other = account(4.0, dataset="small"), account(4.0, dataset="slim")
+    assert own.spent() == other.spent() == of(1)
+    assert own.refusal(ANSWER, "new", side="holdout") is None
+    for side in SIDES:
+        assert str(other.refusal(ANSWER, "new", side=side)).startswith("privacy budget: epsilon 3 of 4 is spent")
+    # Of other rows there is an account apart; of rows that nobody knows all lines count, its own name's by side.
+    assert account(4.0, "third", "another").refusal(ANSWER, "new") is None
+    assert account(4.0, known=False).refusal(ANSWER, "new", side="holdout") is None
+    assert account(4.0, "third", known=False).refusal(ANSWER, "new", side="holdout") is not None
+    account(known=False).reserve(ANSWER, side="holdout", **RUN)  # which does not say of which rows
+    assert account().spent() == of(1)
+    assert account(dataset="slim").spent() == of(2) and account(dataset="third", rows="another").spent() == of(1)
+
+
+def test_a_ledger_that_is_begun_anew_keeps_the_sides():
+    folder = SiteFolder("site-01")
+    for side in ("training", "holdout", "both"):
+        account().reserve(ANSWER, side=side, **RUN)
+    content = folder.ledger.read_bytes()
+    ledger().append(kind="compare", run="r")
+    folder.ledger.write_bytes(folder.ledger.read_bytes().replace(b'"compare"', b'"measure"'))
+    assert restart(folder, by="Dr Kim", why="damaged").carried == 3
+    assert [side_of(line) for line in spent_lines()] == ["training", "holdout", "both"]
+    assert account().spent() == of(2) and folder.ledger.read_bytes() != content
+
+
+KILLED = """
+import os, signal, sys
+from flfed.callbacks import now_utc
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.rows.data.policy import Policy
+from flfed.updates.accounting import Release
+
+def clock():  # asked for each line: the third is never written
+    clock.lines += 1
+    if clock.lines == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return now_utc()
+
+clock.lines = 0
+folder = SiteFolder("site-01")
+spending = PrivacyAccount(ledger_of(folder, clock=clock), "small", Policy(epsilon=20.0), prepare=folder.make)
+spending.reserve_all([Release(1.395, 1, 1)] * 4, side="training", run="r", round=1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_a_kill_amid_an_answer_never_lowers_the_sum():
+    account().reserve(ANSWER, side="training", **RUN)
+    done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -9, done.stderr
+    # Two of four lines are on the disk, of an answer that nobody got.
+    assert len(spent_lines()) == 3 and ledger().problems() == []
+    assert account().spent() == of(3)
+
+
+RACING = """
+import sys
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
+from flfed.rows.data.policy import Policy
+from flfed.updates.accounting import Release
+folder = SiteFolder("site-01")
+spending = PrivacyAccount(ledger_of(folder), "small", Policy(epsilon=2.0), prepare=folder.make)
+spending.spent()
+print("ready", flush=True)
+sys.stdin.readline()
+done = 0
+try:
+    while True:
+        spending.reserve_all([Release(10.0, 1, 1), Release(14.0, 1, 1)], side=sys.argv[1], run=sys.argv[1], round=done)
+        done += 1
+except NotSpent:
+    print(done)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole():
+    account(2.0).reserve_all([], side="training")  # so that there is a ledger for both
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACING, side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for side in ("training", "both")
+    ]  # fmt: skip
+    assert [process.stdout.readline() for process in started if process.stdout] == ["ready\n"] * 2
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    training, both = (int(process.communicate(timeout=120)[0]) for process in started)
+    lines = spent_lines()
+    assert [(side_of(line), line.facts["noise"]) for line in lines[1::2]] == [
+        (side_of(line), 14.0) for line in lines[::2]
+    ]
+    assert len(lines) == 2 * (training + both) and ledger().problems() == []
+    parts = [Release(10.0, 1, 1), Release(14.0, 1, 1)]
+    # Both stopped for people trained on, on whose account all is.
+    assert epsilon(parts * (training + both), DELTA) <= 2.0 < epsilon(parts * (training + both + 1), DELTA)
+    assert account(2.0).refusal(parts[0], "new", side="holdout") is None or training == 0
+
+
+def test_a_side_is_charged_alone_only_where_nobody_can_be_on_the_other():
+    wine, open_ = Study.load("wine"), Policy(disclosure="open", resplit=True)
+    published = Study.load("fed-heart-flamby-dp")
+    by_order = HoldoutByOrder(OrderedHoldout(by="day", train_share=0.7))
+    complete = wine.replace({"encode.rows": "complete"})
+    for side in ("training", "holdout"):
+        for alone in ({}, {"holdout": Holdout(salt="s")}, {"holdout": BY_TIME}):
+            assert side_charged(side, study=wine, policy=Policy(), **alone) == side
+        assert side_charged(side, study=complete, policy=Policy(), holdout=Holdout()) == side
+        assert side_charged(side, study=wine, policy=open_) == "both"
+        assert side_charged(side, study=published, policy=Policy()) == "both"
+        for rule in (replace(BY_TIME, same_groups=True), by_order):
+            assert side_charged(side, study=wine, policy=Policy(), holdout=rule) == "both"
+        assert side_charged(side, study=complete, policy=Policy(), holdout=BY_TIME) == "both"
+    assert side_charged("both", study=wine, policy=Policy()) == "both"
+
+
+def test_of_complete_rows_a_person_may_be_held_out_who_is_trained_on_in_another_study():
+    columns = {"person": {"kind": "id"}, "day": {"kind": "date"}, "x": {"kind": "number", "range": [0, 9]}}
+    columns |= {"y": {"kind": "target", "values": ["no", "yes"]}}
+    named = {"name": "s", "task": "binary", "target": "y", "group": "person"}
+    schema = Schema.model_validate({**named, "columns": columns})
+    days = pd.to_datetime(["2024-06-01", "2025-06-01"] * 2)
+    rows = pd.DataFrame({"person": [*"PPQQ"], "day": days, "x": [math.nan, 1.0, 2.0, 3.0], "y": "no"})
+    whole, complete = (SortedRows.of(rows, schema, named) for named in ((), ("x",)))
+    found = [["".join(own.table["person"][side]) for side in own.sides(BY_TIME, 0)] for own in (whole, complete)]
+    assert found == [["PQ", ""], ["Q", "P"]]
