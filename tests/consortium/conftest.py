@@ -223,8 +223,9 @@ class Consortium:
         policy.write_text(policy.read_text().replace('strategies = ["fedavg"]\n', ""))
 
     def rows(self, name: str) -> Path:
-        """Return the file of the frozen rows of a site."""
-        (found,) = (self.sites[name].gate / "frozen" / "small").glob("*.parquet")
+        """Return the file of the frozen rows of a site, without those that rest."""
+        files = (self.sites[name].gate / "frozen" / "small").glob("*.parquet")
+        (found,) = (file for file in files if not file.name.startswith("withheld-"))
         return found
 
     def online(self, count: int) -> None:

@@ -72,7 +72,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         models, Table 1. Example: `covers = "study"`.
     comparison : {"none", "own-model"}
         Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
-        how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
+        how many pairs of people the shared one is better. "own-model" is not available in this version. Example:
+        `comparison = "none"`.
 
     Notes
     -----
