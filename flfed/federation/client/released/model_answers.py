@@ -11,7 +11,7 @@ from flwr.app import Message
 
 from flfed.federation.client.protection import RoundCharge
 from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.released.noised_answer import KeptModel, NoisedAnswer, Part, kept_path
+from flfed.federation.client.released.noised_answer import KeptFile, KeptModel, NoisedAnswer, Part, kept_path
 from flfed.federation.client.site_run import SiteRun
 from flfed.paths import private_folder
 from flfed.refusals import Refusal
@@ -169,7 +169,7 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
     if isinstance(spend, RoundCharge):
         path = kept_path(spend, session, f"{OWN}-{encoder.sha256()[:16]}")
         basis = b"".join(part.tobytes() for part in training_cells(session, by_person=by_person(session.study)))
-        kept = KeptModel(path=path, basis=basis, shapes=shapes_of(arrays))
+        kept = KeptModel(file=KeptFile(path, basis), shapes=shapes_of(arrays))
         private_folder(path.parent)
         if (before := kept.read()) is not None:
             return before

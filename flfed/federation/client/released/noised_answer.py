@@ -92,8 +92,7 @@ class NoisedAnswer:
             releases = [part.release for part in self.parts.values()]
             charge.answer(releases, side=self.side, **self.facts)
             found = self._noised(chance)
-            salt = secrets.token_bytes(SALT)
-            write_whole(path, salt + self._hash(salt) + b"".join(_bytes(found.values())))
+            self._file(path).write(b"".join(_bytes(found.values())))
             return found
 
     def kept(self, path: Path) -> dict[str, np.ndarray] | None:
@@ -101,13 +100,8 @@ class NoisedAnswer:
 
         Of other rows, or damaged, it is drawn, and charged, anew.
         """
-        try:
-            content = read_private(path, rows=True)
-        except FileNotFoundError:
-            return None
-        salt, of_exact, answer = content[:SALT], content[SALT : SALT + HASH], content[SALT + HASH :]
-        sizes = [part.exact.size for part in self.parts.values()]
-        if not hmac.compare_digest(of_exact, self._hash(salt)) or len(answer) != 8 * sum(sizes):
+        answer, sizes = self._file(path).read(), [part.exact.size for part in self.parts.values()]
+        if answer is None or len(answer) != 8 * sum(sizes):
             return None
         numbers = np.split(np.frombuffer(answer, dtype="<f8").astype(np.float64), np.cumsum(sizes)[:-1])
         shapes = [part.exact.shape for part in self.parts.values()]
@@ -116,8 +110,40 @@ class NoisedAnswer:
     def _noised(self, chance: NoiseSource) -> dict[str, np.ndarray]:
         return {name: part.query.answer(part.exact, chance) for name, part in self.parts.items()}
 
+    def _file(self, path: Path) -> KeptFile:
+        return KeptFile(path, b"".join(_bytes(part.exact for part in self.parts.values())))
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """File of what left a site once, or was made once under noise, with a salted hash of what it follows from.
+
+    Attributes
+    ----------
+    path : Path
+    basis : bytes
+        What it follows from but for the noise: of other rows it is not this file's.
+    """
+
+    path: Path
+    basis: bytes
+
+    def read(self) -> bytes | None:
+        """Return what was kept, None where nothing of this basis was."""
+        try:
+            content = read_private(self.path, rows=True)
+        except FileNotFoundError:
+            return None
+        salt, of_basis = content[:SALT], content[SALT : SALT + HASH]
+        return content[SALT + HASH :] if hmac.compare_digest(of_basis, self._hash(salt)) else None
+
+    def write(self, content: bytes) -> None:
+        """Keep something of this basis."""
+        salt = secrets.token_bytes(SALT)
+        write_whole(self.path, salt + self._hash(salt) + content)
+
     def _hash(self, salt: bytes) -> bytes:
-        return hmac.digest(salt, b"".join(_bytes(part.exact for part in self.parts.values())), "sha256")
+        return hmac.digest(salt, self.basis, "sha256")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,32 +152,24 @@ class KeptModel:
 
     Attributes
     ----------
-    path : Path
-    basis : bytes
-        What it follows from but for the noise: of other rows it is another one.
+    file : KeptFile
     shapes : Shapes
         Of its arrays.
     """
 
-    path: Path
-    basis: bytes
+    file: KeptFile
     shapes: Shapes
 
     def read(self) -> Arrays | None:
-        """Return the model that was trained before, None where there is none of this basis."""
-        try:
-            content = read_private(self.path, rows=True)
-        except FileNotFoundError:
-            return None
-        salt, of_basis, entries = content[:SALT], content[SALT : SALT + HASH], content[SALT + HASH :]
-        if not hmac.compare_digest(of_basis, hmac.digest(salt, self.basis, "sha256")):
+        """Return the model that was trained before, None where there is none of its basis."""
+        entries = self.file.read()
+        if entries is None:
             return None
         return unflattened(np.frombuffer(entries, dtype="<f8").astype(np.float64), self.shapes)
 
     def write(self, arrays: Arrays) -> None:
         """Keep a trained model."""
-        salt = secrets.token_bytes(SALT)
-        write_whole(self.path, salt + hmac.digest(salt, self.basis, "sha256") + _bytes([flattened(arrays)])[0])
+        self.file.write(_bytes([flattened(arrays)])[0])
 
 
 def kept_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
