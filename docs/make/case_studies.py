@@ -23,6 +23,7 @@ from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.statistics.listed.analysis import rows_figure
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
+from flfed.records.statistics.listed.noised_scores import NOT_TOLD, is_covered
 from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.reader import RunReader
@@ -154,14 +155,15 @@ def comparison_parts(case: CaseStudy) -> list[str]:
     shown = rows if many <= MOST_SITES else rows[many:]
     sizes = [site["rows"] for site in found["sites"].values() if site["rows"] is not None]
     least, most = (min(sizes), max(sizes)) if sizes else (0, 0)
-    of = f" of {least:,} rows" if least == most else f" of {least:,} to {most:,} rows"
+    span = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    of = f" that train on about {span} rows each" if is_covered(found) else f" of {span} rows"
     told = f"{many} sites{of if sizes else ''}."
     more = "" if many <= MOST_SITES else " Each of them: `flfed run show RUN --all`."
     parts = ["## Sites and figures", f"{told} Judged by {metric_name(metric or '')}, on rows nobody trained on.{more}"]
     empty = [place for place in range(len(headers)) if not any(row[place] for row in shown)]
     kept = [place for place in range(len(headers)) if place not in empty]
     parts.append(table([headers[place] for place in kept], [[row[place] for place in kept] for row in shown]))
-    parts += [anonymous(line) for line in below]
+    parts += [line for line in map(anonymous, below) if not (is_covered(found) and line in verdict(case))]
     points = found.get("operating-points", {}).get("all", [])
     parts += [alarm_line(point) for point in points if point["by"] == "false-positive-rate"]
     lines = [row for row in case.table_one if ": " not in row["Characteristic"] or many <= 4][:MOST_LINES]
@@ -225,7 +227,8 @@ def index_row(field: str, case: CaseStudy) -> list[str]:
         sites, of = len(found["sites"]), found["global"][metric]
         figure = f"{metric_name(metric)} {number(of['value'])} ({interval(of['low'], of['high'])})"
         everywhere = (found["own-model-everywhere"] or {}).get(metric)
-        own, said = number(everywhere["value"]) if everywhere else "", verdict(case)[0]
+        own = number(everywhere["value"]) if everywhere else ""
+        said = NOT_TOLD if is_covered(found) else verdict(case)[0]
     simulated = ", simulated" if case.dataset.source.synthetic else ""
     return [field, f"[{case.study.name}]({case.study.name}.md){simulated}", str(sites), figure, own, said]
 

@@ -5,9 +5,10 @@ It finds the run, chosen or from the address, shows errors as sentences, and kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -123,6 +124,20 @@ def show(title: str, parts: Callable[[Opened], None]) -> None:
     st.fragment(_body, run_every=course[0])(title, parts, name, course)
 
 
+def seen_in_words(site: str, study: Mapping[str, Any]) -> str:
+    """Return what one site's people see of a run, by its study's tables.
+
+    Examples
+    --------
+    >>> seen_in_words("vienna", {}).partition(".")[0]
+    'You see the figures of vienna only'
+    >>> seen_in_words("vienna", {"analysis": {}}).partition(",")[0]
+    'You see the figures of vienna'
+    """
+    noised = "analysis" in study or covers_study(study)
+    return (OWN_NOISED if noised else OWN).format(site=site)
+
+
 def _says_why_not(title: str, error: FlfedError) -> None:
     st.title(title or "Overview")
     st.error(with_code(str(error)))
@@ -223,8 +238,7 @@ def _body(title: str, parts: Callable[[Opened], None], name: str, course: refres
             after = overview.COUNTED if covers_study(study) else overview.COMPARED
             overview.head(title, runs, name, only=viewer.site, after=after)
             if viewer.site:
-                noised = "analysis" in study or covers_study(study)
-                st.caption(escape((OWN_NOISED if noised else OWN).format(site=viewer.site)))
+                st.caption(escape(seen_in_words(viewer.site, study)))
         parts(Opened(name, runs, viewer))
     except FlfedError as error:
         st.error(with_code(str(error)))

@@ -30,6 +30,7 @@ from flfed.records.reports.narrative import (
     reference_name,
     story,
     tally,
+    verdict_in_words,
     widened_for,
 )
 from flfed.records.reports.report import (
@@ -43,6 +44,7 @@ from flfed.records.reports.round_totals import ON_ROWS, band_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.learning_curve import curve_rows
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
+from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered, lost_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -69,6 +71,7 @@ Lines = list[dict[str, object]]
 STYLE = Path(__file__).parent / "style.css"
 NO_MODEL = "The study trains no model: it counts rows over all sites, and nothing is compared."
 OWN = "Figures of {site} only: those over all sites would, with its own taken away, tell of others."
+OWN_NOISED = "Figures of {site}, and over all sites those that are made of noised counts of three sites or more."
 
 
 def answer(content: Content) -> Markup:
@@ -80,7 +83,7 @@ def answer(content: Content) -> Markup:
     said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
     box = element("div", *said, class_="verdict")
     note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
-    statistic = found.get("statistics") if content.only is None else None
+    statistic = found.get("statistics")
     tables = _of_statistic(statistic) if statistic else ""
     above = {first, *others, *(headline(found, metric) if metric else [])}
     words = [line for line in _words(content) if line not in above]
@@ -109,6 +112,8 @@ def _verdict(content: Content) -> list[str]:
     found, only = content.found, content.only
     metric = content.metric
     if only is not None:
+        if "statistics" in found:
+            return statistic_in_words(found["statistics"], found["repeats"])
         if metric is not None and only in found["sites"]:
             said = site_answer.should_it_join(found, only, metric)
             return [said, site_verdict(found["sites"][only], metric)[1]]
@@ -118,6 +123,8 @@ def _verdict(content: Content) -> list[str]:
         return statistic_in_words(found["statistics"], found["repeats"])
     if metric is None:
         return _nothing(content)
+    if is_covered(found):
+        return verdict_in_words(found)
     return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]
 
 
@@ -165,7 +172,8 @@ def figures(content: Content) -> Markup:
     lines = _site_lines(found, metric, order)
     below = [] if content.only else [line for line in comparison_rows(found)[2] if line not in _told(content)]
     summed = [] if content.only else site_answer.together(found, metric)
-    notes = [*site_answer.untold_at(found, metric, order), *summed, *site_answer.left_out(content.sites)]
+    lost = lost_in_words(found, metric) if is_covered(found) else []
+    notes = [*site_answer.untold_at(found, metric, order), *lost, *summed, *site_answer.left_out(content.sites)]
     parts = [
         paragraphs([f"{sentence_case(axis_title(metric))}, on test rows that no model was trained on."], class_="lead"),
         table(lines),
@@ -210,7 +218,8 @@ def further(content: Content) -> Markup:
     """Return the other metrics: over all sites, and at each site where these are few."""
     found, metric = content.found, content.metric
     others = [name for name in metrics_of(found) if name != metric]
-    if metric is None or not others:
+    # From noised counts all figures follow at once: they stand with the counts.
+    if metric is None or not others or is_covered(found):
         return Markup()
     over = [line for name in others if (line := _metric_line(found, name))]
     parts = [table(over)]
@@ -288,7 +297,8 @@ def by_round(content: Content) -> Markup:
     rounds = content.rounds
     known = [point for point in rounds.points if point.value is not None and point.round] if rounds else []
     if rounds is None or not known:
-        return Markup()
+        alone = is_covered(content.found) and content.found["status"] == "completed"
+        return section("Course of the training", paragraphs([NO_ROUNDS])) if alone else Markup()
     looks = site_looks(site.site for site in content.sites)
     names = sorted({point.site for point in known if point.site is not None})
     drawn = [_by_round(known, name, rounds.metric, *looks.get(name, (GREY, []))) for name in names]
@@ -425,7 +435,8 @@ def _head(content: Content) -> list[Markup]:
     rounds = f", {found['rounds']} of {planned} rounds" if planned else ""
     went = f"{STATUS_WORDS[found['status']]}{rounds}{repeats}"
     line = f"Run {found['run']}: {went}, started {moment(runs[0].started)} UTC{took}."
-    whose = [element("p", OWN.format(site=content.only), class_="facts-line")] if content.only else []
+    own = OWN_NOISED if "statistics" in found or is_covered(found) else OWN
+    whose = [element("p", own.format(site=content.only), class_="facts-line")] if content.only else []
     return [element("h1", found["study"]), element("p", line, class_="facts-line"), *whose]
 
 

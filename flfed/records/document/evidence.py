@@ -25,7 +25,7 @@ from flfed.records.reports.events import (
     set_aside_lines,
     site_facts,
 )
-from flfed.records.reports.glossary import GLOSSARY, of_no_model
+from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_scores_alone
 from flfed.records.reports.report import varies
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
@@ -144,6 +144,9 @@ def privacy(content: Content) -> Markup:
         if spent
         else paragraphs([privacy_tables.why_nothing_spent(of)])
     )
+    if charged := privacy_tables.charged_lines(of):
+        read = paragraphs([privacy_tables.SHARES_READ], class_="note")
+        parts += [element("h3", "What was charged for what"), table(charged), read]
     parts += [element("h3", "Mechanisms in force"), table(privacy_tables.mechanism_lines(of, content.sites, only=only))]
     parts += [*_attacks(audit), *_left(content)]
     if of["uncharged"]:
@@ -211,7 +214,7 @@ def limits(content: Content) -> Markup:
     """Return what the run does not show."""
     lines = [NO_MORE]
     if content.only is None and content.metric is not None:
-        lines += [TOGETHER]
+        lines += [] if is_covered(content.found) else [TOGETHER]
         if content.found["mean-gain"].get(content.metric, {}).get("value") is not None:
             lines.append(f"The mean over sites holds for {ASSUMES}. {sentence_case(COVERAGE)}.")
     if content.counted is not None:
@@ -242,6 +245,7 @@ def split_columns(content: Content) -> Markup:
 def words(content: Content) -> Markup:
     """Return the glossary."""
     terms = GLOSSARY if content.runs[0].rounds_planned else of_no_model()
+    terms = of_scores_alone() if is_covered(content.found) else terms
     return section("What the words mean", bullets([f"*{term}*: {meaning}" for term, meaning in terms.items()]))
 
 

@@ -15,6 +15,17 @@ from flfed.records.document import charts
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, element, paragraphs, section, table
 from flfed.records.statistics import point_tables, score_tables
+from flfed.records.statistics.listed.noised_scores import (
+    NO_CURVES,
+    SCORES,
+    figure_lines,
+    is_covered,
+    lost_in_words,
+    reason_in_words,
+    scores_in_words,
+    shown_counts,
+    whose_scores,
+)
 from flfed.records.statistics.operating_points import (
     RARE,
     OperatingPoint,
@@ -39,12 +50,15 @@ SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 CALIBRATED = 6
 """Charts of calibration, or of net benefit, at most: all sites together, and those with most rows."""
 GROUPS_A_TABLE = 4
+SCORED = "How the scores lie"
 FIRST_ALONE = "Of one repeat alone, the first that has these figures."
 
 
 def curves(content: Content) -> Markup:
     """Return ROC, precision and recall, with the areas below them."""
     title, counted = "How well it ranks", content.counted
+    if is_covered(content.found) and SCORES in content.found:
+        return _noised(content)
     if counted is None:
         why = score_tables.no_curves_in_words(content.runs[0], content.found, content.sites)
         return section(title, paragraphs([why]))
@@ -62,6 +76,27 @@ def curves(content: Content) -> Markup:
         pictures,
         areas,
         paragraphs([score_tables.AREAS_READ + left], class_="note"),
+    )
+
+
+def _noised(content: Content) -> Markup:
+    """Return figures and counts of scores as their noise leaves them, in place of curves."""
+    found = content.found
+    counts = whose_scores(found[SCORES])
+    if not counts:
+        why = reason_in_words(found[SCORES]["reason"]) or "none came"
+        return section(SCORED, paragraphs([f"There are no counts by score to show: {why}."]))
+    name = next(iter(counts))
+    alone = [FIRST_ALONE] if len(content.runs) > 1 else []
+    whose = name if name in found[SCORES]["sites"] else ""
+    return section(
+        SCORED,
+        paragraphs([*alone, NO_CURVES], class_="lead"),
+        table(figure_lines(found)),
+        paragraphs(lost_in_words(found, "roc_auc_score"), class_="note"),
+        element("h3", f"Test rows by class and predicted probability ({name})"),
+        table(shown_counts(counts[name]), class_="dense"),
+        paragraphs(scores_in_words(found, whose), class_="note"),
     )
 
 

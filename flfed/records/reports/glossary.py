@@ -35,8 +35,24 @@ GLOSSARY = {
     "policy": "A site's rules on what may leave it, such as the smallest count that it gives.",
 }
 """Meaning by term, in the order in which a reader meets them."""
+OF_COMPARISON = (
+    "site model", "adjusted to the site", "pooled", "gain", "widened", "joining pays", "no clear gain",
+    "do not use it here", "cannot be told", "net benefit",
+)  # fmt: skip
+"""Terms that only a study has whose models are compared on exact counts."""
 WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")
 """Terms that say something of a study which trains nothing."""
+
+
+def of_scores_alone() -> dict[str, str]:
+    """Return the glossary of a study of which all that leaves is charged, and no comparison does.
+
+    Examples
+    --------
+    >>> "AUC" in of_scores_alone(), "gain" in of_scores_alone()
+    (True, False)
+    """
+    return {term: meaning for term, meaning in GLOSSARY.items() if term not in OF_COMPARISON}
 
 
 def of_no_model() -> dict[str, str]:

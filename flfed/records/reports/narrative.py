@@ -94,6 +94,8 @@ def verdict_in_words(found: Report) -> list[str]:
     Of a run that compared nothing it is one sentence, with the reason.
     """
     metric = primary_of(found)
+    if metric is not None and is_covered(found):
+        return [*_reach(found, metric), NOT_TOLD]
     if metric is not None:
         told = (joining_in_words(found, metric), tally(found, metric), behind_in_words(found, metric))
         return [said for said in told if said]

@@ -60,6 +60,8 @@ ANSWERS = {
     "values": "counts of other columns and of the outcome, by value",
     "first": "counts by score, from which the bins follow",
     "scores": "counts by class and bin of scores",
+    "own-model": "training of the site's own model",
+    "pairs": "pairs won by the shared model over the own one",
 }
 """What a noised answer is, by its name in the record."""
 SHARES_READ = (

@@ -5,6 +5,7 @@ Who looks at it, and what of it that person may see.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,7 +39,7 @@ KEPT = {
     "secure-sums": ("kind", "least"),
     "privacy": (
         "mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server",
-        "uncharged",
+        "uncharged", "covers", "answers", "kept-back",
     ),
 }  # fmt: skip
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
@@ -46,6 +47,12 @@ OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "told-outcomes",
 )  # fmt: skip
 """Objects with a part for each site."""
+LEAST_TOGETHER = 3
+"""Sites in a figure over all that the people of one see: of two, what is left without their own is the other's."""
+ANALYSED = ("counts-each", "deviation", "rows", "columns", "groups", "cross")
+"""Figures of an analysis, over all sites or of one: each number of them has noise that was charged."""
+COUNTED = ("counts", "edges", "deviation", "slope")
+"""The same of counts of scores."""
 TRAINING_ONLY = "Training rows only, for want of holdout rows that may be counted"
 """So begins the note of sums over rows; the names of the sites of which that is so follow."""
 NONE_MISSING = "0 (0 %)"
@@ -69,7 +76,8 @@ class Viewer:
     role : {"coordinator", "analyst", "site"}
     site : str or None
         The one site whose figures role "site" sees, and nothing else: from a figure over all sites, or from
-        those of two runs, each can take off its own, and has another's.
+        those of two runs, each can take off its own, and has another's. Sums of noised answers of three sites or more
+        are shown all the same: what is left of them has noise that was charged, and is of two others or more.
     name : str
         As the login has it; "" where nobody has to log in.
     """
@@ -110,6 +118,10 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     plain : callable
         Takes the names of other sites out of a sentence.
     """
+    if name == "statistics":
+        return _of_analysis(payload, site, plain)
+    if name == "noised-scores":
+        return _of_scores(payload, site)
     if name not in KEPT:
         return None
     found = {key: without_in(payload[key], plain) for key in KEPT[name] if key in payload}
@@ -133,6 +145,38 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
     elif name not in ("codec", "secure-sums", "own-parts"):
         found |= {"note": _own_note(payload.get("note", ""), site)}
     return found
+
+
+def _of_analysis(payload: dict[str, Any], site: str, plain: Callable[[str], str]) -> dict[str, Any] | None:
+    """Return an analysis as one site may see it: its own figures, and those over all of `LEAST_TOGETHER` sites or more.
+
+    Of a statistic without noise nothing is seen: exact sums over all, less the site's own, are those of the others, and
+    what is told of one site may follow from the sums of all. Nor is a figure over all that names another site, as where
+    groups are places. Without figures over all the site's own stand in their place.
+    """
+    if payload.get("name") != "analysis":
+        return None
+    own = payload["by-site"].get(site)
+    kept = None if own is None else _only(own, ANALYSED)
+    whole = _only(payload, ANALYSED)
+    if payload["sites"] >= LEAST_TOGETHER and plain(text := json.dumps(whole, ensure_ascii=False)) == text:
+        return {"name": "analysis", "sites": payload["sites"], **whole, "by-site": {} if kept is None else {site: kept}}
+    return None if kept is None else {"name": "analysis", "sites": 1, **without_in(kept, plain), "by-site": {}}
+
+
+def _of_scores(payload: dict[str, Any], site: str) -> dict[str, Any]:
+    """Return noised counts of scores as one site may see them: its own, and those of `LEAST_TOGETHER` sites or more."""
+    whole = payload["all"] if payload["asked"] >= LEAST_TOGETHER else None
+    return {
+        "asked": payload["asked"],
+        "reason": payload["reason"],
+        "all": None if whole is None else _only(whole, COUNTED),
+        "sites": {name: _only(own, COUNTED) for name, own in _own(payload["sites"], site).items()},
+    }
+
+
+def _only(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: found[key] for key in keys if key in found}
 
 
 def _is_own(warning: str) -> bool:

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 
 from flfed.records.dashboard.components.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
-from flfed.records.dashboard.components.colours import BLUE, NEUTRAL, ORANGE
+from flfed.records.dashboard.components.colours import BLUE, INK, ORANGE
 from flfed.records.dashboard.components.figure import Line
 from flfed.records.dashboard.components.round_chart import HEIGHT, Curves, Spec
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
-from flfed.records.statistics.verdict import number
+from flfed.records.statistics.verdict import as_given
 
 ALIKE = 1e-6
 """Share by which bins of one width may differ, by rounding."""
@@ -114,13 +114,14 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Curves | None:
     drawn = []
     for place, line in enumerate(lines):
         for half, name in enumerate((WITHOUT, WITH)):
-            start, count, reach = place + half / 2, line[name], line[NOISE]
+            start, count, reach = place + GAP + half * (0.5 - GAP), line[name], line[NOISE]
             # Of a count that the noise has brought below 0 nothing is drawn but the noise.
-            row = {"class": name, "start": start, "end": start + 0.5, "middle": start + 0.25, "count": max(count, 0.0)}
+            row = {"class": name, "start": start, "end": start + 0.5 - GAP, "middle": start + 0.25 - GAP / 2}
+            row["count"] = max(count, 0.0)
             row |= {"low": max(count - reach, 0.0), "high": max(count + reach, 0.0)}
             drawn.append(row | {"from": line[FROM], "to": line[TO], "told": count})
     rows, bins = pd.DataFrame(drawn), len(lines)
-    ends = [number(line[FROM]) for line in lines] + [number(lines[-1][TO])]
+    ends = [as_given(end) for end in (*(line[FROM] for line in lines), lines[-1][TO])]
     x: Spec = {"field": "start", "type": "quantitative", "scale": {"domain": [0, bins], "nice": False}}
     x["axis"] = {"title": "predicted probability", "grid": False, "labelFlush": False, "labelOverlap": False}
     x["axis"] |= {"values": list(range(0, bins + 1, -(-bins // MOST_ENDS))), "labelExpr": f"{ends}[datum.value]"}
@@ -133,11 +134,13 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Curves | None:
     tooltip += [{"field": field, "type": "quantitative", "title": name} for field, name in fields.items()]
     bars: Spec = {"mark": {"type": "rect", "stroke": None}, "encoding": {"x": x, "x2": {"field": "end"}, "y": y}}
     bars["encoding"] |= {"y2": {"datum": 0}, "color": colour, "tooltip": tooltip}
-    noise: Spec = {"mark": {"type": "rule", "color": NEUTRAL, "strokeWidth": 1.5}}
+    noise: Spec = {"mark": {"type": "rule", "color": INK, "strokeWidth": 2}}
     noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
     return Curves(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
 
 
+GAP = 0.06
+"""Left of each pair of bars, as a share of a bin, and right of it."""
 MOST_ENDS = 8
 """Ends of bins that the axis names, at most: of more they would run into each other on a phone."""
 

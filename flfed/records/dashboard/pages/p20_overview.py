@@ -63,7 +63,7 @@ def parts(opened: Opened) -> None:
         _further(opened.name, pages if opened.trains else WITHOUT_MODEL)
     with st.container():
         overview.report_file(opened.name, opened.mark, opened.viewer)
-    overview.words(trains=opened.trains)
+    overview.words(found, trains=opened.trains)
     overview.facts(shown, runs, made_by=opened.viewer.role == "coordinator", only=opened.only)
 
 
@@ -73,7 +73,9 @@ def _own(shown: Shown, site: str, *, trains: bool) -> None:
     with st.container():
         metric = sites.choose_metric(shown.found)
     with first:
-        if metric is None:
+        if "statistics" in shown.found:
+            overview.statistic(shown.found["statistics"], shown.found["repeats"])
+        elif metric is None:
             sites.why_not_told(shown.found, shown.sites, site, trains=trains)
         else:
             sites.answer(shown.found, site, metric)
@@ -99,10 +101,11 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
             overview.warn(warnings)
             overview.cards(found, metric, planned)
     with st.container():
-        left, right = st.columns(2)
+        covered = metric is not None and is_covered(found)
+        left, right = (st.container(), st.container()) if covered else st.columns(2)
         with left:
-            if metric is not None and is_covered(found):
-                sites.noised_figures(found)
+            if metric is not None and covered:
+                sites.noised_figures(found, metric)
             elif metric is not None:
                 sites.references(found, metric)
         with right:

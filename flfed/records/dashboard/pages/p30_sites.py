@@ -49,7 +49,9 @@ def parts(opened: Opened) -> None:
                 site = run_page.choose_site(own, label=label)
                 sites.answer(found, site, metric)
                 overview.warn(overview.leak_warnings(shown))
-                learning_curve.curve(shown, site)
+                # A learning curve needs exact figures of models that a site trains alone.
+                if not is_covered(found):
+                    learning_curve.curve(shown, site)
             else:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
     with st.container():

@@ -46,6 +46,8 @@ def _parts(found: Runs, privacy: Private, audit: list[Private], crossed: list[Cr
     with st.container():
         privacy_panels.promise(privacy, audit, attackable=has_model(run), only=only)
     with st.container():
+        privacy_panels.charged(privacy)
+    with st.container():
         privacy_panels.left(crossed, len(found))
     with st.container():
         privacy_panels.limits_of_promise(privacy, audit, only=only)

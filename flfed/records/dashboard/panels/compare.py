@@ -20,6 +20,7 @@ from flfed.records.reports.events import STATUS_WORDS
 from flfed.records.reports.recorded_run import leaves
 from flfed.records.reports.report import primary_of, site_verdict
 from flfed.records.statistics import Report
+from flfed.records.statistics.listed.noised_scores import NOT_COMPARED
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
@@ -190,7 +191,8 @@ def _at(report: Report, site: str, metric: str) -> str:
         return "took no part"
     entry = of_site["global"].get(metric, {})
     span = f" ({interval(entry['low'], entry['high'])})" if entry.get("low") is not None else ""
-    return f"{number(entry.get('value'))}{span}: {site_verdict(of_site, metric)[0]}"
+    said = "not compared with its own" if NOT_COMPARED in of_site else site_verdict(of_site, metric)[0]
+    return f"{number(entry.get('value'))}{span}: {said}"
 
 
 def differences(studies: Sequence[tuple[str, str]]) -> list[dict[str, str]]:

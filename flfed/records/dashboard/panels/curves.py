@@ -20,10 +20,12 @@ from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
+    NO_CURVES,
     NOISE,
     SCORES,
     count_lines,
     figure_lines,
+    lost_in_words,
     reason_in_words,
     scores_in_words,
     whose_scores,
@@ -84,10 +86,6 @@ from these same counts where the sites are apart.
 """
 
 
-NO_CURVES = (
-    "No curve is drawn: exact counts of predictions do not leave a site in this study, as all that leaves is charged "
-    "to one ε. What stands here is made of counts with noise, in a few bins of about equally many rows."
-)
 AS_THEY_CAME = (
     "Each line is how far the noise on its bar may reach, 95 % of the time; where it comes down to 0 there may be "
     "nobody at all. In the table the counts are as they came, which may be below 0, and so they go into the figures."
@@ -108,6 +106,8 @@ def noised(report: Report, repeat: int | None = None) -> None:
         st.info(escape(f"There are no counts by score to show: {why}."))
         return
     table(figure_lines(report))
+    for line in lost_in_words(report, "roc_auc_score"):
+        st.caption(escape(line))
     names = list(counts)
     whose = str(st.selectbox("Rows of", names, key="noised-of", width=320)) if len(names) > 1 else names[0]
     lines, unit = count_lines(counts[whose]), f"{report['privacy']['unit']}s"

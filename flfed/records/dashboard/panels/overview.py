@@ -28,7 +28,7 @@ from flfed.records.reports.events import (
     site_facts,
 )
 from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
-from flfed.records.reports.glossary import GLOSSARY, of_no_model
+from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_scores_alone
 from flfed.records.reports.narrative import (
     apart,
     is_measured,
@@ -227,7 +227,6 @@ def cards(found: Report, metric: str, planned: int) -> None:
         if is_covered(found):
             noised_cards(found["global"], (found.get(SCORES) or {}).get("all"), found["repeats"])
             card("Rounds run", f"{found['rounds']} of {planned}", short)
-            card("Rejected updates", str(updates_set_aside(found)), below)
             return
         card("Shared model", number(shared["value"]), what)
         family = f"{words}; " if (words := pooled_in_words(found)) else ""
@@ -286,6 +285,7 @@ def in_words(found: Report, metric: str | None, planned: int) -> None:
     The warnings stand above already.
     """
     above = [*missing_in_words(found), *odd_sites_in_words(found)] if metric else odd_sites_in_words(found)
+    above.append(NOT_TOLD)
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
@@ -383,10 +383,10 @@ def link(page: str, label: str, run: str) -> None:
     st.page_link(page_files()[page], label=label, icon=":material/arrow_forward:", query_params={"run": run})
 
 
-def words(*, trains: bool = True) -> None:
+def words(found: Report, *, trains: bool = True) -> None:
     """Show the glossary, folded away; `trains` tells whether the run's study has a model."""
     with st.expander("What the words mean"):
-        terms = GLOSSARY if trains else of_no_model()
+        terms = of_scores_alone() if is_covered(found) else GLOSSARY if trains else of_no_model()
         st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
 

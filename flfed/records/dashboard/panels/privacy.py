@@ -30,6 +30,8 @@ from flfed.records.reports import privacy as private
 from flfed.records.reports.audit_headlines import not_promised, unpromised_in_words
 from flfed.records.reports.privacy import Private, epsilon_in_words, power_of_ten
 from flfed.records.reports.privacy_tables import (
+    SHARES_READ,
+    charged_lines,
     kind_in_words,
     kinds_of,
     left_lines,
@@ -42,6 +44,7 @@ from flfed.records.reports.privacy_tables import (
     why_nothing_spent,
     why_so_many,
 )
+from flfed.records.statistics.listed.noised_scores import COVERS
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import CrossedEntry, SiteEntry
 
@@ -60,6 +63,10 @@ STEPS_ASKED = (
     "more than was planned."
 )
 ANSWERED = f"ε of this run is that of one answer, all numbers of it together. {private.SENT_AGAIN}"
+TWO_ACCOUNTS = (
+    "ε of this run is the larger of two accounts: that of rows trained on counts the steps that were asked of the "
+    "site, an upper bound, and the counts before them; that of rows held out the counts of scores."
+)
 NO_LEDGER = (
     "The record has no budget and no ledger of these sites: research sites that a study cuts out of a table have none, "
     "the promise of whole sites is in none, and a site in sums only does not tell."
@@ -86,6 +93,14 @@ def promise(privacy: Private, audit: Sequence[Private], *, attackable: bool = Tr
                 st.markdown("\n".join(f"- {with_code(line)}" for line in more))
     for warning in privacy["warnings"]:
         st.warning(escape(warning))
+
+
+def charged(privacy: Private) -> None:
+    """Show what was charged for what, where all that leaves a site is; of another run nothing."""
+    if lines := charged_lines(privacy):
+        st.markdown("## What was charged for what")
+        table(lines)
+        st.caption(SHARES_READ)
 
 
 def limits_of_promise(privacy: Private, audit: Sequence[Private], *, only: str | None = None) -> None:
@@ -136,6 +151,7 @@ def spending(privacy: Private) -> None:
         says="; ".join(private.spending_in_words(privacy)),
     )
     what = ANSWERED if privacy.get(private.ONE_ANSWER) else STEPS_ASKED
+    what = TWO_ACCOUNTS if COVERS in privacy else what
     st.caption(
         f"{what} The sum over all studies is in the site's own ledger, and the site's to tell: "
         "`flfed site budget SITE`. Here this run's ε is added to what the site said was spent before. A site under "

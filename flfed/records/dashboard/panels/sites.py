@@ -58,6 +58,7 @@ from flfed.records.statistics.listed.noised_scores import (
     TRAINED_ON,
     figure_lines,
     is_covered,
+    lost_in_words,
 )
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
 from flfed.records.statistics.own_models import own_parts_in_words, pooled_in_words
@@ -124,13 +125,13 @@ def _counts_of(found: Report, site: str) -> Report | None:
     return counts.get(site)
 
 
-def noised_figures(found: Report) -> None:
-    """Show the figures that come from noised counts, over all sites and at each."""
-    st.markdown("**Figures from noised counts, with 95 % CI**")
+def noised_figures(found: Report, metric: str) -> None:
+    """Show the figures that come from noised counts, over all sites and at each; nothing without counts."""
     if lines := figure_lines(found):
+        st.markdown("**Figures from noised counts, with 95 % CI**")
         table(lines)
-    else:
-        st.caption("No figures to show.")
+        for line in lost_in_words(found, metric):
+            st.caption(escape(line))
 
 
 def _models(found: Report, site: str, metric: str) -> None:
@@ -143,7 +144,8 @@ def _models(found: Report, site: str, metric: str) -> None:
     drawn = interval_chart(lines, metric)
     table = [{"Model": line["name"], **{end: line[end] for end in ENDS}} for line in lines]
     says = "; ".join(f"{line['name']} {number(line['value'])}" for line in lines)
-    figure(st, f"{metric_name(metric)} of each model, 95 % CI", drawn, table, key="site-own-models", says=says)
+    which = "the shared model" if is_covered(found) else "each model"
+    figure(st, f"{metric_name(metric)} of {which}, 95 % CI", drawn, table, key="site-own-models", says=says)
 
 
 def _gain(of_site: Report, metric: str) -> tuple[str, str]:
@@ -207,6 +209,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     if is_covered(found):
         _shared_model(found, metric, shown, lines)
         table([site_line(name, found["sites"][name], metric, arms) for name in order])
+        for line in lost_in_words(found, metric):
+            st.caption(escape(line))
         return
     left, right = st.columns(2)
     gains, models = charts.forest_plot(found, metric, shown), charts.sites_by_arm(found, metric, shown)
@@ -232,7 +236,8 @@ def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Seque
     """Show the shared model's figure at some sites, the only one that leaves them."""
     title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
     says = "; ".join(f"{site} {number(found['sites'][site]['global'].get(metric, {}).get('value'))}" for site in sites)
-    figure(st, title, charts.sites_by_arm(found, metric, sites), lines, key="site-models", says=f"{title}. {says}")
+    if (drawn := charts.sites_by_arm(found, metric, sites)) is not None:
+        figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
 def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.statistic_table import Lines
-from flfed.records.statistics.verdict import ABSENT, MINUS, interval, metric_name, number
+from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, metric_name, number
 
 Found = Mapping[str, Any]
 COVERS = "covers"
@@ -28,6 +28,10 @@ NOT_TOLD = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
 NO_ROUNDS = (
     "There is no figure by round: a loss or a metric of a round would leave a site exact, and in this study nothing "
     "leaves that is not charged to one ε."
+)
+NO_CURVES = (
+    "No curve is drawn: exact counts of predictions do not leave a site in this study, as all that leaves is charged "
+    "to one ε. What stands here is made of counts with noise, in a few bins of about equally many rows."
 )
 NO_SUMS = (
     "There is no Table 1, nothing of what is missing or how far sites lie apart, and no search for columns that give "
@@ -48,10 +52,14 @@ SLOPE_READ = (
     "nothing of the outcome."
 )
 METRICS = ("roc_auc_score", "brier_score_loss", "log_loss")
+UNBROKEN = "\u00a0"
+"""A space at which no line ends."""
+NAMED = 6
+"""Sites without a figure that are named; more are counted."""
 TRAINED_ON = "trained on, about"
 """Heading of the noised number of persons, or of rows, that a site trains on."""
 FROM, TO = "Predicted, from", "Predicted, to"
-WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on each, 95 % (±)"
+WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on a count, 95 % (±)"
 """Headings of counts by score."""
 
 
@@ -93,16 +101,33 @@ def figure_lines(found: Found) -> Lines:
 
 
 def with_interval(one: Found | None) -> str:
-    """Return a figure with its interval.
+    """Return a figure with its interval, which no line of a table breaks.
 
     Examples
     --------
-    >>> with_interval({"value": 0.7602, "low": 0.7457, "high": 0.7748}), with_interval(None)
+    >>> with_interval({"value": 0.7602, "low": 0.7457, "high": 0.7748}).replace(UNBROKEN, " "), with_interval(None)
     ('.760 (.746 to .775)', 'n/a')
     """
     if one is None or one["value"] is None:
         return ABSENT
-    return f"{number(one['value'])} ({interval(one['low'], one['high'])})"
+    return f"{number(one['value'])} ({interval(one['low'], one['high']).replace(' ', UNBROKEN)})"
+
+
+def lost_in_words(found: Found, metric: str) -> list[str]:
+    """Return why sites of a report have no figure of a metric, a sentence for each reason."""
+    whole = found["global"].get(metric)
+    if whole is not None and whole["value"] is None:
+        return [f"No figure of any site: {whole['reason']}."]
+    by_reason: dict[str, list[str]] = {}
+    for name, site in found["sites"].items():
+        one = site["global"].get(metric)
+        if one is not None and one["value"] is None:
+            by_reason.setdefault(one["reason"], []).append(name)
+    told = {
+        reason: ", ".join(names) if len(names) <= NAMED else f"{len(names)} sites"
+        for reason, names in by_reason.items()
+    }
+    return [f"No figure of {names}: {reason}." for reason, names in told.items()]
 
 
 def covered_rows(found: Found, metric: str) -> tuple[list[str], list[list[str]]]:
@@ -177,15 +202,16 @@ def scores_in_words(found: Found, site: str = "") -> list[str]:
     one = None if payload is None else payload["sites"].get(site) if site else payload["all"]
     if payload is None or one is None:
         return []
-    first = f"In the first of {found['repeats']} repeats: " if found["repeats"] > 1 else ""
     slope = slope_in_words(one)
+    if slope and found["repeats"] > 1:
+        slope = f"In the first of {found['repeats']} repeats: {slope[0].lower()}{slope[1:]}"
     where = "" if site else f"over {payload['asked']} sites "
     noise = (
         f"Figures are made of counts of test rows by class and {len(one['counts'][0])} bins of scores, which left "
         f"{'the' if site else 'each'} site with noise: {where}a count is within {_reach(one)} of the exact one 95 % of "
         "the time. A 95 % CI holds this noise and chance, what other people of the same kind would have given."
     )
-    return [*([f"{first}{slope}"] if slope else []), noise]
+    return [*([slope] if slope else []), noise]
 
 
 def _reach(one: Found) -> str:
@@ -231,7 +257,7 @@ def shown_counts(one: Found) -> Lines:
     """Return the same as text, for a printed table."""
     return [
         {
-            "Predicted probability": f"{number(line[FROM])} to {number(line[TO])}",
+            "Predicted probability": f"{as_given(line[FROM])} to {as_given(line[TO])}",
             WITHOUT: _count(line[WITHOUT]),
             WITH: _count(line[WITH]),
         }

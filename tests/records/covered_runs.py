@@ -1,0 +1,167 @@
+"""Recorded runs of which all that leaves is charged, made of noised counts by the formulas of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from flfed.records.reports.report import report
+from flfed.records.store.entries import ComparisonRow, SentRow
+from flfed.records.store.reader import RunReader
+from flfed.records.store.writer import RunStore, RunWriter
+from flfed.summaries.noised_calibration import GRID
+from flfed.summaries.noised_scores import ScoreCounts, choose_edges, first_counts, score_counts
+
+Found = dict[str, Any]
+AUC = "roc_auc_score"
+METRICS = (AUC, "log_loss", "brier_score_loss")
+SITES = ("basel", "bern", "chur")
+NAMES = (*SITES, "geneva")
+STUDY = """
+format = 1
+name = "covered"
+purpose = "Tell who comes back, each person protected at an epsilon of 3"
+legal-basis = "made for tests"
+seed = 3
+[dataset]
+name = "small"
+[model]
+name = "logistic"
+[plan]
+optimiser = "sgd"
+steps = 20
+[strategy]
+name = "fedavg"
+rounds = 40
+[privacy]
+covers = "study"
+name = "record-dp"
+epsilon = 3.0
+delta = 1e-5
+sampling = 0.1
+clip = 4.0
+"""
+ANSWERS = [
+    {"name": "histograms", "side": "training", "noise": 3.12, "share": 0.2},
+    {"name": "values", "side": "training", "noise": 6.239, "share": 0.05},
+    {"name": "first", "side": "holdout", "noise": 3.12, "share": 0.2},
+    {"name": "scores", "side": "holdout", "noise": 2.358, "share": 0.35},
+]
+KEPT_BACK = [
+    {"name": "comparison", "side": "holdout", "share": 0.4},
+    {"name": "sums", "side": "holdout", "share": 0.05},
+]
+SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5}
+PRIVACY = {
+    "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.651, "sampling": 0.1,
+    "clip": 4.0, "steps": 800, "given-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,
+    "kept-back": KEPT_BACK, "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
+}  # fmt: skip
+
+
+def scores_of(rows: Sequence[int], *, seed: int = 8, noises: tuple[float, float] = (3.12, 2.358)) -> list[ScoreCounts]:
+    """Noised counts of sites with so many test rows, those of all sites together last."""
+    rng, parts = np.random.default_rng(seed), []
+    for count in rows:
+        odds = rng.normal(-1.5, 1.0, count)
+        # The model is too extreme: the outcome's log-odds are .8 of its own.
+        y = (rng.random(count) < 1 / (1 + np.exp(-0.8 * odds))).astype(np.int64)
+        parts.append((odds, y, np.ones(count)))
+    first = [first_counts(odds, w) + rng.normal(0, noises[0], GRID.bins) for odds, _, w in parts]
+    edges = choose_edges(np.sum(first, axis=0), noises[0] * len(rows) ** 0.5)
+    assert edges is not None
+    found = [
+        ScoreCounts(
+            counts=score_counts(odds, y, w, edges) + rng.normal(0, noises[1], (2, len(edges) - 1)),
+            deviation=noises[1], edges=edges, first=own, first_deviation=noises[0],
+        )
+        for (odds, y, w), own in zip(parts, first, strict=True)
+    ]  # fmt: skip
+    root = len(rows) ** 0.5
+    together = replace(
+        found[0], counts=np.sum([one.counts for one in found], axis=0), deviation=noises[1] * root,
+        first=np.sum(first, axis=0), first_deviation=noises[0] * root,
+    )  # fmt: skip
+    return [*found, together]
+
+
+def told(counts: ScoreCounts) -> Found:
+    """What a record has of counts."""
+    slope = counts.calibration_slope()
+    ends = None if slope is None else {"value": slope.value, "low": slope.low, "high": slope.high}
+    given = {"counts": counts.counts.tolist(), "edges": counts.edges.tolist(), "deviation": counts.deviation}
+    return json.loads(json.dumps(given | {"slope": ends}))
+
+
+def rows_of(site: str | None, counts: ScoreCounts | None, reason: str = "") -> list[ComparisonRow]:
+    """What a record has of the figures of counts."""
+    found = []
+    for metric in METRICS:
+        one = None if counts is None else getattr(counts, metric)()
+        why = reason or ("" if counts is None else counts.reason)
+        row = ComparisonRow(site, "global", metric, None, method=why)
+        found.append(row if one is None else replace(row, value=one.value, low=one.low, high=one.high, method="counts"))
+    return found
+
+
+def write(
+    store: RunStore,
+    series: str,
+    *,
+    sites: Sequence[str] = NAMES,
+    rows: Sequence[int] = (2000, 1500, 1200, 60),
+    repeat: int = 0,
+    end: str = "completed",
+    hidden: Sequence[str] = (),
+    lost: bool = False,
+) -> RunWriter:
+    """Write one run as its recorder does; `hidden` sites share sums only, `lost` is where no bins can be made."""
+    facts = {
+        "engine": "inprocess",
+        "path": "stacked",
+        "primary": AUC,
+        "task": "binary",
+        "hashes": {"schema": "cd" * 32},
+    }
+    run = store.begin_run(series, repeat=repeat, seed=3 + repeat, rounds_planned=40, **facts)
+    for place, site in enumerate(sites):
+        shared = "aggregate-only" if site in hidden else "named"
+        run.site(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True, shared_as=shared)
+    run.summary("privacy", {**PRIVACY, "sites": dict.fromkeys(sites, SPENT)})
+    kinds = (("query.statistic", 5_530), ("query.scores", 900), ("query.enrol", 240))
+    run.sent(0, [SentRow(site, "to-server", kind, size) for site in sites for kind, size in kinds])
+    for number in range(1, 41 if end == "completed" else 4):
+        ways = ("to-server", "to-site")
+        run.round(number, seconds=0.02, sent=[SentRow(site, way, "train", 3_290) for site in sites for way in ways])
+    if end == "completed":
+        whole: ScoreCounts | None = None
+        each: dict[str, ScoreCounts] = {}
+        if not lost:
+            *own, whole = scores_of(rows, seed=8 + repeat)
+            each = {site: one for site, one in zip(sites, own, strict=True) if site not in hidden}
+        reason = "lost in the noise" if lost else ""
+        figures = [row for site, one in each.items() for row in rows_of(site, one)]
+        run.comparison([*figures, *rows_of(None, whole, reason)], [])
+        run.summary(
+            "noised-scores",
+            {"asked": 0 if lost else len(sites), "reason": reason, "all": None if whole is None else told(whole)}
+            | {"sites": {site: told(one) for site, one in each.items()}},
+        )
+    if end != "running":
+        run.finish(
+            status=end, seconds=1.4, reason="" if end == "completed" else "too few answers", arrays_sha256="ef" * 32
+        )
+    return run
+
+
+def in_store(store: RunStore, url: str, *, repeats: int = 1, text: str = STUDY, **how: Any) -> Found:
+    """The report of a run, or of several repeats."""
+    series = store.begin_series(study="covered", study_sha256="ab" * 32, study_text=text, repeats=repeats)
+    for repeat in range(repeats):
+        write(store, series, repeat=repeat, **how)
+    with RunReader.open(url) as reader:
+        return report(reader, series)

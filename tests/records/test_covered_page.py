@@ -1,0 +1,342 @@
+"""The pages of a run of which all that leaves is charged: its figures, reasons for what it lacks, and who sees what."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from flfed.records.dashboard.components.histogram_chart import scores_chart
+from flfed.records.dashboard.panels.overview import COUNTED
+from flfed.records.dashboard.run_page import OWN, OWN_NOISED, seen_in_words
+from flfed.records.document.document import document
+from flfed.records.reports.privacy_tables import charged_lines
+from flfed.records.reports.report import report
+from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.listed.noised_scores import NO_CURVES, NO_ROUNDS, NO_SUMS, NOT_TOLD, figure_lines
+from flfed.records.statistics.verdict import number
+from flfed.records.store.reader import RunReader
+from flfed.records.store.visibility import Viewer, of_summary, parsed_study
+from tests.records import analyses
+from tests.records.covered_runs import AUC, NAMES, PRIVACY, SITES, STUDY, Found, in_store
+from tests.records.one_answer import page, words
+
+PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p55_methods", "p60_data", "p70_privacy")
+OF_JOINING = re.compile(
+    r"[Jj]oining pays at \d|cannot be told|Largest clear gain|not checked for leaks|needs the counts"
+)
+"""What only pages of a run say whose models were compared."""
+
+pytestmark = pytest.mark.usefixtures("shown")
+
+
+def cells(opened: AppTest) -> list[dict[str, str]]:
+    """Each line of all tables, as it reads."""
+    tables = [one.value.to_dict("records") for one in (*opened.table, *opened.dataframe)]
+    return [{plain(key): plain(cell) for key, cell in line.items()} for lines in tables for line in lines]
+
+
+def plain(text: Any) -> str:
+    return str(text).replace("\\", "").replace("\u00a0", " ")
+
+
+def drawn(opened: AppTest, place: int = -1) -> tuple[Found, Any]:
+    chart = opened.get("vega_lite_chart")[place]
+    return json.loads(chart.proto.spec), pa.ipc.open_stream(io.BytesIO(chart.proto.data.data)).read_pandas()
+
+
+@pytest.fixture
+def found(store, url) -> Found:
+    return in_store(store, url)
+
+
+def test_the_overview_begins_with_the_figure_and_says_why_joining_is_not_told(found):
+    opened = page("p20_overview", found["run"])
+    said = words(opened)
+    assert f"## AUC {number(found['global'][AUC]['value'])} over all sites" in said
+    assert said.count(NOT_TOLD) == 1 and not OF_JOINING.search(said)
+    cards = {card.label: card.value for card in opened.metric}
+    assert list(cards) == ["AUC", "Brier score", "Log loss", "Calibration slope", "Rounds run"]
+    assert cards["Calibration slope"] == number(found["noised-scores"]["all"]["slope"]["value"])
+    lines = [{plain(key): plain(cell) for key, cell in line.items()} for line in figure_lines(found)]
+    assert [line["Rows of"] for line in lines] == ["all 4 sites", *NAMES]
+    assert all(line in cells(opened) for line in lines)
+    assert "No figure of geneva: the smaller class is lost in the noise." in said
+
+
+def test_the_page_of_a_site_has_its_figures_and_no_verdict(found):
+    opened = page("p30_sites", found["run"], site="bern")
+    said = words(opened)
+    assert "### Whether joining pays at bern is not told." in said and not OF_JOINING.search(said)
+    assert "own rows?" not in said  # a learning curve needs models that a site trains alone
+    assert opened.metric[0].value == number(found["sites"]["bern"]["global"][AUC]["value"])
+    line = next(line for line in cells(opened) if line.get("Site") == "geneva")
+    assert line == {"Site": "geneva", "Trained on, about": "3003", "Shared model": "n/a"}
+
+
+def test_curves_are_noised_counts_with_their_noise_of_whom_the_reader_picks(found):
+    opened = page("p40_curves", found["run"])
+    assert NO_CURVES in words(opened)
+    for whose, one, deviation in (
+        ("all 4 sites", found["noised-scores"]["all"], 2 * 2.358),
+        ("chur", found["noised-scores"]["sites"]["chur"], 2.358),
+    ):
+        opened.selectbox(key="noised-of").select(whose).run()
+        assert not opened.exception
+        spec, bars = drawn(opened)
+        there = bars[bars["class"] == "With the outcome"]
+        np.testing.assert_allclose(there["told"], one["counts"][1], atol=0.06)
+        np.testing.assert_allclose(there["high"] - there["told"], NORMAL_95 * deviation, atol=0.11)
+        assert spec["layer"][0]["encoding"]["x"]["axis"]["labelExpr"].startswith("['0', ")
+        slope = one["slope"]
+        assert f"Calibration slope {number(slope['value'])} (95 % CI {number(slope['low'])} to" in words(opened)
+
+
+def test_a_count_below_nobody_is_drawn_as_its_noise_alone():
+    line = {"Predicted, from": 0.0, "Predicted, to": 1.0, "Without the outcome": 30.0, "With the outcome": -3.0}
+    chart = scores_chart([line | {"Noise on a count, 95 % (±)": 5.0}], "persons")
+    assert chart is not None and scores_chart([], "persons") is None
+    without, with_ = chart.rows.to_dict("records")
+    assert (without["count"], without["low"], without["high"]) == (30.0, 25.0, 35.0)
+    assert (with_["count"], with_["low"], with_["high"], with_["told"]) == (0.0, 0.0, 2.0, -3.0)
+    # Side by side: one bar ends where the other begins.
+    assert without["end"] == pytest.approx(with_["start"]) and without["start"] == pytest.approx(1 - with_["end"])
+
+
+def test_rounds_data_and_privacy_say_why_something_is_not_there(found):
+    assert NO_ROUNDS in words(page("p50_rounds", found["run"]))
+    data = page("p60_data", found["run"])
+    assert NO_SUMS in words(data) and not OF_JOINING.search(words(data))
+    assert {line["Trained on, about"] for line in cells(data)} == {"3000", "3001", "3002", "3003"}
+    private = page("p70_privacy", found["run"])
+    assert "for all that leaves a site of its rows" in words(private)
+    told = [line for line in cells(private) if "Charged for" in line]
+    assert told == charged_lines(found["privacy"]) and len(told) == 7
+    assert "the larger of two accounts" in words(private)
+
+
+@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("how", [{"lost": True}, {"end": "failed"}, {"repeats": 2, "hidden": ("bern",)}])
+def test_each_page_stands_whatever_there_is(store, url, name: str, how: dict[str, Any]):
+    opened = page(name, in_store(store, url, **how)["run"])
+    assert not OF_JOINING.search(words(opened))
+
+
+def test_a_run_that_goes_on_promises_no_comparison(store, url):
+    found = in_store(store, url, end="running")
+    for name in ("p20_overview", "p40_curves", "p50_rounds"):
+        said = words(page(name, found["run"]))
+        assert "Joining is compared" not in said and "comes with the second round" not in said, name
+    assert "scored after the last round, by noised counts" in words(page("p20_overview", found["run"]))
+    assert [COUNTED in one.text for one in page("p20_overview", found["run"]).get("progress")] == [False]
+
+
+def test_two_runs_side_by_side_have_no_verdict(store, url):
+    names = [in_store(store, url)["run"] for _ in range(2)]
+
+    def script(names: list[str]) -> None:
+        from flfed.records.dashboard.panels.compare import side_by_side
+
+        side_by_side(names, None)
+
+    shown = AppTest.from_function(script, args=(names,), default_timeout=60).run()
+    assert not shown.exception
+    line = next(line for line in cells(shown) if line.get("Site") == "basel")
+    assert all(cell.endswith(": not compared with its own") for key, cell in line.items() if key != "Site")
+    assert not OF_JOINING.search(words(shown))
+
+
+# --- As one site's people see them
+
+
+def own_page(name: str, run: str, site: str) -> AppTest:
+    """The parts of a page as the people of `site` see them."""
+
+    def script(name: str, run: str, site: str) -> None:
+        from importlib import import_module
+
+        import streamlit as st
+
+        from flfed.records.dashboard import page_files
+        from flfed.records.dashboard.run_page import Opened
+        from flfed.records.store.reader import RunReader
+        from flfed.records.store.visibility import Viewer
+
+        with RunReader.open(only=site) as reader:
+            runs = reader.runs_of(run)
+        st.navigation([st.Page(file, url_path=name) for name, file in page_files().items()])  # for links
+        import_module(f"flfed.records.dashboard.pages.{name}").parts(Opened(run, runs, Viewer("site", site)))
+
+    shown = AppTest.from_function(script, args=(name, run, site), default_timeout=60).run()
+    assert not shown.exception
+    return shown
+
+
+def everything(opened: AppTest) -> str:
+    charts = [chart.proto.spec for chart in opened.get("vega_lite_chart")]
+    return json.dumps([words(opened), cells(opened), charts, [one.options for one in opened.selectbox]])
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_page_names_another_site_to_one_sites_people(found, name: str):
+    opened = own_page(name, found["run"], "bern")
+    said = everything(opened)
+    assert not any(other in said for other in NAMES if other != "bern")
+
+
+def test_the_head_of_a_page_says_what_one_sites_people_see():
+    assert seen_in_words("bern", parsed_study(STUDY)) == OWN_NOISED.format(site="bern")
+    assert seen_in_words("bern", parsed_study(analyses.STUDY)) == OWN_NOISED.format(site="bern")
+    of_updates = STUDY.replace('covers = "study"', "")
+    assert seen_in_words("bern", parsed_study(of_updates)) == OWN.format(site="bern")
+
+
+def test_one_sites_people_pick_between_their_own_counts_and_those_of_all(found):
+    opened = own_page("p40_curves", found["run"], "bern")
+    assert opened.selectbox(key="noised-of").options == ["all 4 sites", "bern"]
+    lines = {line["Rows of"]: line for line in cells(opened) if "Rows of" in line}
+    assert lines["all 4 sites"]["AUC"] == "see the study's report"
+    assert lines["bern"]["AUC"].startswith(number(found["sites"]["bern"]["global"][AUC]["value"]))
+
+
+@pytest.mark.parametrize("sites", [2, 3])
+def test_one_sites_people_read_an_analysis_over_all_and_their_own_part(store, url, sites: int):
+    payload = {**analyses.SHAPES["all"], "sites": sites}
+    payload["by-site"] = {site: {**of, "deviation": 5.0 + place} for place, (site, of) in enumerate(
+        payload["by-site"].items()
+    )}  # fmt: skip
+    run = analyses.in_store(store, url, payload)["run"]
+    opened = own_page("p20_overview", run, "site-1")
+    said = everything(opened)
+    assert "site-2" not in said and "described by 3 columns" in said
+    keys = [one.key for one in opened.selectbox]
+    # Over two sites the other one's figures would be what is left.
+    assert ("analysis-rows" in keys) == (sites == 3)
+    if sites == 3:
+        assert opened.selectbox(key="analysis-rows").options == ["all 3 sites", "site-1"]
+    else:
+        assert "at 1 site," in said
+
+
+# --- What one site's people may read
+
+
+OTHERS = ("basel", "chur", "geneva")
+
+
+def numbers_of(found: Any) -> set[float]:
+    """Every number in an object that has decimals."""
+    if isinstance(found, dict):
+        return set[float]().union(*map(numbers_of, found.values()))
+    if isinstance(found, list):
+        return set[float]().union(*map(numbers_of, found))
+    return {found} if isinstance(found, float) and found != round(found, 3) else set()
+
+
+def test_a_sites_people_see_its_own_counts_those_of_all_and_no_others(found, url):
+    with RunReader.open(only="bern") as reader:
+        seen = report(reader, found["run"])
+    assert seen["noised-scores"]["all"] == found["noised-scores"]["all"]
+    assert list(seen["noised-scores"]["sites"]) == ["bern"] == list(seen["sites"])
+    assert seen["noised-scores"]["sites"]["bern"] == found["noised-scores"]["sites"]["bern"]
+    assert seen["sites"]["bern"] == found["sites"]["bern"] and seen["global"] == {}
+    text = json.dumps(seen) + document(found["run"], viewer=Viewer("site", "bern"))
+    assert not any(name in text for name in OTHERS)
+    # No number of another site's counts or figures is there, and the whole record has many.
+    whole = numbers_of(found)
+    of_others = numbers_of([found["noised-scores"]["sites"][name] for name in OTHERS])
+    of_others |= numbers_of([found["sites"][name]["global"] for name in OTHERS])
+    of_others -= numbers_of([found["noised-scores"]["all"], found["noised-scores"]["sites"]["bern"]])
+    assert len(of_others & whole) > 100
+    assert not of_others & numbers_of(seen)
+    charged = {key: seen["privacy"][key] for key in ("covers", "answers", "kept-back")}
+    assert charged == {key: PRIVACY[key] for key in charged} and list(seen["privacy"]["sites"]) == ["bern"]
+
+
+@pytest.mark.parametrize(("sites", "seen"), [(SITES[:2], False), (SITES, True)])
+def test_of_two_sites_the_sum_is_not_shown_for_it_has_the_others_counts(store, url, shown, sites, seen):
+    found = in_store(store, url, sites=sites, rows=(2000, 1500, 1200)[: len(sites)])
+    told, own = (found["noised-scores"][key] for key in ("all", "sites"))
+    left = np.array(told["counts"]) - own["bern"]["counts"]
+    # What is left without the site's own is the other one's to the last digit, where there are two.
+    alone = np.allclose(left, own["basel"]["counts"], rtol=0, atol=1e-9)
+    assert alone == (not seen)
+    with RunReader.open(only="bern") as reader:
+        mine = report(reader, found["run"])["noised-scores"]
+    assert (mine["all"] is not None) == seen and list(mine["sites"]) == ["bern"]
+
+
+ANALYSIS = {
+    **analyses.SHAPES["all"],
+    "sites": 3,
+    "by-site": {**analyses.SHAPES["all"]["by-site"], "bern": analyses.SHAPES["persons"]},
+}
+
+
+def masked(text: str) -> str:
+    return text.replace("site-2", "another site")
+
+
+def test_of_an_analysis_the_own_part_and_that_of_three_sites_or_more_is_seen():
+    payload = copy.deepcopy(ANALYSIS)
+    payload["by-site"]["site-2"]["deviation"] = 77.771
+    payload |= {"at-site-2": 77.772}
+    payload["by-site"]["site-1"]["beside"] = 77.773
+    seen = of_summary("statistics", payload, "site-1", plain=masked)
+    assert seen is not None and "77.77" in json.dumps(payload) and "77.77" not in json.dumps(seen)
+    assert list(seen["by-site"]) == ["site-1"] and seen["sites"] == 3
+    assert seen["columns"] == ANALYSIS["columns"] and seen["groups"] == ANALYSIS["groups"]
+    # A site that shares sums only has no part in the record, and sees that of all.
+    summed = of_summary("statistics", payload, "site-9", plain=masked)
+    assert summed is not None and summed["by-site"] == {} and summed["columns"] == ANALYSIS["columns"]
+
+
+def test_of_an_analysis_of_two_sites_the_own_part_stands_alone():
+    own = ANALYSIS["by-site"]["site-1"]
+    seen = of_summary("statistics", ANALYSIS | {"sites": 2}, "site-1", plain=str)
+    assert seen is not None and (seen["sites"], seen["by-site"]) == (1, {})
+    assert seen["columns"] == own["columns"] and seen["deviation"] == own["deviation"]
+    assert of_summary("statistics", ANALYSIS | {"sites": 2}, "site-9", plain=str) is None
+
+
+@pytest.mark.parametrize("where", ["groups", "cross", "columns"])
+def test_a_figure_over_all_that_names_another_site_is_not_seen(where):
+    payload = json.loads(json.dumps(ANALYSIS))  # its parts are objects of their own then
+    own = payload["by-site"]["site-1"]
+    if where == "groups":
+        payload["groups"]["of"]["site-2"] = payload["groups"]["of"].pop("female")
+    elif where == "cross":
+        payload["cross"][0]["values"][0][0] = "site-2"
+    else:
+        payload["columns"]["ward"]["shares"]["site-2"] = payload["columns"]["ward"]["shares"].pop("w01")
+    before = of_summary("statistics", ANALYSIS, "site-1", plain=masked)
+    seen = of_summary("statistics", payload, "site-1", plain=masked)
+    assert before is not None and seen is not None and (before["sites"], seen["sites"]) == (3, 1)
+    assert "site-2" not in json.dumps(seen) and seen["columns"] == own["columns"]
+
+
+def test_of_exact_sums_nothing_is_seen_as_before():
+    exact = {"name": "covariance", "sites": 5, "rows": 500, "mean": [77.771], "by-site": {"site-1": {"mean": [1.0]}}}
+    assert of_summary("statistics", exact, "site-1", plain=str) is None
+    for name in ("odds-ratio", "safety-stock"):
+        assert of_summary("statistics", exact | {"name": name}, "site-1", plain=str) is None
+
+
+def test_what_is_new_in_counts_of_scores_is_kept_back():
+    payload = {
+        "asked": 4, "reason": "", "new": 77.771,
+        "all": {"counts": [[1.0], [2.0]], "edges": [0, 128], "deviation": 1.0, "slope": None, "by": {"chur": 77.772}},
+        "sites": {"bern": {"counts": [[1.0], [1.0]], "edges": [0, 128], "deviation": 1.0, "slope": None}, "chur": {}},
+    }  # fmt: skip
+    seen = of_summary("noised-scores", payload, "bern", plain=str)
+    assert seen is not None and set(seen) == {"asked", "reason", "all", "sites"}
+    assert "77.77" not in json.dumps(seen) and "chur" not in json.dumps(seen)
+    lost = of_summary("noised-scores", payload | {"all": None}, "bern", plain=str)
+    assert lost is not None and lost["all"] is None

@@ -1,0 +1,329 @@
+"""A run of which all that leaves is charged, in words and tables: its figures, its promise, and what nobody is told."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from flfed import Study
+from flfed.experiments.compare_runs import compare_runs
+from flfed.federation.recording.privacy_recorder import facts_of
+from flfed.records.document.document import document
+from flfed.records.reports.narrative import comparison_rows, story, tally, verdict_in_words
+from flfed.records.reports.privacy import in_words, promise_in_words
+from flfed.records.reports.privacy_tables import (
+    charged_lines,
+    kind_in_words,
+    kinds_of,
+    left_lines,
+    mechanism_lines,
+    why_so_many,
+)
+from flfed.records.reports.report import arms_shown, report, site_verdict
+from flfed.records.reports.site_answer import rests_on, should_it_join, site_line
+from flfed.records.statistics.intervals import NORMAL_95
+from flfed.records.statistics.listed.noised_scores import (
+    NO_ROUNDS,
+    NO_SUMS,
+    NOT_TOLD,
+    REASONS,
+    count_lines,
+    figure_lines,
+    lost_in_words,
+    scores_in_words,
+    slope_in_words,
+)
+from flfed.records.statistics.verdict import ABSENT, CANNOT_BE_TOLD, interval, number
+from flfed.records.store.reader import RunReader
+from flfed.summaries.noised_scores import ALIKE, CLASS_LOST
+from flfed.updates.accounting import Release, epsilon, noise_for
+from tests.records.covered_runs import ANSWERS, AUC, KEPT_BACK, NAMES, SITES, STUDY, Found, in_store
+from tests.records.documents import read, section, tables, titles
+
+OF_JOINING = re.compile(r"\b[Jj]oining pays at \d|cannot be told|\bgain|site model|test rows n/a|all updates of a site")
+"""What only a run says whose models were compared, or whose promise is of updates alone."""
+
+
+@pytest.fixture
+def found(store, url, shown) -> Found:
+    return in_store(store, url)
+
+
+def as_of_updates(found: Found) -> Found:
+    """The same report as if its promise were of updates alone: what earlier words made of such a run."""
+    before = copy.deepcopy(found)
+    for key in ("covers", "answers", "kept-back"):
+        del before["privacy"][key]
+    for site in before["sites"].values():
+        del site["not-compared"]
+    return before
+
+
+def test_the_terminal_tells_figures_with_intervals_and_says_once_that_joining_is_not_told(found, flfed):
+    said = flfed("run", "show", found["run"], "--all")[1]
+    assert said.count(NOT_TOLD) == 1
+    assert not OF_JOINING.search(said)
+    whole = found["global"][AUC]
+    assert re.search(rf"AUC +{number(whole['value'])} +{interval(whole['low'], whole['high'])}", said)
+    for site in SITES:
+        one = found["sites"][site]["global"][AUC]
+        line = rf"{site} +300\d +{number(one['value'])} +{interval(one['low'], one['high'])}"
+        assert re.search(line, said), site
+    assert re.search(r"geneva +3003 +n/a +the smaller class is lost in the noise", said)
+    slope = found["noised-scores"]["all"]["slope"]
+    assert f"calibration slope  {number(slope['value'])}" in said
+    # The fault: told as of updates alone, each site "cannot be told" and five columns are empty.
+    before = as_of_updates(found)
+    assert tally(before, AUC).startswith("Joining pays at 0 of 4 sites; cannot be told at 4")
+    assert {"test rows", "site model", "verdict"} <= set(comparison_rows(before)[0])
+    assert [row.count(ABSENT) for row in comparison_rows(before)[1]][0] >= 3
+
+
+def test_the_json_has_all_figures_and_why_none_is_held_against_an_own_model(found, flfed):
+    told = json.loads(flfed("run", "show", found["run"], "--json")[1])
+    assert told["noised-scores"]["asked"] == 4 and set(told["noised-scores"]["sites"]) == set(NAMES)
+    assert told["mean-gain"] == {}
+    for site in told["sites"].values():
+        assert site["verdict"] == CANNOT_BE_TOLD and site["holdout-rows"] is None
+        assert "no comparison with the sites' own models" in site["not-compared"]
+    assert told["sites"]["geneva"]["global"][AUC]["reason"] == REASONS[CLASS_LOST]
+    assert {key: told["privacy"][key] for key in ("covers", "answers", "kept-back")} == {
+        "covers": "study", "answers": ANSWERS, "kept-back": KEPT_BACK,
+    }  # fmt: skip
+
+
+def test_codes_of_the_summaries_have_words():
+    assert {CLASS_LOST, ALIKE} < REASONS.keys()
+
+
+def test_words_of_a_run_name_no_model_that_was_not_measured(found):
+    said = [*story(found), *verdict_in_words(found), *comparison_rows(found)[2]]
+    assert NOT_TOLD in said and not OF_JOINING.search(" ".join(said))
+    assert arms_shown(found, AUC) == ["global"]
+    assert should_it_join(found, "bern", AUC) == "Whether joining pays at bern is not told."
+    assert site_verdict(found["sites"]["bern"], AUC)[1].startswith("AUC cannot be compared here: no comparison with")
+    assert set(site_line("bern", found["sites"]["bern"], AUC, ["global"])) == {
+        "Site",
+        "Trained on, about",
+        "Shared model",
+    }
+    rests = " ".join(rests_on(found, "bern", AUC))
+    assert "how many these are does not leave the site" in rests and "about 3001 persons" in rests
+
+
+def test_everything_lost_in_the_noise_is_told_as_that_and_not_as_a_comparison(store, url, shown, flfed):
+    lost = in_store(store, url, lost=True)
+    said = flfed("run", "show", lost["run"])[1]
+    assert "The shared model's AUC over all sites is not known: the test rows are lost in the noise." in said
+    assert said.count(NOT_TOLD) == 1 and not OF_JOINING.search(said)
+    assert all(re.search(rf"{site} +300\d +n/a +the test rows are lost in the noise", said) for site in NAMES)
+    assert figure_lines(lost) == [] and scores_in_words(lost) == []
+    assert lost_in_words(lost, AUC) == ["No figure of any site: the test rows are lost in the noise."]
+
+
+def test_a_site_in_sums_only_has_no_figure_and_not_that_of_all(store, url, shown):
+    hidden = in_store(store, url, hidden=("bern",))
+    rows = {row[0]: row for row in comparison_rows(hidden)[1]}
+    assert rows["bern"][2:] == [ABSENT, "no figure of its own"]
+    assert rows["all test rows"][2] == number(hidden["global"][AUC]["value"])
+    # The fault: a missing figure filled with that of all sites.
+    assert rows["bern"][2] != rows["all test rows"][2]
+
+
+def test_slope_and_its_words():
+    def says(value: float, low: float, high: float) -> str:
+        return slope_in_words({"slope": {"value": value, "low": low, "high": high}})
+
+    assert "): predictions are too extreme. A slope of 1 is calibrated" in says(0.8, 0.7, 0.9)
+    assert "): no fault is shown." in says(0.95, 0.85, 1.05)
+    assert "): predictions are too near to the mean." in says(1.3, 1.1, 1.5)
+    assert "): it may be that predictions tell nothing." in says(0.2, -0.1, 0.5)
+    assert slope_in_words({"slope": None}) == slope_in_words(None) == ""
+
+
+def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
+    one = found["noised-scores"]["all"]
+    # Cells are even in asinh of the log-odds, 64 on either side of even odds, up to log-odds of 12.
+    odds = np.sinh((np.array(one["edges"]) - 64) / 64 * math.asinh(12.0))
+    expected = 1 / (1 + np.exp(-odds))
+    lines = count_lines(one)
+    # The outermost bins have all that is beyond.
+    np.testing.assert_allclose([line["Predicted, from"] for line in lines[1:]], expected[1:-1], rtol=6e-3)
+    assert (lines[0]["Predicted, from"], lines[-1]["Predicted, to"]) == (0.0, 1.0)
+    np.testing.assert_allclose([line["Without the outcome"] for line in lines], one["counts"][0], atol=0.06)
+    np.testing.assert_allclose([line["With the outcome"] for line in lines], one["counts"][1], atol=0.06)
+    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 2.358, 1)}
+    # The fault: cells taken as log-odds, or as shares of the grid.
+    assert abs(np.array(one["edges"][1:-1]) / 128 - expected[1:-1]).max() > 0.05
+
+
+# --- What was promised and charged
+
+
+def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
+    lines = promise_in_words(found["privacy"])
+    assert lines[0] == (
+        "Promised to each person by record-dp: ε = 3.00 at δ = 1e-5, for all that leaves a site of its rows: noised "
+        "counts and all 800 steps of training."
+    )
+    # e^2.9998 is 20.08.
+    assert lines[1] == (
+        "Whoever sees all that leaves a site of its rows may learn something of whether any one person's rows, all of "
+        "them, were in its table: the odds can change by at most e^ε, 20.1 times, but for rare results (δ)."
+    )
+    assert lines[2].startswith("Persons trained on and persons held out have accounts apart, each with the whole ε")
+    assert lines[3] == (
+        "Of the account of persons held out .45 is kept back and not spent: .40 for a comparison with the sites' own "
+        "models and .05 for numbers of rows by class, which this version does not ask for."
+    )
+    everything = " ".join(in_words(found["privacy"], []))
+    assert "for 800 steps and the noised counts" in everything and "updates" not in everything
+    # Of updates alone the old words stay.
+    before = promise_in_words(as_of_updates(found)["privacy"])
+    assert "over all 800 steps of the run" in before[0] and "Whoever sees all updates of a site" in before[1]
+    assert not any("accounts apart" in line for line in before)
+
+
+def shares_in(lines: list[dict[str, str]], side: str) -> float:
+    return math.fsum(float(line["Share"]) for line in lines if line["Account of"].endswith(side))
+
+
+def test_what_was_charged_for_what_adds_up_to_the_whole_budget_on_either_side(found):
+    lines = charged_lines(found["privacy"])
+    assert shares_in(lines, "trained on") == pytest.approx(1.0) == shares_in(lines, "held out")
+    by_what = {line["Charged for"]: (line["Noise multiplier"], line["Share"]) for line in lines}
+    assert by_what["training, 800 steps with sampling .100"] == ("4.65", ".75")
+    assert by_what["counts by class and bin of scores"] == ("2.36", ".35")
+    assert by_what["kept back for a comparison with the sites' own models"] == ("not sent", ".40")
+    assert len(lines) == 7
+    # An account of rows has rows, and a record that does not tell has no table.
+    assert charged_lines(found["privacy"] | {"unit": "row"})[0]["Account of"] == "rows trained on"
+    assert charged_lines(as_of_updates(found)["privacy"]) == []
+    # The fault: what is kept back left out, so that held-out persons seem to have spent all.
+    without = charged_lines(found["privacy"] | {"kept-back": []})
+    assert shares_in(without, "held out") == pytest.approx(0.55)
+
+
+def test_the_recorder_writes_the_noise_and_share_of_each_answer():
+    facts = facts_of(Study.parse(STUDY), 4)
+    whole = noise_for(3.0, 1e-5, 1.0, 1)
+    for answer in facts["answers"]:
+        # μ² goes with one over the square of the noise; the share is its part of the whole Gaussian's.
+        assert answer["share"] == pytest.approx((whole / answer["noise"]) ** 2, abs=0.002), answer
+        # The fault: a share of the noise itself.
+        assert abs(answer["share"] - whole / answer["noise"]) > 0.1
+    assert [{**of, "noise": round(of["noise"], 3)} for of in facts["answers"]] == ANSWERS
+    assert (facts["covers"], facts["kept-back"]) == ("study", KEPT_BACK)
+    trained_on = [Release(of["noise"], 1.0, 1) for of in facts["answers"] if of["side"] == "training"]
+    steps = Release(facts["noise"], facts["sampling"], facts["steps"])
+    assert 2.96 <= epsilon([*trained_on, steps], 1e-5) <= 3.0
+    # Another study has none of these keys: its record stays as it was.
+    other = facts_of(Study.parse(STUDY.replace('covers = "study"', "")), 4)
+    assert not {"covers", "answers", "kept-back"} & other.keys()
+
+
+def test_mechanisms_in_force_have_no_suppression_and_noise_on_all(found, url):
+    with RunReader.open(url) as reader:
+        sites = reader.sites(reader.runs()[0].run)
+    lines = {line["Mechanism"]: line for line in mechanism_lines(found["privacy"], sites)}
+    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.651")
+    assert lines["suppression of small cells"]["Is"] == "not used"
+    assert (
+        lines["secure aggregation"]["How"]
+        == "the server sees each site's own updates and counts, with the noise on them"
+    )
+
+
+def test_what_left_has_words_for_both_kinds_of_counts(found, url):
+    with RunReader.open(url) as reader:
+        crossed = reader.crossed([run.run for run in reader.runs()])
+    kinds = kinds_of(entry for entry in crossed if entry.direction == "to-server")
+    assert [kind_in_words(kind, kinds) for kind in kinds] == [
+        "updates of training", "noised counts before training", "noised counts of test rows by score", "enrolment",
+    ]  # fmt: skip
+    first = left_lines(crossed)[0]
+    assert first["Noised counts of test rows by score, bytes"] == 900
+    assert first["Noised counts before training, bytes"] == 5_530
+    out = [entry for entry in crossed if entry.direction == "to-server"]
+    said = why_so_many(out)
+    # 40 updates of 3,290 bytes are 131,600 of 138,270.
+    assert said.startswith(
+        "About 95 % of the bytes are updates of training, one a round: 40 from a site, of about 3.29 kB"
+    )
+    assert "no figure" in said and "counts of predictions" not in said
+    # An analysis asks once as well, and trains nothing: its words stay.
+    assert kind_in_words("query.statistic", ["query.enrol"]) == "what a study without a model asks for"
+
+
+def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, small_sites):
+    small_sites(1)
+    file = tmp_path / "covered.toml"
+    # Sites of a partition: nothing else has to be there.
+    dataset = 'name = "breast-cancer"\npartition = { by = "iid", sites = 4, seed = 1 }'
+    file.write_text(STUDY.replace('name = "small"', dataset))
+    code, said, error = flfed("study", "check", file)
+    assert code == 0, error
+    assert "for all that leaves a site of its rows: noised counts and all 800 steps of training" in said
+    assert "How, in training: noise multiplier 4.651" in said
+    assert re.search(r"counts by class and bin of scores +persons held out +2.36 +.35", said)
+    told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
+    assert told["answers"] == ANSWERS and told["covers"] == "study"
+
+
+def test_two_runs_are_compared_without_a_word_on_rows_that_have_noise(store, url, shown, flfed):
+    first, second = (in_store(store, url, repeats=2)["run"] for _ in range(2))
+    found = compare_runs(first, second)
+    assert found["global"][AUC]["difference"] == pytest.approx(0.0)
+    code, said, _ = flfed("run", "compare", first, second)
+    assert code == 0 and not OF_JOINING.search(said)
+    third = in_store(store, url, repeats=2, sites=SITES, rows=(2000, 1500, 1200))["run"]
+    assert compare_runs(first, third)["paired"][AUC]["reason"] == "it cannot be told whether they are on the same rows"
+
+
+def test_repeats_say_which_of_them_the_slope_is_of(store, url, shown, flfed):
+    found = in_store(store, url, repeats=2)
+    said = flfed("run", "show", found["run"])[1]
+    assert "calibration slope, first repeat" in said
+    assert "In the first of 2 repeats: calibration slope" in said
+    mean = np.mean([report_of(url, run)["global"][AUC]["value"] for run in runs_of(url)])
+    assert found["global"][AUC]["value"] == pytest.approx(mean)
+    assert f"AUC {number(mean)} (mean of 2 repeats; of one of them, 95 % CI" in said
+
+
+def runs_of(url: str) -> list[str]:
+    with RunReader.open(url) as reader:
+        return [run.run for run in reader.runs()]
+
+
+def report_of(url: str, run: str) -> Found:
+    with RunReader.open(url) as reader:
+        return report(reader, run)
+
+
+# --- The report as a document
+
+
+def test_the_document_has_every_figure_and_a_reason_for_what_it_lacks(found):
+    text = read(document(found["run"]))
+    answer = section(text, "Question and answer").words()
+    assert answer.index("The shared model reaches AUC") < answer.index(NOT_TOLD)
+    assert NO_SUMS in section(text, "Who is in the data").words()
+    assert NO_ROUNDS in section(text, "Course of the training").words()
+    scored = section(text, "How the scores lie")
+    lines, counts = tables(scored)[:2]
+    assert [line["Rows of"] for line in lines] == ["all 4 sites", *NAMES]
+    for line in lines[:-1]:
+        of = found["sites"].get(line["Rows of"], found)["global"][AUC]
+        assert line["AUC"] == f"{number(of['value'])} ({interval(of['low'], of['high'])})"
+    assert len(counts) == len(found["noised-scores"]["all"]["counts"][0])
+    assert "No figure of geneva: the smaller class is lost in the noise." in scored.words()
+    charged = next(one for one in tables(section(text, "Privacy")) if "Charged for" in one[0])
+    assert charged == charged_lines(found["privacy"])
+    assert not {"Forest plot", "Further figures", "Whether its probabilities hold"} & set(titles(text))
+    told = [title for title in titles(text) if title not in ("What the words mean", "What it does not show")]
+    assert not OF_JOINING.search(" ".join(section(text, title).words() for title in told))
