@@ -31,6 +31,7 @@ from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
+from flfed.study.coverage import covers_model
 from flfed.study.tables import Sharing, strictest
 from flfed.summaries.summary import arrays_sha256, fit_encoder, merge, sums_sha256
 from flfed.updates.mechanism import Promise
@@ -143,6 +144,11 @@ def audit(
     _check_named(only, recorded)
     if sites is None and asked.get("given"):
         raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
+    if covers_model(study):
+        raise UsageError(
+            f"all that left the sites of run {run} is charged to one epsilon, and what an attack reaches would leave "
+            "besides: an audit is of studies whose epsilon covers the updates"
+        )
     facts = check(study)
     there = engine.sites(study, sites if sites is not None else asked.get("sites"))
     found = [site for site in there if site.name in asked.get("names", [site.name])]

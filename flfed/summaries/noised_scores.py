@@ -29,9 +29,9 @@ LEAST_FIRST = 2.0
 """Deviations of the noise on all cells together that the first histogram's rows have at least. At twice the noise of
 the second, fewer rows have less than `LEAST_SIZE` deviations in the smaller class, too."""
 FEWEST_BINS = 3
-CLASS_LOST = "class-lost-in-noise"
-ALIKE = "predictions-too-alike"
-NO_LINE = "no-recalibration-line"
+CLASS_LOST = "the smaller class is lost in the noise"
+ALIKE = "the predictions are too alike to be counted in bins"
+NO_LINE = "no recalibration line can be drawn"
 
 
 def number_of_bins(rows: float, deviation: float) -> int:
@@ -180,7 +180,7 @@ class ScoreCounts:
 
     @property
     def reason(self) -> str:
-        """Code of why no metric is told, or ""."""
+        """Why no metric is told, or ""."""
         bins = self.counts.shape[1]
         if not is_told(float(self.counts.sum(axis=1).min()), self.deviation * math.sqrt(bins)):
             return CLASS_LOST
@@ -188,7 +188,7 @@ class ScoreCounts:
 
     @property
     def slope_reason(self) -> str:
-        """Code of why no calibration slope is told, or ""."""
+        """Why no calibration slope is told, or ""."""
         return self.reason or ("" if self._line is not CALIBRATED else NO_LINE)
 
     def roc_auc_score(self) -> Interval | None:

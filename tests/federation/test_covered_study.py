@@ -14,19 +14,25 @@ from sklearn.metrics import roc_auc_score
 from flfed import Study, run
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.protection import privacy_refusal
 from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
+from flfed.federation.recording.pseudonyms import WITHHELD
+from flfed.federation.recording.recorded_study import study_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
 from flfed.records.store.reader import RunReader
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.private.gaussian import person_weights
 from flfed.rows.statistics.private.model_counts import HISTOGRAMS, VALUES, cell_queries, training_cells
 from flfed.rows.training.private.noise import KnownUnits, SeededNoise
 from flfed.rows.training.private.sampling import known_units
+from flfed.study.partition import OrderedHoldout
 from flfed.study.plan import PrivateSteps
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
 from flfed.updates.accounting import Release, epsilon
@@ -275,8 +281,41 @@ def test_outcomes_that_are_numbers_are_refused(home):
 def test_an_audit_gets_nothing(done: Any, sites: list[Site]):
     from flfed.experiments.audit import audit
 
-    with pytest.raises(FlfedError):
+    with pytest.raises(UsageError, match="what an attack reaches would leave besides"):
         audit(done.report["run"], sites=sites)
+
+
+def test_a_text_without_a_scaler_is_not_taken_for_one_of_an_earlier_version(done: Any):
+    from flfed.updates.checkpoints import checkpoint as checkpoints
+
+    encoder = checkpoints.final(done.report["run"]).encoder
+    found = study_of(STUDY, lambda: encoder, None, refuse="this run")
+    assert found == Study.parse(STUDY) and found.encode.scaler == "private"
+
+
+def test_one_site_in_sums_only_does_not_follow_from_the_counts_of_all(small_sites: Small):
+    named, reserved = Policy(epsilon=3.2), Policy(epsilon=3.2, share_metrics="aggregate-only")
+    sites = [replace(site, policy=named) for site in small_sites(3, rows=2000)]
+    ended = run(Study.parse(STUDY), sites=[replace(sites[0], policy=reserved), *sites[1:]])
+    assert ended.report["global"]["roc_auc_score"]["value"] is None
+    assert ended.report["global"]["roc_auc_score"]["reason"] == WITHHELD
+    told = ended.report["noised-scores"]
+    assert told["all"] is None and set(told["sites"]) == {"site-02", "site-03"}
+
+
+def test_a_holdout_that_does_not_keep_persons_apart_is_refused(small_sites: Small, monkeypatch):
+    site, study = small_sites(1)[0], Study.parse(STUDY)
+    rule = {"by": "x1", "train_until": 50.0}
+    assert privacy_refusal(study, replace(site, holdout=HoldoutByOrder(OrderedHoldout(**rule)))) is None
+    by_share = replace(site, holdout=HoldoutByOrder(OrderedHoldout(by="x1", train_share=0.7)))
+    assert privacy_refusal(study, by_share) == Refusal("sides-by-share")
+    mixed = replace(site, holdout=HoldoutByOrder(OrderedHoldout(**rule, same_groups=True)))
+    assert privacy_refusal(study, mixed) is None  # nobody has several rows
+    dataset = datasets.load("small")
+    grouped = replace(dataset, schema=dataset.schema.model_copy(update={"group": "colour"}))
+    monkeypatch.setattr(datasets, "load", lambda name: grouped)
+    assert privacy_refusal(study, mixed) == Refusal("sides-share-persons")
+    assert privacy_refusal(Study.parse(STUDY.replace('covers = "study"', "")), mixed) is None
 
 
 def test_rows_of_one_person_weigh_one_in_the_counts_of_scores():

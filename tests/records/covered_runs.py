@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flfed.federation.server.sums.noised_counts import LOST
 from flfed.records.reports.report import report
 from flfed.records.store.entries import ComparisonRow, SentRow
 from flfed.records.store.reader import RunReader
@@ -143,7 +144,7 @@ def write(
         if not lost:
             *own, whole = scores_of(rows, seed=8 + repeat)
             each = {site: one for site, one in zip(sites, own, strict=True) if site not in hidden}
-        reason = "lost in the noise" if lost else ""
+        reason = LOST if lost else ""
         figures = [row for site, one in each.items() for row in rows_of(site, one)]
         run.comparison([*figures, *rows_of(None, whole, reason)], [])
         run.summary(

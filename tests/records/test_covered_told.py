@@ -31,7 +31,6 @@ from flfed.records.statistics.listed.noised_scores import (
     NO_ROUNDS,
     NO_SUMS,
     NOT_TOLD,
-    REASONS,
     count_lines,
     figure_lines,
     lost_in_words,
@@ -40,7 +39,7 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.verdict import ABSENT, CANNOT_BE_TOLD, interval, number
 from flfed.records.store.reader import RunReader
-from flfed.summaries.noised_scores import ALIKE, CLASS_LOST
+from flfed.summaries.noised_scores import CLASS_LOST
 from flfed.updates.accounting import Release, epsilon, noise_for
 from tests.records.covered_runs import ANSWERS, AUC, KEPT_BACK, NAMES, SITES, STUDY, Found, in_store
 from tests.records.documents import read, section, tables, titles
@@ -91,14 +90,10 @@ def test_the_json_has_all_figures_and_why_none_is_held_against_an_own_model(foun
     for site in told["sites"].values():
         assert site["verdict"] == CANNOT_BE_TOLD and site["holdout-rows"] is None
         assert "no comparison with the sites' own models" in site["not-compared"]
-    assert told["sites"]["geneva"]["global"][AUC]["reason"] == REASONS[CLASS_LOST]
+    assert told["sites"]["geneva"]["global"][AUC]["reason"] == CLASS_LOST
     assert {key: told["privacy"][key] for key in ("covers", "answers", "kept-back")} == {
         "covers": "study", "answers": ANSWERS, "kept-back": KEPT_BACK,
     }  # fmt: skip
-
-
-def test_codes_of_the_summaries_have_words():
-    assert {CLASS_LOST, ALIKE} < REASONS.keys()
 
 
 def test_words_of_a_run_name_no_model_that_was_not_measured(found):

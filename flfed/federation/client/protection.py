@@ -22,6 +22,7 @@ from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
+from flfed.rows.holdout_by_order import AnyHoldout, HoldoutByOrder
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.study.coverage import covers_model, is_covered
@@ -32,7 +33,6 @@ from flfed.updates.mechanism import mechanism_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flfed.rows.holdout_by_order import AnyHoldout
 
 Draw = Callable[[np.random.Generator], NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
@@ -91,6 +91,8 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     unconfirmed = _unconfirmed(study, schema) if schema else []
     if unconfirmed:
         return Refusal("ranges-unconfirmed", columns=", ".join(unconfirmed))
+    if covers_model(study) and (mixed := _sides_refusal(site.holdout, grouped=bool(schema and schema.group))):
+        return mixed
     refused = policy.privacy_refusal(mechanism=study.privacy.name, delta=delta)
     # Only a budget of a site that enforces it can be overdrawn.
     if refused or schema is None or policy.disclosure == "open" or policy.epsilon is None:
@@ -98,6 +100,18 @@ def privacy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal 
     if unit == "row" and schema.group:
         # Of a person with several rows a budget of rows says nothing, and the two cannot be added up.
         return Refusal("unit-person-needed")
+    return None
+
+
+def _sides_refusal(holdout: AnyHoldout, *, grouped: bool) -> Refusal | None:
+    """Return why a holdout does not keep the persons who are trained on and those held out apart.
+
+    Each has the whole ε of a study that covers both sides: who is on both would spend more.
+    """
+    if grouped and getattr(holdout, "same_groups", False):
+        return Refusal("sides-share-persons")
+    if isinstance(holdout, HoldoutByOrder) and holdout.rule.train_share is not None:
+        return Refusal("sides-by-share")
     return None
 
 

@@ -45,8 +45,9 @@ def study_of(text: str, encoder_of: Callable[[], Encoder | None], schema: Schema
     table = tomllib.loads(text)
     encode = table.get("encode", {})
     encoder = None
-    # Only such a text is ambiguous, and only then are the checkpoints read.
-    if table.get("privacy", {}).get("name") == "record-dp" and "scaler" not in encode:
+    # Only such a text is ambiguous, and only then are the checkpoints read; none is of before `covers`.
+    privacy = table.get("privacy", {})
+    if privacy.get("name") == "record-dp" and privacy.get("covers") != "study" and "scaler" not in encode:
         encoder = encoder_of()
     if encoder is None:
         return Study.parse(text)

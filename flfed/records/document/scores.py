@@ -21,7 +21,6 @@ from flfed.records.statistics.listed.noised_scores import (
     figure_lines,
     is_covered,
     lost_in_words,
-    reason_in_words,
     scores_in_words,
     shown_counts,
     whose_scores,
@@ -84,7 +83,7 @@ def _noised(content: Content) -> Markup:
     found = content.found
     counts = whose_scores(found[SCORES])
     if not counts:
-        why = reason_in_words(found[SCORES]["reason"]) or "none came"
+        why = found[SCORES]["reason"] or "none came"
         return section(SCORED, paragraphs([f"There are no counts by score to show: {why}."]))
     name = next(iter(counts))
     alone = [FIRST_ALONE] if len(content.runs) > 1 else []

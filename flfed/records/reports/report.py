@@ -19,7 +19,6 @@ from flfed.records.statistics.listed.noised_scores import (
     SCORES,
     WHY_NOT_COMPARED,
     is_covered,
-    reason_in_words,
 )
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
@@ -221,7 +220,7 @@ def _figure(rows: Sequence[ComparisonRow]) -> Report:
 def _why_none(figure: Report, rows: Sequence[ComparisonRow | DifferenceRow]) -> Report:
     """Return why a figure, or its interval, is missing."""
     if figure["value"] is None:
-        return {"reason": reason_in_words(rows[0].method) or "it is not defined"}
+        return {"reason": rows[0].method or "it is not defined"}
     methods = list(dict.fromkeys(row.method for row in rows if row.method))
     return {"method": AGAIN.join(methods)} if figure["low"] is None and methods else {}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flfed.federation.client.released.model_answers import cells_of, releases_of
+from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.sums.row_sums import are_sums
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 METHOD = "noised score counts"
 """How a figure came about."""
 PAIRED = "noised pairs, own model under the same ε"
-LOST, UNTOLD = "lost in the noise", "cannot be told under this budget"
+LOST, UNTOLD = "the test rows are lost in the noise", "cannot be told under this budget"
 SUMMARY = "noised-scores"
 METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
     "roc_auc_score": ScoreCounts.roc_auc_score,
@@ -106,6 +107,9 @@ def scored_under_noise(run: FederatedRun, participants: Mapping[str, Participant
 
     by_site = {site: counts([site]) for site in sorted(counted)}
     pairs = _pairs(run, {site: participants[site] for site in counted}, replace(asked, edges=None, pairs=True), by_site)
+    # Of all but one its counts would follow, though they have noise: it shares none.
+    if not run.recorder.shared_as.are_whole(by_site):
+        return _record(run, by_site, None, WITHHELD, pairs)
     return _record(run, by_site, counts(sorted(counted)) if counted else None, "", pairs)
 
 

@@ -26,7 +26,6 @@ from flfed.records.statistics.listed.noised_scores import (
     count_lines,
     figure_lines,
     lost_in_words,
-    reason_in_words,
     scores_in_words,
     whose_scores,
 )
@@ -102,7 +101,7 @@ def noised(report: Report, repeat: int | None = None) -> None:
     payload = report.get(SCORES)
     counts = {} if payload is None else whose_scores(payload)
     if payload is None or not counts:
-        why = reason_in_words((payload or {}).get("reason", "")) or "none came"
+        why = (payload or {}).get("reason", "") or "none came"
         st.info(escape(f"There are no counts by score to show: {why}."))
         return
     table(figure_lines(report))

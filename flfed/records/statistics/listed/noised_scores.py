@@ -38,12 +38,6 @@ NO_SUMS = (
     "the answer away: all these take exact sums over rows, and in this study nothing leaves a site that is not charged "
     "to one ε."
 )
-REASONS = {
-    "lost in the noise": "the test rows are lost in the noise",
-    "class-lost-in-noise": "the smaller class is lost in the noise",
-    "predictions-too-alike": "the predictions are too alike to be counted in bins",
-}
-"""Why a figure is not told, by what the record has."""
 NOT_HERE = "see the study's report"
 """Of a figure that another reader is shown."""
 SLOPE = "Calibration slope"
@@ -66,17 +60,6 @@ WITHOUT, WITH, NOISE = "Without the outcome", "With the outcome", "Noise on a co
 def is_covered(found: Found) -> bool:
     """Tell whether all that leaves a site is charged to one ε, in a run with a model; `found` is its report."""
     return bool((found.get("privacy") or {}).get(COVERS) == "study")
-
-
-def reason_in_words(reason: str) -> str:
-    """Return why a figure is not told.
-
-    Examples
-    --------
-    >>> reason_in_words("class-lost-in-noise"), reason_in_words("one class only")
-    ('the smaller class is lost in the noise', 'one class only')
-    """
-    return REASONS.get(reason, reason)
 
 
 def whose_scores(payload: Found) -> dict[str, Found]:
