@@ -23,7 +23,7 @@ from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.statistics.listed.analysis import rows_figure
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
-from flfed.records.statistics.listed.noised_scores import NOT_TOLD, is_covered
+from flfed.records.statistics.listed.noised_scores import NOT_TOLD, is_covered, is_uncompared
 from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.reader import RunReader
@@ -228,7 +228,7 @@ def index_row(field: str, case: CaseStudy) -> list[str]:
         figure = f"{metric_name(metric)} {number(of['value'])} ({interval(of['low'], of['high'])})"
         everywhere = (found["own-model-everywhere"] or {}).get(metric)
         own = number(everywhere["value"]) if everywhere else ""
-        said = NOT_TOLD if is_covered(found) else verdict(case)[0]
+        said = NOT_TOLD if is_uncompared(found) else verdict(case)[0]
     simulated = ", simulated" if case.dataset.source.synthetic else ""
     return [field, f"[{case.study.name}]({case.study.name}.md){simulated}", str(sites), figure, own, said]
 

@@ -22,7 +22,7 @@ from flfed.records.reports.faults import refused_sites
 from flfed.records.reports.narrative import story, verdict_in_words
 from flfed.records.reports.report import gain_at, primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
-from flfed.records.statistics.listed.noised_scores import is_covered
+from flfed.records.statistics.listed.noised_scores import is_uncompared
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
 from flfed.records.store.visibility import Viewer
@@ -207,7 +207,7 @@ class Result(server.Result):
         said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in others)
         shown = self.gains[["site", "gain", "low", "high", "verdict"]]
         table = shown.to_html(index=False, na_rep="–", float_format=_signed, border=0)
-        gained = len(shown) and not is_covered(self.report)
+        gained = len(shown) and not is_uncompared(self.report)
         return f"<p><b>{html.escape(first)}</b></p>{said}{table if gained else ''}"
 
     def _sentences(self) -> list[str]:

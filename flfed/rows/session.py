@@ -229,7 +229,7 @@ class SiteSession(EncodedTable):
             held = yield from self.measured("holdout", table, arrays, encoder, held_rows)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
-            return Trained({}, len(rows.y), 0.0, 0, scores, held)
+            return Trained({}, _told_rows(rows, self.protection), 0.0, 0, scores, held)
         if self.protection is not None:
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale

@@ -81,18 +81,18 @@ class HoldoutShares(_Shares):
     ----------
     histograms : float in (0, 1)
         Of the first counts of scores, which give the edges of the others.
-    sums : float in (0, 1)
-        Of the number of rows of each class.
+    sums : float in (0, 1) or None
+        Of the number of rows of each class, which follows from the counts of scores: nobody asks for it.
     scores : float in (0, 1)
         Of the counts of scores by class.
-    comparison : float in (0, 1)
+    comparison : float in (0, 1) or None
         Of pairs won by the shared model minus those won by the own one, and of its variance.
     """
 
     histograms: float = 0.2
-    sums: float = 0.05
+    sums: float | None = 0.05
     scores: float = 0.35
-    comparison: float = 0.4
+    comparison: float | None = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,18 +128,19 @@ class HoldoutReleases:
     Attributes
     ----------
     histograms, sums, scores, comparison : Release
-        One answer each, of noise in its own sensitivities.
+        One answer each, of noise in its own sensitivities; None of what has no share.
     """
 
     histograms: Release
-    sums: Release
+    sums: Release | None
     scores: Release
-    comparison: Release
+    comparison: Release | None
 
     @property
     def all(self) -> tuple[Release, ...]:
         """All releases, as an account has them."""
-        return (self.histograms, self.sums, self.scores, self.comparison)
+        every = (self.histograms, self.sums, self.scores, self.comparison)
+        return tuple(release for release in every if release is not None)
 
 
 @lru_cache(maxsize=256)
@@ -262,9 +263,9 @@ def holdout_releases(shares: HoldoutShares, target: float, delta: float) -> Hold
     >>> holdout_releases(HoldoutShares(), 3.0, 1e-5).scores
     Release(noise=2.358, sampling=1.0, steps=1)
     """
-    parts = (shares.histograms, shares.sums, shares.scores, shares.comparison)
-    histograms, sums, scores, comparison = gaussian_releases(parts, target, delta)
-    return HoldoutReleases(histograms=histograms, sums=sums, scores=scores, comparison=comparison)
+    parts = {field.name: share for field in fields(shares) if (share := getattr(shares, field.name)) is not None}
+    found = dict(zip(parts, gaussian_releases(tuple(parts.values()), target, delta), strict=True))
+    return HoldoutReleases(**{field.name: found.get(field.name) for field in fields(shares)})  # type: ignore[arg-type]
 
 
 def largest_epsilon(training: TrainingReleases, holdout: HoldoutReleases, delta: float) -> float:

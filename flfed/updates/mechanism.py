@@ -5,7 +5,7 @@ A mechanism says what it promises of a run, and how rounds are changed for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -67,10 +67,13 @@ class AnswerRelease:
     side : {"training", "holdout"}
         Whose rows it counts.
     release : Release
+    share : float in (0, 1)
+        Of μ² of the whole budget.
     """
 
     side: Literal["training", "holdout"]
     release: Release
+    share: float
 
 
 class Mechanism:
@@ -121,6 +124,10 @@ class Mechanism:
     def answer_releases(self, plan: Plan, rounds: int) -> Mapping[str, AnswerRelease]:
         """Return what each noised answer beside the updates spends, by its name; none where nothing else is charged."""
         return {}
+
+    def kept_back(self) -> Sequence[tuple[str, str, float]]:
+        """Return which shares of the budget beside the updates nobody asks for: of what, whose, and the share of μ²."""
+        return ()
 
     def charged(self, plan: Plan, rounds: int) -> tuple[str, float] | None:
         """Return whose privacy a site's ledger counts, and at which δ.

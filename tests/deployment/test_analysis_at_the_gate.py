@@ -12,7 +12,9 @@ import pytest
 from flwr.app import Message
 
 from flfed import Study, run
+from flfed.deployment.operator.secure_sums import agreed
 from flfed.deployment.operator.study_description import plain_words
+from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.released.noised_answer import FOLDER
 from flfed.federation.client.statistic import colluding_epsilon
@@ -20,11 +22,14 @@ from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
+from flfed.rows.session import first_model, study_layout
 from flfed.rows.statistics.private.analysis import ANSWER
+from flfed.summaries.summary import schema_encoder
 from flfed.updates.accounting import Release, epsilon
 from flfed.updates.messages.enrol import EnrolRequest
 from flfed.updates.messages.kinds import ENROL, STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
 from tests.federation.test_analysis import STUDY, Small, analysis_of, tables
 
@@ -140,6 +145,33 @@ def test_in_secret_what_crosses_looks_like_chance_and_a_missing_site_is_left_out
     for reply in sent:
         answer = StatisticReply.from_record(reply.content)
         assert not answer.sums and answer.masked is not None and answer.masked.sums.max() > 2**60
+
+
+def test_a_sum_without_a_site_is_not_opened_beside_one_with_it_whoever_allows_that(in_secret: Consortium):
+    # Their difference would be the site's part with its own noise alone, which is less than what is charged.
+    for name in in_secret.sites:
+        in_secret.approve(name, lifted=("site-04",))
+        in_secret.restart(name)
+    coordinator = Coordinator(in_secret)
+    assert coordinator.run().status == "completed"
+    with pytest.raises(FlfedError, match="a sum needs 3 that may be added up"):
+        coordinator.run(absent=lambda site, kind: site == "site-04" and kind == STATISTIC)
+    with pytest.raises(UsageError, match="--without is not for an analysis"):
+        agreed(in_secret.folders["site-01"], in_secret.study, in_secret.pins, ["site-04"])
+
+
+@pytest.mark.parametrize("kind", [EVALUATE, TRAIN])
+def test_no_message_of_a_model_is_answered(gated: Consortium, kind: str):
+    schema = datasets.load("small").schema
+    layout = study_layout(gated.study, schema)
+    arrays = first_model(gated.study, schema)
+    asked = TrainRequest(
+        arrays=arrays, encoder=schema_encoder(layout), round=1, rounds=0, lr_scale=1.0, fit=kind == TRAIN, score=True,
+        settings={},
+    )  # fmt: skip
+    grid = SummingGrid(gated, run="first")
+    (reply,) = grid.send_and_receive([Message(asked.to_record(), dst_node_id=grid.nodes["site-01"], message_type=kind)])
+    assert reply.has_error() and "does not ask for that" in reply.error.reason
 
 
 def test_nine_sites_tell_what_a_third_of_them_could_take_off():

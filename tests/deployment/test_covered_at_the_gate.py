@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from flfed import Study
+from flfed.deployment.gate import gate
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.noised_answer import FOLDER
@@ -21,6 +24,8 @@ from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
 from flfed.rows.session import first_model, study_layout
+from flfed.rows.snapshots import snapshot
+from flfed.rows.statistics.private.model_counts import HISTOGRAMS
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
@@ -103,9 +108,41 @@ def answers(consortium: Consortium, run: str, site: str = "site-01") -> dict[str
 
 
 @pytest.mark.parametrize("kind", [SUMMARISE, EVALUATE, COMPARE])
-def test_what_is_not_charged_is_not_answered_whoever_asks(gated: Consortium, kind: str):
+@pytest.mark.parametrize("behind_a_gate", [True, False])
+def test_what_is_not_charged_is_not_answered_first_or_last(
+    gated: Consortium, kind: str, behind_a_gate: bool, monkeypatch
+):
+    if not behind_a_gate:  # the site itself refuses it, too
+        monkeypatch.setattr(gate, "asks", lambda study, kind: True)
     reply = answers(gated, "asked")[kind]
     assert reply.has_error() and "does not ask for that" in reply.error.reason
+    grid = SummingGrid(gated, run="first")
+    message = Message(requests(gated.study)[kind], dst_node_id=grid.nodes["site-02"], message_type=kind)
+    (reply,) = grid.send_and_receive([message])
+    assert reply.has_error() and "does not ask for that" in reply.error.reason
+    assert not [line for line in gated.lines("site-02") if line.kind == "spent"]
+
+
+def test_rows_that_are_frozen_anew_are_answered_and_charged_anew_though_none_changed(gated: Consortium):
+    def asked(run: str) -> np.ndarray:
+        return StatisticReply.from_record(answers(gated, run)[STATISTIC].content).sums[HISTOGRAMS]
+
+    first, again = asked("one"), asked("two")
+    assert np.array_equal(first, again)
+    folder, site = gated.folders["site-01"], gated.sites["site-01"]
+    spent = sum(line.kind == "spent" for line in gated.lines("site-01"))
+    snapshot.freeze(site, folder.frozen, None, at=datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC))
+    gated.restart("site-01")
+    # The same bytes once more would tell whoever asks that nobody came or left.
+    assert not np.array_equal(asked("three"), first)
+    assert sum(line.kind == "spent" for line in gated.lines("site-01")) > spent
+
+
+def test_an_answer_is_kept_by_the_whole_hash_of_its_model(gated: Consortium):
+    # By a part of it two models with equal parts could be made, which the same bytes answer where counts are equal.
+    answers(gated, "one")
+    names = [path.name for path in (gated.folders["site-01"].gate / FOLDER).glob("[0-9a-f]*") if "scores" in path.name]
+    assert names and all(re.search(r"-scores-[0-9a-f]{64}-[0-9a-f]{16}$", name) for name in names)
 
 
 def test_a_coordinator_that_asks_for_scores_of_a_round_gets_none(gated: Consortium):

@@ -245,6 +245,7 @@ def test_what_an_analysis_cannot_be_is_refused_when_it_is_read(change: tuple[str
         (("cross =", 'groups = "x1"\ncross ='), "must be a flag, category or target"),
         (("cross =", "within = { x1 = [20, 200] }\ncross ="), "must lie in the schema's range"),
         (("cross =", "within = { colour = [20, 200] }\ncross ="), "column 'colour' is no number"),
+        (("cross =", "within = { x1 = [0.0, 5e-324] }\ncross ="), "too narrow or too wide"),
     ],
 )
 def test_a_column_that_is_none_is_refused_before_anything_runs(small_sites: Small, change: tuple[str, str], said: str):

@@ -13,8 +13,10 @@ from sklearn.metrics import roc_auc_score
 
 from flfed import Study, run
 from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import privacy_refusal
+from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.recorded_study import study_of
@@ -26,6 +28,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Frame
 from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.private.gaussian import person_weights
@@ -301,6 +304,18 @@ def test_one_site_in_sums_only_does_not_follow_from_the_counts_of_all(small_site
     assert ended.report["global"]["roc_auc_score"]["reason"] == WITHHELD
     told = ended.report["noised-scores"]
     assert told["all"] is None and set(told["sites"]) == {"site-02", "site-03"}
+
+
+def test_a_table_that_breaks_a_rule_tells_no_count(small_sites: Small):
+    (site,) = small_sites(1, rows=300)
+    broken = replace(site, source=Frame(site.source.table.assign(x1="much")))  # type: ignore[union-attr]
+    said = {}
+    for text in (STUDY, STUDY.replace('covers = "study"', "")):
+        with pytest.raises(NotTakingPart) as error:
+            _opened(broken, Study.parse(text), 0, Draws(0, "fit"))
+        said[text] = str(error.value)
+    assert "300 rows" in said.popitem()[1]
+    assert said[STUDY] == "column 'x1' is not a number"
 
 
 def test_a_holdout_that_does_not_keep_persons_apart_is_refused(small_sites: Small, monkeypatch):

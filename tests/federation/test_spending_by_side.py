@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flfed.deployment.operator.budget import Accounts
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import (
     LINE,
@@ -114,6 +115,23 @@ def test_a_line_that_names_no_side_or_one_that_is_not_known_counts_on_both(side:
         spending.reserve(ANSWER, side=one, **RUN)
     # Three on each side; counted on no side it would be two.
     assert spending.spent() == of(3)
+
+
+def test_under_another_rule_of_the_holdout_people_may_have_changed_sides():
+    spending = account(5.0)
+    spending.reserve(ANSWER, side="training", **RUN, holdout_sha256="one")
+    spending.reserve(ANSWER, side="holdout", **RUN, holdout_sha256="one")
+    assert spending.spent() == of(1)
+    # Who was trained on may be held out now: what is charged is added to both answers, before it is written.
+    assert spending.refusal(ANSWER, "another", side="holdout", rule="one") is None
+    assert spending.refusal(ANSWER, "another", side="holdout", rule="two") is not None
+    with pytest.raises(NotSpent):
+        spending.reserve(ANSWER, side="holdout", **RUN, holdout_sha256="two")
+    free = account()
+    free.reserve(ANSWER, side="holdout", **RUN, holdout_sha256="two")
+    assert free.spent() == account().spent() == of(3)
+    told = Accounts.of(ledger().lines()).account("small", None)
+    assert told.spent("small", DELTA) == pytest.approx(free.spent())
 
 
 def line(side: str = "") -> Line:

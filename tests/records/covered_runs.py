@@ -53,8 +53,8 @@ ANSWERS = [
     {"name": "scores", "side": "holdout", "noise": 2.358, "share": 0.35},
 ]
 KEPT_BACK = [
-    {"name": "comparison", "side": "holdout", "share": 0.4},
     {"name": "sums", "side": "holdout", "share": 0.05},
+    {"name": "comparison", "side": "holdout", "share": 0.4},
 ]
 SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5}
 PRIVACY = {

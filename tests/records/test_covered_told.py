@@ -102,7 +102,7 @@ def test_words_of_a_run_name_no_model_that_was_not_measured(found):
     assert arms_shown(found, AUC) == ["global"]
     assert should_it_join(found, "bern", AUC) == "Whether joining pays at bern is not told."
     assert site_verdict(found["sites"]["bern"], AUC)[1].startswith("AUC cannot be compared here: no comparison with")
-    assert set(site_line("bern", found["sites"]["bern"], AUC, ["global"])) == {
+    assert set(site_line(found, "bern", AUC, ["global"])) == {
         "Site",
         "Trained on, about",
         "Shared model",
@@ -173,8 +173,8 @@ def test_the_promise_is_of_all_that_leaves_and_both_accounts_are_told(found):
     )
     assert lines[2].startswith("Persons trained on and persons held out have accounts apart, each with the whole ε")
     assert lines[3] == (
-        "Of the account of persons held out .45 is kept back and not spent: .40 for a comparison with the sites' own "
-        "models and .05 for numbers of rows by class, which this version does not ask for."
+        "Of the account of persons held out .45 is kept back and not spent: .05 for numbers of rows by class and "
+        ".40 for a comparison with the sites' own models."
     )
     everything = " ".join(in_words(found["privacy"], []))
     assert "for 800 steps and the noised counts" in everything and "updates" not in everything

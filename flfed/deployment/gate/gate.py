@@ -42,6 +42,7 @@ from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
+from flfed.updates.messages.kinds import asks
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
@@ -283,6 +284,8 @@ class Gate:
             raise Refused(Refusal("other-site", site=self.folder.site))
         self._check_policy()
         messages = self._studies.check(context.run_config)
+        if not asks(messages.study, kind):
+            raise Refused(Refusal("kind-of-another-study"))
         if not message.has_content():
             raise Refused(Refusal("no-content"))
         if kind in BRINGING and lacks_encoder(message.content):

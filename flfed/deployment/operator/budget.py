@@ -19,6 +19,7 @@ from flfed.federation.client.privacy_budget import (
     may_have_several_rows,
     release_of,
     rounds_left,
+    rule_of,
     shown,
     side_of,
 )
@@ -47,7 +48,7 @@ MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 PEOPLE = {"training": "trained on", "holdout": "held out", "both": "all"}
 """Of whose privacy a run spent, in words."""
-RunKey = tuple[str, str, str, bool, Side]
+RunKey = tuple[str, str, str, bool, Side, str]
 
 
 @dataclass
@@ -67,6 +68,8 @@ class RunSpent:
         Whether a row moved the encoder too, which no ε counts; true of lines that do not say it.
     side : {"training", "holdout", "both"}
         Whose privacy.
+    rule : str
+        Hash of the holdout by which people were on the side.
     rounds : int
         Asked for, those that were asked twice counted twice.
     releases : list of Release
@@ -83,6 +86,7 @@ class RunSpent:
     named: bool = True
     given_encoder: bool = False
     side: Side = BOTH
+    rule: str = ""
     rounds: int = 0
     releases: list[Release] = field(default_factory=list)
 
@@ -123,7 +127,7 @@ class Account:
 
     Attributes
     ----------
-    runs : dict of run, unit, dataset, whether its rows are named, and side, to RunSpent
+    runs : dict of run, unit, dataset, whether its rows are named, side and its rule, to RunSpent
     datasets : tuple of str
         Those that are of the same rows, where it is the account of rows.
     uncharged : dict of kind of line to Total
@@ -148,7 +152,8 @@ class Account:
             dataset, named = str(line.facts.get("dataset", "")), bool(names_in(line.facts))
             study, study_sha256, run, unit = texts
             new = RunSpent(study, study_sha256, run, unit, line.at, dataset, named=named, side=side_of(line))
-            self.runs.setdefault((new.run, new.unit, dataset, named, new.side), new).add(line)
+            new.rule = rule_of(line)
+            self.runs.setdefault((new.run, new.unit, dataset, named, new.side, new.rule), new).add(line)
             return
         charged = line.facts.get("charged-bytes", 0)
         charged = charged if isinstance(charged, int) else 0
@@ -178,8 +183,9 @@ class Account:
         return any(run.given_encoder for run in self.runs.values()) if self.runs else None
 
     def releases(self, dataset: str, side: Side) -> list[Release]:
-        """Return what was spent of one side's privacy, over all runs."""
-        runs = [run for run in self.runs.values() if run.counts_on(side, dataset)]
+        """Return what was spent of one side's privacy, over all runs; of all, where people may have changed sides."""
+        moved = len({run.rule for run in self.runs.values() if run.side != BOTH and run.dataset == dataset}) > 1
+        runs = [run for run in self.runs.values() if moved or run.counts_on(side, dataset)]
         return [release for run in runs for release in run.releases]
 
     def rounds_left(self, dataset: str, release: Release, budget: float, delta: float, most: int = MOST_ROUNDS) -> int:

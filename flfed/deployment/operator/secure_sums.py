@@ -14,6 +14,7 @@ from flfed.errors import UsageError
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.signatures import read_gate_fingerprint
+from flfed.study.coverage import is_covered
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.masking.rules import LEAST, threshold
@@ -148,6 +149,11 @@ def agreed(folder: SiteFolder, study: Study, sites: Mapping[str, str], without: 
         if without:
             raise UsageError("--without goes with a study whose updates are added up in secret, and this one's are not")
         return Agreement(pins={name: said for name, said in others.items() if said})
+    if without and is_covered(study):
+        raise UsageError(
+            "--without is not for an analysis: the sums with and without a site would differ by its own part of the "
+            "noise alone, which is less than what is charged"
+        )
     if len(others) + 1 < LEAST:
         raise UsageError(
             f"the study has updates added up in secret, for which {LEAST} sites or more must take part, this one "

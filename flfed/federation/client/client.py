@@ -203,7 +203,8 @@ class SiteClient:
 
         It is the one given before, where the very same was asked before.
         """
-        session = self.session(context)  # the site's policy comes first, also before an old reply
+        # The site's policy comes first, also before an old reply, and what the study does not ask for.
+        session = opened_for(message.metadata.message_type, lambda: self.session(context))
         request = read(TrainRequest, message.content)
         under = own.under(session)
         sums = own.sums(session.study) if request.fit else None
@@ -297,7 +298,9 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     try:
         session = SiteSession(site, study, repeat, draws=draws)
     except TableError as error:
-        raise NotTakingPart(of_table(error, max(CROSSING, site.policy.cell_minimum))) from None
+        # Where all that leaves is charged no count of rows does.
+        known = TableError(error.column, error.rule) if is_covered(study) else error
+        raise NotTakingPart(of_table(known, max(CROSSING, site.policy.cell_minimum))) from None
     # Where all that leaves is charged nothing may follow from exact counts, a refusal neither.
     unfit = None if is_covered(study) else too_small(session) or promise_defect(study, session.table.training)
     if unfit:

@@ -68,11 +68,14 @@ class Tally:
     runs : set of str
     rows : bool
         Whether some of it was counted by rows, and not by persons.
+    rules : set of str
+        Hashes of the holdouts by which people were on a side; of more than one nobody is known to have stayed on his.
     """
 
     kinds: Kinds = field(default_factory=Kinds)
     runs: set[str] = field(default_factory=set)
     rows: bool = False
+    rules: set[str] = field(default_factory=set)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -80,14 +83,17 @@ class Tally:
         self.kinds[side_of(line), release.noise, release.sampling] += release.steps
         self.runs.add(str(line.facts.get("run", "")))
         self.rows |= line.facts.get("unit") == "row"
+        if side_of(line) in SIDES:
+            self.rules.add(rule_of(line))
 
     def releases(self, side: Side) -> tuple[Release, ...]:
         """Return the consumed privacy of one side, by kind.
 
-        What spent of both is of each.
+        What spent of both is of each, and so is all where people may have changed sides.
         """
+        sides = (side, BOTH) if len(self.rules) < 2 else (*SIDES, BOTH)
         return composed(
-            Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in (side, BOTH)
+            Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in sides
         )
 
     def on_both(self) -> Tally:
@@ -95,7 +101,7 @@ class Tally:
         kinds = Kinds()
         for (_, noise, sampling), steps in self.kinds.items():
             kinds[BOTH, noise, sampling] += steps
-        return replace(self, kinds=kinds)
+        return replace(self, kinds=kinds, rules=set())
 
     @classmethod
     def of(cls, several: Iterable[Tally]) -> Tally:
@@ -105,6 +111,7 @@ class Tally:
             found.kinds.update(one.kinds)
             found.runs |= one.runs
             found.rows |= one.rows
+            found.rules |= one.rules
         return found
 
 
@@ -175,8 +182,8 @@ class PrivacyAccount:
     is of Gaussian mechanisms on Poisson samples, for neighbours that differ by one person; where the
     schema names no group a person has one row. Where it names one, the sum is infinite as soon as a
     study of unit "row" is in it: how far several rows move its updates together, nothing bounds.
-    A side's sum bounds what a person of that side lost as long as the person stays there, by the site's rule of
-    its holdout: a line does not say which rule that was, and under another one people change sides.
+    A side's sum bounds what a person of that side lost as long as the person stays there. A line names the rule of the
+    holdout by its hash: once there were two rules, people may have changed sides, and all lines count on both.
     """
 
     def __init__(
@@ -209,7 +216,7 @@ class PrivacyAccount:
         # The lock is free meanwhile: it may take a second.
         return max(epsilon(spent.releases(side), self.delta) for side in SIDES)
 
-    def refusal(self, release: Release, run: str, *, side: Side = BOTH) -> Refusal | None:
+    def refusal(self, release: Release, run: str, *, side: Side = BOTH, rule: str = "") -> Refusal | None:
         """Return why a run could not have one round.
 
         None where it could.
@@ -223,9 +230,11 @@ class PrivacyAccount:
             each that it asks for is decided anew.
         side : {"training", "holdout", "both"}
             Of whose privacy.
+        rule : str
+            Hash of the holdout by which people are on a side.
         """
         with self._held() as held:
-            spent = self._read(held)
+            spent = self._read(held, rule if side in SIDES else None)
         return None if run and run in spent.runs else self._over(spent, [release], side)
 
     def reserve(self, release: Release, *, side: Side = BOTH, **facts: Any) -> Line:
@@ -239,7 +248,8 @@ class PrivacyAccount:
         side : {"training", "holdout", "both"}
             Of whose privacy; the line names it where it is one side's alone.
         **facts
-            What the line says besides: study, study_sha256, run, round, rows_sha256, unit, delta.
+            What the line says besides: study, study_sha256, run, round, rows_sha256, unit, delta, and of one side
+            holdout_sha256.
 
         Raises
         ------
@@ -260,10 +270,12 @@ class PrivacyAccount:
         """
         # Read and written under one lock: two processes cannot both take the last round.
         with self._held() as held:
-            over = self._over(self._read(held), releases, side)
+            rule = facts.pop("holdout_sha256", "")
+            over = self._over(self._read(held, rule if side in SIDES else None), releases, side)
             if over:
                 raise NotSpent(over)
-            shared = {"dataset": self.dataset, **self._named(), **({"side": side} if side in SIDES else {})}
+            of_side = {"side": side, "holdout_sha256": rule} if side in SIDES else {}
+            shared = {"dataset": self.dataset, **self._named(), **of_side}
             return _append_all(held, [dict(**shared, **_cost(release), **facts) for release in releases])
 
     def left(self, release: Release, most: int = 10_000) -> int:
@@ -319,8 +331,8 @@ class PrivacyAccount:
             "budget-spent", spent=spent_by_now, budget=f"{self.budget:g}", delta=f"{self.delta:g}", after=shown(after)
         )
 
-    def _read(self, held: HeldLedger) -> Tally:
-        """Return the account by the ledger's newest lines.
+    def _read(self, held: HeldLedger, rule: str | None = None) -> Tally:
+        """Return the account by the ledger's newest lines, as it counts for people on a side by a `rule`.
 
         Where the last line seen is not in the ledger any more, all of it is read anew.
         """
@@ -339,7 +351,8 @@ class PrivacyAccount:
             raise
         if since:
             self._seen.n, self._seen.hash = since[0].n, since[0].hash
-        return self._seen.account(self.dataset, self._names())
+        found = self._seen.account(self.dataset, self._names())
+        return found if rule is None else replace(found, rules=found.rules | {rule})
 
     def _looked(self) -> Tally:
         """Return the account without opening it to write."""
@@ -414,6 +427,11 @@ def side_of(line: Line) -> Side:
     That of both sides where it does not say, as lines of earlier versions, or says what this version does not know.
     """
     return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
+
+
+def rule_of(line: Line) -> str:
+    """Return the hash of the holdout by which people were on the side that a line names."""
+    return str(line.facts.get("holdout-sha256", ""))
 
 
 def charged_sides(side: Side) -> tuple[Side, ...]:

@@ -5,6 +5,7 @@ It follows from the study's mechanism, and is charged to the site's account.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -199,6 +200,10 @@ def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldou
     return side if apart and not policy.resplit and not study.split.fixed else BOTH
 
 
+RULE = 16
+"""Digits of the hash of a holdout in a line."""
+
+
 @dataclass(frozen=True)
 class RoundCharge:
     """Charge of one run's rounds to a site's account.
@@ -267,7 +272,13 @@ class RoundCharge:
             "unit": self.charge.unit,
             "delta": self.charge.delta,
             "given_encoder": given_encoder(self.study),
+            "holdout_sha256": self._rule,
         }
+
+    @property
+    def _rule(self) -> str:
+        """Hash of the holdout, by which people are on a side: under another one they may be on the other."""
+        return hashlib.sha256(repr(self.site.holdout).encode()).hexdigest()[:RULE]
 
     def figures(self, *, free: bool = False) -> tuple[float, float]:
         """Return the budget and what is consumed.
@@ -282,7 +293,7 @@ class RoundCharge:
             If not even one may, or the ledger cannot be read.
         """
         side: Side = self.on("training") if covers_model(self.study) else BOTH
-        refused = self.spending.refusal(self.charge.release, self.run, side=side)
+        refused = self.spending.refusal(self.charge.release, self.run, side=side, rule=self._rule)
         if refused and not free:
             raise NotSpent(refused)
         budget, spent = self.spending.budget, self.spending.spent()

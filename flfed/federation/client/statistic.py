@@ -26,7 +26,7 @@ from flfed.study.coverage import covers_model, is_covered
 from flfed.study.statistic import ANALYSIS, is_statistic
 from flfed.study.study import Study
 from flfed.updates.accounting import epsilon
-from flfed.updates.messages.kinds import ENROL, KEYS, LIST, SCORES, STATISTIC, TRAIN, UNMASK
+from flfed.updates.messages.kinds import STATISTIC, asks
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 
 ANY_ROWS = (0, 2**32 - 1)
@@ -122,8 +122,8 @@ def is_answered(session: SiteSession) -> bool:
     if asked.charge is None:
         return False
     # By itself or as a part of some sum: whose threshold is not known before the keys are.
-    one = kept_path(asked.charge, session, asked.question)
-    return any(asked.kept(path) is not None for path in one.parent.glob(f"{one.name.removesuffix('0')}*"))
+    every = kept_path(asked.charge, session, f"{ANALYSIS}-*")
+    return any(asked.kept(path) is not None for path in every.parent.glob(every.name))
 
 
 def account_of(session: SiteSession) -> tuple[float, float]:
@@ -164,19 +164,9 @@ def rows_asked(session: SiteSession) -> int:
 
 
 def opened_for(kind: str, open_session: Callable[[], SiteSession]) -> SiteSession:
-    """Return the session for a message; raises NotTakingPart for one that its study does not ask.
-
-    A study of a statistic asks for nothing else, but what its secure sums take; one that is charged as a whole for
-    noised counts, updates and noised scores; and any other study for neither statistics nor noised scores.
-    """
+    """Return the session for a message; raises NotTakingPart for one that its study does not ask."""
     session = open_session()
-    if covers_model(session.study):
-        allowed = kind in (ENROL, STATISTIC, TRAIN, SCORES)
-    elif is_statistic(session.study):
-        allowed = kind in (ENROL, KEYS, LIST, UNMASK, STATISTIC)
-    else:
-        allowed = kind not in (STATISTIC, SCORES)
-    if not allowed:
+    if not asks(session.study, kind):
         raise NotTakingPart(Refusal("kind-of-another-study"))
     return session
 

@@ -21,14 +21,9 @@ from flfed.paths import replace_whole
 from flfed.records.store.bulk_insert import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
-from flfed.study.coverage import compares_privately
 from flfed.study.study import Study
-from flfed.summaries.noised_pairs import OWN, PAIRS
-from flfed.summaries.noised_scores import FIRST, SCORES
-from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
 from flfed.updates.accounting import is_close
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.budget_shares import HoldoutShares, TrainingShares
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.masking.site_noise import summed
@@ -130,16 +125,11 @@ def charged_answers(study: Study, mechanism: Mechanism) -> dict[str, Any]:
     answers = mechanism.answer_releases(study.plan, study.rounds)
     if not answers:
         return {}
-    compared, held_out = compares_privately(study), HoldoutShares()
-    trained_on = TrainingShares.with_own() if compared else TrainingShares()
-    shares = {HISTOGRAMS: trained_on.histograms, VALUES: trained_on.sums, OWN: trained_on.own}
-    shares |= {FIRST: held_out.histograms, SCORES: held_out.scores, PAIRS: held_out.comparison}
     told = [
-        {"name": name, "side": answer.side, "noise": answer.release.noise, "share": shares[name]}
+        {"name": name, "side": answer.side, "noise": answer.release.noise, "share": answer.share}
         for name, answer in answers.items()
     ]
-    unasked = ("sums",) if compared else ("comparison", "sums")
-    kept = [{"name": name, "side": "holdout", "share": getattr(held_out, name)} for name in unasked]
+    kept = [{"name": name, "side": side, "share": share} for name, side, share in mechanism.kept_back()]
     return {"covers": "study", "answers": told, "kept-back": kept}
 
 

@@ -44,7 +44,7 @@ from flfed.records.reports.round_totals import ON_ROWS, band_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.learning_curve import curve_rows
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
-from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered, lost_in_words
+from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered, is_uncompared, lost_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -123,7 +123,7 @@ def _verdict(content: Content) -> list[str]:
         return statistic_in_words(found["statistics"], found["repeats"])
     if metric is None:
         return _nothing(content)
-    if is_covered(found):
+    if is_uncompared(found):
         return verdict_in_words(found)
     return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]
 
@@ -197,7 +197,7 @@ def _sites(content: Content, metric: str) -> list[str]:
 
 def _site_lines(found: Report, metric: str, sites: Sequence[str]) -> Lines:
     arms = arms_shown(found, metric)
-    return [dict(site_answer.site_line(name, found["sites"][name], metric, arms)) for name in sites]
+    return [dict(site_answer.site_line(found, name, metric, arms)) for name in sites]
 
 
 def _over_all(found: Report, metric: str) -> Lines:

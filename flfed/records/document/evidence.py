@@ -25,12 +25,12 @@ from flfed.records.reports.events import (
     set_aside_lines,
     site_facts,
 )
-from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_scores_alone
+from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scores
 from flfed.records.reports.report import varies
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
 from flfed.records.statistics import importances, score_tables
-from flfed.records.statistics.listed.noised_scores import TRAINED_ON, is_covered
+from flfed.records.statistics.listed.noised_scores import TRAINED_ON, is_covered, is_uncompared
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
 from flfed.records.statistics.verdict import ABSENT, number, sentence_case
 from flfed.records.store.entries import SiteEntry
@@ -245,7 +245,8 @@ def split_columns(content: Content) -> Markup:
 def words(content: Content) -> Markup:
     """Return the glossary."""
     terms = GLOSSARY if content.runs[0].rounds_planned else of_no_model()
-    terms = of_scores_alone() if is_covered(content.found) else terms
+    if is_covered(content.found):
+        terms = of_noised_scores(compared=not is_uncompared(content.found))
     return section("What the words mean", bullets([f"*{term}*: {meaning}" for term, meaning in terms.items()]))
 
 

@@ -35,24 +35,33 @@ GLOSSARY = {
     "policy": "A site's rules on what may leave it, such as the smallest count that it gives.",
 }
 """Meaning by term, in the order in which a reader meets them."""
-OF_COMPARISON = (
-    "site model", "adjusted to the site", "pooled", "gain", "widened", "joining pays", "no clear gain",
-    "do not use it here", "cannot be told", "net benefit",
-)  # fmt: skip
+OF_EXACT_COUNTS = ("adjusted to the site", "pooled", "net benefit")
 """Terms that only a study has whose models are compared on exact counts."""
+OF_COMPARISON = (
+    "site model", "gain", "widened", "joining pays", "no clear gain", "do not use it here", "cannot be told",
+)  # fmt: skip
+UNDER_NOISE = {
+    "site model": "What a site reaches with its own rows alone, trained under the same ε as the shared model.",
+    "gain": "The shared model minus the site model. Above 0, joining helps.",
+    "cannot be told": "The noise, or too few test rows, leave open more than a difference of .1 at this site.",
+}
+"""What terms mean where the comparison has noise."""
 WITHOUT_MODEL = ("site", "row", "refused", "repeat", "ε (epsilon)", "policy")
 """Terms that say something of a study which trains nothing."""
 
 
-def of_scores_alone() -> dict[str, str]:
-    """Return the glossary of a study of which all that leaves is charged, and no comparison does.
+def of_noised_scores(*, compared: bool) -> dict[str, str]:
+    """Return the glossary of a study of which all that leaves is charged; `compared` with own models, or not.
 
     Examples
     --------
-    >>> "AUC" in of_scores_alone(), "gain" in of_scores_alone()
+    >>> "AUC" in of_noised_scores(compared=False), "gain" in of_noised_scores(compared=False)
     (True, False)
+    >>> of_noised_scores(compared=True)["gain"]
+    'The shared model minus the site model. Above 0, joining helps.'
     """
-    return {term: meaning for term, meaning in GLOSSARY.items() if term not in OF_COMPARISON}
+    left_out = {*OF_EXACT_COUNTS, *(() if compared else OF_COMPARISON)}
+    return {term: UNDER_NOISE.get(term, meaning) for term, meaning in GLOSSARY.items() if term not in left_out}
 
 
 def of_no_model() -> dict[str, str]:

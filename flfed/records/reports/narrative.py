@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
 from flfed.records.statistics import Report
-from flfed.records.statistics.listed.noised_scores import NOT_TOLD, covered_rows, is_covered, scores_in_words
+from flfed.records.statistics.listed.noised_scores import (
+    NOT_TOLD,
+    OWN_UNDER_NOISE,
+    covered_rows,
+    is_covered,
+    is_uncompared,
+    scores_in_words,
+)
 from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import own_models_in_words, own_parts_in_words, pooled_in_words
@@ -67,7 +74,8 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     if metric is None:
         return [], [], [*missing_in_words(found), *verdict_in_words(found), *odd_sites_in_words(found)]
     if is_covered(found):
-        return (*covered_rows(found, metric), _below_table(found, metric))
+        headers, lines = covered_rows(found, metric)
+        return *_with_gains(found, metric, headers, lines), _below_table(found, metric)
     arms, rows = arms_shown(found, metric), []
     headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
@@ -88,13 +96,24 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     return headers, rows, _below_table(found, metric)
 
 
+def _with_gains(
+    found: Report, metric: str, headers: list[str], lines: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return the table of noised figures with each site's gain and verdict, where these are known."""
+    if is_uncompared(found):
+        return headers, lines
+    told = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in found["sites"].values()]
+    told += [["", ""]] * (len(lines) - len(told))
+    return [*headers, GAIN_HEADER, "verdict"], [[*line, *more] for line, more in zip(lines, told, strict=True)]
+
+
 def verdict_in_words(found: Report) -> list[str]:
     """Return the verdict on joining: on average, and at how many sites which.
 
     Of a run that compared nothing it is one sentence, with the reason.
     """
     metric = primary_of(found)
-    if metric is not None and is_covered(found):
+    if metric is not None and is_uncompared(found):
         return [*_reach(found, metric), NOT_TOLD]
     if metric is not None:
         told = (joining_in_words(found, metric), tally(found, metric), behind_in_words(found, metric))
@@ -110,7 +129,8 @@ def _below_table(found: Report, metric: str) -> list[str]:
     lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
-    told = (behind_in_words(found, metric), own_models_in_words(found), apart_in_words(mean) if differ else "")
+    own = own_models_in_words(found) or _under_noise(found)
+    told = (behind_in_words(found, metric), own, apart_in_words(mean) if differ else "")
     lines += [said for said in (own_parts_in_words(found), *told) if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
         least = least_gain(found, metric)
@@ -121,6 +141,11 @@ def _below_table(found: Report, metric: str) -> list[str]:
             lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
     # Who was refused stands in the first sentence.
     return [*lines, _course(found, None, refusals=not missing_in_words(found))]
+
+
+def _under_noise(found: Report) -> str:
+    """Return what sites' own models are where they are trained under the study's ε."""
+    return OWN_UNDER_NOISE if is_covered(found) and not is_uncompared(found) else ""
 
 
 def behind_in_words(found: Report, metric: str) -> str:
@@ -293,11 +318,11 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
     lines = [*missing_in_words(found), *_reach(found, metric), *scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
-    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
+    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found), _under_noise(found))
     lines += [said for said in told if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     # Where many sites are compared, some intervals exclude 0 by chance.
-    if len(found["sites"]) >= MANY_SITES and not is_covered(found):
+    if len(found["sites"]) >= MANY_SITES and not is_uncompared(found):
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
         lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
@@ -439,7 +464,7 @@ def tally(found: Report, metric: str) -> str:
 
     Sites are named where they are few. Where no comparison leaves a site, that is said instead.
     """
-    if is_covered(found):
+    if is_uncompared(found):
         return NOT_TOLD
     by_code: dict[str, list[str]] = {code: [] for code in VERDICTS}
     for name, site in found["sites"].items():

@@ -16,7 +16,7 @@ from flfed.records.reports.audit_headlines import (
     place_of,
     unpromised_in_words,
 )
-from flfed.records.statistics.listed.noised_scores import COVERS
+from flfed.records.statistics.listed.noised_scores import COMPARISON, COVERS
 from flfed.records.statistics.privacy_odds import accounts_in_words, odds_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
@@ -191,7 +191,12 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     """Return what an object `privacy` has more where all that leaves a site is charged, in a study with a model."""
     if "analysis" in study or not covers_study(study):
         return {}
-    return {COVERS: "study", **{key: recorded.get(key, []) for key in ("answers", "kept-back")}}
+    compared = study["privacy"].get(COMPARISON, "none")
+    return {
+        COVERS: "study",
+        **({} if compared == "none" else {COMPARISON: compared}),
+        **{key: recorded.get(key, []) for key in ("answers", "kept-back")},
+    }
 
 
 def one_answer(is_analysis: bool) -> Private:
@@ -283,6 +288,8 @@ def standing(
     within = [line for line in audit if line["verdict"] == WITHIN and line["value"] is not None]
     if not within:
         how = "attack this run's model with `flfed audit RUN`" if attackable else "the run has no model to attack"
+        if COVERS in privacy:
+            how = "what an attack reaches would leave beside what is charged"
         said = f"Promised, but not measured: {how}." if only is None else "Promised, but not measured at your site."
         return "promised, not measured", said + others
     # A figure over all sites, of no site by name, stands for every one of them.

@@ -17,7 +17,7 @@ from flfed.records.reports.privacy import (
     power_of_ten,
 )
 from flfed.records.statistics.listed.noised_scores import COVERS
-from flfed.records.statistics.privacy_odds import KEPT_FOR
+from flfed.records.statistics.privacy_odds import KEPT_FOR, SIDES
 from flfed.records.statistics.verdict import ABSENT, number
 from flfed.records.store.entries import CrossedEntry, RunEntry, SiteEntry
 
@@ -186,10 +186,6 @@ def charged_lines(privacy: Private) -> list[dict[str, str]]:
                 what = f"kept back for {KEPT_FOR.get(of['name'], of['name'])}"
                 lines.append(_charged_line(what, f"{unit}s {word}", None, of["share"]))
     return lines
-
-
-SIDES = {"training": "trained on", "holdout": "held out"}
-"""Whose account a charge is in."""
 
 
 def _charged_line(what: str, of_whom: str, noise: float | None, share: float) -> dict[str, str]:

@@ -14,7 +14,9 @@ from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.learning_curve import curve_object
 from flfed.records.statistics.listed.noised_scores import (
+    COMPARISON,
     COVERS,
+    NO_PAIRS,
     NOT_COMPARED,
     SCORES,
     WHY_NOT_COMPARED,
@@ -85,10 +87,10 @@ def report(reader: RunReader, name: str) -> Report:
     `gains` are what each column's splits gain (`importances.gains_over_repeats`).
     `sums-only` has the figures of three or more sites that share none of their own, over all of these sites together,
     where they came in one sum. `noised-scores` is there where all that leaves a site is charged to one ε: counts by
-    score, with their noise. Then `mean-gain` is empty, `rows` of a site is about how many it trains on, and it has
-    `not-compared`, why it is not held against its own model. `own-parts` is there where a part of the model is each
-    site's own: its `arrays`, and whether they are a model `beside` the shared one. `round-bytes` is what crosses in a
-    round of training (`round_totals.round_bytes`).
+    score, with their noise. Then `rows` of a site is about how many it trains on; one that is not held against its own
+    model has `not-compared`, why, and where none is `mean-gain` is empty. `own-parts` is there where a part of the
+    model is each site's own: its `arrays`, and whether they are a model `beside` the shared one. `round-bytes` is what
+    crosses in a round of training (`round_totals.round_bytes`).
 
     Raises
     ------
@@ -108,7 +110,9 @@ def report(reader: RunReader, name: str) -> Report:
     privacy = privacy_of(reader, recorded.runs)
     sites = {site: _site(recorded, site, metrics, _classes(counted, site), rule, own) for site in accepted}
     if COVERS in privacy:
-        sites = {site: of | {NOT_COMPARED: WHY_NOT_COMPARED} for site, of in sites.items()}
+        why = NO_PAIRS if COMPARISON in privacy else WHY_NOT_COMPARED
+        sites = {site: of if of["difference"] else of | {NOT_COMPARED: why} for site, of in sites.items()}
+    uncompared = COVERS in privacy and COMPARISON not in privacy
     return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -118,7 +122,7 @@ def report(reader: RunReader, name: str) -> Report:
         "own-model-everywhere": references["own-model-everywhere"] or None,
         "sites": sites,
         "verdict-rule": rule,
-        "mean-gain": {} if COVERS in privacy else mean_gains(recorded, sites, metrics, rule),
+        "mean-gain": {} if uncompared else mean_gains(recorded, sites, metrics, rule),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
         "faults": faults_of(reader, recorded),
         "privacy": privacy,

@@ -19,9 +19,10 @@ from flfed.records.reports.report import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
-    NOT_COMPARED,
+    OWN_UNDER_NOISE,
     TRAINED_ON,
     is_covered,
+    is_uncompared,
     scores_in_words,
     trained_on,
 )
@@ -74,7 +75,7 @@ NO_MORE = (
 def should_it_join(found: Report, site: str, metric: str) -> str:
     """Return the answer to whether a site should join."""
     of_site = found["sites"][site]
-    if is_covered(found):
+    if is_uncompared(found):
         return f"Whether joining pays at {site} is not told."
     code, _ = site_verdict(of_site, metric)
     return SHOULD.get(code, "It cannot be told at {site}.").format(site=site, span=_worse_to_better(of_site, metric))
@@ -129,7 +130,8 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     """
     of_site = found["sites"][site]
     if is_covered(found):
-        return [*_of_noise(found, site), COSTS, NO_MORE]
+        compared = [] if is_uncompared(found) else [MEANING, OWN_UNDER_NOISE]
+        return [*compared, *_of_noise(found, site), COSTS, NO_MORE]
     lines = [MEANING] if best_gain(of_site, metric) is not None else []
     rows, holdout = of_site["rows"], of_site["holdout-rows"]
     over = ""
@@ -277,19 +279,21 @@ def together(found: Report, metric: str) -> list[str]:
     ]
 
 
-def site_line(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
+def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_ARMS) -> dict[str, str]:
     """Return a site's line in the table of all sites."""
-    cells = {}
+    site, cells = found["sites"][name], {}
     for arm in arms:
         title, entry = MODELS[arm], site[arm].get(metric, {})
         value = entry.get("value")
         span = f" ({interval(entry.get('low'), entry.get('high'))})" if value is not None else ""
         cells[title] = number(value) + _unbroken(span)
-    if NOT_COMPARED in site:
+    if is_uncompared(found):
         return {"Site": name, TRAINED_ON.capitalize(): trained_on(site)} | cells
     holdout = ABSENT if site["holdout-rows"] is None else f"{site['holdout-rows']}"
     rows = ABSENT if site["rows"] is None else f"{site['rows']}"
     start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
+    if is_covered(found):
+        start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
     said = site_verdict(site, metric)[0]
     return (
         start
@@ -300,7 +304,7 @@ def site_line(name: str, site: Report, metric: str, arms: Sequence[str] = SITE_A
 
 def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:
     """Return why it cannot be told at some of these sites, a sentence each."""
-    if is_covered(found):
+    if is_uncompared(found):
         return []  # it is so at every site, and told once
     told = {site: site_verdict(found["sites"][site], metric) for site in sites}
     return [f"{site}: {why}" for site, (code, why) in told.items() if code == CANNOT_BE_TOLD]
@@ -320,7 +324,7 @@ def order_of_sites(found: Report, metric: str) -> list[str]:
 
     The largest gain comes first. Sites without figures come last.
     """
-    if is_covered(found):
+    if is_uncompared(found):
         return sorted(found["sites"])
     gains = {name: best_gain(site, metric) for name, site in found["sites"].items()}
     return sorted(gains, key=lambda name: -(gain.value or 0.0) if (gain := gains[name]) else float("inf"))

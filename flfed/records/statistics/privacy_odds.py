@@ -75,7 +75,11 @@ def odds_in_words(
     return f"{said}, {factor_in_words(epsilon)}, but for rare results (δ)."
 
 
-KEPT_FOR = {"comparison": "a comparison with the sites' own models", "sums": "numbers of rows by class"}
+KEPT_FOR = {
+    "comparison": "a comparison with the sites' own models",
+    "sums": "numbers of rows by class",
+    "nothing": "nothing, as the study shares out less than all",
+}
 """What a part of a budget is kept back for, by its name in the record."""
 
 
@@ -84,7 +88,8 @@ def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list
 
     Examples
     --------
-    >>> kept = [{"name": "sums", "share": 0.05}, {"name": "comparison", "share": 0.4}]
+    >>> of = {"side": "holdout"}
+    >>> kept = [of | {"name": "sums", "share": 0.05}, of | {"name": "comparison", "share": 0.4}]
     >>> accounts_in_words("person", kept)[1].partition(": ")[0]
     'Of the account of persons held out .45 is kept back and not spent'
     """
@@ -92,12 +97,19 @@ def accounts_in_words(unit: str, kept_back: Sequence[Mapping[str, Any]]) -> list
         f"{unit.capitalize()}s trained on and {unit}s held out have accounts apart, each with the whole ε: in a run "
         f"every {unit} is on one side alone."
     )
-    if not kept_back:
-        return [apart]
-    whole = number(math.fsum(of["share"] for of in kept_back), 2)
-    for_what = " and ".join(f"{number(of['share'], 2)} for {KEPT_FOR.get(of['name'], of['name'])}" for of in kept_back)
-    back = f"Of the account of {unit}s held out {whole} is kept back and not spent: {for_what}"
-    return [apart, f"{back}, which this version does not ask for."]
+    told = [apart]
+    for side, word in SIDES.items():
+        kept = [of for of in kept_back if of["side"] == side]
+        if kept:
+            whole = number(math.fsum(of["share"] for of in kept), 2)
+            each = [f"{number(of['share'], 2)} for {KEPT_FOR.get(of['name'], of['name'])}" for of in kept]
+            for_what = " and ".join(each)
+            told.append(f"Of the account of {unit}s {word} {whole} is kept back and not spent: {for_what}.")
+    return told
+
+
+SIDES = {"training": "trained on", "holdout": "held out"}
+"""Whose account a charge is in."""
 
 
 def factor_in_words(epsilon: float) -> str:

@@ -5,6 +5,14 @@ They stand apart from the messages, so that who reads a ledger needs no Flower.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from flfed.study.coverage import covers_model
+from flfed.study.statistic import is_statistic
+
+if TYPE_CHECKING:
+    from flfed.study.study import Study
+
 ENROL = "query.enrol"
 SUMMARISE = "query.summarise"
 BINS = "query.bins"
@@ -19,3 +27,24 @@ SEALED = "query.sealed"
 KEYS = "query.keys"
 LIST = "query.list"
 UNMASK = "query.unmask"
+
+
+def asks(study: Study, kind: str) -> bool:
+    """Tell whether a study asks its sites for messages of a kind: a gate lets in, and a site answers, no other.
+
+    A study of a statistic asks for nothing else, but what its secure sums take; one that is charged as a whole for
+    noised counts, updates and noised scores; and any other study for neither statistics nor noised scores.
+
+    Examples
+    --------
+    >>> from flfed import Study
+    >>> asks(Study.load("breast-cancer"), EVALUATE), asks(Study.load("loan-table"), EVALUATE)
+    (True, False)
+    """
+    if kind in (ENROL, SEAL, SEALED):
+        return True
+    if covers_model(study):
+        return kind in (STATISTIC, TRAIN, SCORES)
+    if is_statistic(study):
+        return kind in (KEYS, LIST, UNMASK, STATISTIC)
+    return kind not in (STATISTIC, SCORES)

@@ -5,7 +5,7 @@ Each row's gradient is clipped, and every step has noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from flfed.errors import UsageError
@@ -18,7 +18,7 @@ from flfed.summaries.noised_scores import FIRST, SCORES
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
 from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, rdp_epsilon
 from flfed.updates.budget_shares import (
-    HoldoutReleases,
+    ROUNDING,
     HoldoutShares,
     TrainingReleases,
     TrainingShares,
@@ -36,6 +36,8 @@ from flfed.updates.mechanism import (
     uncharged_outputs,
 )
 
+REST = "nothing"
+"""Name of what is kept back where a study's shares are less than 1 together."""
 ROUNDED = (
     "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
     "its policy names the output 'training-figures'), and rounds those over other rows, and the comparison's, to three "
@@ -72,8 +74,11 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         models, Table 1. Example: `covers = "study"`.
     comparison : {"none", "own-model"}
         Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
-        how many pairs of people the shared one is better. "own-model" is not available in this version. Example:
-        `comparison = "none"`.
+        how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
+    training_shares, holdout_shares : tuple of float in (0, 1)
+        Shares of μ² (see below) in place of the usual ones. Of persons trained on: histograms, counts, training and,
+        where models are compared, the own model. Of persons held out: edges of score bins, counts of scores and, where
+        models are compared, pairs. Examples: `training-shares = [0.1, 0.05, 0.85]`, `holdout-shares = [0.3, 0.7]`.
 
     Notes
     -----
@@ -100,6 +105,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit: Literal["person", "row"] = "person"
     covers: Literal["updates", "study"] = "updates"
     comparison: Literal["none", "own-model"] = "none"
+    training_shares: tuple[float, ...] = ()
+    holdout_shares: tuple[float, ...] = ()
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -110,10 +117,11 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
             check_steps(study)
         if self.comparison != "none" and self.covers != "study":
             raise UsageError("[privacy]: comparison = 'own-model' needs covers = 'study'")
-        if self.comparison != "none":
-            raise UsageError("[privacy]: comparison = 'own-model' is not available in this version")
+        if self.covers != "study" and (self.training_shares or self.holdout_shares):
+            raise UsageError("[privacy]: training-shares and holdout-shares need covers = 'study'")
         if self.covers == "study":
             check_covered(study)
+            self.answer_releases(study.plan, study.rounds)  # there may be a share too many
         self._noise(study.plan, study.rounds)  # there may be none that is enough
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
@@ -155,20 +163,28 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """Return what each noised answer beside the updates spends, by its name."""
         if self.covers == "updates" or not rounds:
             return {}
-        training = self._training(plan, rounds)
-        holdout = holdout_releases(HoldoutShares(), self.epsilon, self.delta)
-        return {
-            HISTOGRAMS: AnswerRelease("training", training.histograms),
-            VALUES: AnswerRelease("training", training.sums),
-            FIRST: AnswerRelease("holdout", holdout.histograms),
-            SCORES: AnswerRelease("holdout", holdout.scores),
-            **self._compared(training, holdout),
+        of, training = self._training_shares(), self._training(plan, rounds)
+        to, holdout = self._holdout_shares(), holdout_releases(self._holdout_shares(), self.epsilon, self.delta)
+        found = {
+            HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
+            VALUES: AnswerRelease("training", training.sums, of.sums),
+            FIRST: AnswerRelease("holdout", holdout.histograms, to.histograms),
+            SCORES: AnswerRelease("holdout", holdout.scores, to.scores),
         }
+        if training.own and of.own and holdout.comparison and to.comparison:
+            found[OWN] = AnswerRelease("training", training.own, of.own)
+            found[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
+        return found
 
-    def _compared(self, training: TrainingReleases, holdout: HoldoutReleases) -> dict[str, AnswerRelease]:
-        if training.own is None:
-            return {}
-        return {OWN: AnswerRelease("training", training.own), PAIRS: AnswerRelease("holdout", holdout.comparison)}
+    def kept_back(self) -> Sequence[tuple[str, str, float]]:
+        """Return which shares of the budget beside the updates nobody asks for."""
+        if self.covers == "updates":
+            return ()
+        to = self._holdout_shares()
+        unasked = {"sums": to.sums, "comparison": to.comparison if self.comparison == "none" else None}
+        found = [(name, "holdout", share) for name, share in unasked.items() if share is not None]
+        rest = {"training": 1 - self._training_shares().total, "holdout": 1 - to.total}
+        return [*found, *((REST, side, share) for side, share in rest.items() if share > ROUNDING)]
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return warnings on weak promises and repeated persons.
@@ -193,9 +209,25 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return (*uncharged_outputs(study), BUDGETS, ROUNDED)
 
     def _training(self, plan: Plan, rounds: int) -> TrainingReleases:
-        shares = TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
-        steps = plan.steps * rounds
+        shares, steps = self._training_shares(), plan.steps * rounds
         return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
+
+    def _training_shares(self) -> TrainingShares:
+        given, compared = self.training_shares, self.comparison != "none"
+        if not given:
+            return TrainingShares.with_own() if compared else TrainingShares()
+        names = ("histograms", "sums", "training", *(("own",) if compared else ()))
+        _check_shares(given, names, "training-shares")
+        return TrainingShares(**dict(zip(names, given, strict=True)))
+
+    def _holdout_shares(self) -> HoldoutShares:
+        given, compared = self.holdout_shares, self.comparison != "none"
+        if not given:
+            return HoldoutShares()
+        names = ("histograms", "scores", *(("comparison",) if compared else ()))
+        _check_shares(given, names, "holdout-shares")
+        histograms, scores, *pairs = given
+        return HoldoutShares(histograms=histograms, sums=None, scores=scores, comparison=pairs[0] if pairs else None)
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         if self.covers == "study" and rounds:
@@ -207,6 +239,12 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
     def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
         return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * asked)
+
+
+def _check_shares(shares: Sequence[float], names: Sequence[str], key: str) -> None:
+    """Refuse shares that are not as many as what they are of."""
+    if len(shares) != len(names):
+        raise UsageError(f"[privacy]: {key} has {len(shares)} numbers and must have {len(names)}: {', '.join(names)}")
 
 
 def check_covered(study: Study) -> None:

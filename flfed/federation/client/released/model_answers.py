@@ -127,7 +127,7 @@ def count_scores(
     # Of another model they are other counts, which are charged and drawn anew.
     answer = NoisedAnswer(
         session=session,
-        question=f"{name}-{of_model[:16]}",
+        question=f"{name}-{of_model}",
         parts={name: Part(exact=exact, query=query, release=release)},
         side="holdout",
     )
@@ -149,7 +149,7 @@ def _compared(request: ScoresRequest, session: SiteSession) -> Generator[Compute
     exact = pair_numbers(rows.y.astype(np.int64), odds[0], odds[1], persons=persons)
     answer = NoisedAnswer(
         session=session,
-        question=f"{PAIRS}-{arrays_sha256({**request.arrays, **encoder.arrays()})[:16]}",
+        question=f"{PAIRS}-{arrays_sha256({**request.arrays, **encoder.arrays()})}",
         parts={PAIRS: Part(exact=exact, query=pair_query(release.noise), release=release)},
         side="holdout",
     )
@@ -167,7 +167,7 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
         raise ValueError(f"study {session.study.name!r} protects nothing")
     kept, spend = None, protection.spend
     if isinstance(spend, RoundCharge):
-        path = kept_path(spend, session, f"{OWN}-{encoder.sha256()[:16]}")
+        path = kept_path(spend, session, f"{OWN}-{encoder.sha256()}")
         basis = b"".join(part.tobytes() for part in training_cells(session, by_person=by_person(session.study)))
         kept = KeptModel(file=KeptFile(path, basis), shapes=shapes_of(arrays))
         private_folder(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from flfed.federation.client.protection import RoundCharge
 from flfed.files import locked, read_private, write_whole
 from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
+from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.statistics.private.gaussian import GaussianQuery
 from flfed.rows.training.private.noise import NoiseSource, SystemNoise
 from flfed.seeds import generator
@@ -173,8 +175,15 @@ class KeptModel:
 
 
 def kept_path(charge: RoundCharge, session: SiteSession, question: str) -> Path:
-    """Return the file of an answer to a question of this very text, beside the site's ledger."""
-    return charge.spending.folder / FOLDER / f"{session.study.sha256()}-{session.seed}-{question}"
+    """Return the file of an answer to a question of this very text, beside the site's ledger.
+
+    Of rows that were frozen anew it is another one, whatever they are: an answer that came again if they were as before
+    would tell that they are.
+    """
+    name = f"{session.study.sha256()}-{session.seed}-{question}"
+    if isinstance(session.site, FrozenSite):
+        name += f"-{hashlib.sha256(session.site.snapshot.at.encode()).hexdigest()[:16]}"
+    return charge.spending.folder / FOLDER / name
 
 
 def _bytes(arrays: Any) -> Sequence[bytes]:

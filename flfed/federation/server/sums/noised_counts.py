@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 METHOD = "noised score counts"
 """How a figure came about."""
 PAIRED = "noised pairs, own model under the same ε"
-LOST, UNTOLD = "the test rows are lost in the noise", "cannot be told under this budget"
+LOST, UNTOLD = "the test rows are lost in the noise", "it cannot be told under this budget"
+AUC, AUC_ALONE = "roc_auc_score", "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
-    "roc_auc_score": ScoreCounts.roc_auc_score,
+    AUC: ScoreCounts.roc_auc_score,
     "log_loss": ScoreCounts.log_loss,
     "brier_score_loss": ScoreCounts.brier_score_loss,
 }
@@ -166,7 +167,7 @@ def _record(
     shared = run.recorder.shared_as
     rows = [row for site, own in shared.own(by_site).items() for row in _rows(site, own, "")]
     rows += _rows(None, whole, reason)
-    differences = [_difference(site, own) for site, own in shared.own(pairs or {}).items()]
+    differences = [row for site, own in shared.own(pairs or {}).items() for row in _differences(site, own)]
     run.recorder.writer.comparison(rows, differences)
     told: dict[str, Any] = {"asked": len(by_site), "reason": reason, "all": None if whole is None else _told(whole)}
     sites = {site: _told(own) for site, own in shared.own(by_site).items()}
@@ -184,13 +185,14 @@ def _rows(site: str | None, counts: ScoreCounts | None, reason: str) -> list[Com
     ]
 
 
-def _difference(site: str, pairs: NoisedPairs) -> DifferenceRow:
-    """Return the AUC of the shared model minus that of the site's own, both under the study's ε."""
-    gain = pairs.difference()
+def _differences(site: str, pairs: NoisedPairs) -> list[DifferenceRow]:
+    """Return the shared model's figures minus those of the site's own, both under the study's ε: of AUCs alone."""
+    gain, against = pairs.difference(), ("global", "local-only")
+    found = [DifferenceRow(site, *against, name, None, method=AUC_ALONE) for name in METRICS if name != AUC]
     if gain is None or pairs.verdict() == CANNOT_BE_TOLD:
-        return DifferenceRow(site, "global", "local-only", "roc_auc_score", None, method=UNTOLD)
+        return [DifferenceRow(site, *against, AUC, None, method=UNTOLD), *found]
     p = math.erfc(abs(gain.value) / math.sqrt(2 * gain.variance))
-    return DifferenceRow(site, "global", "local-only", "roc_auc_score", gain.value, gain.low, gain.high, p, PAIRED)
+    return [DifferenceRow(site, *against, AUC, gain.value, gain.low, gain.high, p, PAIRED), *found]
 
 
 def _told(counts: ScoreCounts) -> Arrays | dict[str, Any]:

@@ -13,7 +13,7 @@ from flfed.records.dashboard.panels import learning_curve, overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
 from flfed.records.reports.site_answer import own_figures, together
-from flfed.records.statistics.listed.noised_scores import is_covered
+from flfed.records.statistics.listed.noised_scores import is_covered, is_uncompared
 
 
 def show() -> None:
@@ -45,7 +45,7 @@ def parts(opened: Opened) -> None:
             # Sites that share sums only have no figures to look at by themselves.
             own = own_figures(found, shown.sites)
             if own:
-                label = "Site" if is_covered(found) else "Was it worth joining for this site?"
+                label = "Site" if is_uncompared(found) else "Was it worth joining for this site?"
                 site = run_page.choose_site(own, label=label)
                 sites.answer(found, site, metric)
                 overview.warn(overview.leak_warnings(shown))

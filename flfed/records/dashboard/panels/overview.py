@@ -28,7 +28,7 @@ from flfed.records.reports.events import (
     site_facts,
 )
 from flfed.records.reports.faults import missing_in_words, refused_sites, updates_set_aside
-from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_scores_alone
+from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scores
 from flfed.records.reports.narrative import (
     apart,
     is_measured,
@@ -51,6 +51,7 @@ from flfed.records.statistics.listed.noised_scores import (
     SCORES,
     SLOPE,
     is_covered,
+    is_uncompared,
 )
 from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.odd_sites import odd_sites_in_words
@@ -226,6 +227,8 @@ def cards(found: Report, metric: str, planned: int) -> None:
     with st.container(horizontal=True, gap="xsmall"):
         if is_covered(found):
             noised_cards(found["global"], (found.get(SCORES) or {}).get("all"), found["repeats"])
+            if not is_uncompared(found):
+                card("Largest clear gain", *_most(found, metric))
             card("Rounds run", f"{found['rounds']} of {planned}", short)
             return
         card("Shared model", number(shared["value"]), what)
@@ -297,7 +300,7 @@ def answer(found: Report, metric: str, warnings: int) -> None:
 
     Where no mean is known it is at how many sites joining pays. `warnings` stand below the chart.
     """
-    if is_covered(found):
+    if is_uncompared(found):
         one = found["global"][metric]
         told = f"{number(one['value'])} over all sites" if one["value"] is not None else f"not known: {one['reason']}"
         st.markdown(f"## {escape(metric_name(metric))} {escape(told)}")
@@ -386,7 +389,9 @@ def link(page: str, label: str, run: str) -> None:
 def words(found: Report, *, trains: bool = True) -> None:
     """Show the glossary, folded away; `trains` tells whether the run's study has a model."""
     with st.expander("What the words mean"):
-        terms = of_scores_alone() if is_covered(found) else GLOSSARY if trains else of_no_model()
+        terms = GLOSSARY if trains else of_no_model()
+        if is_covered(found):
+            terms = of_noised_scores(compared=not is_uncompared(found))
         st.markdown("\n".join(f"- *{escape(term)}*: {escape(meaning)}" for term, meaning in terms.items()))
 
 

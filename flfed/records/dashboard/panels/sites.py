@@ -53,11 +53,11 @@ from flfed.records.reports.site_answer import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
-    NOT_COMPARED,
     SCORES,
     TRAINED_ON,
     figure_lines,
     is_covered,
+    is_uncompared,
     lost_in_words,
 )
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
@@ -104,7 +104,7 @@ def answer(found: Report, site: str, metric: str) -> None:
         with st.container(horizontal=True, gap="xsmall"):
             if is_covered(found):
                 noised_cards(of_site["global"], _counts_of(found, site), found["repeats"])
-            else:
+            if not is_uncompared(found):
                 card("Gain by joining", *_gain(of_site, metric))
             for arm in () if is_covered(found) else arms_shown(found, metric):
                 value, below = _figure(of_site[arm].get(metric, {}), metric, found["repeats"])
@@ -205,10 +205,10 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         half = SITES_SHOWN // 2
         st.caption(f"The charts show the {half} sites that gain most and the {half} that gain least.")
     arms = arms_shown(found, metric)
-    lines = [_line(name, found["sites"][name], metric, arms) for name in order]
-    if is_covered(found):
+    lines = [_line(found, name, metric, arms) for name in order]
+    if is_uncompared(found):
         _shared_model(found, metric, shown, lines)
-        table([site_line(name, found["sites"][name], metric, arms) for name in order])
+        table([site_line(found, name, metric, arms) for name in order])
         for line in lost_in_words(found, metric):
             st.caption(escape(line))
         return
@@ -218,7 +218,7 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
     )
     figure(left, "Gain of each site, with 95 % CI", gains, lines, key="site-gains", says=f"Gain by joining. {says}")
-    words = [site_line(name, found["sites"][name], metric, arms) for name in order]
+    words = [site_line(found, name, metric, arms) for name in order]
     names = [MODELS[arm] for arm in arms]
     by_site = (
         f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
@@ -240,14 +240,14 @@ def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Seque
         figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
-def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
+def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Line:
     """Return a site's line in the charts' table and its CSV file.
 
     Every figure and its interval stand in a cell of its own.
     """
+    site = found["sites"][name]
     cells: dict[str, Any] = {"Site": name, "Rows": site["rows"], "Test rows": site["holdout-rows"]}
-    covered = NOT_COMPARED in site
-    if covered:
+    if is_covered(found):
         cells = {"Site": name, TRAINED_ON.capitalize(): site["rows"]}
     for arm in arms:
         entry = site[arm].get(metric, {})
@@ -257,7 +257,7 @@ def _line(name: str, site: Report, metric: str, arms: Sequence[str]) -> Line:
     if gain is not None:
         cells |= {"Gain (+ is better)": gain.value, "Gain, low": gain.low, "Gain, high": gain.high}
         cells |= {"Gain, widened low": gain.deciding.low, "Gain, widened high": gain.deciding.high}
-    return cells if covered else cells | {"Verdict": site_verdict(site, metric)[0]}
+    return cells if is_uncompared(found) else cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
 def _untold(found: Report, metric: str, sites: Sequence[str]) -> str:
@@ -290,8 +290,8 @@ def references(found: Report, metric: str) -> None:
 def who_gains(found: Report, metric: str) -> None:
     """Show the forest plot of the sites' gains, of many those at its ends."""
     order, shown = order_of_sites(found, metric), at_the_ends(found, metric)
-    lines = [_line(site, found["sites"][site], metric, arms_shown(found, metric)) for site in order]
-    if is_covered(found):
+    lines = [_line(found, site, metric, arms_shown(found, metric)) for site in order]
+    if is_uncompared(found):
         _shared_model(found, metric, shown, lines)
         return
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)

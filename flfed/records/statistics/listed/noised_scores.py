@@ -16,13 +16,20 @@ from flfed.records.statistics.verdict import ABSENT, MINUS, as_given, interval, 
 Found = Mapping[str, Any]
 COVERS = "covers"
 """Key of an object `privacy`: "study" where all that leaves a site is charged to one ε."""
+COMPARISON = "comparison"
+"""Key of an object `privacy`: what leaves of a comparison with the sites' own models, where any does."""
 SCORES = "noised-scores"
 """Name of what is recorded, and of the key in a report."""
 NOT_COMPARED = "not-compared"
 """Key of a site in a report: why it is not held against the site's own model."""
 WHY_NOT_COMPARED = (
     "no comparison with the sites' own models leaves a site in this study, as all that leaves is charged to one ε and "
-    "this version makes no comparison that is"
+    "it asks for none ([privacy] comparison)"
+)
+NO_PAIRS = "no counts of pairs came from this site, by which the models are compared"
+OWN_UNDER_NOISE = (
+    "Each site's own model was trained under the same ε, with noise: without noise a site may do better alone, which "
+    "only its own people can measure (flfed site compare)."
 )
 NOT_TOLD = f"Whether joining pays is not told: {WHY_NOT_COMPARED}."
 NO_ROUNDS = (
@@ -66,6 +73,11 @@ def whose_scores(payload: Found) -> dict[str, Found]:
     """Return the recorded counts by whose rows they are of, all sites together first."""
     together = {f"all {payload['asked']} sites": payload["all"]} if payload["all"] else {}
     return {**together, **{site: payload["sites"][site] for site in sorted(payload["sites"])}}
+
+
+def is_uncompared(found: Found) -> bool:
+    """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
+    return is_covered(found) and COMPARISON not in found["privacy"]
 
 
 def figure_lines(found: Found) -> Lines:

@@ -134,6 +134,9 @@ class NoisedAnalysis:
         if column.range is not None and not column.range[0] <= low < high <= column.range[1]:
             ends = list(column.range)
             raise UsageError(f"[analysis] within: {name}={[low, high]} must lie in the schema's range {ends}")
+        # Values are divided by half the width, which may neither vanish nor overflow.
+        if not np.finfo(np.float64).tiny <= (high - low) / 2 <= np.finfo(np.float64).max / 4:
+            raise UsageError(f"[analysis] within: {name}={[low, high]} is too narrow or too wide to divide by")
         return column_layout(name, column, within=(low, high), bins=self.of.bins)
 
     def _categorical(self, schema: Schema, name: str, where: str) -> ColumnLayout:
