@@ -265,6 +265,8 @@ def promise(found: Mapping[str, Any]) -> None:
     for line in lines:
         typer.echo(line)
     charges(charged)
+    if stays := found.get("stays"):
+        typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")
     many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"
     typer.echo(f"Not covered: {many}. --json lists them, docs/privacy.md explains them.")
 

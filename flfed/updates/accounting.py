@@ -351,9 +351,12 @@ def least_noise(
     """
     # Doubling with the quick bound finds noise that is certainly enough.
     least = high = round(LEAST_NOISE * 1000)
-    while (quick or spent)(high / 1000) > target:
+    bound = quick or spent
+    while bound(high / 1000) > target:
         high *= 2
-        if high > MOST_NOISE * 1000:
+        if high > MOST_NOISE * 1000 and bound is not spent:
+            bound, high = spent, least  # what else is spent may be above the target by the quick bound alone
+        elif high > MOST_NOISE * 1000:
             raise UsageError(f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}")
     # Halving with the exact figure then finds noise that is too little, if there is any.
     low = high

@@ -19,6 +19,7 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.noised_answer import FOLDER
 from flfed.records.ledger.ledger import ledger_of
+from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -39,6 +40,7 @@ from flfed.updates.messages.summarise import (
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.federation.test_compared_privately import COMPARED
 from tests.federation.test_covered_study import STUDY, Small
 
 
@@ -78,6 +80,35 @@ def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: C
     words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
     assert "which covers the study" in words and "has no noise" not in words and "Table 1 and comparisons" in words
     assert "is compared" not in words
+
+
+def test_own_models_are_compared_at_gates_and_told_before_the_approval(small_sites: Small):
+    sites = [replace(site, policy=Policy(epsilon=8.1)) for site in small_sites(3, rows=2000)]
+    consortium = approved(Consortium(sites, Study.parse(COMPARED)))
+    words = " ".join(plain_words(consortium.study, sites[0], ["site-02", "site-03"]))
+    assert "trains a model of its own with such steps" in words and "and other comparisons" in words
+    ended = Coordinator(consortium).run()
+    assert ended.status == "completed", ended.reason
+    found = report_of(ended.run)
+    for name, site in consortium.sites.items():
+        kinds = [line.kind for line in consortium.lines(name)]
+        assert (kinds.count("spent"), kinds.count("train"), kinds.count("scores")) == (9, 3, 3)
+        spent = PrivacyAccount(ledger_of(consortium.folders[name]), "small", site.policy).spent()
+        assert 7.5 <= spent <= 8.0
+        told = found["sites"][name]["difference"]["roc_auc_score"]
+        assert told["low"] < told["value"] < told["high"]
+    # A study that compares nothing is not asked for pairs: its gates let no such request in.
+    plain_study = approved(Consortium(sites, Study.parse(STUDY)))
+    asked = ScoresRequest.from_record(requests(plain_study.study)[SCORES])
+    grid = SummingGrid(plain_study, run="pairs")
+    message = Message(replace(asked, pairs=True).to_record(), dst_node_id=grid.nodes["site-01"], message_type=SCORES)
+    (reply,) = grid.send_and_receive([message])
+    assert reply.has_error()
+
+
+def report_of(run: str) -> dict[str, Any]:
+    with RunReader.open() as reader:
+        return report(reader, run)
 
 
 def requests(study: Study) -> dict[str, RecordDict]:

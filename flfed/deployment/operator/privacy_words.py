@@ -8,7 +8,7 @@ from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.statistic import colluding_epsilon
 from flfed.records.reports.privacy import given_the_encoder
-from flfed.study.coverage import covers_model
+from flfed.study.coverage import compares_privately, covers_model
 from flfed.study.exchanges import grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
@@ -61,12 +61,23 @@ NOISED = (
 COVERED = (
     "Mechanism {name}, which covers the study: the counts that the encoder is made of, each step of training, and the "
     "counts of test rows by score have noise of this machine's own generator, and what one {unit} moves of each is "
-    "bounded. So whoever sees all that leaves in a run learns almost the same whether or not any one {unit} was there: "
-    "epsilon {epsilon} at delta {delta:g}, all of it together, for a {unit} that is trained on and for one that is "
-    "held out. The number of rows is one of the noised counts and leaves in no other form; losses, metrics, Table 1 "
-    "and comparisons with this site's own models do not leave. On the way everything is encrypted (TLS)."
+    "bounded.{compared} So whoever sees all that leaves in a run learns almost the same whether or not any one {unit} "
+    "was there: epsilon {epsilon} at delta {delta:g}, all of it together, for a {unit} that is trained on and for one "
+    "that is held out. The number of rows is one of the noised counts and leaves in no other form; losses, metrics, "
+    "Table 1 and {others}comparisons with this site's own models do not leave. On the way everything is encrypted "
+    "(TLS)."
 )
 """Of a study of which all that leaves is charged."""
+OWN_UNDER_NOISE = (
+    " This site trains a model of its own with such steps, too, which does not leave: by how many pairs of test rows "
+    "the shared model orders better leaves with noise."
+)
+"""Of a study that compares the shared model with the sites' own."""
+NOISE = (
+    " This site trains a model of its own with such steps, too, which does not leave: by how many pairs of test rows the "
+    "shared model orders better leaves with noise."
+)
+"""Of a study that compares the shared model with the sites' own."""
 NOISE = (
     "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
     "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
@@ -106,7 +117,8 @@ def privacy_in_words(study: Study, alone: str, pinned: int) -> str:
         colluding = shown_epsilon(colluding_epsilon(charge, threshold(pinned), pinned))
         return ANSWERED_IN_SUM.format(name=study.privacy.name, colluding=colluding, **given)
     if covers_model(study):
-        return COVERED.format(name=study.privacy.name, **given)
+        more = {"compared": OWN_UNDER_NOISE, "others": "other "} if compares_privately(study) else {}
+        return COVERED.format(**{"compared": "", "others": "", **more}, name=study.privacy.name, **given)
     said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
     return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
 

@@ -21,6 +21,7 @@ from flfed.paths import replace_whole
 from flfed.records.store.bulk_insert import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
+from flfed.study.coverage import staying
 from flfed.study.study import Study
 from flfed.updates.accounting import is_close
 from flfed.updates.aggregation.rounds import RoundRecord
@@ -58,7 +59,8 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     -------
     privacy : dict
         "mechanism", `KEYS`, `GIVEN` and `TRUSTS` (null where nothing is promised), "warnings", "uncharged" and "notes"
-        (lists of sentences), and as of a run's report "noise-from", "repeats" and "reason".
+        (lists of sentences), where all that leaves is charged also "stays" (what does not leave), and as of a run's
+        report "noise-from", "repeats" and "reason".
 
     Raises
     ------
@@ -70,6 +72,7 @@ def promised(study: Study, sites: int) -> dict[str, Any]:
     return {
         **facts_of(study, sites),
         "notes": ignored(study),
+        **({"stays": [*stays]} if (stays := staying(study)) else {}),
         "noise-from": None,
         "repeats": 1,
         "reason": "",
