@@ -74,11 +74,6 @@ OWN_UNDER_NOISE = (
 )
 """Of a study that compares the shared model with the sites' own."""
 NOISE = (
-    " This site trains a model of its own with such steps, too, which does not leave: by how many pairs of test rows the "
-    "shared model orders better leaves with noise."
-)
-"""Of a study that compares the shared model with the sites' own."""
-NOISE = (
     "Mechanism {name}: each step takes a random part of the rows, what one {unit} adds to it is clipped, and noise of "
     "this machine's own generator comes on top. So whoever sees all updates of a run learns almost the same whether or "
     "not any one {unit} was there: epsilon {epsilon} at delta {delta:g}, for {rounds} rounds. All else that leaves "
