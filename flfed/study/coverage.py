@@ -26,7 +26,7 @@ def compares_privately(study: Study) -> bool:
 
 def covers_model(study: Study) -> bool:
     """Tell whether a study trains a model, and all that leaves a site for it is charged."""
-    return study.privacy.settings.get("covers") == "study"
+    return study.analysis is None and study.privacy.settings.get("covers") == "study"
 
 
 def staying(study: Study) -> tuple[str, ...]:

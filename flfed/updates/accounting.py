@@ -357,7 +357,10 @@ def least_noise(
         if high > MOST_NOISE * 1000 and bound is not spent:
             bound, high = spent, least  # what else is spent may be above the target by the quick bound alone
         elif high > MOST_NOISE * 1000:
-            raise UsageError(f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}")
+            raise UsageError(
+                f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
+                "rounds, or a larger epsilon"
+            )
     # Halving with the exact figure then finds noise that is too little, if there is any.
     low = high
     while low > least and spent(low / 1000) <= target:

@@ -224,6 +224,7 @@ def test_research_sites_follow_from_the_seed_and_have_no_ledger(home):
         (("delta = 1e-5", "delta = 1e-5\nclip = 0.5"), "clip is of steps of training"),
         (("delta = 1e-5", 'delta = 1e-5\nsecure-aggregation = "ckks"'), "must be 'on' or 'off'"),
         (("columns =", "column ="), "did you mean 'columns'"),
+        (("delta = 1e-5", 'delta = 1e-5\ncovers = "study"'), "an analysis is charged as a whole: leave it out"),
         (("columns =", "bins = 2\ncolumns ="), "bins=2 must be 4 to 256"),
         (('"x1", "x2"', '"x1", "x1"'), "names a column twice"),
         (("cross =", "quantiles = [0.5, 1.5]\ncross ="), "different numbers between 0 and 1"),

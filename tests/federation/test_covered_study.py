@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from flfed import Study, run
-from flfed.errors import FlfedError, UsageError
+from flfed import Study
+from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import privacy_refusal
@@ -20,6 +20,7 @@ from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.recorded_study import study_of
+from flfed.federation.server.run import resume, run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
@@ -39,6 +40,7 @@ from flfed.study.partition import OrderedHoldout
 from flfed.study.plan import PrivateSteps
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
 from flfed.updates.accounting import Release, epsilon
+from tests.federation.test_resume import killer, newest
 
 STUDY = """
 format = 1
@@ -262,6 +264,11 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
         (("steps = 4", "steps = 4\nvalidation = 0.2"), "validation, whose losses are exact"),
         (("steps = 4", 'steps = 4\nschedule = "plateau"\nvalidation = 0.2'), "covers = 'study' does not go with"),
         (("[plan]", '[encode]\nscaler = "global"\n[plan]'), "scaler = 'global', which is made of exact sums"),
+        (("[plan]", '[encode]\nscaler = "none"\n[plan]'), "scaler = 'none', which is made of exact sums"),
+        (
+            ('covers = "study"', '[encode]\nscaler = "private"'),
+            "where [privacy] has covers = 'study' alone",
+        ),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
         (("[privacy]", '[compare]\nby = ["colour"]\n[privacy]'), "by, own-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
@@ -294,6 +301,13 @@ def test_a_text_without_a_scaler_is_not_taken_for_one_of_an_earlier_version(done
     encoder = checkpoints.final(done.report["run"]).encoder
     found = study_of(STUDY, lambda: encoder, None, refuse="this run")
     assert found == Study.parse(STUDY) and found.encode.scaler == "private"
+
+
+def test_a_run_that_was_killed_goes_on_though_its_text_names_no_scaler(sites: list[Site]):
+    with pytest.raises(RunStopped):
+        run(Study.parse(STUDY), sites=sites, observer=killer("round", 2))
+    ended = resume(newest(), sites=sites)
+    assert ended.report["status"] == "completed" and ended.report["global"]["roc_auc_score"]["value"] is not None
 
 
 def test_one_site_in_sums_only_does_not_follow_from_the_counts_of_all(small_sites: Small):

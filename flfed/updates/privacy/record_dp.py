@@ -260,7 +260,8 @@ def check_covered(study: Study) -> None:
         "[plan]: validation, whose losses are exact": plan.validation,
         "[plan]: schedule = 'plateau', which follows losses": plan.schedule == "plateau",
         "[plan]: class-weight = 'balanced', which counts rows": plan.class_weight == "balanced",
-        "[encode]: scaler = 'global', which is made of exact sums": study.encode.scaler == "global",
+        f"[encode]: scaler = {study.encode.scaler!r}, which is made of exact sums": study.encode.scaler
+        not in ("private", "schema"),
         "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
         "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
         or settings.get("patience"),
