@@ -8,7 +8,7 @@ from collections.abc import Callable
 import typer
 
 from flfed.cli import catalogue, coordinator, dashboard, data, runs, study
-from flfed.cli.site_commands import approve, ledger, rows, serve
+from flfed.cli.site_commands import approve, ledger, models, rows, serve
 from flfed.packages import strictly
 
 Commands = tuple[tuple[str, Callable[..., None], str], ...]
@@ -37,8 +37,9 @@ SITE: Commands = (
     ("refresh", rows.refresh_rows, "refresh cleveland"),
     ("ledger", ledger.show_ledger, "ledger cleveland --verify"),
     ("budget", ledger.show_budget, "budget cleveland --dataset heart-disease"),
-    ("model", ledger.take_model, "model cleveland RUN --to my-model"),
-    ("models", ledger.list_models, "models cleveland --people asked.csv"),
+    ("model", models.take_model, "model cleveland RUN --to my-model"),
+    ("models", models.list_models, "models cleveland --people asked.csv"),
+    ("compare", models.compare_model, "compare cleveland RUN"),
     ("app", serve.open_site_app, "app cleveland"),
     ("replay", rows.replay_round, "replay RUN --round 3 --site cleveland"),
     ("units", serve.write_units, "units cleveland --out units"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from flfed.cli import completion, output
-from flfed.errors import FlfedError, UsageError, counted, people_in_words
+from flfed.errors import FlfedError, UsageError, counted
 
 if TYPE_CHECKING:
     from flfed.deployment.site_state.receipts import Receipts
@@ -29,57 +29,6 @@ SHOWN = 40
 PROBLEMS = 20
 """Sentences on a page; the object of --json has them all."""
 NONE = "–"
-
-
-def take_model(
-    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
-    run: str = typer.Argument(..., help="A run that the site took part in."),
-    to: Path = typer.Option(..., help="A new or empty folder."),
-    repeat: int = typer.Option(0, min=0, help="Of a series of repeats, which."),
-    as_json: bool = output.JSON,
-) -> None:
-    """Write the model of a run that the coordinator lacks, or lacks a part of, into a folder, for `flfed predict`."""
-    from flfed.export.run_folder import export_at_site
-    from flfed.folders import SiteFolder
-
-    done = export_at_site(SiteFolder(name).site, run, repeat, to)
-    if as_json:
-        output.as_json(done.as_object())
-        return
-    typer.echo(f"{done.folder}: {', '.join(done.files)}")
-    typer.echo(f"Use it: flfed predict {done.folder} TABLE")
-
-
-@output.tables
-def list_models(
-    name: str = typer.Argument(..., help="A site's name.", autocompletion=completion.sites),
-    people: Path = typer.Option(
-        ..., "--people", metavar="FILE", help="A private file as excluded.csv: a column's name, an identifier a line."
-    ),
-    as_json: bool = output.JSON,
-) -> None:
-    """List the runs that had these people's rows in them, by the keyed hashes that the site keeps.
-
-    Nothing of it leaves the site, and no identifier is written down.
-    """
-    from flfed.federation.client.released.lineage import lineage
-    from flfed.rows.data import site_discovery as sites
-    from flfed.rows.snapshots.opt_outs import Excluded
-
-    wanted = Excluded.read(people)
-    found = lineage(sites.load(name), wanted)
-    if as_json:
-        output.as_json({"site": name, "people": len(wanted.identifiers), "runs": [one.as_object() for one in found]})
-        return
-    lines = [
-        [one.run, str(one.repeat), one.study, ", ".join(f"{part}: {count}" for part, count in one.parts.items())]
-        for one in found
-    ]
-    output.as_table(["run", "repeat", "study", "people in its rows"], lines, f"{name}: runs with these people's rows")
-    typer.echo(
-        f"{counted(len({one.run for one in found}), 'run')} had rows of {people_in_words(len(wanted.identifiers))} "
-        "on the list. To leave people out from now on: excluded.csv, flfed site refresh, and a new approval."
-    )
 
 
 @output.tables

@@ -29,6 +29,7 @@ from flfed.summaries.noised_scores import FIRST, SCORES, first_counts, score_cou
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.accounting import Release
+from flfed.updates.checkpoints.site_model import SiteModel
 from flfed.updates.codec import shapes_of
 from flfed.updates.mechanism import AnswerRelease, mechanism_of
 from flfed.updates.messages.fields import Arrays
@@ -117,6 +118,11 @@ def count_scores(
     outputs = yield ScoreRequest(model=session.model, arrays=request.arrays, x=rows.x)
     weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
     odds, of_model = np.ravel(outputs).astype(np.float64), arrays_sha256({**request.arrays, **encoder.arrays()})
+    # So that the site's people can compare it with their own, exact and at home; one process has no place of each site.
+    if own.approving is not None:
+        found = arrays_sha256(request.arrays)
+        kept = SiteModel(study=session.study.text, of=found, arrays=request.arrays, encoder=encoder)
+        kept.write(own.site, own.run, own.repeat)
     if request.edges is None:
         name, exact = FIRST, first_counts(odds, weights)
     else:

@@ -1,0 +1,112 @@
+"""Comparison of a run's last model with the site's own, exact, for the site's people alone.
+
+Where all that leaves a site is charged to one ε, no exact figure of its own model does: what a site's people may know
+of their own rows they compute here, from the frozen rows and the model that came to be scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flfed.errors import UsageError
+from flfed.folders import RUN, SiteFolder
+from flfed.records.statistics.verdict import Difference, better_of, verdict, worthwhile_of
+from flfed.rows.comparison.compare import SiteComparison, compare
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.evaluation.intervals import Estimate
+from flfed.rows.session import SiteSession
+from flfed.rows.snapshots.snapshot import load
+from flfed.rows.training.one_by_one import run_client
+from flfed.study.study import Study
+from flfed.updates.checkpoints.site_model import site_model
+
+ARMS = ("global", "local-only", "personalised")
+AGAINST = "local-only"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExactComparison:
+    """A site's own figures of a run, without noise.
+
+    Attributes
+    ----------
+    site, run, study : str
+    repeat : int
+    found : SiteComparison
+        Exact figures and differences, with the intervals of chance alone.
+    """
+
+    site: str
+    run: str
+    study: Study
+    repeat: int
+    found: SiteComparison
+
+    def verdict(self, metric: str) -> tuple[str, str]:
+        """Return code and sentence of whether joining pays here, by one metric."""
+        pairs = self.found.differences.get(metric, {})
+        shared, adjusted = (_difference(pairs.get((arm, AGAINST))) for arm in ("global", "personalised"))
+        values = {arm: estimate.value for arm, estimate in self.found.arms[metric].items()}
+        reason = self.found.arms[metric]["global"].method
+        worthwhile = worthwhile_of(metric)
+        return verdict(
+            shared, adjusted, better_of(metric), metric=metric, figures=values, reason=reason, worthwhile=worthwhile
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures for a program."""
+        arms = {
+            metric: {arm: _plain(arms[arm]) for arm in ARMS if arm in arms} for metric, arms in self.found.arms.items()
+        }
+        gains = {
+            metric: {arm: _plain(pairs[arm, AGAINST]) for arm in ("global", "personalised") if (arm, AGAINST) in pairs}
+            for metric, pairs in self.found.differences.items()
+        }
+        verdicts = {metric: self.verdict(metric)[0] for metric in arms}
+        rows = {"training-rows": self.found.training_rows, "holdout-rows": self.found.holdout_rows}
+        place = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
+        own = {"local-only-family": self.found.own_family or "same"}
+        return {**place, **rows, **own, "figures": arms, "differences": gains, "verdicts": verdicts}
+
+
+def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) -> ExactComparison:
+    """Compare a run's last model with the site's own, trained without noise, on the site's test rows.
+
+    Nothing of it leaves, and nothing is charged.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+    run : str
+        As the ledger has it.
+    repeat : int
+
+    Raises
+    ------
+    UsageError
+        If the site has no model of the run, or no frozen rows of its dataset.
+    """
+    kept = site_model(site.name, run, repeat) if RUN.fullmatch(run) else None
+    if kept is None:
+        raise UsageError(
+            f"site {site.name!r} has no model of run {run!r}, repeat {repeat}: a site keeps the last model of a run "
+            "whose study has [privacy] covers = 'study', once it has scored it. Its runs: flfed site ledger "
+            f"{site.name}"
+        )
+    study = Study.parse(kept.study)
+    frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
+    # Cell minima are of what leaves.
+    session = SiteSession(replace(frozen, policy=Policy(disclosure="open")), study, repeat)
+    found: SiteComparison = run_client(compare(session, kept.arrays, kept.encoder))
+    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, found=found)
+
+
+def _difference(found: Any) -> Difference | None:
+    return None if found is None else Difference(found.value, found.low, found.high)
+
+
+def _plain(found: Estimate | Any) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}
