@@ -113,7 +113,7 @@ class AnalysisLayout:
             }
         edges = own_edges(column)
         moments = moments_of(column, parts, known, deviation)
-        quantiles = {f"{100 * one:g}%": told(quantile(one, counts[:-1], edges, deviation)) for one in self.quantiles}
+        quantiles = {f"{100 * one:g}%": told(_quantile(one, column, counts[:-1], deviation)) for one in self.quantiles}
         return found | {
             "within": [edges[0], edges[-1]],
             "mean": told(moments.mean()),
@@ -195,9 +195,20 @@ def moments_of(column: ColumnLayout, parts: Mapping[str, Any], known: float, dev
 
 def own_edges(column: ColumnLayout) -> np.ndarray:
     """Return the edges of a number's bins in its own unit, float64 [bins + 1]."""
-    edges = np.array(column.edges)
+    return _in_own_unit(column, np.array(column.edges))
+
+
+def _in_own_unit(column: ColumnLayout, values: np.ndarray) -> np.ndarray:
     # Twelve digits: what a logarithm and its inverse leave of a round number.
-    return np.array([float(f"{edge:.12g}") for edge in (np.expm1(edges) if column.transform == "log1p" else edges)])
+    return np.array([float(f"{value:.12g}") for value in (np.expm1(values) if column.transform == "log1p" else values)])
+
+
+def _quantile(asked: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:
+    """Return a number's quantile in its own unit; within a bin values are even on the scale of the bins."""
+    found = quantile(asked, counts, np.array(column.edges), deviation)
+    if found is None:
+        return None
+    return Interval(*_in_own_unit(column, np.array([found.value, found.low, found.high])).tolist())
 
 
 def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:

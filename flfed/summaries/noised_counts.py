@@ -35,10 +35,19 @@ class Interval:
 
     @classmethod
     def about(cls, value: float, variance: float, *, least: float = -math.inf, most: float = math.inf) -> Interval:
-        """Return the normal interval of a variance, within what can be."""
-        reach = NORMAL_975 * math.sqrt(variance)
-        found, low, high = (min(max(end, least), most) for end in (value, value - reach, value + reach))
-        return cls(found, low, high, variance)
+        """Return the normal interval of a variance, within what can be.
+
+        An estimate that noise brought out of that is taken back to its end first: from there the interval is as wide
+        as the noise, and not a point.
+
+        Examples
+        --------
+        >>> found = Interval.about(-0.03, 0.01**2, least=0.0)
+        >>> found.value, found.low, round(found.high, 4)
+        (0.0, 0.0, 0.0196)
+        """
+        reach, found = NORMAL_975 * math.sqrt(variance), min(max(value, least), most)
+        return cls(found, max(found - reach, least), min(found + reach, most), variance)
 
     def minus(self, other: Interval) -> Interval:
         """Return the difference from an independent estimate."""
@@ -75,7 +84,7 @@ def share(count: float, rows: float, deviation: float, of_rows: float | None = N
     of_rows = deviation if of_rows is None else of_rows
     if not is_told(rows, of_rows):
         return None
-    found, square = count / rows, NORMAL_975**2
+    found, square = min(max(count / rows, 0.0), 1.0), NORMAL_975**2
     centre = min(max((count + square / 2) / (rows + square), 0.0), 1.0)
     variance = centre * (1 - centre) / rows + (deviation**2 + (of_rows * found) ** 2) / rows**2
     return Interval.about(found, variance, least=0.0, most=1.0)
@@ -153,21 +162,22 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
 
     Notes
     -----
-    The interval has the values below which that share of the rows may lie, each by a test at 5 %; within a bin values
-    are taken as spread evenly.
+    The interval has whole bins: those that hold it as far as noise and chance let see. A bin is out where the rows
+    below its left edge are more than that share of all, or those below its right edge fewer, each by a test at 2.5 %.
+    Nothing is known of how values lie within a bin, such as all at one; the figure itself takes them as even there.
     """
     bins, below = len(counts), np.concatenate([[0.0], np.cumsum(counts)])
     rows = float(below[-1])
     if not is_told(rows, deviation * math.sqrt(bins)):
         return None
-    place = np.arange(bins + 1)
+    place, wanted = np.arange(bins + 1), share * rows
     variance = share * (1 - share) * rows + deviation**2 * (place * (1 - share) ** 2 + (bins - place) * share**2)
-    reach, wanted = NORMAL_975 * np.sqrt(variance), share * rows
-    # Where the running count, and it with what noise and chance may have taken from it or added to it, comes to that.
-    low = np.interp(wanted, *_rising(below + reach, edges))
-    high = np.interp(wanted, *_rising(below - reach, edges))
+    over = (below - wanted) / np.sqrt(variance)
+    # Over the edges it comes from below to above: one bin at least is left.
+    (left,) = np.nonzero((over[:-1] <= NORMAL_975) & (over[1:] >= -NORMAL_975))
+    low, high = float(edges[left[0]]), float(edges[left[-1] + 1])
     found = float(np.interp(wanted, *_rising(np.clip(below, 0.0, rows), edges)))
-    return Interval(found, min(found, float(low)), max(found, float(high)))
+    return Interval(min(max(found, low), high), low, high)
 
 
 def _rising(below: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

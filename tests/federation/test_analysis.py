@@ -44,7 +44,7 @@ name = "record-dp"
 epsilon = 1.0
 delta = 1e-5
 """
-GROUPED = STUDY.replace("cross =", 'groups = "flag"\ncross =')
+GROUPED = STUDY.replace('"flag", "colour"', '"colour"').replace("cross =", 'groups = "flag"\ncross =')
 Small = Callable[..., list[Site]]
 
 
@@ -231,6 +231,13 @@ def test_research_sites_follow_from_the_seed_and_have_no_ledger(home):
         (('[["flag", "y"]]', '[["flag", "flag"]]'), "different pairs of two columns"),
         (('[["flag", "y"]]', '["flag", "y"]'), "must have lists of two"),
         (("cross =", "within = { x1 = [90, 20] }\ncross ="), "must be two numbers, low and high"),
+        (("cross =", "within = 'a'\ncross ="), r"within='a' must be a table, such as"),
+        (("cross =", "within = { x1 = 'a' }\ncross ="), r"within: x1='a' must be two numbers, low and high"),
+        (("cross =", "within = { x1 = [true, 9] }\ncross ="), r"within: x1=\[True, 9\] must be two numbers"),
+        (("cross =", "within = { x1 = [20, 'b'] }\ncross ="), r"within: x1=\[20, 'b'\] must be two numbers"),
+        (("cross =", "within = { x1 = [nan, 9.0] }\ncross ="), r"within: x1=\[nan, 9.0\] must be two numbers"),
+        (("cross =", "within = { colours = [2, 9] }\ncross ="), "within: 'colours' is not among columns; did you mean"),
+        (("cross =", 'groups = "flag"\ncross ='), "groups='flag' is also in columns; leave it out there"),
     ],
 )
 def test_what_an_analysis_cannot_be_is_refused_when_it_is_read(change: tuple[str, str], said: str):
@@ -243,7 +250,7 @@ def test_what_an_analysis_cannot_be_is_refused_when_it_is_read(change: tuple[str
     [
         (('"x1", "x2"', '"x1", "x3"'), "names 'x3', which is no number, flag, category or target"),
         (('"x1", "x2"', '"x1", "person"'), "names 'person'"),
-        (("cross =", 'groups = "x1"\ncross ='), "must be a flag, category or target"),
+        (('columns = ["x1", ', 'groups = "x1"\ncolumns = ['), "must be a flag, category or target"),
         (("cross =", "within = { x1 = [20, 200] }\ncross ="), "must lie in the schema's range"),
         (("cross =", "within = { colour = [20, 200] }\ncross ="), "column 'colour' is no number"),
         (("cross =", "within = { x1 = [0.0, 5e-324] }\ncross ="), "too narrow or too wide"),

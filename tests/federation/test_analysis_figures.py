@@ -1,4 +1,4 @@
-"""A table of 24 columns under ε 1: how far noise moves shares and means, and how often intervals hold the truth."""
+"""Tables under ε 1: how far noise moves shares and means, and how often intervals hold the truth."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
-from flfed.rows.training.private.noise import SystemNoise
+from flfed.rows.training.private.noise import SeededNoise, SystemNoise
 from flfed.study.analysis import Analysis
 from flfed.study.partition import Partition
+from flfed.summaries.analysis import own_edges
 from flfed.updates.accounting import noise_for
 
 BARS = {1000: (0.03, 0.3), 3000: (0.015, 0.12), 7500: (0.008, 0.05)}
@@ -103,3 +104,87 @@ def test_ranges_of_a_hundred_million_lose_the_mean(credit: tuple[pd.DataFrame, S
         ]
         off.append(float(np.sqrt(np.mean(np.square(errors)))))
     assert off[0] < BARS[1000][1] < 1 < off[1]
+
+
+SKEWED = Schema.model_validate(
+    {
+        "name": "skewed",
+        "task": "binary",
+        "target": "y",
+        "columns": {
+            "income": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
+            "income-by-range": {"kind": "number", "range": [0, 10_000_000], "transform": "log1p"},
+            "visits": {"kind": "number", "range": [0, 20]},
+            "evenly": {"kind": "number", "range": [0, 1]},
+            "y": {"kind": "target", "values": ["no", "yes"]},
+        },
+    }
+)
+ASKED = Analysis(columns=tuple(SKEWED.columns)[:4], within={"income": (0.0, 250_000.0)})
+WIDEST = {1000: (0.17, 0.15, 0.22), 3000: (0.1, 0.1, 0.15), 7500: (0.08, 0.1, 0.15)}
+"""Of the mean interval, by rows: of income, visits and even values, as a share of the width of their range."""
+
+
+def skewed(rng: np.random.Generator, rows: int) -> pd.DataFrame:
+    """Rows of a lognormal income, of numbers of visits with many ties, and of even values."""
+    income, visits = rng.lognormal(11.1, 0.6, rows).round(-2), np.minimum(rng.geometric(0.25, rows) - 1.0, 20.0)
+    y = np.where(rng.random(rows) < 0.3, "yes", "no")
+    columns = {"income": income, "income-by-range": income, "visits": visits, "evenly": rng.random(rows), "y": y}
+    return pd.DataFrame(columns)
+
+
+def exact_quantile(values: pd.Series[float], share: float) -> float:
+    """The smallest value that so large a share of rows do not exceed."""
+    return float(np.sort(values)[int(np.ceil(share * len(values))) - 1])
+
+
+SLOW = [pytest.mark.slow, pytest.mark.studies]
+
+
+@pytest.mark.parametrize(
+    ("rows", "draws"),
+    [
+        (1000, 200),
+        *(pytest.param(rows, 200, marks=SLOW) for rows in (3000, 7500)),
+        *(pytest.param(rows, 2000, marks=[*SLOW, pytest.mark.proof]) for rows in WIDEST),
+    ],
+)
+def test_intervals_of_quantiles_hold_those_of_the_rows_and_of_those_whom_they_stand_for(rows: int, draws: int):
+    analysis = NoisedAnalysis(of=ASKED, noise=noise_for(1.0, 1e-5, 1.0, 1))
+    rng, query, noise = np.random.default_rng(rows), analysis.query(SKEWED), SeededNoise(np.random.default_rng(3))
+    large, held, widths = skewed(np.random.default_rng(1), 400_000), {}, {}
+    for _ in range(draws):
+        table = skewed(rng, rows)
+        answer = {ANSWER: query.answer(analysis.sums(table, SKEWED)[ANSWER], noise)}
+        found = analysis.figures([answer], SKEWED, answer)["columns"]
+        for name in ASKED.columns or ():
+            for of, one in found[name]["quantiles"].items():
+                assert one is not None and one["low"] <= one["value"] <= one["high"]
+                share = float(of[:-1]) / 100
+                for whose, rows_of in (("rows", table), ("people", large)):
+                    truth = exact_quantile(rows_of[name], share)
+                    held.setdefault((name, of, whose), []).append(one["low"] <= truth <= one["high"])
+                low, high = found[name]["within"]
+                widths.setdefault(name, []).append((one["high"] - one["low"]) / (high - low))
+    assert {key: np.mean(of) for key, of in held.items() if np.mean(of) < 0.93} == {}
+    for name, most in zip(("income", "visits", "evenly"), WIDEST[rows], strict=True):
+        assert np.mean(widths[name]) <= most, name
+
+
+def test_bins_are_even_in_a_columns_own_unit_where_it_is_known_where_values_lie():
+    layout = NoisedAnalysis(of=ASKED, noise=1.0).layout(SKEWED)
+    of = {column.name: own_edges(column) for column in layout.columns}
+    np.testing.assert_allclose(np.diff(of["income"]), 250_000 / 16)
+    # Of the range alone nobody knows where in it values lie: factors of e^(16.1 / 16).
+    np.testing.assert_allclose(np.diff(np.log1p(of["income-by-range"])), np.log1p(1e7) / 16)
+    typical = {"typical": (0.0, 250_000.0), "typical_source": "a survey"}
+    known = SKEWED.columns | {"income": SKEWED.columns["income"].model_copy(update=typical)}
+    again = NoisedAnalysis(of=Analysis(columns=("income",)), noise=1.0).layout(
+        SKEWED.model_copy(update={"columns": known})
+    )
+    np.testing.assert_array_equal(own_edges(again.columns[0]), of["income"])
+    # Bins of the logarithm would have had nearly all incomes in three of 16.
+    income = skewed(np.random.default_rng(2), 4000)["income"]
+    by_log = np.histogram(np.log1p(income), np.linspace(0, np.log1p(250_000), 17))[0]
+    assert np.sort(by_log)[::-1][:3].sum() > 0.9 * len(income)
+    assert np.sort(np.histogram(income, of["income"])[0])[::-1][:3].sum() < 0.6 * len(income)

@@ -137,6 +137,9 @@ class NoisedAnalysis:
         # Values are divided by half the width, which may neither vanish nor overflow.
         if not np.finfo(np.float64).tiny <= (high - low) / 2 <= np.finfo(np.float64).max / 4:
             raise UsageError(f"[analysis] within: {name}={[low, high]} is too narrow or too wide to divide by")
+        # Where it is known where most values lie, bins of a logarithm would put nearly all of them into a few.
+        if name in self.of.within or column.typical:
+            column = column.model_copy(update={"transform": "none"})
         return column_layout(name, column, within=(low, high), bins=self.of.bins)
 
     def _categorical(self, schema: Schema, name: str, where: str) -> ColumnLayout:
