@@ -248,7 +248,7 @@ def charges(lines: Sequence[Mapping[str, str]]) -> None:
 def promise(found: Mapping[str, Any]) -> None:
     """Print what a study promises of privacy, before it is run, and how much that does not cover."""
     from flfed.records.reports.privacy import ONE_ANSWER, counted, promise_in_words
-    from flfed.records.reports.privacy_tables import charged_lines
+    from flfed.records.reports.privacy_tables import charged_lines, told_from
     from flfed.records.statistics.verdict import number
 
     lines = promise_in_words(dict(found))
@@ -265,6 +265,8 @@ def promise(found: Mapping[str, Any]) -> None:
     for line in lines:
         typer.echo(line)
     charges(charged)
+    if least := told_from(dict(found)):
+        typer.echo(least)
     if stays := found.get("stays"):
         typer.echo(f"Stays at each site, as no ε is charged for it: {'; '.join(stays)}.")
     many = f"{len(found['uncharged'])} things that leave the sites, or steer the run"

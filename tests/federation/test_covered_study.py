@@ -12,12 +12,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from flfed import Study
+from flfed.cli import output
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.protection import privacy_refusal
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
+from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.recorded_study import study_of
 from flfed.federation.server.run import resume, run
@@ -286,6 +288,17 @@ def test_outcomes_that_are_numbers_are_refused(home):
     text = STUDY.replace('name = "small"', 'name = "diabetes"').replace('name = "logistic"', 'name = "linear"')
     with pytest.raises(UsageError, match="yes or no"):
         run(Study.parse(text))
+
+
+def test_what_stays_at_a_site_and_how_many_rows_it_takes_is_told_before_a_run(capsys):
+    found = promised(Study.parse(STUDY), 3)
+    assert len(found["stays"]) == 7 and "stays" not in promised(Study.parse(STUDY.replace('covers = "study"', "")), 3)
+    output.promise(found)
+    said = capsys.readouterr().out
+    assert "Stays at each site, as no ε is charged for it: how many rows it has, but for a noised count;" in said
+    assert "about 57 or more of its test persons are of the rarer class" in said
+    compared = promised(Study.parse(STUDY.replace('"study"', '"study"\ncomparison = "own-model"')), 3)
+    assert any("but for pairs won of an own model trained under noise" in line for line in compared["stays"])
 
 
 def test_an_audit_gets_nothing(done: Any, sites: list[Site]):

@@ -188,6 +188,27 @@ def charged_lines(privacy: Private) -> list[dict[str, str]]:
     return lines
 
 
+def told_from(privacy: Private) -> str:
+    """Return how many test rows of the rarer class a site needs so that noised counts tell of its scores; "" of others.
+
+    Examples
+    --------
+    >>> told_from({"unit": "person", "answers": [{"name": "scores", "noise": 2.358}]}).partition(":")[0]
+    "A site's figures are told where about 57 or more of its test persons are of the rarer class"
+    """
+    from flfed.summaries.noised_counts import LEAST_SIZE
+    from flfed.summaries.noised_scores import BINS
+
+    noises = [of["noise"] for of in privacy.get("answers") or [] if of["name"] == "scores"]
+    if not noises:
+        return ""
+    least = math.ceil(LEAST_SIZE * noises[0] * math.sqrt(BINS))
+    return (
+        f"A site's figures are told where about {least} or more of its test {privacy['unit']}s are of the rarer class: "
+        "fewer are lost in the noise, and the budget is spent all the same."
+    )
+
+
 def _charged_line(what: str, of_whom: str, noise: float | None, share: float) -> dict[str, str]:
     multiplier = "not sent" if noise is None else number(noise, 2)
     return {"Charged for": what, "Account of": of_whom, "Noise multiplier": multiplier, "Share": number(share, 2)}
