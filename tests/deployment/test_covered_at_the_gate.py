@@ -31,6 +31,8 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.rows.snapshots import snapshot
 from flfed.rows.statistics.private.model_counts import HISTOGRAMS
+from flfed.study.coverage import compares_privately
+from flfed.summaries.noised_pairs import OWN
 from flfed.summaries.summary import schema_encoder
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareRequest
@@ -141,7 +143,7 @@ def requests(study: Study) -> dict[str, RecordDict]:
     schema = datasets.load("small").schema
     arrays, encoder = first_model(study, schema), schema_encoder(study_layout(study, schema))
     asked = {"arrays": arrays, "encoder": encoder, "rounds": study.rounds}
-    edges = np.arange(0, 129, 8)
+    edges, pairs = np.arange(0, 129, 8), compares_privately(study)
     return {
         ENROL: EnrolRequest(dataset="small", schema_sha256=schema.sha256()).to_record(),
         STATISTIC: StatisticRequest().to_record(),
@@ -149,6 +151,11 @@ def requests(study: Study) -> dict[str, RecordDict]:
         SCORES: ScoresRequest(arrays=arrays, encoder=encoder).to_record(),
         f"{SCORES} by class": ScoresRequest(arrays=arrays, encoder=encoder, edges=edges).to_record(),
         SUMMARISE: SummariseRequest().to_record(),
+        **(
+            {f"{SCORES} by pair": ScoresRequest(arrays=arrays, encoder=encoder, pairs=True).to_record()}
+            if pairs
+            else {}
+        ),
         EVALUATE: TrainRequest(round=4, lr_scale=1.0, fit=False, score=True, settings={}, **asked).to_record(),
         COMPARE: CompareRequest(arrays=arrays, encoder=encoder).to_record(),
     }
@@ -244,7 +251,8 @@ def plain(message: Message) -> Mapping[str, Any]:
     }
 
 
-def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(small_sites: Small, monkeypatch):
+@pytest.mark.parametrize("text", [STUDY, COMPARED], ids=["", "own models compared"])
+def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(text: str, small_sites: Small, monkeypatch):
     """Replay: sizes, numbers of rows, steps and errors follow from noised answers, and those as they were recorded."""
     sent: list[dict[str, Mapping[str, Any]]] = []
     counts: list[dict[str, np.ndarray]] = []
@@ -254,9 +262,11 @@ def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(small_si
         site = replace(small_sites(1, rows=rows)[0], policy=Policy(minimum_cohort=2))
         if rows == 1900:  # and one class alone
             site = replace(site, source=Frame(site.source.table.assign(y="no")))  # type: ignore[union-attr]
-        consortium = approved(Consortium([site, replace(small_sites(2)[1], policy=site.policy)], Study.parse(STUDY)))
+        consortium = approved(Consortium([site, replace(small_sites(2)[1], policy=site.policy)], Study.parse(text)))
         answers(consortium, "first")
         for kept in (consortium.folders["site-01"].gate / FOLDER).glob("[0-9a-f]*"):
+            if OWN in kept.name:  # a model, which does not leave
+                continue
             content = kept.read_bytes()
             recorded = 40.0 + np.arange((len(content) - 48) // 8, dtype="<f8") % 7
             kept.write_bytes(content[:48] + recorded.tobytes())
@@ -274,6 +284,8 @@ def test_sites_of_other_rows_with_the_same_noised_answers_send_the_same(small_si
     assert sent[0] == sent[1]
     for name, recorded in counts[0].items():
         assert np.array_equal(recorded, counts[1][name]), name
+    assert (f"{SCORES} by pair" in sent[0]) == (text == COMPARED)
+    assert not any("error" in reply for name, reply in sent[0].items() if name.startswith(SCORES))
     # The number of rows that an update stands for is that of the recorded counts: 40 and a little a cell.
     assert sent[0][TRAIN]["metrics.num-examples"] > 100
     assert sent[0][TRAIN]["metrics.num-examples"] not in (1500, 1900)
