@@ -70,7 +70,7 @@ OF_SITES = {code: text for name in _OF_SITES for code, text in _TABLES[name].ite
 """What a site may say, or stands here in its place."""
 TEMPLATES = {code: text for table in _TABLES.values() for code, text in table.items()}
 """The one template of each code: `{fact:slot}`, or `{fact!r:slot}` where it stands in quotation marks."""
-BUDGET = frozenset({"budget-spent", "budget-by-row"})
+BUDGET = frozenset({"budget-spent", "budget-of-run", "budget-by-row"})
 """Codes of a site without privacy budget left: it is not asked again in the round."""
 NO_ANSWER = frozenset({"no-reply", "node-offline", "node-unknown", "reply-lost"})
 """Codes of what no site said: there was no answer."""

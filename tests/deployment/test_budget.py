@@ -17,8 +17,9 @@ from streamlit.testing.v1 import AppTest
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.outbound import may_leave
-from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
+from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.replay import replay
+from flfed.deployment.operator.run_budget import run_in_words
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, PrivacyAccount

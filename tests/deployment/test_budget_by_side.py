@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.deployment.operator.budget import Account, RunSpent, budget_as_json, in_words, run_in_words
+from flfed.deployment.operator.budget import Account, RunSpent, budget_as_json, in_words
+from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import SIDES, Side, shown
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site

@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from flfed.deployment.gate.outbound import may_leave
-from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
+from flfed.deployment.operator.budget import budget_as_json, in_words
+from flfed.deployment.operator.run_budget import run_in_words
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
+from flfed.federation.client.privacy_budget import BOTH, NO_LEDGER, NotSpent, PrivacyAccount
 from flfed.federation.client.released.row_accounts import RowAccounts, origin_of
 from flfed.federation.client.released.sets import RowSets
 from flfed.federation.server.run import run
@@ -119,7 +120,7 @@ def test_what_is_spent_under_one_name_is_spent_under_the_other(site):
     with pytest.raises(NotSpent, match="privacy budget"):
         for number in range(100):
             account(site, "slim", epsilon=both * 1.2).reserve(ROUND, run="r2", round=number)
-    assert account(site, "small", epsilon=both * 1.2).refusal(ROUND, "r3").startswith("privacy budget: ")
+    assert account(site, "small", epsilon=both * 1.2).refusal([(BOTH, ROUND)], "r3").startswith("privacy budget: ")
 
 
 def test_another_table_has_an_account_of_its_own_until_a_line_does_not_say_of_which_it_is(site):

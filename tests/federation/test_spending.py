@@ -17,8 +17,9 @@ import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
-from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, NotSpent, PrivacyAccount, release_of, shown
+from flfed.deployment.operator.budget import budget_as_json, in_words
+from flfed.deployment.operator.run_budget import run_in_words
+from flfed.federation.client.privacy_budget import BOTH, LINE, NO_LEDGER, NotSpent, PrivacyAccount, release_of, shown
 from flfed.federation.server.run import resume, run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
@@ -140,16 +141,16 @@ def test_a_round_that_fits_is_written_and_one_that_does_not_leaves_no_line():
         f"{SPENT}epsilon {now} of 1 is spent at delta 1e-05, and one more round would make it {then}"
     )
     assert float(now) <= 1.0 < float(then) < 1.2
-    assert spending.refusal(ROUND, "another") == str(refused.value)
-    assert spending.refusal(ROUND, "r") is None  # it spent here before: no round may be left to ask for
-    assert account(Policy(epsilon=1.01 * float(then))).refusal(ROUND, "another") is None
+    assert spending.refusal([(BOTH, ROUND)], "another") == str(refused.value)
+    assert spending.refusal([(BOTH, ROUND)], "r") is None  # it spent here before: no round may be left to ask for
+    assert account(Policy(epsilon=1.01 * float(then))).refusal([(BOTH, ROUND)], "another") is None
 
 
 def test_rounds_ahead_are_those_that_then_fit():
     policy = Policy(epsilon=1.5)
     account(policy).reserve(ROUND, run="r", round=1)
     foretold, done = account(policy).left(ROUND), 0
-    while account(policy).refusal(ROUND, "") is None:
+    while account(policy).refusal([(BOTH, ROUND)], "") is None:
         account(policy).reserve(ROUND, run="r", round=done + 2)
         done += 1
     assert done > 5 and abs(foretold - done) <= max(1, done // 50)
@@ -268,7 +269,7 @@ def test_a_run_that_is_resumed_is_not_refused_for_what_it_spent_itself(
 
     with pytest.raises(Exception, match="interrupted from the keyboard"):
         run(private(small_study), sites=sites, observer=fail)
-    assert account(Policy(epsilon=2.0)).refusal(release_of(spent_lines()[-1]), "another").startswith(SPENT)
+    assert account(Policy(epsilon=2.0)).refusal([(BOTH, release_of(spent_lines()[-1]))], "another").startswith(SPENT)
     report = resume("latest", sites=sites).report
     assert report["status"] == "completed" and len(spent_lines()) == 5
     with pytest.raises(Exception, match="no site takes part"):
@@ -330,7 +331,8 @@ def test_a_kill_between_reservation_and_training_never_lowers_the_sum(
 
 RACING = """
 import sys
-from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
+from flfed.deployment.operator.budget import budget_as_json, in_words
+from flfed.deployment.operator.run_budget import run_in_words
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount

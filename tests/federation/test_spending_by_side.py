@@ -19,6 +19,7 @@ import pytest
 from flfed.deployment.operator.budget import Accounts
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import (
+    BOTH,
     LINE,
     NO_LEDGER,
     SIDES,
@@ -123,8 +124,8 @@ def test_under_another_rule_of_the_holdout_people_may_have_changed_sides():
     spending.reserve(ANSWER, side="holdout", **RUN, holdout_sha256="one")
     assert spending.spent() == of(1)
     # Who was trained on may be held out now: what is charged is added to both answers, before it is written.
-    assert spending.refusal(ANSWER, "another", side="holdout", rule="one") is None
-    assert spending.refusal(ANSWER, "another", side="holdout", rule="two") is not None
+    assert spending.refusal([("holdout", ANSWER)], "another", rule="one") is None
+    assert spending.refusal([("holdout", ANSWER)], "another", rule="two") is not None
     with pytest.raises(NotSpent):
         spending.reserve(ANSWER, side="holdout", **RUN, holdout_sha256="two")
     free = account()
@@ -184,17 +185,17 @@ def test_a_budget_refuses_the_side_that_it_would_overdraw_and_lets_the_other_pas
     for side in ("training", "both"):
         with pytest.raises(NotSpent) as refused:
             spending.reserve(ANSWER, side=side, **RUN)  # type: ignore[arg-type]  # - of the loop
-        assert str(refused.value) == over == spending.refusal(ANSWER, "new", side=side)
+        assert str(refused.value) == over == spending.refusal([(side, ANSWER)], "new")
     assert len(spent_lines()) == 1
-    assert spending.refusal(ANSWER, "r", side="training") is None  # it spent here before
-    assert spending.refusal(ANSWER, "new", side="holdout") is None
+    assert spending.refusal([("training", ANSWER)], "r") is None  # it spent here before
+    assert spending.refusal([("holdout", ANSWER)], "new") is None
     spending.reserve(ANSWER, side="holdout", **RUN)
     assert spending.spent() == of(1)
     for side in ("training", "holdout", "both"):
-        assert account(4.0).refusal(ANSWER, "new", side=side) == over
+        assert account(4.0).refusal([(side, ANSWER)], "new") == over
     # Of two sides that both are overdrawn the worse one is told.
     account().reserve(ANSWER, side="holdout", **RUN)
-    assert "epsilon 4.458 of 4 is spent" in str(spending.refusal(ANSWER, "new"))
+    assert "epsilon 4.458 of 4 is spent" in str(spending.refusal([(BOTH, ANSWER)], "new"))
 
 
 def test_rounds_ahead_are_those_that_fit_on_both_sides():
@@ -204,11 +205,11 @@ def test_rounds_ahead_are_those_that_fit_on_both_sides():
     spending.reserve(ANSWER, side="holdout", **RUN)
     left, done = spending.left(small), 0
     assert 0 < left < fresh
-    while spending.refusal(small, "new") is None:
+    while spending.refusal([(BOTH, small)], "new") is None:
         account(4.0).reserve(small, **RUN)
         done += 1
     assert abs(left - done) <= max(1, done // 50)
-    assert spending.refusal(small, "new", side="training") is None
+    assert spending.refusal([("training", small)], "new") is None
     assert account().left(small) == 10_000
 
 
@@ -283,13 +284,13 @@ def test_rows_under_another_name_are_on_one_account_and_its_sides_are_not_this_o
     account(dataset="small").reserve(ANSWER, side="training", **RUN)
     own, other = account(4.0, dataset="small"), account(4.0, dataset="slim")
     assert own.spent() == other.spent() == of(1)
-    assert own.refusal(ANSWER, "new", side="holdout") is None
+    assert own.refusal([("holdout", ANSWER)], "new") is None
     for side in SIDES:
-        assert str(other.refusal(ANSWER, "new", side=side)).startswith("privacy budget: epsilon 3 of 4 is spent")
+        assert str(other.refusal([(side, ANSWER)], "new")).startswith("privacy budget: epsilon 3 of 4 is spent")
     # Of other rows there is an account apart; of rows that nobody knows all lines count, its own name's by side.
-    assert account(4.0, "third", "another").refusal(ANSWER, "new") is None
-    assert account(4.0, known=False).refusal(ANSWER, "new", side="holdout") is None
-    assert account(4.0, "third", known=False).refusal(ANSWER, "new", side="holdout") is not None
+    assert account(4.0, "third", "another").refusal([(BOTH, ANSWER)], "new") is None
+    assert account(4.0, known=False).refusal([("holdout", ANSWER)], "new") is None
+    assert account(4.0, "third", known=False).refusal([("holdout", ANSWER)], "new") is not None
     account(known=False).reserve(ANSWER, side="holdout", **RUN)  # which does not say of which rows
     assert account().spent() == of(1)
     assert account(dataset="slim").spent() == of(2) and account(dataset="third", rows="another").spent() == of(1)
@@ -386,7 +387,7 @@ def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole
     parts = [Release(10.0, 1, 1), Release(14.0, 1, 1)]
     # Both stopped for people trained on, on whose account all is.
     assert epsilon(parts * (training + both), DELTA) <= 2.0 < epsilon(parts * (training + both + 1), DELTA)
-    assert account(2.0).refusal(parts[0], "new", side="holdout") is None or training == 0
+    assert account(2.0).refusal([("holdout", parts[0])], "new") is None or training == 0
 
 
 def test_a_side_is_charged_alone_only_where_nobody_can_be_on_the_other():

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from flfed.deployment.gate.outbound import may_leave
-from flfed.deployment.operator.budget import budget_as_json, in_words, run_in_words
-from flfed.federation.client.privacy_budget import NotSpent
+from flfed.deployment.operator.budget import budget_as_json, in_words
+from flfed.deployment.operator.run_budget import run_in_words
+from flfed.federation.client.privacy_budget import BOTH, NotSpent
 from flfed.federation.server.run import run
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import Holdout
@@ -51,13 +52,14 @@ def test_rows_counted_one_by_one_bound_nothing_of_persons_who_may_have_several(
     said = in_words(one, DELTA, enforced=True)
     if not group:  # each row is a person
         assert spending.spent() == pytest.approx(expected, rel=0.02) == one["spent"]
-        assert spending.refusal(ROUND, "new") is None and spending.left(ROUND) == one["rounds-left"] > 10
+        assert spending.refusal([(BOTH, ROUND)], "new") is None and spending.left(ROUND) == one["rounds-left"] > 10
         return
     for told in (spending, first, account(policy)):
         assert math.isinf(told.spent())
     assert (one["spent"], one["left"], one["rounds-left"], spending.left(ROUND)) == (None, 0.0, 0, 0)
     assert "epsilon beyond any number of 8 is spent" in said and "a person may have several; no more rounds fit" in said
-    assert spending.refusal(ROUND, "new") == Refusal("budget-by-row") and Refusal("budget-by-row").startswith(SPENT)
+    assert spending.refusal([(BOTH, ROUND)], "new") == Refusal("budget-by-row")
+    assert Refusal("budget-by-row").startswith(SPENT)
     assert may_leave(Refusal("budget-by-row"), site)
     before = len(spent_lines())
     with pytest.raises(NotSpent, match="an earlier study of unit 'row'"):

@@ -65,6 +65,7 @@ def approve_study(
         return
     sites = _sites(co_sites, found)
     others = _others(sites, own)
+    from flfed.deployment.operator.run_budget import study_in_words
     from flfed.deployment.operator.secure_sums import agreed, other_studies, words_of_others
     from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
 
@@ -73,7 +74,7 @@ def approve_study(
     agreement = agreed(folder, found, sites, _named(without))
     words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(found.dataset.name, other_studies(folder, found, others, agreement))
-    words += _rows(folder, own, found) + _told(folder, own, found) + _budget(folder, own, found)
+    words += _rows(folder, own, found) + _told(folder, own, found) + study_in_words(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
     # The words come first, so that who decides has read them.
@@ -242,20 +243,6 @@ def _told(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         "of one outcome, in a cell of some column. Unless the sums are added up in secret, they tell these outcomes. "
         "Counted in the frozen rows, for this site's eyes."
     ]
-
-
-def _budget(folder: SiteFolder, site: Site, study: Study) -> list[str]:
-    """Return what a run would spend of the privacy of these rows; nothing where the study spends none."""
-    from flfed.deployment.operator.budget import run_in_words
-    from flfed.federation.client.protection import charge_of, given_encoder
-    from flfed.records.ledger.ledger import ledger_of
-
-    charge = charge_of(study)
-    if charge is None:
-        return []
-    ledger, dataset = ledger_of(folder), study.dataset.name
-    given = given_encoder(study)
-    return [run_in_words(site, ledger, dataset, charge.release, study.rounds, unit=charge.unit, given_encoder=given)]
 
 
 def _approved(

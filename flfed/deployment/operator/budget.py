@@ -48,6 +48,8 @@ MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 PEOPLE = {"training": "trained on", "holdout": "held out", "both": "all"}
 """Of whose privacy a run spent, in words."""
+AHEAD = "a run ahead"
+"""In place of the name of a run that was not yet."""
 RunKey = tuple[str, str, str, bool, Side, str]
 
 
@@ -188,6 +190,24 @@ class Account:
         runs = [run for run in self.runs.values() if moved or run.counts_on(side, dataset)]
         return [release for run in runs for release in run.releases]
 
+    def after(self, dataset: str, unit: str, asked: Iterable[tuple[Side, Release]], rule: str = "") -> Account:
+        """Return the account as it is after one more run.
+
+        Parameters
+        ----------
+        dataset, unit : str
+            Of the run.
+        asked : iterable of (side, Release)
+            What the run releases, each of whose privacy.
+        rule : str
+            Hash of the holdout by which people are on a side.
+        """
+        ahead: dict[RunKey, RunSpent] = {}
+        for side, release in asked:
+            new = RunSpent("", "", "", unit, "", dataset, side=side, rule=rule)
+            ahead.setdefault((AHEAD, unit, dataset, True, side, rule), new).releases.append(release)
+        return replace(self, runs=self.runs | ahead)
+
     def rounds_left(self, dataset: str, release: Release, budget: float, delta: float, most: int = MOST_ROUNDS) -> int:
         """Return how many rounds a budget still allows.
 
@@ -195,8 +215,8 @@ class Account:
         """
         return min(rounds_left(self.releases(dataset, side), release, budget, delta, most) for side in SIDES)
 
-    def spent(self, dataset: str, delta: float, *more: Release) -> float:
-        """Return the ε of all releases and of `more`.
+    def spent(self, dataset: str, delta: float) -> float:
+        """Return the ε of all releases.
 
         It is that of the side that lost more, and infinite where rows of persons were counted one by one.
         """
@@ -206,7 +226,7 @@ class Account:
         )
         if by_rows and may_have_several_rows(dataset):
             return math.inf
-        return max(epsilon([*self.releases(dataset, side), *more], delta) for side in SIDES)
+        return max(epsilon(self.releases(dataset, side), delta) for side in SIDES)
 
 
 @dataclass
@@ -433,67 +453,3 @@ def unprotected_in_words(updates: int) -> str:
         return ""
     many = f"{updates:,} updates" if updates > 1 else "1 update"
     return f"{many} left without noise, so that no epsilon bounds what all of them told. "
-
-
-def run_in_words(
-    site: Site,
-    ledger: Ledger,
-    dataset: str,
-    release: Release,
-    rounds: int,
-    *,
-    unit: str = "person",
-    given_encoder: bool = False,
-) -> str:
-    """Return what a run would consume of the budget.
-
-    It is told beside what is consumed already, for the person who decides about it.
-
-    Parameters
-    ----------
-    site : Site
-    ledger : Ledger
-        Not made where there is none.
-    dataset : str
-    release : Release
-        Of one round.
-    rounds : int
-    unit : {"person", "row"}
-        Whom the study protects.
-    given_encoder : bool
-        Whether the study's ε leaves out what a row moves in its encoder.
-    """
-    policy = site.policy
-    account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
-    # A whole run is counted: all its rounds as one release of that many steps.
-    whole = Release(release.noise, release.sampling, release.steps * rounds)
-    spent, after = account.spent(dataset, policy.delta), account.spent(dataset, policy.delta, whole)
-    if unit == "row" and may_have_several_rows(dataset):
-        after = math.inf
-    then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
-    given = GIVEN if given_encoder and not (math.isinf(after) or account.given_encoder) else ""
-    then += given
-    unprotected = unprotected_in_words(len(account.unprotected))
-    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
-    said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
-    said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
-    if account.given_encoder and not math.isinf(spent):
-        said += f"{GIVEN},"
-    if policy.epsilon is None:
-        return (
-            f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
-            f"{then}. The policy sets no budget (epsilon), so none is refused."
-        )
-    said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
-    if after <= policy.epsilon:
-        # Rounded down, so that what is shown as left is never more than there is.
-        left = math.floor((policy.epsilon - after) * 1000) / 1000
-        return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
-    if policy.disclosure == "open":
-        return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
-    if math.isinf(after):
-        return f"{said}; a run would make it {then}, so this site refuses it."
-    # The site would stop the run when the budget is used up, not before it begins.
-    fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
-    about = f" after about {fit} of its {rounds} rounds" if fit else ""
-    return f"{said}; a whole run would make it {then}, so this site stops it{about}."

@@ -42,6 +42,8 @@ LOG = logging.getLogger("flfed.site")
 
 Side = Literal["training", "holdout", "both"]
 """Whose privacy a release spends: of people trained on, of people held out, or of all."""
+Asked = Sequence[tuple[Side, Release]]
+"""What is asked for, each of whose privacy."""
 SIDES: tuple[Side, ...] = ("training", "holdout")
 """The sides of a holdout, each with an account of its own."""
 BOTH: Side = "both"
@@ -86,12 +88,17 @@ class Tally:
         if side_of(line) in SIDES:
             self.rules.add(rule_of(line))
 
+    @property
+    def moved(self) -> bool:
+        """Whether people may have changed sides."""
+        return len(self.rules) > 1
+
     def releases(self, side: Side) -> tuple[Release, ...]:
         """Return the consumed privacy of one side, by kind.
 
         What spent of both is of each, and so is all where people may have changed sides.
         """
-        sides = (side, BOTH) if len(self.rules) < 2 else (*SIDES, BOTH)
+        sides = (*SIDES, BOTH) if self.moved else (side, BOTH)
         return composed(
             Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in sides
         )
@@ -216,26 +223,24 @@ class PrivacyAccount:
         # The lock is free meanwhile: it may take a second.
         return max(epsilon(spent.releases(side), self.delta) for side in SIDES)
 
-    def refusal(self, release: Release, run: str, *, side: Side = BOTH, rule: str = "") -> Refusal | None:
-        """Return why a run could not have one round.
-
-        None where it could.
+    def refusal(self, asked: Asked, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
+        """Return why a run could not spend what it asks for, None where it could.
 
         Parameters
         ----------
-        release : Release
-            What one of its rounds spends.
+        asked : sequence of (side, Release)
+            Together.
         run : str
             One that has spent here before is let in again: it may have no round left to ask for, and
             each that it asks for is decided anew.
-        side : {"training", "holdout", "both"}
-            Of whose privacy.
         rule : str
             Hash of the holdout by which people are on a side.
+        whole : bool
+            Whether that is all of a run.
         """
         with self._held() as held:
-            spent = self._read(held, rule if side in SIDES else None)
-        return None if run and run in spent.runs else self._over(spent, [release], side)
+            spent = self._read(held, rule if any(side in SIDES for side, _ in asked) else None)
+        return None if run and run in spent.runs else self._over(spent, asked, whole)
 
     def reserve(self, release: Release, *, side: Side = BOTH, **facts: Any) -> Line:
         """Record a round's cost before it is trained.
@@ -271,7 +276,8 @@ class PrivacyAccount:
         # Read and written under one lock: two processes cannot both take the last round.
         with self._held() as held:
             rule = facts.pop("holdout_sha256", "")
-            over = self._over(self._read(held, rule if side in SIDES else None), releases, side)
+            spent = self._read(held, rule if side in SIDES else None)
+            over = self._over(spent, [(side, release) for release in releases])
             if over:
                 raise NotSpent(over)
             of_side = {"side": side, "holdout_sha256": rule} if side in SIDES else {}
@@ -314,22 +320,25 @@ class PrivacyAccount:
         """Tell whether no ε bounds the persons' consumption."""
         return spent.rows and may_have_several_rows(self.dataset)
 
-    def _over(self, spent: Tally, releases: Sequence[Release], side: Side) -> Refusal | None:
-        """Return why releases of a side are refused together, or None."""
-        if not self.enforced or self.budget is None or not releases:
+    def _over(self, spent: Tally, asked: Asked, whole: bool = False) -> Refusal | None:
+        """Return why releases, each of a side, are refused together, or None."""
+        if not self.enforced or self.budget is None or not asked:
             return None
         if self._is_unbounded(spent):
             return Refusal("budget-by-row")  # rows were counted one by one, and the budget is of persons
-        *before, last = releases
-        histories = {spent.releases(one) for one in charged_sides(side)}
-        over = [kinds for kinds in histories if not affordable([*kinds, *before], last, self.budget, self.delta)]
+        over = set[tuple[float, tuple[Release, ...]]]()
+        for one in SIDES:
+            # Where people may have changed sides, what is spent of one side is spent of the other, too.
+            releases = [release for side, release in asked if spent.moved or one in charged_sides(side)]
+            kinds = spent.releases(one)
+            if releases and not affordable([*kinds, *releases[:-1]], releases[-1], self.budget, self.delta):
+                over.add((epsilon([*kinds, *releases], self.delta), kinds))
         if not over:
             return None
-        after, kinds = max((epsilon([*kinds, *releases], self.delta), kinds) for kinds in over)
-        spent_by_now = shown(epsilon(kinds, self.delta))
-        return Refusal(
-            "budget-spent", spent=spent_by_now, budget=f"{self.budget:g}", delta=f"{self.delta:g}", after=shown(after)
-        )
+        after, kinds = max(over)
+        facts = {"budget": f"{self.budget:g}", "delta": f"{self.delta:g}", "after": shown(after)}
+        now = shown(epsilon(kinds, self.delta))
+        return Refusal("budget-of-run" if whole else "budget-spent", spent=now, **facts)
 
     def _read(self, held: HeldLedger, rule: str | None = None) -> Tally:
         """Return the account by the ledger's newest lines, as it counts for people on a side by a `rule`.

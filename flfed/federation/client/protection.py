@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +29,8 @@ from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoi
 from flfed.study.coverage import covers_model, is_covered
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
-from flfed.updates.mechanism import mechanism_of
+from flfed.updates.mechanism import mechanism_of, planned
+from flfed.updates.messages.kinds import STATISTIC, TRAIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,8 +201,37 @@ def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldou
     return side if apart and not policy.resplit and not study.split.fixed else BOTH
 
 
+Charged = dict[str, tuple[Side, Release]]
+"""What is charged, by name of what leaves, with the side of the holdout on whose account it counts."""
+
+
+def run_charges(study: Study, site: Site) -> Charged:
+    """Return all that one run of a study charges to a site's account: its rounds or its one answer, and all answers.
+
+    Nothing of a study that a site's ledger counts nothing of.
+    """
+    mechanism = mechanism_of(study)
+    release = None if mechanism is None else mechanism.round_release(study.plan, study.rounds)
+    if mechanism is None or release is None:
+        return {}
+    of_rounds: Side = "training" if covers_model(study) else BOTH
+    name = TRAIN if study.analysis is None else STATISTIC
+    found: Charged = {name: (of_rounds, replace(release, steps=release.steps * planned(study.rounds)))}
+    for answer, spent in mechanism.answer_releases(study.plan, study.rounds).items():
+        found[answer] = (spent.side, spent.release)
+    return {
+        name: (side_charged(side, study=study, policy=site.policy, holdout=site.holdout), release)
+        for name, (side, release) in found.items()
+    }
+
+
 RULE = 16
 """Digits of the hash of a holdout in a line."""
+
+
+def holdout_hash(site: Site) -> str:
+    """Return the hash of a site's holdout, by which people are on a side: by another one they may be on the other."""
+    return hashlib.sha256(repr(site.holdout).encode()).hexdigest()[:RULE]
 
 
 @dataclass(frozen=True)
@@ -272,29 +302,28 @@ class RoundCharge:
             "unit": self.charge.unit,
             "delta": self.charge.delta,
             "given_encoder": given_encoder(self.study),
-            "holdout_sha256": self._rule,
+            "holdout_sha256": holdout_hash(self.site),
         }
 
-    @property
-    def _rule(self) -> str:
-        """Hash of the holdout, by which people are on a side: under another one they may be on the other."""
-        return hashlib.sha256(repr(self.site.holdout).encode()).hexdigest()[:RULE]
-
-    def figures(self, *, free: bool = False) -> tuple[float, float]:
+    def figures(self, *, free: Collection[str] = ()) -> tuple[float, float]:
         """Return the budget and what is consumed.
 
-        The budget is NaN where there is none. One more round must be possible, unless what is asked is `free`.
+        The budget is NaN where there is none. One more round must be possible; where all that leaves is charged the
+        whole run, since one that stops has spent and tells no figure. What has a name in `free` costs nothing.
 
         What is spent is NaN where no ε bounds it: no number that is not finite crosses.
 
         Raises
         ------
         NotSpent
-            If not even one may, or the ledger cannot be read.
+            If that may not be spent, or the ledger cannot be read.
         """
-        side: Side = self.on("training") if covers_model(self.study) else BOTH
-        refused = self.spending.refusal(self.charge.release, self.run, side=side, rule=self._rule)
-        if refused and not free:
+        asked, whole = [(BOTH, self.charge.release)], is_covered(self.study)
+        if whole:
+            charges = run_charges(self.study, self.site)
+            asked = [charged for name, charged in charges.items() if name not in free]
+        refused = self.spending.refusal(asked, self.run, rule=holdout_hash(self.site), whole=whole)
+        if refused:
             raise NotSpent(refused)
         budget, spent = self.spending.budget, self.spending.spent()
         return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan

@@ -13,7 +13,7 @@ from flwr.app import Message
 
 from flfed.federation.client.protection import Charge, RoundCharge, charge_of
 from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.released.model_answers import noised_cells
+from flfed.federation.client.released.model_answers import cells_kept, noised_cells
 from flfed.federation.client.released.noised_answer import NoisedAnswer, Part, kept_path
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
@@ -132,12 +132,18 @@ def account_of(session: SiteSession) -> tuple[float, float]:
     Raises
     ------
     NotSpent
-        If there is no room for one round: it keeps the site out from the start.
+        If there is no room for one round, or for the whole run where all that leaves is charged: it keeps the site out
+        from the start.
     """
     spend = None if session.protection is None else session.protection.spend
     if not isinstance(spend, RoundCharge):
         return math.nan, math.nan
-    return spend.figures(free=is_answered(session))
+    return spend.figures(free=answered(session))
+
+
+def answered(session: SiteSession) -> tuple[str, ...]:
+    """Return the names of what a site has answered already, of this very text and over the same rows: it is free."""
+    return (STATISTIC,) if is_answered(session) else cells_kept(session)
 
 
 def all_rows(session: SiteSession) -> pd.DataFrame:

@@ -36,6 +36,8 @@ from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
 from flfed.updates.messages.train import TrainRequest
 
+CELLS = "cells"
+"""What is asked for the encoder, in a file's name."""
 FAR = 10.0
 """Deviations of the noise within which a noised number of rows is: beyond is one in 10^23."""
 
@@ -53,6 +55,21 @@ def by_person(study: Study) -> bool:
 
 def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
     """Return the noised counts that the encoder is made of; raises NotSpent where the account does not allow them."""
+    return _cells_answer(session).drawn()
+
+
+def cells_kept(session: SiteSession) -> tuple[str, ...]:
+    """Return the names of the counts that the encoder is made of, none unless they were drawn of these rows before."""
+    spend = None if session.protection is None else session.protection.spend
+    if not covers_model(session.study) or not isinstance(spend, RoundCharge):
+        return ()
+    path = kept_path(spend, session, CELLS)
+    # Only where there is such a file the rows need to be counted, to tell whether it is of them.
+    kept = path.exists() and _cells_answer(session).kept(path) is not None
+    return (HISTOGRAMS, VALUES) if kept else ()
+
+
+def _cells_answer(session: SiteSession) -> NoisedAnswer:
     releases = releases_of(session.study)
     first, second = releases[HISTOGRAMS].release, releases[VALUES].release
     numbers, values = training_cells(session, by_person=by_person(session.study))
@@ -61,7 +78,7 @@ def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
         HISTOGRAMS: Part(exact=numbers, query=of_numbers, release=first),
         VALUES: Part(exact=values, query=of_values, release=second),
     }
-    return NoisedAnswer(session=session, question="cells", parts=parts, side="training").drawn()
+    return NoisedAnswer(session=session, question=CELLS, parts=parts, side="training")
 
 
 def cells_of(study: Study, layout: Layout, found: Mapping[str, np.ndarray]) -> NoisedCells:

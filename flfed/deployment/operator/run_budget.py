@@ -1,0 +1,138 @@
+"""What a run of a study would spend of a site's budget, for the person who decides about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from flfed.deployment.operator.budget import (
+    ROWS_OF_PERSONS,
+    Accounts,
+    names_now,
+    same_in_words,
+    unprotected_in_words,
+)
+from flfed.federation.client.privacy_budget import BOTH, Side, shown
+from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
+from flfed.federation.client.statistic import answered
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger, ledger_of
+from flfed.records.reports.privacy import GIVEN
+from flfed.rows.data.site import Site
+from flfed.rows.session import SiteSession
+from flfed.rows.snapshots import snapshot
+from flfed.study.coverage import is_covered
+from flfed.study.study import Study
+from flfed.updates.accounting import Release
+from flfed.updates.messages.kinds import STATISTIC
+
+ANSWERED = (
+    "Budget: this site has answered this very text already, over these rows. The same numbers are sent again, and "
+    "nothing more is charged."
+)
+KEPT_CELLS = (
+    " The counts for the encoder were drawn before, for this very text and these rows: they are sent again as they "
+    "were, and cost nothing."
+)
+
+
+def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return what a run of a study would spend of the privacy of a site's rows; nothing where it spends none."""
+    charge, ledger = charge_of(study), ledger_of(folder)
+    if charge is None:
+        return []
+    serving, dataset = site.serving(study.dataset.name), study.dataset.name
+    free = _answered(folder, serving, study, ledger)
+    if STATISTIC in free:
+        return [ANSWERED]
+    charges = [charged for name, charged in run_charges(study, serving).items() if name not in free]
+    said = run_in_words(
+        site,
+        ledger,
+        dataset,
+        charge.release,
+        study.rounds,
+        unit=charge.unit,
+        given_encoder=given_encoder(study),
+        whole=charges if is_covered(study) else (),
+        rule=holdout_hash(serving),
+    )
+    return [said + KEPT_CELLS if free else said]
+
+
+def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -> tuple[str, ...]:
+    """Return the names of what the site has answered already over the rows that are frozen now."""
+    if not is_covered(study) or snapshot.known(serving, folder.frozen) is None:
+        return ()
+    frozen = snapshot.load(serving, folder.frozen).with_withheld()
+    protection = LocalProtection(ledger_of=lambda _: ledger)(frozen, study, 0, "")
+    return answered(SiteSession(frozen, study, protection=protection))
+
+
+def run_in_words(
+    site: Site,
+    ledger: Ledger,
+    dataset: str,
+    release: Release,
+    rounds: int,
+    *,
+    unit: str = "person",
+    given_encoder: bool = False,
+    whole: Sequence[tuple[Side, Release]] = (),
+    rule: str = "",
+) -> str:
+    """Return what a run would consume of the budget.
+
+    It is told beside what is consumed already, for the person who decides about it.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+        Not made where there is none.
+    dataset : str
+    release : Release
+        Of one round.
+    rounds : int
+    unit : {"person", "row"}
+        Whom the study protects.
+    given_encoder : bool
+        Whether the study's ε leaves out what a row moves in its encoder.
+    whole : sequence of (side, Release)
+        All that a run releases, where the site answers it only if all of it fits; its rounds otherwise.
+    rule : str
+        Hash of the site's holdout.
+    """
+    policy = site.policy
+    account = Accounts.of(ledger.lines()).account(dataset, names_now(site, ledger, dataset, look=True))
+    # A whole run is counted: all its rounds as one release of that many steps.
+    asked = whole or [(BOTH, Release(release.noise, release.sampling, release.steps * rounds))]
+    spent = account.spent(dataset, policy.delta)
+    after = account.after(dataset, unit, asked, rule).spent(dataset, policy.delta)
+    then = f"{shown(after)} ({ROWS_OF_PERSONS})" if math.isinf(after) else shown(after)
+    given = GIVEN if given_encoder and not (math.isinf(after) or account.given_encoder) else ""
+    then += given
+    unprotected = unprotected_in_words(len(account.unprotected))
+    said = f"Budget: {same_in_words(dataset, account.datasets)}{unprotected}"
+    said += f"{'By' if unprotected or said.endswith('. ') else 'by'} this site's ledger all "
+    said += f"{'protected ' if unprotected else ''}studies together have spent epsilon {shown(spent)}"
+    if account.given_encoder and not math.isinf(spent):
+        said += f"{GIVEN},"
+    if policy.epsilon is None:
+        return (
+            f"{said} of the privacy of {dataset!r} at delta {policy.delta:g}; a run of this study would make it "
+            f"{then}. The policy sets no budget (epsilon), so none is refused."
+        )
+    said += f" of {policy.epsilon:g} for {dataset!r} at delta {policy.delta:g}"
+    if after <= policy.epsilon:
+        # Rounded down, so that what is shown as left is never more than there is.
+        left = math.floor((policy.epsilon - after) * 1000) / 1000
+        return f"{said}; a run would make it {then}{',' if given else ''} and leave {left:g}."
+    if policy.disclosure == "open":
+        return f"{said}; a run would make it {then}, which 'open' counts and does not refuse."
+    if whole or math.isinf(after):
+        return f"{said}; a run would make it {then}, so this site refuses it."
+    # The site would stop the run when the budget is used up, not before it begins.
+    fit = account.rounds_left(dataset, release, policy.epsilon, policy.delta, rounds)
+    about = f" after about {fit} of its {rounds} rounds" if fit else ""
+    return f"{said}; a whole run would make it {then}, so this site stops it{about}."
