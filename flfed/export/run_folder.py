@@ -15,6 +15,7 @@ from typing import Any
 from flfed import registry
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
+from flfed.export.statistics_file import FILE, Figure, figures_of
 from flfed.federation.engines.registry import engine_of
 from flfed.federation.recording.recorded_study import study_of
 from flfed.folders import RUN
@@ -35,6 +36,7 @@ from flfed.updates.codec import is_encrypted, shapes_of
 
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
+STATISTICS = ("run", *Figure._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
 AS_TRAINED, INT8 = DTYPES = ("float32", "int8")
 AT_SITES = (
@@ -138,6 +140,8 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
             "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
             "README.txt": _readme(found, planned, model, reason),
         }
+        if "statistics" in found:
+            files[FILE] = csv_text(STATISTICS, _statistics(reader, runs))
     write_files(target, {file: content.encode() for file, content in files.items()})
     if model:
         model.write(target, signer)
@@ -271,6 +275,13 @@ def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[objec
                 yield (run.run, number, *row)
 
 
+def _statistics(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
+    for run in runs:
+        found = reader.summary(run.run, "statistics")
+        if found is not None:
+            yield from ((run.run, *figure) for figure in figures_of(found))
+
+
 def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
     """Return a plain description of the folder."""
     lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
@@ -281,7 +292,7 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
     else:
         lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
         lines += ["What it does not show", "", NOT_SHOWN, ""]
-    lines += ["Files", "", *FILES, ""]
+    lines += ["Files", "", *(STATISTIC_FILES if "statistics" in found else ()), *FILES, ""]
     if model is None:
         return "\n".join([*lines, f"There is no model here: {reason}.", ""])
     # Without a unit and the meaning of a value nobody could use the predictions.
@@ -308,7 +319,11 @@ FILES = (
     "                filled in, the difference of the two arms. Metrics are named as in scikit-learn.",
     "rounds.csv      the figures of each round; round 0 is before training; `seconds` are seconds of wall clock",
     "events.csv      faults, refusals, warnings and notes, with the time in UTC",
-    "                In all three, a text that a spreadsheet would run has an apostrophe before its first sign",
+    "                In all CSV files, a text that a spreadsheet would run has an apostrophe before its first sign",
+)
+STATISTIC_FILES = (
+    f"{FILE}  each figure with its 95 % interval, a line each: per site and over all (site empty), per group",
+    "                and over all (group empty); an empty value is one that cannot be told",
 )
 MODEL_FILES = (
     f"{INDEX}           what the model is, its inputs in order, its figures, and the SHA-256 of each other file;",

@@ -93,6 +93,7 @@ SHAPES = {
     "fifty by fifty": recorded(layout_of(cross=((MANY, MANY),)), by_site=False),
     "groups alone": recorded(layout_of(group=SEX)),
     "persons": recorded(layout_of(AGE, SEX), unit="person"),
+    "persons by group": recorded(layout_of(AGE, SEX, group=SEX, cross=((SEX, SEX),)), unit="person"),
     "lost": recorded(layout_of(AGE, COST, SEX, group=MANY, cross=((SEX, MANY), (SEX, SEX))), rows=40.0),
     "nobody": recorded(layout_of(AGE, SEX), rows=0.0, by_site=False),
 }
@@ -139,13 +140,16 @@ def in_store(
     text: str = STUDY,
     engine: str = "inprocess",
     sums: Found | None = None,
+    refused: str = "",
 ) -> Found:
-    """The report of a run without rounds, written as the recorder does."""
+    """The report of a run without rounds, written as the recorder does; a third site `refused` where one is named."""
     series = store.begin_series(study="small-analysis", study_sha256="ab" * 32, study_text=text)
     facts = {"engine": engine, "path": "stacked", "primary": "roc_auc_score", "task": "binary"}
     made = store.begin_run(series, seed=3, rounds_planned=0, **facts)
     for site in ("site-1", "site-2"):
         made.site(site, title=site, rows=None, holdout_rows=None, resplit=False)
+    if refused:
+        made.site(refused, status="refused", reason="its policy does not allow the data set small")
     made.summary("privacy", {**PRIVACY, "sites": {"site-1": SPENT, "site-2": SPENT}})
     if sums is not None:
         made.summary("secure-sums", sums)

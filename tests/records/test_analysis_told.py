@@ -57,11 +57,12 @@ def test_every_figure_of_every_column_and_group_is_the_records(name: str):
 def test_groups_and_their_differences_are_the_records(name: str):
     found = SHAPES[name]
     groups, (first, *_) = found["groups"], found["groups"]["of"]
-    lines = table_of(found, f"Rows by {groups['by']}")
+    unit = found["counts-each"]
+    lines = table_of(found, f"{unit.capitalize()}s by {groups['by']}")
     assert [line["Group"] for line in lines] == ["all", *(f"{groups['by']}: {group}" for group in groups["of"])]
     for line, of in zip(lines[1:], groups["of"].values(), strict=True):
-        assert is_shown(line["Rows"], of["rows"])
-        assert is_shown(line[f"Share of rows whose {groups['by']} is known (95 % CI)"], of["share"], 100.0)
+        assert is_shown(line[f"{unit.capitalize()}s"], of["rows"])
+        assert is_shown(line[f"Share of {unit}s whose {groups['by']} is known (95 % CI)"], of["share"], 100.0)
     compared = [
         (column, what, pair, one)
         for column, of in groups["compared"].items()
@@ -117,7 +118,15 @@ def test_what_it_does_not_show_is_said_of_an_analysis_and_nothing_is_called_exac
     assert f"{found['sites']} sites" in said and "nothing was trained" in said
     assert "Exact counts stay at the sites" in said
     assert ("crossed to the coordinator" in said) == bool(found["by-site"])
-    assert ("Each person counts once" in said) == (found["counts-each"] == "person")
+    persons = found["counts-each"] == "person"
+    assert (
+        "Each person weighs one, shared over their rows; SD and quantiles are of rows so weighted." in said
+    ) == persons
+    # Of 398 people one may read 200, where the others had rows without it, too.
+    assert ("counts there as a fifth, so this is not how many people ever" in said) == persons
+    assert ("ever were in it" in said) == (persons and "groups" in found)
+    titles = " ".join(table.title for table in told(found))
+    assert ("each shared out by their rows" in titles) == (persons and ("groups" in found or bool(found["cross"])))
     assert ("within the range" in said) == any("within" in of for of in found["columns"].values())
     assert "normal noise of deviation 5.00" in said and "within 9.80 of the exact one" in said
     tables = [line for table in told(found) for line in table.lines]
@@ -126,6 +135,27 @@ def test_what_it_does_not_show_is_said_of_an_analysis_and_nothing_is_called_exac
     if lost:
         assert f"n/a: {lost} figure" in said
     assert lost > 0 or name not in ("lost", "nobody")
+
+
+def test_how_many_differences_cannot_be_told_is_said_and_the_rest_is_not_taken_for_all():
+    found = copy.deepcopy(SHAPES["fifty groups"])
+    clear, none = {"value": 2.0, "low": 1.0, "high": 3.0}, {"value": 0.0, "low": -1.0, "high": 1.0}
+
+    def said(*ones: object) -> str:
+        found["groups"]["compared"] = {"age": {"mean": dict(enumerate(ones))}}
+        return next(line for line in statistic_in_words(found) if "ifference" in line)
+
+    more = "more than noise and chance would make."
+    assert said(*[None] * 6, none) == f"Of 7 differences between groups 6 cannot be told; the other is not {more}"
+    assert said(None, clear) == f"Of 2 differences between groups 1 cannot be told; the other is {more}"
+    assert said(None, clear, none, none) == (
+        f"Of 4 differences between groups 1 cannot be told; of the other 3, 1 is {more}"
+    )
+    assert said(clear, clear, none) == f"Of 3 differences between groups, 2 are {more}"
+    assert said(None, None) == "None of the 2 differences between groups can be told."
+    assert said(None) == "The difference between groups cannot be told."
+    assert said(none) == f"The difference between groups is not {more}"
+    assert said(*[clear] * 8, None).endswith(f"of the other 8, 8 are {more} About one in twenty is so by chance alone.")
 
 
 def test_a_test_that_cannot_be_told_and_a_p_of_0_are_said_in_words():

@@ -32,7 +32,9 @@ SPARE = (COUNT, "Known", "Missing", "SD")
 """Headings that a narrow terminal leaves out, the first ones first."""
 MOST_ACROSS = 6
 """Values side by side in a cross-table; of more in either column each cell has a line."""
-NO_DIFFERENCE = "no difference is shown"
+PERSON = "person"
+"""What is counted where rows of one person weigh one together."""
+NO_DIFFERENCE, NOT_TOLD = "no difference is shown", "cannot be told"
 
 
 def noise_of(found: Found, group: str = "") -> float:
@@ -144,6 +146,11 @@ def _with_noise(count: float, deviation: float) -> str:
     return f"{count:,.0f} ± {NORMAL_95 * deviation:,.0f}"
 
 
+def _shared_out(found: Found) -> str:
+    """Return how persons are counted, after a title: someone's rows weigh one together."""
+    return ", each shared out by their rows" if found["counts-each"] == PERSON else ""
+
+
 def _groups(found: Found) -> StatisticTable:
     """Return how many rows each group has."""
     if "groups" not in found:
@@ -155,7 +162,7 @@ def _groups(found: Found) -> StatisticTable:
         lines.append(
             {"Group": f"{by}: {name}", f"{unit.capitalize()}s": count_in_words(of["rows"]), share: percent(of["share"])}
         )
-    return StatisticTable(title=f"{unit.capitalize()}s by {by}", lines=lines)
+    return StatisticTable(title=f"{unit.capitalize()}s by {by}{_shared_out(found)}", lines=lines)
 
 
 def _columns_of(parts: Mapping[str, tuple[Found, float]], *, each: bool = False) -> list[StatisticTable]:
@@ -282,7 +289,7 @@ def difference_of(one: Found | None, scale: float = 1.0) -> Difference | None:
 def shows_of(difference: Difference | None) -> str:
     """Return what a difference between groups shows."""
     if difference is None or difference.low is None or difference.high is None:
-        return "cannot be told"
+        return NOT_TOLD
     return "higher" if difference.low > 0 else "lower" if difference.high < 0 else NO_DIFFERENCE
 
 
@@ -290,7 +297,8 @@ def _crossed(found: Found, of: Found) -> StatisticTable:
     """Return a cross-table, or a line a cell where it is wide both ways."""
     (first, second), (rows, columns), counts = of["columns"], of["values"], of["counts"]
     reach = NORMAL_95 * found["deviation"]
-    title = f"{first} by {second}: counts, each ± {reach:,.0f}"
+    whose = f"persons{_shared_out(found)}; " if found["counts-each"] == PERSON else "counts, each "
+    title = f"{first} by {second}: {whose}± {reach:,.0f}"
     if len(columns) <= MOST_ACROSS:
         lines = [
             {first: row, **{f"{second}: {at}": f"{count:,.0f}" for at, count in zip(columns, line, strict=True)}}

@@ -8,6 +8,8 @@ from flfed.errors import counted
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.analysis import (
     NO_DIFFERENCE,
+    NOT_TOLD,
+    PERSON,
     Found,
     column_label,
     count_in_words,
@@ -24,7 +26,7 @@ MOST_RANGES = 6
 """Numbers whose ranges are named in the sentence; those of more stand in the table alone."""
 FEW = 8
 """From so many differences on a reader is told that some exclude 0 by chance."""
-MORE = "more than noise and chance let expect"
+MORE = "more than noise and chance would make"
 LOST = "n/a: {figures} lost in the noise and not told. That is no 0: what is behind it is too little for this noise."
 NOISE = (
     "Noise: each count has normal noise of deviation {deviation}, so that 95 % of the time it is within {reach} of the "
@@ -32,10 +34,17 @@ NOISE = (
     "that of a number of {unit}s, and ±, hold the noise alone."
 )
 CLIPPED = (
-    "Mean and SD are of values within the range that is named; farther ones are counted as its ends{ranges}. A "
-    "quantile is read from the histogram, within whose bins values are taken as spread evenly."
+    "Mean, SD and quantiles are of values within the range that is named; farther ones are counted as its ends"
+    "{ranges}. A quantile is read from the histogram: its interval has whole bins, and values are taken as spread "
+    "evenly within one for the figure alone."
 )
-PERSONS = "Each person counts once, with the average of their rows."
+PERSONS = "Each person weighs one, shared over their rows; SD and quantiles are of rows so weighted."
+IN_GROUP = (
+    "Someone with one of five rows in a group counts there as a fifth, so this is not how many people ever were in it."
+)
+WITH_VALUE = (
+    "Someone who has a value in one of five rows counts there as a fifth, so this is not how many people ever had it."
+)
 DISPLAYED = (
     "A share is of {unit}s whose value is known, of missing ones of all; each has noise of its own, so that they need "
     "not add up to 100 %. Counts in histograms and cross-tables are for display: none below 0, and adding up. Means, "
@@ -70,23 +79,50 @@ def analysis_in_words(found: Found) -> list[str]:
         *([LOST.format(figures=figures)] if lost else []),
         _noise(found),
         *([CLIPPED.format(ranges=ranges)] if numbers else []),
-        *([PERSONS] if unit == "person" else []),
+        *(_persons(found) if unit == PERSON else []),
         *([DISPLAYED.format(unit=unit)] if columns or found["cross"] else []),
         *([COMPARED] if "groups" in found else []),
         NOT_SHOWN.format(crossed=CROSSED if found["by-site"] else ""),
     ]
 
 
+def _persons(found: Found) -> list[str]:
+    """Return how a person with several rows is counted."""
+    by_value = found["cross"] or any("shares" in of for of in found["columns"].values())
+    return [PERSONS, *([IN_GROUP] if "groups" in found else [WITH_VALUE] if by_value else [])]
+
+
 def _clear(found: Found) -> list[str]:
-    """Return how many differences between groups are more than chance and noise let expect."""
+    """Return how many differences between groups are more than chance and noise would make, and how many are lost.
+
+    Examples
+    --------
+    >>> none, clear = {"value": 0.0, "low": -1.0, "high": 1.0}, {"value": 2.0, "low": 1.0, "high": 3.0}
+    >>> of = lambda *ones: _clear({"groups": {"compared": {"age": {"mean": dict(enumerate(ones))}}}})[0]
+    >>> of(None, None, none)
+    'Of 3 differences between groups 2 cannot be told; the other is not more than noise and chance would make.'
+    >>> of(None, none, clear)
+    'Of 3 differences between groups 1 cannot be told; of the other 2, 1 is more than noise and chance would make.'
+    >>> of(None, None), of(None)
+    ('None of the 2 differences between groups can be told.', 'The difference between groups cannot be told.')
+    """
     if "groups" not in found:
         return []
-    told = [shows_of(difference_of(one)) for *_, one in differences(found) if one is not None]
-    clear = sum(shows != NO_DIFFERENCE for shows in told)
-    if len(told) <= 1:
-        return [f"The difference between groups is {'' if clear else 'not '}{MORE}." for _ in told]
+    every = [shows_of(difference_of(one)) for *_, one in differences(found)]
+    told = [shows for shows in every if shows != NOT_TOLD]
+    clear, lost = sum(shows != NO_DIFFERENCE for shows in told), len(every) - len(told)
+    if len(every) <= 1:
+        end = "cannot be told" if lost else f"is {'' if clear else 'not '}{MORE}"
+        return [f"The difference between groups {end}." for _ in every]
+    if not told:
+        return [f"None of the {len(every)} differences between groups can be told."]
+    first = f"Of {len(every)} differences between groups"
+    of_many = f"{clear} {'is' if clear == 1 else 'are'} {MORE}"
     many = " About one in twenty is so by chance alone." if len(told) >= FEW else ""
-    return [f"Of {len(told)} differences between groups, {clear} {'is' if clear == 1 else 'are'} {MORE}.{many}"]
+    if not lost:
+        return [f"{first}, {of_many}.{many}"]
+    rest = f"the other is {'' if clear else 'not '}{MORE}" if len(told) == 1 else f"of the other {len(told)}, {of_many}"
+    return [f"{first} {lost} cannot be told; {rest}.{many}"]
 
 
 def _independence(of: Found) -> str:
