@@ -15,7 +15,7 @@ from flfed import run
 from flfed.cli.commands import app
 from flfed.errors import UsageError
 from flfed.experiments.without import run_without
-from flfed.federation.client.released.lineage import lineage
+from flfed.federation.client.released.lineage import lineage, unlisted
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -24,6 +24,7 @@ from flfed.rows.data.sources import Frame
 from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.study.study import Study
 from tests.deployment.summing import Consortium, Coordinator
+from tests.federation.test_analysis import STUDY as ANALYSIS
 
 Small = Callable[..., list[Site]]
 
@@ -57,6 +58,23 @@ def test_a_site_names_the_runs_that_had_someones_rows_and_no_others(small_sites:
     written = [path for path in gated.folders["site-01"].gate.rglob("*") if path.is_file() and path.suffix != ".csv"]
     kept = b"".join(path.read_bytes() for path in written if "frozen" not in path.parts)
     assert str(everybody["person"].iloc[0]).encode() not in kept
+
+
+def test_runs_that_keep_no_list_of_people_are_named_as_such(small_sites: Small, small_study: str):
+    analysis = Study.parse(ANALYSIS)
+    sites = small_sites(3, rows=120, policy=Policy())
+    listed = Consortium(sites, Study.parse(small_study))
+    for name in listed.sites:
+        listed.approve(name, sums=False, pins={})
+    ended = Coordinator(listed).run()
+    assert unlisted(sites[0]) == {} and lineage(sites[0], people("P0-0001"))[0].run == ended.run
+    charged = Consortium(sites, analysis)
+    for name in charged.sites:
+        charged.approve(name, sums=False, pins={})
+    counted = Coordinator(charged).run()
+    # Whoever was in the table was counted: no list of them could be kept that follows from no exact rows.
+    assert unlisted(sites[0]) == {counted.run: analysis.name}
+    assert {one.run for one in lineage(sites[0], people("P0-0001"))} == {ended.run}
 
 
 def test_of_open_data_no_record_is_kept_and_a_wrong_list_is_refused(small_sites: Small):

@@ -41,14 +41,16 @@ def list_models(
 
     Nothing of it leaves the site, and no identifier is written down.
     """
-    from flfed.federation.client.released.lineage import lineage
+    from flfed.federation.client.released.lineage import lineage, unlisted
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.snapshots.opt_outs import Excluded
 
     wanted = Excluded.read(people)
-    found = lineage(sites.load(name), wanted)
+    site = sites.load(name)
+    found, others = lineage(site, wanted), unlisted(site)
     if as_json:
-        output.as_json({"site": name, "people": len(wanted.identifiers), "runs": [one.as_object() for one in found]})
+        head = {"site": name, "people": len(wanted.identifiers), "runs": [one.as_object() for one in found]}
+        output.as_json(head | {"unlisted": [{"run": run, "study": study} for run, study in others.items()]})
         return
     lines = [
         [one.run, str(one.repeat), one.study, ", ".join(f"{part}: {count}" for part, count in one.parts.items())]
@@ -59,6 +61,12 @@ def list_models(
         f"{counted(len({one.run for one in found}), 'run')} had rows of {people_in_words(len(wanted.identifiers))} "
         "on the list. To leave people out from now on: excluded.csv, flfed site refresh, and a new approval."
     )
+    if others:
+        named = ", ".join(f"{run} ({study})" for run, study in others.items())
+        typer.echo(
+            f"No list of people is kept of {counted(len(others), 'run')} of which all that left was charged to an "
+            f"epsilon, as whoever was in the table then took part: {named}."
+        )
 
 
 @output.tables

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError
+from flfed.federation.client.privacy_budget import LINE as SPENT
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import RowSet
 from flfed.rows.snapshots.opt_outs import Excluded
@@ -55,6 +57,17 @@ def lineage(site: Site, people: Excluded) -> list[Lineage]:
             f"site {site.name!r}: its policy is 'open', and of open data no record is kept of whose rows a run had"
         )
     return [found for dataset in site.datasets for found in _of_dataset(site.serving(dataset), people)]
+
+
+def unlisted(site: Site) -> dict[str, str]:
+    """Return the runs that spent of people's privacy and keep no list of whose rows they had, with their studies.
+
+    They are those of which all that leaves is charged: whoever had rows in the table then took part.
+    """
+    lines = list(ledger_of(SiteFolder(site.name)).lines())
+    listed = {str(line.facts.get("run", "")) for line in lines if line.kind == RELEASED}
+    spent = {str(line.facts.get("run", "")): str(line.facts.get("study", "")) for line in lines if line.kind == SPENT}
+    return {run: study for run, study in spent.items() if run not in listed}
 
 
 def _of_dataset(site: Site, people: Excluded) -> Iterator[Lineage]:
