@@ -81,6 +81,7 @@ def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> li
 
     Long tables of single sites are printed where `whole`.
     """
+    from flfed.records.reports.faults import missing_in_words
     from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 
     if "statistics" not in found:
@@ -96,8 +97,11 @@ def _of_statistic(found: dict[str, Any], below: list[str], *, whole: bool) -> li
             output.as_table(headers, rows, said, spare=table.spare, more=more, whole=whole)
             title = ""
     hidden = any(table.of_each_site for table in tables) and not whole
+    first, *others = statistic_in_words(found["statistics"], found["repeats"])
     return [
-        *statistic_in_words(found["statistics"], found["repeats"]),
+        first,
+        *missing_in_words(found),
+        *others,
         *([EACH_SITE.format(**found)] if hidden else []),
     ]
 

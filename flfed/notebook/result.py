@@ -18,10 +18,11 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.federation.server import run as server
 from flfed.notebook.frame_reading import FrameReading
-from flfed.records.reports.faults import refused_sites
+from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import story, verdict_in_words
 from flfed.records.reports.report import gain_at, primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
+from flfed.records.statistics.listed.in_words import statistic_in_words
 from flfed.records.statistics.listed.noised_scores import is_uncompared
 from flfed.records.statistics.verdict import metric_name, number
 from flfed.records.store.reader import CURVE_ARMS, RunReader
@@ -211,7 +212,10 @@ class Result(server.Result):
         return f"<p><b>{html.escape(first)}</b></p>{said}{table if gained else ''}"
 
     def _sentences(self) -> list[str]:
-        """Return the verdict, then what comes first of the run's story."""
+        """Return the verdict, then what comes first of the run's story; without a model the figure, then its notes."""
+        if (statistic := self.report.get("statistics")) is not None:
+            figure, *notes = statistic_in_words(statistic, self.report["repeats"])
+            return [figure, *missing_in_words(self.report), *notes[:OTHERS]]
         first = verdict_in_words(self.report)
         return [*first, *[said for said in story(self.report) if said not in first][:OTHERS]]
 

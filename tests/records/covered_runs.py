@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.server.sums.noised_counts import LOST
+from flfed.federation.server.sums.noised_counts import AUC_ALONE, LOST, PAIRED, UNTOLD
 from flfed.records.reports.report import report
-from flfed.records.store.entries import ComparisonRow, SentRow
+from flfed.records.store.entries import ComparisonRow, DifferenceRow, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.summaries.noised_calibration import GRID
+from flfed.summaries.noised_pairs import NoisedPairs
 from flfed.summaries.noised_scores import ScoreCounts, choose_edges, first_counts, score_counts
 
 Found = dict[str, Any]
@@ -56,12 +57,39 @@ KEPT_BACK = [
     {"name": "sums", "side": "holdout", "share": 0.05},
     {"name": "comparison", "side": "holdout", "share": 0.4},
 ]
+PAIRS = {"basel": 27.0, "bern": 3.0, "chur": -30.0}
+"""What a site with a figure answered about pairs won, times its scale: joining pays, no clear gain, do not use it."""
 SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5}
 PRIVACY = {
     "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.651, "sampling": 0.1,
     "clip": 4.0, "steps": 800, "given-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,
     "kept-back": KEPT_BACK, "warnings": [], "uncharged": ["What a site's budget is.", "How long a site takes."],
 }  # fmt: skip
+
+
+COMPARED = {
+    **PRIVACY,
+    "comparison": "own-model",
+    "answers": [
+        *ANSWERS,
+        {"name": "own-model", "side": "training", "noise": 8.872, "share": 0.2},
+        {"name": "pairs", "side": "holdout", "noise": 2.206, "share": 0.4},
+    ],
+    "kept-back": KEPT_BACK[:1],
+}
+COMPARED_STUDY = STUDY.replace('covers = "study"', 'covers = "study"\ncomparison = "own-model"')
+
+
+def differences_of(site: str) -> list[DifferenceRow]:
+    """What a record has of a site's comparison with its own model under noise."""
+    against = (site, "global", "local-only")
+    others = [DifferenceRow(*against, metric, None, method=AUC_ALONE) for metric in METRICS if metric != AUC]
+    if site not in PAIRS:
+        return [DifferenceRow(*against, AUC, None, method=UNTOLD), *others]
+    told = {"squares": 5.0, "deviation": 2.5, "events": 500.0, "others": 1750.0, "count_deviation": 10.0}
+    gain = NoisedPairs(pairs=PAIRS[site], **told).difference()
+    assert gain is not None
+    return [DifferenceRow(*against, AUC, gain.value, gain.low, gain.high, 0.03, PAIRED), *others]
 
 
 def scores_of(rows: Sequence[int], *, seed: int = 8, noises: tuple[float, float] = (3.12, 2.358)) -> list[ScoreCounts]:
@@ -119,8 +147,12 @@ def write(
     end: str = "completed",
     hidden: Sequence[str] = (),
     lost: bool = False,
+    compared: bool = False,
 ) -> RunWriter:
-    """Write one run as its recorder does; `hidden` sites share sums only, `lost` is where no bins can be made."""
+    """Write one run as its recorder does; `hidden` sites share sums only, `lost` is where no bins can be made.
+
+    `compared` is with the sites' own models.
+    """
     facts = {
         "engine": "inprocess",
         "path": "stacked",
@@ -132,7 +164,7 @@ def write(
     for place, site in enumerate(sites):
         shared = "aggregate-only" if site in hidden else "named"
         run.site(site, title=site, rows=3000 + place, holdout_rows=None, resplit=True, shared_as=shared)
-    run.summary("privacy", {**PRIVACY, "sites": dict.fromkeys(sites, SPENT)})
+    run.summary("privacy", {**(COMPARED if compared else PRIVACY), "sites": dict.fromkeys(sites, SPENT)})
     kinds = (("query.statistic", 5_530), ("query.scores", 900), ("query.enrol", 240))
     run.sent(0, [SentRow(site, "to-server", kind, size) for site in sites for kind, size in kinds])
     for number in range(1, 41 if end == "completed" else 4):
@@ -146,7 +178,8 @@ def write(
             each = {site: one for site, one in zip(sites, own, strict=True) if site not in hidden}
         reason = LOST if lost else ""
         figures = [row for site, one in each.items() for row in rows_of(site, one)]
-        run.comparison([*figures, *rows_of(None, whole, reason)], [])
+        gains = [row for site in each if compared for row in differences_of(site)]
+        run.comparison([*figures, *rows_of(None, whole, reason)], gains)
         run.summary(
             "noised-scores",
             {"asked": 0 if lost else len(sites), "reason": reason, "all": None if whole is None else told(whole)}

@@ -170,7 +170,8 @@ def test_the_sentence_and_the_gain_are_of_one_model_and_of_one_sign(metric, shar
         return
     arm, gain = best
     assert best_gain(site, metric) == gain
-    told = re.search(r" with the (.*?) against .* alone: gain (\S+) \(95 % CI (\S+) to ([^)]+)\)", sentence)
+    own = r"(?:\S+ alone|the site's own one)"
+    told = re.search(rf" with the (.*?) against {own}: gain (\S+) \(95 % CI (\S+) to ([^)]+)\)", sentence)
     assert told is not None and told[1] == ARM_NAMES[arm]
     for text, value in zip(told.groups()[1:], (gain.value, gain.low, gain.high), strict=True):
         digits = len(text.partition(".")[2])

@@ -44,7 +44,13 @@ from flfed.records.reports.round_totals import ON_ROWS, band_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.learning_curve import curve_rows
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
-from flfed.records.statistics.listed.noised_scores import NO_ROUNDS, is_covered, is_uncompared, lost_in_words
+from flfed.records.statistics.listed.noised_scores import (
+    NO_ROUNDS,
+    is_covered,
+    is_uncompared,
+    lost_in_words,
+    own_under_noise,
+)
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -80,16 +86,17 @@ def answer(content: Content) -> Markup:
     purpose = purpose_of(content.series.study_text)
     asked = element("p", f"{purpose}{'' if purpose[-1] in '.?!' else '.'}", class_="purpose") if purpose else ""
     first, *others = _verdict(content)
+    words = [] if metric is None else headline(found, metric)
+    words = [line for line in _words(content) if line not in {first, *others, *words}]
+    statistic, tables = found.get("statistics"), Markup()
+    if statistic:
+        # The figure stands first, with who is missing from it; what is to be known of the tables comes after them.
+        tables, words, others = _of_statistic(statistic), [*others, *words], missing_in_words(found)
     said = [element("p", element("strong", first)), *(element("p", line) for line in others)]
     box = element("div", *said, class_="verdict")
     note = paragraphs([f"**Note:** {content.note}"]) if content.note else ""
-    statistic = found.get("statistics")
-    tables = _of_statistic(statistic) if statistic else ""
-    above = {first, *others, *(headline(found, metric) if metric else [])}
-    words = [line for line in _words(content) if line not in above]
-    return section(
-        "Question and answer", asked, box, tables, bullets(_warnings(content), class_="warnings"), note, bullets(words)
-    )
+    warnings = bullets([line for line in _warnings(content) if line not in others], class_="warnings")
+    return section("Question and answer", asked, box, tables, warnings, note, bullets(words))
 
 
 def _of_statistic(statistic: Report) -> Markup:
@@ -116,7 +123,7 @@ def _verdict(content: Content) -> list[str]:
             return statistic_in_words(found["statistics"], found["repeats"])
         if metric is not None and only in found["sites"]:
             said = site_answer.should_it_join(found, only, metric)
-            return [said, site_verdict(found["sites"][only], metric)[1]]
+            return [said, site_verdict(found["sites"][only], metric)[1], *own_under_noise(found)]
         why = site_answer.why_not_told(found, content.sites, only)
         return [why] if why else _nothing(content)
     if "statistics" in found:
@@ -125,7 +132,8 @@ def _verdict(content: Content) -> list[str]:
         return _nothing(content)
     if is_uncompared(found):
         return verdict_in_words(found)
-    return [line for line in (joining_in_words(found, metric), tally(found, metric)) if line]
+    told = (joining_in_words(found, metric), tally(found, metric), *own_under_noise(found))
+    return [line for line in told if line]
 
 
 def _nothing(content: Content) -> list[str]:
@@ -258,14 +266,15 @@ def forest(content: Content) -> Markup:
     ticks = ticks_of([0.0, *ends], metric, difference=True)
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     axis = element("td", charts.forest_axis(ticks, title), class_="drawn")
-    foot = element("tr", *(element("td") for _ in range(4)), axis, element("td"), element("td"))
-    read = (
-        f"Thick: the 95 % CI of one site alone; thin: the one that its verdict goes by ({widened_for(found)}). "
-        "The gain is that of the better model, which stands beside it."
-    )
+    # Under noise a site tells neither how many test rows it has nor what its own model reaches.
+    noised = own_under_noise(found)
+    empty = ("Test rows", "Site model") if noised else ()
+    foot = element("tr", *(element("td") for _ in range(4 - len(empty))), axis, element("td"), element("td"))
+    read = f"Thick: the 95 % CI of one site alone; thin: the one that its verdict goes by ({widened_for(found)})."
+    read += "" if noised else " The gain is that of the better model, which stands beside it."
     if rows[-1]["site"] is None:
-        read += " Diamond: the mean over sites, of the shared model before adjustment."
-    lines = [_forest_line(row, ticks) for row in rows]
+        read += f" Diamond: the mean over sites{'' if noised else ', of the shared model before adjustment'}."
+    lines = [{key: cell for key, cell in _forest_line(row, ticks).items() if key not in empty} for row in rows]
     return section(
         "Forest plot: what joining gains",
         table(lines, class_="forest", foot=foot),

@@ -55,9 +55,12 @@ def sites(content: Content) -> Markup:
         if entry.direction == "to-server":
             sent[entry.site] = sent.get(entry.site, 0) + entry.bytes
     lines = [_site(content, entry, sent) for entry in content.sites]
-    # Of no site is it known where the outcome is none of two classes, or no policy allows the counts.
-    if all(line.get(OUTCOME) == ABSENT for line in lines):
-        lines = [{key: cell for key, cell in line.items() if key != OUTCOME} for line in lines]
+    # Of no site is it known where the outcome is none of two classes, or no policy allows the counts; an analysis
+    # is told no number of rows without noise.
+    empty = (OUTCOME,) if content.runs[0].rounds_planned else (OUTCOME, "Rows", "Test rows")
+    for key in empty:
+        if all(line.get(key) == ABSENT for line in lines):
+            lines = [{of: cell for of, cell in line.items() if of != key} for line in lines]
     parts = [table(lines)]
     if any(site.get("holdout-rows-range") and varies(site) for site in content.found["sites"].values()):
         parts.append(paragraphs(["About: repeats draw new test rows, of which this is the mean."], class_="note"))

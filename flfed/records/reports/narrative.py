@@ -13,10 +13,10 @@ from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     NOT_TOLD,
-    OWN_UNDER_NOISE,
     covered_rows,
     is_covered,
     is_uncompared,
+    own_under_noise,
     scores_in_words,
 )
 from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
@@ -116,7 +116,8 @@ def verdict_in_words(found: Report) -> list[str]:
     if metric is not None and is_uncompared(found):
         return [*_reach(found, metric), NOT_TOLD]
     if metric is not None:
-        told = (joining_in_words(found, metric), tally(found, metric), behind_in_words(found, metric))
+        told = (joining_in_words(found, metric), tally(found, metric), *own_under_noise(found))
+        told = (*told, behind_in_words(found, metric))
         return [said for said in told if said]
     why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
     kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
@@ -129,8 +130,8 @@ def _below_table(found: Report, metric: str) -> list[str]:
     lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
-    own = own_models_in_words(found) or _under_noise(found)
-    told = (behind_in_words(found, metric), own, apart_in_words(mean) if differ else "")
+    own = (own_models_in_words(found), *own_under_noise(found))
+    told = (behind_in_words(found, metric), *own, apart_in_words(mean) if differ else "")
     lines += [said for said in (own_parts_in_words(found), *told) if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
         least = least_gain(found, metric)
@@ -141,11 +142,6 @@ def _below_table(found: Report, metric: str) -> list[str]:
             lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
     # Who was refused stands in the first sentence.
     return [*lines, _course(found, None, refusals=not missing_in_words(found))]
-
-
-def _under_noise(found: Report) -> str:
-    """Return what sites' own models are where they are trained under the study's ε."""
-    return OWN_UNDER_NOISE if is_covered(found) and not is_uncompared(found) else ""
 
 
 def behind_in_words(found: Report, metric: str) -> str:
@@ -318,7 +314,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
     lines = [*missing_in_words(found), *_reach(found, metric), *scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
-    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found), _under_noise(found))
+    lines += own_under_noise(found)
+    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
     lines += [said for said in told if said]
     lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
     # Where many sites are compared, some intervals exclude 0 by chance.

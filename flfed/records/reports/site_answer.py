@@ -19,7 +19,6 @@ from flfed.records.reports.report import (
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
-    OWN_UNDER_NOISE,
     TRAINED_ON,
     is_covered,
     is_uncompared,
@@ -130,7 +129,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
     """
     of_site = found["sites"][site]
     if is_covered(found):
-        compared = [] if is_uncompared(found) else [MEANING, OWN_UNDER_NOISE]
+        compared = [] if is_uncompared(found) else [MEANING]
         return [*compared, *_of_noise(found, site), COSTS, NO_MORE]
     lines = [MEANING] if best_gain(of_site, metric) is not None else []
     rows, holdout = of_site["rows"], of_site["holdout-rows"]

@@ -495,6 +495,6 @@ def _sentence(
     digits = decimals_of(with_, own)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
     size, span = size_and_span(gain)
-    start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {number(own, digits)} alone"
-    start += f" ({alone})" if alone else ""
+    against = "the site's own one" if own is None else f"{number(own, digits)} alone{f' ({alone})' if alone else ''}"
+    start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {against}"
     return f"{start}: gain {size} (95 % CI {span}{widened_in_words(gain, worthwhile)})"

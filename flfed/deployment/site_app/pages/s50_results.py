@@ -33,6 +33,12 @@ from flfed.updates.messages.compare import Figure
 
 SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
 
+NONE_YET = (
+    "No run has compared models at this site's gate yet: that follows the last round of a study that this site "
+    "approved and serves. A study that trains no model compares none: its figures are with who ran it (`flfed app`, "
+    "page Overview). Where a study runs in one process or in a simulation there is no gate, and its results are with "
+    "who ran it: `flfed app`"
+)
 ALONE = (
     "This site's result is looked at alone here. In the record of the run, where all sites' are looked at, intervals "
     "are wider and a gain is clear less often: where the two differ, that verdict counts."
@@ -53,11 +59,7 @@ def parts(opened: Opened) -> None:
     for problem in problems:
         st.error(escape(f"Look at this: {problem}"))
     if not found:
-        st.info(
-            "No run has compared models at this site's gate yet: that follows the last round of a study that this "
-            "site approved and serves. Where a study runs in one process or in a simulation there is no gate, "
-            "and its results are with who ran it: `flfed app`"
-        )
+        st.info(NONE_YET)
         return
     with st.container():
         table([in_a_line(result) for result in found])

@@ -45,8 +45,9 @@ FOREST_COLUMNS = {
     "verdict": ("verdict", "width", "right"),
 }
 """Title, place in Vega's language and side of a forest plot's columns."""
-NAME_LIMIT = 125
-"""Pixels of a site's name in its column; the table has it whole."""
+NAME_LIMIT, ALONE_LIMIT = 125, 260
+"""Pixels of a site's name in its column, also where no column of test rows and own models follows; the table has it
+whole."""
 REACH = 4
 """A forest plot goes so many times as far as the middle site's interval."""
 ENDS_OF_GAIN = ("value", "low", "high", "wide_low", "wide_high")
@@ -191,7 +192,7 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
             shape=alt.Shape("mean:N", scale=alt.Scale(domain=[False, True], range=["circle", "diamond"]), legend=None),
             tooltip=["name:N", "gain:N", "verdict:N"],
         ),
-        *_forest_columns(base, y, {"rows": "rows (events)"} if any(line["events"] for line in lines) else {}),
+        *_forest_columns(base, y, rows, {"rows": "rows (events)"} if any(line["events"] for line in lines) else {}),
         height=ROW_PIXELS * len(rows),
     )
 
@@ -230,13 +231,15 @@ def _forest_row(line: Report) -> dict[str, Any]:
     return row | {"rows": rows, "gain": gain_in_brackets(gain) + marked}
 
 
-def _forest_columns(base: alt.Chart, y: alt.Y, other_titles: Mapping[str, str]) -> list[alt.Chart]:
-    """Return the texts of a forest plot, in columns under their titles.
+def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:
+    """Return the texts of a forest plot, in columns under their titles; none for what no site tells.
 
     On a narrow screen there is room for name and gain alone, which stand above the row's mark.
     """
     titles, drawn = alt.Chart(inline(values=[{}])), []
-    for field, (title, x, side) in FOREST_COLUMNS.items():
+    columns = {field: column for field, column in FOREST_COLUMNS.items() if any(row[field] for row in rows)}
+    widest = NAME_LIMIT if {"rows", "own"} & columns.keys() else ALONE_LIMIT
+    for field, (title, x, side) in columns.items():
         narrow = {"name": "0", "gain": "width"}.get(field)
         where = x if narrow is None else f"{NARROW} ? {narrow} : {x}"
         wide_only = alt.ExprRef(f"{NARROW} ? 0 : 1")
@@ -248,7 +251,7 @@ def _forest_columns(base: alt.Chart, y: alt.Y, other_titles: Mapping[str, str]) 
             dy=above,
             fontWeight="bold" if field == "gain" else "normal",
             opacity=wide_only if narrow is None else 1,
-            limit=alt.ExprRef(f"{NARROW} ? 0 : {NAME_LIMIT if field == 'name' else 0}"),
+            limit=alt.ExprRef(f"{NARROW} ? 0 : {widest if field == 'name' else 0}"),
         )
         drawn.append(text.encode(y=y, text=f"{field}:N"))
         drawn.append(titles.mark_text(**look, text=other_titles.get(field, title), y=-10, opacity=wide_only))

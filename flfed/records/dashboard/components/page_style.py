@@ -14,6 +14,14 @@ from flfed.records.dashboard.components import colours
 PHONE_PIXELS = 640
 """On a narrower screen Streamlit puts columns below each other."""
 PALE = f"light-dark({colours.WORDS[0]}, {colours.WORDS[1]})"
+PAGE, SHADE = "light-dark(#ffffff, #14191f)", "light-dark(#14191f40, #ffffff40)"
+SHADES = (
+    f"linear-gradient(to right, {PAGE} 40%, transparent) 0 0 / 2.5rem 100% local no-repeat,"
+    f"linear-gradient(to left, {PAGE} 40%, transparent) 100% 0 / 2.5rem 100% local no-repeat,"
+    f"linear-gradient(to right, {SHADE}, transparent) 0 0 / 0.75rem 100% scroll no-repeat,"
+    f"linear-gradient(to left, {SHADE}, transparent) 100% 0 / 0.75rem 100% scroll no-repeat"
+)
+"""Behind a table that scrolls sideways: the first two scroll with it, and cover the others at its ends."""
 CLOSE = (
     "[data-testid=stMainBlockContainer] {padding: 4rem 2.5rem 4rem}"  # Streamlit leaves twice that empty
     "[data-testid=stSidebar] {width: 245px !important; min-width: 0}"
@@ -23,7 +31,9 @@ CLOSE = (
     " {min-width: calc(100% - 1.5rem)}}"
     f"@media (max-width: {PHONE_PIXELS}px) {{[data-testid=stMainBlockContainer] {{padding: 4rem 1rem}}"
     # A figure and its interval take two lines at most: a wide table goes on to the right.
-    " [data-testid=stTable] :is(td, th) {min-width: 5.75rem}}"
+    " [data-testid=stTable] :is(td, th) {min-width: 5.75rem}"
+    # A phone draws no scroll bar: a shade at the edge says that a table goes on there, and is covered at its end.
+    f" [data-testid=stTable] > div {{background: {SHADES}}}}}"
 )
 STILL = (
     # Streamlit fades what may change, which flickers.

@@ -14,9 +14,8 @@ from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import overview, rounds, sites
 from flfed.records.dashboard.refresh import Shown
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.report import purpose_of
-from flfed.records.statistics.listed.noised_scores import is_covered
+from flfed.records.statistics.listed.noised_scores import is_covered, is_uncompared
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 
 FURTHER = {
@@ -59,7 +58,7 @@ def parts(opened: Opened) -> None:
     with st.container():
         overview.set_aside(found, shown.events, only=opened.only, trains=opened.trains)
     with st.container():
-        pages = SCORED_ALONE if is_covered(found) else FURTHER
+        pages = SCORED_ALONE if is_uncompared(found) else FURTHER
         _further(opened.name, pages if opened.trains else WITHOUT_MODEL)
     with st.container():
         overview.report_file(opened.name, opened.mark, opened.viewer)
@@ -74,7 +73,7 @@ def _own(shown: Shown, site: str, *, trains: bool) -> None:
         metric = sites.choose_metric(shown.found)
     with first:
         if "statistics" in shown.found:
-            overview.statistic(shown.found["statistics"], shown.found["repeats"])
+            overview.statistic(shown.found)
         elif metric is None:
             sites.why_not_told(shown.found, shown.sites, site, trains=trains)
         else:
@@ -90,8 +89,7 @@ def _all_sites(opened: Opened, shown: Shown, planned: int) -> None:
         metric = sites.choose_metric(found)
     with first:
         if "statistics" in found:
-            overview.statistic(found["statistics"], found["repeats"])
-            overview.warn(missing_in_words(found))
+            overview.statistic(found)
         elif metric is None:
             overview.not_compared(found, trains=opened.trains)
         else:

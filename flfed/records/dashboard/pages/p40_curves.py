@@ -12,7 +12,7 @@ import streamlit as st
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels import curves
+from flfed.records.dashboard.panels import curves, overview
 from flfed.records.dashboard.panels.model_details import coefficients, gains, importances, subgroups
 from flfed.records.dashboard.panels.operating_points import exact_counts, operating_points
 from flfed.records.dashboard.refresh import read, read_summaries, where
@@ -34,6 +34,8 @@ def parts(opened: Opened) -> None:
 
     So one that comes later moves no other.
     """
+    if overview.trains_nothing(opened.trains):
+        return
     if is_covered(opened.shown().found):
         _noised(opened)
         return

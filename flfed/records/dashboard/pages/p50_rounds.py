@@ -26,6 +26,9 @@ def parts(opened: Opened) -> None:
     So one that comes later moves no other.
     """
     shown = opened.shown()
+    if overview.trains_nothing(opened.trains):
+        overview.set_aside(shown.found, shown.events, only=opened.only, trains=False)
+        return
     with st.container():
         rounds.curves(opened, shown)
     with st.container():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.panels import methods
+from flfed.records.dashboard.panels import methods, overview
 from flfed.records.dashboard.refresh import read_methods, where
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports.recorded_run import LOSS
@@ -23,6 +23,8 @@ def show() -> None:
 
 def parts(opened: Opened) -> None:
     """Show the table of methods."""
+    if overview.trains_nothing(opened.trains):
+        return
     if opened.only:
         st.info(OF_ALL)
         return

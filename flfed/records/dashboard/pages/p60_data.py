@@ -30,6 +30,9 @@ def parts(opened: Opened) -> None:
     So one that comes later moves no other.
     """
     shown = opened.shown()
+    if overview.trains_nothing(opened.trains):
+        overview.who_takes_part(shown.found, shown.sites)
+        return
     table_1, columns = (
         next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
     )

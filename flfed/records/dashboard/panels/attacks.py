@@ -31,6 +31,7 @@ from flfed.records.reports.audit_headlines import (
 )
 from flfed.records.reports.privacy import Private
 from flfed.records.reports.privacy_tables import has_model
+from flfed.records.statistics.listed.noised_scores import COVERS
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import RunEntry
 
@@ -101,6 +102,8 @@ def _why_none(privacy: Private, run: RunEntry, only: str | None) -> str:
         return f"{why}The run's model can be attacked once it has ended."
     if not has_model(run):
         return f"{why}The run has no final model that could be attacked."
+    if privacy.get(COVERS) == "study":
+        return f"{why}No attack is tried on this run: what one reaches would leave beside what is charged to its ε."
     if only is not None:
         return f"{why}No attack at your site is in the record. The coordinator can have one tried."
     return f"{why}This run's model was not attacked yet: `flfed audit {run.run}` does it and writes it down."

@@ -48,10 +48,12 @@ from flfed.records.statistics.listed.in_words import ANALYSIS, statistic_in_word
 from flfed.records.statistics.listed.noised_scores import (
     METRICS,
     NOT_TOLD,
+    OWN_UNDER_NOISE,
     SCORES,
     SLOPE,
     is_covered,
     is_uncompared,
+    own_under_noise,
 )
 from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.odd_sites import odd_sites_in_words
@@ -71,6 +73,8 @@ STATUS_COLOURS: dict[str, Literal["gray", "blue", "orange", "red"]] = {
     "running": "blue",
     "stopped": "orange",
 }
+NO_MODEL = "This study trains no model: see Overview."
+"""On pages that tell of training, and of test rows."""
 COMPARED = "joining is compared now, on test rows"
 COUNTED = "test rows are counted by score now, with noise"
 """What follows the last round, and what does where all that leaves is charged."""
@@ -78,6 +82,8 @@ NOISE_DRAWN = (
     "Each orange line is how far the noise on its bar may reach, 95 % of the time (± {reach}): where it comes down to "
     "0 there may be nobody at all. Values beyond the range count in the outermost bins."
 )
+NOISED_CARDS = ("roc_auc_score", "brier_score_loss")
+"""Figures with a card where a gain has one, too: the table below has the others."""
 CARD_PIXELS = 172
 """Five cards side by side beside the margin of a screen of 1,280 pixels, two on one of 390; the others go on below."""
 
@@ -175,10 +181,12 @@ def not_compared(found: Report, *, trains: bool) -> None:
     st.info(why.get(found["status"], ended))
 
 
-def statistic(found: Report, repeats: int) -> None:
-    """Show the figures of a study without a model; `found` is the object "statistics" of a run with so many repeats."""
-    first, *others = statistic_in_words(found, repeats)
+def statistic(report: Report) -> None:
+    """Show the figures of a study without a model, the first one with who took no part in it."""
+    found = report["statistics"]
+    first, *others = statistic_in_words(found, report["repeats"])
     st.markdown(f"**{escape(first)}**")
+    warn(missing_in_words(report))
     tables = _of_chosen_rows(found) if found["name"] == ANALYSIS else statistic_tables(found)
     for one in tables:
         if one.title:
@@ -226,8 +234,10 @@ def cards(found: Report, metric: str, planned: int) -> None:
     below = f"and {refused} site{'' if refused == 1 else 's'} refused"
     with st.container(horizontal=True, gap="xsmall"):
         if is_covered(found):
-            noised_cards(found["global"], (found.get(SCORES) or {}).get("all"), found["repeats"])
-            if not is_uncompared(found):
+            compared = not is_uncompared(found)
+            figures = {name: of for name, of in found["global"].items() if not compared or name in NOISED_CARDS}
+            noised_cards(figures, (found.get(SCORES) or {}).get("all"), found["repeats"])
+            if compared:
                 card("Largest clear gain", *_most(found, metric))
             card("Rounds run", f"{found['rounds']} of {planned}", short)
             return
@@ -288,7 +298,7 @@ def in_words(found: Report, metric: str | None, planned: int) -> None:
     The warnings stand above already.
     """
     above = [*missing_in_words(found), *odd_sites_in_words(found)] if metric else odd_sites_in_words(found)
-    above.append(NOT_TOLD)
+    above += [NOT_TOLD, OWN_UNDER_NOISE]
     lines = [line for line in story(found, metric=metric, planned=planned) if line not in above]
     with st.container(border=True):
         st.markdown("### In words")
@@ -318,6 +328,8 @@ def _whether_it_pays(found: Report, metric: str) -> None:
     if figures:
         # A gain on average may be clear where it is so at no site by itself.
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")
+    for line in own_under_noise(found):
+        st.markdown(escape(line))
 
 
 def warnings_of(found: Report, shown: Shown) -> list[str]:
@@ -352,6 +364,13 @@ def set_aside(found: Report, events: Sequence[EventEntry], *, only: str | None =
         table(lines)
     if said := holdout_in_words(events):
         st.caption(with_code(" ".join(said)))
+
+
+def trains_nothing(trains: bool) -> bool:
+    """Tell whether a study has no model, and say so where it has none."""
+    if not trains:
+        st.info(NO_MODEL)
+    return not trains
 
 
 def who_takes_part(found: Report, sites: Sequence[SiteEntry]) -> None:

@@ -18,6 +18,7 @@ from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
 from flfed.records.reports import site_answer
+from flfed.records.reports.glossary import of_noised_scores
 from flfed.records.reports.narrative import (
     MARK,
     gain_in_words,
@@ -59,6 +60,8 @@ from flfed.records.statistics.listed.noised_scores import (
     is_covered,
     is_uncompared,
     lost_in_words,
+    own_under_noise,
+    with_verdict,
 )
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE
 from flfed.records.statistics.own_models import own_parts_in_words, pooled_in_words
@@ -101,6 +104,8 @@ def answer(found: Report, site: str, metric: str) -> None:
         st.markdown(f"### {escape(said)}")
         _models(found, site, metric)
         st.markdown(escape(sentence))
+        for line in own_under_noise(found):
+            st.markdown(escape(line))
         with st.container(horizontal=True, gap="xsmall"):
             if is_covered(found):
                 noised_cards(of_site["global"], _counts_of(found, site), found["repeats"])
@@ -224,6 +229,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
         f"{line['Site']}: " + ", ".join(f"{name} {line[name]}" for name in names) for line in words[:SITES_SHOWN]
     )
     title = "Each model at each site, with 95 % CI"
+    if arms == ["global"]:
+        title = f"{metric_name(metric)} of the shared model, with 95 % CI"
     figure(right, title, models, lines, key="site-models", says=f"{title}. {'; '.join(by_site)}")
     table(words)
     if why := _untold(found, metric, order):
@@ -331,24 +338,14 @@ def links(found: Report, metric: str, name: str) -> None:
 
 def how_to_read(found: Report, metric: str) -> None:
     """Explain the words of the charts, folded away."""
-    if is_covered(found):
+    if is_uncompared(found):
         return
     least = found["verdict-rule"]["worthwhile"][metric]
     small = f" A clear gain below {least_gain(found, metric)} is *{TOO_SMALL}*." if least else ""
-    # Where sites keep a part of the model, or a model, the names below stand for others.
-    own = f"- {said}\n" if (said := own_parts_in_words(found)) else ""
-    beside = (found.get("own-parts") or {}).get("beside", False)
-    adjusted = "a model that the site trained" if beside else "the shared model, corrected"
+    models = _models_under_noise() if is_covered(found) else _models_in_words(found)
     with st.expander("How to read this"):
         st.markdown(
-            f"{own}"
-            "- *Site model*: a model each site tuned on its own rows.\n"
-            "- *Shared model*: trained by all sites; no row left any of them.\n"
-            f"- *Adjusted to the site*: {adjusted} with the site's own rows.\n"
-            "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
-            "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
-            "where telling the sites apart helps.\n"
-            "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
+            f"{models}"
             f"- **{PAYS}**: the gain's interval ({widened_for(found)}) lies above {least_gain(found, metric)}. "
             f"**{DO_NOT_USE}**: it lies below {MINUS if least else ''}{least_gain(found, metric)}. "
             f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
@@ -360,12 +357,42 @@ def how_to_read(found: Report, metric: str) -> None:
         )
 
 
+def _models_in_words(found: Report) -> str:
+    """Return what the models are of which the charts tell, as lines of Markdown."""
+    # Where sites keep a part of the model, or a model, the names below stand for others.
+    own = f"- {said}\n" if (said := own_parts_in_words(found)) else ""
+    beside = (found.get("own-parts") or {}).get("beside", False)
+    adjusted = "a model that the site trained" if beside else "the shared model, corrected"
+    return (
+        f"{own}"
+        "- *Site model*: a model each site tuned on its own rows.\n"
+        "- *Shared model*: trained by all sites; no row left any of them.\n"
+        f"- *Adjusted to the site*: {adjusted} with the site's own rows.\n"
+        "- *All rows in one place*: for reference; needs rows to leave the sites.\n"
+        "- *Mean of the sites*: of the figures within each site; often lower than over all sites together, "
+        "where telling the sites apart helps.\n"
+        "- *Gain*: the better of *shared* and *adjusted* against the own model; + is always better.\n"
+    )
+
+
+def _models_under_noise() -> str:
+    """Return the same of a run of which all that leaves a site is charged."""
+    terms = of_noised_scores(compared=True)
+    site, gain = terms["site model"], terms["gain"]
+    return (
+        f"- *Site model*: {site[0].lower()}{site[1:]} Its own figure does not leave the site.\n"
+        "- *Shared model*: trained by all sites; no row left any of them.\n"
+        f"- *Gain*: {gain[0].lower()}{gain[1:]} It comes from how many pairs of test rows the shared model orders "
+        "better, a number with noise: its interval holds noise and chance.\n"
+    )
+
+
 def choose_metric(found: Report) -> str | None:
     """Return the metric that the reader picked.
 
     The primary one comes first. None where none was compared.
     """
-    metrics = metrics_of(found)
+    metrics = with_verdict(found, metrics_of(found))
     if len(metrics) < 2:
         return metrics[0] if metrics else None
     return str(st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key="metric"))

@@ -6,7 +6,7 @@ Every figure is of the record, rounded; none is computed here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flfed.records.statistics.intervals import NORMAL_95
@@ -78,6 +78,30 @@ def whose_scores(payload: Found) -> dict[str, Found]:
 def is_uncompared(found: Found) -> bool:
     """Tell whether all that leaves a site is charged, and no comparison with the sites' own models does."""
     return is_covered(found) and COMPARISON not in found["privacy"]
+
+
+def own_under_noise(found: Found) -> list[str]:
+    """Return what the sites' own models are, where they are compared under the study's ε."""
+    return [OWN_UNDER_NOISE] if is_covered(found) and not is_uncompared(found) else []
+
+
+def with_verdict(found: Found, metrics: Sequence[str]) -> list[str]:
+    """Return the metrics of which joining is judged: under noise those whose gain left a site, else all.
+
+    Where no gain left any site it is the first, of which it is then said that it cannot be told.
+
+    Examples
+    --------
+    >>> entry = {"difference": {"roc_auc_score": {"value": 0.02}, "log_loss": {"value": None}}}
+    >>> compared = {"privacy": {"covers": "study", "comparison": "own-model"}, "sites": {"bern": entry}}
+    >>> with_verdict(compared, ["roc_auc_score", "log_loss"])
+    ['roc_auc_score']
+    """
+    if not own_under_noise(found):
+        return [*metrics]
+    gains = [site["difference"] for site in found["sites"].values()]
+    told = [metric for metric in metrics if any((gain.get(metric) or {}).get("value") is not None for gain in gains)]
+    return told or [*metrics[:1]]
 
 
 def figure_lines(found: Found) -> Lines:
