@@ -83,6 +83,9 @@ def test_the_terminal_tells_gains_and_that_own_models_had_noise(found, flfed):
 def test_each_verdict_has_the_sentence_on_own_models_beside_it(found):
     for lines in (verdict_in_words(found), story(found), comparison_rows(found)[2]):
         assert lines.count(OWN_UNDER_NOISE) == 1
+    # Nothing is adjusted to a site, so that no gain is one before that.
+    assert any(line.startswith("On average over 3 of 4 sites, the shared model against") for line in story(found))
+    assert "adjust" not in " ".join([*story(found), *comparison_rows(found)[2]])
     assert verdict_in_words(found)[:2] == [joining_in_words(found, AUC), tally(found, AUC)]
     # The fault: a comparison that is overlooked is told as none.
     assert NOT_TOLD in verdict_in_words(as_uncompared(found))

@@ -131,7 +131,7 @@ def _below_table(found: Report, metric: str) -> list[str]:
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
     own = (own_models_in_words(found), *own_under_noise(found))
-    told = (behind_in_words(found, metric), *own, apart_in_words(mean) if differ else "")
+    told = (behind_in_words(found, metric), *own, apart_in_words(mean, adjusts=not is_covered(found)) if differ else "")
     lines += [said for said in (own_parts_in_words(found), *told) if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
         least = least_gain(found, metric)
@@ -317,7 +317,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines += own_under_noise(found)
     told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
     lines += [said for said in told if said]
-    lines += [said for said in (apart_in_words(found["mean-gain"].get(metric)),) if said]
+    mean = found["mean-gain"].get(metric)
+    lines += [said for said in (apart_in_words(mean, adjusts=not is_covered(found)),) if said]
     # Where many sites are compared, some intervals exclude 0 by chance.
     if len(found["sites"]) >= MANY_SITES and not is_uncompared(found):
         many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
@@ -327,7 +328,7 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
 
 def headline(found: Report, metric: str) -> list[str]:
     """Return the mean gain over sites, and the verdicts' tally."""
-    mean = mean_gain_in_words(found["mean-gain"].get(metric), metric)
+    mean = mean_gain_in_words(found["mean-gain"].get(metric), metric, adjusts=not is_covered(found))
     return [*([mean] if mean else []), tally(found, metric)]
 
 

@@ -107,10 +107,11 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
     return None if gain is None else (gain, error)
 
 
-def mean_gain_in_words(entry: Report | None, metric: str) -> str:
+def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = True) -> str:
     """Return the mean gain over sites as a sentence.
 
-    It says what the mean assumes. An empty text where the mean is not known.
+    It says what the mean assumes. An empty text where the mean is not known. `adjusts` tells whether the run has models
+    that are adjusted to a site, too.
 
     Examples
     --------
@@ -130,7 +131,9 @@ def mean_gain_in_words(entry: Report | None, metric: str) -> str:
     size, span = size_and_span(gain, least)
     says = _how_sure(gain, least, entry["sites"])
     sites = f"{entry['sites']} sites" if entry["sites"] == entry["of"] else f"{entry['sites']} of {entry['of']} sites"
-    start = f"On average over {sites}, the shared model, before adjustment, against each one's own"
+    start = (
+        f"On average over {sites}, the shared model{', before adjustment,' if adjusts else ''} against each one's own"
+    )
     return f"{start}: gain {size} in {metric_name(metric)} (95 % CI {span} for {ASSUMES}), {says}."
 
 
@@ -154,16 +157,17 @@ def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
     return f"which may be chance{hardly}"
 
 
-def apart_in_words(entry: Report | None) -> str:
+def apart_in_words(entry: Report | None, *, adjusts: bool = True) -> str:
     """Return how far the sites' gains differ, in words.
 
     The sentence says whether they differ beyond chance. An empty text where that is not known.
     """
+    which = ", before adjustment," if adjusts else ""
     if not entry or entry["value"] is None:
         return ""
     between = entry["between-sites-sd"]
     if entry["between-sites-p"] < UNLIKE:
         size = number(between, decimals_for(Difference(between, between)))
-        return f"The sites' gains, before adjustment, differ more than chance lets expect: by about {size} (SD)."
+        return f"The sites' gains{which} differ more than chance lets expect: by about {size} (SD)."
     sites = f"these {entry['sites']} sites"
-    return f"The gains of {sites}, before adjustment, differ no more than chance alone may make them."
+    return f"The gains of {sites}{which} differ no more than chance alone may make them."

@@ -16,8 +16,8 @@ PHONE_PIXELS = 640
 PALE = f"light-dark({colours.WORDS[0]}, {colours.WORDS[1]})"
 PAGE, SHADE = "light-dark(#ffffff, #14191f)", "light-dark(#14191f40, #ffffff40)"
 SHADES = (
-    f"linear-gradient(to right, {PAGE} 40%, transparent) 0 0 / 2.5rem 100% local no-repeat,"
-    f"linear-gradient(to left, {PAGE} 40%, transparent) 100% 0 / 2.5rem 100% local no-repeat,"
+    f"linear-gradient(to right, {PAGE} 60%, transparent) 0 0 / 1.25rem 100% local no-repeat,"
+    f"linear-gradient(to left, {PAGE} 60%, transparent) 100% 0 / 1.25rem 100% local no-repeat,"
     f"linear-gradient(to right, {SHADE}, transparent) 0 0 / 0.75rem 100% scroll no-repeat,"
     f"linear-gradient(to left, {SHADE}, transparent) 100% 0 / 0.75rem 100% scroll no-repeat"
 )
