@@ -76,7 +76,9 @@ def new_study(
     private: bool | None = typer.Option(
         None, "--private/--not-private", help="Protect each row by differential privacy; asked for where left out."
     ),
-    name: str = typer.Option("", help="Name of the study; default: the dataset's with -study."),
+    covers: str = typer.Option("updates", help="What epsilon is of: updates, or study for all that leaves a site."),
+    analysis: bool = typer.Option(False, "--analysis", help="Counts and means under one epsilon, in place of a model."),
+    name: str = typer.Option("", help="Name of the study; default: the dataset's with -study, or -table."),
     purpose: str = typer.Option("", help="What it is for; everybody who approves it reads this."),
     to: Path = TO,
 ) -> None:
@@ -84,22 +86,25 @@ def new_study(
     from flfed.federation.server.preflight import check
     from flfed.rows.data import datasets
     from flfed.rows.proposals.texts import write_new
+    from flfed.rows.statistics.private.analysis import COUNTED
     from flfed.study.study import Study
-    from flfed.study.template import MODELS, StudyTemplate
+    from flfed.study.template import COUNTS, MODELS, StudyTemplate
 
     dataset = dataset or _asked("--dataset", "Dataset", datasets.names(), "")
-    task = datasets.load(dataset).schema.task
-    model = model or _asked("--model", "Model", [MODELS[task], "mlp", "boosted-trees"], MODELS[task])
-    if private is None:
-        private = _asked("--private or --not-private", "Differential privacy of rows", ["yes", "no"], "no") == "yes"
-    named = name or f"{dataset}-study"
-    purpose = purpose or StudyTemplate.purpose
+    schema = datasets.load(dataset).schema
+    if not analysis:
+        model = model or _asked("--model", "Model", [MODELS[schema.task], "mlp", "boosted-trees"], MODELS[schema.task])
+        if private is None and covers != "study":
+            private = _asked("--private or --not-private", "Privacy of rows", ["yes", "no"], "no") == "yes"
+    known = [name for name, of in schema.columns.items() if of.kind in COUNTED and name not in schema.unconfirmed]
+    named = name or f"{dataset}-{'table' if analysis else 'study'}"
+    purpose = purpose or (COUNTS if analysis else StudyTemplate.purpose)
     template = StudyTemplate(
-        name=named, dataset=dataset, purpose=purpose, model=model, task=task, private=private, sums=True
-    )
-    text = template.text()
+        name=named, dataset=dataset, purpose=purpose, model=model, task=schema.task, private=bool(private),
+        covers=covers, columns=known if analysis else (), sums=True,
+    )  # fmt: skip
     # What cannot be run is refused before it is written.
-    check(Study.parse(text))
+    check(Study.parse(text := template.text()))
     path = write_new(to, {f"{named}.toml": text})[0]
     typer.echo(f"Written: {path}. Look at purpose and legal-basis in it. Next: flfed study run {path}")
 

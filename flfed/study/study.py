@@ -18,7 +18,7 @@ from typing import Any
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.analysis import Analysis
-from flfed.study.coverage import protected_scaler
+from flfed.study.coverage import check_scaler, protected_scaler
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
@@ -368,23 +368,10 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = _rounds(parts["strategy"])
-    if analysis is not None and "covers" in parts["privacy"]:
-        raise UsageError(
-            "[privacy]: covers is of a study with a model, and an analysis is charged as a whole: leave it out"
-        )
     if parts["privacy"].get("name") == "record-dp":
         parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
-    if made["encode"].scaler == "private" and parts["privacy"].get("covers") != "study":
-        raise UsageError(
-            "[encode]: scaler = 'private' is made of noised counts, which are charged where [privacy] has covers = "
-            "'study' alone: add that, or write scaler = \"schema\""
-        )
-    if made["encode"].scaler == "schema" and made["plan"].class_weight == "balanced":
-        raise UsageError(
-            "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
-            'under record-dp) takes nothing from rows: leave it out, or write scaler = "global"'
-        )
+    check_scaler(made["encode"].scaler, made["plan"].class_weight, parts["privacy"], counts=analysis is not None)
     if not made["dataset"].name:
         raise UsageError("[dataset]: name is missing")
     sums, start = _split_off(parts["privacy"], Sums, SUMS), _split_off(parts["model"], WarmStart, STARTS)

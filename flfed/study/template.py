@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tomli_w
 
+from flfed.errors import UsageError
 from flfed.trees.forest import TREES
 
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
 STEPS = 600
-EPSILON, DELTA = 3.0, 1e-5
+EPSILON, ONE_EPSILON, DELTA = 3.0, 1.0, 1e-5
+"""Of a study with a model, of an analysis, and of both."""
+COUNTS = "First look: what the rows of all sites are like, without an exact count of any"
+"""Purpose of a new study that counts in place of training a model."""
 MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear"}
 """The model that is proposed for each task: the one whose coefficients can be read."""
 PACES = {"multi-class": (0.2, 0.001)}
@@ -44,6 +49,10 @@ class StudyTemplate:
     seed : int
     sums : bool
         Whether the updates of three institutions or more are added up in secret.
+    covers : {"updates", "study"}
+        What ε is of; of all that leaves a site, rows are protected and nothing is added up in secret.
+    columns : sequence of str
+        Those that are counted in place of training a model; empty for a study with one.
     """
 
     name: str
@@ -59,17 +68,20 @@ class StudyTemplate:
     rows: int = 0
     seed: int = 42
     sums: bool = False
+    covers: str = "updates"
+    columns: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what ε cannot be of."""
+        if self.covers not in ("updates", "study"):
+            raise UsageError(f"covers={self.covers!r} must be one of 'updates', 'study'")
 
     def text(self) -> str:
         """Return the study as TOML."""
-        lines = [
-            *("format = 1", _line("name", self.name), _line("purpose", self.purpose)),
-            _line("legal-basis", self.legal_basis),
-            _line("seed", self.seed) + "  # every draw follows from it",
-            *("", "[dataset]", _line("name", self.dataset)),
-            *([_line("sites", list(self.sites))] if self.sites else []),
-        ]
-        if self.gaps and not self.private and self.model != TREES:
+        lines = self._head()
+        if self.columns:
+            return "\n".join([*lines, *self._analysis()]) + "\n"
+        if self.gaps and not self._protected and self.model != TREES:
             lines += ["", "[encode]", "missing-indicator = true  # that a cell is missing may tell something"]
         lines += ["", "[model]", _line("name", self.model) + _MODEL_WORDS.get(self.model, "")]
         lines += ["hidden = [16]  # one layer of 16 units"] if self.model == "mlp" else []
@@ -79,15 +91,45 @@ class StudyTemplate:
         lines += ["", "[strategy]", _line("name", TREES if trees else "fedavg"), _line("rounds", self.rounds)]
         lines += ["learning-rate = 0.1  # what each tree's leaves are multiplied by"] if trees else []
         lines += ["quorum = 0.75  # share of the sites that must answer in a round"]
-        sums = self.sums and not trees
-        if self.private or sums:
+        sums = self.sums and not trees and not self._covered
+        if self._protected or sums:
             lines += ["", "[privacy]"]
-        if self.private:
+        if self._protected:
             lines += ['name = "record-dp"', _line("epsilon", EPSILON), _line("delta", DELTA)]
+        if self._covered:
+            lines += ['covers = "study"  # epsilon is of all that leaves a site, not of the updates alone']
+            lines += ['comparison = "own-model"  # of it each site tells whether the shared model is better; or "none"']
         if sums:
             lines += ["# of three institutions or more the coordinator gets sums of updates, and no single one"]
             lines += ['secure-aggregation = "auto"']
         return "\n".join(lines) + "\n"
+
+    @property
+    def _covered(self) -> bool:
+        return self.covers == "study"
+
+    @property
+    def _protected(self) -> bool:
+        return self.private or self._covered
+
+    def _analysis(self) -> list[str]:
+        """Return what is counted in place of training a model, and its budget."""
+        return [
+            *("", "[analysis]", "# Each column costs all others: leave out what you do not need."),
+            *(_line("columns", list(self.columns)), "quantiles = [0.25, 0.5, 0.75]"),
+            '# groups = "a flag or category"  # each column for each group, too, with the differences',
+            *("", "[privacy]", 'name = "record-dp"', _line("epsilon", ONE_EPSILON), _line("delta", DELTA)),
+        ]
+
+    def _head(self) -> list[str]:
+        """Return what every study begins with."""
+        return [
+            *("format = 1", _line("name", self.name), _line("purpose", self.purpose)),
+            _line("legal-basis", self.legal_basis),
+            _line("seed", self.seed) + "  # every draw follows from it",
+            *("", "[dataset]", _line("name", self.dataset)),
+            *([_line("sites", list(self.sites))] if self.sites else []),
+        ]
 
     def _plan(self) -> list[str]:
         """Return how sites train; privacy needs a number of steps that no row changes."""
@@ -95,7 +137,7 @@ class StudyTemplate:
             return ["validation = 0.2  # share of training rows kept apart, for the curves by round"]
         lr, l2 = PACES.get(self.task, PACE)
         lines = ['optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32"]
-        if self.private:
+        if self._protected:
             return ['optimiser = "sgd"', "lr = 0.5", "batch = 64", "steps = 20  # of a round, at each site"]
         steps = self.rows > LARGE
         lines.append(f"steps = {STEPS}  # of a round, at each site" if steps else "epochs = 2  # of a round")

@@ -263,9 +263,14 @@ def holdout_releases(shares: HoldoutShares, target: float, delta: float) -> Hold
     >>> holdout_releases(HoldoutShares(), 3.0, 1e-5).scores
     Release(noise=2.358, sampling=1.0, steps=1)
     """
-    parts = {field.name: share for field in fields(shares) if (share := getattr(shares, field.name)) is not None}
-    found = dict(zip(parts, gaussian_releases(tuple(parts.values()), target, delta), strict=True))
-    return HoldoutReleases(**{field.name: found.get(field.name) for field in fields(shares)})  # type: ignore[arg-type]
+    given = [share for share in (shares.histograms, shares.sums, shares.scores, shares.comparison) if share is not None]
+    found = iter(gaussian_releases(tuple(given), target, delta))
+    return HoldoutReleases(
+        histograms=next(found),
+        sums=None if shares.sums is None else next(found),
+        scores=next(found),
+        comparison=None if shares.comparison is None else next(found),
+    )
 
 
 def largest_epsilon(training: TrainingReleases, holdout: HoldoutReleases, delta: float) -> float:

@@ -353,3 +353,15 @@ def test_a_new_study_is_one_that_can_be_run(folder: Path, flfed: Command):
     assert flfed("study", "new", *words)[0] == 0
     made = [Study.load(name) for name in ("mine.toml", "private.toml")]
     assert [(one.privacy.name, one.secure_aggregation) for one in made] == [("none", "auto"), ("record-dp", "auto")]
+
+
+def test_a_first_study_under_one_epsilon_is_written_of_a_model_and_of_counts(folder: Path, flfed: Command):
+    assert flfed("study", "new", "--dataset", "breast-cancer", "--covers", "study", "--model", "logistic")[0] == 0
+    study = Study.parse(Path("breast-cancer-study.toml").read_text())
+    assert study.privacy.settings["covers"] == "study" and study.privacy.settings["comparison"] == "own-model"
+    assert flfed("study", "new", "--dataset", "breast-cancer", "--analysis")[0] == 0
+    table = Study.parse(Path("breast-cancer-table.toml").read_text())
+    assert table.analysis is not None and table.analysis.columns is not None
+    assert "mean radius" in table.analysis.columns and "what the rows of all sites are like" in table.purpose
+    words = ("--dataset", "breast-cancer", "--model", "logistic", "--private", "--covers", "everything")
+    assert "must be one of 'updates', 'study'" in flfed("study", "new", *words)[2]

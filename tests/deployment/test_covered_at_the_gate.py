@@ -15,7 +15,7 @@ from flwr.app import Message, RecordDict
 from sklearn.metrics import roc_auc_score
 
 from flfed import Study
-from flfed.deployment.gate import gate
+from flfed.deployment.gate import study_policy
 from flfed.deployment.operator.exact_comparison import exact_comparison
 from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
@@ -176,7 +176,7 @@ def test_what_is_not_charged_is_not_answered_first_or_last(
     gated: Consortium, kind: str, behind_a_gate: bool, monkeypatch
 ):
     if not behind_a_gate:  # the site itself refuses it, too
-        monkeypatch.setattr(gate, "asks", lambda study, kind: True)
+        monkeypatch.setattr(study_policy, "asks", lambda study, kind: True)
     reply = answers(gated, "asked")[kind]
     assert reply.has_error() and "does not ask for that" in reply.error.reason
     grid = SummingGrid(gated, run="first")

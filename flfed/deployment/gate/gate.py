@@ -42,7 +42,6 @@ from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, SealReply
-from flfed.updates.messages.kinds import asks
 from flfed.updates.messages.train import ENCODER_MISSING, lacks_encoder
 
 SEALERS: dict[str, Callable[[Message, Callable[[], Any], str], Generator[Any, Any, Any]]] = {SEAL: seal, SEALED: sealed}
@@ -283,9 +282,7 @@ class Gate:
         if context.node_config.get("site") != self.folder.site:
             raise Refused(Refusal("other-site", site=self.folder.site))
         self._check_policy()
-        messages = self._studies.check(context.run_config)
-        if not asks(messages.study, kind):
-            raise Refused(Refusal("kind-of-another-study"))
+        messages = self._studies.check(context.run_config, kind)
         if not message.has_content():
             raise Refused(Refusal("no-content"))
         if kind in BRINGING and lacks_encoder(message.content):

@@ -11,11 +11,10 @@ from flfed.deployment.gate.message_sections import HEAD, names_defect, size_defe
 from flfed.deployment.gate.sum_schema import Parts
 from flfed.refusals import Refusal
 from flfed.summaries.noised_calibration import GRID
+from flfed.summaries.noised_scores import MORE_BINS
 from flfed.updates.messages.fields import ndarrays
 
 COUNTS = "counts"
-MOST_BINS = 32
-"""As `noised_scores.number_of_bins` has them at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class ScoreTable:
         counts = ndarrays(record, name)[COUNTS]
         if counts.dtype != np.float64:
             return Refusal("other-dtype", key=COUNTS, dtype=np.dtype(np.float64))
-        by_class = counts.ndim == 2 and len(counts) == 2 and 1 <= counts.shape[1] <= MOST_BINS
+        by_class = counts.ndim == 2 and len(counts) == 2 and 1 <= counts.shape[1] <= MORE_BINS
         if not (by_class or counts.shape in ((GRID.bins,), (2,))):
             return Refusal("other-shape", key=COUNTS, shape=(GRID.bins,))
         return None if np.isfinite(counts).all() else Refusal("statistic-unfit")
@@ -47,4 +46,4 @@ class ScoreTable:
 
 def edges_of_bins() -> Parts:
     """Return the section of the edges between bins, which the first request lacks."""
-    return Parts(rows={}, vectors={"edges": (MOST_BINS + 1, np.dtype(np.int64))}, needed=False, shorter=True)
+    return Parts(rows={}, vectors={"edges": (MORE_BINS + 1, np.dtype(np.int64))}, needed=False, shorter=True)

@@ -32,6 +32,7 @@ from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.coverage import is_covered
 from flfed.study.study import Study
+from flfed.updates.messages.kinds import asks
 
 if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
@@ -212,12 +213,14 @@ class StudyAdmission:
         except (FlfedError, OSError):
             return None
 
-    def check(self, config: Mapping[str, object]) -> StudyMessages:
+    def check(self, config: Mapping[str, object], kind: str) -> StudyMessages:
         """Return the messages of a run config's study.
 
-        Raises `Refused` where the run config brings none that may be answered.
+        Raises `Refused` where the run config brings none that may be answered, or one that does not ask this kind.
         """
         study = self._study(config)
+        if not asks(study, kind):
+            raise Refused(Refusal("kind-of-another-study"))
         approval = self.check_decision(study.text)
         if approval is None and study.secure_aggregation != "off":
             # Without a person nobody has pinned a key: the sums could be of invented sites.
