@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 METHOD = "noised score counts"
 """How a figure came about."""
 PAIRED = "noised pairs, own model under the same ε"
-LOST, UNTOLD = "the test rows are lost in the noise", "it cannot be told under this budget"
+LOST, UNTOLD = "the test rows are lost in the noise", "under this budget not even a difference of .1 would be seen"
 AUC, AUC_ALONE = "roc_auc_score", "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
