@@ -27,6 +27,8 @@ from flfed.rows.data.holdout import Holdout
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Frame
 
+# Looked up for the first time within a browser's greenlet, the codec of host names is not found, then or later.
+"localhost".encode("idna")
 # On a loaded machine a single example may take long: how long says nothing here.
 settings.register_profile("flfed", deadline=None)
 settings.load_profile("flfed")
