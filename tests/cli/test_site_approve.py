@@ -190,7 +190,7 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
     assert reveals(SummariseReply).startswith("the exact number of training rows. Under disclosure")
     assert "no count of fewer than 10 rows leaves" in whole
     assert "x1 (number, mm); x2 (number); flag (flag); colour (category, red, green, blue)" in whole
-    assert "a run has at least 3 sites" in whole and "What leaves, in each of 5 rounds" in whole
+    assert "a run asks at least 3 sites" in whole and "What leaves, in each of 5 rounds" in whole
     assert "person" not in whole.partition("Columns: ")[2].partition("\n")[0]
     assert "holds this site's own updates" in whole and "can compute the rows of the columns above" in whole
     with pytest.raises(FlfedError, match="run Python without -OO"):

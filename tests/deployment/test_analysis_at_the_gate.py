@@ -64,7 +64,8 @@ def test_gates_let_one_noised_answer_leave_and_charge_it(gated: Consortium):
     assert len(spent.facts["rows"]) == 64
     words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
     assert "epsilon 1 at delta 1e-05" in words and "charged to this site's account" in words
-    assert "exact" not in words.replace("no count of fewer", "")
+    assert "exact" not in words.replace("no exact count leaves", "") and "no count of fewer" not in words
+    assert "no number and no band" in words
     # Asked again, by another run of the very text: the same numbers, and nothing more is spent.
     again = coordinator.run()
     with RunReader.open() as reader:

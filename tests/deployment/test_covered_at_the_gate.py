@@ -81,12 +81,16 @@ def test_a_run_at_gates_is_charged_by_side_and_told_before_its_approval(gated: C
         assert not {"summarise", "evaluate", "compare", "released"} & set(kinds)
         assert {line.facts.get("rows-sha256", "") for line in gated.lines(name)} == {""}
         left = [line for line in gated.lines(name) if line.kind in ("train", "scores", "statistic")]
-        assert all(line.facts["charged-bytes"] > 0 for line in left)
+        assert all(line.facts["charged-bytes"] == line.facts["bytes"] > 0 for line in left)
         spent = PrivacyAccount(ledger_of(gated.folders[name]), "small", site.policy).spent()
         assert 2.96 <= spent <= 3.0
     words = " ".join(plain_words(gated.study, gated.sites["site-01"], ["site-02", "site-03"]))
     assert "which covers the study" in words and "has no noise" not in words and "Table 1 and comparisons" in words
     assert "is compared" not in words
+    # What is said of other studies is not true of this one.
+    assert "no number and no band" in words and "without a count" in words
+    for said in ("band of one power", "fewer than", "exactly", "Pairs", "pairs of test rows"):
+        assert said not in words, said
 
 
 def test_own_models_are_compared_at_gates_and_told_before_the_approval(small_sites: Small):

@@ -225,7 +225,7 @@ def test_the_words_say_what_sums_mean_here(small_sites: Callable[..., list[Site]
         f"Pinned: site-02 ({PINS['site-02']}), site-03 ({PINS['site-03']})",
         f"Read this site's to each of them: {own}",
         "All of these sites must approve with the same fingerprints",
-        "a run has at least 4 sites",
+        "a run asks at least 4 sites",
         "the coordinator's memory never holds this site's own",
     ):
         assert said in whole, said

@@ -39,6 +39,7 @@ from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.site import Site
+from flfed.study.coverage import is_covered
 from flfed.updates.messages.compare import IMPORTANCE
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import count_bytes
@@ -150,12 +151,16 @@ class Leaving:
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         size = count_bytes(reply.content)
-        # Of an update the arrays alone were charged to the budget: the figures beside them have no noise.
+        # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
+        # that leaves is charged there are none, and what else a message has are names and shapes.
         update = MASKED if messages.pinned else CHARGED.get(kind, "")
         charged = kind in CHARGED and charge_of(messages.study) is not None
         facts = {**facts, **exchange_of(message)}
         line = {"round": asked.get("round", 0), **facts, "bytes": size, "sha256": content_sha256(reply.content)}
-        line["charged_bytes"] = count_bytes({update: reply.content[update]}) if charged else 0
+        line["charged_bytes"] = 0
+        if charged:
+            paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
+            line["charged_bytes"] = count_bytes(paid)
         # The line names what the coordinator chose, so that a later question by another model is recognised.
         if chosen := asked_sha256(message):
             line["asked_sha256"] = chosen

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from flfed.deployment.operator.secure_sums import Agreement
-from flfed.deployment.operator.statistic_description import ANSWERED, ANSWERED_IN_SUM, EXACT, IN_SECRET
+from flfed.deployment.operator.statistic_description import ANSWERED, ANSWERED_IN_SUM, ENROLLED, EXACT, IN_SECRET
 from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.statistic import colluding_epsilon
@@ -14,6 +16,7 @@ from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.masking.rules import threshold
 from flfed.updates.mechanism import mechanism_of
+from flfed.updates.messages.kinds import ENROL, SCORES, STATISTIC, TRAIN
 from flfed.updates.privacy.site_dp import SiteDp
 
 ALONE = (
@@ -58,6 +61,24 @@ NOISED = (
 )
 """Of updates that are noised at the site and added up in secret."""
 
+NO_EXACT_COUNT = (
+    "In this study no exact count leaves. Noised ones do, of however few rows: the noise stands in the place of a "
+    "smallest count."
+)
+CELLS = (
+    "counts of training rows by cell of each column, as the noise leaves them. They are drawn once, and sent again as "
+    "they were."
+)
+UPDATE = (
+    "the update, of which each step has noise, and how many rows it stands for, as the noised counts tell it. No loss "
+    "and no metric."
+)
+COUNTS = "counts of test rows by score, and by class and score, as the noise leaves them. They are drawn once a model."
+PAIRS = (
+    "by how many pairs of test rows the run's model orders better than one that this site trained under the same "
+    "epsilon, and how far chance may move that, as the noise leaves both numbers."
+)
+"""Of messages of such a study."""
 COVERED = (
     "Mechanism {name}, which covers the study: the counts that the encoder is made of, each step of training, and the "
     "counts of test rows by score have noise of this machine's own generator, and what one {unit} moves of each is "
@@ -80,6 +101,16 @@ NOISE = (
     "(sums, counts, losses and metrics, the comparison) has no noise and is not part of that promise. "
     "On the way everything is encrypted (TLS)."
 )
+
+
+def of_covered(study: Study, many: Callable[[str], str]) -> Iterator[str]:
+    """Yield what leaves of a study with a model of which all that leaves is charged; `many` says how much of a kind."""
+    yield f"What leaves, once at the start ({many(ENROL)}): {ENROLLED}"
+    yield f"What leaves, once before the rounds ({many(STATISTIC)}): {CELLS}"
+    yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {UPDATE}"
+    yield f"What leaves, twice at the end ({many(SCORES)}): {COUNTS}"
+    if compares_privately(study):
+        yield f"What leaves, once at the end ({many(SCORES)}): {PAIRS}"
 
 
 def privacy_in_words(study: Study, alone: str, pinned: int) -> str:

@@ -1,4 +1,4 @@
-"""Words before the approval of a study that asks for a statistic in place of a model."""
+"""Words before the approval of a study that asks for a statistic, or of which all that leaves is charged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ EXACT = (
     "No noise is added to what leaves, and it is not added up in secret: the coordinator's memory holds this site's "
     "own sums, which are exact. On the way everything is encrypted (TLS)."
 )
-
-
+ENROLLED = (
+    "the site's name and versions, and of its rows no number and no band. A refusal's reason is a fixed phrase of "
+    "ours, without a count. The site's budget of epsilon for the dataset, and what all studies there have spent of "
+    "it: how much was computed with the rows, and nothing of what is in them. Of a site that trains a part of the "
+    "model, which part: a setting of its policy."
+)
+"""Of a site in a study of which all that leaves is charged, when it enrols."""
 ANSWERED = (
     "Mechanism {name}: the site answers once. What one {unit} adds to all counts and sums of that answer together is "
     "bounded, and noise of this machine's own generator comes on top. So whoever sees the answer learns almost the "
@@ -48,7 +53,7 @@ IN_SECRET = (
 def of_statistic(study: Study, messages: StudyMessages) -> Iterator[str]:
     """Yield what leaves of a study without a model, and that it runs once."""
     most = most_bytes(messages.leaving(STATISTIC))
-    yield f"What leaves, once at the start: {reveals(EnrolReply)}"
+    yield f"What leaves, once at the start: {reveals(EnrolReply) if study.analysis is None else ENROLLED}"
     if study.analysis is not None:
         if messages.pinned:
             yield f"What leaves, once before it, for sums: {reveals(KeysReply)}"

@@ -11,10 +11,11 @@ from typing import get_args
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
-from flfed.deployment.operator.privacy_words import privacy_in_words, without_noise
+from flfed.deployment.operator.privacy_words import NO_EXACT_COUNT, of_covered, privacy_in_words, without_noise
 from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
 from flfed.deployment.operator.statistic_description import of_statistic
+from flfed.federation.client.released.model_answers import by_person
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.comparison.own_columns import asked_of
 from flfed.rows.comparison.subgroups import groupings
@@ -24,7 +25,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.statistic import statistic_of
-from flfed.study.coverage import covers_model
+from flfed.study.coverage import covers_model, is_covered
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
@@ -40,12 +41,8 @@ from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, Masked, SharedKey, UnmaskReply
 from flfed.updates.messages.summarise import (
     BINS,
-    SCORES,
-    STATISTIC,
     SUMMARISE,
     BinsReply,
-    ScoresReply,
-    StatisticReply,
     SummariseReply,
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
@@ -86,10 +83,6 @@ COMPARED: dict[Own, str] = {
     "same": "The shared model is compared with one of its kind, tuned on this site's training rows inside the gate.",
 }
 """What a site's own model is."""
-COVERED_UPDATE = (
-    "the update, of which each step has noise, and how many rows it stands for, as the noised counts tell it. No loss "
-    "and no metric."
-)
 
 
 def plain_words(
@@ -127,14 +120,14 @@ def plain_words(
         f"Study: {study.name} (SHA-256 {study.sha256()})",
         f"Purpose: {shown(study.purpose)}",
         f"Legal basis: {shown(study.legal_basis)}",
-        f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run has at least "
-        f"{least} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
+        f"Who takes part: {site.name} (this site) with {others}: no other site may be added, and a run asks at "
+        f"least {least} sites. The coordinator ({coordinator or 'none is joined yet'}) receives what "
         "leaves, and names the sites of a run.",
         f"Columns: {'; '.join(_columns(study, schema, site))}.",
         *_start(study),
         *_selection(site.serving(study.dataset.name)),
         *leaving,
-        f"Disclosure: {DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)}{_outputs(site)}",
+        f"Disclosure: {_disclosure(study, site)}{_outputs(site)}",
         f"Privacy: {privacy_in_words(study, without_noise(study, agreement), pinned)}",
         *words_of_sums(study, site.name, co_sites, agreement),
         f"Sharing: {shares.format(least=least_of_figures(taking_part))}",
@@ -225,6 +218,8 @@ def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
     """Yield the columns that are read, with their kinds."""
     if is_statistic(study):
         yield from (f"{name} ({_kind(schema.columns[name])})" for name in statistic_of(study).columns(schema))
+        if schema.group and by_person(study):
+            yield f"{schema.group} (id: rows of one person weigh one together; it does not leave)"
         return
     for name in schema.features(study.dataset.features):
         yield f"{name} ({_kind(schema.columns[name])})"
@@ -258,14 +253,11 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     def many(kind: str) -> str:
         return f"at most {_bytes(most_bytes(messages.leaving(kind)))}"
 
-    yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
     if covers_model(study):
-        yield f"What leaves, once before the rounds ({many(STATISTIC)}): {reveals(StatisticReply)}"
-        yield f"What leaves, in each of {study.rounds} rounds ({many(TRAIN)}): {COVERED_UPDATE}"
-        yield from _extra(study, extra_shapes(study, messages.model))
-        yield f"What leaves, twice at the end ({many(SCORES)}): {reveals(ScoresReply)}"
+        yield from of_covered(study, many)
         yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
         return
+    yield f"What leaves, once at the start ({many(ENROL)}): {reveals(EnrolReply)}"
     yield f"What leaves, once before the rounds ({many(SUMMARISE)}): {reveals(SummariseReply)}"
     if grows(study):
         yield f"What leaves, once before the rounds, for cut points ({many(BINS)}): {reveals(BinsReply)}"
@@ -322,6 +314,13 @@ def _points(study: Study) -> str:
         "false positive rates (of training rows)": study.compare.false_positive_rates,
     }
     return " and ".join(f"{what} {', '.join(f'{at:g}' for at in values)}" for what, values in asked.items() if values)
+
+
+def _disclosure(study: Study, site: Site) -> str:
+    """Return which counts leave, by the site's policy; where all that leaves has noise, by the study."""
+    if is_covered(study):
+        return f"This site's policy is {site.policy.disclosure!r}. {NO_EXACT_COUNT}"
+    return DISCLOSURE[site.policy.disclosure].format(least=site.policy.cell_minimum)
 
 
 def _outputs(site: Site) -> str:

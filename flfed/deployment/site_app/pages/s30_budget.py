@@ -136,8 +136,8 @@ COMPOSED = (
     "than the sum and more than any run alone."
 )
 NOT_COVERED = (
-    "The promise covers the updates, that is the arrays that training sends, and what is made of them: the models. "
-    "It does not cover figures."
+    "The promise of most studies covers the updates, that is the arrays that training sends, and what is made of them: "
+    "the models. It does not cover figures, but in an analysis and where a study says that it covers all that leaves."
 )
 UNPROTECTED = "It is charged to no budget, and flfed site budget says how many left: no ε bounds what these told."
 
