@@ -130,8 +130,8 @@ def test_the_promise_is_told_in_words_with_unit_epsilon_delta_and_what_it_leaves
     assert "any one person's rows, all of them" in lines[1]
     assert lines[2].startswith("This run was a simulation: its noise follows from the study's seed")
     assert lines[3] == (
-        "At cleveland: this run ε = 1.00 for 150 steps; all studies in its ledger together about 3.10, of a budget of "
-        "8.00."
+        "At cleveland: this run ε = 1.00 for 150 steps; its ledger had ε = 2.10 before, and has at most 3.10 with it, "
+        "of a budget of 8.00."
     )
     assert lines[5] == "At long-beach: this run ε = 1.00 for 150 steps, without a budget."
     assert "`flfed site budget SITE`, at the site" in lines[7]
@@ -167,8 +167,8 @@ def test_what_was_spent_before_and_in_the_run_are_added_and_it_says_about(told, 
     line = payload["sites"]["cleveland"]
     said = spending_in_words(told(payload | {"sites": {"cleveland": line}})["privacy"])[0]
     # 2.1 before and .9972 of this run are 3.0972, rounded up.
-    assert said.startswith("At its one site: this run ε = 1.00 for 150 steps; all studies in its ledger together about")
-    assert "about 3.10, of" in said
+    assert said.startswith("At its one site: this run ε = 1.00 for 150 steps; its ledger had ε = 2.10 before")
+    assert "at most 3.10 with it, of" in said
 
 
 def test_more_than_was_planned_is_told_at_the_site_and_over_repeats(told, payload):

@@ -455,7 +455,7 @@ def of_all_studies(line: Private) -> tuple[float | None, str]:
     if line["spent-before"] is None:
         return None, "not known"
     total = line["spent-before"] + line["epsilon"]
-    return total, f"about {epsilon_in_words(total)}"
+    return total, f"at most {epsilon_in_words(total)}"
 
 
 def _spending(line: Private, privacy: Private) -> str:
@@ -469,7 +469,8 @@ def _spending(line: Private, privacy: Private) -> str:
         said += f", more than the {planned} planned{why}"
     total, in_all = of_all_studies(line)
     if total is not None:
-        said += f"; all studies in its ledger together {in_all}"
+        before = epsilon_in_words(line["spent-before"])
+        said += f"; its ledger had ε = {before} before, and has {in_all} with it"
     return said + (
         f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
     )
