@@ -16,7 +16,7 @@ from flfed.cli import output
 from flfed.errors import FlfedError, RunStopped, UsageError
 from flfed.federation.client.client import Draws, _opened
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.protection import privacy_refusal
+from flfed.federation.client.protection import RoundCharge, privacy_refusal
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
@@ -42,7 +42,7 @@ from flfed.study.partition import OrderedHoldout
 from flfed.study.plan import PrivateSteps
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
 from flfed.updates.accounting import Release, epsilon
-from tests.federation.test_resume import killer, newest
+from tests.federation.test_resume import Killed, killer, newest
 
 STUDY = """
 format = 1
@@ -321,6 +321,29 @@ def test_a_run_that_was_killed_goes_on_though_its_text_names_no_scaler(sites: li
         run(Study.parse(STUDY), sites=sites, observer=killer("round", 2))
     ended = resume(newest(), sites=sites)
     assert ended.report["status"] == "completed" and ended.report["global"]["roc_auc_score"]["value"] is not None
+
+
+def test_rounds_that_are_done_again_are_told_as_the_ledger_has_them(small_sites: Small, monkeypatch):
+    sites = [replace(site, policy=Policy(epsilon=4.0)) for site in small_sites(3, rows=2000)]
+    charge = RoundCharge.__call__
+
+    def dying(self: RoundCharge, round: int) -> None:
+        charge(self, round)
+        if (self.site.name, round) == ("site-03", 3):
+            raise Killed
+
+    # The third round was charged and trained at two sites: it is trained anew, with other noise.
+    with monkeypatch.context() as patched, pytest.raises(RunStopped):
+        patched.setattr(RoundCharge, "__call__", dying)
+        run(Study.parse(STUDY), sites=sites)
+    ended = resume(newest(), sites=sites)
+    private = ended.report["privacy"]
+    trained = [line.facts["steps"] for line in lines("site-01") if line.facts["sampling"] < 1]
+    assert len(trained) > 3 and private["epsilon"] <= 3.0 < account(sites[0]).spent()
+    for site in sites:
+        told = private["sites"][site.name]
+        assert told["steps"] == sum(trained) and told["epsilon"] >= account(site).spent() - 1e-9 > 3.0
+    assert any("rounds were done again" in said for said in private["warnings"])
 
 
 def test_one_site_in_sums_only_does_not_follow_from_the_counts_of_all(small_sites: Small):

@@ -21,7 +21,7 @@ from flfed.paths import replace_whole
 from flfed.records.store.bulk_insert import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
-from flfed.study.coverage import staying
+from flfed.study.coverage import is_covered, staying
 from flfed.study.study import Study
 from flfed.updates.accounting import is_close
 from flfed.updates.aggregation.rounds import RoundRecord
@@ -255,7 +255,8 @@ class PrivacyRecord:
     Notes
     -----
     A round that is done again after a crash has the same noise in a simulation, and is counted once. At
-    institutions it has other noise, and each time counts. So who is asked in a round is on the disk
+    institutions it has other noise, and so at the sites of one process where all that leaves is charged: each time
+    counts. So who is asked in a round is on the disk
     before it begins, beside the checkpoints, and a resume reads it there. Of a round that was going on
     sites may have answered, which counts for what they spend; they answer it again with what they
     kept, so that it is an upper bound. The model of such a round the server had sent to nobody, for
@@ -266,7 +267,8 @@ class PrivacyRecord:
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
         self._study = study
         self._recorder = recorder
-        self._deployed = deployed
+        # Research sites that a study cuts out of one table draw by the seed, whatever is charged.
+        self._anew = deployed or (is_covered(study) and study.dataset.partition is None)
         self._charges = SiteCharges(study)
         self.mechanism = self._charges.mechanism
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
@@ -379,7 +381,7 @@ class PrivacyRecord:
     def _begin_after(self, round: int) -> None:
         """Record the sites of the round after this one."""
         self._going_on = self._sites if round < self._study.rounds else ()
-        if not self._deployed:
+        if not self._anew:
             return  # a round that is done again has the same noise
         content = {"round": round + 1, "going-on": self._going_on, **self.facts()}
         try:
@@ -392,7 +394,7 @@ class PrivacyRecord:
 
         It is empty for a run without one.
         """
-        if not (self._deployed and self._file.exists()):
+        if not (self._anew and self._file.exists()):
             return {}
         try:
             found: dict[str, Any] = json.loads(self._file.read_bytes())
