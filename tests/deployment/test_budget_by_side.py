@@ -58,7 +58,7 @@ def test_what_a_site_shows_of_its_account_is_the_larger_side(small_sites: Callab
         " Some runs were charged only to people trained on, some only to people held out: "
         "the figures are those of the side with more spent."
     )
-    assert ", by 1 run; about 1 more rounds" in words and words.endswith(f".{apart}")
+    assert ", by 1 run; about 1 more answer like the last one fits." in words and words.endswith(f".{apart}")
     assert f"have spent epsilon {shown(one['spent'])} of 4" in run_in_words(site, ledger(), "small", last, 5)
     assert in_words({**one, "budget": None}, DELTA, enforced=False).endswith(f"; the policy has no budget.{apart}")
     assert in_words(one, DELTA, enforced=False).endswith(f"{apart} The site is 'open': it counts, and refuses nothing.")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flfed import Study
-from flfed.deployment.operator.budget import budget_as_json
+from flfed.deployment.operator.budget import budget_as_json, times_in_words
 from flfed.deployment.operator.run_budget import ANSWERED, KEPT_CELLS, study_in_words
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import PrivacyAccount, shown
@@ -59,6 +59,10 @@ def test_an_approval_says_what_the_ledger_has_after_the_run(small_sites: Small, 
     assert f"a run would make it {shown(after)} and leave {20 - float(shown(after)):g}." in said
     (one,) = budget_as_json(consortium.sites["site-01"], ledger_of(consortium.folders["site-01"]))["datasets"]
     assert one["spent"] == pytest.approx(after)
+    # Each kind of charge is counted by itself: three rounds of four steps, and answers.
+    times = sorted({times_in_words(kind) for kind in one["runs"]})
+    assert times == {ANALYSIS: ["1 answer"], UPDATES: ["3 rounds"]}.get(text, times) and "7 rounds" not in times
+    assert one["last"] == ("round" if text == UPDATES else "answer")
     # By rounds alone an analysis would cost nothing, and a covered study a part.
     assert abs(after - Study.parse(text).privacy.settings["epsilon"]) < 0.05
 

@@ -307,7 +307,7 @@ def show_budget(
 
 def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     """Print the account of one dataset."""
-    from flfed.deployment.operator.budget import PEOPLE, in_words
+    from flfed.deployment.operator.budget import PEOPLE, in_words, times_in_words
     from flfed.federation.client.privacy_budget import shown
 
     if one["dataset"]:
@@ -319,13 +319,13 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     rows = [
         [run["study"], run["run"], *([run["dataset"]] if several else []),
          *([PEOPLE[run.get("side", "both")]] if apart else []), run["unit"], run["first"][:10],
-         str(run["rounds"]), str(run["steps"]),
+         times_in_words(run), str(run["steps"]),
          f"{run['noise']:g}", f"{run['sampling']:g}", "beyond" if run["epsilon"] is None else shown(run["epsilon"])]
         for run in one["runs"]
     ]  # fmt: skip
     if rows:
         columns = ["study", "run", *(["dataset"] if several else []), *(["people"] if apart else []), "unit", "since"]
-        columns += ["rounds", "steps", "noise", "sampling", "epsilon alone"]
+        columns += ["asked for", "steps", "noise", "sampling", "epsilon alone"]
         spare = ("unit", "sampling", "steps", "since", "noise")
         output.as_table(columns, rows, title="Spent; together it is less than the sum of the last column", spare=spare)
     rows = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]

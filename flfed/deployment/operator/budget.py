@@ -6,7 +6,8 @@ It says what each run consumed of the budget, what is left, and what was charged
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,6 @@ from flfed.federation.client.privacy_budget import (
     counts_rows_of,
     may_have_several_rows,
     release_of,
-    rounds_left,
     rule_of,
     shown,
     side_of,
@@ -39,8 +39,9 @@ from flfed.records.ledger.totals import Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.snapshot import known
-from flfed.updates.accounting import Release, composed, epsilon
+from flfed.updates.accounting import Release, affordable, composed, epsilon
 from flfed.updates.messages.kinds import TRAIN
+from flfed.updates.rounds_ahead import rounds_left
 
 ROWS_OF_PERSONS = "unit 'row' counts rows one by one, and a person may have several"
 """Why no ε bounds what was spent of persons."""
@@ -72,8 +73,6 @@ class RunSpent:
         Whose privacy.
     rule : str
         Hash of the holdout by which people were on the side.
-    rounds : int
-        Asked for, those that were asked twice counted twice.
     releases : list of Release
     """
 
@@ -89,14 +88,12 @@ class RunSpent:
     given_encoder: bool = False
     side: Side = BOTH
     rule: str = ""
-    rounds: int = 0
     releases: list[Release] = field(default_factory=list)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         self.last = line.at
         self.n = line.n
-        self.rounds = self.rounds + 1
         self.given_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
 
@@ -110,15 +107,17 @@ class RunSpent:
     def kinds(self, delta: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
 
-        Each has the ε of the whole run alone at `delta`.
+        Each has the number of its rounds, those that were asked twice counted twice, and the ε of the whole run alone
+        at `delta`.
         """
         alone = epsilon(self.releases, delta)
+        lines = Counter((release.noise, release.sampling) for release in self.releases)
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
         plain |= {"first": self.first, "last": self.last, **({} if self.side == BOTH else {"side": self.side})}
         return [
-            {**plain, "rounds": self.rounds, "steps": kind.steps, "noise": kind.noise, "sampling": kind.sampling,
-             "epsilon": alone if math.isfinite(alone) else None}
+            {**plain, "rounds": lines[kind.noise, kind.sampling], "steps": kind.steps, "noise": kind.noise,
+             "sampling": kind.sampling, "epsilon": alone if math.isfinite(alone) else None}
             for kind in composed(self.releases)
         ]  # fmt: skip
 
@@ -213,7 +212,12 @@ class Account:
 
         They are like `release`, and fit on both sides.
         """
-        return min(rounds_left(self.releases(dataset, side), release, budget, delta, most) for side in SIDES)
+        # The side that lost more comes first: what fits there mostly fits on the other one, too.
+        first, second = sorted((self.releases(dataset, side) for side in SIDES), key=lambda of: -epsilon(of, delta))
+        most = rounds_left(first, release, budget, delta, most)
+        if not most or affordable(second, replace(release, steps=most * release.steps), budget, delta):
+            return most
+        return rounds_left(second, release, budget, delta, most)
 
     def spent(self, dataset: str, delta: float) -> float:
         """Return the ε of all releases.
@@ -359,6 +363,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "given-encoder": account.given_encoder,
         "left": None if budget is None else max(0.0, budget - spent),
         "rounds-left": rounds,
+        "last": None if last is None else "answer" if is_answer(last) else "round",
         "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
         "charged-bytes": account.charged_bytes,
         "unprotected-updates": len(account.unprotected),
@@ -367,6 +372,26 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
             for kind, total in sorted(account.uncharged.items())
         ],
     }
+
+
+def is_answer(release: Release) -> bool:
+    """Tell whether a release is one answer, noised as a whole, and no round of training on parts of the rows."""
+    return release.sampling == 1 and release.steps == 1
+
+
+def times_in_words(kind: Mapping[str, Any]) -> str:
+    """Return how often a run was charged a kind of step: its rounds, or its answers.
+
+    Examples
+    --------
+    >>> times_in_words({"rounds": 3, "steps": 12, "sampling": 0.1})
+    '3 rounds'
+    >>> times_in_words({"rounds": 1, "steps": 1, "sampling": 1.0})
+    '1 answer'
+    """
+    many = kind["rounds"]
+    what = "answer" if kind["sampling"] == 1 and kind["steps"] == many else "round"
+    return f"{many:,} {what}{'s' * (many != 1)}"
 
 
 def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
@@ -400,11 +425,12 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
     # Beyond a large number the exact count says nothing to a person.
-    left = found["rounds-left"]
+    left, what = found["rounds-left"], found.get("last") or "round"
     if left is not None and left >= MOST_ROUNDS:
-        said += f"; more than {MOST_ROUNDS:,} rounds like the last one fit"
+        said += f"; more than {MOST_ROUNDS:,} {what}s like the last one fit"
     elif left is not None:
-        said += f"; about {left:,} more rounds like the last one fit" if left else "; no round like the last one fits"
+        more = f"about {left:,} more {what}{'s' * (left != 1)}" if left else f"no {what}"
+        said += f"; {more} like the last one fit{'s' * (left < 2)}"
     said = f"{said}.{apart}"
     return said if enforced else f"{said} The site is 'open': it counts, and refuses nothing."
 

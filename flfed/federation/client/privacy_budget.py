@@ -30,6 +30,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, affordable, composed, epsilon
+from flfed.updates.rounds_ahead import rounds_left
 
 NO_LEDGER = Refusal("ledger-unwritable")
 """What a site says whose ledger is torn, changed, or cannot be reached.
@@ -384,27 +385,6 @@ class PrivacyAccount:
         except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
-
-
-def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta: float, most: int = 10_000) -> int:
-    """Return how many more rounds a budget allows.
-
-    They are like `release` and beside what is spent, at most `most`, to one in fifty.
-    """
-
-    def fits(rounds: int) -> bool:
-        several = Release(release.noise, release.sampling, rounds * release.steps)
-        return affordable(spent, several, budget, delta)
-
-    low, high = 0, 1
-    while high <= most and fits(high):
-        low, high = high, high * 2
-    # Double until it no longer fits, then halve the range in between.
-    high = min(high, most + 1)
-    while high - low > max(1, low // 50):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
 
 
 def _cost(release: Release) -> dict[str, Any]:

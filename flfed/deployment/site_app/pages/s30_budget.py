@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.deployment.operator.budget import PEOPLE, in_words
+from flfed.deployment.operator.budget import PEOPLE, in_words, times_in_words
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.charts import kind_of_line
 from flfed.deployment.site_app.page_frame import Opened
@@ -90,7 +90,7 @@ def cards(one: dict[str, Any], delta: float) -> None:
         card("Budget", f"{whole:g}", "all studies together")
         card("ε left", f"{int(one['left'] * 1000) / 1000:g}", "rounded down")
         if rounds is not None:
-            card("Rounds like the last", f"{rounds:,}", "about so many still fit")
+            card(f"{(one['last'] or 'round').capitalize()}s like the last", f"{rounds:,}", "about so many still fit")
     # A sum without bound fills the bar.
     share = 1.0 if spent is None else min(spent / whole, 1.0)
     st.progress(share, f"{share:.0%} of the budget is spent")
@@ -110,7 +110,7 @@ def runs(one: dict[str, Any]) -> None:
             "Study": run["study"], "Run": run["run"], **({"Dataset": run["dataset"]} if several else {}),
             **({"People": PEOPLE[run.get("side", "both")]} if apart else {}),
             "Protects": f"each {run['unit']}", "Since": run["first"][:10],
-            "Rounds": run["rounds"], "Steps": run["steps"], "Noise": f"{run['noise']:g}",
+            "Asked for": times_in_words(run), "Steps": run["steps"], "Noise": f"{run['noise']:g}",
             "Sampling": f"{run['sampling']:g}",
             "ε alone": "beyond any number" if run["epsilon"] is None else shown(run["epsilon"]),
         }
