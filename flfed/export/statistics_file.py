@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from flfed.records.statistics.listed.in_words import ANALYSIS
@@ -72,12 +73,9 @@ def _of_rows(found: Found, group: str) -> Iterator[Figure]:
         yield from (_figure(group, column, f"quantile {at}", one) for at, one in of.get("quantiles", {}).items())
         yield from (_figure(group, column, f"share of {value}", one) for value, one in of.get("shares", {}).items())
         edges = of.get("edges", [])
-        counts = (
-            {f"{low:g} to {high:g}": n for low, high, n in zip(edges, edges[1:], of["counts"], strict=False)}
-            if edges
-            else of["counts"]
-        )
-        yield from (_figure(group, column, f"count of {value}", one) for value, one in counts.items())
+        bins = [f"{low:.12g} to {high:.12g}" for low, high in pairwise(edges)]
+        counts = zip(bins, of["counts"], strict=False) if edges else of["counts"].items()
+        yield from (_figure(group, column, f"count of {value}", one) for value, one in counts)
 
 
 def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:

@@ -190,7 +190,10 @@ def test_what_is_not_charged_is_not_answered_first_or_last(
     assert not [line for line in gated.lines("site-02") if line.kind == "spent"]
 
 
-def test_rows_that_are_frozen_anew_are_answered_and_charged_anew_though_none_changed(gated: Consortium):
+def test_rows_that_are_frozen_anew_are_answered_and_charged_anew_though_none_changed(small_sites: Small):
+    sites = [replace(site, policy=Policy()) for site in small_sites(3, rows=1500)]
+    gated = approved(Consortium(sites, Study.parse(STUDY)))
+
     def asked(run: str) -> np.ndarray:
         return StatisticReply.from_record(answers(gated, run)[STATISTIC].content).sums[HISTOGRAMS]
 

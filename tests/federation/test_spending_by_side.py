@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,11 @@ from flfed.federation.client.privacy_budget import (
     side_of,
 )
 from flfed.federation.client.privacy_budget import shown as shown_budget
-from flfed.federation.client.protection import side_charged
+from flfed.federation.client.protection import holdout_hash, side_charged
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import START, Line, new_line
+from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime, SortedRows, canonical_rows, fractions
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
@@ -133,6 +135,17 @@ def test_under_another_rule_of_the_holdout_people_may_have_changed_sides():
     assert free.spent() == account().spent() == of(3)
     told = Accounts.of(ledger().lines()).account("small", None)
     assert told.spent("small", DELTA) == pytest.approx(free.spent())
+
+
+def test_a_freeze_may_have_moved_people_whose_side_follows_from_what_their_row_holds(small_sites: Any, monkeypatch):
+    (site,) = small_sites(1)
+    first, later = (SimpleNamespace(at=f"2026-11-{day}T00:00:00+00:00") for day in (24, 25))
+    schema = datasets.load("small").schema
+    for group, moves in ((None, True), ("person", False)):
+        loaded = SimpleNamespace(schema=schema.model_copy(update={"group": group}))
+        monkeypatch.setattr(datasets, "load", lambda name, loaded=loaded: loaded)
+        hashes: list[Any] = [holdout_hash(site, one) for one in (first, later, first)]  # type: ignore[arg-type]
+        assert (hashes[0] != hashes[1]) == moves and hashes[0] == hashes[2]
 
 
 def line(side: str = "") -> Line:

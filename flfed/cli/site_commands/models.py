@@ -106,3 +106,7 @@ def compare_model(
         "without noise, and so is the adjusted one. These figures are exact: who is told them learns of single rows "
         "what no epsilon bounds."
     )
+    typer.echo(
+        f"The rows are those frozen at {done.frozen}. If that was after the run, rows may have changed sides since, "
+        "and the run's model may have been trained on some of these test rows: its figures are too good then."
+    )

@@ -13,7 +13,6 @@ from flfed.errors import UsageError
 from flfed.folders import RUN, SiteFolder
 from flfed.records.statistics.verdict import Difference, better_of, verdict, worthwhile_of
 from flfed.rows.comparison.compare import SiteComparison, compare
-from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.intervals import Estimate
 from flfed.rows.session import SiteSession
@@ -36,6 +35,8 @@ class ExactComparison:
     repeat : int
     found : SiteComparison
         Exact figures and differences, with the intervals of chance alone.
+    frozen : str
+        When the rows were frozen: where that was after the run, the model may have been trained on some test rows.
     """
 
     site: str
@@ -43,6 +44,7 @@ class ExactComparison:
     study: Study
     repeat: int
     found: SiteComparison
+    frozen: str
 
     def verdict(self, metric: str) -> tuple[str, str]:
         """Return code and sentence of whether joining pays here, by one metric."""
@@ -68,7 +70,15 @@ class ExactComparison:
         rows = {"training-rows": self.found.training_rows, "holdout-rows": self.found.holdout_rows}
         place = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
         own = {"local-only-family": self.found.own_family or "same"}
-        return {**place, **rows, **own, "figures": arms, "differences": gains, "verdicts": verdicts}
+        return {
+            **place,
+            "rows-frozen": self.frozen,
+            **rows,
+            **own,
+            "figures": arms,
+            "differences": gains,
+            "verdicts": verdicts,
+        }
 
 
 def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) -> ExactComparison:
@@ -98,10 +108,12 @@ def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) 
         )
     study = Study.parse(kept.study)
     frozen = load(site.serving(study.dataset.name), folder.frozen).with_withheld()
-    # Cell minima are of what leaves.
-    session = SiteSession(replace(frozen, policy=Policy(disclosure="open")), study, repeat)
+    # Cell minima are of what leaves; all else of the policy stays, as the split of each repeat follows from it.
+    policy = frozen.policy.model_copy(update={"disclosure": "open"})
+    session = SiteSession(replace(frozen, policy=policy), study, repeat)
     found: SiteComparison = run_client(compare(session, kept.arrays, kept.encoder))
-    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, found=found)
+    at = frozen.snapshot.at
+    return ExactComparison(site=site.name, run=run, study=study, repeat=repeat, found=found, frozen=at)
 
 
 def _difference(found: Any) -> Difference | None:

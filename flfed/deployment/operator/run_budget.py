@@ -55,7 +55,7 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         unit=charge.unit,
         given_encoder=given_encoder(study),
         whole=charges if is_covered(study) else (),
-        rule=holdout_hash(serving),
+        rule=holdout_hash(serving, snapshot.known(serving, folder.frozen)),
     )
     return [said + KEPT_CELLS if free else said]
 

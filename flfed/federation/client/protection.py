@@ -24,6 +24,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.holdout_by_order import AnyHoldout, HoldoutByOrder
+from flfed.rows.snapshots.snapshot import Frozen, FrozenSite
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.study.coverage import covers_model, is_covered
@@ -229,9 +230,16 @@ RULE = 16
 """Digits of the hash of a holdout in a line."""
 
 
-def holdout_hash(site: Site) -> str:
-    """Return the hash of a site's holdout, by which people are on a side: by another one they may be on the other."""
-    return hashlib.sha256(repr(site.holdout).encode()).hexdigest()[:RULE]
+def holdout_hash(site: Site, frozen: Frozen | None = None) -> str:
+    """Return the hash of a site's holdout, by which people are on a side: by another one they may be on the other.
+
+    Without a group a person's side follows from what the row holds, so that whoever freezes rows anew may move people:
+    the hash has the time of the freeze then, `frozen` or that of a site that serves such rows. It has nothing of rows.
+    """
+    frozen = site.snapshot if isinstance(site, FrozenSite) else frozen
+    by_person = isinstance(site.holdout, Holdout) and datasets.load(site.dataset).schema.group
+    at = "" if by_person or frozen is None else frozen.at
+    return hashlib.sha256(f"{site.holdout!r} {at}".encode()).hexdigest()[:RULE]
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,6 @@ def count_scores(
     outputs = yield ScoreRequest(model=session.model, arrays=request.arrays, x=rows.x)
     weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
     odds, of_model = np.ravel(outputs).astype(np.float64), arrays_sha256({**request.arrays, **encoder.arrays()})
-    # So that the site's people can compare it with their own, exact and at home; one process has no place of each site.
-    if own.approving is not None:
-        found = arrays_sha256(request.arrays)
-        kept = SiteModel(study=session.study.text, of=found, arrays=request.arrays, encoder=encoder)
-        kept.write(own.site, own.run, own.repeat)
     if request.edges is None:
         name, exact = FIRST, first_counts(odds, weights)
     else:
@@ -154,7 +149,13 @@ def count_scores(
         parts={name: Part(exact=exact, query=query, release=release)},
         side="holdout",
     )
-    return ScoresReply(counts=answer.drawn()[name])
+    counts = answer.drawn()[name]
+    # So that the site's people can compare it with their own, exact and at home; one process has no place of each site.
+    if own.approving is not None and request.edges is not None:
+        found = arrays_sha256(request.arrays)
+        kept = SiteModel(study=session.study.text, of=found, arrays=request.arrays, encoder=encoder)
+        kept.write(own.site, own.run, own.repeat)
+    return ScoresReply(counts=counts)
 
 
 def _compared(request: ScoresRequest, session: SiteSession) -> Generator[ComputeRequest, Any, ScoresReply]:
