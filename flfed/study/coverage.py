@@ -50,6 +50,11 @@ def compares_privately(study: Study) -> bool:
     return bool(study.privacy.settings.get("comparison", "none") != "none")
 
 
+def by_person(study: Study) -> bool:
+    """Tell whether a study protects persons, whose rows weigh one together."""
+    return bool(study.privacy.settings.get("unit", "person") == "person")
+
+
 def covers_model(study: Study) -> bool:
     """Tell whether a study trains a model, and all that leaves a site for it is charged."""
     return study.analysis is None and study.privacy.settings.get("covers") == "study"

@@ -9,6 +9,7 @@ import pytest
 from tests.consortium.conftest import table
 from tests.consortium.test_packed_bytes import THREE, held, sent
 from tests.consortium.test_secure_sums import command, newest, words
+from tests.federation.test_compared_privately import COMPARED as COVERED
 
 pytestmark = [pytest.mark.proof, pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(1800)]
 
@@ -31,24 +32,6 @@ epsilon = 1.0
 delta = 1e-5
 """
 POLICY = 'format = 1\ndisclosure = "institution"\nepsilon = {budget}\n'
-COVERED = f"""{HEAD}
-[model]
-name = "logistic"
-[plan]
-optimiser = "sgd"
-lr = 0.5
-steps = 4
-[strategy]
-name = "fedavg"
-rounds = 3
-[privacy]
-name = "record-dp"
-epsilon = 8.0
-delta = 1e-5
-sampling = 0.2
-covers = "study"
-comparison = "own-model"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +102,7 @@ noised_counts._asked = dying
 
 
 def test_a_coordinator_that_is_killed_after_it_has_counts_gets_the_same_and_charges_nothing_twice(charged: Any):
-    study = COVERED.replace('"Test"', '"Test once more"')
+    study = COVERED.replace("under one budget", "under one budget, once more")
     before = {}
     for name in THREE:
         policy = charged.root / "packages" / "sites" / name / "policy.toml"

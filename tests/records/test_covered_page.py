@@ -27,6 +27,7 @@ from flfed.records.store.visibility import Viewer, of_summary, parsed_study
 from tests.records import analyses
 from tests.records.covered_runs import AUC, NAMES, PRIVACY, SITES, STUDY, Found, in_store
 from tests.records.one_answer import page, words
+from tests.records.test_one_sites_pages import page as own_page
 
 PAGES = ("p20_overview", "p30_sites", "p40_curves", "p50_rounds", "p55_methods", "p60_data", "p70_privacy")
 OF_JOINING = re.compile(
@@ -154,29 +155,6 @@ def test_two_runs_side_by_side_have_no_verdict(store, url):
 
 
 # --- As one site's people see them
-
-
-def own_page(name: str, run: str, site: str) -> AppTest:
-    """The parts of a page as the people of `site` see them."""
-
-    def script(name: str, run: str, site: str) -> None:
-        from importlib import import_module
-
-        import streamlit as st
-
-        from flfed.records.dashboard import page_files
-        from flfed.records.dashboard.run_page import Opened
-        from flfed.records.store.reader import RunReader
-        from flfed.records.store.visibility import Viewer
-
-        with RunReader.open(only=site) as reader:
-            runs = reader.runs_of(run)
-        st.navigation([st.Page(file, url_path=name) for name, file in page_files().items()])  # for links
-        import_module(f"flfed.records.dashboard.pages.{name}").parts(Opened(run, runs, Viewer("site", site)))
-
-    shown = AppTest.from_function(script, args=(name, run, site), default_timeout=60).run()
-    assert not shown.exception
-    return shown
 
 
 def everything(opened: AppTest) -> str:

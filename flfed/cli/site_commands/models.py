@@ -83,7 +83,7 @@ def compare_model(
     from flfed.deployment.operator.exact_comparison import ARMS, exact_comparison
     from flfed.folders import SiteFolder
     from flfed.records.statistics.own_models import family_in_words
-    from flfed.records.statistics.verdict import ARM_NAMES, interval, metric_name, number
+    from flfed.records.statistics.verdict import ARM_NAMES, interval, metric_name, number, sentence_case
     from flfed.rows.data import site_discovery as sites
 
     done = exact_comparison(SiteFolder(name), sites.load(name), run, repeat)
@@ -99,7 +99,7 @@ def compare_model(
     output.as_table(headers, lines, f"{done.study.name} ({done.run}) at {name}: {found.holdout_rows} test rows")
     first = next(iter(found.arms))
     code, sentence = done.verdict(first)
-    typer.echo(f"{code[0].upper()}{code[1:]}. {sentence}")
+    typer.echo(f"{sentence_case(code)}. {sentence}")
     family = family_in_words({found.own_family or "same": 1}, 1)
     typer.echo(
         f"The site's own model{f' ({family})' if family else ''} was trained here on {found.training_rows} rows "

@@ -31,7 +31,8 @@ class ExactComparison:
 
     Attributes
     ----------
-    site, run, study : str
+    site, run : str
+    study : Study
     repeat : int
     found : SiteComparison
         Exact figures and differences, with the intervals of chance alone.
@@ -67,18 +68,10 @@ class ExactComparison:
             for metric, pairs in self.found.differences.items()
         }
         verdicts = {metric: self.verdict(metric)[0] for metric in arms}
-        rows = {"training-rows": self.found.training_rows, "holdout-rows": self.found.holdout_rows}
-        place = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
-        own = {"local-only-family": self.found.own_family or "same"}
-        return {
-            **place,
-            "rows-frozen": self.frozen,
-            **rows,
-            **own,
-            "figures": arms,
-            "differences": gains,
-            "verdicts": verdicts,
-        }
+        facts = {"site": self.site, "run": self.run, "repeat": self.repeat, "study": self.study.name}
+        facts |= {"rows-frozen": self.frozen, "training-rows": self.found.training_rows}
+        facts |= {"holdout-rows": self.found.holdout_rows, "local-only-family": self.found.own_family or "same"}
+        return {**facts, "figures": arms, "differences": gains, "verdicts": verdicts}
 
 
 def exact_comparison(folder: SiteFolder, site: Site, run: str, repeat: int = 0) -> ExactComparison:

@@ -15,7 +15,6 @@ from flfed.deployment.operator.privacy_words import NO_EXACT_COUNT, of_covered, 
 from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
 from flfed.deployment.operator.statistic_description import of_statistic
-from flfed.federation.client.released.model_answers import by_person
 from flfed.federation.recording.source_model import UNCOVERED
 from flfed.rows.comparison.own_columns import asked_of
 from flfed.rows.comparison.subgroups import groupings
@@ -25,7 +24,7 @@ from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.statistic import statistic_of
-from flfed.study.coverage import covers_model, is_covered
+from flfed.study.coverage import by_person, covers_model, is_covered
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study

@@ -39,7 +39,7 @@ from flfed.federation.client.released.model_answers import charged_request, coun
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
-from flfed.federation.client.statistic import account_of, count_statistic, opened_for, rows_band, too_small
+from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
@@ -69,6 +69,7 @@ from flfed.updates.messages.compare import (
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
+from flfed.updates.messages.kinds import asks
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
 from flfed.updates.messages.summarise import (
@@ -167,11 +168,11 @@ class SiteClient:
         """
         # An engine of many sites has no Flower app around the handler, so this is the border.
         try:
-            handler = HANDLERS[message.metadata.message_type]
-            leaves = handler is not enrol
+            kind = message.metadata.message_type
+            handler = HANDLERS[kind]
             own = SiteRun.of(context, NodeState(context.state), self._approval, self._rows)
             message = _whole(message, own.state)
-            reply = yield from _handled(handler, message, lambda: self.session(context, leaves=leaves), own)
+            reply = yield from _handled(handler, message, partial(self.session, context, kind), own)
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
@@ -187,8 +188,8 @@ class SiteClient:
                 record = self._once(message, context, kept, own)
                 keep_encoder(message, own.state)
                 return Message(record, reply_to=message)
-            leaves = handler is not enrol
-            reply = run_client(_handled(handler, message, lambda: self.session(context, leaves=leaves), own))
+            open_session = partial(self.session, context, message.metadata.message_type)
+            reply = run_client(_handled(handler, message, open_session, own))
             # Who has masked figures opens their sum yet: its gate ends the site's part of the run.
             compared = isinstance(reply, CompareReply) and reply.masked is None
             if kept is not None and (compared or is_last(reply)):
@@ -203,8 +204,8 @@ class SiteClient:
 
         It is the one given before, where the very same was asked before.
         """
-        # The site's policy comes first, also before an old reply, and what the study does not ask for.
-        session = opened_for(message.metadata.message_type, lambda: self.session(context))
+        # The site's policy comes first, also before an old reply.
+        session = self.session(context, message.metadata.message_type)
         request = read(TrainRequest, message.content)
         under = own.under(session)
         sums = own.sums(session.study) if request.fit else None
@@ -226,8 +227,8 @@ class SiteClient:
             sums.note(sums.asked(request))
         return record
 
-    def session(self, context: Context, *, leaves: bool = True) -> SiteSession:
-        """Return the open session of a node's site.
+    def session(self, context: Context, kind: str) -> SiteSession:
+        """Return the open session of a node's site, for a message of a kind.
 
         Its table is read once for a study's run.
 
@@ -238,7 +239,7 @@ class SiteClient:
         Raises
         ------
         NotTakingPart
-            By the site's own policy.
+            By the site's own policy, or for a kind of message that the study does not ask.
         """
         name, text = str(context.node_config["site"]), str(context.run_config["study"])
         key = (name, text, int(context.run_config.get("repeat", 0)))
@@ -257,12 +258,15 @@ class SiteClient:
         # What is charged is not held to what was released, which reads exact rows.
         held &= not is_covered(opened.study)
         # Released rows are held to the new ones before any sum over them is computed.
+        leaves = kind != ENROL
         refused = self._releases.refusal(opened, run, leaves=leaves) if held and self._releases is not None else None
         if refused:
             raise NotTakingPart(refused)
         opened.counts_may_leave = partial(self._counts_may_leave, opened, run, held=held)
         if self._runs.get(key) != run:  # each run spends under its own name
             opened.protection, self._runs[key] = self._protect(opened.site, opened.study, key[2], run), run
+        if not asks(opened.study, kind):
+            raise NotTakingPart(Refusal("kind-of-another-study"))
         return opened
 
     def _counts_may_leave(self, session: SiteSession, run: str, *, held: bool, claim: bool) -> bool:
@@ -277,7 +281,7 @@ def _whole(message: Message, state: RunState) -> Message:
 
 def _handled(handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Answer a message by its handler; training keeps the encoder that came."""
-    reply = yield from handler(message, partial(opened_for, message.metadata.message_type, open_session), own)
+    reply = yield from handler(message, open_session, own)
     if handler is train:
         keep_encoder(message, own.state)
     return reply

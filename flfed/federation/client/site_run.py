@@ -135,11 +135,14 @@ class SiteRun:
         if known is not None and known.of == of:
             return known.arrays
         arrays = opened() if encrypted else request.arrays
+        self.keep_model(SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder, own=own))
+        return arrays
+
+    def keep_model(self, model: SiteModel) -> None:
+        """Keep the run's last model at the site; raises NotKept."""
         # One process that rehearses has all sites, and its run has no place of theirs.
         if self.approving is not None:
-            kept = SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder, own=own)
-            kept.write(self.site, self.run, self.repeat)
-        return arrays
+            model.write(self.site, self.run, self.repeat)
 
 
 def own_part_of(kept: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:

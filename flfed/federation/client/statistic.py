@@ -26,7 +26,7 @@ from flfed.study.coverage import covers_model, is_covered
 from flfed.study.statistic import ANALYSIS, is_statistic
 from flfed.study.study import Study
 from flfed.updates.accounting import epsilon
-from flfed.updates.messages.kinds import STATISTIC, asks
+from flfed.updates.messages.kinds import STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 
 ANY_ROWS = (0, 2**32 - 1)
@@ -167,14 +167,6 @@ def rows_asked(session: SiteSession) -> int:
     """Return how many rows a study sums over, or trains on."""
     others = len(session.table.holdout("statistic")) if is_statistic(session.study) else 0
     return len(session.table.training) + others
-
-
-def opened_for(kind: str, open_session: Callable[[], SiteSession]) -> SiteSession:
-    """Return the session for a message; raises NotTakingPart for one that its study does not ask."""
-    session = open_session()
-    if not asks(session.study, kind):
-        raise NotTakingPart(Refusal("kind-of-another-study"))
-    return session
 
 
 def too_small(session: SiteSession) -> Refusal | None:

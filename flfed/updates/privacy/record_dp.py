@@ -164,7 +164,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         if self.covers == "updates" or not rounds:
             return {}
         of, training = self._training_shares(), self._training(plan, rounds)
-        to, holdout = self._holdout_shares(), holdout_releases(self._holdout_shares(), self.epsilon, self.delta)
+        to = self._holdout_shares()
+        holdout = holdout_releases(to, self.epsilon, self.delta)
         found = {
             HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
             VALUES: AnswerRelease("training", training.sums, of.sums),

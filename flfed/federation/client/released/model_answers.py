@@ -22,7 +22,7 @@ from flfed.rows.statistics.private.model_counts import cell_queries, persons_of,
 from flfed.rows.training.private.noise import KnownUnits
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.seeds import generator
-from flfed.study.coverage import compares_privately, covers_model
+from flfed.study.coverage import by_person, compares_privately, covers_model
 from flfed.study.study import Study
 from flfed.summaries.noised_pairs import OWN, PAIRS
 from flfed.summaries.noised_scores import FIRST, SCORES, first_counts, score_counts
@@ -46,11 +46,6 @@ def releases_of(study: Study) -> dict[str, AnswerRelease]:
     """Return what a study's noised answers beside the updates spend, by name."""
     mechanism = mechanism_of(study)
     return {} if mechanism is None else dict(mechanism.answer_releases(study.plan, study.rounds))
-
-
-def by_person(study: Study) -> bool:
-    """Tell whether a study protects persons, whose rows weigh one together."""
-    return bool(study.privacy.settings.get("unit", "person") == "person")
 
 
 def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
@@ -150,11 +145,10 @@ def count_scores(
         side="holdout",
     )
     counts = answer.drawn()[name]
-    # So that the site's people can compare it with their own, exact and at home; one process has no place of each site.
-    if own.approving is not None and request.edges is not None:
-        found = arrays_sha256(request.arrays)
-        kept = SiteModel(study=session.study.text, of=found, arrays=request.arrays, encoder=encoder)
-        kept.write(own.site, own.run, own.repeat)
+    # So that the site's people can compare it with their own, exact and at home.
+    if request.edges is not None:
+        arrays = request.arrays
+        own.keep_model(SiteModel(study=session.study.text, of=arrays_sha256(arrays), arrays=arrays, encoder=encoder))
     return ScoresReply(counts=counts)
 
 

@@ -15,6 +15,7 @@ from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery, clipped
 from flfed.rows.statistics.private.model_counts import weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
 from flfed.study.analysis import Analysis
+from flfed.study.coverage import by_person
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.summary import ColumnLayout
 
@@ -58,8 +59,7 @@ class NoisedAnalysis:
         """Return a study's analysis, with the noise multiplier of its answers; raises UsageError where it has none."""
         if study.analysis is None:
             raise UsageError(f"study {study.name!r} has no [analysis]")
-        by_person = study.privacy.settings.get("unit", "person") == "person"
-        return cls(of=study.analysis, noise=noise, by_person=by_person)
+        return cls(of=study.analysis, noise=noise, by_person=by_person(study))
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return the columns that are read; raises UsageError where the dataset has none such."""
