@@ -79,7 +79,8 @@ def test_the_block_of_the_readme_prints_what_stands_below_it():
 
 @pytest.mark.slow
 @pytest.mark.servers
-def test_every_command_of_the_page_on_studies_runs(flfed):
+def test_every_command_of_the_page_on_studies_runs(flfed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # one of them writes a study
     for words in commands_of("docs/studies.md"):
         code, out, err = flfed(*words)
         assert (code, bool(out.strip())) == (0, True), (words, err)
