@@ -22,8 +22,9 @@ from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import LINE, NO_LEDGER, PrivacyAccount
+from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
 from flfed.federation.client.protection import charge_of
+from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -77,16 +78,18 @@ def test_noise_at_an_institution_is_not_the_studys_to_draw_again(protected):
 
 @pytest.mark.slow
 @pytest.mark.studies
-def test_a_stored_reply_spends_nothing_and_a_round_asked_anew_spends_again(protected, home: Path):
+def test_a_stored_reply_spends_nothing_and_a_round_whose_reply_is_gone_is_not_drawn_again(protected, home: Path):
     site = protected(epsilon=9.0)
     message = site.trained()
     first, again = site.answer(message), site.answer(message)
     np.testing.assert_array_equal(delta(first), delta(again))
     assert [line.facts["round"] for line in spent(site)] == [1]
     shutil.rmtree(home / "sites" / "site-01" / "runs")
-    assert not np.allclose(delta(site.answer(message)), delta(first), rtol=0.01)
-    assert [line.facts["round"] for line in spent(site)] == [1, 1]
-    assert [line.kind for line in site.lines()].count(TRAIN) == 3
+    said = site.answer(message).error.reason
+    assert said == "the noise of round 1 was drawn before in this run: it is not drawn again"
+    assert may_leave(said, site.site) == said
+    assert [line.facts["round"] for line in spent(site)] == [1]
+    assert [line.kind for line in site.lines()].count(TRAIN) == 2
 
 
 def test_what_is_spent_is_on_the_ledger_before_the_update_that_it_paid_for(protected):

@@ -16,9 +16,10 @@ from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.deployment.site_state.freeze import freeze_first, refresh
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.privacy_budget import BOTH, NO_LEDGER, NotSpent, PrivacyAccount
+from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
 from flfed.federation.client.released.row_accounts import RowAccounts, origin_of
 from flfed.federation.client.released.sets import RowSets
+from flfed.federation.client.released.spent_lines import BOTH
 from flfed.federation.server.run import run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

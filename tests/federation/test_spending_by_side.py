@@ -19,19 +19,11 @@ import pytest
 
 from flfed.deployment.operator.budget import Accounts
 from flfed.deployment.site_state.ledger_loss import restart
-from flfed.federation.client.privacy_budget import (
-    BOTH,
-    LINE,
-    NO_LEDGER,
-    SIDES,
-    NotSpent,
-    PrivacyAccount,
-    Side,
-    Tally,
-    side_of,
-)
+from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
 from flfed.federation.client.privacy_budget import shown as shown_budget
 from flfed.federation.client.protection import holdout_hash, side_charged
+from flfed.federation.client.released.run_draws import SPENT as LINE
+from flfed.federation.client.released.spent_lines import BOTH, SIDES, Side, Tally, side_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import START, Line, new_line
@@ -229,10 +221,10 @@ def test_rounds_ahead_are_those_that_fit_on_both_sides():
 def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line():
     spending = account(4.0)
     with pytest.raises(NotSpent, match="epsilon 0 of 4 is spent .* one more round would make it 4.458"):
-        spending.reserve_all([ANSWER, ANSWER], side="training", **RUN)  # each of them alone would fit
+        spending.reserve(*[ANSWER, ANSWER], side="training", **RUN)  # each of them alone would fit
     assert spent_lines() == [] and spending.spent() == 0
     parts = [Release(4.0, 1, 1), Release(2.5, 1, 1), Release(4.0, 1, 1)]
-    lines = spending.reserve_all(parts, side="training", **RUN)
+    lines = spending.reserve(*parts, side="training", **RUN)
     assert [line.raw for line in spent_lines()] == [line.raw for line in lines] and ledger().problems() == []
     assert [(line.n, line.facts["noise"], line.facts["side"], line.facts["run"]) for line in lines] == [
         (1, 4.0, "training", "r"), (2, 2.5, "training", "r"), (3, 4.0, "training", "r"),
@@ -242,8 +234,8 @@ def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line(
     # Their μ² add up to .285, of which ANSWER's is .514: ε is less than its.
     assert spending.spent() < gaussian(1)
     spending.reserve(ANSWER, side="holdout", **RUN)
-    assert len(spent_lines()) == 4 and spending.reserve_all([], side="holdout", **RUN) == []
-    account(0.1, disclosure="open").reserve_all([ANSWER, ANSWER], **RUN)  # which counts, and refuses nothing
+    assert len(spent_lines()) == 4 and spending.reserve(*[], side="holdout", **RUN) == []
+    account(0.1, disclosure="open").reserve(*[ANSWER, ANSWER], **RUN)  # which counts, and refuses nothing
     assert len(spent_lines()) == 6 and ledger().problems() == []
 
 
@@ -271,7 +263,7 @@ def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: floa
             spending.reserve(ANSWER, side="holdout", **RUN)
 
     def at_once() -> None:
-        spending.reserve_all([ANSWER] * 3, side="holdout", **RUN)
+        spending.reserve(*[ANSWER] * 3, side="holdout", **RUN)
 
     def kept(write: Callable[[], None]) -> int:
         with full_at(len(before) + int(lines * length)), pytest.raises(NotSpent) as refused:
@@ -284,7 +276,7 @@ def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: floa
     # Planted: line by line, those before the failure stay.
     assert kept(one_by_one) == int(lines) and spending.spent() == of(1 + int(lines))
     assert ledger().problems() == []
-    spending.reserve_all([ANSWER], side="holdout", **RUN)
+    spending.reserve(*[ANSWER], side="holdout", **RUN)
     assert spending.spent() == of(2 + int(lines))
 
 
@@ -339,7 +331,7 @@ def clock():  # asked for each line: the third is never written
 clock.lines = 0
 folder = SiteFolder("site-01")
 spending = PrivacyAccount(ledger_of(folder, clock=clock), "small", Policy(epsilon=20.0), prepare=folder.make)
-spending.reserve_all([Release(1.395, 1, 1)] * 4, side="training", run="r", round=1)
+spending.reserve(*[Release(1.395, 1, 1)] * 4, side="training", run="r", round=1)
 """
 
 
@@ -369,7 +361,7 @@ sys.stdin.readline()
 done = 0
 try:
     while True:
-        spending.reserve_all([Release(10.0, 1, 1), Release(14.0, 1, 1)], side=sys.argv[1], run=sys.argv[1], round=done)
+        spending.reserve(*[Release(10.0, 1, 1), Release(14.0, 1, 1)], side=sys.argv[1], run=sys.argv[1], round=done)
         done += 1
 except NotSpent:
     print(done)
@@ -379,7 +371,7 @@ except NotSpent:
 @pytest.mark.slow
 @pytest.mark.servers
 def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole():
-    account(2.0).reserve_all([], side="training")  # so that there is a ledger for both
+    account(2.0).reserve(*[], side="training")  # so that there is a ledger for both
     started = [
         subprocess.Popen(
             [sys.executable, "-c", RACING, side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

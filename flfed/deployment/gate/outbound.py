@@ -23,6 +23,7 @@ from flfed.deployment.gate.run_limits import (
     OpenedLists,
     RunLimits,
     asked_sha256,
+    chosen_edges,
     chosen_numbers,
 )
 from flfed.deployment.gate.tree_schema import exchange_of
@@ -164,6 +165,8 @@ class Leaving:
         # The line names what the coordinator chose, so that a later question by another model is recognised.
         if chosen := asked_sha256(message):
             line["asked_sha256"] = chosen
+        if edges := chosen_edges(message):
+            line["edges_sha256"] = edges
         if OFFSET in reply.content:
             line["offset"] = True
         if IMPORTANCE in reply.content:

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 
 from flwr.app import Message
 
+from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.federation.client.released.run_draws import EDGES
 from flfed.federation.client.run_keys import Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
@@ -59,6 +61,11 @@ def asked_sha256(message: Message) -> str:
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 
+def chosen_edges(message: Message) -> str:
+    """Return the hash of the bins that a request for noised counts by class names, else an empty text."""
+    return edges_sha256(message.content) if message.metadata.message_type == SCORES else ""
+
+
 def chosen_numbers(message: Message) -> dict[str, float]:
     """Return the chosen numbers of a comparison request.
 
@@ -99,6 +106,7 @@ class RunLimits:
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
+        self._edges: dict[Run, set[str]] = defaultdict(set)
         self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
         self._answered: dict[str, set[Place]] = defaultdict(set)
         self._first: dict[str, int] = {}
@@ -164,6 +172,9 @@ class RunLimits:
             return None if asked in self._asked[run, COMPARE, _place(COMPARE, {})] else Refusal("not-compared")
         facts = {"round": message.content["config"].get("round"), **exchange_of(message)} if kind in QUESTIONS else {}
         place, round = _place(kind, facts), _round(kind, facts.get("round"))
+        edges = chosen_edges(message)
+        if edges and self._edges[run] - {edges}:
+            return Refusal("other-edges")
         chosen = chosen_numbers(message)
         for name, code in CHOSEN.items() if kind == COMPARE else ():
             if self._chosen[run, name] - {chosen.get(name)}:
@@ -214,6 +225,8 @@ class RunLimits:
             self._runs[run[0]].add(run)
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))
+        if EDGES in line.facts:
+            self._edges[run].add(str(line.facts[EDGES]))
         if kind == COMPARE:
             for name in CHOSEN:
                 self._chosen[run, name].add(line.facts.get(name))

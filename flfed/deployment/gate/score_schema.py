@@ -12,9 +12,10 @@ from flfed.deployment.gate.sum_schema import Parts
 from flfed.refusals import Refusal
 from flfed.summaries.noised_calibration import GRID
 from flfed.summaries.noised_scores import MORE_BINS
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.fields import ndarrays
 
-COUNTS = "counts"
+COUNTS, EDGES = "counts", "edges"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,29 @@ class ScoreTable:
         return None if np.isfinite(counts).all() else Refusal("statistic-unfit")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BinEdges(Parts):
+    """A section of the cells between which bins of scores lie."""
+
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
+        """Return why the named section does not fit, None where it does."""
+        wrong = super().defect(record, name)
+        if wrong:
+            return wrong
+        edges = ndarrays(record, name)[EDGES]
+        spans_all = len(edges) > 1 and edges[0] == 0 and edges[-1] == GRID.bins
+        rises = bool((np.diff(edges) > 0).all())
+        return None if spans_all and rises else Refusal("edges-unfit", bins=GRID.bins)
+
+
 def edges_of_bins() -> Parts:
     """Return the section of the edges between bins, which the first request lacks."""
-    return Parts(rows={}, vectors={"edges": (MORE_BINS + 1, np.dtype(np.int64))}, needed=False, shorter=True)
+    longest = {EDGES: (MORE_BINS + 1, np.dtype(np.int64))}
+    return BinEdges(rows={}, vectors=longest, needed=False, shorter=True)
+
+
+def edges_sha256(record: RecordDict) -> str:
+    """Return the hash of the bins that a request for counts by class names, an empty text where it names none."""
+    if EDGES not in record:
+        return ""
+    return arrays_sha256(ndarrays(record, EDGES))

@@ -11,18 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flfed.federation.client.privacy_budget import (
-    BOTH,
-    LINE,
-    SIDES,
-    Side,
-    counts_rows_of,
-    may_have_several_rows,
-    release_of,
-    rule_of,
-    shown,
-    side_of,
-)
+from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.released.row_accounts import (
     KEY,
     RowAccounts,
@@ -31,6 +20,17 @@ from flfed.federation.client.released.row_accounts import (
     names_in,
     origin_of,
     rows_key,
+)
+from flfed.federation.client.released.run_draws import SPENT as LINE
+from flfed.federation.client.released.spent_lines import (
+    BOTH,
+    SIDES,
+    Side,
+    counts_rows_of,
+    may_have_several_rows,
+    release_of,
+    rule_of,
+    side_of,
 )
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger

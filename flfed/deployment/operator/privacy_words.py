@@ -10,6 +10,7 @@ from flfed.federation.client.privacy_budget import shown as shown_epsilon
 from flfed.federation.client.protection import charge_of
 from flfed.federation.client.statistic import colluding_epsilon
 from flfed.records.reports.privacy import given_the_encoder
+from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.study.coverage import compares_privately, covers_model
 from flfed.study.exchanges import grows
 from flfed.study.statistic import is_statistic
@@ -144,8 +145,9 @@ def privacy_in_words(study: Study, alone: str, pinned: int) -> str:
         return ANSWERED_IN_SUM.format(name=study.privacy.name, colluding=colluding, **given)
     if covers_model(study):
         more = {"compared": OWN_UNDER_NOISE, "others": "other "} if compares_privately(study) else {}
-        return COVERED.format(**{"compared": "", "others": "", **more}, name=study.privacy.name, **given)
-    said = NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)
+        covered = COVERED.format(**{"compared": "", "others": "", **more}, name=study.privacy.name, **given)
+        return f"{covered} {DRAWN_ONCE}"
+    said = f"{NOISE.format(name=study.privacy.name, rounds=study.rounds, **given)} {DRAWN_ONCE}"
     return said if study.encode.scaler == "schema" else f"{said} {given_the_encoder(promise.unit)}"
 
 

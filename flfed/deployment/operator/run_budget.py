@@ -12,8 +12,9 @@ from flfed.deployment.operator.budget import (
     same_in_words,
     unprotected_in_words,
 )
-from flfed.federation.client.privacy_budget import BOTH, Side, shown
+from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
+from flfed.federation.client.released.spent_lines import BOTH, Side
 from flfed.federation.client.statistic import answered
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of

@@ -37,6 +37,7 @@ from flfed.federation.client.redaction import (
 )
 from flfed.federation.client.released.model_answers import charged_request, count_scores, is_last
 from flfed.federation.client.released.rows import Releases
+from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
 from flfed.federation.client.run_keys import Approving
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
 from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
@@ -143,6 +144,7 @@ class SiteClient:
         self._approval = approval
         self._releases = Releases(self._protect.ledger_of) if releasing else None
         self._over: set[KeptReplies] = set()
+        self._last_updates = LastUpdates()
         self._draws_of = cache(lambda seed: Draws(seed, FIT))
 
     def app(self) -> ClientApp:
@@ -164,7 +166,8 @@ class SiteClient:
         Returns the reply, or the error that may cross.
 
         For an engine that computes for all its sites together. No reply is kept on a disk: such an
-        engine's sites live and die with its process, and a round asked again gives the same bits.
+        engine's sites live and die with its process, and a round asked again gives the same bits. Of a round with
+        noise of the operating system the last reply is kept in memory.
         """
         # An engine of many sites has no Flower app around the handler, so this is the border.
         try:
@@ -172,7 +175,7 @@ class SiteClient:
             handler = HANDLERS[kind]
             own = SiteRun.of(context, NodeState(context.state), self._approval, self._rows)
             message = _whole(message, own.state)
-            reply = yield from _handled(handler, message, partial(self.session, context, kind), own)
+            reply = yield from self._handled(handler, message, partial(self.session, context, kind), own)
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
@@ -189,7 +192,7 @@ class SiteClient:
                 keep_encoder(message, own.state)
                 return Message(record, reply_to=message)
             open_session = partial(self.session, context, message.metadata.message_type)
-            reply = run_client(_handled(handler, message, open_session, own))
+            reply = run_client(self._handled(handler, message, open_session, own))
             # Who has masked figures opens their sum yet: its gate ends the site's part of the run.
             compared = isinstance(reply, CompareReply) and reply.masked is None
             if kept is not None and (compared or is_last(reply)):
@@ -207,25 +210,19 @@ class SiteClient:
         # The site's policy comes first, also before an old reply.
         session = self.session(context, message.metadata.message_type)
         request = read(TrainRequest, message.content)
-        under = own.under(session)
-        sums = own.sums(session.study) if request.fit else None
-        earlier = kept.reply_to(request, under=under) if request.fit else None
-        if earlier is not None:
-            if sums is None:
-                return earlier
-            asked = sums.asked(request)
-            sums.note(asked)
-            return sums.as_of_now(asked, TrainReply.from_record(earlier)).to_record()
-        if sums is not None:
-            sums.check_unused(sums.asked(request))
-        reply: TrainReply = run_client(_trained(request, session, own))
-        record = reply.to_record()
-        if request.fit:
-            kept.keep(request, record, under=under)
-        # Written once the reply is kept: whatever is asked from here on, no other vector leaves under its masks.
-        if sums is not None:
-            sums.note(sums.asked(request))
-        return record
+        return kept_or_trained(request, session, own, kept, lambda: run_client(_trained(request, session, own)))
+
+    def _handled(
+        self, handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun
+    ) -> Replying:
+        """Answer a message by its handler; training keeps the encoder that came."""
+        if handler is not train:
+            return (yield from handler(message, open_session, own))
+        request, session = read(TrainRequest, message.content), open_session()
+        training = train(message, lambda: session, own)
+        reply = yield from self._last_updates.once(request, session, own, training)
+        keep_encoder(message, own.state)
+        return reply
 
     def session(self, context: Context, kind: str) -> SiteSession:
         """Return the open session of a node's site, for a message of a kind.
@@ -277,14 +274,6 @@ class SiteClient:
 def _whole(message: Message, state: RunState) -> Message:
     """Return a message with its encoder; what crossed within a process has it."""
     return message if is_in_memory(message.content) else whole_message(message, state)
-
-
-def _handled(handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
-    """Answer a message by its handler; training keeps the encoder that came."""
-    reply = yield from handler(message, open_session, own)
-    if handler is train:
-        keep_encoder(message, own.state)
-    return reply
 
 
 def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:

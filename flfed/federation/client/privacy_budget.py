@@ -15,21 +15,30 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from flfed.errors import FlfedError
-from flfed.federation.client.released.row_accounts import KEY, RowAccounts, named, names_in, rows_key
+from flfed.federation.client.released.row_accounts import KEY, named, names_in, rows_key
+from flfed.federation.client.released.run_draws import SPENT
+from flfed.federation.client.released.spent_lines import (
+    BOTH,
+    SIDES,
+    Asked,
+    Seen,
+    Side,
+    Tally,
+    charged_sides,
+    may_have_several_rows,
+)
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
-from flfed.records.ledger.line import Line
+from flfed.records.ledger.line import Line, Run
 from flfed.refusals import Refusal
-from flfed.rows.data import datasets
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
-from flfed.updates.accounting import Release, affordable, composed, epsilon
+from flfed.updates.accounting import Release, affordable, epsilon
 from flfed.updates.rounds_ahead import rounds_left
 
 NO_LEDGER = Refusal("ledger-unwritable")
@@ -37,19 +46,7 @@ NO_LEDGER = Refusal("ledger-unwritable")
 
 The one sentence that leaves without a line: it says nothing, and silence would hold up everybody's round.
 """
-LINE = "spent"
-"""The kind of a ledger's line for what a round spends."""
 LOG = logging.getLogger("flfed.site")
-
-Side = Literal["training", "holdout", "both"]
-"""Whose privacy a release spends: of people trained on, of people held out, or of all."""
-Asked = Sequence[tuple[Side, Release]]
-"""What is asked for, each of whose privacy."""
-SIDES: tuple[Side, ...] = ("training", "holdout")
-"""The sides of a holdout, each with an account of its own."""
-BOTH: Side = "both"
-Kinds = Counter[tuple[Side, float, float]]
-"""Steps by (side, noise multiplier, sampling): all that an accountant needs of a history."""
 
 
 class NotSpent(FlfedError):
@@ -59,112 +56,6 @@ class NotSpent(FlfedError):
 
     It has the site's budget, what is spent of it and what was asked, as numbers; nothing of rows.
     """
-
-
-@dataclass
-class Tally:
-    """Privacy consumed by some lines of a ledger.
-
-    Attributes
-    ----------
-    kinds : Counter
-    runs : set of str
-    rows : bool
-        Whether some of it was counted by rows, and not by persons.
-    rules : set of str
-        Hashes of the holdouts by which people were on a side; of more than one nobody is known to have stayed on his.
-    """
-
-    kinds: Kinds = field(default_factory=Kinds)
-    runs: set[str] = field(default_factory=set)
-    rows: bool = False
-    rules: set[str] = field(default_factory=set)
-
-    def add(self, line: Line) -> None:
-        """Count one line more."""
-        release = release_of(line)
-        self.kinds[side_of(line), release.noise, release.sampling] += release.steps
-        self.runs.add(str(line.facts.get("run", "")))
-        self.rows |= line.facts.get("unit") == "row"
-        if side_of(line) in SIDES:
-            self.rules.add(rule_of(line))
-
-    @property
-    def moved(self) -> bool:
-        """Whether people may have changed sides."""
-        return len(self.rules) > 1
-
-    def releases(self, side: Side) -> tuple[Release, ...]:
-        """Return the consumed privacy of one side, by kind.
-
-        What spent of both is of each, and so is all where people may have changed sides.
-        """
-        sides = (*SIDES, BOTH) if self.moved else (side, BOTH)
-        return composed(
-            Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in sides
-        )
-
-    def on_both(self) -> Tally:
-        """Return the tally with both sides charged for all."""
-        kinds = Kinds()
-        for (_, noise, sampling), steps in self.kinds.items():
-            kinds[BOTH, noise, sampling] += steps
-        return replace(self, kinds=kinds, rules=set())
-
-    @classmethod
-    def of(cls, several: Iterable[Tally]) -> Tally:
-        """Return the sum of several tallies."""
-        found = cls()
-        for one in several:
-            found.kinds.update(one.kinds)
-            found.runs |= one.runs
-            found.rows |= one.rows
-            found.rules |= one.rules
-        return found
-
-
-@dataclass
-class Seen:
-    """Privacy consumed up to a line.
-
-    The line is known by its number and its hash.
-
-    Attributes
-    ----------
-    n, hash
-        Of the line.
-    datasets : dict of name to Tally
-        By lines that name their rows.
-    unnamed : dict of name to Tally
-        By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
-    accounts : RowAccounts
-    """
-
-    n: int = 0
-    hash: str = ""
-    datasets: dict[str, Tally] = field(default_factory=dict)
-    unnamed: dict[str, Tally] = field(default_factory=dict)
-    accounts: RowAccounts = field(default_factory=RowAccounts)
-
-    def add(self, line: Line) -> None:
-        """Count one line more."""
-        self.accounts.add(line)
-        if line.kind == LINE:
-            of = self.datasets if names_in(line.facts) else self.unnamed
-            of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
-
-    def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
-        """Return what counts for a dataset.
-
-        Its rows have these names. With None nobody knows them, so that everything counts.
-        """
-        on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
-        on_it &= set(self.datasets)
-        counted = [*self.unnamed.items(), *((name, self.datasets[name]) for name in sorted(on_it))]
-        # Under another name the same rows have other columns, by whose hash or date they may be on the other side.
-        found = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
-        found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
-        return found
 
 
 class PrivacyAccount:
@@ -213,10 +104,7 @@ class PrivacyAccount:
         self._seen = Seen()
 
     def spent(self) -> float:
-        """Return the consumed ε at the policy's δ.
-
-        It is that of the side that lost more, and infinite where nothing bounds it.
-        """
+        """Return the consumed ε at the policy's δ, of the side that lost more; infinite where nothing bounds it."""
         with self._held() as held:
             spent = self._read(held)
         if self._is_unbounded(spent):
@@ -243,47 +131,80 @@ class PrivacyAccount:
             spent = self._read(held, rule if any(side in SIDES for side, _ in asked) else None)
         return None if run and run in spent.runs else self._over(spent, asked, whole)
 
-    def reserve(self, release: Release, *, side: Side = BOTH, **facts: Any) -> Line:
-        """Record a round's cost before it is trained.
-
-        Returns the line once it is on the disk.
+    def reserve_round(self, release: Release, *, same_noise: bool, side: Side = BOTH, **facts: Any) -> None:
+        """Record a round's cost before it is trained, once: what is asked again has no new noise.
 
         Parameters
         ----------
         release : Release
+        same_noise : bool
+            Whether the noise follows from a seed, and is the same again: it is charged once, and never refused.
+        side, **facts
+            As in `reserve`.
+
+        Raises
+        ------
+        NotSpent
+            If the round was drawn before, the budget does not allow it, or the ledger cannot be written.
+        """
+        run, round = _run_of(facts), int(facts["round"])
+        with self._held() as held:
+            tally = self._tally(held, side, facts)
+            draws = self._seen.draws.of(run)
+            if same_noise and draws.charged[round]:
+                return
+            refused = None if same_noise else draws.round_refusal(round)
+            if refused:
+                raise NotSpent(refused)
+            self._append(held, tally, [release], side, facts)
+
+    def reserve(self, *releases: Release, side: Side = BOTH, **facts: Any) -> list[Line]:
+        """Record the cost of an answer before its numbers are drawn.
+
+        Returns one line a release, in their order, once all are on the disk.
+
+        Parameters
+        ----------
+        *releases : Release
         side : {"training", "holdout", "both"}
             Of whose privacy; the line names it where it is one side's alone.
         **facts
-            What the line says besides: study, study_sha256, run, round, rows_sha256, unit, delta, and of one side
-            holdout_sha256.
+            What the lines say besides: study, study_sha256, run, repeat, round, rows_sha256, unit, delta, of one side
+            holdout_sha256; `answer` names the answer, and `request_sha256` is the hash of what was chosen for it.
 
         Raises
         ------
         NotSpent
-            If the budget does not allow it, or the ledger cannot be written. Nothing is spent then.
+            If the run had the answer for another request, the budget does not allow all of them together, or the ledger
+            cannot be written. Nothing is spent then.
         """
-        return self.reserve_all([release], side=side, **facts)[0]
-
-    def reserve_all(self, releases: Sequence[Release], *, side: Side = BOTH, **facts: Any) -> list[Line]:
-        """Record an answer's costs before its numbers are drawn.
-
-        Returns one line a release, in their order, once all are on the disk. `side` and `facts` are as in `reserve`.
-
-        Raises
-        ------
-        NotSpent
-            If the budget does not allow all of them together, or the ledger cannot be written. Nothing is spent then.
-        """
-        # Read and written under one lock: two processes cannot both take the last round.
         with self._held() as held:
-            rule = facts.pop("holdout_sha256", "")
-            spent = self._read(held, rule if side in SIDES else None)
-            over = self._over(spent, [(side, release) for release in releases])
-            if over:
-                raise NotSpent(over)
-            of_side = {"side": side, "holdout_sha256": rule} if side in SIDES else {}
-            shared = {"dataset": self.dataset, **self._named(), **of_side}
-            return _append_all(held, [dict(**shared, **_cost(release), **facts) for release in releases])
+            tally = self._tally(held, side, facts)
+            if "answer" in facts:
+                draws = self._seen.draws.of(_run_of(facts))
+                refused = draws.answer_refusal(facts["answer"], facts.get("request_sha256", ""))
+                if refused:
+                    raise NotSpent(refused)
+            return self._append(held, tally, releases, side, facts)
+
+    def _tally(self, held: HeldLedger, side: Side, facts: Mapping[str, Any]) -> Tally:
+        """Return the account as it counts for people on a side by the holdout that the facts name."""
+        return self._read(held, facts.get("holdout_sha256", "") if side in SIDES else None)
+
+    def _append(
+        self, held: HeldLedger, tally: Tally, releases: Sequence[Release], side: Side, facts: Mapping[str, Any]
+    ) -> list[Line]:
+        """Append one line a release where the budget allows all of them; raises NotSpent."""
+        # Read and written under one lock: two processes cannot both take the last round.
+        over = self._over(tally, [(side, release) for release in releases])
+        if over:
+            raise NotSpent(over)
+        shared = {"dataset": self.dataset, **self._named(), **facts}
+        if side in SIDES:
+            shared["side"] = side
+        else:
+            shared.pop("holdout_sha256", None)
+        return _append_all(held, [{**shared, **_cost(release)} for release in releases])
 
     def left(self, release: Release, most: int = 10_000) -> int:
         """Return how many rounds the budget still allows.
@@ -387,6 +308,11 @@ class PrivacyAccount:
             raise NotSpent(NO_LEDGER) from None
 
 
+def _run_of(facts: Mapping[str, Any]) -> Run:
+    """Return the run that a line's facts name."""
+    return str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"])
+
+
 def _cost(release: Release) -> dict[str, Any]:
     """Return what a line says of a release."""
     return {"noise": release.noise, "sampling": release.sampling, "steps": release.steps}
@@ -398,7 +324,7 @@ def _append_all(held: HeldLedger, lines: Sequence[dict[str, Any]]) -> list[Line]
     at = held
     try:
         for facts in lines:
-            written.append(at.append(kind=LINE, **facts))
+            written.append(at.append(kind=SPENT, **facts))
             # Where a line ends the next one begins.
             at = replace(at, size=at.size + len(written[-1].raw) + 1)
     except (FlfedError, OSError):
@@ -408,62 +334,6 @@ def _append_all(held: HeldLedger, lines: Sequence[dict[str, Any]]) -> list[Line]
                 os.ftruncate(held.file, held.size)
         raise
     return written
-
-
-def side_of(line: Line) -> Side:
-    """Return whose privacy a line spent.
-
-    That of both sides where it does not say, as lines of earlier versions, or says what this version does not know.
-    """
-    return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
-
-
-def rule_of(line: Line) -> str:
-    """Return the hash of the holdout by which people were on the side that a line names."""
-    return str(line.facts.get("holdout-sha256", ""))
-
-
-def charged_sides(side: Side) -> tuple[Side, ...]:
-    """Return the sides on whose accounts a release counts.
-
-    Examples
-    --------
-    >>> charged_sides("holdout"), charged_sides("both")
-    (('holdout',), ('training', 'holdout'))
-    """
-    return (side,) if side in SIDES else SIDES
-
-
-def release_of(line: Line) -> Release:
-    """Return the release that a line records.
-
-    Raises
-    ------
-    LedgerError
-        If it does not say so in numbers: a sum without it would be too low.
-    """
-    noise, sampling, steps = (line.facts.get(key) for key in ("noise", "sampling", "steps"))
-    if not (isinstance(noise, (int, float)) and isinstance(sampling, (int, float)) and isinstance(steps, int)):
-        raise LedgerError(f"line {line.n} says that privacy was spent, and not how much: another version wrote it")
-    if not (noise >= 0 and 0 < sampling <= 1 and steps > 0):
-        raise LedgerError(f"line {line.n} says that privacy was spent in numbers that cannot be")
-    return Release(float(noise), float(sampling), steps)
-
-
-def may_have_several_rows(dataset: str) -> bool:
-    """Tell whether a person may have several rows.
-
-    An unknown dataset counts as such.
-    """
-    try:
-        return bool(datasets.load(dataset).schema.group)
-    except FlfedError:
-        return True
-
-
-def counts_rows_of(dataset: str, other: str) -> bool:
-    """Tell whether another name counted rows, not persons."""
-    return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)
 
 
 def shown(value: float) -> str:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.federation.client.privacy_budget import BOTH, NotSpent, PrivacyAccount, Side
+from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.released.row_accounts import origin_of
+from flfed.federation.client.released.spent_lines import BOTH, Side
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
@@ -258,6 +259,8 @@ class RoundCharge:
     rows : str
         Hash of the site's rows, where one is known.
     repeat : int
+    same_noise : bool
+        Whether a round that is asked again has the same noise, which follows from the study's seed then.
     """
 
     spending: PrivacyAccount
@@ -267,6 +270,7 @@ class RoundCharge:
     site: Site
     rows: str = ""
     repeat: int = 0
+    same_noise: bool = False
 
     def __call__(self, round: int) -> None:
         """Charge a round to the account.
@@ -280,19 +284,24 @@ class RoundCharge:
         """
         # Updates of a study whose sums are exact are charged to everybody: those moved with both sides' rows.
         side: Side = self.on("training") if covers_model(self.study) else BOTH
-        self.spending.reserve(self.charge.release, side=side, **self._line(round))
+        self.spending.reserve_round(self.charge.release, same_noise=self.same_noise, side=side, **self._line(round))
 
-    def answer(self, releases: Sequence[Release], *, side: Side, **facts: Any) -> None:
+    def answer(self, releases: Sequence[Release], *, answer: str, request: str, side: Side, **facts: Any) -> None:
         """Charge an answer that is noised as a whole; `facts` are what its lines say besides. Raises as a round does.
 
         Parameters
         ----------
         releases : sequence of Release
             Of its parts.
+        answer : str
+            Its name: a run has it for one request.
+        request : str
+            Hash of what the coordinator chose for it, an empty text where it chooses nothing.
         side : {"training", "holdout", "both"}
             Whose rows it counts.
         """
-        self.spending.reserve_all(releases, side=self.on(side), **self._line(0), **facts)
+        named = {"answer": answer, "request_sha256": request}
+        self.spending.reserve(*releases, side=self.on(side), **self._line(0), **named, **facts)
 
     def on(self, side: Side) -> Side:
         """Return on whose account a release of one side's rows counts."""
@@ -335,6 +344,18 @@ class RoundCharge:
             raise NotSpent(refused)
         budget, spent = self.spending.budget, self.spending.spent()
         return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan
+
+
+def round_charge(protection: Protection | None) -> RoundCharge | None:
+    """Return where a session's noise is charged, None where nothing is, as of research sites, which have no ledger."""
+    spend = None if protection is None else protection.spend
+    return spend if isinstance(spend, RoundCharge) else None
+
+
+def draws_once(protection: Protection | None) -> bool:
+    """Tell whether a round's noise is drawn once, since nobody can draw the same again."""
+    charge = round_charge(protection)
+    return charge is not None and not charge.same_noise
 
 
 def own_ledger(site: Site) -> Ledger:
@@ -381,9 +402,12 @@ class LocalProtection:
         # Research sites have no ledger: what they spend lives and dies with the run.
         if charge is None or study.dataset.partition is not None:
             return protection_of(study, chance=self._chance)
-        reserving = RoundCharge(self._account(site, study.dataset.name), charge, study, run, site, self._rows, repeat)
         # Where all that leaves is promised, nobody may draw the noise again: in one process, too.
         chance = SystemNoise if is_covered(study) else self._chance
+        reserving = RoundCharge(
+            self._account(site, study.dataset.name), charge, study, run, site, self._rows, repeat,
+            same_noise=chance is SeededNoise,
+        )  # fmt: skip
         return protection_of(study, spend=reserving, chance=chance)
 
     def _account(self, site: Site, dataset: str) -> PrivacyAccount:

@@ -251,25 +251,26 @@ class PrivacyRecord:
     ----------
     mechanism : Mechanism or None
         The study's. Without one there is nothing to count, and `asked` and `goes_on` need not be called.
+    draws_anew : bool
+        Whether a round that is done again would have other noise.
 
     Notes
     -----
-    A round that is done again after a crash has the same noise in a simulation, and is counted once. At
-    institutions it has other noise, and so at the sites of one process where all that leaves is charged: each time
-    counts. So who is asked in a round is on the disk
-    before it begins, beside the checkpoints, and a resume reads it there. Of a round that was going on
-    sites may have answered, which counts for what they spend; they answer it again with what they
-    kept, so that it is an upper bound. The model of such a round the server had sent to nobody, for
-    it sends one only after its checkpoint: that is not counted for the unit "site". Under secure sums it is
-    asked for again, and has the very same noise, which sites keep with the vector: it is counted once.
+    A round that is done again after a crash has the same noise in a simulation. Institutions draw theirs once, and send
+    the reply that they kept: either is counted once. At the sites of one process where all that leaves is charged it
+    has other noise, and each time counts; so does the noise of a server that makes a model anew, but for one that it
+    had sent to nobody. So who is asked in a round is on the disk before it begins, beside the checkpoints, and a resume
+    reads it there. What an institution draws once more after its own crash its ledger alone tells.
     """
 
     def __init__(self, study: Study, recorder: Recorder, *, deployed: bool) -> None:
         self._study = study
         self._recorder = recorder
         # Research sites that a study cuts out of one table draw by the seed, whatever is charged.
-        self._anew = deployed or (is_covered(study) and study.dataset.partition is None)
+        self.draws_anew = deployed or (is_covered(study) and study.dataset.partition is None)
         self._charges = SiteCharges(study)
+        # Institutions send the reply that they kept; sites of one process, which keep none, draw and charge anew.
+        self._charged_again = not deployed and not self._charges.of_sites
         self.mechanism = self._charges.mechanism
         self.chance: Callable[[int], Normals] | None = system_normals if deployed else None
         self._sites: tuple[str, ...] = ()
@@ -317,7 +318,7 @@ class PrivacyRecord:
             facts = begun
         self._close = int(facts.get("delta-close", 0))
         self._charges.restore(facts)
-        if not self._charges.of_sites:
+        if self._charged_again:
             self._charges.add(facts.get("going-on", ()))
 
     @contextmanager
@@ -381,7 +382,7 @@ class PrivacyRecord:
     def _begin_after(self, round: int) -> None:
         """Record the sites of the round after this one."""
         self._going_on = self._sites if round < self._study.rounds else ()
-        if not self._anew:
+        if not self.draws_anew:
             return  # a round that is done again has the same noise
         content = {"round": round + 1, "going-on": self._going_on, **self.facts()}
         try:
@@ -394,7 +395,7 @@ class PrivacyRecord:
 
         It is empty for a run without one.
         """
-        if not (self._anew and self._file.exists()):
+        if not (self.draws_anew and self._file.exists()):
             return {}
         try:
             found: dict[str, Any] = json.loads(self._file.read_bytes())

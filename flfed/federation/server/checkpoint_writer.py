@@ -58,7 +58,7 @@ class CheckpointWriter:
     """Writer of a run's rounds and of the checkpoints among them.
 
     The first round, the last, the last good one before a stop, and one in every `checkpoints.seconds_apart` is a
-    checkpoint.
+    checkpoint; each round is where sites draw noise that nobody can draw again.
 
     Attributes
     ----------
@@ -144,7 +144,9 @@ class CheckpointWriter:
         checkpoints.write(self.run.recorder.writer.run, self.last)
         if self.run.privacy.mechanism is not None:
             self.run.privacy.write()
-        self._due_at = time.monotonic() + (0.0 if self.run.each_round else checkpoints.seconds_apart())
+        # Sites draw the system's noise once for a round: a resume that asked for an earlier one would be refused.
+        each_round = self.run.each_round or self.run.privacy.draws_anew
+        self._due_at = time.monotonic() + (0.0 if each_round else checkpoints.seconds_apart())
         self.run.observer("checkpoint", round)
 
     def once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from flfed.records.reports.audit_headlines import (
     unpromised_in_words,
 )
 from flfed.records.statistics.listed.noised_scores import COMPARISON, COVERS
-from flfed.records.statistics.privacy_odds import accounts_in_words, odds_in_words
+from flfed.records.statistics.privacy_odds import DRAWN_ONCE, accounts_in_words, odds_in_words
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
@@ -418,6 +418,8 @@ def promise_in_words(privacy: Private) -> list[str]:
         lines.append(given_the_encoder(unit))
     if privacy["noise-from"] == "seed":
         lines.append(SIMULATED)
+    elif unit != "site" and not privacy.get(ONE_ANSWER):
+        lines.append(DRAWN_ONCE)
     if privacy["repeats"] > 1:
         spent = epsilon_in_words(privacy["epsilon-of-repeats"])
         lines.append(

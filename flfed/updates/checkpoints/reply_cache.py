@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from flfed.errors import FlfedError
+from flfed.files import locked
 from flfed.folders import RUN
 from flfed.paths import home, private_folder
 from flfed.refusals import Refusal
@@ -86,6 +87,26 @@ class KeptReplies:
         if metadata.get("sha256") != _sha256(arrays, metadata.get("plain", "")):
             return None
         return _record(arrays, json.loads(metadata["plain"]))
+
+    def has_reply(self, round: int) -> bool:
+        """Tell whether there is a reply to any request of a round."""
+        return (self.folder / _name(round)).exists()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Lock the replies while one is looked up or computed: of two requests at once the second one waits.
+
+        Raises
+        ------
+        NotKept
+            If the folder cannot be made.
+        """
+        try:
+            self.make_folder()
+        except OSError as error:
+            raise NotKept(Refusal("reply-not-kept", error=error.strerror)) from None
+        with locked(self.folder):
+            yield
 
     def keep(self, request: TrainRequest, reply: RecordDict, *, under: str) -> None:
         """Keep the reply to a request, whole or not at all.

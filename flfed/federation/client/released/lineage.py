@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError
-from flfed.federation.client.privacy_budget import LINE as SPENT
+from flfed.federation.client.released.run_draws import SPENT
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

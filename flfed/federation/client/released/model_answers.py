@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from flwr.app import Message
 
-from flfed.federation.client.protection import RoundCharge
+from flfed.federation.client.protection import round_charge
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.noised_answer import KeptFile, KeptModel, NoisedAnswer, Part, kept_path
 from flfed.federation.client.site_run import SiteRun
+from flfed.files import locked
 from flfed.paths import private_folder
 from flfed.refusals import Refusal
 from flfed.rows.comparison.private_pairs import pair_numbers, pair_query
@@ -55,10 +56,10 @@ def noised_cells(session: SiteSession) -> dict[str, np.ndarray]:
 
 def cells_kept(session: SiteSession) -> tuple[str, ...]:
     """Return the names of the counts that the encoder is made of, none unless they were drawn of these rows before."""
-    spend = None if session.protection is None else session.protection.spend
-    if not covers_model(session.study) or not isinstance(spend, RoundCharge):
+    charge = round_charge(session.protection)
+    if not covers_model(session.study) or charge is None:
         return ()
-    path = kept_path(spend, session, CELLS)
+    path = kept_path(charge, session, CELLS)
     # Only where there is such a file the rows need to be counted, to tell whether it is of them.
     kept = path.exists() and _cells_answer(session).kept(path) is not None
     return (HISTOGRAMS, VALUES) if kept else ()
@@ -140,7 +141,8 @@ def count_scores(
     # Of another model they are other counts, which are charged and drawn anew.
     answer = NoisedAnswer(
         session=session,
-        question=f"{name}-{of_model}",
+        question=name,
+        request=of_model,
         parts={name: Part(exact=exact, query=query, release=release)},
         side="holdout",
     )
@@ -167,7 +169,8 @@ def _compared(request: ScoresRequest, session: SiteSession) -> Generator[Compute
     exact = pair_numbers(rows.y.astype(np.int64), odds[0], odds[1], persons=persons)
     answer = NoisedAnswer(
         session=session,
-        question=f"{PAIRS}-{arrays_sha256({**request.arrays, **encoder.arrays()})}",
+        question=PAIRS,
+        request=arrays_sha256({**request.arrays, **encoder.arrays()}),
         parts={PAIRS: Part(exact=exact, query=pair_query(release.noise), release=release)},
         side="holdout",
     )
@@ -179,19 +182,35 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
 
     It is charged before its training and kept, so that who asks again costs nothing.
     """
-    arrays = first_model(session.study, session.schema, session.seed - session.study.seed)
+    charge = round_charge(session.protection)
+    if charge is None:
+        return (yield from _trained_alone(session, encoder, release))
+    path = kept_path(charge, session, f"{OWN}-{encoder.sha256()}")
+    basis = b"".join(part.tobytes() for part in training_cells(session, by_person=by_person(session.study)))
+    kept = KeptModel(file=KeptFile(path, basis), shapes=shapes_of(_first_own(session)))
+    private_folder(path.parent)
+    # Of two requests at once the second gets the model that the first one paid for.
+    with locked(path.parent, ".training.lock"):
+        before = kept.read()
+        if before is not None:
+            return before
+        charge.answer([release], answer=OWN, request=encoder.sha256(), side="training")
+        arrays = yield from _trained_alone(session, encoder, release)
+        kept.write(arrays)
+        return arrays
+
+
+def _first_own(session: SiteSession) -> Arrays:
+    """Return what a site's own model starts from."""
+    return first_model(session.study, session.schema, session.seed - session.study.seed)
+
+
+def _trained_alone(session: SiteSession, encoder: Encoder, release: Release) -> Generator[ComputeRequest, Any, Arrays]:
+    """Return a model of the study's kind and plan after all rounds on the site's rows, with the noise of a release."""
     protection = session.protection
     if protection is None:
         raise ValueError(f"study {session.study.name!r} protects nothing")
-    kept, spend = None, protection.spend
-    if isinstance(spend, RoundCharge):
-        path = kept_path(spend, session, f"{OWN}-{encoder.sha256()}")
-        basis = b"".join(part.tobytes() for part in training_cells(session, by_person=by_person(session.study)))
-        kept = KeptModel(file=KeptFile(path, basis), shapes=shapes_of(arrays))
-        private_folder(path.parent)
-        if (before := kept.read()) is not None:
-            return before
-        spend.answer([release], side="training")
+    arrays = _first_own(session)
     steps, units = replace(protection.steps, noise=release.noise), trained_units(session)
     rows, rounds = session.training(encoder), session.study.rounds
     for round in range(1, rounds + 1):
@@ -200,6 +219,4 @@ def _own_model(session: SiteSession, encoder: Encoder, release: Release) -> Gene
         fit = session.fit_request(arrays, rows, rng, lr=lr)
         fitted = yield replace(fit, private=steps, chance=protection.chance(rng), units=units)
         arrays = {name: value + fitted.arrays[name] for name, value in arrays.items()}
-    if kept is not None:
-        kept.write(arrays)
     return arrays

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from flfed.federation.client.privacy_budget import Side
-from flfed.federation.client.protection import RoundCharge
+from flfed.federation.client.protection import RoundCharge, round_charge
+from flfed.federation.client.released.spent_lines import Side
 from flfed.files import locked, read_private, write_whole
 from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
@@ -56,7 +56,9 @@ class NoisedAnswer:
     ----------
     session : SiteSession
     question : str
-        What is asked, in a word of a file's name: one that depends on a model names it.
+        Its name, in a word of a file's name.
+    request : str
+        Hash of what the coordinator chose for it, such as a model; an empty text where it chooses nothing.
     parts : mapping of name to Part
     side : {"training", "holdout", "both"}
         Whose rows are counted.
@@ -66,6 +68,7 @@ class NoisedAnswer:
 
     session: SiteSession
     question: str
+    request: str = ""
     parts: Mapping[str, Part]
     side: Side = "both"
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -73,18 +76,22 @@ class NoisedAnswer:
     @property
     def charge(self) -> RoundCharge | None:
         """Where an answer is charged; None of research sites, which have no ledger."""
-        spend = None if self.session.protection is None else self.session.protection.spend
-        return spend if isinstance(spend, RoundCharge) else None
+        return round_charge(self.session.protection)
+
+    @property
+    def purpose(self) -> str:
+        """What is asked, in a word of a file's name: one that depends on a request names it."""
+        return f"{self.question}-{self.request}" if self.request else self.question
 
     def drawn(self) -> dict[str, np.ndarray]:
         """Return the noised numbers; raises NotSpent where the site's account does not allow it."""
         charge, session = self.charge, self.session
         # Of a cut of one table the noise follows from the seed, as do its sites; else it is the system's.
-        rng = generator(session.seed, site=session.site.name, purpose=self.question)
+        rng = generator(session.seed, site=session.site.name, purpose=self.purpose)
         chance = SystemNoise() if session.protection is None else session.protection.chance(rng)
         if charge is None:
             return self._noised(chance)
-        path = kept_path(charge, session, self.question)
+        path = kept_path(charge, session, self.purpose)
         private_folder(path.parent)
         # Of two that ask at once the second gets the first one's answer.
         with locked(path.parent):
@@ -92,7 +99,7 @@ class NoisedAnswer:
             if before is not None:
                 return before
             releases = [part.release for part in self.parts.values()]
-            charge.answer(releases, side=self.side, **self.facts)
+            charge.answer(releases, answer=self.question, request=self.request, side=self.side, **self.facts)
             found = self._noised(chance)
             self._file(path).write(b"".join(_bytes(found.values())))
             return found

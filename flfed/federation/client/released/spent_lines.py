@@ -1,0 +1,192 @@
+"""What a ledger's lines of spent privacy add up to, by dataset and by side of the holdout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from flfed.errors import FlfedError
+from flfed.federation.client.released.row_accounts import RowAccounts, names_in
+from flfed.federation.client.released.run_draws import SPENT, LedgerDraws
+from flfed.records.ledger.ledger import LedgerError
+from flfed.records.ledger.line import Line
+from flfed.rows.data import datasets
+from flfed.updates.accounting import Release, composed
+
+Side = Literal["training", "holdout", "both"]
+"""Whose privacy a release spends: of people trained on, of people held out, or of all."""
+Asked = Sequence[tuple[Side, Release]]
+"""What is asked for, each of whose privacy."""
+SIDES: tuple[Side, ...] = ("training", "holdout")
+"""The sides of a holdout, each with an account of its own."""
+BOTH: Side = "both"
+Kinds = Counter[tuple[Side, float, float]]
+"""Steps by (side, noise multiplier, sampling): all that an accountant needs of a history."""
+
+
+@dataclass
+class Tally:
+    """Privacy consumed by some lines of a ledger.
+
+    Attributes
+    ----------
+    kinds : Counter
+    runs : set of str
+    rows : bool
+        Whether some of it was counted by rows, and not by persons.
+    rules : set of str
+        Hashes of the holdouts by which people were on a side; of more than one nobody is known to have stayed on his.
+    """
+
+    kinds: Kinds = field(default_factory=Kinds)
+    runs: set[str] = field(default_factory=set)
+    rows: bool = False
+    rules: set[str] = field(default_factory=set)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        release = release_of(line)
+        self.kinds[side_of(line), release.noise, release.sampling] += release.steps
+        self.runs.add(str(line.facts.get("run", "")))
+        self.rows |= line.facts.get("unit") == "row"
+        if side_of(line) in SIDES:
+            self.rules.add(rule_of(line))
+
+    @property
+    def moved(self) -> bool:
+        """Whether people may have changed sides."""
+        return len(self.rules) > 1
+
+    def releases(self, side: Side) -> tuple[Release, ...]:
+        """Return the consumed privacy of one side, by kind.
+
+        What spent of both is of each, and so is all where people may have changed sides.
+        """
+        sides = (*SIDES, BOTH) if self.moved else (side, BOTH)
+        return composed(
+            Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in sides
+        )
+
+    def on_both(self) -> Tally:
+        """Return the tally with both sides charged for all."""
+        kinds = Kinds()
+        for (_, noise, sampling), steps in self.kinds.items():
+            kinds[BOTH, noise, sampling] += steps
+        return replace(self, kinds=kinds, rules=set())
+
+    @classmethod
+    def of(cls, several: Iterable[Tally]) -> Tally:
+        """Return the sum of several tallies."""
+        found = cls()
+        for one in several:
+            found.kinds.update(one.kinds)
+            found.runs |= one.runs
+            found.rows |= one.rows
+            found.rules |= one.rules
+        return found
+
+
+@dataclass
+class Seen:
+    """Privacy consumed up to a line.
+
+    The line is known by its number and its hash.
+
+    Attributes
+    ----------
+    n, hash
+        Of the line.
+    datasets : dict of name to Tally
+        By lines that name their rows.
+    unnamed : dict of name to Tally
+        By those that do not, for an earlier version wrote them: nobody knows which rows they were of.
+    accounts : RowAccounts
+    draws : LedgerDraws
+        What noise each run has drawn.
+    """
+
+    n: int = 0
+    hash: str = ""
+    datasets: dict[str, Tally] = field(default_factory=dict)
+    unnamed: dict[str, Tally] = field(default_factory=dict)
+    accounts: RowAccounts = field(default_factory=RowAccounts)
+    draws: LedgerDraws = field(default_factory=LedgerDraws)
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        self.accounts.add(line)
+        self.draws.add(line)
+        if line.kind == SPENT:
+            of = self.datasets if names_in(line.facts) else self.unnamed
+            of.setdefault(str(line.facts.get("dataset", "")), Tally()).add(line)
+
+    def account(self, dataset: str, names: frozenset[str] | None) -> Tally:
+        """Return what counts for a dataset.
+
+        Its rows have these names. With None nobody knows them, so that everything counts.
+        """
+        on_it = set(self.datasets) if names is None else self.accounts.datasets(dataset, names)
+        on_it &= set(self.datasets)
+        counted = [*self.unnamed.items(), *((name, self.datasets[name]) for name in sorted(on_it))]
+        # Under another name the same rows have other columns, by whose hash or date they may be on the other side.
+        found = Tally.of(tally if name == dataset else tally.on_both() for name, tally in counted)
+        found.rows |= any(counts_rows_of(dataset, name) for name in on_it)
+        return found
+
+
+def side_of(line: Line) -> Side:
+    """Return whose privacy a line spent.
+
+    That of both sides where it does not say, as lines of earlier versions, or says what this version does not know.
+    """
+    return next((side for side in SIDES if side == line.facts.get("side")), BOTH)
+
+
+def rule_of(line: Line) -> str:
+    """Return the hash of the holdout by which people were on the side that a line names."""
+    return str(line.facts.get("holdout-sha256", ""))
+
+
+def charged_sides(side: Side) -> tuple[Side, ...]:
+    """Return the sides on whose accounts a release counts.
+
+    Examples
+    --------
+    >>> charged_sides("holdout"), charged_sides("both")
+    (('holdout',), ('training', 'holdout'))
+    """
+    return (side,) if side in SIDES else SIDES
+
+
+def release_of(line: Line) -> Release:
+    """Return the release that a line records.
+
+    Raises
+    ------
+    LedgerError
+        If it does not say so in numbers: a sum without it would be too low.
+    """
+    noise, sampling, steps = (line.facts.get(key) for key in ("noise", "sampling", "steps"))
+    if not (isinstance(noise, (int, float)) and isinstance(sampling, (int, float)) and isinstance(steps, int)):
+        raise LedgerError(f"line {line.n} says that privacy was spent, and not how much: another version wrote it")
+    if not (noise >= 0 and 0 < sampling <= 1 and steps > 0):
+        raise LedgerError(f"line {line.n} says that privacy was spent in numbers that cannot be")
+    return Release(float(noise), float(sampling), steps)
+
+
+def may_have_several_rows(dataset: str) -> bool:
+    """Tell whether a person may have several rows.
+
+    An unknown dataset counts as such.
+    """
+    try:
+        return bool(datasets.load(dataset).schema.group)
+    except FlfedError:
+        return True
+
+
+def counts_rows_of(dataset: str, other: str) -> bool:
+    """Tell whether another name counted rows, not persons."""
+    return other != dataset and may_have_several_rows(dataset) and not may_have_several_rows(other)

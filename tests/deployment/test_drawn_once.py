@@ -1,0 +1,268 @@
+"""Noise that is drawn once: real gates before a coordinator that asks again, with other bins, and all at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Barrier, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+import flfed.deployment.gate.gate as gates
+from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.released.run_draws import SPENT as LINE
+from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger.line import Line
+from flfed.rows.data import datasets
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.rows.session import first_model, study_layout
+from flfed.rows.training.private.noise import SystemNoise
+from flfed.study.coverage import covers_model
+from flfed.study.study import Study
+from flfed.summaries.summary import schema_encoder
+from flfed.updates.accounting import Release, epsilon
+from flfed.updates.messages.compare import COMPARE, CompareRequest
+from flfed.updates.messages.fields import ndarrays
+from flfed.updates.messages.kinds import SCORES
+from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
+from flfed.updates.messages.train import TRAIN, TrainRequest
+from tests.deployment.gate_scene import GateScene
+from tests.deployment.summing import Consortium, SummingGrid
+from tests.federation.test_compared_privately import COMPARED
+from tests.federation.test_covered_study import STUDY
+from tests.updates.masking.play import Exchange, Request
+
+Small = Callable[..., list[Site]]
+PLAIN = STUDY.replace('covers = "study"', "") + '[encode]\nscaler = "schema"\n'
+RUN, SITE = "20261120-abcd", "site-01"
+ROUNDS = 3
+
+
+@dataclass
+class Asking:
+    """A coordinator that asks one of three gates what it likes."""
+
+    gated: Consortium
+    fault: bool | str = False
+
+    def __post_init__(self) -> None:
+        self.study = self.gated.study
+        schema = datasets.load("small").schema
+        self.arrays = first_model(self.study, schema)
+        self.encoder = schema_encoder(study_layout(self.study, schema))
+
+    def ask(self, kind: str, request: Any) -> Message:
+        grid = SummingGrid(self.gated, lambda site, kind: self.fault, run=RUN)
+        message = Message(request.to_record(), dst_node_id=grid.nodes[SITE], message_type=kind)
+        (reply,) = grid.send_and_receive([message])
+        return reply
+
+    def round(self, round: int, shift: float = 0.0) -> Message:
+        moved = {name: value + np.asarray(shift, value.dtype) for name, value in self.arrays.items()}
+        request = TrainRequest(
+            arrays=moved, encoder=self.encoder, round=round, rounds=ROUNDS, lr_scale=1.0, fit=True, score=False,
+            settings={},
+        )  # fmt: skip
+        return self.ask(TRAIN, request)
+
+    def scores(self, **changes: Any) -> Message:
+        return self.ask(SCORES, ScoresRequest(arrays=self.arrays, encoder=self.encoder, **changes))
+
+    def last(self) -> Message:
+        """Ask for what a run asks last."""
+        if covers_model(self.study):
+            return self.scores(edges=np.arange(0, 129, 8))
+        return self.ask(COMPARE, CompareRequest(arrays=self.arrays, encoder=self.encoder))
+
+    def spent(self) -> list[Line]:
+        return [line for line in self.gated.lines(SITE) if line.kind == LINE]
+
+    def trained(self) -> list[int]:
+        """Rounds that were charged, in their order."""
+        return [line.facts["round"] for line in self.spent() if line.facts["round"]]
+
+    def epsilon(self) -> float:
+        folder = self.gated.folders[SITE]
+        return PrivacyAccount(ledger_of(folder), "small", self.gated.sites[SITE].policy).spent()
+
+
+def three(small_sites: Small, text: str, **policy: Any) -> Asking:
+    sites = [replace(site, policy=Policy(**policy)) for site in small_sites(3, rows=400)]
+    gated = Consortium(sites, Study.parse(text))
+    for name in gated.sites:
+        gated.approve(name, sums=False, pins={})
+    return Asking(gated)
+
+
+def update(reply: Message) -> bytes:
+    assert not reply.has_error(), reply.error
+    return b"".join(value.tobytes() for _, value in sorted(ndarrays(reply.content, "arrays").items()))
+
+
+def refused(reply: Message) -> str:
+    assert reply.has_error()
+    return reply.error.reason
+
+
+@pytest.mark.parametrize("text", [PLAIN, STUDY], ids=["plain", "covered"])
+@pytest.mark.parametrize("policy", [{"epsilon": 8.0, "runs": 1}, {"disclosure": "open", "resplit": True}])
+def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_restart(
+    small_sites: Small, text: str, policy: dict[str, Any]
+):
+    asking = three(small_sites, text, **policy)
+    first = [update(asking.round(round)) for round in (1, 2, 3)]
+    spent = asking.epsilon()
+    asking.gated.restart(SITE)
+    # Replies of two rounds are kept: of the first there is none, and its noise is not drawn again.
+    assert refused(asking.round(1)) == "the noise of round 1 was drawn before in this run: it is not drawn again"
+    assert [update(asking.round(round)) for round in (2, 3)] == first[1:]
+    # A model of another choice gets no second draw either.
+    assert refused(asking.round(3, shift=0.5)).startswith("it was asked to train from another model in round 3")
+    assert not asking.last().has_error()
+    asking.gated.restart(SITE)
+    said = "the run's model was compared or scored here: no further round is trained under noise"
+    assert [refused(asking.round(round)) for round in (1, 2, 3)] == [said] * 3
+    assert asking.trained() == [1, 2, 3]
+    # What a covered study is charged for its last answer is of other people than those who are trained on.
+    if not covers_model(asking.study):
+        assert asking.epsilon() == pytest.approx(spent) and spent <= 3.0
+
+
+def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(small_sites: Small):
+    asking = three(small_sites, PLAIN, epsilon=8.0)
+    others = [Consortium.__new__(Consortium) for _ in range(4)]
+    found: list[bytes] = []
+    together = Barrier(len(others))
+
+    def ask(gated: Consortium) -> None:
+        vars(gated).update(vars(asking.gated), gates=dict(asking.gated.gates))
+        gated.restart(SITE)  # a gate of its own, as another process has
+        together.wait()
+        found.append(update(Asking(gated).round(1)))
+
+    threads = [Thread(target=ask, args=(gated,)) for gated in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == len(others) and len(set(found)) == 1
+    assert asking.trained() == [1]
+
+
+class KillingNoise(SystemNoise):
+    """Noise whose first draw kills the process: a round is charged by then, and nobody has its reply."""
+
+    def __init__(self, rng: np.random.Generator | None = None) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_after_the_charge(asking: Asking, round: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a process of the site's gate asked for a round, and killed between charge and reply."""
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(gates, "SystemNoise", KillingNoise)
+        asking.gated.restart(SITE)
+        asking.round(round)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    asking.gated.restart(SITE)
+
+
+def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_the_round(
+    small_sites: Small, monkeypatch: pytest.MonkeyPatch
+):
+    asking = three(small_sites, PLAIN, epsilon=8.0)
+    update(asking.round(1))
+    killed_after_the_charge(asking, 2, monkeypatch)
+    assert asking.trained() == [1, 2]
+    once_more = update(asking.round(2))
+    assert asking.trained() == [1, 2, 2]
+    assert update(asking.round(2)) == once_more and asking.trained() == [1, 2, 2]
+    for _ in range(2):
+        killed_after_the_charge(asking, 3, monkeypatch)
+    assert refused(asking.round(3)).startswith("the noise of round 3 was drawn before")
+    assert asking.trained() == [1, 2, 2, 3, 3]
+
+
+def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_sites: Small):
+    asking = three(small_sites, PLAIN, epsilon=8.0)
+    update(asking.round(1))
+    for round, fault in ((2, "kept"), (3, "left")):
+        asking.fault = fault
+        assert refused(asking.round(round)) == "its node is not online"
+        assert asking.trained()[-1] == round
+        asking.fault = False
+        assert update(asking.round(round)) == update(asking.round(round))
+    assert asking.trained() == [1, 2, 3]
+
+
+def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small):
+    asking = three(small_sites, COMPARED.replace("rounds = 3", f"rounds = {ROUNDS}"), epsilon=9.0)
+    edges = np.arange(0, 129, 8)
+    ordinary = [asking.scores(), asking.scores(edges=edges), asking.scores(pairs=True)]
+    counts = [ScoresReply.from_record(reply.content).counts for reply in ordinary]
+    lines = len(asking.spent())
+    asking.gated.restart(SITE)
+    other = np.arange(0, 129, 4)
+    assert refused(asking.scores(edges=other)) == "it was asked to count rows in other bins of scores in this run"
+    again = [asking.scores(), asking.scores(edges=edges), asking.scores(pairs=True)]
+    for reply, before in zip(again, counts, strict=True):
+        np.testing.assert_array_equal(ScoresReply.from_record(reply.content).counts, before)
+    assert len(asking.spent()) == lines
+    # Pairs come last of all, and train the site's own model: no round of the shared one follows.
+    assert refused(asking.round(1)).startswith("the run's model was compared or scored here")
+    holdout = [line for line in asking.spent() if line.facts.get("side") == "holdout"]
+    releases = [Release(line.facts["noise"], line.facts["sampling"], line.facts["steps"]) for line in holdout]
+    assert epsilon(releases, 1e-5) <= 8.0
+
+
+def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(
+    small_sites: Small, monkeypatch: pytest.MonkeyPatch
+):
+    asking = three(small_sites, STUDY, epsilon=8.0)
+    monkeypatch.setattr("flfed.deployment.gate.run_limits.chosen_edges", lambda message: "")
+    assert not asking.scores(edges=np.arange(0, 129, 8)).has_error()
+    said = refused(asking.scores(edges=np.arange(0, 129, 4)))
+    assert said == "it gave these noised numbers in this run for another request: they are not drawn again"
+
+
+@pytest.mark.parametrize("edges", [[0, 64, 32, 128], [0, 64, 64, 128], [1, 128], [0, 127], [0], []])
+def test_edges_that_do_not_rise_from_end_to_end_do_not_pass_the_gate(small_sites: Small, edges: list[int]):
+    asking = three(small_sites, STUDY, epsilon=8.0)
+    said = refused(asking.scores(edges=np.array(edges, dtype=np.int64)))
+    assert said.startswith("the query.scores message does not fit the study: its section 'edges' has ")
+    assert not asking.spent()
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [{"privacy.name": "record-dp", "privacy.epsilon": 3.0, "privacy.sampling": 0.5, "plan.steps": 4},
+     {"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5, "privacy.delta": 0.02}],
+    ids=["record-dp", "site-dp"],
+)  # fmt: skip
+def test_in_secure_sums_a_round_that_is_asked_again_has_the_same_vector_or_none(
+    small_sites: Small, small_study: str, monkeypatch: pytest.MonkeyPatch, privacy: dict[str, Any]
+):
+    changes = {"secure-aggregation": "on", "strategy.rounds": ROUNDS, "plan.epochs": None, "plan.steps": 4, **privacy}
+    policy = Policy(disclosure="open", resplit=True, delta=0.05)
+    study = Study.parse(small_study).replace(changes)
+    scene = GateScene(small_sites(4, rows=80, policy=policy), study, monkeypatch, colluders=0)
+    sent: dict[int, dict[str, bytes]] = {}
+    for round in (1, 2, 3):
+        assert scene.train(Exchange(0, 0, TRAIN, round), Request(TRAIN, model=f"model {round}")) == 4
+        sent[round] = {site: scene.vectors[0, 0, round, site].masked.tobytes() for site in scene.honest}
+    for site in scene.honest:
+        scene.gated.restart(site)
+    answered = {round: scene.train(Exchange(0, 0, TRAIN, round), Request(TRAIN, f"model {round}")) for round in sent}
+    assert answered == {1: 0, 2: 4, 3: 4}
+    for round, before in sent.items():
+        assert {site: scene.vectors[0, 0, round, site].masked.tobytes() for site in scene.honest} == before
+    for site in scene.honest:
+        rounds = [line.facts["round"] for line in scene.gated.lines(site) if line.kind == LINE]
+        assert rounds == ([1, 2, 3] if privacy["privacy.name"] == "record-dp" else [])
