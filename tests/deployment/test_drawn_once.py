@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import pytest
 from flwr.app import Message
 
 import flfed.deployment.gate.gate as gates
+from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.records.ledger.ledger import ledger_of
@@ -202,24 +204,39 @@ def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_s
     assert asking.trained() == [1, 2, 3]
 
 
-def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small):
-    asking = three(small_sites, COMPARED.replace("rounds = 3", f"rounds = {ROUNDS}"), epsilon=9.0)
+@pytest.mark.parametrize(("text", "promised"), [(STUDY, 3.0), (COMPARED, 8.0)], ids=["scores", "scores and pairs"])
+def test_one_run_has_each_noised_answer_for_one_request(small_sites: Small, text: str, promised: float):
+    asking = three(small_sites, text, epsilon=9.0)
     edges = np.arange(0, 129, 8)
-    ordinary = [asking.scores(), asking.scores(edges=edges), asking.scores(pairs=True)]
-    counts = [ScoresReply.from_record(reply.content).counts for reply in ordinary]
+    requests: list[dict[str, Any]] = [{}, {"edges": edges}]
+    if text == COMPARED:
+        requests.append({"pairs": True})
+    counts = [ScoresReply.from_record(asking.scores(**asked).content).counts for asked in requests]
     lines = len(asking.spent())
     asking.gated.restart(SITE)
     other = np.arange(0, 129, 4)
     assert refused(asking.scores(edges=other)) == "it was asked to count rows in other bins of scores in this run"
-    again = [asking.scores(), asking.scores(edges=edges), asking.scores(pairs=True)]
-    for reply, before in zip(again, counts, strict=True):
-        np.testing.assert_array_equal(ScoresReply.from_record(reply.content).counts, before)
+    for asked, before in zip(requests, counts, strict=True):
+        np.testing.assert_array_equal(ScoresReply.from_record(asking.scores(**asked).content).counts, before)
     assert len(asking.spent()) == lines
     # Pairs come last of all, and train the site's own model: no round of the shared one follows.
     assert refused(asking.round(1)).startswith("the run's model was compared or scored here")
     holdout = [line for line in asking.spent() if line.facts.get("side") == "holdout"]
     releases = [Release(line.facts["noise"], line.facts["sampling"], line.facts["steps"]) for line in holdout]
-    assert epsilon(releases, 1e-5) <= 8.0
+    assert len(releases) == len(requests) and epsilon(releases, 1e-5) <= promised
+
+
+def test_after_a_lost_ledger_no_round_that_it_carries_over_is_drawn_again(small_sites: Small):
+    asking = three(small_sites, PLAIN, epsilon=8.0)
+    update(asking.round(1))
+    folder = asking.gated.folders[SITE]
+    content = folder.ledger.read_bytes()
+    folder.ledger.write_bytes(content.replace(b'"kind":"train"', b'"kind":"trxin"'))
+    restart(folder, by="Dr Kim", why="a disk was lost")
+    shutil.rmtree(folder.gate.parent / "runs", ignore_errors=True)
+    asking.gated.restart(SITE)
+    assert refused(asking.round(1)).startswith("the noise of round 1 was drawn before")
+    assert asking.trained() == [1]
 
 
 def test_the_site_itself_answers_one_request_where_no_gate_looks_at_the_bins(
