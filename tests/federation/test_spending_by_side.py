@@ -221,7 +221,7 @@ def test_rounds_ahead_are_those_that_fit_on_both_sides():
 def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line():
     spending = account(4.0)
     with pytest.raises(NotSpent, match="epsilon 0 of 4 is spent .* one more round would make it 4.458"):
-        spending.reserve(*[ANSWER, ANSWER], side="training", **RUN)  # each of them alone would fit
+        spending.reserve(ANSWER, ANSWER, side="training", **RUN)  # each of them alone would fit
     assert spent_lines() == [] and spending.spent() == 0
     parts = [Release(4.0, 1, 1), Release(2.5, 1, 1), Release(4.0, 1, 1)]
     lines = spending.reserve(*parts, side="training", **RUN)
@@ -234,8 +234,8 @@ def test_the_releases_of_one_answer_are_checked_together_and_written_one_a_line(
     # Their μ² add up to .285, of which ANSWER's is .514: ε is less than its.
     assert spending.spent() < gaussian(1)
     spending.reserve(ANSWER, side="holdout", **RUN)
-    assert len(spent_lines()) == 4 and spending.reserve(*[], side="holdout", **RUN) == []
-    account(0.1, disclosure="open").reserve(*[ANSWER, ANSWER], **RUN)  # which counts, and refuses nothing
+    assert len(spent_lines()) == 4 and spending.reserve(side="holdout", **RUN) == []
+    account(0.1, disclosure="open").reserve(ANSWER, ANSWER, **RUN)  # which counts, and refuses nothing
     assert len(spent_lines()) == 6 and ledger().problems() == []
 
 
@@ -255,7 +255,7 @@ def full_at(size: int) -> Iterator[None]:
 @pytest.mark.parametrize("lines", [0.5, 1.5, 2.5])
 def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: float):
     spending = account(9.0)
-    first = spending.reserve(ANSWER, side="holdout", **RUN)
+    (first,) = spending.reserve(ANSWER, side="holdout", **RUN)
     before, length = ledger().path.read_bytes(), len(first.raw)
 
     def one_by_one() -> None:
@@ -276,7 +276,7 @@ def test_a_disk_that_fills_up_amid_an_answer_keeps_none_of_its_lines(lines: floa
     # Planted: line by line, those before the failure stay.
     assert kept(one_by_one) == int(lines) and spending.spent() == of(1 + int(lines))
     assert ledger().problems() == []
-    spending.reserve(*[ANSWER], side="holdout", **RUN)
+    spending.reserve(ANSWER, side="holdout", **RUN)
     assert spending.spent() == of(2 + int(lines))
 
 
@@ -371,7 +371,7 @@ except NotSpent:
 @pytest.mark.slow
 @pytest.mark.servers
 def test_two_processes_at_once_overdraw_neither_side_and_write_each_answer_whole():
-    account(2.0).reserve(*[], side="training")  # so that there is a ledger for both
+    account(2.0).reserve(side="training")  # so that there is a ledger for both
     started = [
         subprocess.Popen(
             [sys.executable, "-c", RACING, side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
