@@ -220,7 +220,7 @@ class SiteClient:
             return (yield from handler(message, open_session, own))
         request, session = read(TrainRequest, message.content), open_session()
         training = train(message, lambda: session, own)
-        reply = yield from self._last_updates.once(request, session, own, training)
+        reply: Reply = yield from self._last_updates.once(request, session, own, training)
         keep_encoder(message, own.state)
         return reply
 
