@@ -60,11 +60,12 @@ def undisturbed(consortium: Consortium, missing: int = 0) -> Arrays:
     """Return the arrays of the study in one process, where the last site misses a round, or none."""
     sites = tuple(sorted(consortium.sites))
     if (sites, missing) not in UNDISTURBED:
-        UNDISTURBED[sites, missing] = _undisturbed(consortium, in_round(missing, LAST, TRAIN))
+        UNDISTURBED[sites, missing] = arrays_without(consortium, in_round(missing, LAST, TRAIN))
     return UNDISTURBED[sites, missing]
 
 
-def _undisturbed(consortium: Consortium, absent: Fault) -> Arrays:
+def arrays_without(consortium: Consortium, absent: Fault) -> Arrays:
+    """Return the arrays of the study in one process, where sites miss what a fault says."""
     side = SiteClient(lambda name, _: consortium.sites[name])
     app = side.app()
     config = {"study": consortium.study.text, "repeat": 0, "run": "", "sites": ",".join(consortium.sites)}

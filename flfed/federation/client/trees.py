@@ -18,7 +18,7 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import Arrays, MalformedMessage
-from flfed.updates.messages.secure_sum import Masked, joined
+from flfed.updates.messages.secure_sum import Masked, joined, parted
 from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, BinsRequest
 from flfed.updates.messages.train import (
     ASKED,
@@ -77,15 +77,20 @@ class SiteTreeSums(SiteSums):
         if refused is not None or kind != TRAIN:
             return refused
         round, level = self.order.place(number)
-        told = {"round": np.array([round]), "listed": np.frombuffer(joined(listed).encode(), np.uint8)}
         kept = self.keys.state.read(_LISTED)
         if kept is not None and kept["round"][0] == round:
-            return None if np.array_equal(kept["listed"], told["listed"]) else Refusal("list-differs")
+            return None if parted(kept["listed"].tobytes().decode()) == listed else Refusal("list-differs")
         # Without the list of its root a tree goes on with none.
-        if level:
-            return Refusal("list-differs")
-        self.keys.state.write(_LISTED, told)
-        return None
+        return Refusal("list-differs") if level else None
+
+    def keep_list(self, kind: str, number: int, listed: Sites) -> None:
+        """Keep the list of a tree with its root: all of its levels have it."""
+        if kind != TRAIN:
+            return
+        round, level = self.order.place(number)
+        if level == 0:
+            told = {"round": np.array([round]), "listed": np.frombuffer(joined(listed).encode(), np.uint8)}
+            self.keys.state.write(_LISTED, told)
 
 
 def count_cells(

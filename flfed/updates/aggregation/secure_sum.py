@@ -15,12 +15,13 @@ from flwr.serverapp import Grid
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.spoilt_shares import list_without, named_sites
 from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
 from flfed.updates.codec import Shapes, unflattened
 from flfed.updates.masking import protocol
 from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
-from flfed.updates.masking.rules import choose_list
+from flfed.updates.masking.rules import Sites, choose_list
 from flfed.updates.messages.fields import Arrays, receive
 from flfed.updates.messages.in_memory import Crossing, InMemoryRecord, Sizes, read
 from flfed.updates.messages.secure_sum import (
@@ -235,29 +236,53 @@ class SecureSums:
             Why there is none; a run that goes on later asks for the same list.
         """
         vectors = {site: reply.masked for site, reply in good.items() if reply.masked is not None}
-        totals = self.totals(asked, vectors, needed)
+        totals, _ = self.summed(asked, vectors, needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
         entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums)[0])
         self._check_norm(entries, weight)
         return unflattened(entries / weight, _floats(model))
 
-    def totals(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> Totals:
-        """Return the sums of a list's vectors; parameters and errors are those of `mean`."""
-        return self.opened(asked, self.listed(asked, vectors, needed))
+    def summed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> tuple[Totals, Sites]:
+        """Return the sums of a list's vectors, and the sites of the list.
 
-    def opened(self, asked: SumQuestions, kept: ListedVectors) -> Totals:
-        """Return the sums of a list; raises Unsummed."""
+        Where sites' shares are none, and none of the others has opened the list, it is asked for without them, once.
+        Parameters and errors are those of `mean`.
+        """
+        kept = self._listed(asked, vectors, needed)
         totals = self._unmasked(asked, kept) if self.masked else self._added(kept)
+        if isinstance(totals, Refusal):
+            smaller = self._without_spoilt(asked, kept, needed)
+            if smaller is not None:
+                kept = smaller
+                totals = self._unmasked(asked, kept)
         # The sites were waited for: that they are asked for their vectors once more would give no other sum.
         if isinstance(totals, Refusal):
             raise Unsummed(totals, final=True)
-        return totals
+        return totals, kept.listed
 
-    def listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> ListedVectors:
-        """Return the list of a sum with its vectors, which are kept before anybody hears of the list.
+    def _without_spoilt(self, asked: SumQuestions, kept: ListedVectors, needed: int) -> ListedVectors | None:
+        """Return a list without the sites whose shares are none, kept in place of the one before; None without one.
 
-        Parameters and errors are those of `mean`.
+        A site that opened the larger list refuses a smaller one, and those that do not would be bound to it.
         """
+        # Of less than the cohort the others have confirmed the list: so none is asked for in a smaller one's place.
+        if kept.listed != set(self.cohort):
+            return None
+        named = named_sites(kept.listed, asked.faults)
+        rest = list_without(kept.listed, named)
+        # Who did not answer may have opened the list.
+        unopened = all(site in named and not kept.vectors[site].opened for site in rest)
+        if rest == kept.listed or len(rest) < max(self.least, needed) or not unopened:
+            return None
+        smaller = self.store.leave_out(kept, kept.listed - rest)
+        for site in sorted(kept.listed - rest):
+            at = [other for other in sorted(named) if site in named[other]][: protocol.NAMED]
+            code = "shares-spoilt-again" if site in self.store.excluded else "shares-spoilt"
+            asked.faults[site] = Refusal(code, sites=", ".join(at))
+        return smaller
+
+    def _listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int) -> ListedVectors:
+        """Return the list of a sum with its vectors, which are kept before anybody hears of the list."""
         if (kept := self.store.of(asked.kind, asked.number)) is not None:
             return kept
         least = max(self.least, needed)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,7 +23,7 @@ from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
 from flfed.updates.checkpoints.checkpoint import COHORT, SUM, folder_of
 from flfed.updates.checkpoints.tensor_file import file_content, read_file
-from flfed.updates.messages.secure_sum import Masked
+from flfed.updates.messages.secure_sum import Masked, joined, parted
 
 
 class SumFile(SumStore):
@@ -34,7 +35,11 @@ class SumFile(SumStore):
     """
 
     def __init__(self, run: str) -> None:
+        super().__init__()
         self._path = folder_of(run) / SUM
+        found = self._read()
+        if found is not None:
+            self.left_out = dict(found[1].get("left-out", {}))
 
     def keep(self, found: ListedVectors) -> None:
         """Write a list with its vectors, whole or not at all; raises FlfedError where it cannot be written."""
@@ -43,26 +48,38 @@ class SumFile(SumStore):
             for site, masked in found.vectors.items()
             for name in ("vector", "sums", "shares")
         }
-        facts = json.dumps({"kind": found.kind, "round": found.round, "listed": sorted(found.listed)})
+        opened = {site: [joined(one) for one in masked.opened] for site, masked in found.vectors.items()}
+        facts = json.dumps({
+            "kind": found.kind, "round": found.round, "listed": sorted(found.listed),
+            "opened": opened, "left-out": self.left_out,
+        })  # fmt: skip
         metadata = {"facts": facts, "sha256": _sha256(parts, facts)}
         _write(self._path, b"".join(file_content(parts, metadata)), "the list of a sum")
 
     def of(self, kind: str, round: int) -> ListedVectors | None:
         """Return what was kept of a question, None where nothing was or it cannot be read."""
+        found = self._read()
+        if found is None or (found[1]["kind"], found[1]["round"]) != (kind, round):
+            return None
+        arrays, facts = found
+        with suppress(KeyError):
+            vectors = {site: _masked(site, arrays, facts["opened"][site]) for site in facts["listed"]}
+            return ListedVectors(kind=kind, round=round, listed=frozenset(vectors), vectors=vectors)
+        return None
+
+    def _read(self) -> tuple[Mapping[str, np.ndarray], dict[str, Any]] | None:
+        """Return the file's arrays and facts, None where there is none or it is damaged."""
         with suppress(OSError, SafetensorError, ValueError, KeyError):
             arrays, metadata = read_file(self._path)
-            facts = json.loads(metadata["facts"])
             # Vectors that are not the sites' any more would give a sum whose count may still be right.
-            whole = metadata["sha256"] == _sha256(arrays, metadata["facts"])
-            if whole and (facts["kind"], facts["round"]) == (kind, round):
-                vectors = {site: _masked(site, arrays) for site in facts["listed"]}
-                return ListedVectors(kind=kind, round=round, listed=frozenset(vectors), vectors=vectors)
+            if metadata["sha256"] == _sha256(arrays, metadata["facts"]):
+                return arrays, json.loads(metadata["facts"])
         return None
 
 
-def _masked(site: str, arrays: Mapping[str, np.ndarray]) -> Masked:
-    vector, sums, shares = (arrays[f"{site}/{name}"] for name in ("vector", "sums", "shares"))
-    return Masked(vector=vector, sums=sums, shares=shares)
+def _masked(site: str, arrays: Mapping[str, np.ndarray], opened: Sequence[str]) -> Masked:
+    parts = {name: arrays[f"{site}/{name}"] for name in ("vector", "sums", "shares")}
+    return Masked(**parts, opened=tuple(parted(text) for text in opened))
 
 
 def keep_cohort(run: str, participants: Mapping[str, Participant]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 import math
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,9 @@ SEALED = shares.BYTES + keys.TAG
 GROWTH = 10.0
 """Times the last sum's norm that a sum may have, and the part of the largest possible that the first may have."""
 NAMED = 3
-"""Sites that a refusal names, at most."""
+"""Sites that a refusal names, at most; of sites whose shares are none it names all."""
+NAMES_LENGTH = 400
+"""Characters of all these names, at most: a gate lets no text of more than 500 out."""
 
 Links = Mapping[str, bytes]
 """A site's link with each of the cohort, itself too, at the step of the question."""
@@ -212,17 +214,27 @@ def open_list(
     if refusal := opening_refusal(site, listed, cohort=links, least=least, confirmed=confirmed):
         return refusal
     parts = {}
+    unreadable = []
     for sender in sorted(listed):
         part = keys.unseal(links[sender], binding, sealed.get(sender, b""), sender=sender, receiver=site)
-        if isinstance(part, Refusal):
-            return part
         # What else a sender sealed would leave with this site's opening.
-        if len(part) != shares.BYTES:
-            return Refusal("share-unreadable", site=sender)
-        parts[sender] = part
+        if isinstance(part, Refusal) or not shares.is_share(part):
+            unreadable.append(sender)
+        else:
+            parts[sender] = part
+    if unreadable:
+        return _shares_refusal(unreadable)
     # Of a site either a share of its self-mask or a seed of its pair masks: with both, its vector would be bare.
     missing = sorted(links.keys() - listed)
     return Opening(parts, {peer: keys.mask_seed(links[peer], binding) for peer in missing})
+
+
+def _shares_refusal(senders: Sequence[str]) -> Refusal:
+    """Return the refusal that names all sites whose shares are none, as far as a text that leaves has room."""
+    if len(senders) == 1:
+        return Refusal("share-unreadable", site=senders[0])
+    named = [name for place, name in enumerate(senders) if len(", ".join(senders[: place + 1])) <= NAMES_LENGTH]
+    return Refusal("shares-unreadable", many=len(senders), sites=", ".join(named))
 
 
 def vector_defect(vector: MaskedVector, *, updates: int, sums: int, cohort: Collection[str]) -> Refusal | None:
@@ -244,7 +256,7 @@ def vector_defect(vector: MaskedVector, *, updates: int, sums: int, cohort: Coll
 
 def opening_defect(opening: Opening, *, cohort: Collection[str], listed: Sites) -> Refusal | None:
     """Return why an opening is not one for a list, None where it is."""
-    below = all(int.from_bytes(share, "big") < shares.PRIME for share in opening.shares.values())
+    below = all(shares.is_share(share) for share in opening.shares.values())
     fits = _has(opening.shares, listed, shares.BYTES) and _has(opening.seeds, set(cohort) - listed, keys.BYTES)
     return None if below and fits else Refusal("opening-unfit")
 

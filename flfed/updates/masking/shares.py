@@ -77,12 +77,16 @@ def recover(shares: Mapping[int, bytes], threshold: int) -> bytes:
     return (sum(terms) % PRIME).to_bytes(BYTES, "big")
 
 
+def is_share(part: bytes) -> bool:
+    """Tell whether bytes are a share: a whole number below the prime, of 32 bytes."""
+    return len(part) == BYTES and int.from_bytes(part, "big") < PRIME
+
+
 def number(share: bytes) -> int:
     """Return the whole number that a secret or a share is; raises ValueError where it is none."""
-    found = int.from_bytes(share, "big")
-    if len(share) != BYTES or found >= PRIME:
+    if not is_share(share):
         raise ValueError("a secret or a share is a number below the prime, of 32 bytes")
-    return found
+    return int.from_bytes(share, "big")
 
 
 # Secrets of a round are recovered from shares of the same sites: their factors are computed once.

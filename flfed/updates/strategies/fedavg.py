@@ -211,7 +211,9 @@ class FedAvg(FlowerFedAvg):
 
     def cohort(self, server_round: int) -> list[str]:
         """Return the sites asked in a round, in name order."""
-        sites = sorted(self.run.participants)
+        sums = self.run.sums
+        left_out = frozenset[str]() if sums is None else sums.store.excluded
+        sites = sorted(self.run.participants.keys() - left_out)
         size = max(1, round(self.fraction * len(sites)))
         rng = generator(self.run.seed, site="", purpose="cohort", number=server_round)
         chosen = rng.choice(len(sites), size=size, replace=False) if size < len(sites) else range(size)

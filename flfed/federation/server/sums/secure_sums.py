@@ -385,8 +385,8 @@ def _totals(
 ) -> tuple[np.ndarray, Sites] | Refusal:
     """Return the sum of numbers of 64 bits and whose it is, or why there is none; what crossed for it is recorded."""
     try:
-        kept = sums.listed(asked, vectors)
-        return sums.opened(asked, kept).sums, kept.listed
+        totals, listed = sums.summed(asked, vectors)
+        return totals.sums, listed
     except Unsummed as error:
         return error.why
     finally:

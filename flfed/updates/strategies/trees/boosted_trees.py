@@ -169,7 +169,7 @@ class BoostedTrees(FedAvg):
             trees, faults = self._grown_of_sums(server_round, roots, self.run.sums)
         now.asked = asked
         good = {site: reply for site, reply in roots.items() if site not in faults}
-        now.result = GuardResult(accepted=good, refused=dict(sorted(faults.items())))
+        now.result = GuardResult(accepted=good, refused=dict(sorted({**now.further.faults, **faults}.items())))
         if trees is None:
             return None, None
         self._select(server_round, good)
@@ -240,14 +240,14 @@ class BoostedTrees(FedAvg):
         exchanges = depth_of(now.incoming["value"].shape[2])
         asked = now.questions(exchange_number(server_round, level, exchanges))
         masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
-        kept = self.run.sums.listed(asked, masked, self.needed(len(now.asked)))
-        sums = self.run.sums.opened(asked, kept).sums.view(np.int64).reshape(shape)
+        totals, listed = self.run.sums.summed(asked, masked, self.needed(len(now.asked)))
+        sums = totals.sums.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         high = self.run.rows_high()
-        rows = sum(replies[site].num_examples if site in replies else high[site] for site in kept.listed)
+        rows = sum(replies[site].num_examples if site in replies else high[site] for site in listed)
         if defect := total_defect(sums, rows, self._starts()):
             raise Unsummed(defect, final=True)
-        return sums, sorted(kept.listed)
+        return sums, sorted(listed)
 
     def _shape(self) -> tuple[int, int, int]:
         cells = int(widths_of(self.round.incoming).sum())

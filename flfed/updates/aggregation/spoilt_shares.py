@@ -1,0 +1,59 @@
+"""Sites whose shares are none for others: which list is left without them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from flfed.refusals import Refusal
+from flfed.updates.masking.rules import Sites
+
+CODES = frozenset({"share-unreadable", "shares-unreadable"})
+"""Codes of sites that opened nothing, since shares were none for them."""
+Named = Mapping[str, Sites]
+"""By site that opened nothing, the sites that it named."""
+
+
+def named_sites(listed: Sites, faults: Mapping[str, Refusal]) -> Named:
+    """Return whose shares were none, by the site that says so.
+
+    Parameters
+    ----------
+    listed : frozenset of str
+        Only its sites are looked at: a site may name whom it likes.
+    faults : mapping of site to Refusal
+    """
+    found: dict[str, Sites] = {}
+    for site in sorted(listed & faults.keys()):
+        cause = faults[site].cause
+        if cause.code in CODES:
+            text = cause.facts.get("site") or cause.facts["sites"]
+            found[site] = listed.intersection(text.split(", "))
+    return found
+
+
+def list_without(listed: Sites, named: Named) -> Sites:
+    """Return the sites of a list of which none names another, most of those of the list.
+
+    A site whose keys are wrong names all others, and they name it: it goes, and they stay. So who has to do with most
+    pairs goes first; of two, who is named more often.
+
+    Parameters
+    ----------
+    listed : frozenset of str
+    named : mapping of site to frozenset of str
+
+    Examples
+    --------
+    >>> others = frozenset("abc")
+    >>> sorted(list_without(frozenset("abcd"), {"a": frozenset("d"), "b": frozenset("d"), "d": others}))
+    ['a', 'b', 'c']
+    """
+    left = set(listed)
+    while pairs := [(site, other) for site in left & named.keys() for other in named[site] & left]:
+        left.remove(max(sorted(left), key=lambda site: _weight(site, pairs)))
+    return frozenset(left)
+
+
+def _weight(site: str, pairs: Collection[tuple[str, str]]) -> tuple[int, int]:
+    """Return in how many pairs a site is, and in how many it is named."""
+    return sum(site in pair for pair in pairs), sum(site == other for _, other in pairs)
