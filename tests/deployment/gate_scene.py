@@ -302,9 +302,15 @@ class GateScene:
         *,
         codes: Codes = lambda site, sender: None,
         sealed: Codes = lambda site, sender: None,
+        spoilt: Collection[str] = (),
     ) -> int:
-        """Ask sites to open a list with all confirmations that there are, and return how many do."""
+        """Ask sites to open a list with all confirmations that there are, and return how many do.
+
+        The shares of `spoilt` sites are none for them.
+        """
         members = sorted(listed)
+        if spoilt:
+            sealed = lambda site, sender: bytes(48) if sender in spoilt else None  # noqa: E731 - one rule of many
         return sum(
             self._unmask(where, members, site, codes, sealed)
             for site in self._asked(members if sites is None else sites)

@@ -22,6 +22,7 @@ from tests.deployment.gate_scene import MOST_ROWS, GateScene
 from tests.updates.masking import attacks
 from tests.updates.masking.attacks import ASKED, exchange
 from tests.updates.masking.play import Exchange, Request
+from tests.updates.masking.test_rules_played import smaller_ones_too
 
 SIZES = [(4, 1), (7, 2), (10, 3)]
 Make = Callable[..., GateScene]
@@ -39,6 +40,10 @@ def nothing(*given: object, **named: object) -> None:
 
 def no_confirmations(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(protocol, "opening_refusal", nothing)
+
+
+def smaller_lists_too(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "list_refusal", smaller_ones_too)
 
 
 def no_lists(patch: pytest.MonkeyPatch) -> None:
@@ -254,6 +259,7 @@ PLAYS = {
     "no lr-scale but for one": Play(attacks.another_request, unbound_request, UNREADABLE),
     "other most rows": Play(other_most_rows, unbound_keys, UNREADABLE),
     "fewer in the next round": Play(attacks.fewer_in_the_next_round, no_lists, TWO_LISTS),
+    "shares spoilt on the way": Play(attacks.spoilt_on_the_way, smaller_lists_too, TWO_LISTS),
     "fewer in a second run": Play(attacks.fewer_in_a_second_run, no_lists, TWO_LISTS),
     "fewer by consent of the server's site": Play(lifted_by_the_server, lifted_by_anybody, TWO_LISTS),
     "fewer in sums over rows": Play(attacks.fewer_in_a_summary, no_lists, TWO_LISTS, reserved=1),

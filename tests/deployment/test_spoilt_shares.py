@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message
 
+from flfed.federation.client.run_keys import CHAIN
+from flfed.paths import home
 from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
+from flfed.rows.session import SiteSession, study_layout
+from flfed.study.study import Study
+from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.checkpoints.reply_cache import kept_replies
+from flfed.updates.checkpoints.run_state import StateFiles
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.secure_sum import LIST, UNMASK
+from flfed.updates.messages.summarise import SUMMARISE
 from flfed.updates.messages.train import TRAIN
-from tests.deployment.summing import Consortium, Coordinator, Lie
+from tests.deployment.summing import Consortium, Coordinator, Lie, SummingGrid, conduct, sharing_in_sums
 from tests.deployment.test_secure_sums_killed import (
     ALL,
     LAST,
@@ -32,7 +41,7 @@ __all__ = ["consortium"]
 Make = Callable[..., Consortium]
 
 
-def spoiling(senders: str, receivers: str = ALL, kind: str = TRAIN, rounds: Collection[int] = range(1, 99)) -> Lie:
+def spoiling(senders: str, receivers: str = ALL, kind: str = TRAIN, numbers: Collection[int] = range(1, 99)) -> Lie:
     """Return the lie of sites whose shares for some sites are random bytes, in their nth answers of a kind."""
     answered: list[str] = []
 
@@ -40,12 +49,12 @@ def spoiling(senders: str, receivers: str = ALL, kind: str = TRAIN, rounds: Coll
         if site not in senders.split(",") or what != kind:
             return reply
         answered.append(site)
-        if answered.count(site) not in rounds:
+        if answered.count(site) not in numbers:
             return reply
         masked = {name: values.copy() for name, values in ndarrays(reply.content, "masked").items()}
-        for place, receiver in enumerate(ALL.split(",")):
+        for share, receiver in zip(masked["shares"], ALL.split(","), strict=False):
             if receiver in receivers.split(","):
-                masked["shares"][place] = np.random.default_rng(place).integers(0, 256, masked["shares"].shape[1])
+                share[:] = np.random.default_rng(0).integers(0, 256, share.size)
         reply.content["masked"] = ArrayRecord({name: Array(values) for name, values in masked.items()})
         return reply
 
@@ -57,9 +66,9 @@ def asked(coordinator: Coordinator, kind: str) -> list[str]:
     return [site for site, message, _ in coordinator.grid.sent if message.metadata.message_type == kind]
 
 
-def faults(run: str) -> list[str]:
+def events(run: str, kind: str) -> list[str]:
     with RunReader.open() as reader:
-        return [f"{event.site}: {event.reason}" for event in reader.events([run]) if event.kind == "fault"]
+        return [f"{event.site}: {event.reason}" for event in reader.events([run]) if event.kind == kind]
 
 
 @pytest.mark.parametrize("own", ["its own too", "not its own"])
@@ -76,7 +85,7 @@ def test_one_of_four_that_seals_wrong_shares_to_all_is_left_out_and_after_two_su
     assert asked(coordinator, LIST) == THREE.split(",") * ROUNDS
     # In the third round it is not asked to train: what it would spend for that, no sum would have.
     assert asked(coordinator, TRAIN).count(LAST) == 2
-    told = [line for line in faults(run.run) if line.startswith(LAST) and "could not be opened" in line]
+    told = [line for line in events(run.run, "fault") if line.startswith(LAST) and "could not be opened" in line]
     assert [line.rpartition(": ")[2] for line in told] == [
         "the sum is made without it",
         "the run has no further sum with it",
@@ -105,3 +114,115 @@ def test_good_shares_to_one_site_only_stop_the_run_and_no_list_stands_beside_the
     # Also where the run goes on: the list that was opened is asked for, and no other.
     ended(coordinator.run(run.run), "stopped", 0)
     assert list(lists_by_question(found).values()) == [{ALL}] and not asked(coordinator, LIST)
+
+
+def keys_that_are_others(site: str, kind: str) -> bool:
+    """Give the last site other links with all before it masks its first update: none opens a share of another."""
+    if (site, kind) == (LAST, TRAIN):
+        state = StateFiles(kept_replies(LAST, newest_run(LAST)))
+        chain = state.read(CHAIN)
+        assert chain is not None
+        state.write(CHAIN, {**chain, "links": chain["links"] ^ 1})
+    return False
+
+
+def newest_run(site: str) -> str:
+    return max(path.name for path in (home() / "sites" / site / "runs").iterdir())
+
+
+def test_a_site_with_wrong_keys_names_all_others_and_is_the_one_left_out(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    ended(run := coordinator.run(absent=keys_that_are_others))
+    assert difference(run, arrays_without(found, in_round(1, LAST, TRAIN, times=99))) < 1e-6
+    refused = [
+        line.facts["reason"] for line in found.lines(LAST) if line.kind == "error" and line.facts["asked"] == UNMASK
+    ]
+    assert refused and all(reason.endswith(": site-01, site-02, site-03") for reason in refused)
+
+
+KILLED = {
+    "once the first has refused": (1, "site-02", UNMASK),
+    "before the smaller list": (1, "site-01", LIST),
+    "between two confirmations": (1, "site-02", LIST),
+    "before the smaller list is opened": (3, "site-01", UNMASK),
+    "between two openings": (3, "site-02", UNMASK),
+}
+"""At which message of which site; each is asked twice for the list of all."""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [one if one == "between two confirmations" else pytest.param(one, marks=pytest.mark.proof) for one in KILLED],
+)
+def test_a_coordinator_that_is_killed_asks_for_no_third_list_and_counts_on(consortium: Make, where: str):
+    found = consortium()
+    coordinator = Coordinator(found)
+    run = coordinator.run(lie=spoiling(LAST), absent=in_round(*KILLED[where], "crash"))
+    assert run.status == "failed" and "killed" in run.reason
+    trained = asked(coordinator, TRAIN).count(LAST)
+    ended(run := coordinator.run(run.run, lie=spoiling(LAST)))
+    assert difference(run, arrays_without(found, in_round(1, LAST, TRAIN, times=99))) < 1e-6
+    assert all(lists == {THREE} for lists in lists_by_question(found).values())
+    # Asked again is the first round alone, of which the site kept its answer; in the third it is not asked.
+    assert trained + asked(coordinator, TRAIN).count(LAST) == 3
+
+
+@pytest.mark.parametrize("opened_by", ["all", pytest.param("the first", marks=pytest.mark.proof)])
+def test_a_list_that_an_earlier_run_opened_is_not_made_smaller_also_when_the_later_goes_on(
+    consortium: Make, opened_by: str
+):
+    found = consortium()
+    coordinator = Coordinator(found)
+    coordinator.run(absent=in_round(1, "site-02", UNMASK, "crash") if opened_by == "the first" else killed_in_second)
+    ended(run := coordinator.run(lie=spoiling(LAST)), "stopped", 0)
+    assert "site-02: the share of site 'site-04'" in run.reason and not asked(coordinator, LIST)
+    ended(coordinator.run(run.run, lie=spoiling(LAST)), "stopped", 0)
+    assert not asked(coordinator, LIST)
+    assert all(lists == {ALL} for lists in lists_by_question(found).values())
+    # A run with shares that are right has the list of then.
+    ended(coordinator.run())
+    assert all(lists == {ALL} for lists in lists_by_question(found).values())
+
+
+killed_in_second = in_round(2, "site-02", TRAIN, "crash")
+
+
+@pytest.mark.parametrize(("spoilt", "listed"), [(1, THREE), (2, ALL)])
+def test_a_later_round_of_the_same_model_is_the_same_question(
+    consortium: Make, small_study: str, spoilt: int, listed: str
+):
+    # The update is so little that the model stays as it is.
+    text = Study.parse(small_study).replace({"plan.lr": 1e-300}).text
+    found = consortium(text=text)
+    coordinator = Coordinator(found)
+    run = coordinator.run(lie=spoiling(LAST, numbers=[spoilt]))
+    # The list of the first round is that of all rounds: without the site, or with it, and then the run stops.
+    ended(run, *(("completed", ROUNDS) if listed == THREE else ("stopped", 1)))
+    of_others = {line.facts["listed"] for line in found.lines("site-01") if line.kind in ("list", "unmask")}
+    assert of_others == {listed} and len(lists_by_question(found)) == 1
+    # A site that is in no list has not been left out twice: it is asked each time.
+    assert asked(coordinator, TRAIN).count(LAST) == (ROUNDS if listed == THREE else 2)
+
+
+def test_sums_over_rows_are_made_without_such_a_site_and_figures_of_sites_that_share_none_are_not(
+    small_sites: Callable[..., list[Site]], small_study: str
+):
+    asked_for = {"secure-aggregation": "on", "strategy.rounds": 2}
+    found = sharing_in_sums(small_sites, Study.parse(small_study).replace(asked_for), 4, 3)
+    of_rows, of_figures = spoiling(LAST, kind=SUMMARISE), spoiling("site-01", kind=COMPARE)
+    grid = SummingGrid(found, lie=lambda site, kind, reply: of_figures(site, kind, of_rows(site, kind, reply)))
+    outcome = conduct(found, grid)
+    assert outcome.status == "completed"
+    sites = [found.sites[site] for site in THREE.split(",")]
+    three = merge([SiteSession(site, found.study).summary() for site in sites])
+    layout = study_layout(found.study, datasets.load("small").schema)
+    expected = fit_encoder(layout, three, found.study.encode.scaler).arrays()
+    arrays = outcome.encoder.arrays()
+    assert max(float(np.abs(arrays[name] - expected[name]).max()) for name in expected) < 1e-9
+    # The list of figures is all three sites, or none.
+    with RunReader.open() as reader:
+        run = reader.runs()[0].run
+        assert reader.summary(run, "sums-only") is None
+    assert any("0 sites opened the list" in note for note in events(run, "note"))
+    assert grid.kinds()[LIST] == 3

@@ -28,7 +28,8 @@ from flfed.updates.messages.summarise import BINS, SUMMARISE
 from flfed.updates.messages.train import TRAIN
 from tests.boosting import trees_study
 from tests.deployment.summing import BUNDLE, Consortium, Coordinator, Fault, sharing_in_sums
-from tests.deployment.test_secure_sums_killed import either, ended, in_round
+from tests.deployment.test_secure_sums_killed import arrays_without, either, ended, in_round
+from tests.deployment.test_spoilt_shares import spoiling
 
 ROUNDS, DEPTH = 3, 3
 LAST = "site-04"
@@ -299,3 +300,33 @@ def test_an_institution_grows_trees_in_sums_where_its_policy_names_them(
         assert {"bins", "train", "unmask"} <= kinds and not said
     else:
         assert kinds <= {"refused", "enrol"} and any("single rows" in reason for reason in [*said, entry.reason])
+
+
+def test_a_tree_begins_without_a_site_whose_shares_are_none_at_its_root_and_the_next_one_with_all(consortium: Make):
+    found = consortium(**{"strategy.rounds": 2})
+    coordinator = Coordinator(found)
+    ended(entry := coordinator.run(lie=spoiling(LAST, THREE, numbers=[1])), rounds=2)
+    # The site itself opened the list of all at the root: nobody confirmed it, and it is in no sum.
+    del found.sites[LAST]
+    assert lists_by_round(found) == {1: {THREE}, 2: {ALL}}
+    with RunReader.open() as reader:
+        told = [event.reason for event in reader.events([entry.run]) if event.site == LAST]
+    reason = "its shares could not be opened at site-01, site-02, site-03: the sum is made without it"
+    assert told.count(reason) == 1
+
+
+@pytest.mark.proof
+def test_trees_without_such_a_site_are_those_with_it_silent(consortium: Make):
+    found = consortium()
+    ended(entry := Coordinator(found).run(lie=spoiling(LAST)), rounds=ROUNDS)
+    silent = arrays_without(found, lambda site, kind: (site, kind) == (LAST, TRAIN))
+    trees = checkpoints.final(entry.run).arrays
+    assert all(np.array_equal(trees[name], values) for name, values in silent.items())
+
+
+def test_shares_that_are_none_below_the_root_stop_the_run_and_the_tree_has_its_list(consortium: Make):
+    found = consortium()
+    coordinator = Coordinator(found)
+    ended(entry := coordinator.run(lie=spoiling(LAST, numbers=[2])), "stopped", 0)
+    assert "site-01: the share of site 'site-04'" in entry.reason and LIST not in coordinator.grid.kinds()
+    assert lists_by_round(found) == {1: {ALL}}

@@ -107,6 +107,16 @@ def fewer_in_a_second_run(scene: Scene) -> None:
     without_first(scene, exchange(run=2))
 
 
+def spoilt_on_the_way(scene: Scene) -> None:
+    """Have the whole list opened where the first site's shares are good, and ask for one without it everywhere."""
+    least = written.threshold(len(scene.all)) - len(scene.server.colluders)
+    scene.enter(1, scene.all)
+    scene.train(exchange(), ASKED)
+    scene.unmask(exchange(), scene.all, scene.honest[:least])
+    scene.unmask(exchange(), scene.all, scene.honest[least:], spoilt=scene.honest[:1])
+    scene.add_up(exchange(), scene.all[1:])
+
+
 def fewer_in_a_summary(scene: Scene) -> None:
     """Ask what does not depend on a model, with two models."""
     whole(scene, exchange(kind="summarise"), Request("summarise", "model"))

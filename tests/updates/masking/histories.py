@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any
 
+from flfed.updates.aggregation.spoilt_shares import list_without
 from flfed.updates.masking import rules as written
 from tests.updates.masking.play import (
     Answer,
@@ -17,6 +18,7 @@ from tests.updates.masking.play import (
     Rules,
     Scene,
     Sites,
+    Spoilt,
     question,
 )
 
@@ -28,7 +30,9 @@ class History:
     """One question, asked by runs that begin, wait, crash, go on or are given up.
 
     A site that crashes keeps what it wrote down: so it is one that got no message, or whose reply was lost. Each run
-    is a generator that pauses before every message, so that runs may be mixed and left where they are.
+    is a generator that pauses before every message, so that runs may be mixed and left where they are. Where it
+    `spoils`, shares of a site may be none for some or all others; a server that `asks_on` then asks for a smaller list
+    whatever it knows of the others.
     """
 
     def __init__(
@@ -39,9 +43,14 @@ class History:
         *,
         lifted: Collection[str] = (),
         keeps_list: bool = True,
+        spoils: bool = False,
+        asks_on: bool = False,
     ) -> None:
         self.scene = Scene(size, 0, rules, lifted)
         self.rng, self.keeps_list = rng, keeps_list
+        self.spoils, self.asks_on = spoils, asks_on
+        self.named: dict[str, Sites] = {}
+        self.left_out = 0
         self.least = written.threshold(size)
         self.late: list[Callable[[], Any]] = []
         self.pace = rng.choice((0.01, 0.03, 0.1, 0.2))
@@ -95,7 +104,7 @@ class History:
 
     def _round(self, where: Exchange, cohort: Sites) -> Run:
         answers: dict[str, Answer] = {}
-        listed = None
+        listed, spoilt = None, self._spoilt(cohort)
         for _ in range(1 if self.sound else self.rng.choice((1, 2, 3))):  # each after the first: a server resumed
             if listed is None or not self.keeps_list:
                 yield from self._ask(answers, cohort, lambda site: site.train(where, ASKED))
@@ -103,7 +112,12 @@ class History:
                 if not isinstance(chosen, frozenset):
                     return str(chosen)
                 listed = chosen
-            openings = yield from self._opened(where, listed, cohort)
+            openings = yield from self._opened(where, listed, cohort, spoilt)
+            smaller = self._smaller(listed, cohort, answers, openings)
+            if smaller is not None:
+                self.left_out += 1
+                listed = smaller
+                openings = yield from self._opened(where, listed, cohort, spoilt)
             if len(openings) >= (self.least if listed == cohort else len(listed)):
                 self._check_sum(listed, answers, openings)
                 return listed
@@ -123,7 +137,31 @@ class History:
             lifted=dict.fromkeys(cohort, self.scene.lifted),
         )
 
-    def _opened(self, where: Exchange, listed: Sites, cohort: Sites) -> Generator[None, None, dict[str, Opening]]:
+    def _spoilt(self, cohort: Sites) -> dict[str, list[str]]:
+        """Return by site whose shares are none for it."""
+        found = {name: list[str]() for name in cohort}
+        names = sorted(cohort)
+        if self.sound or not self.spoils or self.rng.random() < 0.3:
+            return found
+        for sender in self.rng.sample(names, self.rng.choice((1, 1, 2))):
+            for name in self.rng.sample(names, self.rng.choice((1, len(names), len(names)))):
+                found[name].append(sender)
+        return found
+
+    def _smaller(
+        self, listed: Sites, cohort: Sites, answers: Mapping[str, Answer], openings: Mapping[str, Opening]
+    ) -> Sites | None:
+        """Return the list that a server asks for in place of one that was not opened, None for none."""
+        rest = list_without(listed, self.named)
+        unopened = all(name in self.named and not answers[name].lists for name in rest)
+        if len(openings) >= self.least or rest == listed or len(rest) < self.least:
+            return None
+        return rest if self.asks_on or (listed == cohort and unopened) else None
+
+    def _opened(
+        self, where: Exchange, listed: Sites, cohort: Sites, spoilt: Mapping[str, Collection[str]]
+    ) -> Generator[None, None, dict[str, Opening]]:
+        self.named = {}
         confirmed: dict[str, Confirmation] = {}
         openings: dict[str, Opening] = {}
         if listed != cohort:
@@ -131,7 +169,7 @@ class History:
             if len(confirmed) < self.least:
                 return openings
         shown = list(confirmed.values())
-        yield from self._ask(openings, listed, lambda site: site.unmask(where, listed, shown))
+        yield from self._ask(openings, listed, lambda site: site.unmask(where, listed, shown, spoilt[site.name]))
         return openings
 
     def _ask(
@@ -144,7 +182,10 @@ class History:
             for name in self.rng.sample(sorted(set(names) - set(replies)), len(set(names) - set(replies))):
                 yield
                 reply = self._deliver(lambda name=name: call(self.scene.sites[name]), name in silent)
-                if reply is not None and not isinstance(reply, str):
+                self.named.pop(name, None)
+                if isinstance(reply, Spoilt):
+                    self.named[name] = reply.sites
+                elif reply is not None and not isinstance(reply, str):
                     replies[name] = reply
 
     def _deliver(self, call: Callable[[], Any], silent: bool) -> Any:

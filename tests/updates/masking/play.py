@@ -100,6 +100,12 @@ class Opening(NamedTuple):
     seeds: frozenset[Any]
 
 
+class Spoilt(NamedTuple):
+    """What a site says that opens nothing: whose shares are none for it, spoilt by their site or on the way."""
+
+    sites: Sites
+
+
 class Confirmation(NamedTuple):
     """A list under a site's keys with its peers."""
 
@@ -182,7 +188,13 @@ class Site:
         self._write_down(exchange, listed)
         return Confirmation(self.name, self.rules.bound(self.answers[exchange].context), listed)
 
-    def unmask(self, exchange: Exchange, listed: Sites, confirmations: Iterable[Confirmation]) -> Opening | str:
+    def unmask(
+        self,
+        exchange: Exchange,
+        listed: Sites,
+        confirmations: Iterable[Confirmation],
+        spoilt: Collection[str] = (),
+    ) -> Opening | Spoilt | str:
         if refusal := self._list_refusal(exchange, listed):
             return refusal
         context = self.answers[exchange].context
@@ -192,6 +204,8 @@ class Site:
         least = self.rules.needed(self.pinned[study], cohort, context.request.kind)
         if refusal := self.rules.opening_refusal(self.name, listed, cohort=cohort, least=least, confirmed=confirmed):
             return str(refusal)
+        if named := listed.intersection(spoilt):
+            return Spoilt(named)
         self._write_down(exchange, listed)
         missing = context.cohort - listed - {self.name}
         return Opening(
@@ -262,7 +276,7 @@ class Knowledge:
             self.seeds |= reply.seeds
             for share in reply.shares:
                 self.shares.setdefault(share, set()).add(reply.site)
-        return not isinstance(reply, str)
+        return not isinstance(reply, str | Spoilt)
 
     def confirmed(self, context: Context, listed: Sites) -> set[Confirmation]:
         """Return the confirmations that the server may show, those of its own sites among them."""
@@ -429,13 +443,23 @@ class Scene:
         asked = self._asked(exchange, members if sites is None else sites)
         return sum(self.server.keep(site.confirm(exchange, members)) for site in asked)
 
-    def unmask(self, exchange: Exchange, listed: Iterable[str], sites: Iterable[str] | None = None) -> int:
-        """Ask sites to open a list with all confirmations that there are, and return how many do."""
+    def unmask(
+        self,
+        exchange: Exchange,
+        listed: Iterable[str],
+        sites: Iterable[str] | None = None,
+        *,
+        spoilt: Collection[str] = (),
+    ) -> int:
+        """Ask sites to open a list with all confirmations that there are, and return how many do.
+
+        The shares of `spoilt` sites are none for them.
+        """
         members, opened = frozenset(listed), 0
         for site in self._asked(exchange, members if sites is None else sites):
             answer = site.answers.get(exchange)
             shown = self.server.confirmed(answer.context, members) if answer else set()
-            opened += self.server.keep(site.unmask(exchange, members, shown))
+            opened += self.server.keep(site.unmask(exchange, members, shown, spoilt))
         return opened
 
     def add_up(self, exchange: Exchange, listed: Iterable[str], sites: Iterable[str] | None = None) -> int:

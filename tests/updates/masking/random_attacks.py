@@ -37,11 +37,18 @@ class Departing(Scene):
             self._send(lambda site=site, told=told: Scene.confirm(self, exchange, told, [site.name]))
         return 0
 
-    def unmask(self, exchange: Exchange, listed: Iterable[str], sites: Iterable[str] | None = None) -> int:
+    def unmask(
+        self,
+        exchange: Exchange,
+        listed: Iterable[str],
+        sites: Iterable[str] | None = None,
+        *,
+        spoilt: Collection[str] = (),
+    ) -> int:
         members = list(listed)
         for site in self._asked(exchange, members if sites is None else sites):
             told = self._departed(members)
-            self._send(lambda site=site, told=told: Scene.unmask(self, exchange, told, [site.name]))
+            self._send(lambda site=site, told=told: Scene.unmask(self, exchange, told, [site.name], spoilt=spoilt))
         return 0
 
     def _asked(self, exchange: Exchange, sites: Iterable[str] | None) -> list[Site]:
@@ -115,6 +122,8 @@ def random_attack(scene: Scene, rng: random.Random) -> None:
     steps = [(number, step, rng.random(), where, name) for number, where in enumerate(places)
              for step in range(3) for name in scene.honest]  # fmt: skip
     mixed = rng.random() < 0.3
+    # Of shares that are spoilt on the way, a site may next be told a list without the site that they are of.
+    spoils, victim = rng.choice((0.0, 0.0, 0.0, 0.5)), rng.choice(scene.honest)
     for _, step, _, where, name in sorted(steps, key=lambda one: (one[1] + mixed * one[2], *one[:3]) if mixed else one):
         one = rng.sample(members[where.run], rng.randint(2, len(members[where.run])))
         listed = aim(where, name) if rng.random() >= departs else one
@@ -122,5 +131,8 @@ def random_attack(scene: Scene, rng: random.Random) -> None:
             scene.train(where, main[where] if rng.random() >= departs else rng.choice(odd), [name])
         elif step == 1 and rng.random() >= departs:
             scene.confirm(where, listed, [name])
+        elif step == 2 and rng.random() < spoils:
+            scene.unmask(where, listed, [name], spoilt=[victim])
+            scene.add_up(where, [other for other in listed if other != victim], scene.honest)
         elif step == 2:
             scene.unmask(where, listed, [name])

@@ -25,6 +25,7 @@ from tests.updates.masking.attacks import (
     other_most_rows,
     said_missing,
     second_cohorts,
+    spoilt_on_the_way,
     two_repeats,
     two_rounds,
     whole,
@@ -35,6 +36,7 @@ from tests.updates.masking.random_attacks import Departing, random_attack
 
 RULES = Rules()
 SIZES = [(4, 1), (7, 2), (10, 3)]
+LIST_REFUSAL = written.list_refusal
 
 
 def ledger_without(part: Callable[[Exchange], object]) -> Rules:
@@ -58,6 +60,11 @@ def least_by_cohort(pinned, cohort):
     return written.threshold(len(cohort))
 
 
+def smaller_ones_too(site, listed, *, opened, **facts):
+    """Refuse no list that lies within one that was opened: as if what a server says of others' shares had to be so."""
+    return LIST_REFUSAL(site, listed, opened=[before for before in opened if not listed < before], **facts)
+
+
 FAULTS = {
     "masks not bound to round": (two_rounds, replace(RULES, bound=unbound_round), SIZES),
     "masks not bound to repeat": (two_repeats, replace(RULES, bound=unbound_repeat), SIZES),
@@ -76,6 +83,7 @@ FAULTS = {
     ),
     "list of holdouts by run": (fewer_in_two_holdouts, ledger_without(lambda where: where.run), SIZES),
     "least list of three": (least_list, replace(RULES, least=lambda pinned, cohort: 3), [(20, 2)]),
+    "smaller list after the larger": (spoilt_on_the_way, replace(RULES, list_refusal=smaller_ones_too), SIZES),
     "draw": (draw, replace(RULES, least=least_by_cohort, cohort_refusal=no_refusal), [(20, 6)]),
 }
 
@@ -252,7 +260,15 @@ def test_no_long_search_gets_such_a_sum(pinned: int, colluders: int):
 
 
 @pytest.mark.parametrize(
-    "fault", ["masks not bound to round", "no self-mask", "no confirmations", "another model", "list by run"]
+    "fault",
+    [
+        "masks not bound to round",
+        "no self-mask",
+        "no confirmations",
+        "another model",
+        "list by run",
+        "smaller list after the larger",
+    ],
 )
 def test_the_same_attacks_find_a_fault(fault: str):
     assert attacked(FAULTS[fault][1], 7, 2, 150)[1] > 0

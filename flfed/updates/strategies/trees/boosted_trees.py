@@ -240,7 +240,9 @@ class BoostedTrees(FedAvg):
         exchanges = depth_of(now.incoming["value"].shape[2])
         asked = now.questions(exchange_number(server_round, level, exchanges))
         masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
-        totals, listed = self.run.sums.summed(asked, masked, self.needed(len(now.asked)))
+        # All levels of a tree have the list of its root.
+        needed = len(now.asked) if level else self.needed(len(now.asked))
+        totals, listed = self.run.sums.summed(asked, masked, needed)
         sums = totals.sums.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         high = self.run.rows_high()
