@@ -31,6 +31,7 @@ from flfed.updates.messages.kinds import ENROL, STATISTIC
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.deployment.test_spoilt_shares import spoiling
 from tests.federation.test_analysis import STUDY, Small, analysis_of, tables
 
 
@@ -130,9 +131,13 @@ def test_in_secret_each_site_adds_its_part_of_the_noise(in_secret: Consortium):
         assert reader.summary(again.run, "statistics") == found
 
 
-def test_in_secret_what_crosses_looks_like_chance_and_a_missing_site_is_left_out(in_secret: Consortium):
+@pytest.mark.parametrize("how", ["missing", "its shares are none"])
+def test_in_secret_what_crosses_looks_like_chance_and_a_missing_site_is_left_out(in_secret: Consortium, how: str):
     coordinator = Coordinator(in_secret)
-    ended = coordinator.run(absent=lambda site, kind: site == "site-04" and kind == STATISTIC)
+    if how == "missing":
+        ended = coordinator.run(absent=lambda site, kind: site == "site-04" and kind == STATISTIC)
+    else:
+        ended = coordinator.run(lie=spoiling("site-04", kind=STATISTIC))
     assert ended.status == "completed", ended.reason
     with RunReader.open() as reader:
         found = reader.summary(ended.run, "statistics")

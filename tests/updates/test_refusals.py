@@ -51,7 +51,8 @@ LIES = [
     "",
 ]
 EXAMPLES = {
-    "n": ("3", "1e-05"), "word": ("heart-disease",), "sites": ("a, b-2, c",), "fields": ("round, lr_scale",),
+    "n": ("3", "1e-05"), "word": ("heart-disease",), "sites": ("a, b-2, c",),
+    "members": ("a, b-2, c, d",), "fields": ("round, lr_scale",),
     "words": ("fedavg, fedprox", "none at all"), "quoted": ("'a' and 'b'",), "column": ("odd name_2",),
     "at": ("2026-01-31T23:59:59.123Z",), "day": ("2026-01-31",), "parts": ("training and holdout", "training"),
     "question": ("train from",), "disk": ("No space left on device",), "decision": ("refused", "withdrawn"),

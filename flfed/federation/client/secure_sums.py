@@ -272,7 +272,6 @@ class SiteSums:
         listed = parted(request.listed)
         links, binding = self._of_sum(request, listed)
         made = protocol.confirm_list(self.keys.site, listed, links=links, binding=binding)
-        self.keep_list(request.kind, request.round, listed)
         return ListReply(codes=_rows([made.get(site, bytes(32)) for site in sorted(listed)]))
 
     def open(self, request: UnmaskRequest) -> UnmaskReply:
@@ -293,7 +292,6 @@ class SiteSums:
                 least=self.least(),
             )
         )
-        self.keep_list(request.kind, request.round, listed)
         seeds = [opening.seeds[site] for site in sorted(opening.seeds)]
         return UnmaskReply(shares=_rows([opening.shares[site] for site in order]), seeds=_rows(seeds))
 
@@ -318,9 +316,6 @@ class SiteSums:
             lifted=cohort.lifted if alike else (),
             newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
         )
-
-    def keep_list(self, kind: str, number: int, listed: Sites) -> None:
-        """Keep a list that is confirmed or opened: here nothing, since the ledger has it by its question."""
 
     def _of_sum(self, request: ListRequest | UnmaskRequest, listed: Sites) -> tuple[dict[str, bytes], bytes]:
         """Return links and binding of the sum whose list this is, if the site may open it."""

@@ -172,8 +172,8 @@ def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSessio
 SumReply = KeysReply | ListReply | UnmaskReply
 _ANSWERS: dict[str, tuple[type[Any], Callable[[SiteSums, Any], SumReply]]] = {
     KEYS: (KeysRequest, lambda sums, request: sums.keys.take(request)),
-    LIST: (ListRequest, SiteSums.confirm),
-    UNMASK: (UnmaskRequest, SiteSums.open),
+    LIST: (ListRequest, lambda sums, request: sums.confirm(request)),
+    UNMASK: (UnmaskRequest, lambda sums, request: sums.open(request)),
 }
 """What a site is asked about its secure sums, and what it answers."""
 

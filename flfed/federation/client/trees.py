@@ -18,7 +18,15 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import Arrays, MalformedMessage
-from flfed.updates.messages.secure_sum import Masked, joined, parted
+from flfed.updates.messages.secure_sum import (
+    ListReply,
+    ListRequest,
+    Masked,
+    UnmaskReply,
+    UnmaskRequest,
+    joined,
+    parted,
+)
 from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, BinsRequest
 from flfed.updates.messages.train import (
     ASKED,
@@ -83,14 +91,26 @@ class SiteTreeSums(SiteSums):
         # Without the list of its root a tree goes on with none.
         return Refusal("list-differs") if level else None
 
-    def keep_list(self, kind: str, number: int, listed: Sites) -> None:
-        """Keep the list of a tree with its root: all of its levels have it."""
-        if kind != TRAIN:
+    def confirm(self, request: ListRequest) -> ListReply:
+        """Confirm a list to each of its sites; raises NotTakingPart."""
+        reply = super().confirm(request)
+        self._keep_list(request)
+        return reply
+
+    def open(self, request: UnmaskRequest) -> UnmaskReply:
+        """Open a list's sum; raises NotTakingPart."""
+        reply = super().open(request)
+        self._keep_list(request)
+        return reply
+
+    def _keep_list(self, request: ListRequest | UnmaskRequest) -> None:
+        """Keep the list of a tree's root, which all of its levels have; one that was not opened binds to nothing."""
+        if request.kind != TRAIN:
             return
-        round, level = self.order.place(number)
+        round, level = self.order.place(request.round)
         if level == 0:
-            told = {"round": np.array([round]), "listed": np.frombuffer(joined(listed).encode(), np.uint8)}
-            self.keys.state.write(_LISTED, told)
+            listed = np.frombuffer(joined(parted(request.listed)).encode(), np.uint8)
+            self.keys.state.write(_LISTED, {"round": np.array([round]), "listed": listed})
 
 
 def count_cells(

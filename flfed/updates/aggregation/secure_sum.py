@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
-from flfed.updates.aggregation.spoilt_shares import list_without, named_sites
+from flfed.updates.aggregation.spoilt_shares import left_out_faults, named_sites, smaller_list
 from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
 from flfed.updates.codec import Shapes, unflattened
 from flfed.updates.masking import protocol
@@ -261,24 +261,13 @@ class SecureSums:
         return totals, kept.listed
 
     def _without_spoilt(self, asked: SumQuestions, kept: ListedVectors, needed: int) -> ListedVectors | None:
-        """Return a list without the sites whose shares are none, kept in place of the one before; None without one.
-
-        A site that opened the larger list refuses a smaller one, and those that do not would be bound to it.
-        """
-        # Of less than the cohort the others have confirmed the list: so none is asked for in a smaller one's place.
-        if kept.listed != set(self.cohort):
-            return None
+        """Return a list without the sites whose shares are none, kept in place of the one before; None without one."""
         named = named_sites(kept.listed, asked.faults)
-        rest = list_without(kept.listed, named)
-        # Who did not answer may have opened the list.
-        unopened = all(site in named and not kept.vectors[site].opened for site in rest)
-        if rest == kept.listed or len(rest) < max(self.least, needed) or not unopened:
+        rest = smaller_list(kept, named, cohort=self.cohort, least=max(self.least, needed))
+        if rest is None:
             return None
         smaller = self.store.leave_out(kept, kept.listed - rest)
-        for site in sorted(kept.listed - rest):
-            at = [other for other in sorted(named) if site in named[other]][: protocol.NAMED]
-            code = "shares-spoilt-again" if site in self.store.excluded else "shares-spoilt"
-            asked.faults[site] = Refusal(code, sites=", ".join(at))
+        asked.faults |= left_out_faults(kept.listed - rest, named, excluded=self.store.excluded)
         return smaller
 
     def _listed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int) -> ListedVectors:

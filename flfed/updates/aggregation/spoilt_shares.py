@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from flfed.refusals import Refusal
+from flfed.updates.aggregation.sum_store import ListedVectors
+from flfed.updates.masking.protocol import NAMED
 from flfed.updates.masking.rules import Sites
 
 CODES = frozenset({"share-unreadable", "shares-unreadable"})
@@ -52,6 +54,39 @@ def list_without(listed: Sites, named: Named) -> Sites:
     while pairs := [(site, other) for site in left & named.keys() for other in named[site] & left]:
         left.remove(max(sorted(left), key=lambda site: _weight(site, pairs)))
     return frozenset(left)
+
+
+def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:
+    """Return the list that is asked for in place of one that was not opened, None where none may be.
+
+    A site that opened the larger list refuses a smaller one, and those that did not would be bound to it: so each of
+    the others must have said that it opened nothing. Who did not answer may have.
+
+    Parameters
+    ----------
+    kept : ListedVectors
+    named : mapping of site to frozenset of str
+    cohort : collection of str
+        Of less than the cohort the others have confirmed the list already.
+    least : int
+    """
+    rest = list_without(kept.listed, named)
+    if kept.listed != set(cohort) or rest == kept.listed or len(rest) < least:
+        return None
+    opened_none = all(site in named and not kept.vectors[site].opened for site in rest)
+    return rest if opened_none else None
+
+
+def left_out_faults(sites: Sites, named: Named, *, excluded: Sites) -> dict[str, Refusal]:
+    """Return what is recorded of sites that are left out: who named them, and whether further sums are without them."""
+    found = {}
+    for site in sorted(sites):
+        at = ", ".join([other for other in sorted(named) if site in named[other]][:NAMED])
+        if site in excluded:
+            found[site] = Refusal("shares-spoilt-again", sites=at)
+        else:
+            found[site] = Refusal("shares-spoilt", sites=at)
+    return found
 
 
 def _weight(site: str, pairs: Collection[tuple[str, str]]) -> tuple[int, int]:

@@ -211,9 +211,7 @@ class FedAvg(FlowerFedAvg):
 
     def cohort(self, server_round: int) -> list[str]:
         """Return the sites asked in a round, in name order."""
-        sums = self.run.sums
-        left_out = frozenset[str]() if sums is None else sums.store.excluded
-        sites = sorted(self.run.participants.keys() - left_out)
+        sites = _training_sites(self.run)
         size = max(1, round(self.fraction * len(sites)))
         rng = generator(self.run.seed, site="", purpose="cohort", number=server_round)
         chosen = rng.choice(len(sites), size=size, replace=False) if size < len(sites) else range(size)
@@ -301,6 +299,13 @@ class FedAvg(FlowerFedAvg):
         """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
         mean = mean_update(deltas, weights)
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
+
+
+def _training_sites(run: RunContext) -> list[str]:
+    """Return the sites that are asked to train, in name order: an update that no sum has would be spent for nothing."""
+    if run.sums is None:
+        return sorted(run.participants)
+    return sorted(run.participants.keys() - run.sums.store.excluded)
 
 
 def _trained(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from flfed.refusals import Refusal
+from flfed.deployment.gate.outbound import LONGEST
+from flfed.refusals import Refusal, read_of_site
 from flfed.seeds import generator
 from flfed.updates.masking.keys import confirmation, seal
 from flfed.updates.masking.protocol import (
@@ -214,6 +215,25 @@ def test_a_site_does_not_pass_on_what_else_another_sealed_for_it():
     found = open_list(site, frozenset(cohort.sites), sealed | {"site-001": long}, confirmations={},
                       links=cohort.links(site), binding=BINDING, least=3)  # fmt: skip
     assert found == Refusal("share-unreadable", site="site-001")
+
+
+def test_all_sites_whose_shares_are_none_are_named_as_far_as_a_text_that_leaves_has_room():
+    cohort = cohort_of(10)
+    vectors = cohort.all_masked(encoded(cohort, Ring.of_updates(10, LARGEST), updates_of(cohort, 4)))
+    site, listed = cohort.sites[0], frozenset(cohort.sites)
+    sealed = {sender: vectors[sender].sealed[site] for sender in listed}
+    # A number that is not below the prime is no share: the coordinator would take the opening that has it for none.
+    too_large = seal(cohort.links(site)["site-003"], BINDING, b"\xff" * 32, sender="site-003", receiver=site)
+    wrong = {"site-001": b"", "site-003": too_large, "site-009": sealed["site-008"]}
+    ask = {"confirmations": {}, "links": cohort.links(site), "binding": BINDING, "least": cohort.least}
+    found = open_list(site, listed, sealed | wrong, **ask)
+    assert found == Refusal("shares-unreadable", many=3, sites="site-001, site-003, site-009")
+    assert read_of_site(found).facts["sites"].split(", ") == sorted(wrong)
+    long = {f"{'long-' * 15}{place}": bytes(32) for place in range(9)}
+    links = {site: bytes(32), **long}
+    found = open_list(site, frozenset(links), {}, **ask | {"links": links})
+    assert (found.facts["many"], len(found.facts["sites"].split(", "))) == ("10", 5) and len(found) < LONGEST
+    assert read_of_site(found) == found
 
 
 def test_a_vector_or_an_opening_of_other_sizes_is_told():
