@@ -226,3 +226,25 @@ def test_sums_over_rows_are_made_without_such_a_site_and_figures_of_sites_that_s
         assert reader.summary(run, "sums-only") is None
     assert any("0 sites opened the list" in note for note in events(run, "note"))
     assert grid.kinds()[LIST] == 3
+
+
+NOISE = {
+    "site-dp": 'name = "site-dp"\nnoise = 1.0\nclip = 0.2\ndelta = 0.02\n',
+    "record-dp": 'name = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n',
+}
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("name", NOISE)
+def test_under_noise_the_site_is_left_out_and_spends_nothing_where_it_is_not_asked(
+    consortium: Make, small_study: str, name: str
+):
+    text = small_study.replace("epochs = 1", "steps = 4") + f"[privacy]\n{NOISE[name]}"
+    found = consortium(text=text)
+    ended(run := Coordinator(found).run(lie=spoiling(LAST)))
+    assert all(lists == {THREE} for lists in lists_by_question(found).values())
+    with RunReader.open() as reader:
+        private = reader.summary(run.run, "privacy")
+    assert private is not None
+    steps = {site: line["steps"] for site, line in private["sites"].items()}
+    assert steps["site-01"] == steps["site-02"] == steps["site-03"] == steps[LAST] * ROUNDS / 2
