@@ -95,20 +95,11 @@ def test_the_codec_of_the_guide_sends_signs_and_their_mean_size(winsorised):
     assert (found["a"].tolist(), found["b"].tolist()) == ([3.0, -3.0, 3.0], [-3.0])
 
 
-def test_what_the_guide_names_is_public_and_the_paths_of_the_version_before_still_work():
+def test_what_the_guide_names_is_public():
     import flfed
-    from flfed.rows.training.functional import layered_outputs
-    from flfed.updates.messages.fields import Arrays
 
     assert {"Arrays", "Codec", "FedAvg", "Mechanism", "UsageError", "layered_outputs"} <= set(flfed.__all__)
     assert all(getattr(flfed, name) is not None for name in flfed.__all__)
-    earlier = {
-        "flfed.updates.content": ("Arrays", Arrays),
-        "flfed.rows.training.layered": ("layered_outputs", layered_outputs),
-    }
-    for module, (name, thing) in earlier.items():
-        with pytest.warns(DeprecationWarning, match=f"{module}.{name} is in"):
-            assert getattr(importlib.import_module(module), name) is thing
 
 
 @pytest.fixture(scope="module")

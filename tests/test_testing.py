@@ -102,6 +102,16 @@ class Unseeded(Linear):
         }
 
 
+class Overstated(Linear):
+    """Source: none."""
+
+    def shapes(self, inputs, outputs):
+        return {**super().shapes(inputs, outputs), "more": (1,)}
+
+    def first_arrays(self, inputs, outputs, rng):
+        return {"weight": np.zeros((inputs, outputs)), "bias": np.zeros(outputs)}
+
+
 class Symmetric(Mlp):
     """Source: none."""
 
@@ -156,6 +166,7 @@ def test_every_rule_of_models_is_broken_by_one_that_breaks_only_it():
             "it_says_what_it_is": Surviving,
             "its_intercept_and_its_penalised_arrays_are_among_its_arrays": Shrinking,
             "first_arrays_follow_from_the_generator_alone": Unseeded,
+            "its_shapes_are_those_of_its_first_arrays": Overstated,
             "hidden_units_start_apart": Symmetric,
             "a_stack_of_sites_gives_each_its_own_outputs": Unstacked,
             "the_intercept_moves_every_output_alike": Doubling,

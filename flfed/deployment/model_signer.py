@@ -6,7 +6,6 @@ A model bears the signature of the coordinator that exported it.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_signature import Signature
 from flfed.folders import NAME, CoordinatorFolder, SiteFolder
+from flfed.parsers import parse_toml
 from flfed.paths import home
 from flfed.signatures import HASH, Signer
 
@@ -121,8 +121,8 @@ def _wanted(given: str) -> Trusted:
 
 def _keys_of(text: str) -> tuple[str, ...]:
     try:
-        return _keys(tomllib.loads(text))
-    except (ValueError, RecursionError):
+        return _keys(parse_toml(text, "terms"))
+    except UsageError:
         return ()
 
 

@@ -10,7 +10,6 @@ import json
 import math
 import shlex
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +27,7 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
+from flfed.parsers import parse_toml
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
@@ -193,8 +193,8 @@ def _values(values: str, text: str) -> tuple[Any, ...]:
     """
     # A list of TOML values keeps numbers and flags as what they are.
     try:
-        return tuple(tomllib.loads(f"values = [{values}]")["values"])
-    except tomllib.TOMLDecodeError:
+        return tuple(parse_toml(f"values = [{values}]", "the grid")["values"])
+    except UsageError:
         words = [word.strip() for word in values.split(",")]
     if not all(words):
         raise UsageError(f"--grid {text}: a value is empty; write it as key=value,value, such as plan.lr=0.01,0.1")

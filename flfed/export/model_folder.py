@@ -14,17 +14,26 @@ from typing import Any, Self
 
 import numpy as np
 import tomli_w
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.numpy import save
 
 import flfed
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_signature import Signature, read_signature
-from flfed.export.quantised import DRAWN_ROWS, Quantised, dequantise, drawn_rows, quantise
+from flfed.export.quantised import (
+    DRAWN_ROWS,
+    Quantised,
+    QuantisedFacts,
+    dequantise,
+    drawn_rows,
+    quantise,
+    quantised_shapes,
+)
 from flfed.export.xgboost_file import FILES, xgboost_files
+from flfed.parsers import LONGEST, decode_text, parse_json, parse_tensors
 from flfed.rows.data.schema import Schema, read_schema
 from flfed.rows.features.encode import decode_target, encode, input_names
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.session import MOST_PARAMETERS, model_shapes, study_layout
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
@@ -41,6 +50,13 @@ ENCODER = "encoder.safetensors"
 SCHEMA = "schema.toml"
 STUDY = "study.toml"
 INDEX = "model.json"
+READ = (MODEL, ENCODER, SCHEMA, STUDY)
+LARGEST_INDEX = 20_000_000
+"""Bytes of `model.json`, which has figures of every site."""
+LARGEST_FILE = 8 * MOST_PARAMETERS + LONGEST
+"""Bytes of a file that is read: the largest model's numbers, and a header."""
+LARGEST_TREES = 4 * LARGEST_FILE
+"""Bytes of XGBoost's files, which spell out the same numbers; only their hashes are looked at."""
 NOT_SHOWN = (
     "The figures were measured on the holdout rows of the sites named here, with the shared model as it is. They say "
     "nothing about other institutions, other years, or rows that were chosen in another way, and a prediction is no "
@@ -221,50 +237,47 @@ class SharedModel:
         """
         index = _read_index(folder)
         signature = _signature(folder, index)
-        # Only files of ours are read: a name from the index could lead out of the folder.
-        for name, sha256 in index["files"].items():
-            if name not in (MODEL, ENCODER, SCHEMA, STUDY, *FILES):
-                raise UsageError(f"{folder / INDEX}: names a file that belongs to no model: export the model again")
-            if not (folder / name).is_file():
-                raise UsageError(f"{folder}: {name} is missing: export the model again")
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
-                raise UsageError(f"{folder / name}: is not the file that was exported (its SHA-256 differs); not used")
-        try:
-            stored = load((folder / MODEL).read_bytes())
-            quantised = Quantised.read(stored, index["quantised"]) if index["format"] == FORMAT_INT8 else None
-            encoder = Encoder(**load((folder / ENCODER).read_bytes()))
-        except (SafetensorError, TypeError, KeyError):
-            raise UsageError(f"{folder}: its arrays cannot be read: export the model again") from None
+        facts = _facts(folder, index)
+        content = _verified(folder, facts.files)
+        study = Study.parse(decode_text(content[STUDY], f"{folder / STUDY}: cannot be read"))
+        schema = read_schema(folder / SCHEMA)
+        stored = parse_tensors(content[MODEL], f"{folder / MODEL}:")
+        # Shapes and types come before any sum: one of two shapes could ask for more memory than there is.
+        if study.dataset.name != schema.name or not _stored_fits(stored, study, schema, facts):
+            raise _apart(folder)
+        arrays = parse_tensors(content[ENCODER], f"{folder / ENCODER}:")
+        if not _encoder_fits(arrays, study_layout(study, schema)):
+            raise _apart(folder)
+        quantised = None
+        if facts.quantised is not None:
+            quantised = Quantised(stored=stored, **facts.quantised.model_dump())
         made = cls(
-            run=index["run"],
-            study=Study.parse((folder / STUDY).read_bytes().decode()),
-            schema=read_schema(folder / SCHEMA),
+            run=facts.run,
+            study=study,
+            schema=schema,
             arrays=stored if quantised is None else dequantise(stored),
-            encoder=encoder,
-            figures=index["figures"],
+            encoder=Encoder(**arrays),
+            figures=facts.figures,
             signature=signature,
             quantised=quantised,
         )
         # Each file may be whole and still belong to another model.
-        if made._hashes() != index["hashes"] or not made._fits():
-            raise UsageError(f"{folder}: its parts do not belong together: export the model again")
+        if made._hashes() != facts.hashes:
+            raise _apart(folder)
         return made
 
-    def _fits(self) -> bool:
-        """Tell whether the arrays fit study and schema.
 
-        They must be those of the study's model on the schema's inputs.
-        """
-        if self.study.dataset.name != self.schema.name:
-            return False
-        layout = self.layout
-        # Only shapes are compared, so that any first arrays will do.
-        shapes = {name: value.shape for name, value in first_model(self.study, self.schema).items()}
-        cells = sum(len(column.cells) for column in layout.columns)
-        return {name: value.shape for name, value in self.arrays.items()} == shapes and (
-            self.encoder.center.shape == self.encoder.scale.shape == (len(layout.columns),)
-            and self.encoder.frequency.shape == self.encoder.spread.shape == (cells,)
-        )
+class _Facts(BaseModel):
+    """Facts of `model.json` that reading needs."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: int
+    run: str
+    files: dict[str, str]
+    hashes: dict[str, str]
+    figures: dict[str, Any]
+    quantised: QuantisedFacts | None = None
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -272,10 +285,8 @@ def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     if not path.is_file():
         raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise UsageError(f"{path}: is not the file that was exported; not used") from None
+    said = f"{path}: is not the file that was exported: it"
+    index = parse_json(_content(path, LARGEST_INDEX), said, longest=LARGEST_INDEX)
     # An older flfed must not guess at a newer format.
     if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
         known = f"{FORMAT} and {FORMAT_INT8}"
@@ -284,6 +295,76 @@ def _read_index(folder: Path) -> dict[str, Any]:
     if index.pop("sha256", "") != _seal(index):
         raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
     return index
+
+
+def _facts(folder: Path, index: Mapping[str, Any]) -> _Facts:
+    """Return the facts of `model.json`, each there and of its type."""
+    try:
+        found = _Facts.model_validate(index)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UsageError(f"{folder / INDEX}: {place!r} is not as an export writes it: export the model again") from None
+    if (found.format == FORMAT_INT8) != (found.quantised is not None):
+        raise UsageError(f"{folder / INDEX}: 'quantised' is not as an export writes it: export the model again")
+    return found
+
+
+def _verified(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the content of the files that are read, all of which have the hashes that `model.json` names.
+
+    Raises
+    ------
+    UsageError
+        If one is missing, not the one that was exported, or larger than any model's.
+    """
+    # Only files of ours are read: a name from the index could lead out of the folder.
+    if not set(READ) <= set(files) <= {*READ, *FILES}:
+        raise UsageError(f"{folder / INDEX}: names other files than those of a model: export the model again")
+    found = {}
+    for name, sha256 in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise UsageError(f"{folder}: {name} is missing: export the model again")
+        content = _content(path, LARGEST_FILE if name in READ else LARGEST_TREES)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise UsageError(f"{path}: is not the file that was exported (its SHA-256 differs); not used")
+        found[name] = content
+    return found
+
+
+def _content(path: Path, most: int) -> bytes:
+    """Return what a file holds, of a size that a model's may have."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+    if len(content) > most:
+        raise UsageError(f"{path}: has more than {most:,} bytes, which no exported model has; not used")
+    return content
+
+
+def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: _Facts) -> bool:
+    """Tell whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
+    shapes = {name: shape for name, (shape, _) in model_shapes(study, schema).items()}
+    kinds = dict.fromkeys(shapes, "f")
+    if facts.quantised is not None:
+        shapes, kinds = quantised_shapes(shapes)
+    given = {name: value.shape for name, value in stored.items()}
+    return given == shapes and {name: value.dtype.kind for name, value in stored.items()} == kinds
+
+
+def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
+    """Tell whether arrays are those of an encoder of the layout, by shapes, types and signs."""
+    given = {name: value.shape for name, value in arrays.items()}
+    if given != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
+        return False
+    finite = all(np.isfinite(value).all() for value in arrays.values())
+    return bool(finite and (arrays["scale"] > 0).all() and (arrays["spread"] > 0).all())
+
+
+def _apart(folder: Path) -> UsageError:
+    return UsageError(f"{folder}: its parts do not belong together: export the model again")
 
 
 def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:

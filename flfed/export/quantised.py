@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from flfed.errors import UsageError
 from flfed.rows.features.columns import ColumnArrays
@@ -45,11 +46,6 @@ class Quantised:
     mean: float
     largest: float
 
-    @classmethod
-    def read(cls, stored: Arrays, said: Mapping[str, Any]) -> Self:
-        """Return what a model folder has: its arrays, and what `model.json` says of them."""
-        return cls(stored=stored, of=said["of-arrays-sha256"], mean=said["mean"], largest=said["largest"])
-
     def as_object(self) -> dict[str, Any]:
         """Return what `model.json` says of the quantised weights."""
         moved = {"rows": DRAWN_ROWS, "mean": self.mean, "largest": self.largest}
@@ -63,6 +59,29 @@ class Quantised:
             f"from the encoder's means and shares, no site's rows, a prediction moved by {self.mean:.2g}{of} on "
             f"average and by {self.largest:.2g}{of} at most. The figures are of the model before."
         )
+
+
+class QuantisedFacts(BaseModel):
+    """Facts of quantised weights that reading `model.json` needs; see `Quantised`."""
+
+    model_config = ConfigDict(strict=True)
+
+    of: str = Field(alias="of-arrays-sha256")
+    mean: float
+    largest: float
+
+
+def quantised_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return the shapes that `quantise` makes of a model's arrays, and NumPy's kind of each: "i" or "f"."""
+    stored: dict[str, tuple[int, ...]] = {}
+    kinds = {}
+    for name, shape in shapes.items():
+        stored[name] = shape
+        kinds[name] = "f" if len(shape) < 2 else "i"
+        if len(shape) >= 2:
+            stored[name + SCALE] = shape[-1:]
+            kinds[name + SCALE] = "f"
+    return stored, kinds
 
 
 def quantise(arrays: Arrays) -> Arrays:

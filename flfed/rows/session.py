@@ -5,6 +5,7 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
+from flfed.errors import UsageError
 from flfed.rows.baselines import LocalModel, Trainable, best, fine_tuned, first_arrays, network_predictor, tuned
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
@@ -92,13 +94,52 @@ def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site
     )
 
 
+MOST_PARAMETERS = 2**24
+"""Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
+
+
+def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of each array of a study's model.
+
+    No array is made of a model that says its shapes, as all of flfed's do.
+
+    Raises
+    ------
+    UsageError
+        If it has more than `MOST_PARAMETERS`: names the keys that make it so large.
+    """
+    model, layout = study.model.build("model"), study_layout(study, schema)
+    outputs, inputs = outputs_of(schema.task, len(schema.classes)), len(input_names(layout))
+    precision = np.dtype(study.plan.precision)
+    if layout.plain:
+        precision = np.dtype(np.float64)
+        shapes = model.forest_shapes(layout, outputs, study.rounds)
+    elif hasattr(model, "shapes"):
+        shapes = model.shapes(inputs, outputs)
+    else:
+        made = first_arrays(study_trainable(study, schema, model, seed=study.seed), inputs)
+        shapes = {name: value.shape for name, value in made.items()}
+    count = sum(math.prod(shape) for shape in shapes.values())
+    if count > MOST_PARAMETERS:
+        keys = [*study.model.settings, *(["rounds"] if layout.plain else [])]
+        lower = f"lower {' or '.join(keys)}" if keys else "choose fewer features"
+        raise UsageError(
+            f"[model] {study.model.name}: {count:,} parameters are more than {MOST_PARAMETERS:,}, the most that a "
+            f"model may have: {lower}"
+        )
+    return {name: (shape, precision) for name, shape in shapes.items()}
+
+
 def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:
-    """Return the arrays that a study's run begins with, in the plan's precision."""
-    model, seed = study.model.build("model"), study.seed + repeat
-    if getattr(model, "plain", False):
-        outputs = outputs_of(schema.task, len(schema.classes))
-        return dict(model.first_forest(study_layout(study, schema), outputs, study.rounds))
-    return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(study_layout(study, schema))))
+    """Return the arrays that a study's run begins with, in the plan's precision.
+
+    Raises as `model_shapes` does, before anything is made.
+    """
+    model_shapes(study, schema)
+    model, seed, layout = study.model.build("model"), study.seed + repeat, study_layout(study, schema)
+    if layout.plain:
+        return dict(model.first_forest(layout, outputs_of(schema.task, len(schema.classes)), study.rounds))
+    return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(layout)))
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:

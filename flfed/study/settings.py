@@ -7,7 +7,6 @@ told in one sentence.
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from flfed.errors import UsageError, nearest
+from flfed.parsers import parse_toml
 from flfed.registry import kebab, snake
 
 WORDS = {"bool": "true or false", "float": "a number", "int": "a whole number", "string": "a text", "tuple": "a list"}
@@ -181,6 +181,6 @@ def toml_value(word: str) -> Any:
     (0.1, [8, 4], 'sgd')
     """
     try:
-        return tomllib.loads(f"value = {word}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {word}", "the value")["value"]
+    except UsageError:
         return word

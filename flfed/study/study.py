@@ -17,6 +17,7 @@ from typing import Any
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
+from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
 from flfed.study.coverage import check_scaler, protected_scaler
 from flfed.study.partition import Partition
@@ -171,10 +172,7 @@ class Study(metaclass=_FromKeywords):
             known = names()
             close = nearest(str(name), known)
             raise UsageError(f"study {str(name)!r} is neither shipped nor a file{close} Shipped: {', '.join(known)}")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise UsageError(f"{path}: is not a text file in UTF-8; save it as UTF-8") from None
+        text = read_text(path)
         if text.startswith("\ufeff"):
             # It would be part of the hash that sites approve, and no editor shows it.
             raise UsageError(f"{path}: starts with a byte-order mark (BOM); save it as UTF-8 without one")
@@ -194,11 +192,7 @@ class Study(metaclass=_FromKeywords):
             For text that is not TOML, an unknown key, a wrong value, or a key that a later
             version will know.
         """
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"the study is not valid TOML: {error}") from None
-        return _study(table, text)
+        return _study(parse_toml(text, "the study"), text)
 
     def sha256(self) -> str:
         """Return the hash of the text, as approvals name it."""

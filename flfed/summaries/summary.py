@@ -115,6 +115,13 @@ class Layout:
             "sites": (1,),
         }
 
+    def encoder_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array of an encoder."""
+        columns, cells = len(self.columns), sum(len(column.cells) for column in self.columns)
+        classes = 0 if self.task == "regression" else len(self.target.cells) - 1
+        lengths = {"center": columns, "scale": columns, "frequency": cells, "spread": cells, "class_weight": classes}
+        return {name: (length,) for name, length in lengths.items()}
+
     def slices(self) -> dict[str, slice]:
         """Return each column's slice of the vector of cells."""
         found, start = {}, 0

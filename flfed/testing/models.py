@@ -71,6 +71,15 @@ def first_arrays_follow_from_the_generator_alone(subject: Subject) -> None:
         hold(largest_gap(again, arrays) == 0, "the same generator gave another start")
 
 
+def its_shapes_are_those_of_its_first_arrays(subject: Subject) -> None:
+    """A model that says its shapes is compared and bounded by them, before any array is made."""
+    for task in subject.kind.tasks:
+        model, arrays = _started(subject, task)
+        if hasattr(model, "shapes"):
+            shapes = model.shapes(INPUTS, outputs_of(task, CLASSES[task]))
+            hold(shapes == {name: value.shape for name, value in arrays.items()}, "its arrays have other shapes")
+
+
 def hidden_units_start_apart(subject: Subject) -> None:
     """Equal starts would leave all hidden units equal for ever; a linear model has none."""
     for task in () if subject.kind.linear else subject.kind.tasks:
@@ -145,6 +154,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     it_says_what_it_is,
     its_intercept_and_its_penalised_arrays_are_among_its_arrays,
     first_arrays_follow_from_the_generator_alone,
+    its_shapes_are_those_of_its_first_arrays,
     hidden_units_start_apart,
     a_stack_of_sites_gives_each_its_own_outputs,
     the_intercept_moves_every_output_alike,

@@ -104,16 +104,19 @@ def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndar
 NODES = tuple(field.name for field in fields(Tree))
 
 
-def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]:
-    """Return the arrays of trees that are not grown yet: each is a leaf of value 0.
+def forest_shapes(rounds: int, outputs: int, depth: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a forest: rounds, outputs and the nodes of a whole tree.
 
-    Returns
-    -------
-    dict of name to float64 array [rounds, outputs, nodes]
-        By the names of a `Tree`'s arrays in kebab-case, with room for the nodes of a whole tree.
+    They are named as a `Tree`'s arrays, in kebab-case.
     """
     shape = (rounds, outputs, 2 ** (depth + 1) - 1)
-    return {name.replace("_", "-"): np.full(shape, -1.0 if name == "column" else 0.0) for name in NODES}
+    return {name.replace("_", "-"): shape for name in NODES}
+
+
+def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]:
+    """Return the arrays of trees that are not grown yet, in float64: each is a leaf of value 0."""
+    shapes = forest_shapes(rounds, outputs, depth)
+    return {name: np.full(shape, -1.0 if name == "column" else 0.0) for name, shape in shapes.items()}
 
 
 def depth_of(nodes: int) -> int:

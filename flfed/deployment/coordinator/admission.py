@@ -18,6 +18,7 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError, nearest
 from flfed.files import locked, note, write_whole
 from flfed.folders import NAME, CoordinatorFolder
+from flfed.parsers import parse_json
 from flfed.registry import kebab_keys, snake
 from flfed.signatures import fingerprint, node_public_key, node_signed, public_text, read_gate_fingerprint
 
@@ -317,8 +318,8 @@ def read_admission(file: Path) -> dict[str, Any]:
     found: Any = None
     if len(content) <= LARGEST:
         try:
-            found = json.loads(content.decode("utf-8"))
-        except (ValueError, RecursionError):
+            found = parse_json(content, "admission")
+        except UsageError:
             found = None
     # Exactly these keys: what is not known here could mean something to another version.
     right = isinstance(found, dict) and found.keys() - OPTIONAL.keys() == ADMISSION.keys()
@@ -386,7 +387,7 @@ def _files(folder: CoordinatorFolder) -> list[Path]:
 
 def _read(file: Path) -> Membership:
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
+        facts = parse_json(file.read_bytes(), str(file))
         member = Membership(**{snake(key): value for key, value in facts.items()})
         # An admitted site without a key, or with a damaged one, could be neither let in nor cut off.
         keyless = member.status == "admitted" and not member.public_key
@@ -395,7 +396,7 @@ def _read(file: Path) -> Membership:
             or not isinstance(member.gate_key, str)
             or any(node_public_key(key) is None for key in member.every_key())
         )
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+    except (OSError, UsageError, ValueError, TypeError, AttributeError, KeyError):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew") from None
     if wrong or member.site != file.stem or member.status not in ("invited", "admitted", "revoked"):
         raise FlfedError(f"{file}: is damaged; bring it back from a backup, or remove it and invite anew")

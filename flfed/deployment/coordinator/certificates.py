@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -33,6 +32,7 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked, note, read_private, write_whole
 from flfed.folders import CoordinatorFolder
+from flfed.parsers import parse_toml
 from flfed.signatures import private_text, signing_key_of, signing_public
 
 FORMAT = 1
@@ -104,11 +104,11 @@ class Settings:
 def settings(folder: CoordinatorFolder) -> Settings:
     """Return the settings of a coordinator that was initialised."""
     try:
-        found = tomllib.loads(folder.settings.read_text(encoding="utf-8"))
+        found = parse_toml(folder.settings.read_bytes(), str(folder.settings))
         return Settings(str(found["title"]), str(found["address"]))
     except FileNotFoundError:
         raise UsageError(f"{folder.root}: is no coordinator yet; make it with: flfed coordinator init") from None
-    except (OSError, ValueError, KeyError):
+    except (OSError, UsageError, KeyError):
         raise FlfedError(f"{folder.settings}: cannot be read; it must be TOML with title and address") from None
 
 

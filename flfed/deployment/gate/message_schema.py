@@ -56,7 +56,7 @@ from flfed.rows.comparison.own_columns import asks_for_own_columns
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_asked, primary_of
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.session import model_shapes, study_layout
 from flfed.rows.statistics.private.model_counts import shapes_of_cells
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import outputs_of
@@ -67,7 +67,7 @@ from flfed.study.study import Study
 from flfed.study.tables import OWN_FAMILIES, Own, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
-from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of, shapes_of
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of
 from flfed.updates.extra import extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages import kinds
@@ -116,7 +116,7 @@ class StudyMessages:
     @cached_property
     def model(self) -> Shapes:
         """Names, shapes and types of the model's arrays."""
-        return shapes_of(first_model(self.study, self.schema))
+        return model_shapes(self.study, self.schema)
 
     @cached_property
     def own(self) -> Own:
@@ -134,10 +134,7 @@ class StudyMessages:
     @cached_property
     def encoder(self) -> Shapes:
         """Names, shapes and types of the encoder's arrays."""
-        columns, cells = len(self.layout.columns), sum(len(column.cells) for column in self.layout.columns)
-        shapes = {"center": columns, "scale": columns, "frequency": cells, "spread": cells}
-        shapes["class_weight"] = len(self.schema.classes)
-        return {name: ((length,), FLOAT64) for name, length in shapes.items()}
+        return {name: (shape, FLOAT64) for name, shape in self.layout.encoder_shapes().items()}
 
     def incoming(self, kind: str) -> Sections:
         """Return what a request of this kind may hold."""

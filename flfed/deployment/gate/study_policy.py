@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import tomllib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from flfed.deployment.site_state.signing_key import own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.folders import NAME, RUN, SiteFolder
+from flfed.parsers import parse_toml
 from flfed.refusals import CONTROL, Refusal, refusal_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -120,8 +120,8 @@ def name_of(text: str) -> str:
     An empty text where there is none that can be read.
     """
     try:
-        found = tomllib.loads(text).get("name")
-    except (RecursionError, ValueError):
+        found = parse_toml(text, "the study").get("name")
+    except UsageError:
         return ""
     return found if isinstance(found, str) else ""
 

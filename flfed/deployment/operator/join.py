@@ -5,9 +5,7 @@ It reads the kit, makes its own key, and writes what the coordinator admits it b
 
 from __future__ import annotations
 
-import json
 import secrets
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
@@ -25,6 +23,7 @@ from flfed.deployment.site_state.signing_key import is_elsewhere, make_signing_k
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, locked, note, write_whole
 from flfed.folders import SiteFolder
+from flfed.parsers import parse_json, parse_toml
 from flfed.paths import home, private_folder
 from flfed.registry import kebab, kebab_keys
 from flfed.signatures import canonical, fingerprint, new_node_key, private_text, public_text, sign_as_node
@@ -95,10 +94,10 @@ def joined(folder: SiteFolder) -> dict[str, Any]:
         If the site has not joined.
     """
     try:
-        return tomllib.loads(folder.join.read_text(encoding="utf-8"))
+        return parse_toml(folder.join.read_bytes(), str(folder.join))
     except FileNotFoundError:
         raise UsageError(f"site {folder.site!r} has not joined; ask for a kit, then: flfed site join KIT") from None
-    except (OSError, ValueError):
+    except (OSError, UsageError):
         raise FlfedError(f"{folder.join}: cannot be read; as the user of the network, or from a backup") from None
 
 
@@ -282,8 +281,8 @@ def _renewed_by_kit(file: Path, to: Path, site: str, now: datetime) -> Renewed:
 def _renewed(content: bytes, site: str, now: datetime) -> Renewed:
     folder = SiteFolder(site)
     try:
-        facts = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError):
+        facts = parse_json(content, "renewal")
+    except UsageError:
         facts = None
     if not isinstance(facts, dict):
         raise UsageError("renewal: neither a renewal nor a kit; ask the coordinator for it again")

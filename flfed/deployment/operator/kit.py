@@ -10,7 +10,6 @@ import io
 import lzma
 import stat
 import struct
-import tomllib
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from cryptography import x509
 from flfed.deployment.coordinator.certificates import certificate_text, certificates
 from flfed.deployment.coordinator.kits import MEMBERS, Kit, Terms, flwr_version, kit_of, moment
 from flfed.errors import UsageError
+from flfed.parsers import parse_toml
 
 LARGEST_FILE = 65_536
 """Bytes of a kit; a real one has about 2,000."""
@@ -61,8 +61,8 @@ def read_kit(path: Path, *, now: datetime) -> Read:
     content = read_some(path)
     members = unpacked(content)
     try:
-        facts = tomllib.loads(members["kit.toml"].decode("utf-8"))
-    except (ValueError, RecursionError):
+        facts = parse_toml(members["kit.toml"], "kit.toml")
+    except UsageError:
         raise UsageError("kit: kit.toml is not TOML; ask the coordinator for another kit") from None
     kit, ca = kit_of(facts), members["ca.crt"]
     # The hash binds the certificates to the terms, so that neither can be exchanged alone.

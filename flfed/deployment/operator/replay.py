@@ -22,10 +22,10 @@ from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import QUESTION, Line
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
-from flfed.rows.session import first_model
+from flfed.rows.session import model_shapes
 from flfed.rows.snapshots.snapshot import FrozenSite, load
 from flfed.study.study import Study
-from flfed.updates.codec import codec_of, shapes_of
+from flfed.updates.codec import codec_of
 from flfed.updates.extra import extra_shapes
 from flfed.updates.messages.fields import reason_of
 from flfed.updates.messages.train import TRAIN
@@ -147,7 +147,7 @@ def replay(folder: SiteFolder, site: Site, run: str, round: int) -> Replayed:
             f"{study.codec.name!r}); that is kept for two rounds and not beyond the run, so the update cannot be "
             "computed again"
         )
-    shapes = extra_shapes(study, shapes_of(first_model(study, datasets.load(dataset).schema)))
+    shapes = extra_shapes(study, model_shapes(study, datasets.load(dataset).schema))
     # A model beside the shared one changes no update.
     if round > 1 and (shapes.kept or shapes.own_part):
         raise UsageError(

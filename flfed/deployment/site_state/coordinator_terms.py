@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from typing import Any
 
 from flfed.errors import UsageError
 from flfed.folders import SiteFolder
+from flfed.parsers import parse_toml
 
 LARGEST = 65_536
 """Bytes; real terms have about 500."""
@@ -68,6 +68,10 @@ def read_terms(folder: SiteFolder) -> dict[str, Any]:
                 raise UsageError(f"{path}: others may change it; first: chmod 640 {path}")
             if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
                 raise UsageError(f"{path}: is not what joining writes; {again}")
-            return tomllib.loads(stream.read(LARGEST).decode())
-    except (OSError, ValueError, RecursionError):
+            content = stream.read(LARGEST)
+    except OSError:
+        raise UsageError(f"{path}: cannot be read; {again}") from None
+    try:
+        return parse_toml(content, str(path))
+    except UsageError:
         raise UsageError(f"{path}: cannot be read; {again}") from None

@@ -21,7 +21,7 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.packing import extra_shapes_of, model_shapes, packed_update, packing_of, study_of
+from flfed.federation.client.packing import extra_shapes_of, model_shapes_of, packed_update, packing_of, study_of
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
@@ -421,7 +421,7 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
 def _opened_arrays(arrays: Arrays, session: SiteSession, own: SiteRun) -> Arrays:
     """Return the model of a request, opened where it stands encrypted."""
     sums = own.sums(session.study) if is_encrypted(arrays) else None
-    return arrays if sums is None else sums.opened(arrays, model_shapes(session.study.text))
+    return arrays if sums is None else sums.opened(arrays, model_shapes_of(session.study.text))
 
 
 @cache

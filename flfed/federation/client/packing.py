@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.data import datasets
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession, model_shapes
 from flfed.rows.training.requests import ComputeRequest, PackRequest
 from flfed.study.study import Study
-from flfed.updates.codec import Codec, Shapes, codec_of, download_of, shapes_of
+from flfed.updates.codec import Codec, Shapes, codec_of, download_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.messages.fields import Arrays, MalformedMessage
 from flfed.updates.messages.in_memory import immutable
@@ -108,20 +108,20 @@ def packing_of(text: str) -> Packing | None:
     """Return how a study's arrays are packed, None where they are not."""
     study = study_of(text)
     codec, download = codec_of(study), download_of(study)
-    return None if codec is None and download is None else Packing(codec, download, model_shapes(text))
+    return None if codec is None and download is None else Packing(codec, download, model_shapes_of(text))
 
 
 @lru_cache(maxsize=64)
-def model_shapes(text: str) -> Shapes:
+def model_shapes_of(text: str) -> Shapes:
     """Return shape and type of each array of a study's model."""
     study = study_of(text)
-    return shapes_of(first_model(study, datasets.load(study.dataset.name).schema))
+    return model_shapes(study, datasets.load(study.dataset.name).schema)
 
 
 @lru_cache(maxsize=64)
 def extra_shapes_of(text: str) -> ExtraShapes:
     """Return the arrays that a study's strategy has beside the model."""
-    return extra_shapes(study_of(text), model_shapes(text))
+    return extra_shapes(study_of(text), model_shapes_of(text))
 
 
 def packed_update(

@@ -13,14 +13,14 @@ from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import primary_of
-from flfed.rows.session import first_model
+from flfed.rows.session import model_shapes
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.functional import layers_of
 from flfed.study.coverage import covers_model
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
-from flfed.updates.codec import codec_of, download_of, entries_of, shapes_of
+from flfed.updates.codec import codec_of, download_of, entries_of
 from flfed.updates.extra import check_extra, extra_shapes
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
 from flfed.updates.masking.encrypted_model import HEAD
@@ -70,7 +70,7 @@ def check(study: Study) -> dict[str, str]:
     if study.secure_aggregation == "ckks":
         _check_encrypted(study, dataset.schema)
     by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
-    check_extra(study, shapes_of(first_model(study, dataset.schema)), by_row=by_row)
+    check_extra(study, model_shapes(study, dataset.schema), by_row=by_row)
     # Nobody knows whether one row's output in a module depends on the rows beside it.
     if by_row and not getattr(model, "rows_apart", True):
         raise UsageError(
@@ -108,7 +108,7 @@ def _check_covered(study: Study, schema: Schema) -> None:
             "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the task of "
             f"the dataset is {schema.task!r}"
         )
-    if extra_shapes(study, shapes_of(first_model(study, schema))).own_part:
+    if extra_shapes(study, model_shapes(study, schema)).own_part:
         raise UsageError(
             f"[strategy] {study.strategy.name}: a part of the model is each site's own, and [privacy] covers = 'study' "
             "scores the shared one: leave one of them out"
@@ -269,7 +269,7 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
         raise UsageError(f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {asked} has none")
     if study.compare.curve is not None:
         raise UsageError(f"[compare]: a learning curve is of models, and under {asked} the server has none")
-    if (entries := entries_of(shapes_of(first_model(study, schema)))) > MOST_ENTRIES - HEAD:
+    if (entries := entries_of(model_shapes(study, schema))) > MOST_ENTRIES - HEAD:
         raise UsageError(f"[model]: {entries} parameters are more than {MOST_ENTRIES - HEAD}, the most under {asked}")
     if why := range_refusal(LEAST, study.largest_entry):
         raise UsageError(f"[privacy]: largest-entry: {why}")

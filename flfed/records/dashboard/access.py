@@ -6,7 +6,6 @@ A viewer is everybody on this machine, or who logged in and stands in the file o
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.errors import UsageError
+from flfed.parsers import parse_toml, read_text
 from flfed.paths import where
 from flfed.records.dashboard import APP_TOKEN
 from flfed.records.dashboard.components.text import escape
@@ -108,10 +108,10 @@ def role_of(claims: Mapping[str, Any], roles: str) -> Viewer:
     Viewer(role='analyst', site=None, name='Ana@Clinic.example')
     """
     try:
-        found = tomllib.loads(roles)
+        found = parse_toml(roles, "the file of roles")
         told = Roles(**{one.name: found[kebab(one.name)] for one in fields(Roles) if kebab(one.name) in found})
         lines = [(_same(address), role) for address, role in told.people.items()]
-    except (tomllib.TOMLDecodeError, AttributeError):
+    except (UsageError, AttributeError):
         raise UsageError("the file of roles is not TOML with a table [people]: nobody is let in") from None
     # Addresses that differ in capitals only are one person, who must not have two roles.
     people = dict(lines)
@@ -193,8 +193,8 @@ def _known() -> Viewer:
         return Viewer()
     file = roles_file()
     try:
-        roles = "" if file is None else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        roles = "" if file is None else read_text(file)
+    except UsageError:
         raise UsageError("there is no file of roles that can be read: nobody is let in") from None
     return role_of(st.user.to_dict(), roles)
 

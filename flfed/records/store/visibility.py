@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -15,6 +14,8 @@ from typing import Any, Literal
 import tomli_w
 from sqlalchemy import RowMapping, Select, or_, select
 
+from flfed.errors import UsageError
+from flfed.parsers import parse_toml
 from flfed.records.store.entries import EventEntry, RunEntry, Status
 from flfed.records.store.tables import Event, Run, RunSite, Sent, Series, Summary
 from flfed.refusals import Refusal, read
@@ -273,8 +274,8 @@ def sites_of_study(text: str) -> set[str]:
 def parsed_study(text: str) -> dict[str, Any]:
     """Return a recorded study's tables, none of a text that is not TOML."""
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        return parse_toml(text, "the study")
+    except UsageError:
         return {}
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from flfed.errors import UsageError, nearest
+from flfed.parsers import parse_toml, read_text
 from flfed.rows.data.parsing.headers import has_control
 
 Kind = Literal["number", "category", "flag", "date", "id", "target"]
@@ -284,14 +284,11 @@ def parse_settings(kind: type[Settings], path: Path) -> Settings:
 
     They are returned as `kind`; errors name file, key and rule.
     """
+    text = read_text(path)
     try:
-        found: Settings = _settings(kind, path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not valid TOML: {error}") from None
-    except FileNotFoundError:
-        raise UsageError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+        found: Settings = _settings(kind, text)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     except ValidationError as error:
         # Of several broken rules the first is told, with its place in the file.
         first = error.errors()[0]
@@ -307,4 +304,4 @@ def _settings(kind: type[Settings], text: str) -> Settings:
 
     The same text, read for each of many sites, gives the same object.
     """
-    return kind.model_validate(tomllib.loads(text))
+    return kind.model_validate(parse_toml(text, "the file"))

@@ -11,7 +11,7 @@ from torch import Tensor
 from flfed.errors import UsageError
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import CODES, codes_in, empty_cuts, widths_of
-from flfed.trees.forest import empty_forest, forest_of, margins
+from flfed.trees.forest import empty_forest, forest_of, forest_shapes, margins
 
 DEEPEST = 10
 MOST_CODES = 256
@@ -45,6 +45,11 @@ class BoostedTrees:
                 raise UsageError(f"[model] boosted-trees: {name}={value} must be {1 + (name == 'codes')} to {most}")
         self.depth = depth
         self.codes = codes
+
+    def forest_shapes(self, layout: Layout, outputs: int, rounds: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array of as many trees as there are rounds."""
+        cuts = {name: value.shape for name, value in empty_cuts(layout, self.codes).items()}
+        return {**forest_shapes(rounds, outputs, self.depth), **cuts}
 
     def first_forest(self, layout: Layout, outputs: int, rounds: int) -> dict[str, np.ndarray]:
         """Return the arrays that a run starts from: trees without a split, for as many as there are rounds."""

@@ -38,12 +38,16 @@ class Linear:
     def __init__(self, *, start: Literal["zeros", "uniform", "torch"] = "zeros") -> None:
         self.start = start
 
+    def shapes(self, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array: `weight` (inputs, outputs) and `bias` (outputs)."""
+        return {"weight": (inputs, outputs), "bias": (outputs,)}
+
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return the arrays that the run starts from.
 
-        They are float64 `weight [inputs, outputs]` and `bias [outputs]`.
+        They are float64, of the shapes that `shapes` says.
         """
-        shapes = {"weight": (inputs, outputs), "bias": (outputs,)}
+        shapes = self.shapes(inputs, outputs)
         if self.start == "zeros":
             return {name: np.zeros(shape) for name, shape in shapes.items()}
         if self.start == "torch":

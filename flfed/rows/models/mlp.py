@@ -32,16 +32,21 @@ class Mlp:
         self.layers = tuple((f"weight-{layer}", f"bias-{layer}") for layer in range(len(hidden) + 1))
         self.intercept = f"bias-{len(hidden)}"
 
-    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Return the first arrays of each layer.
-
-        They are `weight-i [in, out]` and `bias-i [out]`, float64.
-        """
+    def shapes(self, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of each layer's arrays: `weight-i` (in, out) and `bias-i` (out)."""
         widths = (inputs, *self.hidden, outputs)
-        arrays = {}
-        for layer, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        found: dict[str, tuple[int, ...]] = {}
+        for (weight, bias), before, after in zip(self.layers, widths[:-1], widths[1:], strict=True):
+            found[weight] = (before, after)
+            found[bias] = (after,)
+        return found
+
+    def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Return the first arrays of each layer, float64, of the shapes that `shapes` says."""
+        shapes, arrays = self.shapes(inputs, outputs), {}
+        for names in self.layers:
             # The bound of `torch.nn.Linear`: 1 over the root of the number of inputs.
-            bound = 1 / np.sqrt(max(before, 1))
-            arrays[f"weight-{layer}"] = rng.uniform(-bound, bound, (before, after))
-            arrays[f"bias-{layer}"] = rng.uniform(-bound, bound, (after,))
+            bound = 1 / np.sqrt(max(shapes[names[0]][0], 1))
+            for name in names:
+                arrays[name] = rng.uniform(-bound, bound, shapes[name])
         return arrays

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,9 @@ from typing import Any, get_args
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from flfed.errors import UsageError
 from flfed.folders import NAME
+from flfed.parsers import parse_json
 from flfed.refusals import Refusal
 from flfed.registry import kebab_keys
 from flfed.signatures import HASH, canonical, gate_fingerprint, is_signed
@@ -121,8 +122,8 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
     parts = {name: stream.read(size).hex() for name, size in _PARTS.items()}
     signature = parts.pop("signature")
     try:
-        site, share_metrics, version, *lifted = json.loads(stream.read())
-    except (ValueError, TypeError, RecursionError):
+        site, share_metrics, version, *lifted = parse_json(stream.read(), "statement")
+    except (UsageError, ValueError, TypeError):
         return Refusal("statement-unreadable")
     found = Statement(
         **parts,

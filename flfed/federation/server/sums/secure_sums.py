@@ -15,14 +15,14 @@ from flfed.federation.server.codecs import UNREADABLE
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.session import first_model
+from flfed.rows.session import model_shapes
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.cipher_sum import CipherSums
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.checkpoints.sum_file import SumFile, keep_cohort
-from flfed.updates.codec import entries_of, shapes_of, unflattened
+from flfed.updates.codec import entries_of, unflattened
 from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
 from flfed.updates.masking.ring import ring_of_counts
@@ -208,7 +208,7 @@ def _sums(
 
 def _cipher_sums(study: Study, **given: Any) -> CipherSums:
     """Return what adds up ciphertexts of a study's model."""
-    entries = entries_of(shapes_of(first_model(study, datasets.load(study.dataset.name).schema)))
+    entries = entries_of(model_shapes(study, datasets.load(study.dataset.name).schema))
     return CipherSums(largest_entry=study.largest_entry, entries=entries, context=PublicContext.new(), **given)
 
 

@@ -1,0 +1,208 @@
+"""Parsers of other packages, for files that somebody handed on.
+
+Whatever a parser ends with becomes one sentence, and no code of flfed runs while that is caught.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEEPEST = 32
+"""Levels of tables and lists in a file of settings or facts."""
+LONGEST = 4_000_000
+"""Characters of a text that is parsed: a second's work, and a schema with a hundred thousand values."""
+LONGEST_REASON = 200
+_PART = r"(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*\.[ \t]*"
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}){{{DEEPEST}}}")
+"""A dotted key of many parts: what tomllib needs for one grows with the square of their number."""
+LARGEST = 2**63
+"""Bound of whole numbers: larger ones are none of TOML's, and no table of a store takes them."""
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character of UTF-16, which JSON can write and no screen or file takes."""
+TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"
+TOO_LARGE = "a whole number in it is larger than 64 bits hold"
+TOO_LONG = f"it has more than {LONGEST:,} characters"
+
+
+@contextmanager
+def foreign_parser(refusal: str, *errors: type[Exception], reason: str = "") -> Iterator[None]:
+    """Turn whatever a parser ends with into one sentence.
+
+    Only the parser's own call belongs into the block: an error of flfed's would be hidden.
+
+    Parameters
+    ----------
+    refusal : str
+        The sentence; why is added where the error tells it.
+    errors : exception types
+        The parser's own ones, beside `RecursionError`, `MemoryError` and `ValueError`.
+    reason : str
+        What any other of them means.
+
+    Raises
+    ------
+    UsageError
+        Without the parser's error behind it, which may quote what was read.
+
+    Examples
+    --------
+    >>> with foreign_parser("facts.json: is not JSON"):
+    ...     json.loads("[" * 100_000)
+    Traceback (most recent call last):
+    flfed.errors.UsageError: facts.json: is not JSON: it is nested more than 32 levels deep
+    """
+    try:
+        yield
+    except tomllib.TOMLDecodeError as error:
+        # It names a place and no value, but perhaps a key, which may be as long as the text.
+        raise UsageError(f"{refusal}: {str(error)[:LONGEST_REASON]}") from None
+    except RecursionError:
+        raise UsageError(f"{refusal}: {TOO_DEEP}") from None
+    except MemoryError:
+        raise UsageError(f"{refusal}: it needs more memory than there is") from None
+    except (ValueError, *errors):
+        raise UsageError(f"{refusal}: {reason}" if reason else refusal) from None
+
+
+def parse_toml(content: str | bytes, where: str) -> dict[str, Any]:
+    """Return the tables of a TOML text.
+
+    Parameters
+    ----------
+    content : str or bytes
+    where : str
+        What the sentence begins with: "the study", or a path and a colon.
+
+    Raises
+    ------
+    UsageError
+        If it is not TOML, or is too long or too deep.
+    """
+    refusal = f"{where} is not valid TOML"
+    text = decode_text(content, refusal)
+    if _LONG_KEY.search(text):
+        raise UsageError(f"{refusal}: {TOO_DEEP}")
+    # Python refuses to turn thousands of digits into a number, and tomllib passes that on.
+    with foreign_parser(refusal, reason=TOO_LARGE):
+        found = tomllib.loads(text)
+    _check_values(found, refusal)
+    return found
+
+
+def parse_json(content: str | bytes, where: str, *, longest: int = LONGEST) -> Any:
+    """Return the value of a JSON text.
+
+    Parameters
+    ----------
+    content : str or bytes
+    where : str
+        What the sentence begins with: a path and a colon.
+    longest : int
+        Most characters.
+
+    Raises
+    ------
+    UsageError
+        If it is not JSON, or is too long or too deep.
+    """
+    refusal = f"{where} is not valid JSON"
+    text = decode_text(content, refusal, longest=longest)
+    with foreign_parser(refusal):
+        found = json.loads(text)
+    _check_values(found, refusal)
+    return found
+
+
+def parse_tensors(content: bytes, where: str) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file.
+
+    Parameters
+    ----------
+    content : bytes
+    where : str
+        What the sentence begins with: a path and a colon.
+
+    Raises
+    ------
+    UsageError
+        If it is none, or holds numbers of a kind that NumPy does not have.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    with foreign_parser(f"{where} cannot be read as safetensors", SafetensorError, KeyError, TypeError):
+        found: dict[str, np.ndarray] = load(content)
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be opened, is no such text, or is too long.
+    """
+    try:
+        with (
+            foreign_parser(f"{path}: is not a text file in UTF-8; save it as UTF-8"),
+            path.open(encoding="utf-8") as file,
+        ):
+            # One more than a text may have shows that it is too long, and an endless file is left.
+            text = file.read(LONGEST + 1)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+    if len(text) > LONGEST:
+        raise UsageError(f"{path}: {TOO_LONG}")
+    return text
+
+
+def decode_text(content: str | bytes, refusal: str, *, longest: int = LONGEST) -> str:
+    """Return a text in UTF-8 that is not too long to be parsed.
+
+    Raises
+    ------
+    UsageError
+        The `refusal`, and why.
+    """
+    if len(content) > longest:
+        raise UsageError(f"{refusal}: it has more than {longest:,} characters")
+    if isinstance(content, str):
+        return content
+    with foreign_parser(refusal, reason="it is not in UTF-8"):
+        text: str = content.decode("utf-8")
+    return text
+
+
+def _check_values(found: Any, refusal: str) -> None:
+    """Refuse more levels, and larger numbers, than whoever reads them can take."""
+    level = [found]
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below.extend(one)
+                below.extend(one.values())
+            elif isinstance(one, list):
+                below.extend(one)
+            elif isinstance(one, int) and not -LARGEST <= one < LARGEST:
+                raise UsageError(f"{refusal}: {TOO_LARGE}")
+            elif isinstance(one, str) and _HALF.search(one):
+                raise UsageError(f"{refusal}: a text in it holds half a character")
+        if not below:
+            return
+        level = below
+    raise UsageError(f"{refusal}: {TOO_DEEP}")
