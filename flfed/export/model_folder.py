@@ -14,7 +14,6 @@ from typing import Any, Self
 
 import numpy as np
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import save
 
 import flfed
@@ -23,17 +22,26 @@ from flfed.export.model_signature import Signature, read_signature
 from flfed.export.quantised import (
     DRAWN_ROWS,
     Quantised,
-    QuantisedFacts,
     dequantise,
     drawn_rows,
     quantise,
-    quantised_shapes,
 )
-from flfed.export.xgboost_file import FILES, xgboost_files
-from flfed.parsers import LONGEST, decode_text, parse_json, parse_tensors
-from flfed.rows.data.schema import Schema, read_schema
+from flfed.export.xgboost_file import xgboost_files
+from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import decode_target, encode, input_names
-from flfed.rows.session import MOST_PARAMETERS, model_shapes, study_layout
+from flfed.rows.model_files import (
+    ENCODER,
+    FORMAT,
+    FORMAT_INT8,
+    INDEX,
+    MODEL,
+    SCHEMA,
+    STUDY,
+    parts_apart,
+    read_model_files,
+    seal,
+)
+from flfed.rows.study_model import study_layout
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities
 from flfed.rows.training.requests import ScoreRequest
@@ -43,20 +51,6 @@ from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256, schema_encoder
 from flfed.updates.messages.fields import Arrays
 
-FORMAT, FORMAT_INT8 = 1, 2
-"""Of a model folder, and of one whose weights are int8: an earlier flfed cannot read it, and says so."""
-MODEL = "model.safetensors"
-ENCODER = "encoder.safetensors"
-SCHEMA = "schema.toml"
-STUDY = "study.toml"
-INDEX = "model.json"
-READ = (MODEL, ENCODER, SCHEMA, STUDY)
-LARGEST_INDEX = 20_000_000
-"""Bytes of `model.json`, which has figures of every site."""
-LARGEST_FILE = 8 * MOST_PARAMETERS + LONGEST
-"""Bytes of a file that is read: the largest model's numbers, and a header."""
-LARGEST_TREES = 4 * LARGEST_FILE
-"""Bytes of XGBoost's files, which spell out the same numbers; only their hashes are looked at."""
 NOT_SHOWN = (
     "The figures were measured on the holdout rows of the sites named here, with the shared model as it is. They say "
     "nothing about other institutions, other years, or rows that were chosen in another way, and a prediction is no "
@@ -177,8 +171,8 @@ class SharedModel:
         }
         # The signature is made first, so that the seal covers it as well.
         if signer is not None:
-            index["signed"] = signer.signature(_seal(index))
-        index["sha256"] = _seal(index)
+            index["signed"] = signer.signature(seal(index))
+        index["sha256"] = seal(index)
         files[INDEX] = (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode()
         write_files(folder, files)
 
@@ -235,136 +229,24 @@ class SharedModel:
             If it is no model folder, is of another version, or a file is missing or is not the
             one that was written, or its signature does not hold.
         """
-        index = _read_index(folder)
-        signature = _signature(folder, index)
-        facts = _facts(folder, index)
-        content = _verified(folder, facts.files)
-        study = Study.parse(decode_text(content[STUDY], f"{folder / STUDY}: cannot be read"))
-        schema = read_schema(folder / SCHEMA)
-        stored = parse_tensors(content[MODEL], f"{folder / MODEL}:")
-        # Shapes and types come before any sum: one of two shapes could ask for more memory than there is.
-        if study.dataset.name != schema.name or not _stored_fits(stored, study, schema, facts):
-            raise _apart(folder)
-        arrays = parse_tensors(content[ENCODER], f"{folder / ENCODER}:")
-        if not _encoder_fits(arrays, study_layout(study, schema)):
-            raise _apart(folder)
-        quantised = None
+        files = read_model_files(folder)
+        facts, stored, quantised = files.facts, files.arrays, None
         if facts.quantised is not None:
             quantised = Quantised(stored=stored, **facts.quantised.model_dump())
         made = cls(
             run=facts.run,
-            study=study,
-            schema=schema,
+            study=files.study,
+            schema=files.schema,
             arrays=stored if quantised is None else dequantise(stored),
-            encoder=Encoder(**arrays),
+            encoder=files.encoder,
             figures=facts.figures,
-            signature=signature,
+            signature=_signature(folder, files.index),
             quantised=quantised,
         )
         # Each file may be whole and still belong to another model.
         if made._hashes() != facts.hashes:
-            raise _apart(folder)
+            raise parts_apart(folder)
         return made
-
-
-class _Facts(BaseModel):
-    """Facts of `model.json` that reading needs."""
-
-    model_config = ConfigDict(strict=True)
-
-    format: int
-    run: str
-    files: dict[str, str]
-    hashes: dict[str, str]
-    figures: dict[str, Any]
-    quantised: QuantisedFacts | None = None
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    """Return the verified content of `model.json`."""
-    path = folder / INDEX
-    if not path.is_file():
-        raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
-    said = f"{path}: is not the file that was exported: it"
-    index = parse_json(_content(path, LARGEST_INDEX), said, longest=LARGEST_INDEX)
-    # An older flfed must not guess at a newer format.
-    if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
-        known = f"{FORMAT} and {FORMAT_INT8}"
-        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {known}): update flfed")
-    # The hash is of all but itself.
-    if index.pop("sha256", "") != _seal(index):
-        raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
-    return index
-
-
-def _facts(folder: Path, index: Mapping[str, Any]) -> _Facts:
-    """Return the facts of `model.json`, each there and of its type."""
-    try:
-        found = _Facts.model_validate(index)
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UsageError(f"{folder / INDEX}: {place!r} is not as an export writes it: export the model again") from None
-    if (found.format == FORMAT_INT8) != (found.quantised is not None):
-        raise UsageError(f"{folder / INDEX}: 'quantised' is not as an export writes it: export the model again")
-    return found
-
-
-def _verified(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
-    """Return the content of the files that are read, all of which have the hashes that `model.json` names.
-
-    Raises
-    ------
-    UsageError
-        If one is missing, not the one that was exported, or larger than any model's.
-    """
-    # Only files of ours are read: a name from the index could lead out of the folder.
-    if not set(READ) <= set(files) <= {*READ, *FILES}:
-        raise UsageError(f"{folder / INDEX}: names other files than those of a model: export the model again")
-    found = {}
-    for name, sha256 in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise UsageError(f"{folder}: {name} is missing: export the model again")
-        content = _content(path, LARGEST_FILE if name in READ else LARGEST_TREES)
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise UsageError(f"{path}: is not the file that was exported (its SHA-256 differs); not used")
-        found[name] = content
-    return found
-
-
-def _content(path: Path, most: int) -> bytes:
-    """Return what a file holds, of a size that a model's may have."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
-    if len(content) > most:
-        raise UsageError(f"{path}: has more than {most:,} bytes, which no exported model has; not used")
-    return content
-
-
-def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: _Facts) -> bool:
-    """Tell whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
-    shapes = {name: shape for name, (shape, _) in model_shapes(study, schema).items()}
-    kinds = dict.fromkeys(shapes, "f")
-    if facts.quantised is not None:
-        shapes, kinds = quantised_shapes(shapes)
-    given = {name: value.shape for name, value in stored.items()}
-    return given == shapes and {name: value.dtype.kind for name, value in stored.items()} == kinds
-
-
-def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
-    """Tell whether arrays are those of an encoder of the layout, by shapes, types and signs."""
-    given = {name: value.shape for name, value in arrays.items()}
-    if given != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
-        return False
-    finite = all(np.isfinite(value).all() for value in arrays.values())
-    return bool(finite and (arrays["scale"] > 0).all() and (arrays["spread"] > 0).all())
-
-
-def _apart(folder: Path) -> UsageError:
-    return UsageError(f"{folder}: its parts do not belong together: export the model again")
 
 
 def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
@@ -373,14 +255,9 @@ def _signature(folder: Path, index: Mapping[str, Any]) -> Signature | None:
     It is over all else that `model.json` says.
     """
     try:
-        return read_signature(index.get("signed"), _seal({key: index[key] for key in index if key != "signed"}))
+        return read_signature(index.get("signed"), seal({key: index[key] for key in index if key != "signed"}))
     except UsageError as error:
         raise UsageError(f"{folder / INDEX}: {error}") from None
-
-
-def _seal(index: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the content of `model.json`."""
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

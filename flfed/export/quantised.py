@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from flfed.errors import UsageError
 from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.model_files import SCALE
 from flfed.summaries.summary import Encoder, Layout
 from flfed.updates.messages.fields import Arrays
 
 LARGEST = 127
 """Of an int8 that has its opposite too: -128 is not used."""
-SCALE = ".scale"
-"""What a weight's name ends with in the name of its scales."""
 DRAWN_ROWS = 10_000
 ABOUT = (
     "The weights are whole numbers of eight bits with a scale for each output. `mean` and `largest` are how far a "
@@ -59,29 +57,6 @@ class Quantised:
             f"from the encoder's means and shares, no site's rows, a prediction moved by {self.mean:.2g}{of} on "
             f"average and by {self.largest:.2g}{of} at most. The figures are of the model before."
         )
-
-
-class QuantisedFacts(BaseModel):
-    """Facts of quantised weights that reading `model.json` needs; see `Quantised`."""
-
-    model_config = ConfigDict(strict=True)
-
-    of: str = Field(alias="of-arrays-sha256")
-    mean: float
-    largest: float
-
-
-def quantised_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Return the shapes that `quantise` makes of a model's arrays, and NumPy's kind of each: "i" or "f"."""
-    stored: dict[str, tuple[int, ...]] = {}
-    kinds = {}
-    for name, shape in shapes.items():
-        stored[name] = shape
-        kinds[name] = "f" if len(shape) < 2 else "i"
-        if len(shape) >= 2:
-            stored[name + SCALE] = shape[-1:]
-            kinds[name + SCALE] = "f"
-    return stored, kinds
 
 
 def quantise(arrays: Arrays) -> Arrays:

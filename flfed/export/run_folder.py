@@ -14,7 +14,7 @@ from typing import Any
 
 from flfed import registry
 from flfed.errors import FlfedError, UsageError, nearest
-from flfed.export.model_folder import INDEX, NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
+from flfed.export.model_folder import NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
 from flfed.export.statistics_file import FILE, Figure, figures_of
 from flfed.federation.engines.registry import engine_of
 from flfed.federation.recording.recorded_study import study_of
@@ -26,6 +26,7 @@ from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesE
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
+from flfed.rows.model_files import INDEX
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.spreadsheet import csv_text
 from flfed.study.study import Study

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flfed.rows.model_files import TREE_FILES
 from flfed.summaries.summary import Encoder, Layout
 from flfed.trees.cut_points import NO_CUT
 from flfed.trees.forest import UNIT, Tree, forest_of
@@ -21,7 +22,7 @@ NO_PARENT = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 
-FILES = ("xgboost.json", "xgboost.ubj")
+FILES = TREE_FILES
 """Names of the file in its two forms."""
 
 

@@ -5,7 +5,6 @@ Its open table, its encoded rows and what its handlers answer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -14,22 +13,21 @@ import numpy as np
 import pandas as pd
 
 from flfed import registry
-from flfed.errors import UsageError
-from flfed.rows.baselines import LocalModel, Trainable, best, fine_tuned, first_arrays, network_predictor, tuned
+from flfed.rows.baselines import LocalModel, Trainable, best, fine_tuned, network_predictor, tuned
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout
-from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.data.site import dataset_refusal as dataset_refusal
 from flfed.rows.data.site import study_refusal as study_refusal
 from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_asked, primary_of, too_few
-from flfed.rows.features.encode import Encoded, input_names
-from flfed.rows.features.summarise import layout_of
+from flfed.rows.features.encode import Encoded
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_part_first
 from flfed.rows.statistics.boosted_trees import SiteTrees
-from flfed.rows.training.functional import layers_of, outputs_of
+from flfed.rows.study_model import first_model as first_model
+from flfed.rows.study_model import study_layout, study_trainable
+from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
@@ -39,7 +37,7 @@ from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, Layout, arrays_sha256
+from flfed.summaries.summary import Encoder, arrays_sha256
 
 Arrays = dict[str, np.ndarray]
 FIT = "fit"
@@ -77,69 +75,6 @@ class Trained:
     holdout: RowScores | None
     lr: float = 0.0
     own: Arrays = field(default_factory=dict)
-
-
-def study_layout(study: Study, schema: Schema) -> Layout:
-    """Return the layout of a study's summaries and inputs."""
-    features, model = schema.features(study.dataset.features), registry.load("model", study.model.name)
-    layout = layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
-    return replace(layout, plain=getattr(model, "plain", False))
-
-
-def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site: str = "") -> Trainable:
-    """Return training settings for one site, or for all."""
-    classes = len(schema.classes)
-    return Trainable(
-        model=model, task=schema.task, classes=classes, plan=study.plan, rounds=study.rounds, seed=seed, site=site
-    )
-
-
-MOST_PARAMETERS = 2**24
-"""Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
-
-
-def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Return shape and type of each array of a study's model.
-
-    No array is made of a model that says its shapes, as all of flfed's do.
-
-    Raises
-    ------
-    UsageError
-        If it has more than `MOST_PARAMETERS`: names the keys that make it so large.
-    """
-    model, layout = study.model.build("model"), study_layout(study, schema)
-    outputs, inputs = outputs_of(schema.task, len(schema.classes)), len(input_names(layout))
-    precision = np.dtype(study.plan.precision)
-    if layout.plain:
-        precision = np.dtype(np.float64)
-        shapes = model.forest_shapes(layout, outputs, study.rounds)
-    elif hasattr(model, "shapes"):
-        shapes = model.shapes(inputs, outputs)
-    else:
-        made = first_arrays(study_trainable(study, schema, model, seed=study.seed), inputs)
-        shapes = {name: value.shape for name, value in made.items()}
-    count = sum(math.prod(shape) for shape in shapes.values())
-    if count > MOST_PARAMETERS:
-        keys = [*study.model.settings, *(["rounds"] if layout.plain else [])]
-        lower = f"lower {' or '.join(keys)}" if keys else "choose fewer features"
-        raise UsageError(
-            f"[model] {study.model.name}: {count:,} parameters are more than {MOST_PARAMETERS:,}, the most that a "
-            f"model may have: {lower}"
-        )
-    return {name: (shape, precision) for name, shape in shapes.items()}
-
-
-def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:
-    """Return the arrays that a study's run begins with, in the plan's precision.
-
-    Raises as `model_shapes` does, before anything is made.
-    """
-    model_shapes(study, schema)
-    model, seed, layout = study.model.build("model"), study.seed + repeat, study_layout(study, schema)
-    if layout.plain:
-        return dict(model.first_forest(layout, outputs_of(schema.task, len(schema.classes)), study.rounds))
-    return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(layout)))
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:

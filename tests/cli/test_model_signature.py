@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import load, save
 
 from flfed.deployment.coordinator.certificates import settings, signing_key
-from flfed.export.model_folder import INDEX, MODEL, SharedModel, _seal
+from flfed.export.model_folder import SharedModel
 from flfed.federation.engines.registry import engine_of
 from flfed.federation.server.run import run
 from flfed.folders import CoordinatorFolder
+from flfed.rows.model_files import INDEX, MODEL, seal
 from flfed.signatures import Signer, fingerprint_of, signing_public
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
@@ -64,7 +65,7 @@ def turned(folder: Path, to: Path, *, signature: bool = True) -> Path:
     index["hashes"]["arrays-sha256"] = arrays_sha256(arrays)
     if not signature:
         index.pop("signed", None)
-    (to / INDEX).write_text(json.dumps(index | {"sha256": _seal(index)}))
+    (to / INDEX).write_text(json.dumps(index | {"sha256": seal(index)}))
     return to
 
 

@@ -17,7 +17,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics as sk
 
 from flfed.errors import FlfedError, UsageError
-from flfed.export.model_folder import INDEX, MODEL, SharedModel, _seal
+from flfed.export.model_folder import SharedModel
 from flfed.export.predict import predict_site, predict_table
 from flfed.export.run_folder import export
 from flfed.federation.server.run import run
@@ -27,6 +27,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.mapping import map_table
 from flfed.rows.features.encode import encode, input_names
 from flfed.rows.features.summarise import summarise
+from flfed.rows.model_files import INDEX, MODEL, seal
 from flfed.rows.session import SiteSession, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.rows.training.one_by_one import run_client
@@ -191,7 +192,7 @@ def test_parts_of_two_models_are_refused_even_where_the_files_hashes_are_put_rig
         index = json.loads((folder / INDEX).read_text())
         index.pop("sha256")
         index["files"][MODEL] = hashlib.sha256(changed).hexdigest()
-        (folder / INDEX).write_text(json.dumps(index | {"sha256": _seal(index)}))
+        (folder / INDEX).write_text(json.dumps(index | {"sha256": seal(index)}))
         with pytest.raises(UsageError, match="do not belong together"):
             SharedModel.read(folder)
 

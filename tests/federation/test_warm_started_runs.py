@@ -112,7 +112,7 @@ def test_an_exported_folder_is_the_same_start_and_another_file_is_none(earlier: 
     for key, value in arrays_of(by_run).items():
         assert (arrays_of(by_folder)[key] == value).all()
     (folder / "study.toml").write_text((folder / "study.toml").read_text() + "\n")
-    with pytest.raises(UsageError, match="is not the folder that was exported"):
+    with pytest.raises(UsageError, match="is not the file that was exported"):
         run(begun(earlier, **{"warm-start": str(folder), "seed": 3}), sites=sites)
 
 

@@ -56,9 +56,9 @@ from flfed.rows.comparison.own_columns import asks_for_own_columns
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_asked, primary_of
-from flfed.rows.session import model_shapes, study_layout
 from flfed.rows.statistics.private.model_counts import shapes_of_cells
 from flfed.rows.statistics.statistic import statistic_of
+from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.coverage import compares_privately, covers_model
 from flfed.study.exchanges import exchanges_of, grows

@@ -22,8 +22,8 @@ from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import QUESTION, Line
 from flfed.rows.data import datasets
 from flfed.rows.data.site import Site
-from flfed.rows.session import model_shapes
 from flfed.rows.snapshots.snapshot import FrozenSite, load
+from flfed.rows.study_model import model_shapes
 from flfed.study.study import Study
 from flfed.updates.codec import codec_of
 from flfed.updates.extra import extra_shapes

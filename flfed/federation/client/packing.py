@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from flfed.rows.data import datasets
-from flfed.rows.session import SiteSession, model_shapes
+from flfed.rows.session import SiteSession
+from flfed.rows.study_model import model_shapes
 from flfed.rows.training.requests import ComputeRequest, PackRequest
 from flfed.study.study import Study
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of

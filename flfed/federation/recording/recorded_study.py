@@ -10,7 +10,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.records.store.entries import RunEntry
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.session import study_layout
+from flfed.rows.study_model import study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, schema_encoder
 from flfed.updates.checkpoints import checkpoint as checkpoints

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,16 +11,15 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.recorded_study import study_of
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
-from flfed.rows.data.schema import Schema, read_schema
+from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import input_names
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.model_files import read_model_files
+from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.submodel import nested_start
 from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
@@ -44,8 +41,6 @@ REPEAT = re.compile(r".*-r(\d+)")
 """How the id of a run of several repeats ends."""
 KEPT = "source"
 """Of a series' copy of the model that it begins from, among its checkpoints."""
-FILES = ("model.safetensors", "encoder.safetensors", "schema.toml", "study.toml")
-"""Of an exported model that is as it was trained (`flfed.export.model_folder`)."""
 
 
 def source_model(study: Study, *, series: str = "", store: str | None = None) -> Source:
@@ -239,22 +234,16 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
 
 
 def _of_folder(folder: Path, where: str) -> Source:
-    """Return the model of an exported folder, whose files are those that were exported."""
+    """Return the model of an exported folder."""
     try:
-        index = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        files = {name: (folder / name).read_bytes() for name in FILES}
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        if index.get("quantised"):
-            raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
-        if any(index["files"].get(name) != sha256 for name, sha256 in hashes.items()):
-            raise UsageError(f"{where} is not the folder that was exported (a SHA-256 differs): export the run again")
-        model, encoder, _, study = files.values()
-        arrays, own = load(model), Encoder(**load(encoder))
-        repeat = REPEAT.fullmatch(index["run"])
-        found = _made(str(folder), Study.parse(study.decode()), read_schema(folder / "schema.toml"), arrays, own)
-        return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
-        raise UsageError(f"{where} is no folder of an exported model: see flfed run export --help") from None
+        files = read_model_files(folder)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if files.facts.quantised is not None:
+        raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
+    repeat = REPEAT.fullmatch(files.facts.run)
+    found = _made(str(folder), files.study, files.schema, files.arrays, files.encoder)
+    return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)
 
 
 def _made(name: str, study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> Source:

@@ -13,8 +13,8 @@ from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.evaluation.scoring import primary_of
-from flfed.rows.session import model_shapes
 from flfed.rows.statistics.statistic import statistic_of
+from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
 from flfed.study.coverage import covers_model
 from flfed.study.statistic import is_statistic

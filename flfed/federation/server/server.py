@@ -34,7 +34,7 @@ from flfed.federation.server.sums.secure_sums import check_cohort, rehearsed, su
 from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.session import first_model, study_layout
+from flfed.rows.study_model import first_model, study_layout
 from flfed.study.coverage import covers_model
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested

@@ -17,9 +17,10 @@ from flfed.files import locked
 from flfed.paths import private_folder
 from flfed.refusals import Refusal
 from flfed.rows.comparison.private_pairs import pair_numbers, pair_query
-from flfed.rows.session import SiteSession, first_model
+from flfed.rows.session import SiteSession
 from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery
 from flfed.rows.statistics.private.model_counts import cell_queries, persons_of, training_cells, weights_of
+from flfed.rows.study_model import first_model
 from flfed.rows.training.private.noise import KnownUnits
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.seeds import generator

@@ -15,7 +15,7 @@ from flfed.federation.server.codecs import UNREADABLE
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
-from flfed.rows.session import model_shapes
+from flfed.rows.study_model import model_shapes
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.cipher_sum import CipherSums

@@ -1,0 +1,219 @@
+"""Files of an exported model's folder, read without believing any of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flfed.errors import UsageError
+from flfed.parsers import LONGEST, decode_text, parse_json, parse_tensors
+from flfed.rows.data.schema import Schema, read_schema
+from flfed.rows.study_model import MOST_PARAMETERS, Arrays, model_shapes, study_layout
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder, Layout
+
+FORMAT, FORMAT_INT8 = 1, 2
+"""Of a model folder, and of one whose weights are int8: an earlier flfed cannot read it, and says so."""
+MODEL = "model.safetensors"
+ENCODER = "encoder.safetensors"
+SCHEMA = "schema.toml"
+STUDY = "study.toml"
+INDEX = "model.json"
+SCALE = ".scale"
+"""What a weight's name ends with in the name of its scales, where weights are int8."""
+TREE_FILES = ("xgboost.json", "xgboost.ubj")
+"""Of trees, in XGBoost's formats."""
+READ = (MODEL, ENCODER, SCHEMA, STUDY)
+LARGEST_INDEX = 20_000_000
+"""Bytes of `model.json`, which has figures of every site."""
+LARGEST_FILE = 8 * MOST_PARAMETERS + LONGEST
+"""Bytes of a file that is read: the largest model's numbers, and a header."""
+LARGEST_TREES = 4 * LARGEST_FILE
+"""Bytes of XGBoost's files, which spell out the same numbers; only their hashes are looked at."""
+
+
+class QuantisedFacts(BaseModel):
+    """Facts of quantised weights that reading `model.json` needs; those that `flfed run export --dtype int8` writes."""
+
+    model_config = ConfigDict(strict=True)
+
+    of: str = Field(alias="of-arrays-sha256")
+    mean: float
+    largest: float
+
+
+class Facts(BaseModel):
+    """Facts of `model.json` that reading needs."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: int
+    run: str
+    files: dict[str, str]
+    hashes: dict[str, str]
+    figures: dict[str, Any]
+    quantised: QuantisedFacts | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelFiles:
+    """Content of a model folder, whose files are those that were exported.
+
+    Attributes
+    ----------
+    index : dict
+        All that `model.json` says but its own hash.
+    facts : Facts
+        What reading needs of it.
+    study : Study
+    schema : Schema
+    arrays : dict of name to array
+        As they are stored: int8, with scales, where `facts` has `quantised`.
+    encoder : Encoder
+    """
+
+    index: Mapping[str, Any]
+    facts: Facts
+    study: Study
+    schema: Schema
+    arrays: Arrays
+    encoder: Encoder
+
+
+def read_model_files(folder: Path) -> ModelFiles:
+    """Read a model folder, and check hashes, shapes and types.
+
+    Raises
+    ------
+    UsageError
+        If it is no model folder, is of another version, or a file is missing or is not the one that was written, or
+        they are not of one model.
+    """
+    index = _read_index(folder)
+    facts = _read_facts(folder, index)
+    content = _verified_files(folder, facts.files)
+    study = Study.parse(decode_text(content[STUDY], f"{folder / STUDY}: cannot be read"))
+    schema = read_schema(folder / SCHEMA)
+    stored = parse_tensors(content[MODEL], f"{folder / MODEL}:")
+    encoder = parse_tensors(content[ENCODER], f"{folder / ENCODER}:")
+    if study.dataset.name != schema.name or not _stored_fits(stored, study, schema, facts):
+        raise parts_apart(folder)
+    if not _encoder_fits(encoder, study_layout(study, schema)):
+        raise parts_apart(folder)
+    return ModelFiles(index=index, facts=facts, study=study, schema=schema, arrays=stored, encoder=Encoder(**encoder))
+
+
+def parts_apart(folder: Path) -> UsageError:
+    """Return the error of files that are whole, each of another model."""
+    return UsageError(f"{folder}: its parts do not belong together: export the model again")
+
+
+def seal(index: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of the content of `model.json`."""
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Return the verified content of `model.json`."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
+    said = f"{path}: is not the file that was exported: it"
+    index = parse_json(_content(path, LARGEST_INDEX), said, longest=LARGEST_INDEX)
+    # An older flfed must not guess at a newer format.
+    if not isinstance(index, dict) or index.get("format") not in (FORMAT, FORMAT_INT8):
+        known = f"{FORMAT} and {FORMAT_INT8}"
+        raise UsageError(f"{path}: is of a format that this flfed does not know (it knows {known}): update flfed")
+    # The hash is of all but itself.
+    if index.pop("sha256", "") != seal(index):
+        raise UsageError(f"{path}: is not the file that was exported (its own SHA-256 differs); not used")
+    return index
+
+
+def _read_facts(folder: Path, index: Mapping[str, Any]) -> Facts:
+    """Return the facts of `model.json`, each there and of its type."""
+    try:
+        found = Facts.model_validate(index)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UsageError(
+            f"{folder / INDEX}: {place[:80]!r} is not as an export writes it: export the model again"
+        ) from None
+    if (found.format == FORMAT_INT8) != (found.quantised is not None):
+        raise UsageError(f"{folder / INDEX}: 'quantised' is not as an export writes it: export the model again")
+    return found
+
+
+def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the content of the files that are read, all of which have the hashes that `model.json` names.
+
+    Raises
+    ------
+    UsageError
+        If one is missing, not the one that was exported, or larger than any model's.
+    """
+    # Only files of ours are read: a name from the index could lead out of the folder.
+    if not set(READ) <= set(files) <= {*READ, *TREE_FILES}:
+        raise UsageError(f"{folder / INDEX}: names other files than those of a model: export the model again")
+    found = {}
+    for name, sha256 in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise UsageError(f"{folder}: {name} is missing: export the model again")
+        content = _content(path, LARGEST_FILE if name in READ else LARGEST_TREES)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise UsageError(f"{path}: is not the file that was exported (its SHA-256 differs); not used")
+        if name in READ:
+            found[name] = content
+    return found
+
+
+def _content(path: Path, most: int) -> bytes:
+    """Return what a file holds, of a size that a model's may have."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be opened ({error.strerror})") from None
+    if len(content) > most:
+        raise UsageError(f"{path}: has more than {most:,} bytes, which no exported model has; not used")
+    return content
+
+
+def _stored_fits(stored: Arrays, study: Study, schema: Schema, facts: Facts) -> bool:
+    """Tell whether arrays are those of the study's model on the schema's inputs, by shapes and types."""
+    shapes = {name: shape for name, (shape, _) in model_shapes(study, schema).items()}
+    kinds = dict.fromkeys(shapes, "f")
+    if facts.quantised is not None:
+        shapes, kinds = _quantised_shapes(shapes)
+    given = {name: value.shape for name, value in stored.items()}
+    return given == shapes and {name: value.dtype.kind for name, value in stored.items()} == kinds
+
+
+def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
+    """Tell whether arrays are those of an encoder of the layout, by shapes, types and signs."""
+    given = {name: value.shape for name, value in arrays.items()}
+    if given != layout.encoder_shapes() or any(value.dtype != np.float64 for value in arrays.values()):
+        return False
+    finite = all(np.isfinite(value).all() for value in arrays.values())
+    return bool(finite and (arrays["scale"] > 0).all() and (arrays["spread"] > 0).all())
+
+
+def _quantised_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return the shapes that quantising makes of a model's arrays, and NumPy's kind of each: "i" or "f"."""
+    stored: dict[str, tuple[int, ...]] = {}
+    kinds = {}
+    for name, shape in shapes.items():
+        stored[name] = shape
+        kinds[name] = "f" if len(shape) < 2 else "i"
+        if len(shape) >= 2:
+            stored[name + SCALE] = shape[-1:]
+            kinds[name + SCALE] = "f"
+    return stored, kinds

@@ -1,0 +1,82 @@
+"""Model of a study: its inputs, the shapes of its arrays, and the arrays that a run begins with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from flfed import registry
+from flfed.errors import UsageError
+from flfed.rows.baselines import Trainable, first_arrays
+from flfed.rows.data.schema import Schema
+from flfed.rows.features.encode import input_names
+from flfed.rows.features.summarise import layout_of
+from flfed.rows.training.functional import outputs_of
+from flfed.study.study import Study
+from flfed.summaries.summary import Layout
+
+Arrays = dict[str, np.ndarray]
+MOST_PARAMETERS = 2**24
+"""Of a model: as many numbers of four bytes as a message of 64 MiB holds."""
+
+
+def study_layout(study: Study, schema: Schema) -> Layout:
+    """Return the layout of a study's summaries and inputs."""
+    features, model = schema.features(study.dataset.features), registry.load("model", study.model.name)
+    layout = layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
+    return replace(layout, plain=getattr(model, "plain", False))
+
+
+def study_trainable(study: Study, schema: Schema, model: Any, *, seed: int, site: str = "") -> Trainable:
+    """Return training settings for one site, or for all."""
+    classes = len(schema.classes)
+    return Trainable(
+        model=model, task=schema.task, classes=classes, plan=study.plan, rounds=study.rounds, seed=seed, site=site
+    )
+
+
+def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Return shape and type of each array of a study's model.
+
+    No array is made of a model that says its shapes, as all of flfed's do.
+
+    Raises
+    ------
+    UsageError
+        If it has more than `MOST_PARAMETERS`: names the keys that make it so large.
+    """
+    model, layout = study.model.build("model"), study_layout(study, schema)
+    outputs, inputs = outputs_of(schema.task, len(schema.classes)), len(input_names(layout))
+    precision = np.dtype(study.plan.precision)
+    if layout.plain:
+        precision = np.dtype(np.float64)
+        shapes = model.forest_shapes(layout, outputs, study.rounds)
+    elif hasattr(model, "shapes"):
+        shapes = model.shapes(inputs, outputs)
+    else:
+        made = first_arrays(study_trainable(study, schema, model, seed=study.seed), inputs)
+        shapes = {name: value.shape for name, value in made.items()}
+    count = sum(math.prod(shape) for shape in shapes.values())
+    if count > MOST_PARAMETERS:
+        keys = [*study.model.settings, *(["rounds"] if layout.plain else [])]
+        lower = f"lower {' or '.join(keys)}" if keys else "choose fewer features"
+        raise UsageError(
+            f"[model] {study.model.name}: {count:,} parameters are more than {MOST_PARAMETERS:,}, the most that a "
+            f"model may have: {lower}"
+        )
+    return {name: (shape, precision) for name, shape in shapes.items()}
+
+
+def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:
+    """Return the arrays that a study's run begins with, in the plan's precision.
+
+    Raises as `model_shapes` does, before anything is made.
+    """
+    model_shapes(study, schema)
+    model, seed, layout = study.model.build("model"), study.seed + repeat, study_layout(study, schema)
+    if layout.plain:
+        return dict(model.first_forest(layout, outputs_of(schema.task, len(schema.classes)), study.rounds))
+    return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(layout)))
