@@ -133,7 +133,7 @@ def test_the_hash_is_of_the_text_itself():
         ("batch = 16", "batch = 1.5", "[plan]: batch=1.5 must be a whole number"),
         ("batch = 16", "validation = 1.0", "[plan]: validation=1.0 must be in [0, 1)"),
         ("batch = 16", "momentum = 0.9", "[plan]: momentum is for optimiser 'sgd', not 'adam'"),
-        ("draws = 500", "draws = 199", "[compare]: draws=199 must be at least 200"),
+        ("draws = 500", "draws = 199", "[compare]: draws=199 must be 200 to 100,000"),
         ('primary = "log_loss"', "primary = 1", "[compare]: primary=1 must be a text"),
         ("[encode]", "[encoding]", "study: key 'encoding' is not known; did you mean 'encode'?"),
     ],

@@ -18,6 +18,8 @@ from flfed.rows.data.schema import Schema, read_schema
 from flfed.rows.study_model import MOST_PARAMETERS, Arrays, model_shapes, study_layout
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout
+from flfed.trees.cut_points import codes_in
+from flfed.trees.forest import NoTrees, forest_of
 
 FORMAT, FORMAT_INT8 = 1, 2
 """Of a model folder, and of one whose weights are int8: an earlier flfed cannot read it, and says so."""
@@ -105,7 +107,8 @@ def read_model_files(folder: Path) -> ModelFiles:
     encoder = parse_tensors(content[ENCODER], f"{folder / ENCODER}:")
     if study.dataset.name != schema.name or not _stored_fits(stored, study, schema, facts):
         raise parts_apart(folder)
-    if not _encoder_fits(encoder, study_layout(study, schema)):
+    layout = study_layout(study, schema)
+    if not _encoder_fits(encoder, layout) or (layout.plain and not _are_trees(stored)):
         raise parts_apart(folder)
     return ModelFiles(index=index, facts=facts, study=study, schema=schema, arrays=stored, encoder=Encoder(**encoder))
 
@@ -204,6 +207,16 @@ def _encoder_fits(arrays: Arrays, layout: Layout) -> bool:
         return False
     finite = all(np.isfinite(value).all() for value in arrays.values())
     return bool(finite and (arrays["scale"] > 0).all() and (arrays["spread"] > 0).all())
+
+
+def _are_trees(arrays: Arrays) -> bool:
+    """Tell whether arrays of a forest's shapes are trees, down which every row finds a leaf."""
+    try:
+        forest_of(arrays)
+        codes_in(np.zeros((0, len(arrays["cuts"]))), arrays)
+    except NoTrees:
+        return False
+    return True
 
 
 def _quantised_shapes(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:

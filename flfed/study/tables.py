@@ -178,7 +178,7 @@ class Compare(Settings, where="[compare]", frozen=True):
         How each site's own figures may be written down, at most; a site's policy may be stricter.
     holdout_curve : bool
         Score the holdout each round, for reporting only.
-    draws : int, >= 200
+    draws : int, 200 to 100,000
         Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end. Example: `draws = 1000`.
     curve : LearningCurve or None
         Reruns the federation with each site cut to few rows; once a series.
@@ -232,7 +232,7 @@ class Compare(Settings, where="[compare]", frozen=True):
     primary: str = ""
     share_metrics: Sharing = "named"
     holdout_curve: bool = False
-    draws: Annotated[int, Field(ge=200), "at least 200"] = (
+    draws: Annotated[int, Field(ge=200, le=100_000), "200 to 100,000"] = (
         2000  # the ends of a 95 % interval are then the fifth from either
     )
     curve: LearningCurve | None = None

@@ -85,7 +85,9 @@ def _ways(tree: Tree) -> Iterator[tuple[int, tuple[Branch, ...]]]:
             continue
         left, cover = int(tree.left[node]), float(tree.cover[node])
         for child in (left, left + 1):
-            branch = Branch(node, child == left, float(tree.cover[child]) / cover)
+            # What no row weighed on follows both branches alike.
+            share = float(tree.cover[child]) / cover if cover > 0 else 0.5
+            branch = Branch(node, child == left, share)
             waiting.append((child, (*way, branch)))
 
 
