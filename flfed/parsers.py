@@ -6,8 +6,12 @@ Whatever a parser ends with becomes one sentence, and no code of flfed runs whil
 from __future__ import annotations
 
 import json
+import lzma
 import re
+import struct
 import tomllib
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +32,22 @@ _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}){{{DEEPEST}}}")
 """A dotted key of many parts: what tomllib needs for one grows with the square of their number."""
 LARGEST = 2**63
 """Bound of whole numbers: larger ones are none of TOML's, and no table of a store takes them."""
+DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What parsers of large formats end with where bytes are damaged; of XML, an entity too, before it is expanded."""
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a character of UTF-16, which JSON can write and no screen or file takes."""
 TOO_DEEP = f"it is nested more than {DEEPEST} levels deep"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def seal(index: Mapping[str, Any]) -> str:
 def _read_index(folder: Path) -> dict[str, Any]:
     """Return the verified content of `model.json`."""
     path = folder / INDEX
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"{folder}: is no model folder, it has no {INDEX}; make one with: flfed run export RUN")
     said = f"{path}: is not the file that was exported: it"
     index = parse_json(_content(path, LARGEST_INDEX), said, longest=LARGEST_INDEX)
@@ -168,7 +169,7 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
     found = {}
     for name, sha256 in files.items():
         path = folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UsageError(f"{folder}: {name} is missing: export the model again")
         content = _content(path, LARGEST_FILE if name in READ else LARGEST_TREES)
         if hashlib.sha256(content).hexdigest() != sha256:

@@ -41,7 +41,8 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
         raise UsageError(
             "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
         )
-    if "holdout" in parts["dataset"].get("partition", {}):
+    partition = parts["dataset"].get("partition")
+    if isinstance(partition, dict) and "holdout" in partition:
         raise UsageError(f"[dataset] partition: holdout does not go with [{name}], which is over all rows")
     parts |= {name: dict(table) for name, table in UNUSED.items()}
     return True

@@ -20,6 +20,7 @@ from pydantic import model_validator
 
 from flfed import registry
 from flfed.errors import FlfedError, UsageError
+from flfed.folders import NAME
 from flfed.packages import check_package, not_known, roots
 from flfed.paths import home
 from flfed.rows.data.mapping import plain_text
@@ -261,7 +262,8 @@ def load(name: str) -> Dataset:
     """
     if name in _IN_MEMORY:
         return _IN_MEMORY[name]
-    for root in roots():
+    # A name leads to a folder of this name and nowhere else.
+    for root in roots() if NAME.fullmatch(name) else ():
         folder = root / "datasets" / name
         if (folder / "schema.toml").is_file():
             check_package(folder)

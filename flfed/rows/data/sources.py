@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sqlite3
 import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flfed.errors import TableError, UsageError, require_extra
+from flfed.parsers import DAMAGED, foreign_parser
 from flfed.rows.data.parsing.fields import check_date_format
 from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.parsing.text_files import (
@@ -269,8 +270,9 @@ class Parquet(Selection):
 
         path = find_file(self.path, folders)
         try:
-            table = pd.read_parquet(path)
-        except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
+            with foreign_parser("", *DAMAGED, ArrowException):
+                table = pd.read_parquet(path)
+        except UsageError:
             raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
         return self.selected(table, self.missing)
 
@@ -316,10 +318,8 @@ class Excel(Selection):
         import pandas as pd
 
         path = find_file(self.path, folders)
-        try:
+        with foreign_parser(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}", *DAMAGED):
             table = pd.read_excel(path, sheet_name=self.sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            raise UsageError(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}") from None
         return self.selected(table, self.missing)
 
     def _sheet_hint(self) -> str:
@@ -356,7 +356,7 @@ class Sql(Selection):
             with self._connection() as connection:
                 table = pd.read_sql_query(sqlalchemy.text(self.query), connection)
         except sqlalchemy.exc.SQLAlchemyError as error:
-            raise UsageError(f"the site's database query failed ({type(error).__name__})") from None
+            raise UsageError(f"the site's database query failed ({_why_failed(error)})") from None
         return self.selected(table, self.missing)
 
     def _connection(self) -> Connection:
@@ -370,7 +370,10 @@ class Sql(Selection):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)  # it quotes settings after the "?"
                 engine = sqlalchemy.create_engine(self._url(), poolclass=sqlalchemy.NullPool)
-                return engine.connect()
+                connection = engine.connect()
+                if engine.dialect.name == "sqlite":
+                    _limit_cells(connection)
+                return connection
         except ImportError:
             raise UsageError(
                 f"the driver of the database that {self.url_variable} names is not installed here: pip install it "
@@ -426,6 +429,24 @@ class Part(Frame):
 
     It was mapped and checked as a whole before it was cut: reading maps them no more.
     """
+
+
+LONGEST_CELL = 10_000_000
+"""Bytes of a cell, and of a row, of SQLite: a query can ask for a gigabyte of zeros in a few signs."""
+
+
+def _why_failed(error: Exception) -> str:
+    """Return why a query failed: the error's type, or that a cell is too long."""
+    driver = getattr(error, "orig", None)
+    if getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_TOOBIG:
+        return f"a cell or row has more than {LONGEST_CELL:,} bytes; select a part of it"
+    return type(error).__name__
+
+
+def _limit_cells(connection: Connection) -> None:
+    """Have SQLite refuse a longer cell before it makes one."""
+    driver: Any = connection.connection.driver_connection
+    driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_CELL)
 
 
 Source = Csv | Parquet | Excel | Sql | Frame

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words, nearest
+from flfed.parsers import foreign_parser
 from flfed.rows.data.parsing.cells import wall_clock
 
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -181,14 +182,13 @@ def check_expression(expression: str, where: str) -> None:
 @cache
 def _parsed(expression: str, where: str) -> ast.expr:
     """Return the tree of an expression, all of whose parts are known."""
-    try:
-        if len(expression) > LONGEST:
-            raise ValueError
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as of "1or": Python's advice on code
+    refusal = f"{where}={_shown(expression)} is no expression such as age >= 18 and sex == 'F'"
+    if len(expression) > LONGEST:
+        raise UsageError(refusal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such as of "1or": Python's advice on code
+        with foreign_parser(refusal, SyntaxError):
             tree = ast.parse(expression.strip(), mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise UsageError(f"{where}={_shown(expression)} is no expression such as age >= 18 and sex == 'F'") from None
     if _depth(tree) > DEEPEST:
         raise UsageError(f"{where}={_shown(expression)} is nested more than {DEEPEST} times")
     for part in ast.walk(tree):
