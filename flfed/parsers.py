@@ -82,6 +82,7 @@ def foreign_parser(refusal: str, *errors: type[Exception], reason: str = "") -> 
     Traceback (most recent call last):
     flfed.errors.UsageError: facts.json: is not JSON: it is nested more than 32 levels deep
     """
+    own: tuple[type[Exception], ...] = (ValueError, *errors)
     try:
         yield
     except tomllib.TOMLDecodeError as error:
@@ -91,7 +92,7 @@ def foreign_parser(refusal: str, *errors: type[Exception], reason: str = "") -> 
         raise UsageError(f"{refusal}: {TOO_DEEP}") from None
     except MemoryError:
         raise UsageError(f"{refusal}: it needs more memory than there is") from None
-    except (ValueError, *errors):
+    except own:
         raise UsageError(f"{refusal}: {reason}" if reason else refusal) from None
 
 
