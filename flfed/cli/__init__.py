@@ -24,9 +24,9 @@ def main() -> None:
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     try:
         _run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         # Before a command began, or where it has nothing to say of what is left undone.
-        sys.exit(STOPPED)
+        _leave_interrupted(error)
 
 
 def _run() -> NoReturn:
@@ -55,8 +55,15 @@ def _run() -> NoReturn:
         # Whoever read our output (head, less) has left.
         sys.stderr.close()
         sys.exit(1)
-    # Typer's own code for Ctrl-C.
-    sys.exit(STOPPED if code == 128 + signal.SIGINT else code)
+    if code == 128 + signal.SIGINT:  # Typer's own code for Ctrl-C
+        _leave_interrupted(KeyboardInterrupt())
+    sys.exit(code)
+
+
+def _leave_interrupted(error: KeyboardInterrupt) -> NoReturn:
+    from flfed.errors import interruption
+
+    _leave(interruption(error), STOPPED)
 
 
 def _in_words(error: click.ClickException) -> str:
@@ -95,5 +102,4 @@ def _leave(sentence: str, code: int) -> NoReturn:
         width = shutil.get_terminal_size().columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
     print(line, file=sys.stderr)
-    # Typer's own code for Ctrl-C.
-    sys.exit(STOPPED if code == 128 + signal.SIGINT else code)
+    sys.exit(code)

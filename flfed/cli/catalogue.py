@@ -1,4 +1,4 @@
-"""`flfed run list`, `log`, `note` and `delete`: the runs in the store."""
+"""`flfed run list`, `log`, `note`, `delete` and `upgrade-store`: the runs in the store."""
 
 from __future__ import annotations
 
@@ -182,6 +182,29 @@ def delete_run(
         output.as_json({"run": name, "deleted": [one.run for one in found]})
     else:
         typer.echo(f"{name}: deleted ({many}).")
+
+
+def upgrade_run_store(
+    backed_up: bool = typer.Option(False, "--backed-up", help="A copy of the store on a server was made (pg_dump)."),
+    as_json: bool = output.JSON,
+) -> None:
+    """Update a run store that an earlier flfed wrote; an SQLite file is copied first.
+
+    End all runs before. The copy stands beside the file, with the earlier revision after its name. Of a store on
+    PostgreSQL make a copy with pg_dump, and say so with --backed-up.
+    """
+    from flfed.records.store.upgrade import upgrade_store
+
+    done = upgrade_store(backed_up=backed_up)
+    if as_json:
+        copy = None if done.copy is None else str(done.copy)
+        output.as_json({"store": done.store, "before": done.before, "after": done.after, "copy": copy})
+    elif done.before == done.after:
+        typer.echo(f"{done.store}: revision {done.after} is the newest, nothing is to be done.")
+    else:
+        typer.echo(f"{done.store}: updated from revision {done.before} to {done.after}.")
+        if done.copy is not None:
+            typer.echo(f"As it was before: {done.copy}")
 
 
 def _runs_of(name: str) -> list[RunEntry]:

@@ -56,6 +56,7 @@ for name, command, example in (
     ("log", catalogue.log_run, "log latest"),
     ("note", catalogue.note_run, "note latest 'the one of the paper'"),
     ("delete", catalogue.delete_run, "delete 20261120-153012-a1b2"),
+    ("upgrade-store", catalogue.upgrade_run_store, "upgrade-store"),
 ):
     runs.app.command(name, epilog=f"Example: flfed run {example}")(command)
 app.command("demo", epilog="Example: flfed demo")(dashboard.demo)

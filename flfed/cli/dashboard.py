@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from flfed.cli.progress import loading, progress
+from flfed.cli.progress import loading, progress, stoppable
 from flfed.errors import UsageError
 
 STUDIES = ("preterm-birth", "loan-default")
@@ -21,16 +21,15 @@ STUDIES = ("preterm-birth", "loan-default")
 
 def demo() -> None:
     """Run two studies on real embedded data: four clinics, and four lenders."""
-    with loading():
-        from flfed.federation.server.run import run
     from flfed.cli.run_text import print_report
-    from flfed.study.study import Study
 
     for name in STUDIES:
-        study = Study.load(name)
-        typer.echo(f"\nRunning the study {study.name} ...", err=True)
-        with progress() as told:
-            result = run(study, progress=told)
+        with stoppable():
+            with loading():
+                from flfed.federation.server.run import run
+            typer.echo(f"\nRunning the study {name} ...", err=True)
+            with progress() as told:
+                result = run(name, progress=told)
         print_report(result.report)
     typer.echo("\nTo see both in the app: flfed app   (or, in a checkout: make app)")
     typer.echo("To run one yourself: flfed study run preterm-birth --repeats 10")
@@ -52,8 +51,10 @@ def open_app(
     from flfed.packages import first_changeable, own_root
     from flfed.records.dashboard import APP_TOKEN
     from flfed.records.store.database import store_url
+    from flfed.records.store.reader import RunReader
 
-    store = store_url()  # refused here, where a person reads it, and not on a page
+    RunReader.open().close()  # refused here, where a person reads it, and not on a page
+    store = store_url()
     # A relative path would be another one after the folder is left.
     if store.get_backend_name() == "sqlite" and os.environ.get("FLFED_STORE") and store.database:
         os.environ["FLFED_STORE"] = f"sqlite:///{Path(store.database).absolute()}"

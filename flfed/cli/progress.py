@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from flfed.callbacks import Clock, Progress
-from flfed.errors import RunStopped, Terminated
+from flfed.errors import RunStopped, Terminated, interruption
 
 FIRST = "reading tables"
 SENTENCES = ("waiting for ", "without ")
@@ -134,7 +134,7 @@ def _waiting(stage: str, done: int, of: int, say: Callable[[str], None] = _to_st
 def stoppable(when: str = "before a run began") -> Iterator[None]:
     """Let SIGTERM stop what is long as Ctrl-C does: what is done so far is kept, and a sentence says how to go on.
 
-    `when` is said of a stop at which nothing was done yet.
+    `when` is said of either at which nothing was done yet.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -146,8 +146,8 @@ def stoppable(when: str = "before a run began") -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except Terminated:
-        raise RunStopped(f"stopped by SIGTERM {when}") from None
+    except KeyboardInterrupt as error:
+        raise RunStopped(f"{interruption(error)} {when}") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -209,7 +209,8 @@ def run_study(
         with loading():
             study = study_of(name, changes)
             from flfed.federation.server.run import run
-        _shown(lambda told: run(study, progress=told, **options), as_json)
+        result = _ran(lambda told: run(study, progress=told, **options), as_json)
+    _show(result, as_json)
 
 
 def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> None:
@@ -249,14 +250,15 @@ def resume_study(
     with stoppable():
         with loading():
             from flfed.federation.server.run import resume
-        _shown(lambda told: resume(run, progress=told), as_json)
+        result = _ran(lambda told: resume(run, progress=told), as_json)
+    _show(result, as_json)
 
 
-def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
-    """Run with progress shown, print what it found, and leave with 3 where it stopped."""
+def _ran(go: Callable[[Progress], Result], as_json: bool) -> Result:
+    """Run with progress shown and return the result."""
     try:
         with progress(quiet=as_json) as told:
-            result = go(told)
+            return go(told)
     # A run that failed is in the store, and --json gives what it has.
     except FlfedError as error:
         if as_json and error.run:
@@ -264,6 +266,10 @@ def _shown(go: Callable[[Progress], Result], as_json: bool) -> None:
             with suppress(FlfedError):
                 output.as_json(run_text.report_of(error.run))
         raise
+
+
+def _show(result: Result, as_json: bool) -> None:
+    """Print what a run found, and leave with 3 where it stopped."""
     output.either(as_json, result.report, lambda: run_text.print_report(result.report))
     # Stopped is neither success nor failure, so that a script can tell it apart.
     if result.status == "stopped":

@@ -1,11 +1,14 @@
-"""Ctrl-C while a command is still being loaded: the end, without a traceback."""
+"""Ctrl-C before a run began: the end, in one line and without a traceback."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
+
+from flfed.records.store.reader import RunReader
 
 STARTED = """
 import os, signal, sys
@@ -19,13 +22,56 @@ main()
 """
 
 
+AT_THE_ENCODER = """
+import os, signal, sys
+def press(frame, event, _):
+    if event == "call" and frame.f_code.co_name == "fit_encoder":
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGINT)
+sys.setprofile(press)
+from flfed.cli import main
+main()
+"""
+"""Ctrl-C after the sites have enrolled, and before the first round."""
+BEFORE = "flfed: interrupted from the keyboard before a run began\n"
+COMMANDS = (("study", "run", "wine"), ("study", "resume", "latest"), ("demo",), ("coordinator", "run", "wine"))
+
+
+def pressed(module: str, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that gets a Ctrl-C where a module is imported."""
+    command = [sys.executable, "-c", STARTED.format(module=module), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.parametrize("module", ["click", "typer", "flfed.cli.study", "pandas", "sqlalchemy", "torch", "flwr"])
-def test_ctrl_c_while_a_module_is_imported_ends_a_command_without_a_word(module: str, home):
-    words = [sys.executable, "-c", STARTED.format(module=module), "study", "run", "wine"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (3, "")
+def test_ctrl_c_while_a_module_is_imported_ends_a_command_in_one_line(module: str, home):
+    done = pressed(module, ("study", "run", "wine"))
+    assert (done.returncode, done.stderr) in [(3, BEFORE), (3, "flfed: interrupted from the keyboard\n")]
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_ctrl_c_before_the_first_round_is_one_line_of_every_command_that_runs_a_study(words: tuple[str, ...], home):
+    done = pressed("torch", words)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", BEFORE)
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.parametrize("words", [("study", "run", "breast-cancer"), ("demo",)], ids=" ".join)
+def test_ctrl_c_while_sites_are_asked_before_the_first_round_says_how_to_go_on(words: tuple[str, ...], home):
+    command = [sys.executable, "-c", AT_THE_ENCODER, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    with RunReader.open() as reader:
+        (run,) = reader.runs()
+    said = f"flfed: interrupted from the keyboard; what was done so far is kept: flfed study resume {run.run}\n"
+    assert (done.returncode, done.stdout) == (3, "")
+    first = "" if words != ("demo",) else "\nRunning the study preterm-birth ...\n"
+    assert done.stderr.removesuffix(said) == first
+    assert (run.status, run.reason, run.rounds) == ("stopped", "interrupted from the keyboard", 0)
 
 
 @pytest.mark.slow

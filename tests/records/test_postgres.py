@@ -28,10 +28,12 @@ from flfed.cli import main
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import resume, run
 from flfed.records.reports.report import report
-from flfed.records.store.database import engine_to_read, newest_revision, store_url
+from flfed.records.store.database import engine_to_read, store_url
 from flfed.records.store.reader import RunReader
+from flfed.records.store.revisions import newest_revision
 from flfed.records.store.tables import Base, Metric, Run, Sent
 from flfed.records.store.writer import ComparisonRow, EventRow, MetricRow, RunStore, RunWriter, SentRow
+from tests.records.test_upgrade_store import of_revision
 
 pytestmark = [pytest.mark.slow, pytest.mark.servers]
 
@@ -175,6 +177,24 @@ def test_migrations_make_exactly_the_declared_tables_on_postgresql(url):
         assert context.get_current_revision() == newest_revision()
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
     engine.dispose()
+
+
+def test_a_store_of_an_earlier_revision_is_updated_once_the_operator_says_that_there_is_a_copy(url, flfed, monkeypatch):
+    monkeypatch.setenv("FLFED_STORE", url)
+    name = of_revision(url, "m0001")
+    for words in (("run", "list"), ("run", "note", name, "mine"), ("study", "run", "wine")):
+        code, out, err = flfed(*words)
+        assert (code, out) == (2, "") and "earlier revision (m0001" in err and "`flfed run upgrade-store`" in err
+    code, out, err = flfed("run", "upgrade-store")
+    said = " ".join(err.split())
+    assert (code, out) == (2, "") and "make one with pg_dump" in said and "upgrade-store --backed-up`" in said
+    assert PASSWORD not in err and flfed("run", "list")[0] == 2
+    code, out, _ = flfed("run", "upgrade-store", "--backed-up", "--json")
+    told = json.loads(out)
+    assert code == 0 and (told["before"], told["after"], told["copy"]) == ("m0001", newest_revision(), None)
+    assert PASSWORD not in out
+    with RunReader.open() as reader:
+        assert [run.run for run in reader.runs()] == [name]
 
 
 def test_the_same_study_leaves_the_same_records_in_both_databases(url, small_sites, small_study, tmp_path, monkeypatch):

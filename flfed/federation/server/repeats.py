@@ -185,23 +185,29 @@ class Series:
         # Sites that are gone are named in the record of each repeat.
         gone = sorted(set(self.asked.get("names", ())) - {site.name for site in self.sites})
         writer, checkpoint = self._begin(repeat) if entry is None else self._again(entry)
-        shared_as = SharedAs(series=self.series)
-        recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress, shared_as)
-        if entry is not None and checkpoint is not None:
-            recorder.resumed(checkpoint.round, entry.reason)
-        elif gone:
-            recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
-        stackable = self.engine.stacks and self.asked.get("stacked") and self.study.model.name != TREES
-        if self.path == "one-by-one" and stackable:
-            recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
-        self._run_once(repeat, recorder, checkpoint, way)
+        began = way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
+        with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
+            if entry is None:
+                writer.summary("asked", self.asked)
+            else:
+                self._reopen(entry, writer, checkpoint)
+            shared_as = SharedAs(series=self.series)
+            recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress, shared_as)
+            if entry is not None and checkpoint is not None:
+                recorder.resumed(checkpoint.round, entry.reason)
+            elif gone:
+                recorder.note(f"without {', '.join(gone)}: part of the series when it began, and not here now")
+            stackable = self.engine.stacks and self.asked.get("stacked") and self.study.model.name != TREES
+            if self.path == "one-by-one" and stackable:
+                recorder.note(f"model {self.study.model.name!r} names no layers: computed one site after the other")
+            outcome = self._conduct(repeat, recorder, checkpoint, way)
+        self._record_end(writer, outcome)
 
     def _begin(self, repeat: int) -> tuple[RunWriter, None]:
         """Record the start of a repeat."""
         writer = begin(
             self.store, self.series, self.study, self.facts, engine=self.engine.name, path=self.path, repeat=repeat
         )
-        writer.summary("asked", self.asked)
         return writer, None
 
     def _again(self, entry: RunEntry) -> tuple[RunWriter, Checkpoint | None]:
@@ -222,21 +228,17 @@ class Series:
                 )
             return checkpoint.round if checkpoint else 0
 
-        writer = self.store.resume_run(entry.run, keep)
+        return self.store.resume_run(entry.run, keep), checkpoint
+
+    def _reopen(self, entry: RunEntry, writer: RunWriter, checkpoint: Checkpoint | None) -> None:
+        """Remove what was kept after the round that a repeat is resumed at."""
         checkpoints.reopen(entry.run, checkpoint.round if checkpoint else 0)
         # Another version of the code may compute otherwise, which a reader of the record should see.
         if entry.hashes.get("code") != code_sha256():
             writer.events([EventRow(None, None, "note", "resumed with another version of flfed's code")])
-        return writer, checkpoint
 
-    def _run_once(self, repeat: int, recorder: Recorder, checkpoint: Checkpoint | None, way: RunResources) -> None:
-        """Run one repeat and record its end.
-
-        It is recorded whatever the end is.
-        """
-        writer, began = recorder.writer, way.clock() - (checkpoint.facts["seconds"] if checkpoint else 0.0)
-        with bad_end_written(writer, began, kept=f"{KEPT} {writer.run}", clock=way.clock):
-            outcome = self._conduct(repeat, recorder, checkpoint, way)
+    def _record_end(self, writer: RunWriter, outcome: Outcome) -> None:
+        """Record how a repeat ended."""
         if outcome.arrays:
             writer.summary("encoder", {"sha256": outcome.encoder.sha256()}, durable=False)
         writer.finish(

@@ -1,6 +1,6 @@
 """Address and engines of the run store.
 
-It is opened for writing, which brings it up to date, or for reading.
+It is opened for writing, which makes the tables of a new one, or for reading.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
 from flfed.paths import home
+from flfed.records.store import revisions
+from flfed.records.store.revisions import refuse_other, revision_of
 from flfed.records.store.store_file import StoreFile
 from flfed.records.store.tables import Base, Series
 
 POSTGRES = "postgresql+psycopg"
 """Dialect and driver of a run store's server."""
-MIGRATIONS = Path(__file__).parent / "migrations"
 MALFORMED = (
     "the run store (FLFED_STORE) must be a database URL such as sqlite:////srv/flfed/runs.db or "
     f"{POSTGRES}://user:password@host/flfed; percent-encode @ : / in the password (%40 %3A %2F)"
@@ -46,8 +47,6 @@ BUSY_SECONDS = 30
 
 CONNECT_SECONDS = 10
 """How long a server may take to answer at all; a network that drops packets would keep a command for minutes."""
-MIGRATING = 7_236_331
-"""Key of the lock under which PostgreSQL's tables are made: any number that no other program takes."""
 
 ADVICE = (
     ("locked", "another program is writing to it: wait, or end that program"),
@@ -269,7 +268,7 @@ def _begin_immediate(connection: Connection) -> None:
 def engine_to_read(url: URL) -> Engine:
     """Return an engine that cannot write.
 
-    An absent SQLite file, or a database without tables, reads as empty.
+    An absent SQLite file, or a database without flfed's tables, reads as empty.
 
     Another user may read a WAL database with `mode=ro` only while its writer has it open; after
     that `immutable=1` is what works (measured). An immutable connection does not see later writes,
@@ -296,10 +295,10 @@ def engine_to_read(url: URL) -> Engine:
         engine = _sqlite_reader(f"sqlite:///{name}?{way}&uri=true")
         try:
             with engine.connect() as connection:
-                tables = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar()
+                found = revision_of(connection)
         except DBAPIError:
             continue
-        if not tables:  # its first writer has only just made the file
+        if found is None:  # its first writer has only just made the file
             engine.dispose()
             return _empty()
         return engine
@@ -313,76 +312,30 @@ def _empty() -> Engine:
     return empty
 
 
-def newest_revision() -> str:
-    """Return the revision of the last file of `migrations/versions/`.
+def make_tables(engine: Engine) -> None:
+    """Make the tables of a new store, in one transaction.
 
-    Examples
-    --------
-    >>> newest_revision() >= "m0001"
-    True
-    """
-    return max(_revisions())
-
-
-def _revisions() -> list[str]:
-    """Return the known revisions, oldest first, from file names alone."""
-    return sorted(file.stem.split("_")[0] for file in (MIGRATIONS / "versions").glob("m[0-9]*.py"))
-
-
-def revision_of(connection: Connection) -> str | None:
-    """Return a database's revision, None where it has no flfed tables."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def upgrade(engine: Engine) -> None:
-    """Bring the tables up to date.
-
-    This takes one transaction, or a single query where they already are.
+    A store that is up to date takes a single query.
 
     Raises
     ------
-    FlfedError
-        If a newer flfed wrote this store.
+    UsageError, FlfedError
+        If an older or a newer flfed wrote this store.
     """
     with _closed_if_refused(engine), engine.begin() as connection:
         found = revision_of(connection)
-        if found == newest_revision():
-            return
-        if connection.dialect.name == "postgresql":  # SQLite's writers wait for one another anyway
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
-            # Another process may have migrated while this one waited for the lock.
+        if found is None:
+            revisions.lock_tables(connection)
+            # Another process may have made them while this one waited for the lock.
             found = revision_of(connection)
-            if found == newest_revision():
-                return
-        _refuse_unknown(found)
-        _run_migrations(connection)
-
-
-def _refuse_unknown(found: str | None) -> None:
-    if found is not None and found not in _revisions():
-        raise FlfedError(
-            f"the run store is at revision {found}, this flfed knows up to {newest_revision()}: update flfed"
-        )
-
-
-def _run_migrations(connection: Connection) -> None:
-    """Run Alembic's `upgrade head` on an open connection."""
-    # Imported here: it takes a third of a second.
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+        if found is None:
+            revisions.run_migrations(connection)
+        else:
+            refuse_other(found)
 
 
 def check_readable(engine: Engine) -> None:
     """Refuse to read a store of another revision.
-
-    The error says what to do.
 
     Raises
     ------
@@ -391,12 +344,9 @@ def check_readable(engine: Engine) -> None:
     """
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         return
-    with _closed_if_refused(engine):
-        with engine.connect() as connection:
-            found = revision_of(connection)
-            if found == newest_revision():
-                # Reading one row finds out whether this user may read at all.
-                connection.execute(select(Series.id).limit(1))
-                return
-        _refuse_unknown(found)
-        raise UsageError("the run store was written by an older flfed: any study run (`flfed demo`) updates it")
+    with _closed_if_refused(engine), engine.connect() as connection:
+        found = revision_of(connection)
+        if found is not None:
+            refuse_other(found)
+        # Reading one row finds out whether this user may read at all.
+        connection.execute(select(Series.id).limit(1))

@@ -99,10 +99,8 @@ OF_THE_ROUND = ("fit", "clock")
 """Arms that are written with their own round; scores of a round's model come with the next round."""
 
 
-def take_over(connection: Connection, run: str) -> int:
-    """Make this process the writer of a run.
-
-    Only one process can, in the caller's transaction. The number of its committed rounds is returned.
+def lock_run(connection: Connection, run: str) -> RowMapping:
+    """Return a run's row, which no other process can take over before the caller's transaction ends.
 
     Raises
     ------
@@ -115,9 +113,13 @@ def take_over(connection: Connection, run: str) -> int:
     if row["status"] == "completed":
         raise UsageError(f"run {run} is completed: there is nothing to resume; see: flfed run show {run}")
     _refuse_living(run, row)
+    return row
+
+
+def take_over(connection: Connection, run: str) -> None:
+    """Make this process the writer of a run that is locked."""
     again = {"status": "running", "reason": "", "finished": None, "seconds": None, "arrays_sha256": None}
     connection.execute(update(Run).where(Run.id == run).values(again | vars(this_process())))
-    return int(row["rounds"])
 
 
 def _refuse_living(run: str, row: RowMapping) -> None:

@@ -15,9 +15,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from flfed.callbacks import Now, now_utc, stamp
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
 from flfed.records.store.bulk_insert import finite, insert_all, insert_columns, plain, stored
-from flfed.records.store.database import OpenStore, engine_to_write, in_words, store_url, upgrade
+from flfed.records.store.database import OpenStore, engine_to_write, in_words, make_tables, store_url
 from flfed.records.store.entries import (
     DIFFERENCES,
     FIGURES,
@@ -33,7 +33,7 @@ from flfed.records.store.entries import (
     insert_audit,
 )
 from flfed.records.store.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
-from flfed.records.store.takeover import delete_runs, rewind, take_over, this_process
+from flfed.records.store.takeover import delete_runs, lock_run, rewind, take_over, this_process
 
 Line = tuple[Any, ...]
 Numbered = tuple[int, Sequence[MetricRow | SentRow]]
@@ -116,7 +116,7 @@ NEW_SITE = {
 class RunStore(OpenStore):
     """A run store open for writing.
 
-    `open` makes and migrates it.
+    `open` makes it where there is none.
 
     Parameters
     ----------
@@ -141,12 +141,12 @@ class RunStore(OpenStore):
         Raises
         ------
         FlfedError
-            If it cannot be opened or a newer flfed wrote it; says what to do.
+            If it cannot be opened or another version of flfed wrote it; says what to do.
         """
         where = store_url(url)
         with in_words(where, "opened"):
             engine = engine_to_write(where)
-            upgrade(engine)
+            make_tables(engine)
         return cls(engine, where, clock=clock)
 
     def begin_series(self, *, study: str, study_sha256: str, study_text: str, repeats: int = 1) -> str:
@@ -220,16 +220,31 @@ class RunStore(OpenStore):
         run : str
         keep : callable
             Given the number of rounds committed, returns how many are kept. It is asked in the same
-            transaction: what was read before may be older than what another process wrote since. What
-            it raises leaves the run as it was.
+            transaction: what was read before may be older than what another process wrote since. With
+            what it raises a run whose process died is "stopped", as nothing goes on with it; another stays as it was.
 
         Raises
         ------
         UsageError
             If the run is completed, or a living process writes it.
+        FlfedError
+            What `keep` raises.
         """
+        lost: FlfedError | None = None
         with in_words(self._url, "written"), self._engine.begin() as connection:
-            rewind(connection, run, keep(take_over(connection, run)))
+            row = lock_run(connection, run)
+            try:
+                kept = keep(row["rounds"])
+            except FlfedError as error:
+                lost = error
+            if lost is None:
+                take_over(connection, run)
+                rewind(connection, run, kept)
+            elif row["status"] == "running":
+                ended = {"status": "stopped", "reason": str(lost), "finished": stamp(self._clock())}
+                connection.execute(update(Run).where(Run.id == run).values(ended))
+        if lost is not None:
+            raise lost
         return RunWriter(self._engine, self._url, run, clock=self._clock)
 
     def added_to(self, run: str) -> RunWriter:

@@ -1,6 +1,6 @@
 """Alembic's environment for the run store.
 
-It migrates on the connection handed over by `flfed.records.store.database.upgrade`.
+It migrates on the connection handed over by `flfed.records.store.database`.
 """
 
 from __future__ import annotations
