@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from flfed.deployment.operator.budget import Account, RunSpent, budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import shown
-from flfed.federation.client.released.spent_lines import SIDES, Side
+from flfed.federation.client.released.spent_lines import SIDES, Tally
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, epsilon
@@ -88,15 +88,16 @@ def test_a_run_that_leaves_a_side_out_of_the_account_that_people_see_is_told_fro
         for run, side in zip(runs.values(), sides, strict=True):
             run.side, run.releases = side, [ANSWER]  # type: ignore[assignment]  # - of the list
         own = Account(runs=runs)  # type: ignore[arg-type]  # - of the planted class
-        return [own.spent("small", DELTA), *(epsilon(own.releases("small", side), DELTA) for side in SIDES)]
+        return [own.spent("small", DELTA), *(epsilon(own.tally("small").releases(side), DELTA) for side in SIDES)]
 
     class AddedUpRuns(RunSpent):
-        def counts_on(self, side: Side, dataset: str) -> bool:
-            return True
+        def tally(self, dataset: str) -> Tally:
+            return super().tally(dataset).on_both()
 
     class OneSideRuns(RunSpent):
-        def counts_on(self, side: Side, dataset: str) -> bool:
-            return self.side == side or (self.side, side) == ("both", "training")
+        def tally(self, dataset: str) -> Tally:
+            self.side = "training" if self.side == "both" else self.side
+            return super().tally(dataset)
 
     sides = ["training", "holdout", "holdout", "both"]
     assert counted(RunSpent, sides) == [of(3), of(2), of(3)]

@@ -59,7 +59,7 @@ KEPT_BACK = [
 ]
 PAIRS = {"basel": 27.0, "bern": 3.0, "chur": -30.0}
 """What a site with a figure answered about pairs won, times its scale: joining pays, no clear gain, do not use it."""
-SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5}
+SPENT = {"steps": 800, "epsilon": 2.9998, "delta": 1e-5, "budget": 4.0, "spent-before": 0.5, "epsilon-on-both": 3.7}
 PRIVACY = {
     "mechanism": "record-dp", "unit": "person", "epsilon": 2.9998, "delta": 1e-5, "noise": 4.651, "sampling": 0.1,
     "clip": 4.0, "steps": 800, "given-encoder": False, "trusts-server": None, "covers": "study", "answers": ANSWERS,

@@ -297,7 +297,8 @@ def seen_by(run: str, only: str) -> None:
     """The parts of the page as the people of one site see them; a program of its own, run by Streamlit."""
     from flfed.records.dashboard.panels import attacks as attack_panels
     from flfed.records.dashboard.panels import privacy as privacy_panels
-    from flfed.records.reports.privacy import audit_of, privacy_of
+    from flfed.records.reports.audit_headlines import audit_of
+    from flfed.records.reports.privacy import privacy_of
     from flfed.records.store.reader import RunReader
 
     with RunReader.open(only=only) as reader:

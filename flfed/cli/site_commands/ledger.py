@@ -307,8 +307,7 @@ def show_budget(
 
 def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
     """Print the account of one dataset."""
-    from flfed.deployment.operator.budget import PEOPLE, in_words, times_in_words
-    from flfed.federation.client.privacy_budget import shown
+    from flfed.deployment.operator.budget import COMPOSED, PEOPLE, in_words, shown_or, times_in_words
 
     if one["dataset"]:
         typer.echo(in_words(one, found["delta"], enforced=found["enforced"]))
@@ -320,14 +319,15 @@ def _print(one: dict[str, Any], found: dict[str, Any]) -> None:
         [run["study"], run["run"], *([run["dataset"]] if several else []),
          *([PEOPLE[run.get("side", "both")]] if apart else []), run["unit"], run["first"][:10],
          times_in_words(run), str(run["steps"]),
-         f"{run['noise']:g}", f"{run['sampling']:g}", "beyond" if run["epsilon"] is None else shown(run["epsilon"])]
+         f"{run['noise']:g}", f"{run['sampling']:g}",
+         shown_or("beyond", run["epsilon"]), shown_or("beyond", run["run-epsilon"])]
         for run in one["runs"]
     ]  # fmt: skip
     if rows:
         columns = ["study", "run", *(["dataset"] if several else []), *(["people"] if apart else []), "unit", "since"]
-        columns += ["asked for", "steps", "noise", "sampling", "epsilon alone"]
+        columns += ["asked for", "steps", "noise", "sampling", "epsilon", "of its run"]
         spare = ("unit", "sampling", "steps", "since", "noise")
-        output.as_table(columns, rows, title="Spent; together it is less than the sum of the last column", spare=spare)
+        output.as_table(columns, rows, title=COMPOSED, spare=spare)
     rows = [[left["kind"], f"{left['lines']:,}", f"{left['bytes']:,}"] for left in one["uncharged"]]
     if rows:
         output.as_table(["what", "lines", "bytes"], rows, title="Left without noise: no budget counts it")

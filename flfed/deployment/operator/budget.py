@@ -26,6 +26,7 @@ from flfed.federation.client.released.spent_lines import (
     BOTH,
     SIDES,
     Side,
+    Tally,
     counts_rows_of,
     may_have_several_rows,
     release_of,
@@ -49,6 +50,10 @@ MOST_ROUNDS = 10_000
 """Rounds that are counted ahead; more are called more than these."""
 PEOPLE = {"training": "trained on", "holdout": "held out", "both": "all"}
 """Of whose privacy a run spent, in words."""
+COMPOSED = "Spent, line by line and composed over each run; all together is less than the sum over the runs"
+"""Heading of the table of what was spent."""
+MOVED = " The holdout changed, or rows were frozen anew: people may have changed sides, so each charge counts for all."
+"""Said of an account whose lines name more than one holdout."""
 AHEAD = "a run ahead"
 """In place of the name of a run that was not yet."""
 RunKey = tuple[str, str, str, bool, Side, str]
@@ -97,27 +102,29 @@ class RunSpent:
         self.given_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
 
-    def counts_on(self, side: Side, dataset: str) -> bool:
-        """Tell whether the run counts on one side's account.
+    def tally(self, dataset: str) -> Tally:
+        """Return what counts of it on the account of a dataset.
 
         Under another name the same rows may be on the other side, so that such a run counts on both.
         """
-        return self.side in (side, BOTH) or self.dataset != dataset
+        found = Tally(rules={self.rule} if self.side in SIDES else set())
+        for release in self.releases:
+            found.kinds[self.side, release.noise, release.sampling] += release.steps
+        return found if self.dataset == dataset else found.on_both()
 
-    def kinds(self, delta: float) -> list[dict[str, Any]]:
+    def kinds(self, delta: float, whole: float) -> list[dict[str, Any]]:
         """Return the run's steps by noise and sampling, for JSON.
 
-        Each has the number of its rounds, those that were asked twice counted twice, and the ε of the whole run alone
-        at `delta`.
+        Each has the number of its rounds, those that were asked twice counted twice, its own ε at `delta`, and that of
+        the `whole` run, whose other side may stand elsewhere.
         """
-        alone = epsilon(self.releases, delta)
         lines = Counter((release.noise, release.sampling) for release in self.releases)
         plain: dict[str, Any] = {"study": self.study, "study-sha256": self.study_sha256, "run": self.run}
         plain |= {"unit": self.unit, "dataset": self.dataset, "given-encoder": self.given_encoder}
         plain |= {"first": self.first, "last": self.last, **({} if self.side == BOTH else {"side": self.side})}
         return [
             {**plain, "rounds": lines[kind.noise, kind.sampling], "steps": kind.steps, "noise": kind.noise,
-             "sampling": kind.sampling, "epsilon": alone if math.isfinite(alone) else None}
+             "sampling": kind.sampling, "epsilon": _finite(epsilon([kind], delta)), "run-epsilon": _finite(whole)}
             for kind in composed(self.releases)
         ]  # fmt: skip
 
@@ -183,11 +190,20 @@ class Account:
         """
         return any(run.given_encoder for run in self.runs.values()) if self.runs else None
 
-    def releases(self, dataset: str, side: Side) -> list[Release]:
-        """Return what was spent of one side's privacy, over all runs; of all, where people may have changed sides."""
-        moved = len({run.rule for run in self.runs.values() if run.side != BOTH and run.dataset == dataset}) > 1
-        runs = [run for run in self.runs.values() if moved or run.counts_on(side, dataset)]
-        return [release for run in runs for release in run.releases]
+    def tally(self, dataset: str) -> Tally:
+        """Return what was spent over all runs, as the site's account counts it before it refuses anything."""
+        return Tally.of(run.tally(dataset) for run in self.runs.values())
+
+    def kinds(self, dataset: str, delta: float) -> list[dict[str, Any]]:
+        """Return the steps of all runs by noise and sampling, for JSON.
+
+        A run's ε is of its lines as they count on the account: on both sides where people may have changed sides.
+        """
+        rules, found = self.tally(dataset).rules, list[dict[str, Any]]()
+        for part in self.runs.values():
+            whole = Tally.of(other.tally(dataset) for other in self.runs.values() if other.run == part.run)
+            found += part.kinds(delta, replace(whole, rules=rules).epsilon(delta))
+        return found
 
     def after(self, dataset: str, unit: str, asked: Iterable[tuple[Side, Release]], rule: str = "") -> Account:
         """Return the account as it is after one more run.
@@ -213,7 +229,8 @@ class Account:
         They are like `release`, and fit on both sides.
         """
         # The side that lost more comes first: what fits there mostly fits on the other one, too.
-        first, second = sorted((self.releases(dataset, side) for side in SIDES), key=lambda of: -epsilon(of, delta))
+        tally = self.tally(dataset)
+        first, second = sorted((tally.releases(side) for side in SIDES), key=lambda of: -epsilon(of, delta))
         most = rounds_left(first, release, budget, delta, most)
         if not most or affordable(second, replace(release, steps=most * release.steps), budget, delta):
             return most
@@ -230,7 +247,7 @@ class Account:
         )
         if by_rows and may_have_several_rows(dataset):
             return math.inf
-        return max(epsilon(self.releases(dataset, side), delta) for side in SIDES)
+        return self.tally(dataset).epsilon(delta)
 
 
 @dataclass
@@ -359,12 +376,13 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "dataset": name,
         "account": list(account.datasets),
         "budget": budget,
-        "spent": spent if math.isfinite(spent) else None,
+        "spent": _finite(spent),
         "given-encoder": account.given_encoder,
         "left": None if budget is None else max(0.0, budget - spent),
         "rounds-left": rounds,
         "last": None if last is None else "answer" if is_answer(last) else "round",
-        "runs": [kind for run in account.runs.values() for kind in run.kinds(policy.delta)],
+        "moved": account.tally(name).moved,
+        "runs": account.kinds(name, policy.delta),
         "charged-bytes": account.charged_bytes,
         "unprotected-updates": len(account.unprotected),
         "uncharged": [
@@ -372,6 +390,15 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
             for kind, total in sorted(account.uncharged.items())
         ],
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def shown_or(beyond: str, value: float | None) -> str:
+    """Return an ε for people, or other words where no number bounds it."""
+    return beyond if value is None else shown(value)
 
 
 def is_answer(release: Release) -> bool:
@@ -420,7 +447,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         return f"{said}; no more rounds fit." if budget and enforced else f"{said}."
     spent = shown(found["spent"])
     by = (GIVEN if found.get("given-encoder") else "") + by
-    apart = sides_in_words(found["dataset"], found["runs"])
+    apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"

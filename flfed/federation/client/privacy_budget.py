@@ -103,14 +103,20 @@ class PrivacyAccount:
         self.enforced = policy.disclosure == "institution" and policy.epsilon is not None
         self._seen = Seen()
 
-    def spent(self) -> float:
-        """Return the consumed ε at the policy's δ, of the side that lost more; infinite where nothing bounds it."""
+    def spent(self, rule: str | None = None) -> float:
+        """Return the consumed ε at the policy's δ, of the side that lost more; infinite where nothing bounds it.
+
+        Parameters
+        ----------
+        rule : str, optional
+            Hash of the holdout that people are on a side by now; by another one than before they may have moved.
+        """
         with self._held() as held:
-            spent = self._read(held)
+            spent = self._read(held, rule)
         if self._is_unbounded(spent):
             return math.inf
         # The lock is free meanwhile: it may take a second.
-        return max(epsilon(spent.releases(side), self.delta) for side in SIDES)
+        return spent.epsilon(self.delta)
 
     def refusal(self, asked: Asked, run: str, *, rule: str = "", whole: bool = False) -> Refusal | None:
         """Return why a run could not spend what it asks for, None where it could.

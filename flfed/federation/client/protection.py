@@ -15,7 +15,7 @@ import numpy as np
 
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.released.row_accounts import origin_of
-from flfed.federation.client.released.spent_lines import BOTH, Side
+from flfed.federation.client.released.spent_lines import BOTH, SIDES, Side
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.refusals import Refusal
@@ -336,13 +336,16 @@ class RoundCharge:
             If that may not be spent, or the ledger cannot be read.
         """
         asked, whole = [(BOTH, self.charge.release)], is_covered(self.study)
+        rule = holdout_hash(self.site)
         if whole:
             charges = run_charges(self.study, self.site)
             asked = [charged for name, charged in charges.items() if name not in free]
-        refused = self.spending.refusal(asked, self.run, rule=holdout_hash(self.site), whole=whole)
+        refused = self.spending.refusal(asked, self.run, rule=rule, whole=whole)
         if refused:
             raise NotSpent(refused)
-        budget, spent = self.spending.budget, self.spending.spent()
+        # Where this run names a side, its rule counts beside those before.
+        by_side = any(side in SIDES for side, _ in asked)
+        budget, spent = self.spending.budget, self.spending.spent(rule if by_side else None)
         return math.nan if budget is None else budget, spent if math.isfinite(spent) else math.nan
 
 

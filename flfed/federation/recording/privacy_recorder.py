@@ -11,6 +11,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.coverage import is_covered, staying
 from flfed.study.study import Study
-from flfed.updates.accounting import is_close
+from flfed.updates.accounting import epsilon, is_close
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
@@ -34,6 +35,8 @@ from flfed.updates.messages.enrol import EnrolReply
 KEYS = ("unit", "epsilon", "delta", "noise", "sampling", "clip", "steps")
 GIVEN = "given-encoder"
 """Whether the promise leaves out what a row moves through the encoder; null where nothing is promised."""
+ON_BOTH = "epsilon-on-both"
+"""A site's ε where each charge counts on both sides of its holdout; null where it is not known."""
 TRUSTS = "trusts-server"
 """Whether a promise to sites assumes a trusted server; null where none is made to sites."""
 INSTEAD = {
@@ -199,6 +202,21 @@ class SiteCharges:
             site: (_number(budget), _number(spent)) for site, (budget, spent) in facts.get("ledgers", {}).items()
         }
 
+    def _on_both(self, asked: int, spent: float | None, *, known: bool) -> dict[str, float | None]:
+        """Return the ε of all that a site was asked for, as of one person; nothing where no charge is of one side.
+
+        A site's ledger counts so where people may be on both sides of its holdout, which the coordinator does not know.
+        """
+        plan, rounds = self._study.plan, self._study.rounds
+        answers = {} if self.mechanism is None else self.mechanism.answer_releases(plan, rounds)
+        if self.mechanism is None or self.promise is None or not answers:
+            return {}
+        if not known or spent is None:
+            return {ON_BOTH: None}
+        release = self.mechanism.round_release(plan, rounds)
+        training = [] if release is None else [replace(release, steps=release.steps * asked)]
+        return {ON_BOTH: epsilon([*training, *(answer.release for answer in answers.values())], self.promise.delta)}
+
     def spent(self, *, final: bool) -> tuple[dict[str, Any], str]:
         """Return each site's charge, by name.
 
@@ -227,6 +245,7 @@ class SiteCharges:
             lines[site] = {
                 "steps": asked[site] * a_round,
                 "epsilon": spent[asked[site]],
+                **self._on_both(asked[site], spent[asked[site]], known=not quick),
                 "delta": None if self.promise is None else self.promise.delta,
                 "budget": finite(budget),
                 "spent-before": finite(before),

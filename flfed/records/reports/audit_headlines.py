@@ -6,12 +6,16 @@ What attacks reached outside any guarantee is told here as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import interval, metric_name, number
+from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.records.store.reader import RunReader
 
+Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
+"""The repeats of a run, as `Recorded` has them."""
 Line = dict[str, Any]
 """One figure of an attack in `flfed audit --json`."""
 
@@ -291,3 +295,27 @@ def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | No
     known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
     where = "" if only is None else " at your site"
     return [f"No promise covers {things}; {known}{where}."]
+
+
+def audit_of(reader: RunReader, runs: Runs) -> list[Line]:
+    """Return the array `audit` of a run's report.
+
+    It has the last figure of each attack, by run, attack, site and metric.
+
+    Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method,
+    rows, verdict, says, at), and `run`. A figure of a site that shares figures in sums only, or of a
+    name that the record does not have, is left out.
+    """
+    rows = []
+    for run, sites in runs:
+        for entry in reader.audits(run.run):
+            site = sites.get(entry.site) if entry.site is not None else None
+            if entry.site is None or (site is not None and site.shared_as != "aggregate-only"):
+                gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
+                rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
+    return rows
+
+
+def _judged(line: Line) -> Line:
+    """Return a figure, its verdict unknown without a lower limit."""
+    return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from flfed.records.reports.audit_headlines import (
     BEYOND,
-    NO_PROMISE,
     NOT_KNOWN,
     WITHIN,
+    Runs,
     audit_in_words,
     headlines,
     place_of,
@@ -24,13 +24,13 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 
 Private = dict[str, Any]
-Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
-"""The repeats of a run, as `Recorded` has them."""
 
 PROMISED = (
     *("mechanism", "unit", "epsilon", "delta", "noise", "sampling", "clip", "steps", "given-encoder", "trusts-server"),
 )
-SPENT = ("steps", "epsilon", "delta", "budget", "spent-before")
+SPENT = ("steps", "epsilon", "delta", "budget", "spent-before", "spent-after")
+ON_BOTH = "epsilon-on-both"
+"""Key of a record: what a site's ledger counts of a run whose charges are each on both sides of the holdout."""
 OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
 NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
@@ -63,6 +63,10 @@ SENT_AGAIN = (
     "A site that had answered this very text before, over the same rows, sent the same numbers again: that costs "
     "nothing more, and its ledger has less than the sum above."
 )
+BOTH_SIDES = (
+    "The most that a ledger has counts each charge for people trained on and people held out alike, as a site does "
+    "whose people may change sides; where nobody does, it has less."
+)
 THE_SITES_OWN = (
     "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "
     "`flfed site budget SITE`, at the site."
@@ -92,10 +96,11 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     promise is one run's. Of a series, `repeats` counts the runs that recorded it, and each spends
     again: `epsilon-of-repeats` at `delta-of-repeats` are the sums (basic composition), which bound
     what all repeats tell of a row that is in each. A site's `steps` and `epsilon` are then the
-    largest of one repeat, and `spent-before` is the first one's. All of it is of this run: what a site's
-    ledger has of all studies only the site knows (`flfed site budget SITE`). A site's `steps` are more
-    than the run's where rounds were done again, and its `epsilon` is then more than was promised; the
-    sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
+    largest of one repeat, and `spent-before` is the first one's. `spent-after` is the most that its ledger has then:
+    all repeats added, each charge on both sides of the holdout, up to a budget that the site enforces; null where it
+    is not known. What a site's ledger has of all studies only the site knows (`flfed site budget SITE`).
+    A site's `steps` are more than the run's where rounds were done again, and its `epsilon` is then more than was
+    promised; the sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
     seed, as in a simulation, and "system" in a deployment and of an analysis of sites that have tables of their own.
     `one-answer` is there, and true, of an analysis: each site answers once, with noise on all numbers of its answer,
     and `steps`, `sampling` and `clip` are 1. `secure-sums` has `kind`: "masked" where updates left for
@@ -221,44 +226,32 @@ def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -
         for name, spent in (payload.get("sites") or {}).items():
             if name in sites:
                 hidden = OWN if sites[name].shared_as == "aggregate-only" else ()
-                lines.setdefault(name, []).append({key: None if key in hidden else spent.get(key) for key in SPENT})
+                line = {key: None if key in hidden else spent.get(key) for key in SPENT}
+                # A record of an earlier version does not say what such a run is on both sides.
+                added = None if COVERS in payload else line["epsilon"]
+                line["added"] = spent.get(ON_BOTH, added)
+                line["enforced"] = sites[name].disclosure == "institution"
+                lines.setdefault(name, []).append(line)
     return {name: _together(lines[name]) for name in sorted(lines)}
 
 
 def _together(lines: Sequence[Private]) -> Private:
+    """Return a site's spending over its repeats, each of which adds to what its ledger had before the first."""
     largest = {key: _most([line[key] for line in lines]) for key in ("steps", "epsilon", "delta")}
     known = [line["budget"] for line in lines if line["budget"] is not None]
     # The latest repeat's: a policy may have changed between two of them.
-    rest = {"budget": known[-1] if known else None, "spent-before": lines[0]["spent-before"]}
+    before, added = lines[0]["spent-before"], [line["added"] for line in lines]
+    after = None
+    if before is not None and None not in added:
+        after = before + math.fsum(added)
+        # A site that enforces its budget answers nothing beyond it.
+        after = min(after, max(before, *known)) if known and lines[-1]["enforced"] else after
+    rest = {"budget": known[-1] if known else None, "spent-before": before, "spent-after": after}
     return {key: (largest | rest)[key] for key in SPENT}
 
 
 def _most(values: Sequence[Any]) -> Any:
     return max((value for value in values if value is not None), default=None)
-
-
-def audit_of(reader: RunReader, runs: Runs) -> list[Private]:
-    """Return the array `audit` of a run's report.
-
-    It has the last figure of each attack, by run, attack, site and metric.
-
-    Each has the keys of `flfed audit --json` (attack, site, metric, value, low, high, promise, method,
-    rows, verdict, says, at), and `run`. A figure of a site that shares figures in sums only, or of a
-    name that the record does not have, is left out.
-    """
-    rows = []
-    for run, sites in runs:
-        for entry in reader.audits(run.run):
-            site = sites.get(entry.site) if entry.site is not None else None
-            if entry.site is None or (site is not None and site.shared_as != "aggregate-only"):
-                gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
-                rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
-    return rows
-
-
-def _judged(line: Private) -> Private:
-    """Return a figure, its verdict unknown without a lower limit."""
-    return line | {"verdict": NOT_KNOWN} if line["verdict"] == WITHIN and line["low"] is None else line
 
 
 def standing(
@@ -434,7 +427,8 @@ def spending_in_words(privacy: Private) -> list[str]:
     spent = {site: line for site, line in privacy["sites"].items() if line["epsilon"] is not None}
     alike = {(line["steps"], line["epsilon"], line["budget"], of_all_studies(line)) for line in spent.values()}
     # Research sites that a study cuts out of a table have no ledger, and the promise of whole sites is in none.
-    total = [THE_SITES_OWN, *([SENT_AGAIN] if privacy.get(ONE_ANSWER) else [])]
+    both = [BOTH_SIDES] if COVERS in privacy else []
+    total = [*both, THE_SITES_OWN, *([SENT_AGAIN] if privacy.get(ONE_ANSWER) else [])]
     total = total if any(line["spent-before"] is not None for line in spent.values()) else []
     if not spent:
         return []
@@ -447,17 +441,15 @@ def spending_in_words(privacy: Private) -> list[str]:
 
 
 def of_all_studies(line: Private) -> tuple[float | None, str]:
-    """Return roughly a site's ε over all studies.
+    """Return a bound of a site's ε over all studies.
 
     It is that of its ledger after the run, as a number and in words. It is None where it is not known.
 
-    The run's own is added to what the site said was spent before: that is more than the accountant
+    What the run adds to the ledger is added to what the site said was spent before: that is more than the accountant
     makes of both, as far as they are of the same δ. The sum itself only the site can tell.
     """
-    if line["spent-before"] is None:
-        return None, "not known"
-    total = line["spent-before"] + line["epsilon"]
-    return total, f"at most {epsilon_in_words(total)}"
+    total = line["spent-after"]
+    return total, "not known" if total is None else f"at most {epsilon_in_words(total)}"
 
 
 def _spending(line: Private, privacy: Private) -> str:
@@ -470,9 +462,10 @@ def _spending(line: Private, privacy: Private) -> str:
         why = "" if privacy.get(ONE_ANSWER) else ", since rounds were done again"
         said += f", more than the {planned} planned{why}"
     total, in_all = of_all_studies(line)
-    if total is not None:
+    if line["spent-before"] is not None:
         before = epsilon_in_words(line["spent-before"])
-        said += f"; its ledger had ε = {before} before, and has {in_all} with it"
+        after = "how much it has with it, ask the site" if total is None else f"has {in_all} with it"
+        said += f"; its ledger had ε = {before} before, and {after}"
     return said + (
         f", of a budget of {number(line['budget'], 2)}" if line["budget"] is not None else ", without a budget"
     )

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flfed.records.reports.audit_headlines import audit_of
 from flfed.records.reports.faults import faults_of
-from flfed.records.reports.privacy import audit_of, privacy_of
+from flfed.records.reports.privacy import privacy_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.round_totals import round_bytes
 from flfed.records.statistics import Report, intervals

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from flfed.deployment.operator.budget import PEOPLE, in_words, times_in_words
+from flfed.deployment.operator.budget import COMPOSED, PEOPLE, in_words, shown_or, times_in_words
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.charts import kind_of_line
 from flfed.deployment.site_app.page_frame import Opened
@@ -38,7 +38,7 @@ def parts(opened: Opened) -> None:
         with st.container():
             dataset(one, found)
     with st.container():
-        st.caption(escape(COMPOSED))
+        st.caption(escape(NOT_ADDED))
         st.caption(escape(NOT_COVERED))
         st.caption(escape(f"An update without a mechanism: {UNPROTECTED[0].lower()}{UNPROTECTED[1:]}"))
 
@@ -102,7 +102,7 @@ def runs(one: dict[str, Any]) -> None:
         if one["dataset"]:
             st.caption("No run has spent anything of it.")
         return
-    st.markdown("**Spent, by study and run; together it is less than the sum of the last column**")
+    st.markdown(f"**{COMPOSED}**")
     # The columns are of use only where datasets share one account, or a run was charged to one side alone.
     several, apart = len(one["account"]) > 1, any("side" in run for run in one["runs"])
     lines: list[Line] = [
@@ -112,7 +112,8 @@ def runs(one: dict[str, Any]) -> None:
             "Protects": f"each {run['unit']}", "Since": run["first"][:10],
             "Asked for": times_in_words(run), "Steps": run["steps"], "Noise": f"{run['noise']:g}",
             "Sampling": f"{run['sampling']:g}",
-            "ε alone": "beyond any number" if run["epsilon"] is None else shown(run["epsilon"]),
+            "ε": shown_or("beyond any number", run["epsilon"]),
+            "ε of its run": shown_or("beyond any number", run["run-epsilon"]),
         }
         for run in one["runs"]
     ]  # fmt: skip
@@ -131,7 +132,7 @@ def uncharged(one: dict[str, Any]) -> None:
     ])  # fmt: skip
 
 
-COMPOSED = (
+NOT_ADDED = (
     "A run's ε is not added to the next one's: the accountant composes the whole history of the dataset, which is less "
     "than the sum and more than any run alone."
 )

@@ -13,7 +13,7 @@ from flfed.federation.client.released.run_draws import SPENT, LedgerDraws
 from flfed.records.ledger.ledger import LedgerError
 from flfed.records.ledger.line import Line
 from flfed.rows.data import datasets
-from flfed.updates.accounting import Release, composed
+from flfed.updates.accounting import Release, composed, epsilon
 
 Side = Literal["training", "holdout", "both"]
 """Whose privacy a release spends: of people trained on, of people held out, or of all."""
@@ -68,6 +68,10 @@ class Tally:
         return composed(
             Release(noise, sampling, steps) for (of, noise, sampling), steps in self.kinds.items() if of in sides
         )
+
+    def epsilon(self, delta: float) -> float:
+        """Return the ε of the side that lost more."""
+        return max(epsilon(self.releases(side), delta) for side in SIDES)
 
     def on_both(self) -> Tally:
         """Return the tally with both sides charged for all."""

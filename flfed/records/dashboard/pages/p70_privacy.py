@@ -11,7 +11,8 @@ from flfed.records.dashboard import run_page
 from flfed.records.dashboard.panels import attacks
 from flfed.records.dashboard.panels import privacy as privacy_panels
 from flfed.records.dashboard.run_page import Opened
-from flfed.records.reports.privacy import Private, Runs, audit_of, privacy_of
+from flfed.records.reports.audit_headlines import Runs, audit_of
+from flfed.records.reports.privacy import Private, privacy_of
 from flfed.records.reports.privacy_tables import has_model
 from flfed.records.store.entries import CrossedEntry
 from flfed.records.store.reader import RunReader

@@ -154,7 +154,8 @@ def spending(privacy: Private) -> None:
     what = TWO_ACCOUNTS if COVERS in privacy else what
     st.caption(
         f"{what} The sum over all studies is in the site's own ledger, and the site's to tell: "
-        "`flfed site budget SITE`. Here this run's ε is added to what the site said was spent before. A site under "
+        "`flfed site budget SITE`. Here the most that this run adds to it is added to what the site said was spent "
+        f"before. {private.BOTH_SIDES + ' ' if COVERS in privacy else ''}A site under "
         "disclosure institution answers nothing that would overdraw its budget; an open one writes it down and answers."
     )
 

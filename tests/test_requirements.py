@@ -1,0 +1,26 @@
+"""What flfed requires: ranges that have the installed version, and Starlette as Flower has it."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+DECLARED = {found.name: found.specifier for found in map(Requirement, PROJECT["dependencies"])}
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+def test_the_installed_version_is_in_the_declared_range(name: str):
+    assert DECLARED[name].contains(version(name), prereleases=True)
+
+
+def test_starlette_is_required_as_flower_requires_it():
+    # The lock in front of the SuperLink and the app's pages are written against it; what is below or above the range
+    # cannot be installed beside this Flower.
+    of_flower = next(found.specifier for found in map(Requirement, requires("flwr") or ()) if found.name == "starlette")
+    assert DECLARED["starlette"] == of_flower
+    assert any(bound.operator == ">=" for bound in DECLARED["starlette"])
