@@ -15,6 +15,7 @@ import pytest
 from flwr.app import Message
 
 import flfed.deployment.gate.gate as gates
+from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.run_draws import SPENT as LINE
@@ -190,6 +191,11 @@ def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_t
         killed_after_the_charge(asking, 3, monkeypatch)
     assert refused(asking.round(3)).startswith("the noise of round 3 was drawn before")
     assert asking.trained() == [1, 2, 2, 3, 3]
+    found = budget_as_json(asking.gated.sites[SITE], ledger_of(asking.gated.folders[SITE]))
+    (one,) = found["datasets"]
+    assert one["drawn-again"] == 2
+    said = in_words(one, 1e-5, enforced=True)
+    assert said.endswith(" 2 rounds were drawn once more after a crash of this site, and count twice.")
 
 
 def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_sites: Small):

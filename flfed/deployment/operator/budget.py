@@ -13,13 +13,9 @@ from typing import Any
 
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.released.row_accounts import (
-    KEY,
     RowAccounts,
-    known_origin,
-    named,
     names_in,
-    origin_of,
-    rows_key,
+    names_now,
 )
 from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.federation.client.released.spent_lines import (
@@ -33,13 +29,11 @@ from flfed.federation.client.released.spent_lines import (
     rule_of,
     side_of,
 )
-from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RESTARTED, Line
 from flfed.records.ledger.totals import Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
 from flfed.rows.data.site import Site
-from flfed.rows.snapshots.snapshot import known
 from flfed.updates.accounting import Release, affordable, composed, epsilon
 from flfed.updates.messages.kinds import TRAIN
 from flfed.updates.rounds_ahead import rounds_left
@@ -79,6 +73,8 @@ class RunSpent:
     rule : str
         Hash of the holdout by which people were on the side.
     releases : list of Release
+    rounds : Counter of (repeat, round)
+        How often each round was charged.
     """
 
     study: str
@@ -94,6 +90,7 @@ class RunSpent:
     side: Side = BOTH
     rule: str = ""
     releases: list[Release] = field(default_factory=list)
+    rounds: Counter[tuple[object, object]] = field(default_factory=Counter)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -101,6 +98,9 @@ class RunSpent:
         self.n = line.n
         self.given_encoder |= line.facts.get("given-encoder") is not False
         self.releases.append(release_of(line))
+        # An answer is no round, and has the number 0.
+        if line.facts.get("round"):
+            self.rounds[line.facts.get("repeat"), line.facts["round"]] += 1
 
     def tally(self, dataset: str) -> Tally:
         """Return what counts of it on the account of a dataset.
@@ -308,31 +308,6 @@ class Accounts:
         return replace(own, runs=runs, unprotected=unprotected, datasets=tuple(same))
 
 
-def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
-    """Return the names of a dataset's present rows.
-
-    Lines of the ledger name the rows that they are of. None where nobody knows the names of the present rows.
-
-    Parameters
-    ----------
-    site : Site
-    ledger : Ledger
-    dataset : str
-    look : bool
-        Whether the table is read where it is not frozen yet; else the ledger alone tells.
-    """
-    gate = ledger.path.parent
-    # Without a key no line has a name yet, so there is nothing to compare.
-    if dataset not in site.datasets or not (gate / KEY).exists():
-        return frozenset()
-    served = site.serving(dataset)
-    found = known(served, SiteFolder(site.name).frozen)
-    if found is None and not look:
-        return frozenset()
-    origin = origin_of(served) if found is None else known_origin(found.origin)
-    return None if origin is None else names_in(named(origin, rows_key(gate)))
-
-
 def budget_as_json(site: Site, ledger: Ledger, only: str = "") -> dict[str, Any]:
     """Return a site's privacy account as JSON.
 
@@ -382,6 +357,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "rounds-left": rounds,
         "last": None if last is None else "answer" if is_answer(last) else "round",
         "moved": account.tally(name).moved,
+        "drawn-again": sum(run.rounds.total() - len(run.rounds) for run in account.runs.values()),
         "runs": account.kinds(name, policy.delta),
         "charged-bytes": account.charged_bytes,
         "unprotected-updates": len(account.unprotected),
@@ -448,6 +424,7 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
     spent = shown(found["spent"])
     by = (GIVEN if found.get("given-encoder") else "") + by
     apart = MOVED if found.get("moved") else sides_in_words(found["dataset"], found["runs"])
+    apart += again_in_words(found.get("drawn-again", 0))
     if found["budget"] is None:
         return f"{before} {spent} is spent at delta {delta:g}{by}; the policy has no budget.{apart}"
     said = f"{before} {spent} of {found['budget']:g} is spent at delta {delta:g}{by}"
@@ -460,6 +437,20 @@ def in_words(found: dict[str, Any], delta: float, *, enforced: bool) -> str:
         said += f"; {more} like the last one fit{'s' * (left < 2)}"
     said = f"{said}.{apart}"
     return said if enforced else f"{said} The site is 'open': it counts, and refuses nothing."
+
+
+def again_in_words(rounds: int) -> str:
+    """Return a sentence on rounds that were charged again; it begins with a space, and is empty where none was.
+
+    Examples
+    --------
+    >>> again_in_words(2)
+    ' 2 rounds were drawn once more after a crash of this site, and count twice.'
+    """
+    if not rounds:
+        return ""
+    many = f"{rounds:,} rounds were" if rounds > 1 else "1 round was"
+    return f" {many} drawn once more after a crash of this site, and count{'s' * (rounds == 1)} twice."
 
 
 def sides_in_words(dataset: str, runs: Collection[dict[str, Any]]) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from flfed.deployment.operator.budget import (
     ROWS_OF_PERSONS,
     Accounts,
-    names_now,
     same_in_words,
     unprotected_in_words,
 )
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
+from flfed.federation.client.released.row_accounts import names_now
 from flfed.federation.client.released.spent_lines import BOTH, Side
 from flfed.federation.client.statistic import answered
 from flfed.folders import SiteFolder

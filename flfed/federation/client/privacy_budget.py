@@ -39,7 +39,6 @@ from flfed.refusals import Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import Release, affordable, epsilon
-from flfed.updates.rounds_ahead import rounds_left
 
 NO_LEDGER = Refusal("ledger-unwritable")
 """What a site says whose ledger is torn, changed, or cannot be reached.
@@ -211,22 +210,6 @@ class PrivacyAccount:
         else:
             shared.pop("holdout_sha256", None)
         return _append_all(held, [{**shared, **_cost(release)} for release in releases])
-
-    def left(self, release: Release, most: int = 10_000) -> int:
-        """Return how many rounds the budget still allows.
-
-        They are like `release`, of both sides, at most `most`, and exact to about one in fifty.
-
-        `most` where there is no budget. That `open` never refuses is not looked at.
-        """
-        spent, budget = self._looked(), self.budget
-        if budget is None:
-            return most
-        if self._is_unbounded(spent):
-            return 0
-        # Where no line names a side, the two have one history.
-        histories = {spent.releases(side) for side in SIDES}
-        return min(rounds_left(kinds, release, budget, self.delta, most) for kinds in histories)
 
     def _named(self) -> dict[str, Any]:
         """Return the row names for a line.

@@ -17,11 +17,13 @@ from typing import Any
 
 from flfed.errors import UsageError
 from flfed.files import read_private, write_whole
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import Line
 from flfed.rows.data.origin import Origin, is_plain, rows_here
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import keyed
-from flfed.rows.snapshots.snapshot import FrozenSite
+from flfed.rows.snapshots.snapshot import FrozenSite, known
 
 KEY_BYTES = 32
 KEY = "rows.key"
@@ -97,6 +99,31 @@ def names_in(facts: Mapping[str, Any]) -> frozenset[str]:
     if not isinstance(rows, str) or not rows:
         return frozenset()
     return frozenset({rows, *(map(str, sources) if isinstance(sources, list) else ())})
+
+
+def names_now(site: Site, ledger: Ledger, dataset: str, *, look: bool = False) -> frozenset[str] | None:
+    """Return the names of a dataset's present rows.
+
+    Lines of the ledger name the rows that they are of. None where nobody knows the names of the present rows.
+
+    Parameters
+    ----------
+    site : Site
+    ledger : Ledger
+    dataset : str
+    look : bool
+        Whether the table is read where it is not frozen yet; else the ledger alone tells.
+    """
+    gate = ledger.path.parent
+    # Without a key no line has a name yet, so there is nothing to compare.
+    if dataset not in site.datasets or not (gate / KEY).exists():
+        return frozenset()
+    served = site.serving(dataset)
+    found = known(served, SiteFolder(site.name).frozen)
+    if found is None and not look:
+        return frozenset()
+    origin = origin_of(served) if found is None else known_origin(found.origin)
+    return None if origin is None else names_in(named(origin, rows_key(gate)))
 
 
 @dataclass
