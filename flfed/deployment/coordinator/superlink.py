@@ -6,7 +6,7 @@ Flower 1.41 asks nobody who starts a run, lists or registers nodes. Here every r
 nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
 might reach the port, do not. And it reads whole bodies before it asks whose they are. Here a node
 proves who it is by its headers, before a byte of the body is read; then its body is held to a size
-and a time.
+and a time. An object is read to its end only where a run waits for it.
 
 And it sends each request through nine layers of middleware. Here it goes through those alone that do something
 with it: two milliseconds of CPU less (measured on a node's request that is refused: 2.9 and 1.0).
@@ -19,12 +19,14 @@ holds is asked at each start (`Control.check_lock`).
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import os
 import resource
+import sqlite3
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +41,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
-from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, secret_file, word_of
+from flfed.deployment.coordinator.pushed_objects import HEAD_BYTES, Declared, HeadError, ObjectHead, PushedObjects
+from flfed.deployment.coordinator.request_bodies import Body, BodyReader, BodyRefused
+from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
 from flfed.files import read_private
 from flfed.folders import CoordinatorFolder
 
@@ -50,6 +54,7 @@ MOST_BYTES_OF = {"push-object": 16_000_000, "push-messages": 1_000_000}
 LIMITS = {f"/v1/fleet/{route}": MOST_BYTES_OF.get(route, MOST_BYTES) for route in ROUTES}
 CONTROL, FLEET, RUNTIME = "/v1/control/", "/v1/fleet/", "/v1/runtime/"
 LIST_NODES = "/v1/control/list-nodes"
+PUSH_OBJECT = "/v1/fleet/push-object"
 ROUTES_OF = {
     "ControlSensitiveResponseMiddleware": CONTROL,
     "ControlAuthenticationMiddleware": CONTROL,
@@ -60,10 +65,15 @@ ROUTES_OF = {
     "RuntimeTracingMiddleware": RUNTIME,
 }
 """The routes with which Flower's middleware does something."""
-BODY_SECONDS, SILENT_SECONDS = 120.0, 20.0
-"""How long a body may take, and how long nothing of it may come."""
 AT_A_TIME = 8
 """Requests of one node; Flower's has four at most: two objects, a heartbeat, and what its loop asks."""
+OBJECTS_AT_A_TIME, PLACE_SECONDS = 2, 10.0
+"""Objects of one node, and how long the next one waits; its node gives up after 15 s.
+
+A limit over all nodes would let one of them keep the others waiting.
+"""
+FREED_BYTES = 32_000_000
+"""Bodies that may be answered before their memory is freed."""
 
 
 class Lock:
@@ -76,14 +86,18 @@ class Lock:
     app : ASGI application
     word : str
     keys : NodeKeys
+    objects : PushedObjects
     """
 
-    def __init__(self, app: ASGIApp, word: str, keys: NodeKeys) -> None:
+    def __init__(self, app: ASGIApp, word: str, keys: NodeKeys, objects: PushedObjects) -> None:
         self._app = app
         self._word = word.encode()
         self._keys = keys
+        self._objects = objects
         self._busy: Counter[bytes] = Counter()
+        self._places: defaultdict[bytes, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OBJECTS_AT_A_TIME))
         self._last: dict[bytes, float] = {}
+        self._not_freed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -91,7 +105,7 @@ class Lock:
         if scope["type"] == "http" and scope["path"] in LIMITS:
             await self._of_node(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._serve(scope, receive, send)
         elif not self._knows_word(scope):
             if scope["type"] == "http":
                 await _refuse(403, scope, receive, send)
@@ -127,32 +141,96 @@ class Lock:
             await _refuse(503, scope, receive, send)
             return
         self._busy[key] += 1
+        body = BodyReader(receive, most)
         try:
-            await self._app(scope, Body(await read_body(receive, most), receive).receive, send)
+            if scope["path"] == PUSH_OBJECT:
+                await self._push_object(key, body, scope, receive, send)
+            else:
+                await self._app(scope, Body(await body.rest(), receive).receive, send)
         except BodyRefused as refused:
             if refused.status:
-                await _refuse(refused.status, scope, receive, send)
+                await _refuse(refused.status, scope, receive, send, refused.reason)
         finally:
             self._busy[key] -= 1
+            self._free(body.size)
+
+    def _free(self, size: int) -> None:
+        """Free the memory of bodies that were answered.
+
+        Flower's layers leave each in a circle of references, and Python counts objects before it looks for those.
+        """
+        self._not_freed += size
+        if self._not_freed >= FREED_BYTES:
+            self._not_freed = 0
+            gc.collect()
+
+    async def _push_object(self, key: bytes, body: BodyReader, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a node's object, once the node has a place for it."""
+        places = self._places[key]
+        try:
+            async with asyncio.timeout(PLACE_SECONDS):
+                await places.acquire()
+        except TimeoutError:
+            raise BodyRefused(503) from None
+        try:
+            await self._check_object(scope, body)
+            await self._app(scope, Body(await body.rest(), receive).receive, send)
+        finally:
+            places.release()
+
+    async def _check_object(self, scope: Scope, body: BodyReader) -> None:
+        """Refuse an object for which no run waits, by its first bytes."""
+        try:
+            head = ObjectHead.parse(await body.first(HEAD_BYTES))
+            declared = await asyncio.to_thread(self._objects.look_up, head.run_id, head.object_id)
+        except HeadError:
+            raise BodyRefused(400) from None
+        except sqlite3.Error:
+            raise BodyRefused(503) from None
+        if declared is Declared.NO_RUN:
+            raise BodyRefused(404)
+        if declared is Declared.NO:
+            # Flower is asked by the head alone: its nodes understand how it says that a run is over.
+            status, content = await self._heard(scope, head.fields)
+            raise BodyRefused(409) if status == 200 else BodyRefused(status, content)
+        body.most = min(body.most, head.most)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Begin to serve, where Flower's database is as this version knows it."""
+        if problem := self._objects.problem():
+            await send({"type": "lifespan.startup.failed", "message": problem})
+        else:
+            # What is there before the first request stays: looking through it each time would cost most.
+            gc.collect()
+            gc.freeze()
+            await self._app(scope, receive, send)
+
+    async def _heard(self, scope: Scope, content: bytes) -> tuple[int, bytes]:
+        """Return the status and the content of what Flower answers to a whole request."""
+        heard: list[Message] = []
+
+        async def hear(message: Message) -> None:
+            heard.append(message)
+
+        async def nothing_more() -> Message:
+            await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        await self._app(scope, Body(content, nothing_more).receive, hear)
+        status = next((message["status"] for message in heard if "status" in message), 500)
+        return status, b"".join(message.get("body", b"") for message in heard)
 
     async def _nodes(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with Flower's nodes, as JSON.
 
         So the coordinator's status needs no Flower to be loaded: a second of CPU.
         """
-        heard: list[Message] = []
-
-        async def hear(message: Message) -> None:
-            heard.append(message)
-
         asked = {"method": "POST", "path": LIST_NODES, "raw_path": LIST_NODES.encode(), "query_string": b""}
         kind = [(b"content-type", b"application/protobuf")]
-        await self._app({**scope, **asked, "headers": kind}, Body(b"", receive).receive, hear)
-        status = next((message["status"] for message in heard if "status" in message), 500)
+        status, content = await self._heard({**scope, **asked, "headers": kind}, b"")
         if status != 200:
             await _refuse(status, scope, receive, send)
             return
-        content = b"".join(message.get("body", b"") for message in heard)
         nodes = [Node.of(info).as_json() for info in ListNodesResponse.FromString(content).nodes_info]
         await JSONResponse(nodes)(scope, receive, send)
 
@@ -198,77 +276,6 @@ def on_own_routes(middleware: Sequence[Middleware]) -> list[Middleware]:
     ]
 
 
-class BodyRefused(Exception):
-    """A body that is not read to its end.
-
-    `status` answers it; it is 0 where nobody waits for an answer.
-    """
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class Body:
-    """A read body, as the application receives it.
-
-    Parameters
-    ----------
-    content : bytes
-    receive : callable
-        Asked for what comes after the body.
-    """
-
-    def __init__(self, content: bytes, receive: Receive) -> None:
-        self._content: bytes | None = content
-        self._receive = receive
-
-    async def receive(self) -> Message:
-        """Return the body, once; it is not kept."""
-        if self._content is None:
-            return await self._receive()
-        content, self._content = self._content, None
-        return {"type": "http.request", "body": content, "more_body": False}
-
-
-async def read_body(
-    receive: Receive, most: int, *, seconds: float = BODY_SECONDS, silent: float = SILENT_SECONDS
-) -> bytes:
-    """Return a request's body.
-
-    Parameters
-    ----------
-    receive : callable
-    most : int
-        Bytes.
-    seconds, silent : float
-        How long it may take, and how long nothing of it may come.
-
-    Raises
-    ------
-    BodyRefused
-        If it is larger, takes longer, or its sender went away.
-    """
-    pieces = list[bytes]()
-    size = 0
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            # Both limits at once: a sender that drips bytes is stopped by the whole time, a silent one sooner.
-            async with asyncio.timeout(min(silent, end - time.monotonic())):
-                message = await receive()
-        except TimeoutError:
-            raise BodyRefused(503) from None
-        if message["type"] == "http.disconnect":
-            raise BodyRefused(0)
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        if size > most:
-            raise BodyRefused(413)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
-
-
 def _length(scope: Scope) -> int:
     """Return the declared length of a body.
 
@@ -278,12 +285,13 @@ def _length(scope: Scope) -> int:
     return int(said[0]) if said else 0
 
 
-async def _refuse(status: int, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with a status alone, and close.
+async def _refuse(status: int, scope: Scope, receive: Receive, send: Send, reason: bytes = b"") -> None:
+    """Answer with a status, and close.
 
     The unread rest of the body is not waited for.
     """
-    await Response(status_code=status, headers={"connection": "close"})(scope, receive, send)
+    kind = "application/json" if reason else None
+    await Response(reason, status, {"connection": "close"}, kind)(scope, receive, send)
 
 
 def _raise_open_files() -> None:
@@ -305,8 +313,9 @@ def main(arguments: Sequence[str]) -> None:
     _raise_open_files()
     folder = CoordinatorFolder(Path(arguments[0]))
     word, keys = word_of(read_private(secret_file(folder))), NodeKeys(folder)
+    objects = PushedObjects(database(folder))
     # Replaced in the module itself, since Flower looks it up there when it builds its application.
-    vars(extensions)["get_middleware"] = lambda: (Middleware(Lock, word=word, keys=keys),)
+    vars(extensions)["get_middleware"] = lambda: (Middleware(Lock, word=word, keys=keys, objects=objects),)
     all_of_flower = vars(application)["_get_middleware"]
     vars(application)["_get_middleware"] = lambda: on_own_routes(all_of_flower())
     sys.argv = ["flower-superlink", *arguments[1:]]

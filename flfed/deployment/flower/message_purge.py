@@ -112,17 +112,17 @@ def _rewrite(connection: sqlite3.Connection, end: float) -> None:
 
 
 def _list(runs: Collection[int]) -> str:
-    return ",".join(str(_signed(number)) for number in runs)
+    return ",".join(str(signed_number(number)) for number in runs)
 
 
-def _signed(number: int) -> int:
+def signed_number(number: int) -> int:
     """Return a number as the database stores it.
 
     Flower's numbers have 64 bits without a sign; SQLite's have one.
 
     Examples
     --------
-    >>> _signed(2**64 - 1), _signed(7)
+    >>> signed_number(2**64 - 1), signed_number(7)
     (-1, 7)
     """
     return number - 2**64 if number >= 2**63 else number

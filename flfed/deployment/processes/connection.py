@@ -51,6 +51,7 @@ ASK = "ask the coordinator for: flfed coordinator status"
 REFUSED = {
     401: f"its key was never admitted, was revoked, or this machine's clock is five minutes off; {ASK}",
     403: f"it publishes no such route: is it a coordinator of this flfed? {ASK}",
+    409: "it waits for no such part of an answer: that has arrived, or its time is over; it asks for the answer again",
     412: f"its key was never admitted or was revoked, or its node was here a minute ago and is tried again; {ASK}",
     413: "what it sends is larger than the server takes, 16 MB a piece; ask the coordinator for a smaller model",
     503: "it takes too long to send, or asks too much at a time: is the line slow? It is tried again",

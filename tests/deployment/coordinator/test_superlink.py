@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.superlink import main as application
 from starlette.middleware import Middleware
 
@@ -21,21 +20,21 @@ from flfed.deployment.coordinator.admission import revoke
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
+from flfed.deployment.coordinator.request_bodies import BodyReader, BodyRefused
 from flfed.deployment.coordinator.superlink import (
     AT_A_TIME,
     LIMITS,
     ROUTES_OF,
-    BodyRefused,
     Lock,
     OwnRoutes,
     on_own_routes,
-    read_body,
 )
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES
 from flfed.files import write_whole
 from flfed.folders import CoordinatorFolder
-from flfed.signatures import new_node_key, public_text
+from flfed.signatures import new_node_key
 from tests.consortium.strangers import headers
+from tests.deployment.coordinator.asgi import Sender, admit, pushed, scope, waiting
 
 PUSH, PULL = "/v1/fleet/push-object", "/v1/fleet/pull-messages"
 
@@ -57,43 +56,11 @@ class Server:
         await send({"type": "http.response.body", "body": b""})
 
 
-class Sender:
-    """Somebody who asks: counts how often more of the body was read, and keeps what was answered."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self.pieces, self.read, self.sent = list(pieces), 0, list[Any]()
-
-    async def receive(self) -> Any:
-        self.read += 1
-        if not self.pieces:
-            await asyncio.Event().wait()
-        return {"type": "http.request", "body": self.pieces.pop(0), "more_body": bool(self.pieces)}
-
-    async def send(self, message: Any) -> None:
-        self.sent.append(message)
-
-    @property
-    def status(self) -> int:
-        return int(self.sent[0]["status"])
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> CoordinatorFolder:
     made = CoordinatorFolder(tmp_path / "coordinator")
     initialise(made, Settings("Test", "fl.example.org:8443"))
     return made
-
-
-def admit(folder: CoordinatorFolder, site: str, status: str = "admitted") -> EllipticCurvePrivateKey:
-    key = new_node_key()
-    facts = {"site": site, "status": status, "public-key": public_text(key.public_key())}
-    write_whole(folder.sites / f"{site}.json", json.dumps(facts).encode())
-    return key
-
-
-def scope(path: str, said: dict[str, str], **more: str) -> dict[str, Any]:
-    pairs = [(name.encode(), value.encode()) for name, value in {**said, **more}.items()]
-    return {"type": "http", "method": "POST", "path": path, "headers": pairs}
 
 
 def ask(lock: Lock, path: str, said: dict[str, str], pieces: Iterable[bytes] = (b"",), **more: str) -> Sender:
@@ -110,7 +77,7 @@ def server() -> Server:
 
 @pytest.fixture
 def lock(folder: CoordinatorFolder, server: Server) -> Lock:
-    return Lock(server, "word", NodeKeys(folder))
+    return Lock(server, "word", NodeKeys(folder), waiting(folder.server))
 
 
 def test_nothing_is_read_of_a_request_whose_headers_do_not_prove_an_admitted_key(
@@ -137,13 +104,13 @@ def test_nothing_is_read_of_a_request_whose_headers_do_not_prove_an_admitted_key
             sender = ask(lock, f"/v1/fleet/{route}", said, [b"x"] * 3, content_length="15900000")
             assert (sender.status, sender.read, sender.sent[1]["body"]) == (401, 0, b""), (route, name)
             assert (b"connection", b"close") in sender.sent[0]["headers"]
-    twice = scope(PUSH, good)
+    twice = scope(PULL, good)
     twice["headers"] += [(b"flwr-public-key", good["flwr-public-key"].encode())]
     sender = Sender([b""])
     asyncio.run(lock(twice, sender.receive, sender.send))
     assert sender.status == 401 and server.bodies == []
     for age in (0, -4, 300):
-        assert ask(lock, PUSH, headers(alpha, age=age), [b"a", b"b"]).status == 200
+        assert ask(lock, PULL, headers(alpha, age=age), [b"a", b"b"]).status == 200
     assert server.bodies == [b"ab"] * 3
 
 
@@ -180,11 +147,12 @@ def test_a_body_has_a_size_by_route_whether_it_says_so_or_not(
 ):
     said = headers(admit(folder, "alpha"))
     most = {PUSH: 16_000_000, "/v1/fleet/push-messages": 1_000_000}.get(path, 64_000)
-    whole = ask(lock, path, said, [bytes(most)], content_length=str(most))
+    body = pushed(most) if path == PUSH else bytes(most)
+    whole = ask(lock, path, said, [body], content_length=str(most))
     assert (whole.status, len(server.bodies[-1])) == (200, most)
-    announced = ask(lock, path, said, [bytes(most), b"x"], content_length=str(most + 1))
+    announced = ask(lock, path, said, [body, b"x"], content_length=str(most + 1))
     assert (announced.status, announced.read) == (413, 0)
-    pieces = [bytes(most // 4)] * 4
+    pieces = [body[start : start + most // 4] for start in range(0, most, most // 4)]
     assert ask(lock, path, said, [*pieces, b""]).status == 200
     chunked = ask(lock, path, said, [*pieces, b"x", *pieces])
     assert (chunked.status, chunked.read) == (413, 5)
@@ -199,23 +167,23 @@ def test_a_node_has_so_many_requests_at_a_time_and_another_is_not_in_its_way(
     async def go() -> tuple[list[int], int, int]:
         server.may_answer.clear()
         senders = [Sender([b"x"]) for _ in range(AT_A_TIME)]
-        tasks = [asyncio.create_task(lock(scope(PUSH, headers(alpha)), s.receive, s.send)) for s in senders]
+        tasks = [asyncio.create_task(lock(scope(PULL, headers(alpha)), s.receive, s.send)) for s in senders]
         while len(server.bodies) < AT_A_TIME:
             await asyncio.sleep(0)
         late = Sender([b"x"])
-        await lock(scope(PUSH, headers(alpha)), late.receive, late.send)
+        await lock(scope(PULL, headers(alpha)), late.receive, late.send)
         server.may_answer.set()
         other = Sender([b"x"])
-        await lock(scope(PUSH, headers(beta)), other.receive, other.send)
+        await lock(scope(PULL, headers(beta)), other.receive, other.send)
         await asyncio.gather(*tasks)
         again = Sender([b"x"])
-        await lock(scope(PUSH, headers(alpha)), again.receive, again.send)
+        await lock(scope(PULL, headers(alpha)), again.receive, again.send)
         assert late.read == 0 and again.status == 200
         return [s.status for s in senders], late.status, other.status
 
     assert asyncio.run(go()) == ([200] * AT_A_TIME, 503, 200)
     # The signature is over the time alone: who has seen one may use it again for five minutes, as one of the eight.
-    assert [ask(lock, PUSH, said).status for said in [headers(alpha)] * 2] == [200, 200]
+    assert [ask(lock, PULL, said).status for said in [headers(alpha)] * 2] == [200, 200]
 
 
 async def silence() -> Any:
@@ -241,7 +209,7 @@ def test_a_body_that_stands_still_or_drips_or_is_given_up_is_not_waited_for(
     async def go() -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
-                await read_body(receive, 1000, seconds=seconds, silent=silent)
+                await BodyReader(receive, 1000, seconds=seconds, silent=silent).rest()
 
     with pytest.raises(BodyRefused) as error:
         asyncio.run(go())
