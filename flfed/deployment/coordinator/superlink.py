@@ -72,7 +72,7 @@ OBJECTS_AT_A_TIME, PLACE_SECONDS = 2, 10.0
 
 A limit over all nodes would let one of them keep the others waiting.
 """
-FREED_BYTES = 32_000_000
+FREED_BYTES = 16_000_000
 """Bodies that may be answered before their memory is freed."""
 
 
