@@ -21,7 +21,7 @@ from flfed.deployment.coordinator import admission
 from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.grid import DeployedGrid
 from flfed.deployment.flower.link import Link, certificate_file
-from flfed.deployment.flower.run_task import ServerTask, acquired
+from flfed.deployment.flower.run_task import Heartbeat, ServerTask, acquired
 from flfed.folders import CoordinatorFolder
 from tests.consortium.members import LARGE, Member, Reply, key_of
 from tests.consortium.strangers import headers
@@ -75,8 +75,7 @@ class Serving:
         assert list(self.grid.push_messages([Message(RecordDict(), member.node.node_id, "train")]))
         return member.declare(values)
 
-    def end(self) -> None:
-        self.task.end("completed", "")
+    def close(self) -> None:
         for client in (self.task, self.grid, *(member.client for member in self.members)):
             client.close()
 
@@ -125,8 +124,12 @@ class Watch:
 @pytest.fixture(scope="module")
 def serving(consortium: Any) -> Iterator[Serving]:
     made = Serving(consortium)
-    yield made
-    made.end()
+    try:
+        with Heartbeat(made.task):
+            yield made
+        made.task.end("completed", "")
+    finally:
+        made.close()
 
 
 @dataclass
