@@ -30,8 +30,8 @@ LONGEST_REASON = 200
 _PART = r"(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*\.[ \t]*"
 _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}){{{DEEPEST}}}")
 """A dotted key of many parts: what tomllib needs for one grows with the square of their number."""
-LARGEST = 2**63
-"""Bound of whole numbers: larger ones are none of TOML's, and no table of a store takes them."""
+LOWEST, HIGHEST = -(2**63), 2**64 - 1
+"""Whole numbers of 64 bits, with a sign or without; Flower's numbers of nodes have none."""
 DAMAGED = (
     ArithmeticError,
     AssertionError,
@@ -219,7 +219,7 @@ def _check_values(found: Any, refusal: str) -> None:
                 below.extend(one.values())
             elif isinstance(one, list):
                 below.extend(one)
-            elif isinstance(one, int) and not -LARGEST <= one < LARGEST:
+            elif isinstance(one, int) and not LOWEST <= one <= HIGHEST:
                 raise UsageError(f"{refusal}: {TOO_LARGE}")
             elif isinstance(one, str) and _HALF.search(one):
                 raise UsageError(f"{refusal}: a text in it holds half a character")

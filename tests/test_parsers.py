@@ -55,6 +55,7 @@ def test_json_made_to_break_its_reader_is_refused(case: str):
 
 def test_what_is_within_the_bounds_is_read_as_it_stands():
     assert parse_toml("a = " + "[" * 30 + "]" * 30 + f"\nb = {2**63 - 1}", "it")["b"] == 2**63 - 1
+    assert parse_json(str(2**64 - 1), "it") == 2**64 - 1
     assert parse_json('{"a": [1, "\\u00e9\\ud83d\\ude00"]}', "it") == {"a": [1, "é😀"]}
 
 

@@ -15,9 +15,9 @@ from sklearn.pipeline import Pipeline
 from flfed.errors import UsageError, require_extra
 from flfed.export.model_folder import SharedModel
 from flfed.export.predict import inputs_of
-from flfed.export.quantised import SCALE
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.features.encode import input_names
+from flfed.rows.model_files import SCALE
 from flfed.rows.proposals.tables import columns_by_name
 from flfed.rows.training.functional import layers_of
 
