@@ -29,6 +29,7 @@ _PUBLIC = {
     "Frame": "flfed.rows.data.sources",
     "Holdout": "flfed.rows.data.holdout",
     "HoldoutByTime": "flfed.rows.data.holdout",
+    "Limits": "flfed.rows.data.parsing.limits",
     "Mapped": "flfed.rows.data.site",
     "Mechanism": "flfed.updates.mechanism",
     "Model": "flfed.notebook.result",

@@ -19,13 +19,15 @@ from flfed.errors import TableError, UsageError, require_extra
 from flfed.parsers import DAMAGED, foreign_parser
 from flfed.rows.data.parsing.fields import check_date_format
 from flfed.rows.data.parsing.headers import with_text_names
+from flfed.rows.data.parsing.limits import Limits, Reading
+from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet, why_no_parquet
+from flfed.rows.data.parsing.query_rows import read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
     TOO_LONG,
     UNCLOSED,
     NoTable,
     content_of,
-    kind_of,
     lines_of,
     why_uneven,
     without_end_sign,
@@ -63,17 +65,22 @@ class Selection:
     century : {0, 1900, 2000}
         First of the hundred years that two digits of a year stand for, in all of `dates`; 0 refuses such a format,
         for nobody can tell. Example: `century=2000`.
+    limits : Limits
+        How large a table is read. Example: `limits=Limits(rows=50_000_000, cells=1_000_000_000)`.
     """
 
     derive: Mapping[str, str] = field(default_factory=dict, hash=False)
     where: str = ""
     dates: Mapping[str, str] = field(default_factory=dict, hash=False)
     century: Literal[0, 1900, 2000] = 0
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         """Refuse expressions that are none, before a table is read."""
         if not isinstance(self.where, str):
             raise UsageError(f"where={self.where!r} must be a text, such as 'age >= 18'")
+        if not isinstance(self.limits, Limits):
+            raise UsageError(f"limits={self.limits!r} must be Limits(...), such as Limits(rows=50_000_000)")
         self._check_dates()
         texts = [*self.derive, *self.derive.values()] if isinstance(self.derive, Mapping) else [None]
         if not all(isinstance(text, str) and text for text in texts):
@@ -181,10 +188,11 @@ class Csv(Selection):
         import pandas as pd
 
         path = find_file(self.path, folders)
+        reading = Reading(path, self.limits)
         try:
-            content = without_end_sign(content_of(path))
+            content = without_end_sign(content_of(path, reading))
             # Uneven lines are found before pandas reads them, for it fills them up without a word.
-            ended = self._check(content)
+            ended = self._check(content, reading)
             with warnings.catch_warnings():
                 # pandas only warns of cells that it drops where lines are longer than the header.
                 warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -210,7 +218,7 @@ class Csv(Selection):
             f"{path}: cannot be read as CSV with separator {self.separator!r} and encoding {self.encoding!r}: {why}"
         )
 
-    def _check(self, content: bytes) -> bool:
+    def _check(self, content: bytes, reading: Reading) -> bool:
         """Refuse files that pandas would silently repair.
 
         It would fill them up or leave parts out. Returns whether the last line has an end.
@@ -218,7 +226,7 @@ class Csv(Selection):
         "".encode(self.encoding)  # LookupError where Python does not know it
         if wrong := wrong_encoding(content, self.encoding):
             raise NoTable(wrong)
-        lines = lines_of(content, self.encoding, self.separator, self.columns)
+        lines = lines_of(content, self.encoding, self.separator, reading, self.columns)
         if wrong := why_uneven(lines, content, self.encoding, self.separator):
             raise NoTable(wrong)
         return lines.ended
@@ -265,30 +273,14 @@ class Parquet(Selection):
 
         `folders` are where a relative path is looked for.
         """
-        import pandas as pd
         from pyarrow import ArrowException
 
         path = find_file(self.path, folders)
         try:
-            with foreign_parser("", *DAMAGED, ArrowException):
-                table = pd.read_parquet(path)
-        except UsageError:
-            raise UsageError(f"{path}: cannot be read as Parquet: {_why_no_parquet(path)}") from None
+            table = read_parquet(path, Reading(path, self.limits))
+        except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
+            raise UsageError(f"{path}: cannot be read as Parquet: {why_no_parquet(path)}") from None
         return self.selected(table, self.missing)
-
-
-def _why_no_parquet(path: Path) -> str:
-    """Return why a file is not readable Parquet.
-
-    It says what the file is, by its first and last bytes.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"it cannot be opened ({error.strerror})"
-    if not content.startswith(b"PAR1"):
-        return kind_of(content) or "it is text: read it with Csv(...)"
-    return "it is damaged" if content.endswith(b"PAR1") else "its end is missing: fetch the file anew"
 
 
 @dataclass(frozen=True)
@@ -315,11 +307,11 @@ class Excel(Selection):
         `folders` are where a relative path is looked for.
         """
         require_extra("openpyxl", "reading Excel", "excel")
-        import pandas as pd
-
         path = find_file(self.path, folders)
-        with foreign_parser(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}", *DAMAGED):
-            table = pd.read_excel(path, sheet_name=self.sheet or 0, dtype=object, keep_default_na=False, na_values=[""])
+        try:
+            table = read_sheet(path, self.sheet, Reading(path, self.limits))
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            raise UsageError(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}") from None
         return self.selected(table, self.missing)
 
     def _sheet_hint(self) -> str:
@@ -340,21 +332,24 @@ class Sql(Selection):
         Example: `url_variable="WARD_DATABASE"`.
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
+    limits : Limits
+        Smaller ones than a file's, as a query says nowhere how much it will return: 2 million rows, 50 million cells
+        and 500 MB. Example: `limits=Limits(rows=20_000_000, cells=200_000_000, seconds=7_200)`.
     """
 
     query: str
     url_variable: str = "FLFED_SITE_URL"
     missing: tuple[str, ...] = ()
+    limits: Limits = field(default=Limits(rows=2_000_000, cells=50_000_000, bytes=500_000_000), kw_only=True)
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the rows of the query."""
-        import pandas as pd
         import sqlalchemy
 
         try:
             # The driver's own message may quote cells, and the URL holds a password: neither is said.
             with self._connection() as connection:
-                table = pd.read_sql_query(sqlalchemy.text(self.query), connection)
+                table = read_query(connection, self.query, Reading("the site's database query", self.limits))
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise UsageError(f"the site's database query failed ({_why_failed(error)})") from None
         return self.selected(table, self.missing)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from flfed.errors import UsageError
+from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Parquet, Source
 from flfed.rows.proposals.cells import is_number_text
@@ -38,7 +39,7 @@ def source_of(path: Path, *, names: str = "") -> Source:
         return Excel(whole)
     columns = tuple(name.strip() for name in names.split(",")) if names else None
     try:
-        separator, encoding = table_format(content_of(path), len(columns or ()))
+        separator, encoding = table_format(content_of(path, Reading(path, Limits())), len(columns or ()))
     except NoTable as why:
         raise UsageError(f"{path}: {why}") from None
     except OSError as error:

@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from flfed.errors import count_in_words
+from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
 
 TEXT = ""
 SAVE_AS = "save it as CSV in UTF-8"
@@ -69,11 +71,8 @@ _WIDE = {
 }
 _UTF8_MARK = b"\xef\xbb\xbf"
 _FIRST = 4096
-_ENDINGS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
+PART = 1 << 20
+"""Bytes that are unpacked at a time."""
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ValueError, NotImplementedError)
 
 
@@ -84,7 +83,7 @@ class NoTable(Exception):
     """
 
 
-def content_of(path: Path) -> bytes:
+def content_of(path: Path, reading: Reading) -> bytes:
     """Read the bytes of a text file.
 
     They are unpacked where its name ends with .gz, .bz2, .xz or .zip.
@@ -93,20 +92,39 @@ def content_of(path: Path) -> bytes:
     ------
     NoTable
         If it is something else; says what.
+    UsageError
+        If it has too many bytes, or its first line too many columns.
     OSError
         If it cannot be opened.
     """
+    reading.check("bytes", path.stat().st_size)
     content = path.read_bytes()
-    unpack = _unzipped if path.suffix.lower() == ".zip" else _ENDINGS.get(path.suffix.lower())
-    if unpack is not None:
+    opened = _OPENERS.get(path.suffix.lower())
+    if opened is not None and content:
         try:
-            content = unpack(content)
+            content = _unpacked(content, opened, reading)
         except _BROKEN:
             raise NoTable(f"it ends with {path.suffix} and cannot be unpacked: it is damaged, or cut") from None
     kind = kind_of(content)
     if kind != TEXT:
         raise NoTable(kind)
+    # A first line without end is looked at before any parser makes a cell of each sign.
+    end = re.search(rb"[\r\n]", content)
+    first = content[: end.start()] if end else content
+    reading.check("columns", 1 + max(first.count(separator.encode()) for separator in SEPARATORS))
     return content
+
+
+def _unpacked(content: bytes, opened: Opener, reading: Reading) -> bytes:
+    """Return unpacked bytes, which are counted before they are kept."""
+    size = 0
+    with opened(io.BytesIO(content)) as stream:
+        while part := stream.read(PART):
+            size += len(part)
+            reading.check_unpacked(size, len(content), TEXT_GRACE)
+            reading.check_time()
+    with opened(io.BytesIO(content)) as stream:
+        return stream.read()
 
 
 def kind_of(content: bytes) -> str:
@@ -168,14 +186,18 @@ def wrong_encoding(content: bytes, encoding: str) -> str:
     return ""
 
 
-def _unzipped(content: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
-        if len(names) != 1:
-            raise NoTable(f"it is a zip of {len(names)} files: unpack it, and name the one that is meant")
-        if archive.getinfo(names[0]).flag_bits & 1:
-            raise NoTable("it is an encrypted zip: unpack it first")
-        return archive.read(names[0])
+def _open_member(content: io.BytesIO) -> IO[bytes]:
+    archive = zipfile.ZipFile(content)
+    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise NoTable(f"it is a zip of {len(names)} files: unpack it, and name the one that is meant")
+    if archive.getinfo(names[0]).flag_bits & 1:
+        raise NoTable("it is an encrypted zip: unpack it first")
+    return archive.open(names[0])
+
+
+Opener = Callable[[io.BytesIO], IO[bytes]]
+_OPENERS: dict[str, Opener] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_member}
 
 
 def _zip_kind(content: bytes) -> str:
@@ -197,8 +219,12 @@ SEPARATORS = (",", ";", "\t", "|")
 FIRST_LINES = 20
 """Lines in which another separator is looked for."""
 UNCLOSED = "a quote is opened and never closed"
+LINE = 1 << 24
+"""Signs of one line, cells with line breaks included."""
+TOO_LONG_LINE = f"a line has more than {LINE:,} signs: close the quote that opens it, or leave columns out"
 TOO_LONG = "a cell has more than 131,072 signs: leave its column out, or close the quote that opens it"
 Record = list[str]
+TIMED_LINES = 1000
 LOOKED_AT = 2000
 """Lines whose first cells tell what a line begins like."""
 _BIG_ENDIAN = {b"\xfe\xff": "utf-16-be", b"\x00\x00\xfe\xff": "utf-32-be"}
@@ -239,13 +265,17 @@ class Lines:
         return self.last_short and not self.ended
 
 
-def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[str] | None = None) -> Lines:
+def lines_of(
+    content: bytes, encoding: str, separator: str, reading: Reading, columns: Sequence[str] | None = None
+) -> Lines:
     """Count the lines of a file.
 
     `separator` is one sign, or `BLANKS`.
 
     Raises
     ------
+    UsageError
+        If they are more, or have more cells, than is read.
     csv.Error
         If a cell is too long for one, or a quote is opened and never closed.
     UnicodeError
@@ -259,7 +289,11 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
     named = False
     quoted, first = b'"' in content, True
     begins, joined = set[str](), list[list[str]]()
-    for record in _records(content, encoding, separator):
+    for count, record in enumerate(_records(content, encoding, separator), start=1 if columns else 0):
+        reading.check("columns", len(record))
+        reading.check_shape(count, width)
+        if count % TIMED_LINES == 0:
+            reading.check_time()
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
         if first and columns:
@@ -275,9 +309,10 @@ def lines_of(content: bytes, encoding: str, separator: str, columns: Sequence[st
         if quoted and not first and len(begins) < LOOKED_AT:
             begins.add(_shape(record[0]))
         if quoted and width >= 3:
-            joined += [_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell]
+            starts = (_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell)
+            joined += filter(None, starts)
         first = False
-    swallowed = sum(bool(starts) and 2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
+    swallowed = sum(2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
     return Lines(0 if first else width, shorter, longer, swallowed, last_short, _ends(content, encoding), named)
 
 
@@ -351,11 +386,26 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
 
 
 def _records(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
+    """Yield the cells of each line; a line without end is refused before the parser has all of it."""
     text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
+    length = 0
+
+    def bounded() -> Iterator[str]:
+        nonlocal length
+        while line := text.readline(LINE + 1):
+            length += len(line)
+            if length > LINE:
+                raise NoTable(TOO_LONG_LINE)
+            yield line
+
     if separator == BLANKS:
-        plain = (line.replace("\t", " ").strip(" \r\n") + "\n" for line in text)
-        return csv.reader(plain, delimiter=" ", skipinitialspace=True)
-    return csv.reader(text, delimiter=separator)
+        plain = (line.replace("\t", " ").strip(" \r\n") + "\n" for line in bounded())
+        records = csv.reader(plain, delimiter=" ", skipinitialspace=True)
+    else:
+        records = csv.reader(bounded(), delimiter=separator)
+    for record in records:
+        yield record
+        length = 0
 
 
 def _first_records(content: bytes, encoding: str, separator: str) -> list[Record]:

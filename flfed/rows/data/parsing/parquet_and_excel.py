@@ -1,0 +1,110 @@
+"""Parquet files and workbooks, read within limits."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flfed.rows.data.parsing.limits import XML_GRACE, Reading
+from flfed.rows.data.parsing.text_files import kind_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHEET_ROWS = 1_048_576
+"""No sheet of Excel has more."""
+TIMED_ROWS = 1_000
+
+
+def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
+    """Read a Parquet file, whose last bytes tell how large it is.
+
+    Their rows, values and bytes are those that pyarrow reads, whatever the pages hold.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    reading.check("bytes", path.stat().st_size)
+    metadata = pq.read_metadata(path)
+    reading.check_shape(metadata.num_rows, metadata.num_columns)
+    rows = 0
+    values = 0
+    size = 0
+    for at in range(metadata.num_row_groups):
+        group = metadata.row_group(at)
+        rows += group.num_rows
+        # A list in a cell has more values than the table has rows.
+        for place in range(group.num_columns):
+            chunk = group.column(place)
+            values += chunk.num_values
+            size += chunk.total_uncompressed_size
+        reading.check("rows", rows)
+        reading.check("cells", values)
+        reading.check("bytes", size)
+    return pd.read_parquet(path)
+
+
+def why_no_parquet(path: Path) -> str:
+    """Return why a file is not readable Parquet.
+
+    It says what the file is, by its first and last bytes.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"it cannot be opened ({error.strerror})"
+    if not content.startswith(b"PAR1"):
+        return kind_of(content) or "it is text: read it with Csv(...)"
+    return "it is damaged" if content.endswith(b"PAR1") else "its end is missing: fetch the file anew"
+
+
+def read_sheet(path: Path, sheet: str, reading: Reading) -> pd.DataFrame:
+    """Read a sheet of a workbook, the first one where `sheet` is "".
+
+    A zip's directory tells its bytes, and more of them are never unpacked. Rows are counted as they come: a cell far
+    to the right, and one far below, would make a table of all that lies between.
+    """
+    import pandas as pd
+
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    for member in members:
+        reading.check_unpacked(member.file_size, member.compress_size, XML_GRACE)
+    reading.check("bytes", sum(member.file_size for member in members))
+    with pd.ExcelFile(path, engine="openpyxl") as workbook:
+        chosen = sheet or workbook.sheet_names[0]
+        # pandas takes the rows from here; a sheet of pictures has none.
+        source = workbook.book[chosen]
+        if hasattr(source, "iter_rows"):
+            rows = source.iter_rows
+            source.iter_rows = lambda: _within(rows(), reading)
+        table: pd.DataFrame = workbook.parse(chosen, dtype=object, keep_default_na=False, na_values=[""])
+        return table
+
+
+def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequence[Any]]:
+    """Yield rows of cells, as long as the table that they make is within limits.
+
+    pandas leaves out empty cells and rows at the end, and fills up all rows to the longest.
+    """
+    width = 0
+    for number, row in enumerate(rows, start=1):
+        if number > SHEET_ROWS:
+            raise ValueError("more rows than a sheet can have")
+        if number % TIMED_ROWS == 0:
+            reading.check_time()
+        used = _used(row)
+        if used:
+            width = max(width, used)
+            reading.check_shape(number, width)
+        yield row
+
+
+def _used(row: Sequence[Any]) -> int:
+    """Return the place of the last cell that is not empty, counted from 1; 0 where all are."""
+    for place in range(len(row), 0, -1):
+        if row[place - 1].value not in (None, ""):
+            return place
+    return 0
