@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import NullPool, create_engine, func, select, text
 
-from flfed import Study
+from flfed import Limits, Sql, Study
 from flfed.cli import main
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import resume, run
@@ -431,3 +432,17 @@ def test_the_app_shows_each_round_that_is_written_to_the_server_within_2_seconds
     window.page.get_by_role("link", name="long-study").click()
     window.page.get_by_text("rounds ran").wait_for()
     assert max(lags(window)) < 2
+
+
+def test_a_site_reads_a_query_in_parts_and_ends_one_that_returns_too_much_or_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FLFED_SITE_URL", url)
+    query = "SELECT g, g / 3.0 AS third, 't' || g AS words, NULL::int AS gap FROM generate_series(1, 1200) g;"
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        wanted = pd.read_sql_query(text(query), connection)
+    pd.testing.assert_frame_equal(Sql(query).read(()), wanted, check_exact=True)
+    with pytest.raises(UsageError, match="more than 20,000 rows, its bound"):
+        Sql("SELECT generate_series(1, 100000000000)", limits=Limits(rows=20_000)).read(())
+    with pytest.raises(UsageError, match="takes more than 1 seconds, its bound"):
+        Sql("SELECT pg_sleep(600)", limits=Limits(seconds=1)).read(())

@@ -16,34 +16,60 @@ if TYPE_CHECKING:
 SHEET_ROWS = 1_048_576
 """No sheet of Excel has more."""
 TIMED_ROWS = 1_000
+BATCH = 1_000_000
+"""Rows of which a text's place in a list of texts is read at a time."""
 
 
 def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
-    """Read a Parquet file, whose last bytes tell how large it is.
-
-    Their rows, values and bytes are those that pyarrow reads, whatever the pages hold.
-    """
+    """Read a Parquet file, whose last bytes tell how large it is."""
     import pandas as pd
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
-    metadata = pq.read_metadata(path)
+    with pq.ParquetFile(path) as file:
+        metadata = file.metadata
     reading.check_shape(metadata.num_rows, metadata.num_columns)
     rows = 0
-    values = 0
+    cells = 0
     size = 0
+    repeated = set[str]()
     for at in range(metadata.num_row_groups):
         group = metadata.row_group(at)
-        rows += group.num_rows
+        chunks = [group.column(place) for place in range(group.num_columns)]
         # A list in a cell has more values than the table has rows.
-        for place in range(group.num_columns):
-            chunk = group.column(place)
-            values += chunk.num_values
-            size += chunk.total_uncompressed_size
-        reading.check("rows", rows)
-        reading.check("cells", values)
-        reading.check("bytes", size)
+        rows += max([group.num_rows, *(chunk.num_values for chunk in chunks)])
+        cells += sum(chunk.num_values for chunk in chunks)
+        size += sum(chunk.total_uncompressed_size for chunk in chunks)
+        repeated |= {chunk.path_in_schema for chunk in chunks if _may_repeat(chunk, reading.limits.bytes)}
+    reading.check("rows", rows)
+    reading.check("cells", cells)
+    reading.check("bytes", size)
+    if repeated:
+        _check_texts(path, sorted(repeated), reading)
     return pd.read_parquet(path)
+
+
+def _may_repeat(chunk: Any, most: int) -> bool:
+    """Tell whether texts that are written once in a file could fill memory once each row has its own."""
+    texts = chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page
+    return bool(texts and chunk.num_values * chunk.total_uncompressed_size > most)
+
+
+def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
+    """Refuse columns whose texts, each of them repeated in all of its rows, have too many bytes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    size = 0
+    with pq.ParquetFile(path, read_dictionary=names) as file:
+        for batch in file.iter_batches(BATCH, columns=names):
+            for column in batch.columns:
+                if pa.types.is_dictionary(column.type):
+                    lengths = pc.binary_length(column.dictionary)
+                    size += pc.sum(lengths.take(column.indices)).as_py() or 0
+            reading.check("bytes", size)
+            reading.check_time()
 
 
 def why_no_parquet(path: Path) -> str:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from flfed.rows.data.parsing.limits import Reading
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, CursorResult
 
 ROWS = 500
-"""Fetched at a time: so few are let go of before Python looks for garbage among them, which takes half of the time."""
+"""Fetched at a time: so few are let go of before Python looks for garbage among them."""
 BYTES = 32_000_000
 """Fetched at a time, where cells are long."""
-LOOSE = 64
-"""Bytes that a cell takes which is no plain number or text, about."""
+LOOSE = 8_000_000
+"""Cells up to which rows stay as they came, which is faster than packing them."""
+PACKED = 1_000_000
+"""Cells that are packed at a time after that."""
+NUMBER = 8
+OTHER = 64
+"""Bytes of a cell that is no plain number or text, about."""
+Cells = tuple[Any, ...]
 
 
-def read_query(connection: Connection, query: str, reading: Reading) -> pd.DataFrame:
+def read_query(connection: Connection, query: str, reading: Reading, *, loose: int = LOOSE) -> pd.DataFrame:
     """Return the rows of a query as `pandas.read_sql_query` does.
 
-    They come in parts, of which each is packed: a query says nowhere how many there will be.
+    They come in parts, for a query says nowhere how many there will be. `loose` cells stay as they come.
     """
     import pandas as pd
     import sqlalchemy
@@ -35,52 +39,72 @@ def read_query(connection: Connection, query: str, reading: Reading) -> pd.DataF
         if connection.dialect.name == "postgresql":
             # A cursor's plan would be the one with the earliest first row, not with the earliest last one.
             connection.execute(sqlalchemy.text("SET LOCAL cursor_tuple_fraction = 1"))
-        result = connection.execution_options(stream_results=True).execute(sqlalchemy.text(query))
-        names = list(result.keys())
-        reading.check("columns", len(names))
-        columns: list[list[Any]] = [[] for _ in names]
-        rows = 0
-        size = 0
-        wanted = 1
-        while part := result.fetchmany(wanted):
-            rows += len(part)
-            reading.check_shape(rows, len(names))
-            for column, cells in zip(columns, zip(*part, strict=True), strict=True):
-                packed, count = _packed(cells)
-                column.append(packed)
-                size += count
-            reading.check("bytes", size)
-            reading.check_time()
-            wanted = max(1, min(ROWS, BYTES * rows // max(1, size)))
+        with connection.execution_options(stream_results=True).execute(sqlalchemy.text(query)) as result:
+            names = list(result.keys())
+            reading.check("columns", len(names))
+            rows = _rows(result, len(names), reading, loose)
     if not rows:
         return pd.DataFrame(columns=names)
-    cells_by_column = [list(chain.from_iterable(map(_unpacked, column))) for column in columns]
-    records = list(zip(*cells_by_column, strict=True))
-    return pd.DataFrame.from_records(records, columns=names, coerce_float=True)
+    return pd.DataFrame.from_records(rows, columns=names, coerce_float=True)
 
 
-def _packed(cells: Sequence[Any]) -> tuple[Sequence[Any] | pa.Array, int]:
-    """Return cells of a column in little memory, and their bytes."""
+def _rows(result: CursorResult[Any], width: int, reading: Reading, most: int) -> list[Cells]:
+    """Fetch rows; where they have more cells than `most`, they are packed until all are there."""
+    loose: list[Cells] = []
+    packed: list[list[Any]] = [[] for _ in range(width)]
+    count = 0
+    size = 0
+    wanted = 1
+    while part := result.fetchmany(wanted):
+        count += len(part)
+        reading.check_shape(count, width)
+        size += sum(map(_bytes, zip(*part, strict=True)))
+        reading.check("bytes", size)
+        reading.check_time()
+        wanted = max(1, min(ROWS, BYTES * count // max(1, size)))
+        loose.extend(map(tuple, part))
+        if len(loose) * width > most:
+            _pack(loose, packed)
+            loose = []
+            most = min(most, PACKED)
+    if count == len(loose):
+        return loose
+    _pack(loose, packed)
+    return list(zip(*map(_unpacked, packed), strict=True))
+
+
+def _bytes(cells: Cells) -> int:
+    """Return about how many bytes cells of a column take when they are packed."""
+    kinds = set(map(type, cells))
+    kinds.discard(type(None))
+    if kinds <= {int, float}:
+        return NUMBER * len(cells)
+    if kinds == {str}:
+        return NUMBER * len(cells) + sum(map(len, filter(None, cells)))
+    return sum(OTHER + len(cell) if isinstance(cell, (str, bytes)) else OTHER for cell in cells)
+
+
+def _pack(rows: list[Cells], into: list[list[Any]]) -> None:
+    """Put the cells of rows into little memory, column by column."""
     import pyarrow as pa
 
-    kinds = set(map(type, cells)) - {type(None)}
-    plain = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    kind = kinds.pop() if len(kinds) == 1 else None
-    if kind in plain:
-        try:
-            packed = pa.array(cells, plain[kind])
-        except (pa.ArrowException, OverflowError, UnicodeError):
-            return cells, _loose(cells)
-        return packed, packed.nbytes
-    return cells, _loose(cells)
+    plain = {int: pa.int64(), float: pa.float64(), str: pa.large_string()}
+    for column, cells in zip(into, zip(*rows, strict=True), strict=False):
+        kinds = set(map(type, cells))
+        kinds.discard(type(None))
+        packed: Any = cells
+        # Only what comes out again as it went in: of one type, and of no other beside it.
+        if len(kinds) == 1 and (kind := kinds.pop()) in plain:
+            with suppress(pa.ArrowException, OverflowError, UnicodeError):
+                packed = pa.array(cells, plain[kind])
+        column.append(packed)
 
 
-def _loose(cells: Sequence[Any]) -> int:
-    return sum(LOOSE + len(cell) if isinstance(cell, (str, bytes)) else LOOSE for cell in cells)
-
-
-def _unpacked(cells: Sequence[Any] | pa.Array) -> Sequence[Any]:
-    found: Sequence[Any] = cells if isinstance(cells, tuple) else cells.to_pylist()
+def _unpacked(column: list[Any]) -> list[Any]:
+    """Return the cells of a column as they came."""
+    found: list[Any] = []
+    for cells in column:
+        found.extend(cells if isinstance(cells, tuple) else cells.to_pylist())
     return found
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from flfed.errors import count_in_words
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
@@ -124,7 +124,8 @@ def _unpacked(content: bytes, opened: Opener, reading: Reading) -> bytes:
             reading.check_unpacked(size, len(content), TEXT_GRACE)
             reading.check_time()
     with opened(io.BytesIO(content)) as stream:
-        return stream.read()
+        whole: bytes = stream.read()
+    return whole
 
 
 def kind_of(content: bytes) -> str:
@@ -196,8 +197,13 @@ def _open_member(content: io.BytesIO) -> IO[bytes]:
     return archive.open(names[0])
 
 
-Opener = Callable[[io.BytesIO], IO[bytes]]
-_OPENERS: dict[str, Opener] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": _open_member}
+Opener = Callable[[io.BytesIO], Any]
+_OPENERS: dict[str, Opener] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zip": _open_member,
+}
 
 
 def _zip_kind(content: bytes) -> str:
@@ -224,7 +230,8 @@ LINE = 1 << 24
 TOO_LONG_LINE = f"a line has more than {LINE:,} signs: close the quote that opens it, or leave columns out"
 TOO_LONG = "a cell has more than 131,072 signs: leave its column out, or close the quote that opens it"
 Record = list[str]
-TIMED_LINES = 1000
+CHECKED = 1000
+"""Lines after which limits are looked at."""
 LOOKED_AT = 2000
 """Lines whose first cells tell what a line begins like."""
 _BIG_ENDIAN = {b"\xfe\xff": "utf-16-be", b"\x00\x00\xfe\xff": "utf-32-be"}
@@ -287,12 +294,13 @@ def lines_of(
     swallowed = 0
     last_short = False
     named = False
+    count = 0
     quoted, first = b'"' in content, True
     begins, joined = set[str](), list[list[str]]()
     for count, record in enumerate(_records(content, encoding, separator), start=1 if columns else 0):
-        reading.check("columns", len(record))
-        reading.check_shape(count, width)
-        if count % TIMED_LINES == 0:
+        if count % CHECKED == 0 or len(record) > width:
+            reading.check("columns", len(record))
+            reading.check_shape(count, width)
             reading.check_time()
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
@@ -312,6 +320,7 @@ def lines_of(
             starts = (_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell)
             joined += filter(None, starts)
         first = False
+    reading.check_shape(count, width)
     swallowed = sum(2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
     return Lines(0 if first else width, shorter, longer, swallowed, last_short, _ends(content, encoding), named)
 
