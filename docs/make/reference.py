@@ -24,6 +24,7 @@ from flfed.rows.data import holdout, site, sources
 from flfed.rows.data.datasets import SourceDescription, SourceFile, Table
 from flfed.rows.data.own_column import OwnColumn
 from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.limits import Limits
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.transactions import windows
@@ -39,7 +40,7 @@ MADE = "<!-- Made from the code by `make docs`: change the docstring there, not 
 COLUMNS = ("key", "type", "default", "meaning", "example")
 SITE_CLASSES = (
     site.Site, site.Mapped, OwnColumn, Field, sources.Csv, sources.Parquet, sources.Excel, sources.Sql, sources.Frame,
-    holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
+    Limits, holdout.Holdout, holdout.HoldoutByTime, Transactions, SimulatedTransactions,
 )  # fmt: skip
 LISTED_WORDS = {
     "model": "Settings of each model stand in the same table.",

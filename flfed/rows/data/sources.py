@@ -73,7 +73,7 @@ class Selection:
     where: str = ""
     dates: Mapping[str, str] = field(default_factory=dict, hash=False)
     century: Literal[0, 1900, 2000] = 0
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """Refuse expressions that are none, before a table is read."""

@@ -34,7 +34,7 @@ class Limits:
     rows : int, >= 1
         Rows of the file or query, before `where` leaves any out. Example: `rows=50_000_000`.
     columns : int, >= 1
-        Example: `columns=30_000`.
+        Columns of the file or query. Example: `columns=30_000`.
     cells : int, >= 1
         Rows times columns. Example: `cells=1_000_000_000`.
     bytes : int, >= 1
