@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flfed.errors import TableError, UsageError, require_extra
-from flfed.parsers import DAMAGED, foreign_parser
 from flfed.rows.data.parsing.fields import check_date_format
 from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
-from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet, why_no_parquet
+from flfed.rows.data.parsing.parquet_and_excel import read_parquet, read_sheet
 from flfed.rows.data.parsing.query_rows import read_query
 from flfed.rows.data.parsing.text_files import (
     BLANKS,
@@ -273,13 +272,8 @@ class Parquet(Selection):
 
         `folders` are where a relative path is looked for.
         """
-        from pyarrow import ArrowException
-
         path = find_file(self.path, folders)
-        try:
-            table = read_parquet(path, Reading(path, self.limits))
-        except (OSError, ValueError, TypeError, KeyError, NotImplementedError, ArrowException):
-            raise UsageError(f"{path}: cannot be read as Parquet: {why_no_parquet(path)}") from None
+        table = read_parquet(path, Reading(path, self.limits))
         return self.selected(table, self.missing)
 
 
@@ -308,10 +302,8 @@ class Excel(Selection):
         """
         require_extra("openpyxl", "reading Excel", "excel")
         path = find_file(self.path, folders)
-        try:
-            table = read_sheet(path, self.sheet, Reading(path, self.limits))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            raise UsageError(f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}") from None
+        refusal = f"{path}: cannot be read as an Excel file (.xlsx){self._sheet_hint()}"
+        table = read_sheet(path, self.sheet, Reading(path, self.limits), refusal)
         return self.selected(table, self.missing)
 
     def _sheet_hint(self) -> str:

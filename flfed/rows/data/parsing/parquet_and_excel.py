@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flfed.errors import UsageError
+from flfed.parsers import DAMAGED, foreign_parser
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
 
@@ -26,7 +29,7 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
-    with pq.ParquetFile(path) as file:
+    with _parquet_parser(path), pq.ParquetFile(path) as file:
         metadata = file.metadata
     reading.check_shape(metadata.num_rows, metadata.num_columns)
     rows = 0
@@ -46,7 +49,20 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
     reading.check("bytes", size)
     if repeated:
         _check_texts(path, sorted(repeated), reading)
-    return pd.read_parquet(path)
+    with _parquet_parser(path):
+        return pd.read_parquet(path)
+
+
+@contextmanager
+def _parquet_parser(path: Path) -> Iterator[None]:
+    """Turn what a call of the library ends with into a sentence; no code of flfed's belongs into the block."""
+    from pyarrow import ArrowException
+
+    try:
+        with foreign_parser("", *DAMAGED, ArrowException):
+            yield
+    except UsageError:
+        raise UsageError(f"{path}: cannot be read as Parquet: {why_no_parquet(path)}") from None
 
 
 def _may_repeat(chunk: Any, most: int) -> bool:
@@ -63,7 +79,12 @@ def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
 
     size = 0
     with pq.ParquetFile(path, read_dictionary=names) as file:
-        for batch in file.iter_batches(BATCH, columns=names):
+        batches = file.iter_batches(BATCH, columns=names)
+        while True:
+            with _parquet_parser(path):
+                batch = next(batches, None)
+            if batch is None:
+                break
             for column in batch.columns:
                 if pa.types.is_dictionary(column.type):
                     lengths = pc.binary_length(column.dictionary)
@@ -86,28 +107,32 @@ def why_no_parquet(path: Path) -> str:
     return "it is damaged" if content.endswith(b"PAR1") else "its end is missing: fetch the file anew"
 
 
-def read_sheet(path: Path, sheet: str, reading: Reading) -> pd.DataFrame:
+def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.DataFrame:
     """Read a sheet of a workbook, the first one where `sheet` is "".
 
     A zip's directory tells its bytes, and more of them are never unpacked. Rows are counted as they come: a cell far
-    to the right, and one far below, would make a table of all that lies between.
+    to the right, and one far below, would make a table of all that lies between. `refusal` is said of a damaged file.
     """
     import pandas as pd
 
-    with zipfile.ZipFile(path) as archive:
+    with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     for member in members:
         reading.check_unpacked(member.file_size, member.compress_size, XML_GRACE)
     reading.check("bytes", sum(member.file_size for member in members))
-    with pd.ExcelFile(path, engine="openpyxl") as workbook:
-        chosen = sheet or workbook.sheet_names[0]
-        # pandas takes the rows from here; a sheet of pictures has none.
-        source = workbook.book[chosen]
+    with foreign_parser(refusal, *DAMAGED):
+        workbook = pd.ExcelFile(path, engine="openpyxl")
+    with workbook:
+        with foreign_parser(refusal, *DAMAGED):
+            chosen = sheet or workbook.sheet_names[0]
+            source = workbook.book[chosen]
+        # pandas takes the rows from here; a sheet of pictures has none. Their limits raise an error that passes.
         if hasattr(source, "iter_rows"):
             rows = source.iter_rows
             source.iter_rows = lambda: _within(rows(), reading)
-        table: pd.DataFrame = workbook.parse(chosen, dtype=object, keep_default_na=False, na_values=[""])
-        return table
+        with foreign_parser(refusal, *DAMAGED):
+            table: pd.DataFrame = workbook.parse(chosen, dtype=object, keep_default_na=False, na_values=[""])
+    return table
 
 
 def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequence[Any]]:
