@@ -63,7 +63,7 @@ def test_what_was_charged_is_one_answer_and_no_step_of_training(store, url):
         "with it, of a budget of 10.00."
     )
     assert any("sent the same numbers again" in line for line in spent)
-    line = spent_line("site-1", SPENT, private)
+    line = spent_line("site-1", next(iter(private["sites"].values())), private)
     assert (line["Answers asked"], line["Answers planned"], line["ε of this run"]) == (1, 1, "7.99")
     with RunReader.open(url) as reader:
         sites = reader.sites(reader.runs()[0].run)
