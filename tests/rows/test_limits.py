@@ -178,6 +178,7 @@ FILES = {
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize("name", [*list(FILES)[:-1], pytest.param(list(FILES)[-1], marks=PROOF)])
 def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memory(name: str, tmp_path: Path):
     write, bound = FILES[name]
@@ -189,6 +190,7 @@ def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memo
 
 
 @pytest.mark.slow
+@pytest.mark.studies
 @pytest.mark.parametrize(
     ("cells", "bound"),
     [
