@@ -274,15 +274,6 @@ class PrivacyAccount:
         found = self._seen.account(self.dataset, self._names())
         return found if rule is None else replace(found, rules=found.rules | {rule})
 
-    def _looked(self) -> Tally:
-        """Return the account without opening it to write."""
-        try:
-            with self._ledger.reading() as found:
-                return Tally() if found is None else self._read(found)
-        except (FlfedError, OSError) as error:
-            LOG.error("%s", error)
-            raise NotSpent(NO_LEDGER) from None
-
     @contextmanager
     def _held(self) -> Iterator[HeldLedger]:
         """Yield the locked ledger and log its errors."""
