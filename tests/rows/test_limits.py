@@ -192,21 +192,22 @@ def test_an_endless_file_is_refused_by_the_command_in_seconds_and_in_little_memo
 @pytest.mark.slow
 @pytest.mark.studies
 @pytest.mark.parametrize(
-    ("cells", "bound"),
+    ("cells", "bound", "seconds"),
     [
-        ("x AS age", "2,000,000 rows"),
-        pytest.param("hex(zeroblob(500000)) AS age", "500,000,000 bytes", marks=PROOF),
-        pytest.param(", ".join(f"x + {at}" for at in range(100)), "50,000,000 cells", marks=PROOF),
+        ("x AS age", "2,000,000 rows", SECONDS),
+        pytest.param("hex(zeroblob(500000)) AS age", "500,000,000 bytes", SECONDS, marks=PROOF),
+        # SQLite alone takes a third of the time, and twice as long beside other processes.
+        pytest.param(", ".join(f"x + {at}" for at in range(100)), "32,000,000 cells", 2 * SECONDS, marks=PROOF),
     ],
 )
 def test_an_endless_query_is_refused_by_the_command_in_seconds_and_in_little_memory(
-    cells: str, bound: str, tmp_path: Path, database: Path
+    cells: str, bound: str, seconds: float, tmp_path: Path, database: Path
 ):
     (tmp_path / "sites" / "endless").mkdir(parents=True)
     (tmp_path / "sites" / "endless" / "__init__.py").write_text(SITE.format(query=ENDLESS.format(cells)))
     done = measured("site", "check", "endless", folder=tmp_path)
     assert done.code == 2 and f"it has more than {bound}" in " ".join(done.err.split()), done.err
-    assert done.seconds < SECONDS and done.memory < MEMORY
+    assert done.seconds < seconds and done.memory < MEMORY
 
 
 @pytest.mark.proof

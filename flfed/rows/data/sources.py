@@ -325,14 +325,14 @@ class Sql(Selection):
     missing : tuple of str
         As for `Csv`. Example: `missing=("unknown",)`.
     limits : Limits
-        Smaller ones than a file's, as a query says nowhere how much it will return: 2 million rows, 50 million cells
+        Smaller ones than a file's, as a query says nowhere how much it will return: 2 million rows, 32 million cells
         and 500 MB. Example: `limits=Limits(rows=20_000_000, cells=200_000_000, seconds=7_200)`.
     """
 
     query: str
     url_variable: str = "FLFED_SITE_URL"
     missing: tuple[str, ...] = ()
-    limits: Limits = field(default=Limits(rows=2_000_000, cells=50_000_000, bytes=500_000_000), kw_only=True)
+    limits: Limits = field(default=Limits(rows=2_000_000, cells=32_000_000, bytes=500_000_000), kw_only=True)
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the rows of the query."""

@@ -19,8 +19,6 @@ BYTES = 32_000_000
 """Fetched at a time, where cells are long."""
 LOOSE = 8_000_000
 """Cells up to which rows stay as they came, which is faster than packing them."""
-PACKED = 1_000_000
-"""Cells that are packed at a time after that."""
 NUMBER = 8
 OTHER = 64
 """Bytes of a cell that is no plain number or text, about."""
@@ -66,7 +64,7 @@ def _rows(result: CursorResult[Any], width: int, reading: Reading, most: int) ->
         if len(loose) * width > most:
             _pack(loose, packed)
             loose = []
-            most = min(most, PACKED)
+            most = 0
     if count == len(loose):
         return loose
     _pack(loose, packed)
@@ -85,19 +83,26 @@ def _bytes(cells: Cells) -> int:
 
 
 def _pack(rows: list[Cells], into: list[list[Any]]) -> None:
-    """Put the cells of rows into little memory, column by column."""
+    """Put the cells of rows into little memory, column by column.
+
+    Few rows at a time: their cells stay near the processor while columns are made of them.
+    """
+    for start in range(0, len(rows), ROWS):
+        for column, cells in zip(into, zip(*rows[start : start + ROWS], strict=True), strict=True):
+            column.append(_packed(cells))
+
+
+def _packed(cells: Cells) -> Any:
+    """Return an array of cells that are of one type and come out again as they went in; others as they are."""
     import pyarrow as pa
 
+    kinds = set(map(type, cells))
+    kinds.discard(type(None))
     plain = {int: pa.int64(), float: pa.float64(), str: pa.large_string()}
-    for column, cells in zip(into, zip(*rows, strict=True), strict=False):
-        kinds = set(map(type, cells))
-        kinds.discard(type(None))
-        packed: Any = cells
-        # Only what comes out again as it went in: of one type, and of no other beside it.
-        if len(kinds) == 1 and (kind := kinds.pop()) in plain:
-            with suppress(pa.ArrowException, OverflowError, UnicodeError):
-                packed = pa.array(cells, plain[kind])
-        column.append(packed)
+    if len(kinds) == 1 and (kind := kinds.pop()) in plain:
+        with suppress(pa.ArrowException, OverflowError, UnicodeError):
+            return pa.array(cells, plain[kind])
+    return cells
 
 
 def _unpacked(column: list[Any]) -> list[Any]:
