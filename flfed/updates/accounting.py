@@ -1,24 +1,19 @@
 """Accountant of the privacy that releases spend together.
 
-It gives ε for a δ, of Gaussian mechanisms on Poisson samples.
+It gives ε for a δ, of Gaussian mechanisms on Poisson samples; neighbours are tables with and without one row (person).
 
-Two accountants, both upper bounds: Rényi DP (Mironov, Talwar and Zhang 2019, with the conversion of Balle et
-al. 2020, theorem 21), quick, and privacy random variables (Gopi, Lee and Wutschitz 2021), 8 to 9 % tighter.
-Their mathematics are Opacus'. Neighbours are tables with and without one row (person).
+One function does so for calibration, account and promise. Releases without sampling have a closed form (Balle and Wang
+2018, "Improving the Gaussian mechanism", theorem 8). All others go through dp-accounting's privacy loss distributions
+(Doroshenko et al. 2022, "Connect the dots"), whose rounding is always towards more ε.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
-from types import ModuleType
+from functools import lru_cache, reduce
 from typing import Annotated, Any
 
 import numpy as np
@@ -32,21 +27,26 @@ Delta = Annotated[float, Field(gt=0, lt=0.1)]
 Clip = Annotated[float, Field(gt=0, lt=1e6), "> 0"]
 Sampling = Annotated[float, Field(gt=0, le=1)]
 LEAST_NOISE = 0.3
-"""Noise multiplier below which the accountant needs more memory than there is, and ε is over 100 anyway."""
+"""Noise multiplier below which all privacy counts as spent: ε would promise nothing."""
 MOST_NOISE = 1000.0
-MOST_TIGHT = 200.0
-"""ε by Rényi DP above which the tighter accountant is not asked: nothing is promised by either figure."""
-MOST_POINTS = 2**23
-"""Of the tighter accountant's grid, about 600 MB; only of a million steps or more."""
-NEGLIGIBLE, LEAST_LOG, TERMS = -30.0, -1e300, 64
-"""Logarithms of a term that ends a series and of none yet, and terms of a series that are computed at once."""
-ORDERS = (
-    *(1 + n / 100 for n in range(1, 10)),
-    *(1 + n / 10 for n in range(1, 100)),
-    *range(11, 64),
-    *(72, 80, 96, 112, 128, 160, 192, 256, 320, 384, 512, 640, 768, 1024),
-)
-"""Rényi orders: Opacus' own and more at either end, where the best one is for much noise and for little."""
+FINE, COARSE = 8, 2
+"""Points of the grid in one standard deviation of a step's privacy loss: ε is some .1 and some 2 % above the exact."""
+WIDEST = 0.25
+"""Standard deviation from which the grid is not made wider: with little noise the loss has a long tail."""
+POINTS = 3000
+"""Points of all kinds' single steps, times those in a deviation: where little is sampled, the grid is wider for it."""
+MOST_VARIANCE = 5000.0
+"""Of all losses together. Above it ε is some hundred at least, and counts as infinite: it promises nothing."""
+TAIL = 30.0
+"""A step's loss is cut off, and counts as infinite, where its tail is exp(-30) of δ."""
+STAGE = 1000
+"""Steps that are composed at once: the library's bounds on the whole are far too wide for many more."""
+ROUNDING_ONCE, ROUNDING_A_STEP = 4e-15, 1e-17
+"""Of the Fourier transforms, in δ."""
+ROUGHLY = 0.01
+"""Share of the noise to which a calibration looks roughly before it looks closely."""
+DIGITS = 4
+"""Binary digits of the number of steps that the quick bound looks at."""
 
 
 @dataclass(frozen=True, order=True)
@@ -85,9 +85,10 @@ def composed(releases: Iterable[Release]) -> tuple[Release, ...]:
 def epsilon(releases: Iterable[Release], delta: float) -> float:
     """Return the ε that releases spend together at `delta`.
 
-    It is the less of both accountants' bounds, and 0 of none.
+    It is never below the exact one, and 0 of no release. Without sampling it is exact, else some .1 % above.
 
-    It is infinite where a release has a noise multiplier below 0.3: no figure would be worth the name.
+    It is infinite where a release has a noise multiplier below 0.3: no figure would be worth the name. And it is
+    where `delta` is below what the computation rounds away: some 1e-14, and 1e-17 for each step.
 
     Raises
     ------
@@ -97,16 +98,135 @@ def epsilon(releases: Iterable[Release], delta: float) -> float:
     Examples
     --------
     >>> round(epsilon([Release(1.5, 0.05, 400)], 1e-5), 3)
-    3.371
+    3.363
     >>> epsilon([], 1e-5), epsilon([Release(0.1, 0.05, 1)], 1e-5)
     (0.0, inf)
     """
-    return _epsilon(composed(releases), delta)
+    return _epsilon(composed(releases), delta, FINE)
 
 
-@lru_cache(maxsize=1024)
-def _epsilon(history: tuple[Release, ...], delta: float) -> float:
-    return min(rdp_epsilon(history, delta), prv_epsilon(history, delta))
+def quick_epsilon(releases: Iterable[Release], delta: float) -> float:
+    """Return a bound on ε, some percent above it.
+
+    It is that of a few more steps on a coarse grid, which many histories share: of a run's rounds few are computed.
+
+    Examples
+    --------
+    >>> quick_epsilon([Release(1.5, 0.05, 385)], 1e-5) == quick_epsilon([Release(1.5, 0.05, 416)], 1e-5)
+    True
+    """
+    return _epsilon(tuple(_more_steps(release) for release in composed(releases)), delta, COARSE)
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """Return the ε of a Gaussian query, in its closed form.
+
+    Queries add up in μ²: k of noise multiplier σ are one with μ = √k / σ.
+
+    Parameters
+    ----------
+    mu : float, >= 0
+        Sensitivity over the noise's standard deviation.
+    delta : float in (0, 1)
+
+    Source: Balle and Wang 2018, theorem 8; Dong, Roth and Su 2022, corollary 3.3.
+
+    Examples
+    --------
+    >>> round(gaussian_epsilon(math.sqrt(10) / 1.0, 1e-5), 2)
+    17.86
+    """
+    _check(delta)
+    return _gaussian_epsilon(mu, delta) if mu > 0 else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _gaussian_epsilon(mu: float, delta: float) -> float:
+    from dp_accounting import get_epsilon_gaussian  # with scipy a second, which only needs who counts
+
+    return float(get_epsilon_gaussian(1 / mu, delta)) + 1e-11  # it is sought to 1e-12
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(history: tuple[Release, ...], delta: float, points: int) -> float:
+    _check(delta)
+    if not all(LEAST_NOISE <= release.noise < math.inf for release in history):
+        return math.inf
+    mu = math.sqrt(sum(release.steps / release.noise**2 for release in history if release.sampling == 1))
+    sampled = [release for release in history if release.sampling < 1]
+    if not sampled:
+        return gaussian_epsilon(mu, delta)
+    # All queries without sampling are one.
+    kinds = [*sampled, Release(1 / mu, 1.0, 1)] if mu else sampled
+    exact = delta - ROUNDING_ONCE * len(kinds) - ROUNDING_A_STEP * sum(release.steps for release in kinds)
+    variance = mu**2 + sum(release.steps * _deviation(release) ** 2 for release in sampled)
+    if exact <= 0 or variance > MOST_VARIANCE:
+        return math.inf
+    grid = _grid(sampled, kinds, delta, points)
+    with np.errstate(over="ignore", divide="ignore"):
+        losses = [_loss(kind, grid, math.log(delta) - TAIL) for kind in kinds]
+        return float(_together(losses).get_epsilon_for_delta(exact))
+
+
+def _together(losses: Sequence[Any]) -> Any:
+    return reduce(lambda whole, loss: whole.compose(loss), losses)
+
+
+@lru_cache(maxsize=32)
+def _loss(kind: Release, grid: float, tail: float) -> Any:
+    """Return the privacy loss distribution of steps of one kind, for both directions of neighbours.
+
+    In a ledger most kinds stay as they are from round to round.
+    """
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    options = {"value_discretization_interval": grid, "log_mass_truncation_bound": tail}
+    step = from_gaussian_mechanism(kind.noise, sampling_prob=kind.sampling, **options)
+    losses = []
+    left = kind.steps
+    while left:
+        left, rest = divmod(left, STAGE)
+        if rest:
+            losses.append(step.self_compose(rest))
+        if left:
+            step = step.self_compose(STAGE)
+    return _together(losses)
+
+
+def _grid(sampled: Sequence[Release], kinds: Sequence[Release], delta: float, points: int) -> float:
+    """Return the width of the grid of losses.
+
+    It is a power of two, so that a finer grid has all points of a coarser one, and does not depend on the number of
+    steps: more of them never seem to spend less.
+    """
+    needed = min(_deviation(release) for release in sampled) / points
+    reach = sum(_reach(release, math.log(delta) - TAIL) for release in kinds)
+    return 2.0 ** math.floor(math.log2(max(needed, reach / (points * POINTS))))
+
+
+def _deviation(release: Release) -> float:
+    """Return about the standard deviation of one step's privacy loss."""
+    return min(1 / release.noise, release.sampling * math.sqrt(math.expm1(min(1 / release.noise**2, 100.0))), WIDEST)
+
+
+def _reach(release: Release, tail: float) -> float:
+    """Return about how far one step's privacy loss reaches, to both sides."""
+    # Without sampling the loss at x deviations is x / σ + 1 / (2σ²).
+    most = math.sqrt(-2 * tail) / release.noise + 0.5 / release.noise**2
+    if release.sampling == 1:
+        return 2 * most
+    return math.log1p(release.sampling * math.expm1(min(most, 700.0))) + min(most, -math.log1p(-release.sampling))
+
+
+def _more_steps(release: Release) -> Release:
+    """Return the release with its steps rounded up to four binary digits."""
+    unit = 2 ** max(0, release.steps.bit_length() - DIGITS)
+    return Release(release.noise, release.sampling, -(-release.steps // unit) * unit)
+
+
+def _check(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise UsageError(f"delta={delta} must be between 0 and 1")
 
 
 def affordable(releases: Iterable[Release], release: Release, budget: float, delta: float) -> bool:
@@ -114,8 +234,7 @@ def affordable(releases: Iterable[Release], release: Release, budget: float, del
 
     It comes on top of `releases`, within ε = `budget` at `delta`.
 
-    Quick where Rényi DP says so already, or the budget is far away: the tighter accountant is asked
-    where only that can tell.
+    Where the budget is far away the quick bound says so, which most rounds share; `epsilon` is asked near it alone.
 
     Examples
     --------
@@ -125,7 +244,7 @@ def affordable(releases: Iterable[Release], release: Release, budget: float, del
     """
     history = composed([*releases, release])
     most = budget * (1 + 1e-9)  # a budget that the run's noise was made for is not missed by a rounding
-    return rdp_epsilon(history, delta) <= most or epsilon(history, delta) <= most
+    return quick_epsilon(history, delta) <= most or epsilon(history, delta) <= most
 
 
 def delta_defect(delta: float, units: int) -> Refusal | None:
@@ -159,158 +278,13 @@ def is_close(delta: float, rows: float) -> bool:
     return delta * rows > 0.1
 
 
-def rdp_epsilon(releases: Iterable[Release], delta: float) -> float:
-    """Return a quick bound on ε by Rényi differential privacy.
-
-    Examples
-    --------
-    >>> round(rdp_epsilon([Release(1.5, 0.05, 400)], 1e-5), 3)
-    3.689
-    """
-    if not 0 < delta < 1:
-        raise UsageError(f"delta={delta} must be between 0 and 1")
-    history = composed(releases)
-    if not history:
-        return 0.0
-    if not all(LEAST_NOISE <= release.noise < math.inf for release in history):
-        return math.inf
-    spent = sum(release.steps * _renyi(release.noise, release.sampling) for release in history)
-    orders = np.array(ORDERS)
-    found = spent - (math.log(delta) + np.log(orders)) / (orders - 1) + np.log1p(-1 / orders)
-    known = found[np.isfinite(found)]
-    return max(0.0, float(known.min())) if len(known) else math.inf
-
-
-@lru_cache(maxsize=1024)
-def _renyi(noise: float, sampling: float) -> np.ndarray:
-    """Return the Rényi divergence [orders] of one step."""
-    if sampling == 1:
-        return np.array(ORDERS) / (2 * noise**2)  # Mironov 2017, proposition 7
-    orders = np.array(ORDERS, dtype=float)
-    found, whole = np.empty(len(orders)), orders == np.floor(orders)
-    found[whole] = [_whole_moment(noise, sampling, int(order)) for order in orders[whole]]
-    found[~whole] = _fractional_moments(noise, sampling, orders[~whole])
-    return np.asarray(found / (orders - 1))
-
-
-def _whole_moment(noise: float, sampling: float, order: int) -> float:
-    """Return the log moment of one step at a whole order.
-
-    Source: Mironov, Talwar and Zhang 2019, section 3.3.
-    """
-    from scipy.special import binom, logsumexp
-
-    i = np.arange(order + 1)
-    taken = i * math.log(sampling) + (order - i) * math.log(1 - sampling)
-    return float(logsumexp(np.log(binom(order, i)) + taken + (i * i - i) / (2 * noise**2)))
-
-
-def _fractional_moments(noise: float, sampling: float, orders: np.ndarray) -> np.ndarray:
-    """Return the log moments of one step at fractional orders.
-
-    An order whose series falls below 0 by rounding counts as infinite, and never is the best one.
-
-    Source: Mironov, Talwar and Zhang 2019, section 3.3, as Opacus adds it up, whose Python takes ten times as long.
-    """
-    from scipy.special import binom, log_ndtr
-
-    found, going = np.full(len(orders), np.inf), np.arange(len(orders))
-    middle, i = noise**2 * math.log(1 / sampling - 1) + 0.5, np.arange(TERMS)[:, None]
-    most, total = np.full((2, 1, len(orders)), LEAST_LOG), np.zeros((2, 1, len(orders)))
-    with np.errstate(divide="ignore", over="ignore", under="ignore"):
-        while len(going):
-            j = orders[going] - i
-            coefficient = binom(orders[going], i)
-            # Two integrals, below `middle` and above it; each is a series in i, [2, terms, orders].
-            below = i * math.log(sampling) + j * math.log(1 - sampling) + log_ndtr((middle - i) / noise)
-            above = j * math.log(sampling) + i * math.log(1 - sampling) + log_ndtr((j - middle) / noise)
-            powers = np.stack([below + (i * i - i) / (2 * noise**2), above + (j * j - j) / (2 * noise**2)])
-            terms = np.log(np.abs(coefficient)) + powers
-            small = terms.max(axis=0) < NEGLIGIBLE
-            ended = small.any(axis=0)
-            counted = i - i[0] <= np.where(ended, small.argmax(axis=0), TERMS - 1)
-            before, most = most, np.maximum(most, terms.max(axis=1, keepdims=True))
-            signed = np.where(counted, np.sign(coefficient) * np.exp(terms - most), 0.0)
-            sums = total * np.exp(before - most) + signed.cumsum(axis=1)
-            sound, total = (sums >= 0).all(axis=(0, 1)), sums[:, -1:]
-            done, again = sound & ended, sound & ~ended
-            found[going[done]] = np.logaddexp(*(most + np.log(total))[:, 0, done])
-            going, most, total, i = going[again], most[..., again], total[..., again], i + TERMS
-    return found
-
-
-def prv_epsilon(releases: Iterable[Release], delta: float) -> float:
-    """Return the ε by privacy random variables.
-
-    The error of its own computation is added.
-
-    The error is a hundredth of ε below 1, then 0.01, and 1/500 of ε above 5. Infinite where it is too large
-    to be computed, or to promise anything: `epsilon` then has the other bound.
-
-    Source: Gopi, Lee and Wutschitz 2021, "Numerical composition of differential privacy", algorithm 1.
-    """
-    history = composed(releases)
-    rough = rdp_epsilon(history, delta)
-    if not history or rough > MOST_TIGHT:
-        return math.inf if history else 0.0
-    # The grid is so fine that the rounding of all steps together stays below the error.
-    error, slack = max(0.001, 0.01 * min(rough, max(1.0, rough / 5))), delta / 1000
-    prv, counts = opacus_analysis("prv"), [release.steps for release in history]
-    mesh = error / math.sqrt(sum(counts) * math.log(12 / slack) / 2)
-    # Beyond its reach, what is lost of the random variables' tails is a small part of delta.
-    single = slack / (8 * sum(counts))
-    alone = max(rdp_epsilon([Release(r.noise, r.sampling, 1)], single) for r in history)
-    reach = max(rdp_epsilon(history, slack / 4), alone, error) + 3  # remark 5.6
-    if 2 * reach / mesh > MOST_POINTS:
-        return math.inf
-    domain = prv.Domain.create_aligned(-reach, reach, mesh)
-    try:
-        with np.errstate(divide="ignore", under="ignore"):  # log(1 - q) of q = 1 is meant to be -inf
-            parts = [
-                prv.discretize(prv.TruncatedPrivacyRandomVariable(variable, domain.t_min, domain.t_max), domain)
-                for variable in (prv.PoissonSubsampledGaussianPRV(r.sampling, r.noise) for r in history)
-            ]
-            whole = prv.compose_heterogeneous(dprvs=parts, num_self_compositions=counts)
-            return max(0.0, float(whole.compute_epsilon(delta, slack, error)[2]))
-    except (ArithmeticError, RuntimeError, ValueError):
-        return math.inf
-
-
-@cache
-def opacus_analysis(name: str) -> Any:
-    """Import one module of Opacus' accountants alone.
-
-    It is one of `accountants.analysis` ("prv", "rdp"). All of Opacus is not imported.
-
-    Importing Opacus takes 3 CPU seconds, for torch, hooks and optimisers that no accountant needs; its files
-    of mathematics take 0.7, with scipy. Loaded beside it, under a name of their own, they leave
-    `import opacus` as it is.
-    """
-    spec = importlib.util.find_spec("opacus")
-    if spec is None or spec.origin is None:
-        raise UsageError("a study with differential privacy needs the package opacus, which is not installed")
-    root, folder = f"{__name__}_opacus", Path(spec.origin).parent / "accountants"
-    # The packages are stand-ins, so that Opacus' own do not run and import torch.
-    for part, path in (("", folder), (".analysis", folder / "analysis")):
-        if root + part not in sys.modules:
-            package = ModuleType(root + part)
-            package.__path__ = [str(path)]
-            sys.modules[root + part] = package
-    if f"{root}.rdp" not in sys.modules:
-        # What the file of the domains asks there is the one function that `prv_epsilon` does itself.
-        stand_in = ModuleType(f"{root}.rdp")
-        vars(stand_in)["RDPAccountant"] = None
-        sys.modules[f"{root}.rdp"] = stand_in
-    return importlib.import_module(f"{root}.analysis.{name}")
-
-
 @lru_cache(maxsize=1024)
 def noise_for(target: float, delta: float, sampling: float, steps: int) -> float:
     """Return the least noise multiplier for a privacy budget.
 
     It is in thousandths, and with it `steps` steps spend at most ε = `target`.
 
-    It takes about a second; nothing of it is kept on a disk, so that nothing damaged there can be believed.
+    It takes half a second; nothing of it is kept on a disk, so that nothing damaged there can be believed.
 
     Raises
     ------
@@ -320,17 +294,25 @@ def noise_for(target: float, delta: float, sampling: float, steps: int) -> float
     Examples
     --------
     >>> noise_for(3.0, 1e-5, 0.05, 400)
-    1.625
+    1.622
     """
-    return least_noise(
-        lambda noise: epsilon([Release(noise, sampling, steps)], delta),
-        target,
-        quick=lambda noise: rdp_epsilon([Release(noise, sampling, steps)], delta),
-    )
+    return noise_beside((), target, delta, sampling, steps)
+
+
+def noise_beside(beside: Sequence[Release], target: float, delta: float, sampling: float, steps: int) -> float:
+    """Return the least noise multiplier of steps that other releases leave of a budget.
+
+    All together they spend at most ε = `target`.
+    """
+
+    def spent(noise: float, points: int = FINE) -> float:
+        return _epsilon(composed([*beside, Release(noise, sampling, steps)]), delta, points)
+
+    return least_noise(spent, target, rough=lambda noise: spent(noise, COARSE))
 
 
 def least_noise(
-    spent: Callable[[float], float], target: float, *, quick: Callable[[float], float] | None = None
+    spent: Callable[[float], float], target: float, *, rough: Callable[[float], float] | None = None
 ) -> float:
     """Return the least noise multiplier for an ε.
 
@@ -341,35 +323,52 @@ def least_noise(
     spent : callable (noise) → float
         The ε, which falls with the noise.
     target : float, > 0
-    quick : callable (noise) → float, optional
-        A bound on it, to look roughly with.
+    rough : callable (noise) → float, optional
+        A bound on it, to look roughly with: the noise that it asks for is where `spent` begins.
 
     Raises
     ------
     UsageError
         If no noise up to 1000 has it.
     """
-    # Doubling with the quick bound finds noise that is certainly enough.
-    least = high = round(LEAST_NOISE * 1000)
-    bound = quick or spent
-    while bound(high / 1000) > target:
-        high *= 2
-        if high > MOST_NOISE * 1000 and bound is not spent:
-            bound, high = spent, least  # what else is spent may be above the target by the quick bound alone
-        elif high > MOST_NOISE * 1000:
-            raise UsageError(
-                f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
-                "rounds, or a larger epsilon"
-            )
-    # Halving with the exact figure then finds noise that is too little, if there is any.
-    low = high
+    least = round(LEAST_NOISE * 1000)
+    start = None if rough is None else _least(rough, target, least, near=ROUGHLY)
+    # What else is spent may be above the target by the rough bound alone.
+    found = _least(spent, target, least if start is None else start)
+    if found is None:
+        raise UsageError(
+            f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "
+            "rounds, or a larger epsilon or delta"
+        )
+    return found / 1000
+
+
+def _least(spent: Callable[[float], float], target: float, start: int, near: float = 0.0) -> int | None:
+    """Return the least thousandths whose ε is at most `target`, or a share `near` more; None if there are none.
+
+    They are sought from a start on.
+    """
+    least = round(LEAST_NOISE * 1000)
+    most = round(MOST_NOISE * 1000)
+    low = start
+    high = start
+    while spent(high / 1000) > target:
+        if high == most:
+            return None
+        low = high
+        high = min(2 * high, most)
+    step = max(1, start // 32)
     while low > least and spent(low / 1000) <= target:
-        low, high = max(least, low // 2), low
-    return (low if spent(low / 1000) <= target else _least(spent, target, low, high)) / 1000
+        high = low
+        low = max(least, low - step)
+        step *= 2
+    if spent(low / 1000) <= target:
+        return low
+    return _least_between(spent, target, low, high, near)
 
 
-def _least(spent: Callable[[float], float], target: float, low: int, high: int) -> int:
-    """Return the least thousandths for an ε.
+def _least_between(spent: Callable[[float], float], target: float, low: int, high: int, near: float) -> int:
+    """Return the least thousandths for an ε, or a share `near` more.
 
     Their ε is at most `target`; they are more than `low`, and `high` at most.
     """
@@ -380,15 +379,18 @@ def _least(spent: Callable[[float], float], target: float, low: int, high: int) 
     at_low = over(low)
     at_high = over(high)
     turn = 0
-    while high - low > 1:
+    while high - low > max(1, near * high):
         # ε is nearly a power of the noise: the secant in logarithms finds the place, and a halving now and then
         # keeps it from creeping.
         share = at_low / (at_low - at_high) if turn % 3 < 2 and at_low > at_high else 0.5
         guess = math.exp(math.log(low) + share * math.log(high / low))
-        middle, turn = min(max(round(guess), low + 1), high - 1), turn + 1
+        middle = min(max(round(guess), low + 1), high - 1)
+        turn += 1
         at_middle = over(middle)
         if at_middle > 0:
-            low, at_low = middle, at_middle
+            low = middle
+            at_low = at_middle
         else:
-            high, at_high = middle, at_middle
+            high = middle
+            at_high = at_middle
     return high

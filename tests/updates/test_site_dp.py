@@ -8,21 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord
-from flwr.supercore.privacy_accounting import (
-    GaussianPrivacyEvent,
-    NeighboringRelation,
-    PrivacyConfig,
-    SamplingMethod,
-)
-from flwr.supercore.privacy_accounting.rdp_accountant import RdpAccountant
 from scipy.stats import chi2
+from scipy.stats import norm as norm_of
 
 from flfed.errors import UsageError
 from flfed.federation.recording.privacy_recorder import system_normals
 from flfed.seeds import generator
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.accounting import Release, rdp_epsilon
+from flfed.updates.accounting import Release, epsilon
 from flfed.updates.aggregation.rounds import Participant, RunContext
 from flfed.updates.mechanism import Mechanism
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
@@ -89,19 +83,16 @@ def test_the_noise_has_the_deviation_of_the_promise_and_no_other(clip):
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 4 / math.sqrt(len(drawn))
 
 
-def test_epsilon_of_the_sums_is_that_of_flowers_accountant_and_of_our_own():
+def test_epsilon_of_the_sums_is_the_gaussians_closed_form_and_that_of_our_account():
     for noise, rounds, delta in ((1.653, 15, 0.02), (4.0, 40, 1e-3), (0.5, 1, 1e-5)):
-        config = PrivacyConfig(
-            target_delta=delta, population_size=50, neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
-            sampling_method=SamplingMethod.NO_AMPLIFICATION,
-        )  # fmt: skip
-        theirs = RdpAccountant(config)
-        for _ in range(rounds):
-            theirs.compose(GaussianPrivacyEvent(noise_multiplier=noise, sample_size=10, population_size=50))
         found = SiteDp(noise=noise, delta=delta).promise(Plan(), rounds)
-        assert found.epsilon == pytest.approx(theirs.get_epsilon(delta), rel=1e-12)
+        # Balle and Wang 2018, theorem 8: the sums together are one Gaussian of sensitivity mu.
+        mu = math.sqrt(rounds) / noise
+        e = found.epsilon
+        spent = norm_of.sf(e / mu - mu / 2) - math.exp(e) * norm_of.sf(e / mu + mu / 2)
+        assert spent == pytest.approx(delta, rel=1e-4) and spent <= delta
         assert (found.steps, found.sampling, found.unit) == (rounds, 1.0, "site")
-        assert found.epsilon == pytest.approx(rdp_epsilon([Release(noise, 1.0, rounds)], delta), rel=5e-3)
+        assert found.epsilon == epsilon([Release(noise, 1.0, rounds)], delta)
 
 
 def test_noise_made_for_an_epsilon_keeps_it_and_no_less_would():

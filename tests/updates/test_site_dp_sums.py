@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
 
 from flfed.errors import UsageError
 from flfed.federation.recording.privacy_recorder import facts_of
@@ -15,7 +15,6 @@ from flfed.records.reports.privacy import odds_in_words
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.updates.accounting import ORDERS
 from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import threshold
 from flfed.updates.masking.site_noise import SiteNoise, largest_entry, noise_of_site
@@ -97,17 +96,17 @@ def test_rounding_is_counted_in_the_sensitivity(sites, entries, noise):
     bare = noise / (1 + share)
     trusted, counted = (site_epsilon(one, ROUNDS, 1e-3) for one in (noise, bare))
     assert trusted < counted <= trusted * (1 + share) ** 2
-    assert counted == pytest.approx(closed_form(bare, ROUNDS, 1e-3), rel=2e-3)
+    assert delta_of(counted, bare, ROUNDS) == pytest.approx(1e-3, rel=1e-6)
     assert SiteDp(noise=noise, delta=1e-3).promise(Plan(), ROUNDS).epsilon == trusted
     # Rounding of normal draws takes off what is uniform: a site's noise spans many units.
     assert made.units(entries, ring.scale) > 1000
 
 
-def closed_form(noise: float, rounds: int, delta: float) -> float:
-    """Return ε of Gaussian sums by Rényi orders: each is a / (2 σ²) a round, and sums are converted by Balle et al."""
-    orders = np.array([order for order in ORDERS if order > 1])
-    spent = rounds * orders / (2 * noise**2)
-    return float((spent + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)).min())
+def delta_of(epsilon: float, noise: float, rounds: int) -> float:
+    """Return δ of Gaussian sums, which are one of μ = √rounds / noise: Balle and Wang 2018, theorem 8."""
+    mu = math.sqrt(rounds) / noise
+    above = norm.sf(epsilon / mu - mu / 2)
+    return float(above - math.exp(epsilon) * norm.sf(epsilon / mu + mu / 2))
 
 
 def test_epsilon_is_that_of_the_trusted_server_and_more_with_sites_that_collude():

@@ -41,4 +41,4 @@ def accountants(study: Study) -> Mapping[str, str]:
 
     There are none for a study without a mechanism.
     """
-    return {} if study.privacy.name == "none" else {p: version(p) for p in ("opacus", "dp-accounting")}
+    return {} if study.privacy.name == "none" else {"dp-accounting": version("dp-accounting")}

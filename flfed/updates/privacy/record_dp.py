@@ -16,7 +16,7 @@ from flfed.study.study import Study
 from flfed.summaries.noised_pairs import OWN, PAIRS
 from flfed.summaries.noised_scores import FIRST, SCORES
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
-from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, rdp_epsilon
+from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, quick_epsilon
 from flfed.updates.budget_shares import (
     ROUNDING,
     HoldoutShares,
@@ -151,8 +151,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
         The accountant gives it.
         """
-        # The quick bound is up to a tenth too high, and takes milliseconds.
-        spent = rdp_epsilon if quick else epsilon
+        # The quick bound is up to a tenth too high, and most rounds of a run share it.
+        spent = quick_epsilon if quick else epsilon
         answers, training = self.answer_releases(plan, rounds), [self._release(plan, rounds, asked)]
         sides = {"training": [*training], "holdout": list[Release]()}
         for answer in answers.values():
