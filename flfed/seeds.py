@@ -62,6 +62,22 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(given)))
 
 
+def generator_apart(rng: np.random.Generator, text: str) -> np.random.Generator:
+    """Return a generator that follows from where another one stands, and from a text.
+
+    The other one does not move. Two texts have nothing in common.
+
+    Examples
+    --------
+    >>> first, second, again = (generator_apart(np.random.default_rng(1), text).random() for text in ("a", "b", "a"))
+    >>> first == again, first == second
+    (True, False)
+    """
+    stands = rng.bit_generator.state["state"]
+    entropy = [stands["state"], stands["inc"], *words(text)]
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+
+
 class Draws:
     """Generators of one purpose at many sites.
 

@@ -161,7 +161,7 @@ def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(
 class KillingNoise(SystemNoise):
     """Noise whose first draw kills the process: a round is charged by then, and nobody has its reply."""
 
-    def __init__(self, rng: np.random.Generator | None = None) -> None:
+    def __init__(self, rng: np.random.Generator | None = None, study: str = "") -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -295,11 +295,11 @@ from flfed.study.study import Study
 from flfed.federation.engines import inprocess
 from flfed.federation.server.run import run
 
-def killing(rng):  # where the draws of a round come from: asked once the round is reserved, before it is trained
+def killing(rng, study):  # where the draws of a round come from: asked once the round is reserved, before it is trained
     killing.rounds += 1
     if killing.rounds == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return SeededNoise(rng)
+    return SeededNoise(rng, study)
 
 killing.rounds = 0
 side = inprocess.SiteClient

@@ -22,7 +22,7 @@ from flfed.records.statistics.listed.analysis import noise_of
 from flfed.records.statistics.listed.in_words import statistic_in_words
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
-from tests.records.analyses import CUT, SHAPES, SPENT, STUDY, Found, in_store, is_shown, told
+from tests.records.analyses import CUT, SHAPES, STUDY, Found, in_store, is_shown, told
 from tests.records.documents import read, section
 from tests.records.one_answer import page, words
 

@@ -148,7 +148,7 @@ def replies_of(reply, scales, rows=(10, 500, 40, 70)):
 def test_a_strategy_takes_the_noised_mean_as_the_one_update_whatever_rows_sites_have(bench, reply, strategy):
     replies = replies_of(reply, [1.0, 3.0, 0.2, 1.0])
     found, _ = a_round(bench, strategy(server_lr=0.5), replies, mechanism=SiteDp(noise=1.0))
-    draws = generator(11, site="", purpose="server-noise", number=1).standard_normal  # the run's own stream
+    draws = generator(11, site="", purpose="server-noise ", number=1).standard_normal  # the run's own stream
     expected = merged(SiteDp(noise=1.0), {f"s{n}": r.delta for n, r in enumerate(replies)}, draws)
     for name, value in START.items():
         np.testing.assert_allclose(found[name], value + 0.5 * expected[name], atol=1e-12)

@@ -9,9 +9,8 @@ import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from flfed.federation.client.privacy_budget import NotSpent, PrivacyAccount
 from flfed.federation.client.released.row_accounts import origin_of
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Draw = Callable[[np.random.Generator], NoiseSource]
+Draw = Callable[..., NoiseSource]
 """Makes of a round's seeded generator what its draws come from."""
 
 
@@ -165,12 +164,14 @@ def protection_of(
     study : Study
     spend : callable (round)
         Writes down what a round will spend.
-    chance : callable (Generator) → NoiseSource
-        Where draws come from; by default they follow from the study's seed.
+    chance : callable (Generator, study=text) → NoiseSource
+        Where draws come from; by default they follow from the study's seed, and noise from its hash, too.
     """
     mechanism = mechanism_of(study)
     steps = None if mechanism is None else mechanism.private_steps(study.plan, study.rounds)
-    return None if steps is None else Protection(steps=steps, spend=spend, chance=chance)
+    if steps is None:
+        return None
+    return Protection(steps=steps, spend=spend, chance=partial(chance, study=study.sha256()))
 
 
 def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldout | None = None) -> Side:
@@ -378,9 +379,9 @@ class LocalProtection:
     ----------
     ledger_of : callable (site) → Ledger
         Default: the site's own on this machine.
-    chance : callable (Generator) → NoiseSource
+    chance : callable (Generator, study=text) → NoiseSource
         Where draws come from: an institution's come from its operating system, those of simulation
-        follow from the study's seed.
+        follow from the study's seed and hash.
     rows : str
         Hash of the rows that are served, where one is known.
     """

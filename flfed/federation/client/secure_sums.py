@@ -429,7 +429,8 @@ def _chance(keys: RunKeys, asked: Asked, seed: int) -> NoiseSource:
     """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
     if keys.approval is not None:
         return SystemNoise()
-    return SeededNoise(generator(seed, site=keys.site, purpose="site-noise", number=asked.number))
+    purpose = f"site-noise {keys.study.sha256()}"
+    return SeededNoise(generator(seed, site=keys.site, purpose=purpose, number=asked.number))
 
 
 # One function for all sites of a process, so that what they ask of it is answered together.

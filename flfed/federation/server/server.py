@@ -305,6 +305,7 @@ class FederatedRun:
                 in_sums_only=self.recorder.shared_as.in_sums_only,
                 mechanism=self.privacy.mechanism,
                 chance=self.privacy.chance,
+                study=self.study.sha256(),
                 codec=codec_of(self.study),
                 download=download_of(self.study),
                 outputs=offset_outputs(self.study, self.schema),

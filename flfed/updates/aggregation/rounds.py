@@ -134,7 +134,9 @@ class RunContext:
     mechanism : Mechanism, optional
         What is done to a round's updates before the strategy sees them.
     chance : callable (round) → Normals, optional
-        Where the server's own noise comes from; by default it follows from the seed and the round.
+        Where the server's own noise comes from; by default it follows from the seed, the study and the round.
+    study : str
+        Hash of the study.
     codec, download : Codec, optional
         What packs the sites' updates, and the model that they train from.
     outputs : int
@@ -154,6 +156,7 @@ class RunContext:
     in_sums_only: frozenset[str] = frozenset()
     mechanism: Mechanism | None = None
     chance: Callable[[int], Normals] | None = None
+    study: str = ""
     codec: Codec | None = None
     download: Codec | None = None
     outputs: int = 0
@@ -249,7 +252,7 @@ class RunContext:
         # Institutions draw noise of their system's own, which nobody can draw again.
         if self.chance is not None:
             return self.chance(round)
-        return generator(self.seed, site="", purpose="server-noise", number=round).standard_normal
+        return generator(self.seed, site="", purpose=f"server-noise {self.study}", number=round).standard_normal
 
 
 @dataclass(kw_only=True, eq=False)

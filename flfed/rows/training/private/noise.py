@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from flfed.seeds import generator_apart
 from flfed.study.plan import PrivateSteps
 
 AT_A_TIME = 2**16
@@ -36,12 +37,27 @@ class NoiseSource(Protocol):
 
 @dataclass(frozen=True)
 class SeededNoise:
-    """Draws that follow from a seed.
+    """Draws that follow from a seed, and noise that follows from the study, too.
 
     For tests and simulation, where nobody is to be protected from who knows the seed.
+
+    Attributes
+    ----------
+    rng : Generator
+        Of samples, which studies with one seed share as they share splits and batches.
+    study : str
+        Hash of the study. Two studies with the same noise would give their exact numbers away: at two values of ε each
+        answer is the same number plus the same draws, in two known proportions.
     """
 
     rng: np.random.Generator
+    study: str = ""
+    _noise: np.random.Generator = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Make the generator of noise where samples have not moved theirs yet."""
+        noise = generator_apart(self.rng, self.study) if self.study else self.rng
+        object.__setattr__(self, "_noise", noise)
 
     def uniform(self, count: int) -> np.ndarray:
         """Return float64 [count], uniform in [0, 1)."""
@@ -49,7 +65,7 @@ class SeededNoise:
 
     def normal(self, count: int) -> np.ndarray:
         """Return float64 [count], of mean 0 and deviation 1."""
-        return self.rng.standard_normal(count)
+        return self._noise.standard_normal(count)
 
 
 class SystemNoise:
@@ -72,8 +88,8 @@ class SystemNoise:
     several draws instead of rounding them.
     """
 
-    def __init__(self, rng: np.random.Generator | None = None) -> None:
-        """Create the source, ignoring a seeded generator.
+    def __init__(self, rng: np.random.Generator | None = None, study: str = "") -> None:
+        """Create the source, ignoring a seeded generator and a study.
 
         So it can take the place of `SeededNoise`.
         """
