@@ -146,7 +146,7 @@ def test_rows_of_a_query_are_those_that_pandas_reads_whether_they_were_packed_or
         table = pd.DataFrame({"i": range(2_000), "f": rng.random(2_000), "t": [f"é{at % 7}" for at in range(2_000)]})
         table.assign(big=2**62 + table["i"]).to_sql("t", connection, index=False)
     texts = {
-        "late": "CASE WHEN i > 1500 THEN t ELSE i END", "early": "CASE WHEN i > 600 THEN i END",
+        "late": "CASE WHEN i > 1500 THEN t WHEN i % 3 THEN i ELSE f END", "early": "CASE WHEN i > 600 THEN i END",
         "numbers": "CASE WHEN i % 3 THEN i ELSE f END",
         "half": "CASE i % 4 WHEN 0 THEN t WHEN 1 THEN 1 WHEN 2 THEN f END",
         "empty": "NULL", "bytes": "CASE WHEN i % 2 THEN x'00ff' END", "gaps": "CASE WHEN i % 5 THEN t END",
