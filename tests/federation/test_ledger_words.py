@@ -11,7 +11,8 @@ import pytest
 
 from flfed import Study
 from flfed.deployment.operator.budget import MOVED, budget_as_json, in_words
-from flfed.federation.client.privacy_budget import PrivacyAccount, release_of, side_of
+from flfed.federation.client.privacy_budget import PrivacyAccount
+from flfed.federation.client.released.spent_lines import release_of, side_of
 from flfed.federation.server.run import run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
