@@ -6,7 +6,10 @@ There is one seed sequence per study seed, site, purpose and round.
 from __future__ import annotations
 
 import hashlib
+import json
+import tomllib
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import permutations
 from typing import Any
 
@@ -60,6 +63,23 @@ def generator(seed: int, *, site: str, purpose: str, number: int = 0) -> np.rand
     # One array of words makes the same numbers in half the time; a larger number would be several words.
     given = np.array(entropy, dtype=np.uint32) if max(seed, number) < 2**32 else entropy
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(given)))
+
+
+@lru_cache(maxsize=64)
+def noise_key(text: str) -> str:
+    r"""Return what seeded noise follows from in a study's text: the hash of all that it asks for.
+
+    The figures that it expects are not in it: they are written there once they are measured.
+
+    Examples
+    --------
+    >>> keys = [noise_key(text) for text in ("seed = 1", "seed = 2", "seed = 1 \n[expected]\nrepeats = 10")]
+    >>> keys[0] == keys[1], keys[0] == keys[2]
+    (False, True)
+    """
+    table = tomllib.loads(text)
+    table.pop("expected", None)
+    return hashlib.sha256(json.dumps(table, default=str).encode()).hexdigest()
 
 
 def generator_apart(rng: np.random.Generator, text: str) -> np.random.Generator:

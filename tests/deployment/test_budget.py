@@ -36,7 +36,7 @@ from flfed.updates.messages.summarise import SummariseRequest
 from flfed.updates.messages.train import TRAIN
 
 PRIVATE = '[privacy]\nname = "record-dp"\nepsilon = 2.0\nsampling = 0.2\n'
-A_ROUND = Release(2.164, 0.2, 4)
+A_ROUND = Release(2.157, 0.2, 4)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_what_is_spent_is_on_the_ledger_before_the_update_that_it_paid_for(prote
     assert 0 < left["charged-bytes"] < left["bytes"]
     shared = ("study", "study-sha256", "dataset", "run", "repeat", "round", "rows-sha256")
     assert {key: before[key] for key in shared} == {key: left[key] for key in shared}
-    own = {"noise": 2.164, "sampling": 0.2, "steps": 4, "unit": "person", "delta": 1e-5}
+    own = {"noise": 2.157, "sampling": 0.2, "steps": 4, "unit": "person", "delta": 1e-5}
     assert {key: before[key] for key in own} == own
     with pytest.raises(Exception, match="held noise for differential privacy"):
         replay(site.folder, site.site, "20261120-abcd", 1)
@@ -222,7 +222,7 @@ def test_the_account_says_by_run_what_was_spent_and_what_left_uncharged(protecte
     assert (found["enforced"], found["delta"], found["restarted"]) == (True, 1e-5, None)
     assert one["spent"] == pytest.approx(epsilon([A_ROUND] * 2, 1e-5)) and one["left"] == 3.0 - one["spent"]
     assert [(run["run"], run["rounds"], run["steps"], run["noise"]) for run in one["runs"]] == [
-        ("20261120-abcd", 1, 4, 2.164), ("2026-other", 1, 4, 2.164),
+        ("20261120-abcd", 1, 4, 2.157), ("2026-other", 1, 4, 2.157),
     ]  # fmt: skip
     assert one["runs"][0]["epsilon"] == pytest.approx(epsilon([A_ROUND], 1e-5))
     assert one["charged-bytes"] == 2 * count_bytes({"arrays": reply.content["arrays"]})
@@ -299,7 +299,7 @@ def test_the_command_shows_the_account_of_a_site(flfed, tmp_path: Path, small_si
     ledger_of(folder).append(kind="compare", study="heart", study_sha256="ab", bytes=900)
     code, out, _ = flfed("site", "budget", "site-01")
     assert code == 0 and "of 4 is spent at delta 1e-05, by 1 run; about " in out
-    assert "20261120-r" in out and "2.164" in out and "compare" in out and "900" in out
+    assert "20261120-r" in out and "2.157" in out and "compare" in out and "900" in out
     code, out, _ = flfed("site", "budget", "site-01", "--dataset", "small", "--json")
     found = json.loads(out)
     assert found["datasets"][0]["runs"][0]["steps"] == 8 and found["datasets"][0]["uncharged"][0]["bytes"] == 900

@@ -152,7 +152,7 @@ def test_ends_of_bins_are_probabilities_of_the_public_grid(found):
     assert (lines[0]["Predicted, from"], lines[-1]["Predicted, to"]) == (0.0, 1.0)
     np.testing.assert_allclose([line["Without the outcome"] for line in lines], one["counts"][0], atol=0.06)
     np.testing.assert_allclose([line["With the outcome"] for line in lines], one["counts"][1], atol=0.06)
-    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 2.358, 1)}
+    assert {line["Noise on a count, 95 % (±)"] for line in lines} == {round(NORMAL_95 * 2 * 2.352, 1)}
     # The fault: cells taken as log-odds, or as shares of the grid.
     assert abs(np.array(one["edges"][1:-1]) / 128 - expected[1:-1]).max() > 0.05
 
@@ -192,8 +192,8 @@ def test_what_was_charged_for_what_adds_up_to_the_whole_budget_on_either_side(fo
     lines = charged_lines(found["privacy"])
     assert shares_in(lines, "trained on") == pytest.approx(1.0) == shares_in(lines, "held out")
     by_what = {line["Charged for"]: (line["Noise multiplier"], line["Share"]) for line in lines}
-    assert by_what["training, 800 steps with sampling .100"] == ("4.65", ".75")
-    assert by_what["counts by class and bin of scores"] == ("2.36", ".35")
+    assert by_what["training, 800 steps with sampling .100"] == ("4.64", ".75")
+    assert by_what["counts by class and bin of scores"] == ("2.35", ".35")
     assert by_what["kept back for a comparison with the sites' own models"] == ("not sent", ".40")
     assert len(lines) == 7
     # An account of rows has rows, and a record that does not tell has no table.
@@ -226,7 +226,7 @@ def test_mechanisms_in_force_have_no_suppression_and_noise_on_all(found, url):
     with RunReader.open(url) as reader:
         sites = reader.sites(reader.runs()[0].run)
     lines = {line["Mechanism"]: line for line in mechanism_lines(found["privacy"], sites)}
-    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.651")
+    assert lines["differential privacy"]["How"].startswith("in training noise multiplier 4.64")
     assert lines["suppression of small cells"]["Is"] == "not used"
     assert (
         lines["secure aggregation"]["How"]
@@ -264,8 +264,8 @@ def test_a_study_is_told_before_it_runs_what_it_would_charge(flfed, tmp_path, sm
     code, said, error = flfed("study", "check", file)
     assert code == 0, error
     assert "for all that leaves a site of its rows: noised counts and all 800 steps of training" in said
-    assert "How, in training: noise multiplier 4.651" in said
-    assert re.search(r"counts by class and bin of scores +persons held out +2.36 +.35", said)
+    assert "How, in training: noise multiplier 4.64" in said
+    assert re.search(r"counts by class and bin of scores +persons held out +2.35 +.35", said)
     told = json.loads(flfed("study", "check", file, "--json")[1])["privacy"]
     assert told["answers"] == ANSWERS and told["covers"] == "study"
 

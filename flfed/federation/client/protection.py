@@ -27,6 +27,7 @@ from flfed.rows.holdout_by_order import AnyHoldout, HoldoutByOrder
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
+from flfed.seeds import noise_key
 from flfed.study.coverage import covers_model, is_covered
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
@@ -171,7 +172,7 @@ def protection_of(
     steps = None if mechanism is None else mechanism.private_steps(study.plan, study.rounds)
     if steps is None:
         return None
-    return Protection(steps=steps, spend=spend, chance=partial(chance, study=study.sha256()))
+    return Protection(steps=steps, spend=spend, chance=partial(chance, study=noise_key(study.text)))
 
 
 def side_charged(side: Side, *, study: Study, policy: Policy, holdout: AnyHoldout | None = None) -> Side:

@@ -17,7 +17,7 @@ from flfed.federation.client.run_keys import Cohort, RunKeys, or_refuse, refuse
 from flfed.refusals import Refusal
 from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
-from flfed.seeds import generator
+from flfed.seeds import generator, noise_key
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
@@ -429,7 +429,7 @@ def _chance(keys: RunKeys, asked: Asked, seed: int) -> NoiseSource:
     """Return where noise comes from: the operating system at an institution, the seed in a rehearsal."""
     if keys.approval is not None:
         return SystemNoise()
-    purpose = f"site-noise {keys.study.sha256()}"
+    purpose = f"site-noise {noise_key(keys.study.text)}"
     return SeededNoise(generator(seed, site=keys.site, purpose=purpose, number=asked.number))
 
 

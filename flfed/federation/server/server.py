@@ -35,6 +35,7 @@ from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
+from flfed.seeds import noise_key
 from flfed.study.coverage import covers_model
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
@@ -305,7 +306,7 @@ class FederatedRun:
                 in_sums_only=self.recorder.shared_as.in_sums_only,
                 mechanism=self.privacy.mechanism,
                 chance=self.privacy.chance,
-                study=self.study.sha256(),
+                study=noise_key(self.study.text),
                 codec=codec_of(self.study),
                 download=download_of(self.study),
                 outputs=offset_outputs(self.study, self.schema),

@@ -136,7 +136,7 @@ class RunContext:
     chance : callable (round) → Normals, optional
         Where the server's own noise comes from; by default it follows from the seed, the study and the round.
     study : str
-        Hash of the study.
+        What of the study seeded noise follows from.
     codec, download : Codec, optional
         What packs the sites' updates, and the model that they train from.
     outputs : int

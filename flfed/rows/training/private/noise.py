@@ -46,8 +46,8 @@ class SeededNoise:
     rng : Generator
         Of samples, which studies with one seed share as they share splits and batches.
     study : str
-        Hash of the study. Two studies with the same noise would give their exact numbers away: at two values of ε each
-        answer is the same number plus the same draws, in two known proportions.
+        What of the study noise follows from (`noise_key`). Two studies with the same noise would give their exact
+        numbers away: at two values of ε each answer is the same number plus the same draws, in two known proportions.
     """
 
     rng: np.random.Generator
