@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flfed.updates.accounting import Release, affordable
+from flfed.updates.accounting import Release, affordable, quick_epsilon
 
 EXACT = 50
 """The number of rounds is exact to one in so many."""
@@ -22,21 +22,22 @@ def rounds_left(spent: Sequence[Release], release: Release, budget: float, delta
     (True, 0)
     """
 
-    def fits(rounds: int) -> bool:
-        more = Release(release.noise, release.sampling, rounds * release.steps)
-        return affordable(spent, more, budget, delta)
+    def after(rounds: int) -> Release:
+        return Release(release.noise, release.sampling, rounds * release.steps)
 
-    return _largest(fits, most)
+    # The quick bound of most numbers is known from others; the account itself is asked from there on.
+    guess = _largest(lambda rounds: quick_epsilon([*spent, after(rounds)], delta) <= budget, 0, most)
+    return _largest(lambda rounds: affordable(spent, after(rounds), budget, delta), guess, most)
 
 
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """Return the largest number up to `most` that fits, to one in fifty."""
-    low = 0
-    high = 1
-    while high <= most and fits(high):
-        low = high
-        high = 2 * high
-    high = min(high, most + 1)
+def _largest(fits: Callable[[int], bool], guess: int, most: int) -> int:
+    """Return the largest number up to `most` that fits, to one in fifty, sought upwards from one that does."""
+    low = guess
+    step = max(1, guess // EXACT)
+    while low + step <= most and fits(low + step):
+        low += step
+        step *= 2
+    high = min(low + step, most + 1)
     while high - low > max(1, low // EXACT):
         middle = (low + high) // 2
         if fits(middle):
