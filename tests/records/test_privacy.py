@@ -15,6 +15,7 @@ from flfed.records.reports.privacy import (
     standing,
 )
 from flfed.records.reports.report import report
+from flfed.records.statistics.privacy_odds import DRAWN_ONCE
 from flfed.records.store.entries import AuditRow, CrossedEntry
 from flfed.records.store.reader import RunReader
 
@@ -151,7 +152,8 @@ def test_in_a_deployment_the_noise_is_the_systems(url, store, payload):
     with RunReader.open(url) as reader:
         private = report(reader, series)["privacy"]
     assert (private["noise-from"], private["epsilon"]) == ("system", 0.9972)
-    assert len(promise_in_words(private)) == 2 and "simulation" not in str(promise_in_words(private))
+    said = promise_in_words(private)
+    assert len(said) == 3 and said[2] == DRAWN_ONCE and "simulation" not in str(said)
 
 
 def test_where_all_sites_are_alike_one_line_says_it(told, payload):
