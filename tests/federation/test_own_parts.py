@@ -183,7 +183,8 @@ def test_the_personalised_model_of_the_comparison_is_the_sites_own(small_sites, 
     assert "a model of its own beside the shared one" in " ".join(story(told))
 
 
-@pytest.mark.parametrize("changes", PUT_ON_UPDATES)
+# Noise follows from the study's text, in which the two strategies differ.
+@pytest.mark.parametrize("changes", [changes for changes in PUT_ON_UPDATES if "privacy.name" not in changes])
 def test_what_is_put_on_updates_changes_the_shared_model_as_it_does_fedavgs(small_sites, small_study, changes: Any):
     sites = small_sites(4)
     plain, ditto = (
