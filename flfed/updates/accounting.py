@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Annotated, Any
@@ -35,14 +35,20 @@ WIDEST = 0.25
 """Standard deviation from which the grid is not made wider: with little noise the loss has a long tail."""
 POINTS = 3000
 """Points of all kinds' single steps, times those in a deviation: where little is sampled, the grid is wider for it."""
+MOST_STEPS = 10**8
+"""Of all kinds with sampling. More of them count as infinite: they would need more memory than there is."""
 MOST_VARIANCE = 5000.0
 """Of all losses together. Above it ε is some hundred at least, and counts as infinite: it promises nothing."""
 TAIL = 30.0
 """A step's loss is cut off, and counts as infinite, where its tail is exp(-30) of δ."""
-STAGE = 1000
-"""Steps that are composed at once: the library's bounds on the whole are far too wide for many more."""
+STAGE, MOST_AT_ONCE = 1000, 100_000
+"""Steps that are composed at once, at least and at most: the library takes a small number to the power of them."""
+WIDE = 150_000
+"""Points by which the library's bounds may be too wide: of more steps at once they are far wider."""
 ROUNDING_ONCE, ROUNDING_A_STEP = 4e-15, 1e-17
 """Of the Fourier transforms, in δ."""
+MOST_ON_ONE_SIDE, CREEPING = 4, 0.01
+"""Guesses of a calibration on one side of the target, after which it goes further beyond it."""
 ROUGHLY = 0.01
 """Share of the noise to which a calibration looks roughly before it looks closely."""
 DIGITS = 4
@@ -160,7 +166,8 @@ def _epsilon(history: tuple[Release, ...], delta: float, points: int) -> float:
     kinds = [*sampled, Release(1 / mu, 1.0, 1)] if mu else sampled
     exact = delta - ROUNDING_ONCE * len(kinds) - ROUNDING_A_STEP * sum(release.steps for release in kinds)
     variance = mu**2 + sum(release.steps * _deviation(release) ** 2 for release in sampled)
-    if exact <= 0 or variance > MOST_VARIANCE:
+    steps = sum(release.steps for release in sampled)
+    if exact <= 0 or variance > MOST_VARIANCE or steps > MOST_STEPS:
         return math.inf
     grid = _grid(sampled, kinds, delta, points)
     with np.errstate(over="ignore", divide="ignore"):
@@ -182,14 +189,18 @@ def _loss(kind: Release, grid: float, tail: float) -> Any:
 
     options = {"value_discretization_interval": grid, "log_mass_truncation_bound": tail}
     step = from_gaussian_mechanism(kind.noise, sampling_prob=kind.sampling, **options)
+    narrow = WIDE * _reach(kind, tail) * grid / (10 * _deviation(kind) ** 2)
+    stage = round(min(max(narrow, STAGE), MOST_AT_ONCE))
     losses = []
     left = kind.steps
     while left:
-        left, rest = divmod(left, STAGE)
+        left, rest = divmod(left, stage)
         if rest:
-            losses.append(step.self_compose(rest))
+            # The library takes seconds to compose many points once.
+            losses.append(step if rest == 1 else step.self_compose(rest))
         if left:
-            step = step.self_compose(STAGE)
+            step = step.self_compose(stage)
+            stage = STAGE
     return _together(losses)
 
 
@@ -346,51 +357,40 @@ def least_noise(
 def _least(spent: Callable[[float], float], target: float, start: int, near: float = 0.0) -> int | None:
     """Return the least thousandths whose ε is at most `target`, or a share `near` more; None if there are none.
 
-    They are sought from a start on.
+    ε is nearly a power of the noise: a line through the two nearest of the noises that were tried, in logarithms, says
+    which to try next.
     """
-    least = round(LEAST_NOISE * 1000)
-    most = round(MOST_NOISE * 1000)
-    low = start
-    high = start
-    while spent(high / 1000) > target:
-        if high == most:
-            return None
-        low = high
-        high = min(2 * high, most)
-    step = max(1, start // 32)
-    while low > least and spent(low / 1000) <= target:
-        high = low
-        low = max(least, low - step)
-        step *= 2
-    if spent(low / 1000) <= target:
-        return low
-    return _least_between(spent, target, low, high, near)
-
-
-def _least_between(spent: Callable[[float], float], target: float, low: int, high: int, near: float) -> int:
-    """Return the least thousandths for an ε, or a share `near` more.
-
-    Their ε is at most `target`; they are more than `low`, and `high` at most.
-    """
-
-    def over(thousandths: int) -> float:
-        return math.log(min(max(spent(thousandths / 1000), 1e-9), 1e9) / target)
-
-    at_low = over(low)
-    at_high = over(high)
-    turn = 0
+    low = round(LEAST_NOISE * 1000) - 1
+    high = round(MOST_NOISE * 1000) + 1
+    most = high
+    tried = dict[int, float]()
+    guess = start
+    on_one_side = 0
     while high - low > max(1, near * high):
-        # ε is nearly a power of the noise: the secant in logarithms finds the place, and a halving now and then
-        # keeps it from creeping.
-        share = at_low / (at_low - at_high) if turn % 3 < 2 and at_low > at_high else 0.5
-        guess = math.exp(math.log(low) + share * math.log(high / low))
-        middle = min(max(round(guess), low + 1), high - 1)
-        turn += 1
-        at_middle = over(middle)
-        if at_middle > 0:
-            low = middle
-            at_low = at_middle
+        tried[guess] = math.log(min(max(spent(guess / 1000), 1e-9), 1e9) / target)
+        if tried[guess] > 0:
+            low = guess
+            on_one_side = max(on_one_side, 0) + 1
         else:
-            high = middle
-            at_high = at_middle
-    return high
+            high = guess
+            on_one_side = min(on_one_side, 0) - 1
+        # Ever further beyond where the line says, so that both sides close in on the noise that is sought.
+        beyond = near if abs(on_one_side) <= MOST_ON_ONE_SIDE else CREEPING
+        beyond *= 2.0 ** min(abs(on_one_side) - 2, 10)
+        guess = math.ceil(_on_line(tried) * (1 + math.copysign(beyond, on_one_side)))
+        if not low < guess <= high:
+            guess = round(math.sqrt(low * high))
+        guess = min(max(guess, low + 1), high - 1)
+    return None if high == most else high
+
+
+def _on_line(tried: Mapping[int, float]) -> float:
+    """Return the thousandths at which a line through the two nearest of those that were tried has the target."""
+    latest_first = [*tried][::-1]
+    nearest, *others = sorted(latest_first, key=lambda thousandths: abs(tried[thousandths]))[:2]
+    slope = -2.0
+    if others:
+        slope = (tried[nearest] - tried[others[0]]) / math.log(nearest / others[0])
+    # A step of the grid is no slope.
+    move = -tried[nearest] / min(slope, -0.1)
+    return nearest * math.exp(min(max(move, -0.7), 0.7))

@@ -53,6 +53,7 @@ class Asking:
 
     gated: Consortium
     fault: bool | str = False
+    run: str = RUN
 
     def __post_init__(self) -> None:
         self.study = self.gated.study
@@ -61,7 +62,7 @@ class Asking:
         self.encoder = schema_encoder(study_layout(self.study, schema))
 
     def ask(self, kind: str, request: Any) -> Message:
-        grid = SummingGrid(self.gated, lambda site, kind: self.fault, run=RUN)
+        grid = SummingGrid(self.gated, lambda site, kind: self.fault, run=self.run)
         message = Message(request.to_record(), dst_node_id=grid.nodes[SITE], message_type=kind)
         (reply,) = grid.send_and_receive([message])
         return reply
@@ -135,6 +136,15 @@ def test_rounds_that_are_asked_again_have_the_same_noise_or_none_also_after_a_re
     # What a covered study is charged for its last answer is of other people than those who are trained on.
     if not covers_model(asking.study):
         assert asking.epsilon() == pytest.approx(spent) and spent <= 3.0
+
+
+def test_runs_whose_updates_stay_are_counted_by_what_they_spent(small_sites: Small):
+    asking = three(small_sites, PLAIN, epsilon=8.0, runs=1, daily_bytes=100)
+    assert refused(asking.round(1)).startswith("its policy lets 100 bytes leave in a day")
+    others = [replace(asking, run=f"20261120-abc{letter}") for letter in "efg"]
+    said = "its policy lets 1 run of a study have answers, and 1 had them"
+    assert [refused(other.round(1)) for other in others] == [said] * 3
+    assert asking.trained() == [1]
 
 
 def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(small_sites: Small):

@@ -120,3 +120,38 @@ def write_packed_text(path: Path) -> None:
         stream.write(b"x,y\n")
         for _ in range(500):
             stream.write(b"1,0\n" * 250_000)
+
+
+def write_fixed_bytes(path: Path) -> None:
+    """Write rows of one value of ten thousand bytes, whose length the schema has."""
+    value = pa.array([b"x" * 10_000] * 5_000, pa.binary(10_000))
+    pq.write_table(pa.table({"x": value}), path, use_dictionary=True, compression="zstd")
+
+
+def write_false_size(path: Path, size: int = 1_000) -> None:
+    """Write repeated texts, and a footer that says that they take few bytes once unpacked."""
+    table = pa.table({"x": ["x" * 10_000] * 5_000, "y": range(5_000)})
+    pq.write_table(table, path, use_dictionary=["x"], compression="zstd")
+    true = pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
+    content = path.read_bytes()
+    assert content.count(varint(true)) >= 1
+    head, _, tail = content.rpartition(varint(true))
+    path.write_bytes(head + varint(size, length=len(varint(true))) + tail)
+
+
+def varint(number: int, length: int = 0) -> bytes:
+    """Return a number as Thrift's compact protocol writes it, with leading zeros up to a length."""
+    left = 2 * number
+    found = bytearray()
+    while left > 127 or len(found) + 1 < length:
+        found.append(left % 128 | 128)
+        left //= 128
+    found.append(left)
+    return bytes(found)
+
+
+def write_long_row(path: Path, cells: int = 20_000) -> None:
+    """Write a sheet of one row, whose cells are all in one place."""
+    rng = np.random.default_rng(0)
+    places = rng.integers(1, 9, cells).astype(str)
+    write_sheet(path, ['<row r="1">', *('<c r="A' + place + '"/>' for place in places), "</row>"])

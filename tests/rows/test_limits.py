@@ -15,6 +15,7 @@ import sqlalchemy
 
 from flfed import Csv, Excel, Limits, Parquet, Sql, UsageError
 from flfed.rows.data.parsing.limits import Reading
+from flfed.rows.data.parsing.parquet_and_excel import read_sheet
 from flfed.rows.data.parsing.query_rows import read_query
 from tests.rows import endless
 from tests.rows.endless import ENDLESS, measured
@@ -105,6 +106,31 @@ def test_what_a_small_file_repeats_is_counted_before_it_is_read(
     assert path.stat().st_size < 1_000_000
     with pytest.raises(UsageError, match=rf"limits=Limits\({key}="):
         source_of(path).read(())
+
+
+@pytest.mark.parametrize("write", [endless.write_fixed_bytes, endless.write_false_size])
+def test_values_that_a_parquet_file_has_once_count_for_each_row_whatever_its_last_bytes_say(
+    write: Callable[[Path], None], tmp_path: Path
+):
+    path = tmp_path / "t.parquet"
+    write(path)
+    assert len(pd.read_parquet(path)) == 5_000 and path.stat().st_size < 10_000
+    with pytest.raises(UsageError, match=r"more than 1,000,000 bytes once unpacked.*limits=Limits\(bytes="):
+        Parquet(str(path), limits=Limits(bytes=1_000_000)).read(())
+
+
+def test_a_row_of_more_cells_than_a_sheet_has_is_refused_before_it_is_parsed(tmp_path: Path):
+    endless.write_long_row(tmp_path / "t.xlsx")
+    with pytest.raises(UsageError, match="a row has more than 16,384 cells, as many as a sheet can have"):
+        Excel(str(tmp_path / "t.xlsx"), limits=Limits(ratio=1_000)).read(())
+
+
+def test_the_time_of_a_workbook_counts_while_its_parts_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    endless.write_sheet(tmp_path / "t.xlsx", (f'<row r="{n}"><c r="A{n}"><v>{n}</v></c></row>' for n in range(1, 900)))
+    reading = Reading("t.xlsx", Limits())
+    monkeypatch.setattr(reading, "_end", 0.0)
+    with pytest.raises(UsageError, match="takes more than 1,800 seconds"):
+        read_sheet(tmp_path / "t.xlsx", "", reading, "it cannot be read")
 
 
 def source_of(path: Path) -> Excel | Parquet:

@@ -177,6 +177,8 @@ def test_rounding_of_the_transforms_is_never_below_the_exact_figure(steps: int, 
 def test_the_bars_of_time_are_kept():
     assert cpu_seconds(lambda: noise_for(3.0, 1e-5, 0.013, 100_000)) < 3
     assert cpu_seconds(lambda: noise_for(2.9, 1e-5, 0.1, 800)) < 3
+    assert cpu_seconds(lambda: noise_for(3.0, 1e-5, 1e-4, 100_000)) < 3
+    assert cpu_seconds(lambda: noise_for(3.0, 1e-5, 1e-3, 1_000_000)) < 3
     assert cpu_seconds(lambda: epsilon(LEDGER, 1e-5)) < 2
     shares = TrainingShares.with_own()
     assert cpu_seconds(lambda: training_releases(shares, 2.9, 1e-5, sampling=0.05, steps=400)) < 6  # two calibrations
@@ -186,6 +188,34 @@ def test_the_bars_of_time_are_kept():
             affordable(LEDGER, Release(1.6, 0.05, 4 * round), 100.0, 1e-5)
 
     assert cpu_seconds(thousand_rounds) < 6  # each by itself would take minutes
+
+
+def test_more_steps_than_memory_has_room_for_count_as_no_protection():
+    assert epsilon([Release(1.0, 1e-6, 10**8 + 1)], 1e-5) == math.inf
+    assert epsilon([Release(1e4, 1.0, 10**9)], 1e-5) == gaussian_epsilon(math.sqrt(1e9) / 1e4, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spent", "rough"),
+    [
+        (lambda noise: 7 / noise**5, lambda noise: 7.7 / noise**5),
+        # As on grids of powers of two, it falls by steps.
+        (lambda noise: 7 / noise, lambda noise: 7 / noise * (1.2 if int(8 * math.log2(noise)) % 2 else 1.0)),
+        (lambda noise: math.inf if noise < 700 else 1.0, lambda noise: math.inf),
+        (lambda noise: 1.0 + 1 / noise, lambda noise: 2.1),
+    ],
+)
+def test_a_calibration_asks_for_few_noises_and_finds_the_least(
+    spent: Callable[[float], float], rough: Callable[[float], float]
+):
+    asked: list[float] = []
+
+    def count(noise: float) -> float:
+        asked.append(noise)
+        return spent(noise)
+
+    least = least_noise(count, 1.5, rough=rough)
+    assert spent(least) <= 1.5 < spent(round(least - 0.001, 3)) and len(asked) <= 30
 
 
 def test_the_quick_bound_is_above_and_close_and_shared_by_rounds():

@@ -14,7 +14,7 @@ from flwr.app import Message
 from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.federation.client.released.run_draws import EDGES
+from flfed.federation.client.released.run_draws import EDGES, SPENT
 from flfed.federation.client.run_keys import Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
@@ -220,8 +220,9 @@ class RunLimits:
         elif question:
             self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
             self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
-        # Of a lost ledger only carried lines are left: each shows that its run had an answer.
-        if kind or CARRIED in line.facts:
+        # Of a lost ledger only carried lines are left: each shows that its run had an answer. What a run spent counts
+        # whether or not its answer left: else runs without an answer would spend a whole budget.
+        if kind or line.kind == SPENT or CARRIED in line.facts:
             self._runs[run[0]].add(run)
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))

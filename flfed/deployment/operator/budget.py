@@ -357,7 +357,7 @@ def _of_dataset(site: Site, ledger: Ledger, name: str, accounts: Accounts) -> di
         "rounds-left": rounds,
         "last": None if last is None else "answer" if is_answer(last) else "round",
         "moved": account.tally(name).moved,
-        "drawn-again": sum(run.rounds.total() - len(run.rounds) for run in account.runs.values()),
+        "drawn-again": sum(charges > 1 for run in account.runs.values() for charges in run.rounds.values()),
         "runs": account.kinds(name, policy.delta),
         "charged-bytes": account.charged_bytes,
         "unprotected-updates": len(account.unprotected),
@@ -445,12 +445,12 @@ def again_in_words(rounds: int) -> str:
     Examples
     --------
     >>> again_in_words(2)
-    ' 2 rounds were drawn once more after a crash of this site, and count twice.'
+    ' 2 rounds were charged more than once: each charge counts.'
     """
     if not rounds:
         return ""
     many = f"{rounds:,} rounds were" if rounds > 1 else "1 round was"
-    return f" {many} drawn once more after a crash of this site, and count{'s' * (rounds == 1)} twice."
+    return f" {many} charged more than once: each charge counts."
 
 
 def sides_in_words(dataset: str, runs: Collection[dict[str, Any]]) -> str:

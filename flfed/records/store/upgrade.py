@@ -96,13 +96,17 @@ def copy_file(path: Path, copy: Path) -> Path:
     """
     if copy.exists():
         raise UsageError(f"{copy} is there already: move this earlier copy away, then update the run store again")
-    StoreFile(copy).make()
+    # Under another name until it is whole: what a kill leaves is no copy.
+    part = copy.with_name(f"{copy.name}.part")
+    part.unlink(missing_ok=True)
+    StoreFile(part).make()
     try:
         # SQLite's own copy has what is in the log beside the file, too.
-        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)
-    except sqlite3.Error as error:
-        copy.unlink(missing_ok=True)
+        part.replace(copy)
+    except (sqlite3.Error, OSError) as error:
+        part.unlink(missing_ok=True)
         raise FlfedError(
             f"the run store could not be copied to {copy} ({error}): free some disk space; nothing was changed"
         ) from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
@@ -19,18 +21,26 @@ if TYPE_CHECKING:
 SHEET_ROWS = 1_048_576
 """No sheet of Excel has more."""
 TIMED_ROWS = 1_000
-BATCH = 1_000_000
+BATCH = 65_536
+"""Rows that are read at a time."""
+TEXTS_BATCH = 1_000_000
 """Rows of which a text's place in a list of texts is read at a time."""
+SHEET_COLUMNS = 16_384
+"""No row of a sheet has more cells."""
+PART = 1_000_000
+"""Bytes of a sheet's XML that are looked at at a time."""
+LONGEST_TAG = 100
+_ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(row|c)[\s/>]")
 
 
 def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
     """Read a Parquet file, whose last bytes tell how large it is."""
-    import pandas as pd
     import pyarrow.parquet as pq
 
     reading.check("bytes", path.stat().st_size)
     with _parquet_parser(path), pq.ParquetFile(path) as file:
         metadata = file.metadata
+        lengths = [max(0, file.schema.column(place).length or 0) for place in range(len(file.schema))]
     reading.check_shape(metadata.num_rows, metadata.num_columns)
     rows = 0
     cells = 0
@@ -43,14 +53,38 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
         rows += max([group.num_rows, *(chunk.num_values for chunk in chunks)])
         cells += sum(chunk.num_values for chunk in chunks)
         size += sum(chunk.total_uncompressed_size for chunk in chunks)
-        repeated |= {chunk.path_in_schema for chunk in chunks if _may_repeat(chunk, reading.limits.bytes)}
+        # A value that is written once may stand in each row.
+        size += sum(chunk.num_values * length for chunk, length in zip(chunks, lengths, strict=True))
+        repeated |= {chunk.path_in_schema for chunk in chunks if _may_repeat(chunk)}
     reading.check("rows", rows)
     reading.check("cells", cells)
     reading.check("bytes", size)
     if repeated:
         _check_texts(path, sorted(repeated), reading)
-    with _parquet_parser(path):
-        return pd.read_parquet(path)
+    return _read_batches(path, reading)
+
+
+def _read_batches(path: Path, reading: Reading) -> pd.DataFrame:
+    """Read a file part by part: what its last bytes say of its size need not be so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    size = 0
+    with pq.ParquetFile(path) as file:
+        batches = file.iter_batches(BATCH)
+        while True:
+            with _parquet_parser(path):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            parts.append(batch)
+            size += batch.nbytes
+            reading.check("bytes", size)
+            reading.check_time()
+        with _parquet_parser(path):
+            table: pd.DataFrame = pa.Table.from_batches(parts, schema=file.schema_arrow).to_pandas()
+    return table
 
 
 @contextmanager
@@ -65,10 +99,9 @@ def _parquet_parser(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: cannot be read as Parquet: {why_no_parquet(path)}") from None
 
 
-def _may_repeat(chunk: Any, most: int) -> bool:
-    """Tell whether texts that are written once in a file could fill memory once each row has its own."""
-    texts = chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page
-    return bool(texts and chunk.num_values * chunk.total_uncompressed_size > most)
+def _may_repeat(chunk: Any) -> bool:
+    """Tell whether texts that are written once in a file may stand in each row."""
+    return bool(chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page)
 
 
 def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
@@ -79,7 +112,7 @@ def _check_texts(path: Path, names: list[str], reading: Reading) -> None:
 
     size = 0
     with pq.ParquetFile(path, read_dictionary=names) as file:
-        batches = file.iter_batches(BATCH, columns=names)
+        batches = file.iter_batches(TEXTS_BATCH, columns=names)
         while True:
             with _parquet_parser(path):
                 batch = next(batches, None)
@@ -113,15 +146,21 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     A zip's directory tells its bytes, and more of them are never unpacked. Rows are counted as they come: a cell far
     to the right, and one far below, would make a table of all that lies between. `refusal` is said of a damaged file.
     """
-    import pandas as pd
-
     with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     for member in members:
         reading.check_unpacked(member.file_size, member.compress_size, XML_GRACE)
     reading.check("bytes", sum(member.file_size for member in members))
+    _check_rows(path, members, refusal)
+    with _TimedFile(path, reading) as file:
+        return _parse_sheet(file, sheet, reading, refusal)
+
+
+def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> pd.DataFrame:
+    import pandas as pd
+
     with foreign_parser(refusal, *DAMAGED):
-        workbook = pd.ExcelFile(path, engine="openpyxl")
+        workbook = pd.ExcelFile(file, engine="openpyxl")
     with workbook:
         with foreign_parser(refusal, *DAMAGED):
             chosen = sheet or workbook.sheet_names[0]
@@ -133,6 +172,47 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
         with foreign_parser(refusal, *DAMAGED):
             table: pd.DataFrame = workbook.parse(chosen, dtype=object, keep_default_na=False, na_values=[""])
     return table
+
+
+class _TimedFile(io.FileIO):
+    """A file whose reading is held to the seconds of a table's limits."""
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        super().__init__(path)
+        self._reading = reading
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return so many bytes, while there is time."""
+        self._reading.check_time()
+        return super().read(size) or b""
+
+
+def _check_rows(path: Path, members: Sequence[zipfile.ZipInfo], refusal: str) -> None:
+    """Refuse rows of more cells than a sheet can have: a parser keeps a whole row in memory."""
+    for member in members:
+        with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            longest = _longest_row(stream)
+        if longest > SHEET_COLUMNS:
+            raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
+
+
+def _longest_row(stream: IO[bytes]) -> int:
+    """Return the most cells of a row of a sheet's XML, or the first number above what a row can have."""
+    most = 0
+    cells: int | None = None
+    rest = b""
+    while most <= SHEET_COLUMNS and (part := stream.read(PART)):
+        part = rest + part
+        end = part.rfind(b"<")
+        for found in _ROW_OR_CELL.finditer(part, 0, max(end, 0)):
+            if found[1] != b"c":
+                cells = 0
+            elif cells is not None:  # other parts have such elements, and no rows
+                cells += 1
+                most = max(most, cells)
+        # The name of a tag that the next part may go on with.
+        rest = part[end : end + LONGEST_TAG] if end >= 0 else b""
+    return most
 
 
 def _within(rows: Iterator[Sequence[Any]], reading: Reading) -> Iterator[Sequence[Any]]:

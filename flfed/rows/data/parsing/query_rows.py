@@ -79,7 +79,13 @@ def _bytes(cells: Cells) -> int:
         return NUMBER * len(cells)
     if kinds == {str}:
         return NUMBER * len(cells) + sum(map(len, filter(None, cells)))
-    return sum(OTHER + len(cell) if isinstance(cell, (str, bytes)) else OTHER for cell in cells)
+    size = OTHER * len(cells)
+    for cell in cells:
+        if isinstance(cell, (str, bytes)):
+            size += len(cell)
+        elif isinstance(cell, (list, dict, tuple)):  # of a database's arrays and JSON
+            size += OTHER * len(str(cell))
+    return size
 
 
 def _pack(rows: list[Cells], into: list[list[Any]]) -> None:
