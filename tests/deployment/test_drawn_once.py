@@ -205,7 +205,7 @@ def test_a_crash_between_charge_and_reply_costs_one_more_draw_and_a_second_one_t
     (one,) = found["datasets"]
     assert one["drawn-again"] == 2
     said = in_words(one, 1e-5, enforced=True)
-    assert said.endswith(" 2 rounds were drawn once more after a crash of this site, and count twice.")
+    assert said.endswith(" 2 rounds were charged more than once: each charge counts.")
 
 
 def test_a_reply_that_was_kept_and_did_not_leave_is_sent_after_a_restart(small_sites: Small):

@@ -64,8 +64,8 @@ SENT_AGAIN = (
     "nothing more, and its ledger has less than the sum above."
 )
 BOTH_SIDES = (
-    "The most that a ledger has counts each charge for people trained on and people held out alike, as a site does "
-    "whose people may change sides; where nobody does, it has less."
+    "The most that a ledger has counts each charge for people trained on and for people held out. Where nobody changes "
+    "sides, it has less."
 )
 THE_SITES_OWN = (
     "The ε above is this run's. What all studies together have spent stands in each site's own ledger: "

@@ -28,8 +28,8 @@ UNTOLD_FACTOR = 1e6
 """What is known to be up to so many times more likely, or more, may as well be known."""
 
 DRAWN_ONCE = (
-    "An institution draws a round's noise once: who asks again gets the same reply, or none. Only a crash of its own "
-    "makes it draw a round once more, which its ledger counts."
+    "An institution draws a round's noise once: who asks again gets the same reply, or none. Only a crash or an "
+    "error of its own makes it draw a round once more, which its ledger counts."
 )
 """What a promise rests on, for people: said before and after a run."""
 

@@ -98,15 +98,16 @@ def copy_file(path: Path, copy: Path) -> Path:
         raise UsageError(f"{copy} is there already: move this earlier copy away, then update the run store again")
     # Under another name until it is whole: what a kill leaves is no copy.
     part = copy.with_name(f"{copy.name}.part")
-    part.unlink(missing_ok=True)
-    StoreFile(part).make()
     try:
+        part.unlink(missing_ok=True)
+        StoreFile(part).make()
         # SQLite's own copy has what is in the log beside the file, too.
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)
         part.replace(copy)
     except (sqlite3.Error, OSError) as error:
-        part.unlink(missing_ok=True)
+        if part.is_file():
+            part.unlink()
         raise FlfedError(
             f"the run store could not be copied to {copy} ({error}): free some disk space; nothing was changed"
         ) from None
