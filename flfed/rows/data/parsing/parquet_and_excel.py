@@ -190,19 +190,33 @@ class _TimedFile(io.FileIO):
 def _check_rows(path: Path, members: Sequence[zipfile.ZipInfo], refusal: str) -> None:
     """Refuse rows of more cells than a sheet can have: a parser keeps a whole row in memory."""
     for member in members:
-        with foreign_parser(refusal, *DAMAGED), zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            longest = _longest_row(stream)
-        if longest > SHEET_COLUMNS:
+        if _longest_row(_parts(path, member, refusal)) > SHEET_COLUMNS:
             raise UsageError(f"{refusal}: a row has more than {SHEET_COLUMNS:,} cells, as many as a sheet can have")
 
 
-def _longest_row(stream: IO[bytes]) -> int:
+def _parts(path: Path, member: zipfile.ZipInfo, refusal: str) -> Iterator[bytes]:
+    """Yield a member of a zip, part by part."""
+    with foreign_parser(refusal, *DAMAGED):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        with foreign_parser(refusal, *DAMAGED):
+            stream = archive.open(member)
+        with stream:
+            while True:
+                with foreign_parser(refusal, *DAMAGED):
+                    part = stream.read(PART)
+                if not part:
+                    return
+                yield part
+
+
+def _longest_row(parts: Iterator[bytes]) -> int:
     """Return the most cells of a row of a sheet's XML, or the first number above what a row can have."""
     most = 0
     cells: int | None = None
     rest = b""
-    while most <= SHEET_COLUMNS and (part := stream.read(PART)):
-        part = rest + part
+    for new in parts:
+        part = rest + new
         end = part.rfind(b"<")
         for found in _ROW_OR_CELL.finditer(part, 0, max(end, 0)):
             if found[1] != b"c":
@@ -212,6 +226,8 @@ def _longest_row(stream: IO[bytes]) -> int:
                 most = max(most, cells)
         # The name of a tag that the next part may go on with.
         rest = part[end : end + LONGEST_TAG] if end >= 0 else b""
+        if most > SHEET_COLUMNS:
+            break
     return most
 
 
