@@ -305,15 +305,16 @@ class SiteSums:
             return Refusal("sums-unknown")
         cohort, book = self.cohort(), keys.approval.book
         question = self.question(kind, number)
-        # Lists of other pinned sites have no honest site in common with these for certain.
-        alike = all(before == set(keys.approval.pinned) for before in book.asked_with(question))
+        pinned = keys.approval.pinned
+        # Who consents is lifted where an honest site sees both lists: else others could be taken out with it.
+        seen = all(rules.have_honest_opener(pinned, before) for before in book.asked_with(question))
         return rules.list_refusal(
             keys.site,
             listed,
             cohort=cohort.sites,
             least=self.least(),
             opened=book.lists(question),
-            lifted=cohort.lifted if alike else (),
+            lifted=cohort.lifted if seen else (),
             newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
         )
 

@@ -56,6 +56,26 @@ def least_of_figures(pinned: int) -> int:
     return max(LEAST, pinned // 3 + 2)
 
 
+def have_honest_opener(pinned: Collection[str], before: Collection[str]) -> bool:
+    """Tell whether one honest site at least opens any two lists, of the pinned sites of two approvals.
+
+    Each list needs its threshold of them, and at most a third of either is taken to work for the server.
+
+    Parameters
+    ----------
+    pinned, before : collection of str
+        Sites whose keys an approval pins.
+
+    Examples
+    --------
+    >>> have_honest_opener("abcd", "abcde"), have_honest_opener("abcd", "abce")
+    (True, False)
+    """
+    everybody = len({*pinned, *before})
+    openers_of_both = threshold(len(pinned)) + threshold(len(before)) - everybody
+    return openers_of_both > min(len(pinned), len(before)) // 3
+
+
 def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) -> Refusal | None:
     """Return why a site makes no keys with a cohort, None where it does.
 
@@ -84,8 +104,8 @@ def answer_refusal(
 ) -> Refusal | None:
     """Return why a site masks no answer to a question, None where it does.
 
-    Lists of two runs have honest sites in common only as lists of the same pinned sites. Where a question comes from
-    others than before, the site's list must be there already, and stay within the run.
+    Lists of two runs may have no honest opener in common where their approvals pin other sites. Where a question comes
+    from such others, the site's list must be there already, and stay within the run.
 
     Parameters
     ----------
@@ -98,7 +118,7 @@ def answer_refusal(
     opened : collection of frozenset of str
         Lists that the site has confirmed or opened for the question.
     """
-    if all(set(before) == set(pinned) for before in asked_with):
+    if all(have_honest_opener(pinned, before) for before in asked_with):
         return None
     within = opened and all(before <= set(cohort) for before in opened)
     return None if within else Refusal("question-of-others")
@@ -180,7 +200,7 @@ def list_refusal(
     opened : collection of frozenset of str
         Lists that the site has confirmed or opened for the question.
     lifted : collection of str
-        As in `may_open`; none where the site answered the question with other pinned sites too.
+        As in `may_open`; none where lists of the pinned sites that it answered with need no honest opener in common.
     newest : bool
         Whether no later run has the site's answer to the question. In that answer the site said which lists it
         has opened, and the later run's server counts on it: so the run is noted before these lists are read.

@@ -123,9 +123,10 @@ def fewer_in_a_summary(scene: Scene) -> None:
     without_first(scene, exchange(kind="summarise", number=2), Request("summarise", "next"))
 
 
-def fewer_in_two_holdouts(scene: Scene) -> None:
-    whole(scene, exchange(1, kind="holdout"), Request("holdout", "model"))
-    without_first(scene, exchange(2, kind="holdout"), Request("holdout", "model"))
+def fewer_in_another_kind(scene: Scene) -> None:
+    """Ask Table 1 of all sites, and a statistic with the same columns without the first."""
+    whole(scene, exchange(1, kind="summarise"), Request("summarise"))
+    without_first(scene, exchange(2, kind="statistic"), Request("statistic"))
 
 
 def least_list(scene: Scene) -> None:

@@ -18,7 +18,8 @@ from flfed.updates.masking import rules as written
 Sites = frozenset[str]
 PRIME = 2**31 - 1
 FIGURES = "figures"
-WITHOUT_MODEL = {"summarise", "holdout", FIGURES}
+OVER_ROWS = {"summarise", "cells", "statistic", "roots"}
+"""Kinds whose answers do not depend on a model: they share columns, so that of two lists their difference tells."""
 
 
 class Request(NamedTuple):
@@ -53,7 +54,11 @@ class Context(NamedTuple):
 
 def question(request: Request, exchange: Exchange) -> tuple[str, ...]:
     """Return what a site takes for the question: its kind, and the model where the answer depends on it."""
-    return request.kind, "" if request.kind in WITHOUT_MODEL else f"{request.model}{request.blank}"
+    if request.kind == FIGURES:
+        return FIGURES, ""
+    if request.kind in OVER_ROWS:
+        return "rows", ""
+    return request.kind, f"{request.model}{request.blank}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Rules:
     )
     cohort_refusal: Callable[..., Any] = written.cohort_refusal
     answer_refusal: Callable[..., Any] = written.answer_refusal
+    have_honest_opener: Callable[[Sites, Sites], bool] = written.have_honest_opener
     list_refusal: Callable[..., Any] = written.list_refusal
     opening_refusal: Callable[..., Any] = written.opening_refusal
     choose_list: Callable[..., Any] = written.choose_list
@@ -239,13 +245,14 @@ class Site:
         request = self.answers[exchange].context.request
         study, cohort = self._among(exchange, request)
         line = self._line(request, exchange)
+        seen = all(self.rules.have_honest_opener(self.pinned[study], before) for before in line.pinned)
         refusal = self.rules.list_refusal(
             self.name,
             listed,
             cohort=cohort,
             least=self.rules.needed(self.pinned[study], cohort, request.kind),
             opened=line.lists,
-            lifted=self.lifted[exchange.run] if len(set(line.pinned)) == 1 and request.kind != FIGURES else (),
+            lifted=self.lifted[exchange.run] if seen and request.kind != FIGURES else (),
             newest=self.rules.newest(exchange, line.asked),
         )
         return str(refusal) if refusal else None

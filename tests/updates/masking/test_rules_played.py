@@ -15,10 +15,10 @@ from tests.updates.masking.attacks import (
     another_request,
     draw,
     exchange,
+    fewer_in_another_kind,
     fewer_in_a_second_run,
     fewer_in_a_summary,
     fewer_in_the_next_round,
-    fewer_in_two_holdouts,
     least_list,
     least_of_a_small_cohort,
     other_lists,
@@ -81,7 +81,11 @@ FAULTS = {
         replace(RULES, question=lambda request, where: (request.kind, request.model)),
         SIZES,
     ),
-    "list of holdouts by run": (fewer_in_two_holdouts, ledger_without(lambda where: where.run), SIZES),
+    "list by kind": (
+        fewer_in_another_kind,
+        replace(RULES, question=lambda request, where: (request.kind, request.model)),
+        SIZES,
+    ),
     "least list of three": (least_list, replace(RULES, least=lambda pinned, cohort: 3), [(20, 2)]),
     "smaller list after the larger": (spoilt_on_the_way, replace(RULES, list_refusal=smaller_ones_too), SIZES),
     "draw": (draw, replace(RULES, least=least_by_cohort, cohort_refusal=no_refusal), [(20, 6)]),
@@ -155,24 +159,40 @@ def test_a_question_keeps_to_the_pinned_sites_of_its_first_study(common: int, co
     assert not scene.lost
 
 
-def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_or_nothing():
-    pinned = {"one": list("abcd"), "two": list("abcde")}
-    for opened in (True, False):
-        scene = Scene(pinned, ())
-        scene.enter(1, "abcd", study="one")
-        scene.train(exchange(1), ASKED)
-        assert scene.add_up(exchange(1), "abcd" if opened else "") == (4 if opened else 0)
-        scene.enter(2, "abcde", study="two")
-        assert scene.train(exchange(2), ASKED) == (5 if opened else 1)
-        answers = scene.server.answers[exchange(2)]
-        chosen = written.choose_list({name: one.lists for name, one in answers.items()}, cohort="abcde", least=4)
-        assert scene.add_up(exchange(2), "abcde") == 1  # by the new site, which knows of no list
-        if opened:
-            assert chosen == frozenset("abcd") and scene.add_up(exchange(2), chosen) == 4 and scene.fewest() == 4
-        else:
-            assert chosen.code == "list-site-silent" and scene.fewest() is None
-            refusal = scene.sites["a"].train(exchange(2), ASKED)
-            assert refusal == "this question was answered with other pinned sites before"
+@pytest.mark.parametrize("consents", [False, True])
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_study_with_one_more_site_gets_the_list_of_the_study_before_unless_the_site_consents(
+    consents: bool, opened: bool
+):
+    scene = Scene({"one": list("abcd"), "two": list("abcde")}, (), lifted="e" if consents else "")
+    scene.enter(1, "abcd", study="one")
+    scene.train(exchange(1), ASKED)
+    assert scene.add_up(exchange(1), "abcd" if opened else "") == (4 if opened else 0)
+    scene.enter(2, "abcde", study="two")
+    assert scene.train(exchange(2), ASKED) == 5
+    answers = scene.server.answers[exchange(2)]
+    chosen = written.choose_list(
+        {name: one.lists for name, one in answers.items()},
+        cohort="abcde",
+        least=4,
+        lifted=dict.fromkeys("abcde", scene.lifted),
+    )
+    joined = scene.add_up(exchange(2), "abcde")
+    if opened and not consents:
+        assert joined == 1  # by the new site, which knows of no list
+        assert chosen == frozenset("abcd") and scene.add_up(exchange(2), chosen) == 4 and scene.fewest() == 4
+    else:
+        # What the server can compute of fewer than all is what the new site consented to: its own.
+        assert joined == 5 and scene.server.fewest(scene.counted) == (1 if opened else 5)
+        assert scene.fewest() == (4 if opened else 5)
+
+
+def test_sites_in_each_others_place_are_not_pinned_with_an_honest_opener_for_certain():
+    for shared in range(2, 200):
+        assert written.have_honest_opener(range(shared + 1), range(shared + 2))  # one joins, or leaves
+        same = range(shared)
+        assert written.have_honest_opener(same, same) or shared < 3
+    assert not written.have_honest_opener("abcd", "abce") and not written.have_honest_opener("abc", "ade")
 
 
 def differences_alone(site, listed, *, opened, lifted, least, **facts):
