@@ -178,7 +178,7 @@ class Leaving:
                 return error_reply(lost, message)
             # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
             with self._ledger.held() as held:
-                over = self._too_much(self._used(held), size) or self._opened_since(held, in_sum)
+                over = self._too_much(self._used(held), size) or self._opened_since(held, in_sum, facts)
                 if not over:
                     held.append(kind=kind.rpartition(".")[2], **line)
                     return reply
@@ -187,11 +187,12 @@ class Leaving:
             return error_reply(NO_LEDGER, message)
         return self.withhold(message, over, facts)
 
-    def _opened_since(self, held: HeldLedger, in_sum: InSum) -> Refusal | None:
+    def _opened_since(self, held: HeldLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""
-        question = in_sum.facts.get("question_sha256", "")
-        since = question and self._limits.lists(held, question) != in_sum.opened
-        return Refusal("list-differs") if since else None
+        if not in_sum.question:
+            return None
+        known = self._limits.known(held, in_sum.question, str(facts["dataset"]))
+        return None if known == in_sum.known else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in a withheld reply's place.

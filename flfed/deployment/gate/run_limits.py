@@ -15,16 +15,16 @@ from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.federation.client.released.run_draws import EDGES, SPENT
-from flfed.federation.client.run_keys import Place
+from flfed.federation.client.run_keys import Known, Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
+from flfed.records.ledger.line import BESIDE, CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
-from flfed.updates.messages.kinds import SCORES
+from flfed.updates.messages.kinds import SCORES, SUMMARISE
 from flfed.updates.messages.secure_sum import KEYS, parted
 from flfed.updates.messages.train import EVALUATE, TRAIN, formless
 
@@ -38,6 +38,7 @@ WITHHELD = "withheld"
 """Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 _KEYS = KEYS.rpartition(".")[2]
+_SUMMARISE = SUMMARISE.rpartition(".")[2]
 
 
 def asked_sha256(message: Message) -> str:
@@ -112,16 +113,18 @@ class RunLimits:
         self._first: dict[str, int] = {}
         self._keyed: dict[str, int] = {}
         self._asked_with: dict[str, set[Sites]] = defaultdict(set)
+        self._beside: dict[str, set[str]] = defaultdict(set)
+        self._alone: set[str] = set()
 
-    def lists(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
-        """Return the lists that were confirmed or opened for a question of secure sums, in whatever run."""
+    def known(self, held: HeldLedger, question: str, dataset: str) -> Known:
+        """Return what the ledger knows of a question of secure sums, in whatever run, and of a dataset."""
         self._read(held)
-        return tuple(self._lists[question])
-
-    def asked_with(self, held: HeldLedger, question: str) -> tuple[Sites, ...]:
-        """Return the pinned sites of the runs that had a masked answer to a question."""
-        self._read(held)
-        return tuple(self._asked_with[question])
+        return Known(
+            lists=tuple(self._lists[question]),
+            asked_with=tuple(self._asked_with[question]),
+            beside=tuple(sorted(self._beside[question])),
+            alone=dataset in self._alone,
+        )
 
     def newest(self, held: HeldLedger, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round had a masked answer to a question.
@@ -220,6 +223,9 @@ class RunLimits:
         elif question:
             self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
             self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
+            self._beside[question] |= parted(str(line.facts.get(BESIDE, "")))
+        elif line.kind == _SUMMARISE:
+            self._alone.add(str(line.facts.get("dataset")))
         # Of a lost ledger only carried lines are left: each shows that its run had an answer. What a run spent counts
         # whether or not its answer left: else runs without an answer would spend a whole budget.
         if kind or line.kind == SPENT or CARRIED in line.facts:
@@ -265,15 +271,10 @@ class OpenedLists:
         self._ledger = ledger
         self._limits = limits
 
-    def lists(self, question: str) -> tuple[Sites, ...]:
-        """Return the lists of a question."""
+    def known(self, question: str, dataset: str) -> Known:
+        """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
         with self._ledger.held() as held:
-            return self._limits.lists(held, question)
-
-    def asked_with(self, question: str) -> tuple[Sites, ...]:
-        """Return the pinned sites of the runs in which the site answered a question."""
-        with self._ledger.held() as held:
-            return self._limits.asked_with(held, question)
+            return self._limits.known(held, question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round has the site's answer to the question."""

@@ -40,15 +40,33 @@ Place = tuple[str, int, int]
 """Run, repeat and round of an answer. Runs are named by the time at which they began, by the coordinator's clock."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What a site's ledger knows of a question of secure sums.
+
+    Attributes
+    ----------
+    lists : tuple of frozenset of str
+        That the site confirmed or opened for it.
+    asked_with : tuple of frozenset of str
+        The pinned sites of the runs in which it answered.
+    beside : tuple of str
+        Other sites of these runs that share figures in sums only.
+    alone : bool
+        Whether the site's sums over rows of the question's dataset left by themselves before.
+    """
+
+    lists: tuple[Sites, ...] = ()
+    asked_with: tuple[Sites, ...] = ()
+    beside: tuple[str, ...] = ()
+    alone: bool = False
+
+
 class ListBook(Protocol):
     """Lists that a site has confirmed or opened, in whatever run."""
 
-    def lists(self, question: str) -> tuple[Sites, ...]:
-        """Return the lists of a question."""
-        ...
-
-    def asked_with(self, question: str) -> tuple[Sites, ...]:
-        """Return the pinned sites of the runs in which the site answered a question."""
+    def known(self, question: str, dataset: str) -> Known:
+        """Return what is known of a question, and of the dataset whose rows it is about."""
         ...
 
     def newest(self, question: str, place: Place) -> bool:

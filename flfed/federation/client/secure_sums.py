@@ -24,7 +24,7 @@ from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.masking.order import QuestionOrder, order_of
-from flfed.updates.masking.question import SumContext, question_sha256
+from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256, rows_question
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.site_noise import largest_entry, noise_of_site
@@ -61,7 +61,9 @@ class Asked:
     step : int
         Its number among the masked questions of the run.
     question : str
-        Hash of what is asked of the rows, as hex.
+        Hash of the question by which its lists are kept, as hex.
+    rounding : str
+        Hash of what its rounding follows from.
     binding : bytes, 32
     """
 
@@ -69,6 +71,7 @@ class Asked:
     number: int
     step: int
     question: str
+    rounding: str
     binding: bytes
 
     @property
@@ -113,16 +116,18 @@ class SiteSums:
     def sums_over_rows_masked(self) -> bool:
         """Tell whether sums over training rows leave under masks; raises NotTakingPart where that is not known.
 
-        Without the keys nobody knows who shares figures in sums only. What left in a sum of several sites before does
-        not leave by itself in a run without one of them: the difference would be that site's.
+        Without the keys nobody knows who shares figures in sums only. What left in a sum with such a site before does
+        not leave by itself in a run without it: the difference would be that site's.
         """
         keys = self.keys
         if keys.approval is None:
             return bool(self.in_sums_only)
         if keys.cohort().in_sums_only:
             return True
-        lists = keys.approval.book.lists(question_sha256(keys.study, SUMMARISE, None))
-        refuse(Refusal("list-differs") if set(lists) - {frozenset({keys.site})} else None)
+        dataset = keys.study.dataset.name
+        known = keys.approval.book.known(rows_question(dataset), dataset)
+        if known.beside:
+            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(known.beside[:3])))
         return False
 
     def opened(self, arrays: Arrays, model: Shapes) -> Arrays:
@@ -204,11 +209,12 @@ class SiteSums:
             number=number,
             step=self.order.step(kind, number),
             question=question_sha256(keys.study, kind, request),
+            rounding=rounding_sha256(keys.study, kind, request),
             binding=context.binding(kind, request),
         )
 
     def _rng(self, asked: Asked, seed: int) -> np.random.Generator:
-        return generator(seed, site=self.keys.site, purpose=f"sum {asked.question}")
+        return generator(seed, site=self.keys.site, purpose=f"sum {asked.rounding}")
 
     def _largest(self) -> float:
         return largest_entry(self.keys.study, self.least())
@@ -218,9 +224,19 @@ class SiteSums:
         approval, cohort = self.keys.approval, self.cohort()
         if approval is None:
             return ()
-        opened, asked_with = approval.book.lists(asked.question), approval.book.asked_with(asked.question)
-        refuse(rules.answer_refusal(cohort=cohort.sites, pinned=approval.pinned, asked_with=asked_with, opened=opened))
-        return opened
+        dataset = self.keys.study.dataset.name
+        known = approval.book.known(asked.question, dataset)
+        # A sum less what sites gave by themselves before is that of the sites that share figures in sums only.
+        had = len(cohort.in_sums_only)
+        least = rules.least_of_figures(len(approval.pinned))
+        if known.alone and asked.question == rows_question(dataset) and 0 < had < least:
+            raise NotTakingPart(Refusal("rows-given-alone", had=had, least=least))
+        refuse(
+            rules.answer_refusal(
+                cohort=cohort.sites, pinned=approval.pinned, asked_with=known.asked_with, opened=known.lists
+            )
+        )
+        return known.lists
 
     def as_of_now(self, asked: Asked, reply: TrainReply) -> TrainReply:
         """Return a kept reply with the lists that are opened now: other runs may have asked since it was made."""
@@ -305,15 +321,16 @@ class SiteSums:
             return Refusal("sums-unknown")
         cohort, book = self.cohort(), keys.approval.book
         question = self.question(kind, number)
+        known = book.known(question, keys.study.dataset.name)
         pinned = keys.approval.pinned
         # Who consents is lifted where an honest site sees both lists: else others could be taken out with it.
-        seen = all(rules.have_honest_opener(pinned, before) for before in book.asked_with(question))
+        seen = all(rules.have_honest_opener(pinned, before) for before in known.asked_with)
         return rules.list_refusal(
             keys.site,
             listed,
             cohort=cohort.sites,
             least=self.least(),
-            opened=book.lists(question),
+            opened=known.lists,
             lifted=cohort.lifted if seen else (),
             newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
         )

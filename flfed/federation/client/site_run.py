@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import Context, Message
 
 from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.run_keys import Approving, RunKeys
+from flfed.federation.client.run_keys import Approving, Known, RunKeys
 from flfed.federation.client.secure_sums import SiteCiphers, SiteFigures, SiteSums, sum_name
 from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
@@ -26,8 +26,7 @@ from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
 from flfed.updates.codec import arrays_defect, is_encrypted
 from flfed.updates.extra import ExtraShapes, own_arrays, own_epochs, own_terms
-from flfed.updates.masking.question import question_sha256
-from flfed.updates.masking.rules import Sites
+from flfed.updates.masking.question import question_sha256, rows_question
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import read
@@ -214,13 +213,16 @@ class InSum:
         Sites of the run that share figures in sums only.
     facts : mapping
         What a ledger's line says of the reply: question, pinned sites, and the list that it is for.
-    opened : tuple of frozenset of str
-        Lists that the question had when the message came.
+    question : str
+        Hash of the question of sums that it is about; empty where there is none.
+    known : Known
+        What the ledger knew of the question when the message came.
     """
 
     reserved: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
-    opened: tuple[Sites, ...] = ()
+    question: str = ""
+    known: Known = field(default_factory=Known)
 
     def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
         """Return what the ledger's line of a reply says: of figures that stay all the same, nothing."""
@@ -258,17 +260,18 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         asked = read(TrainRequest, message.content) if kind == TRAIN else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
-    elif kind == SUMMARISE:
-        # A plain answer is a sum over this site alone: with a sum of several it would give others away.
-        facts = {"question_sha256": question_sha256(study, kind, None), "listed": own.site}
+        if reserved:
+            facts["sums_only"] = joined(frozenset(reserved))
     elif kind in (LIST, UNMASK):
         of = read(ListRequest, message.content) if kind == LIST else read(UnmaskRequest, message.content)
         half = _half(own, study, of)
         facts = {"question_sha256": half.question(of.kind, of.round), "listed": of.listed}
         if isinstance(half, SiteTreeSums) and of.kind == TRAIN:
             facts |= half.place_of(of.round)
-    opened = sums.keys.approval.book.lists(facts["question_sha256"]) if facts else ()
-    return InSum(reserved=reserved, facts=facts, opened=opened)
+    # What leaves of Table 1 by itself depends on the sums that it was in before.
+    question = rows_question(study.dataset.name) if kind == SUMMARISE else facts.get("question_sha256", "")
+    known = sums.keys.approval.book.known(question, study.dataset.name)
+    return InSum(reserved=reserved, facts=facts, question=question, known=known)
 
 
 def without_figures(message: Message, reply: Message, *, own: bool) -> Message:

@@ -13,7 +13,7 @@ from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.messages.compare import CompareRequest
+from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
 
 
@@ -55,15 +55,40 @@ class SumContext:
 
 
 def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
-    """Return the hash of what is asked of the rows, whatever run and round ask it.
+    """Return the hash of the question by which the lists of a sum are kept, whatever run and round ask it.
+
+    All sums over rows that do not depend on a model are one question of a dataset: Table 1, counts before trees, a
+    statistic, and the roots of trees share columns, and of two lists their difference would be one site's. So are all
+    comparisons. Features, holdout, plan, model and rows of the day are not in it: who asks for others asks again.
+    """
+    if kind == COMPARE:
+        return _sha256(study.dataset.name, {"kind": COMPARE})
+    if _is_over_rows(request):
+        return rows_question(study.dataset.name)
+    return rounding_sha256(study, kind, request)
+
+
+def rows_question(dataset: str) -> str:
+    """Return the hash of the question of all sums over a dataset's training rows that depend on no model."""
+    return _sha256(dataset, {"kind": "over-rows"})
+
+
+def _is_over_rows(request: TrainRequest | CompareRequest | None) -> bool:
+    """Tell whether a sum over training rows depends on no model: where nothing is sent, and at the root of a tree.
+
+    Whatever cuts and trees come with it: a first tree of zeros would ask the root of the first one again.
+    """
+    if request is None:
+        return True
+    return isinstance(request, TrainRequest) and bool(request.trees_sha256) and not request.settings["level"]
+
+
+def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequest | None) -> str:
+    """Return the hash of what is asked of the rows, from which the rounding of an answer follows.
 
     Neither name, seed nor dates of the study are in it, nor what a vector is scaled by, nor whether scores are asked
-    for beside it: none of them makes it another question. What does not depend on a model, such as sums over rows, has
-    a question without a `request`. So has a comparison, whatever its model: figures of all models of a study are added
-    up over one list; and so have the statistics of a dataset.
+    for beside it: none of them makes it another question. A comparison has one, whatever its model.
     """
-    # Of all statistics of a dataset there is one list: two that share a column have a sum in common, and of two lists
-    # its difference would be one site's.
     parts: dict[str, Any] = {} if is_statistic(study) else {
         "features": study.dataset.features,
         "encode": asdict(study.encode),
@@ -73,8 +98,11 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
         "privacy": _named(study.privacy),
     }  # fmt: skip
     meant = _meaning(request) if isinstance(request, TrainRequest) else {}
-    asked = {"what": "question", "dataset": study.dataset.name, "kind": kind, **meant, **parts}
-    return hashlib.sha256(canonical(asked)).hexdigest()
+    return _sha256(study.dataset.name, {"kind": kind, **meant, **parts})
+
+
+def _sha256(dataset: str, asked: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical({"what": "question", "dataset": dataset, **asked})).hexdigest()
 
 
 def _meaning(request: TrainRequest | CompareRequest | None) -> dict[str, Any]:
