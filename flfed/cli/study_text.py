@@ -13,7 +13,8 @@ OPENED = ", and for each sum one that opens it"
 SUMS = {
     "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
     "on": "Secure aggregation: updates of institutions leave for sums only; in one process the sums are rehearsed.",
-    "ckks": "Homomorphic encryption: updates of institutions leave encrypted; in one process it is rehearsed.",
+    "ckks": "Homomorphic encryption: updates of institutions leave encrypted; in one process it is rehearsed. A round "
+    "needs all sites that take part: where one is missing, the run stops.",
 }
 """What a study asks for, before anybody approved it."""
 

@@ -25,8 +25,9 @@ from flfed.study.study import Study
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_model import SiteModel, path_of, site_model
 from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import CIPHERTEXT, KEYS, LIST, UNMASK
-from flfed.updates.messages.train import EVALUATE, TRAIN, with_encoder
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, with_encoder
 from tests.deployment.summing import BUNDLE, Consortium, SummingGrid, begun, conduct
 
 ROUNDS = 3
@@ -133,9 +134,11 @@ def test_the_first_site_killed_in_a_round_comes_back_with_its_key(consortium: Ca
     grid = SummingGrid(found, absent)
     outcome = conduct(found, grid)
     assert (outcome.status, outcome.rounds) == ("completed", ROUNDS)
-    # The round went on with three of four; the site that came back opened their sum.
-    trained = [site for site, message, _ in grid.sent if message.metadata.message_type == TRAIN]
-    assert trained.count(FIRST) == ROUNDS - 1 and trained.count("site-02") == ROUNDS
+    # The round was asked again, of all sites: the others sent the same ciphertexts once more.
+    trained = [(site, reply) for site, message, reply in grid.sent if message.metadata.message_type == TRAIN]
+    assert [site for site, _ in trained].count(FIRST) == ROUNDS
+    second = [read(TrainReply, reply.content).encrypted for site, reply in trained if site == "site-02"]
+    assert len(second) == ROUNDS + 1 and np.array_equal(second[1], second[2])
     assert kept(grid) is not None
 
 

@@ -24,16 +24,20 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.aggregation.cipher_sum import CipherSums
 from flfed.updates.checkpoints.run_state import NodeState
 from flfed.updates.codec import entries_of, shapes_of
 from flfed.updates.masking import ckks
-from flfed.updates.masking.ckks import PublicContext, SecretContext
-from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
+from flfed.updates.masking.ckks import SecretContext
+from flfed.updates.masking.encrypted_model import RoundTags, decrypt_model, encrypt_model, open_sum, vector_entries
 from flfed.updates.messages.in_memory import read
 from flfed.updates.messages.secure_sum import CIPHERTEXT
 from flfed.updates.messages.train import TRAIN, TrainReply
 from tests.deployment.summing import begun
+from tests.updates.masking.lying_sums import Liar
+
+SITES = ("site-01", "site-02", "site-03", "site-04")
 
 
 class Rehearsal:
@@ -63,15 +67,20 @@ class Rehearsal:
 
     def chunks(self) -> tuple[bytes, ...]:
         """Return the ciphertexts of the last model."""
-        found = ckks.unpacked(self.outcome.arrays[CIPHERTEXT], 2 + entries_of(shapes_of(self.run.first_arrays())))
+        entries = vector_entries(entries_of(shapes_of(self.run.first_arrays())))
+        found = ckks.unpacked(self.outcome.arrays[CIPHERTEXT], entries)
         assert isinstance(found, tuple)
         return found
 
     def model(self) -> dict[str, np.ndarray]:
         """Return the last model, as a site opens it."""
-        shapes = shapes_of(self.run.first_arrays())
-        ciphertext, sites = self.outcome.arrays[CIPHERTEXT], len(self.grid._contexts)
-        return decrypt_model(self.secret(), ciphertext, shapes, least=3, sites=sites)
+        state = NodeState(next(iter(self.grid._contexts.values())).state)
+        facts = state.read(f"sums-of-train-{self.outcome.rounds:06d}")["binding"].tobytes()
+        models = (state.read("sums-opened") or {"models": []})["models"]
+        known = {row[:32].tobytes().hex(): row[32:].tobytes() for row in models}
+        binding = known.get(arrays_sha256(self.outcome.arrays), facts)
+        tags = RoundTags(self.secret(), binding, tuple(sorted(SITES)))
+        return decrypt_model(tags, self.outcome.arrays[CIPHERTEXT], shapes_of(self.run.first_arrays()))
 
 
 @pytest.fixture
@@ -156,42 +165,83 @@ def test_sites_whose_sum_could_wrap_are_refused_before_the_first_round(rehearse:
 MODEL = {"a": ((2, 3), np.dtype(np.float32)), "b": ((), np.dtype(np.float32))}
 
 
-def parts(secret: SecretContext, weights: list[float]) -> list[np.ndarray]:
+BINDING, ENTRIES = b"b" * 32, vector_entries(7)
+
+
+def tags_of(secret: SecretContext, binding: bytes = BINDING, sites: tuple[str, ...] = SITES) -> RoundTags:
+    return RoundTags(secret, binding, sites)
+
+
+def parts(tags: RoundTags, weights: list[float]) -> list[np.ndarray]:
     """Return the parts of sites whose models are their numbers, everywhere."""
     made = []
-    for number, weight in enumerate(weights):
+    for number, (site, weight) in enumerate(zip(tags.sites, weights, strict=True)):
         model = {name: np.full(shape, number, dtype) for name, (shape, dtype) in MODEL.items()}
-        made.append(encrypt_model(secret, model, weight, sites=len(weights), largest=8.0))
+        made.append(encrypt_model(tags, site, model, weight, largest=8.0))
     return made
 
 
-def added(ciphertexts: list[np.ndarray]) -> np.ndarray:
-    chunks = [ckks.unpacked(one, 2 + 7) for one in ciphertexts]
-    return ckks.packed(PublicContext.new().add(chunks, 2 + 7))
+def test_the_sum_of_one_part_of_each_site_is_opened_and_rounded():
+    tags = tags_of(SecretContext.new())
+    total = Liar(ENTRIES).add(parts(tags, [0.1, 0.2, 0.3, 0.45]))
+    # 0 x .1 + 1 x .2 + 2 x .3 + 3 x .45, behind weights that add up to 1.05
+    np.testing.assert_allclose(open_sum(tags, total, 7), [1.05] + [2.15] * 7, rtol=0, atol=1e-9)
+    found = decrypt_model(tags, total, {**MODEL, "b": ((), np.dtype(np.float64))})
+    assert found["a"].shape == (2, 3) and float(found["b"]) == round(2.15 / 1.05 * 2**20) / 2**20 != 2.15 / 1.05
 
 
-def test_what_is_no_sum_of_enough_sites_is_no_model():
-    secret, ways = SecretContext.new(), {"least": 3, "sites": 4}
-    sent = parts(secret, [0.1, 0.2, 0.3, 0.4])
-    found = decrypt_model(secret, added(sent), MODEL, **ways)
-    # 0 x .1 + 1 x .2 + 2 x .3 + 3 x .4 of weights that add up to 1
-    assert found["a"].shape == (2, 3) and found["b"] == pytest.approx(2.0, abs=1e-7)
-    three = decrypt_model(secret, added(sent[1:]), MODEL, **ways)
-    assert three["b"] == pytest.approx(2.0 / 0.9, abs=1e-7)
-    for wrong in (sent[3], added(sent[:2]), added(sent * 2), added(parts(SecretContext.new(), [0.5] * 3))):
-        assert decrypt_model(secret, wrong, MODEL, **ways).code == "sum-unfit"
-    assert decrypt_model(secret, sent[0][:-1], MODEL, **ways).code == "ciphertext-unfit"
-    # What the docstring grants: a part that is multiplied passes, to nobody who could read it.
-    assert decrypt_model(secret, added([sent[3]] * 3), MODEL, **ways)["b"] == pytest.approx(3.0, abs=1e-7)
+def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
+    secret, liar = SecretContext.new(), Liar(ENTRIES)
+    tags, other = tags_of(secret), tags_of(secret, b"c" * 32)
+    sent, before = parts(tags, [0.1, 0.2, 0.3, 0.4]), parts(other, [0.1, 0.2, 0.3, 0.4])
+    lies = {
+        "one": sent[3],
+        "three of four": liar.add(sent[1:]),
+        "twice": liar.add(sent * 2),
+        "one four times": liar.add([sent[3]] * 4),
+        "one of them twice, one not": liar.add([*sent[:3], sent[0]]),
+        "of another round": liar.add(before),
+        "one of another round": liar.add([*sent[:3], before[3]]),
+        "of other sites": liar.add(parts(tags_of(secret, sites=("a", "b", "c", "d")), [0.1, 0.2, 0.3, 0.4])),
+        "of another key": liar.add(parts(tags_of(SecretContext.new()), [0.1, 0.2, 0.3, 0.4])),
+        "multiplied": liar.multiplied(sent[3], 4),
+        "rescaled": liar.scaled(sent[3], 4),
+        "masked": liar.masked(sent[3], [3], [(0, 0.4, 1.0)]),
+        "shifted by a millionth": liar.shifted(liar.add(sent), 3, 1e-6),
+        "cut": sent[0][:-1],
+    }
+    for name, lie in lies.items():
+        found = decrypt_model(tags, lie, MODEL)
+        assert getattr(found, "code", "opened") == "sum-unverified", name
+    # The same is opened under the round's own tags, and by what is within its error.
+    assert decrypt_model(other, lies["of another round"], MODEL)["b"] == pytest.approx(2.0, abs=1e-6)
+    assert decrypt_model(tags, liar.shifted(liar.add(sent), 3, 1e-9), MODEL)["b"] == pytest.approx(2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("sites, largest", [(3, 1_365.0), (20, 204.0), (400, 10.0)])
+def test_tags_of_the_largest_entries_fit_and_do_not_wrap(sites: int, largest: float):
+    names = tuple(f"site-{number:03d}" for number in range(sites))
+    tags, model = tags_of(SecretContext.new(), sites=names), {"a": np.full(2_000, largest)}
+    rng = np.random.default_rng(sites)
+    signs = [np.sign(rng.normal(size=2_000)) for _ in names]
+    liar = Liar(vector_entries(2_000))
+    sent = [
+        encrypt_model(tags, name, {"a": sign * model["a"]}, 1.0, largest=largest)
+        for name, sign in zip(names, signs, strict=True)
+    ]
+    total = open_sum(tags, liar.add(sent), 2_000)
+    np.testing.assert_allclose(total[1:], largest * np.sum(signs, axis=0), rtol=0, atol=1e-9 * max(20, sites))
+    assert encrypt_model(tags, names[0], model, 1.0, largest=4_096 / sites).code == "ckks-range"
 
 
 def test_a_weight_of_nothing_and_a_number_that_is_none_are_refused():
-    secret = SecretContext.new()
-    assert decrypt_model(secret, added(parts(secret, [0.0] * 3)), MODEL, least=3, sites=3).code == "sum-unfit"
+    tags = tags_of(SecretContext.new())
+    light = Liar(ENTRIES).add(parts(tags, [0.001] * 4))
+    assert decrypt_model(tags, light, MODEL).code == "sum-unfit"
     model = {name: np.full(shape, np.nan) for name, (shape, _) in MODEL.items()}
-    assert encrypt_model(secret, model, 1.0, sites=3, largest=8.0).code == "entry-too-large"
+    assert encrypt_model(tags, SITES[0], model, 1.0, largest=8.0).code == "entry-too-large"
     small = {name: np.full(shape, 0.5) for name, (shape, _) in MODEL.items()}
-    assert encrypt_model(secret, small, 1.0, sites=3, largest=0.4).code == "entry-too-large"
+    assert encrypt_model(tags, SITES[0], small, 1.0, largest=0.4).code == "entry-too-large"
 
 
 REFUSED = {

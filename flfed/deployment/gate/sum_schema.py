@@ -28,7 +28,7 @@ from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks, keys, shares
-from flfed.updates.masking.encrypted_model import HEAD as OF_SUM
+from flfed.updates.masking.encrypted_model import vector_entries
 from flfed.updates.masking.protocol import SEALED
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
@@ -133,7 +133,7 @@ class Encrypted:
     @property
     def most(self) -> int:
         """Most bytes that it may have."""
-        encrypted = len(CIPHERTEXT) + HEAD + ckks.most_bytes(OF_SUM + self.entries)
+        encrypted = len(CIPHERTEXT) + HEAD + ckks.most_bytes(vector_entries(self.entries))
         return max(encrypted, 0 if self.plain is None else self.plain.most)
 
     def defect(self, record: RecordDict, name: str) -> Refusal | None:
@@ -148,7 +148,7 @@ class Encrypted:
             return Refusal("ciphertexts-unfit") if self.plain is None else self.plain.defect(record, name)
         if wrong := size_defect(found, {CIPHERTEXT: self.most}):
             return wrong
-        chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], OF_SUM + self.entries)
+        chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], vector_entries(self.entries))
         return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
 
 

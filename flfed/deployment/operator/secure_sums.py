@@ -38,7 +38,9 @@ SUMMED_ONCE = (
 )
 ENCRYPTED = (
     "Sums: updates leave encrypted (homomorphic encryption, CKKS). The coordinator adds up ciphertexts and has no key: "
-    "it learns no update, no sum and no model, only figures such as losses and metrics. All {n} sites have one key, "
+    "it learns no update, no sum and no model, only figures such as losses and metrics. This site opens the sum of one "
+    "part of each of the {n} sites and nothing else: what else comes as the model ends its part of the run, and is in "
+    "its ledger. So a round needs all of them: where one is missing, the run stops. All {n} sites have one key, "
     "this one counted, and {first} makes it: a single site that works with the coordinator can read the updates of "
     "each of you, and so can whoever gets a site's disk while a run lasts. Sums under masks (secure aggregation 'on') "
     "do not have that weakness. Each site gets the model of each round and keeps the last; the coordinator has none."

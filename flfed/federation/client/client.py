@@ -21,7 +21,7 @@ from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.packing import extra_shapes_of, model_shapes_of, packed_update, packing_of, study_of
+from flfed.federation.client.packing import extra_shapes_of, packed_update, packing_of, study_of
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
@@ -38,7 +38,7 @@ from flfed.federation.client.redaction import (
 from flfed.federation.client.released.model_answers import charged_request, count_scores, is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
-from flfed.federation.client.run_keys import Approving
+from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
 from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
@@ -54,7 +54,7 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.codec import flattened, is_encrypted
+from flfed.updates.codec import flattened
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays, state_of
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
@@ -68,7 +68,6 @@ from flfed.updates.messages.compare import (
     WithheldColumn,
 )
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
-from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
 from flfed.updates.messages.offset import Offset
@@ -185,6 +184,7 @@ class SiteClient:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
             own = SiteRun.of(context, run_state(site, context), self._approval, self._rows)
+            check_lasting(own.state)
             message = _whole(message, own.state)
             # Only training has noise, or a mask, that must not be drawn twice for one round; sums of trees have none.
             if kept is not None and kept not in self._over and handler is train and not grows(message.content):
@@ -365,8 +365,8 @@ def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
 
 # arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the strategy's own arrays are
 # made of it ──► the part that was left out of the round before is added ──► packed, where the study names a codec
-def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
-    request = charged_request(replace(request, arrays=_opened_arrays(request.arrays, session, own)), session)
+def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
+    request = charged_request(replace(asked, arrays=own.opened(asked, session.study)), session)
     packing = packing_of(session.study.text) if request.fit else None
     strategy, shapes = _strategy(session.study.strategy.name), extra_shapes_of(session.study.text)
     stateful = request.fit and bool(shapes.stay or (packing is not None and packing.feedback))
@@ -415,13 +415,7 @@ def _trained(request: TrainRequest, session: SiteSession, own: SiteRun) -> Gener
     sums = own.sums(session.study) if request.fit else None
     if sums is None:
         return reply
-    return (yield from sums.masked(request, reply, session.study.strategy.build("strategy"), session.seed))
-
-
-def _opened_arrays(arrays: Arrays, session: SiteSession, own: SiteRun) -> Arrays:
-    """Return the model of a request, opened where it stands encrypted."""
-    sums = own.sums(session.study) if is_encrypted(arrays) else None
-    return arrays if sums is None else sums.opened(arrays, model_shapes_of(session.study.text))
+    return (yield from sums.masked(asked, reply, session.seed, model=request.arrays))
 
 
 @cache
@@ -440,7 +434,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     session = open_session()
     shapes = extra_shapes_of(session.study.text)
     kept = own.last_own(session, shapes) if shapes.own else {}
-    arrays = own.last_model(request, session.study, partial(_opened_arrays, request.arrays, session, own), kept)
+    arrays = own.last_model(request, session.study, kept)
     session.own_arrays = own_part_of(kept, shapes, arrays)
     found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=request.start)
     said = said_by(session)

@@ -24,7 +24,7 @@ from flfed.updates.checkpoints.run_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
-from flfed.updates.masking.keys import KEPT, Chain, RunKey, joined, pair_secrets
+from flfed.updates.masking.keys import BYTES, KEPT, Chain, RunKey, joined, pair_secrets
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
 from flfed.updates.messages.fields import Arrays
@@ -34,6 +34,8 @@ KEY, STATEMENT, COHORT, CHAIN = (f"{OF_RUN}{name}" for name in ("key", "statemen
 """Names in a site's state of a run."""
 SHARED = f"{OF_RUN}ckks"
 """The run's key of homomorphic encryption there, at the first site with what it sealed to the others."""
+ENDED, OPENED = f"{OF_RUN}ended", f"{OF_RUN}opened"
+"""Where a model came that was no sum of one part of each site; and the models that were one."""
 REHEARSAL = b"flfed rehearsal"
 """What the link of all sites follows from where a run is rehearsed: there is no secret, on Ray no common process."""
 Place = tuple[str, int, int]
@@ -225,7 +227,7 @@ class RunKeys:
             return None
         if self.cohort().in_sums_only:
             raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))
-        kept, first = self.state.read(SHARED), sites[0]
+        kept, first = self._shared(), sites[0]
         rehearsed = dict.fromkeys(sites, hashlib.sha256(REHEARSAL + binding).digest())
         # Under homomorphic encryption the chain never moves.
         links = rehearsed if self.approval is None else self.links(0)
@@ -249,11 +251,34 @@ class RunKeys:
 
     def secret_context(self) -> SecretContext:
         """Return the run's key of homomorphic encryption; raises NotTakingPart where it is not here."""
-        kept = self.state.read(SHARED)
+        kept = self._shared()
         if kept is None:
             raise NotTakingPart(Refusal("sums-key-lost"))
         found: SecretContext = or_refuse(_context_of(kept["context"].tobytes()))
         return found
+
+    def _shared(self) -> Arrays | None:
+        """Return the run's key of homomorphic encryption as it is kept; raises NotTakingPart once it was destroyed."""
+        check_lasting(self.state)
+        return self.state.read(SHARED)
+
+    def destroy_shared(self) -> None:
+        """Destroy the run's key of homomorphic encryption, after which the site answers nothing more in the run."""
+        if self.state.read(SHARED) is not None:
+            self.state.remove(SHARED)
+        self.state.write(ENDED, {"ended": np.ones(1, np.uint8)})
+
+    def opened_models(self) -> dict[str, bytes]:
+        """Return by the hash of each model that was opened before to what its round was bound."""
+        kept = self.state.read(OPENED)
+        rows = () if kept is None else kept["models"]
+        return {row[:BYTES].tobytes().hex(): row[BYTES:].tobytes() for row in rows}
+
+    def keep_opened(self, sha256: str, binding: bytes) -> None:
+        """Keep that a model was opened; raises NotKept."""
+        models = self.opened_models() | {sha256: binding}
+        rows = b"".join(bytes.fromhex(one) + bound for one, bound in models.items())
+        self.state.write(OPENED, {"models": np.frombuffer(rows, np.uint8).reshape(-1, 2 * BYTES)})
 
     def _begin(self, request: KeysRequest, sites: tuple[str, ...], sha256: str, approval: SumApproval) -> None:
         # After the comparison, or where its state is lost, the site has no second key in a run.
@@ -342,6 +367,11 @@ def _stated(
             raise NotTakingPart(Refusal("cohort-unfit"))
         found[site] = made
     return found
+
+
+def check_lasting(state: RunState) -> None:
+    """Raise NotTakingPart where the site's part of the run has ended by what came as a sum."""
+    refuse(None if state.read(ENDED) is None else Refusal("sum-unverified"))
 
 
 def refuse(why: Refusal | None) -> None:

@@ -18,10 +18,11 @@ from flfed.refusals import Refusal
 from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNoise
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator, noise_key
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
-from flfed.updates.masking.encrypted_model import decrypt_model, encrypt_model
+from flfed.updates.masking.encrypted_model import RoundTags, decrypt_model, encrypt_model
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.masking.order import QuestionOrder, order_of
 from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256, rows_question
@@ -47,6 +48,10 @@ _SUM = f"{OF_RUN}of-"
 _SUMMARY = "masked-summary"
 _FIGURES = "masked-figures"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
+_FIRST = bytes(32)
+"""In place of a binding, of the first model of a run."""
+ModelRequest = TrainRequest | CompareRequest
+"""A request that brings a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +135,8 @@ class SiteSums:
             raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(known.beside[:3])))
         return False
 
-    def opened(self, arrays: Arrays, model: Shapes) -> Arrays:
-        """Return the model of a request, which is `arrays` themselves where nothing stands encrypted."""
-        return arrays
-
     def masked(
-        self, request: TrainRequest, reply: TrainReply, strategy: FedAvg, seed: int
+        self, request: TrainRequest, reply: TrainReply, seed: int, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply whose update is masked; yields the request that rounds it.
 
@@ -144,11 +145,11 @@ class SiteSums:
         request : TrainRequest
         reply : TrainReply
             With the update.
-        strategy : FedAvg
-            Whose weights count.
         seed : int
             Rounding follows from it, from the site and the question, so that every engine rounds alike, and a
             question that is asked again has the same bits.
+        model : dict of name to array
+            That was trained from.
 
         Raises
         ------
@@ -156,6 +157,7 @@ class SiteSums:
             If an entry is too large for the ring, or the site has no keys of the run.
         """
         asked, cohort = self.asked(request), self.cohort()
+        strategy: FedAvg = self.keys.study.strategy.build("strategy")
         weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
         entries, noise = flattened(reply.delta), noise_of_site(self.keys.study, self.least())
         # With noise every site counts the same, whatever the strategy says.
@@ -264,9 +266,11 @@ class SiteSums:
 
     def note(self, asked: Asked) -> None:
         """Write down that the masks of a question are used, before its reply leaves; raises NotKept."""
+        if self.keys.approval is not None and self.keys.state.read(asked.name) is None:
+            self._write_facts(asked)
+
+    def _write_facts(self, asked: Asked) -> None:
         state = self.keys.state
-        if self.keys.approval is None or state.read(asked.name) is not None:
-            return
         question, binding = (np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(asked.question), asked.binding))
         state.write(asked.name, {"question": question, "binding": binding, "step": np.array([asked.step])})
         # Whatever question the chain has links for yet may not be masked a second time.
@@ -390,42 +394,75 @@ class SiteFigures(SiteSums):
 class SiteCiphers(SiteSums):
     """A site's half of the sums of one run under homomorphic encryption.
 
-    Nothing stands on a mask here: a site may encrypt as often as it is asked, and no list is opened to the server.
+    No list is opened to the server. A site opens the sum of the round that it answered last, where it has the tags of
+    one part of each site; what else comes as the model ends its part of the run.
     """
 
-    def opened(self, arrays: Arrays, model: Shapes) -> Arrays:
-        """Return the model that the sum of the round before stands for; raises NotTakingPart where it is none.
+    def opened(self, request: ModelRequest, model: Shapes) -> Arrays:
+        """Return the model of a request, which is the first one of the run or the sum of a round.
 
-        The first model of a run is no sum: it follows from the study, and crosses as it is.
+        The first one follows from the study, and crosses as it is.
+
+        Raises
+        ------
+        NotTakingPart
+            If it is another. The site then has no key of the run any more.
         """
-        if not is_encrypted(arrays):
-            return arrays
-        sites = len(self.keys.cohort().sites)
-        context, least = self.keys.secret_context(), self.keys.least(sites)
-        found: Arrays = or_refuse(decrypt_model(context, arrays[CIPHERTEXT], model, least=least, sites=sites))
+        found: Arrays | Refusal = Refusal("sum-unverified")
+        binding = self._binding(request)
+        if binding == _FIRST:
+            found = request.arrays
+        elif binding and is_encrypted(request.arrays):
+            found = decrypt_model(self._tags(binding), request.arrays[CIPHERTEXT], model)
+        if isinstance(found, Refusal):
+            self.keys.destroy_shared()
+            raise NotTakingPart(found)
+        # The best model may be compared at the end though it is not the last one.
+        if self.keys.study.strategy.settings.get("select") == "best":
+            self.keys.keep_opened(arrays_sha256(request.arrays), binding)
         return found
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, strategy: FedAvg, seed: int
+        self, request: TrainRequest, reply: TrainReply, seed: int, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
-        """Return a reply with the site's part of the next model, encrypted; `request` has the opened model."""
-        cohort = self.keys.cohort()
-        weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
+        """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
+        asked, most_rows = self.asked(request), float(self.keys.cohort().most_rows)
+        strategy: FedAvg = self.keys.study.strategy.build("strategy")
+        weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=most_rows))
         # The weighted mean of these is FedAvg's next model: it is the model before, and its share of the mean update.
-        model = {
-            name: value.astype(np.float64) + strategy.server_lr * reply.delta[name]
-            for name, value in request.arrays.items()
+        following = {
+            name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()
         }
-        given: dict[str, Any] = {"sites": len(cohort.sites), "largest": self.keys.study.largest_entry}
-        found = or_refuse(encrypt_model(self.keys.secret_context(), model, weight, **given))
+        largest = self.keys.study.largest_entry
+        found = or_refuse(encrypt_model(self._tags(asked.binding), self.keys.site, following, weight, largest=largest))
+        # In one process no reply is kept, behind which it would be written down.
+        if self.keys.approval is None:
+            self._write_facts(asked)
         return replace(reply, delta={}, encrypted=found)
         yield  # as the other half, which asks for rounding
 
-    def note(self, asked: Asked) -> None:
-        """Write down nothing."""
+    def _tags(self, binding: bytes) -> RoundTags:
+        return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
 
-    def check_unused(self, asked: Asked) -> None:
-        """Refuse nothing."""
+    def _binding(self, request: ModelRequest) -> bytes:
+        """Return the binding of the round whose sum a request must bring, b"" where it can bring none."""
+        number = self._last_answered()
+        if isinstance(request, TrainRequest) and request.fit:
+            number = request.round - 1
+            if number == 0 and not is_encrypted(request.arrays):
+                return _FIRST
+        if isinstance(request, CompareRequest):
+            models = self.keys.opened_models()
+            if models and (known := models.get(arrays_sha256(request.arrays))):
+                return known
+        facts = self.keys.state.read(sum_name(TRAIN, number))
+        return b"" if facts is None else facts["binding"].tobytes()
+
+    def _last_answered(self) -> int:
+        """Return the last round that the site has trained in, 0 before the first."""
+        start = f"{_SUM}{TRAIN}-"
+        names = [name for name in self.keys.state.names() if name.startswith(start)]
+        return max((int(name.removeprefix(start)) for name in names), default=0)
 
 
 def _context(keys: RunKeys, cohort: Cohort, largest: float) -> SumContext:

@@ -8,9 +8,10 @@ from typing import Any
 
 from flwr.app import Context, Message
 
+from flfed.federation.client.packing import model_shapes_of
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Approving, Known, RunKeys
-from flfed.federation.client.secure_sums import SiteCiphers, SiteFigures, SiteSums, sum_name
+from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums, sum_name
 from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
@@ -24,7 +25,7 @@ from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
-from flfed.updates.codec import arrays_defect, is_encrypted
+from flfed.updates.codec import arrays_defect
 from flfed.updates.extra import ExtraShapes, own_arrays, own_epochs, own_terms
 from flfed.updates.masking.question import question_sha256, rows_question
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -120,20 +121,30 @@ class SiteRun:
         known = site_model(self.site, self.run, self.repeat)
         return {} if known is None or arrays_defect(known.own, shapes.own) else known.own
 
-    def last_model(self, request: CompareRequest, study: Study, opened: Callable[[], Arrays], own: Arrays) -> Arrays:
+    def opened(self, request: ModelRequest, study: Study) -> Arrays:
+        """Return the model of a request, opened where it is a sum of ciphertexts.
+
+        Raises
+        ------
+        NotTakingPart
+            If the study has such sums, and the model is none of its run.
+        """
+        sums = self.sums(study) if study.secure_aggregation == "ckks" else None
+        return sums.opened(request, model_shapes_of(study.text)) if isinstance(sums, SiteCiphers) else request.arrays
+
+    def last_model(self, request: CompareRequest, study: Study, own: Arrays) -> Arrays:
         """Return the model of a comparison, and keep it where the coordinator lacks it or a part; raises NotKept.
 
         The site forgets the run's key, and its own part of the model, once it has compared; what is asked again is
         answered from what was kept.
         """
-        encrypted = is_encrypted(request.arrays)
-        if not (encrypted or own):
+        if not (study.secure_aggregation == "ckks" or own):
             return request.arrays
         of = arrays_sha256(request.arrays)
         known = site_model(self.site, self.run, self.repeat)
         if known is not None and known.of == of:
             return known.arrays
-        arrays = opened() if encrypted else request.arrays
+        arrays = self.opened(request, study)
         self.keep_model(SiteModel(study=study.text, of=of, arrays=arrays, encoder=request.encoder, own=own))
         return arrays
 

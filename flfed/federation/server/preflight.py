@@ -23,7 +23,7 @@ from flfed.trees.forest import TREES
 from flfed.updates.codec import codec_of, download_of, entries_of
 from flfed.updates.extra import check_extra, extra_shapes
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
-from flfed.updates.masking.encrypted_model import HEAD
+from flfed.updates.masking.encrypted_model import vector_entries
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.mechanism import Mechanism, mechanism_of
 from flfed.updates.strategies.fedavg import FedAvg
@@ -269,7 +269,7 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
         raise UsageError(f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {asked} has none")
     if study.compare.curve is not None:
         raise UsageError(f"[compare]: a learning curve is of models, and under {asked} the server has none")
-    if (entries := entries_of(model_shapes(study, schema))) > MOST_ENTRIES - HEAD:
-        raise UsageError(f"[model]: {entries} parameters are more than {MOST_ENTRIES - HEAD}, the most under {asked}")
+    if vector_entries(entries := entries_of(model_shapes(study, schema))) > MOST_ENTRIES:
+        raise UsageError(f"[model]: {entries} parameters are too many under {asked}: at most 199,999 are encrypted")
     if why := range_refusal(LEAST, study.largest_entry):
         raise UsageError(f"[privacy]: largest-entry: {why}")

@@ -10,7 +10,7 @@ from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsum
 from flfed.updates.codec import CIPHERTEXT, Shapes
 from flfed.updates.masking import ckks
 from flfed.updates.masking.ckks import PublicContext
-from flfed.updates.masking.encrypted_model import HEAD
+from flfed.updates.masking.encrypted_model import vector_entries
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
 
@@ -19,7 +19,7 @@ from flfed.updates.messages.train import TrainReply
 class CipherSums(SecureSums):
     """The server's half of the sums of one run under homomorphic encryption.
 
-    There are neither lists nor masks: nobody but the sites opens a sum, so that none tells the server of another.
+    There are neither lists nor masks. The sites open the sum of one part of each of them, and no other.
 
     Attributes
     ----------
@@ -35,17 +35,18 @@ class CipherSums(SecureSums):
     def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
         if reply.encrypted is None:
             return Refusal("ciphertext-unfit")
-        chunks = ckks.unpacked(reply.encrypted, HEAD + self.entries)
-        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, HEAD + self.entries)
+        entries = vector_entries(self.entries)
+        chunks = ckks.unpacked(reply.encrypted, entries)
+        return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
 
     def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
         """
-        if len(good) < self.least:
-            raise Unsummed(Refusal("list-small", had=len(good), least=self.least))
-        entries = HEAD + self.entries
+        if missing := sorted(set(self.cohort) - good.keys()):
+            raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
+        entries = vector_entries(self.entries)
         sent = [good[site].encrypted for site in sorted(good)]
         parts = [ckks.unpacked(one, entries) for one in sent if one is not None]
         total = self.context.add([part for part in parts if not isinstance(part, Refusal)], entries)

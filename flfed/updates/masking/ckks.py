@@ -8,8 +8,10 @@ secret context ──── sealed to each other site of the run
 ```
 
 All sites of a run have one secret key, and there is no public one: the server can neither read a vector nor make one
-under the key. A site that works for it can read them all, which masks do not allow (`protocol`). A sum that was
-decrypted goes to no server with all its digits: with the ciphertext, its error is an equation of the key.
+under the key. A site that works for it can read them all, which masks do not allow (`protocol`). But the server can
+multiply a ciphertext and add to it without the key, and the sites would read the result: so they open what has the tags
+of a sum alone (`encrypted_model`). A sum that was decrypted goes to no server with all its digits: with the ciphertext,
+its error is an equation of the key.
 
 Source: Cheon et al. 2017, "Homomorphic encryption for arithmetic of approximate numbers", for the scheme; Li and
 Micciancio 2021, "On the security of homomorphic encryption on approximate numbers", for what must not be told.
@@ -21,11 +23,14 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from flfed.errors import require_extra
 from flfed.refusals import Refusal
@@ -41,8 +46,8 @@ SLOTS = DEGREE // 2
 """Entries of one ciphertext."""
 LARGEST_SUM = 2.0**12
 """Bound of a sum. Beyond twice as much, 2^54 / `SCALE` / 2, it wraps, and nothing tells."""
-MOST_ENTRIES = 200_000
-"""Of a vector, of which a million would take 55 MiB."""
+MOST_ENTRIES = 250_000
+"""Of a vector with its tags, of which a million would take 55 MiB."""
 CHUNK_BYTES = 32 * SLOTS
 """Largest length of a ciphertext; found are 61.8 kB, since 10 bits of 64 are zero and are packed."""
 CONTEXT_BYTES = 2 * CHUNK_BYTES
@@ -121,6 +126,11 @@ class SecretContext:
             save_public_key=False, save_secret_key=True, save_galois_keys=False, save_relin_keys=False
         )
         return data
+
+    @cached_property
+    def tag_key(self) -> bytes:
+        """The key of 32 bytes of the run's tags, which follows from the secret key."""
+        return HKDF(SHA256(), keys.BYTES, None, b"flfed ckks tags").derive(self.to_bytes())
 
     def encrypt(self, values: np.ndarray, *, sites: int, largest: float) -> tuple[bytes, ...] | Refusal:
         """Return one site's entries as ciphertexts, or why there are none.

@@ -185,6 +185,21 @@ def mask_seed(link: bytes, binding: bytes) -> bytes:
     return _key(link, b"flfed mask", binding)
 
 
+def tag_seed(key: bytes, binding: bytes, owner: str) -> bytes:
+    """Return the seed of 32 bytes of a round's tags, of one site or of all.
+
+    Parameters
+    ----------
+    key : bytes, 32
+        That all sites of the run have, and the server has not.
+    binding : bytes, 32
+        Of the question, as `mask_seed` has it.
+    owner : str
+        A site for what it adds to its tags; "" for what all multiply by.
+    """
+    return _expand(_key(key, b"flfed tag", binding), owner.encode())
+
+
 def stream(seed: bytes, updates: int, sums: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the mask that a seed stands for.
 

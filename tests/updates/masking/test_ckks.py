@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from flfed.refusals import Refusal
 from flfed.updates.masking import ckks, keys
 from flfed.updates.masking.ckks import PublicContext, SecretContext, open_context, range_refusal, seal_context
+from flfed.updates.masking.encrypted_model import RoundTags, encrypt_model, vector_entries
 
 BINDING, OTHER = b"b" * 32, b"c" * 32
 SITES = 20
@@ -78,11 +79,17 @@ def test_settings_of_tutorials_fail_the_same_bar(public: bool):
 
 
 @pytest.mark.parametrize("entries", [4_033, 100_000])
-def test_a_parameter_takes_at_most_32_bytes(secret: SecretContext, entries: int):
+def test_an_entry_takes_at_most_32_bytes(secret: SecretContext, entries: int):
     chunks = encrypted(secret, updates(entries, 1))[0]
     array = ckks.packed(chunks)
     assert 29 < array.size / entries <= 32
     assert array.size <= ckks.most_bytes(entries) and ckks.unpacked(array, entries) == chunks
+
+
+def test_a_parameter_takes_at_most_40_bytes_with_its_tag(secret: SecretContext):
+    tags, entries = RoundTags(secret, BINDING, ("ada", "bee", "cat")), 100_000
+    part = encrypt_model(tags, "bee", {"model": updates(entries, 1)[0]}, 1.0, largest=8.0)
+    assert 37 < part.size / entries <= 40 and part.size <= ckks.most_bytes(vector_entries(entries))
 
 
 def test_ciphertexts_are_as_long_whatever_is_in_them(secret: SecretContext):
@@ -150,8 +157,9 @@ def test_a_largest_entry_that_is_none_lets_nothing_through(secret: SecretContext
     assert secret.encrypt(np.zeros(2), sites=3, largest=largest).code == "ckks-range"
 
 
-def test_at_most_200_000_parameters_are_encrypted(secret: SecretContext):
-    assert secret.encrypt(np.zeros(200_001), sites=3, largest=8.0).code == "ckks-too-many"
+def test_at_most_199_999_parameters_are_encrypted_with_their_weight_and_tags(secret: SecretContext):
+    assert vector_entries(199_999) == 250_000
+    assert secret.encrypt(np.zeros(250_001), sites=3, largest=8.0).code == "ckks-too-many"
 
 
 def damaged(chunk: bytes) -> list[bytes]:
