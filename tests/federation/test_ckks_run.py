@@ -185,9 +185,22 @@ def test_the_sum_of_one_part_of_each_site_is_opened_and_rounded():
     tags = tags_of(SecretContext.new())
     total = Liar(ENTRIES).add(parts(tags, [0.1, 0.2, 0.3, 0.45]))
     # 0 x .1 + 1 x .2 + 2 x .3 + 3 x .45, behind weights that add up to 1.05
-    np.testing.assert_allclose(open_sum(tags, total, 7), [1.05] + [2.15] * 7, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(open_sum(tags, total, 7), [1.05] + [2.15] * 7, rtol=0, atol=3e-9)
     found = decrypt_model(tags, total, {**MODEL, "b": ((), np.dtype(np.float64))})
     assert found["a"].shape == (2, 3) and float(found["b"]) == round(2.15 / 1.05 * 2**20) / 2**20 != 2.15 / 1.05
+
+
+def test_the_mean_of_twenty_models_is_right_to_a_billionth_before_it_is_rounded():
+    names, rng = tuple(f"site-{number:02d}" for number in range(20)), np.random.default_rng(1)
+    tags, weights = tags_of(SecretContext.new(), sites=names), rng.uniform(0.2, 1, 20)
+    models = [{"a": np.clip(rng.normal(size=4_033), -8, 8)} for _ in names]
+    sent = [
+        encrypt_model(tags, *one, largest=8.0) for one in zip(names, models, weights, strict=True)
+    ]  # fmt: skip
+    found = open_sum(tags, Liar(vector_entries(4_033)).add(sent), 4_033)
+    mean = np.average([model["a"] for model in models], axis=0, weights=weights)
+    # Found 2.5e-10.
+    assert np.abs(found[1:] / found[0] - mean).max() < 1e-9
 
 
 def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
