@@ -98,7 +98,8 @@ class Study(metaclass=_FromKeywords):
     secure_aggregation : {"off", "auto", "on", "ckks"}
         Whether the coordinator gets sums of the sites' updates only, and no update of one site: "auto" where three
         institutions or more take part. "ckks" (extra `flfed[he]`) sums ciphertexts: the coordinator has no model
-        either, but a single site that works with it can read all updates. It stands in the table `[privacy]`.
+        either, but a single site that works with it can read all updates, and a round needs all sites. It stands in the
+        table `[privacy]`.
         Example: `secure-aggregation = "auto"`.
     largest_entry : float, > 0
         Largest absolute value of an entry of a site's update under secure aggregation, under "ckks" of its model: a

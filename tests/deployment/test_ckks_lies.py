@@ -16,7 +16,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
-from flfed.rows.study_model import model_shapes
+from flfed.rows.study_model import first_model, model_shapes
 from flfed.study.study import Study
 from flfed.updates.codec import entries_of
 from flfed.updates.masking.encrypted_model import vector_entries
@@ -194,6 +194,26 @@ def test_a_site_that_is_missing_stops_the_run_by_name_with_the_last_model(consor
     assert "round 2" in outcome.reason and "site-02" in outcome.reason
     # The others have opened the sum of the first round alone, and none of two parts.
     assert np.array_equal(outcome.arrays[CIPHERTEXT], model_of(grid.sent[-1][1])[CIPHERTEXT])
+
+
+def test_a_site_makes_one_part_a_round(consortium: Callable[..., Consortium]):
+    found, asked = consortium(), list[str]()
+
+    def other(grid: LyingGrid) -> dict[str, np.ndarray]:
+        return {name: value + np.float32(asked.count("site-01") > 0) for name, value in first.items()}
+
+    grid = LyingGrid(found, other, TRAIN, 1)
+    first = first_model(found.study, datasets.load("small").schema, 0)
+
+    def fault(site: str, kind: str) -> bool | str:
+        asked.extend([site] * (kind == TRAIN))
+        # Its reply is kept and has not left, so that its ledger knows nothing of it.
+        return "kept" if (site, kind, asked.count(site)) == ("site-01", TRAIN, 1) else False
+
+    grid.absent = fault
+    outcome = attempt(found, grid)
+    assert isinstance(outcome, Outcome) and outcome.status == "stopped"
+    assert str(Refusal("masks-used", round=1)) in outcome.reason
 
 
 def test_a_best_model_of_an_earlier_round_is_compared_and_no_other_one(consortium: Callable[..., Consortium]):

@@ -220,6 +220,7 @@ def test_what_is_no_sum_of_one_part_of_each_site_is_no_model():
         "multiplied": liar.multiplied(sent[3], 4),
         "rescaled": liar.scaled(sent[3], 4),
         "masked": liar.masked(sent[3], [3], [(0, 0.4, 1.0)]),
+        "shifted with its tag": liar.shifted(liar.shifted(liar.add(sent), 3, 1e-3), 8, 1e-3),
         "shifted by a millionth": liar.shifted(liar.add(sent), 3, 1e-6),
         "cut": sent[0][:-1],
     }
