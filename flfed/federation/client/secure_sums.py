@@ -408,6 +408,8 @@ class SiteCiphers(SiteSums):
         NotTakingPart
             If it is another. The site then has no key of the run any more.
         """
+        # Where the site has lost its state of the run, nobody is to blame.
+        self.keys.secret_context()
         found: Arrays | Refusal = Refusal("sum-unverified")
         binding = self._binding(request)
         if binding == _FIRST:
@@ -441,6 +443,13 @@ class SiteCiphers(SiteSums):
         return replace(reply, delta={}, encrypted=found)
         yield  # as the other half, which asks for rounding
 
+    def check_unused(self, asked: Asked) -> None:
+        """Refuse to make a second part for a round, or one for an earlier round; raises NotTakingPart."""
+        # Whoever can multiply makes of two parts under the same tags their difference.
+        super().check_unused(asked)
+        if self.keys.approval is not None and asked.number < self._last_answered():
+            raise NotTakingPart(Refusal("masks-used", round=asked.number))
+
     def _tags(self, binding: bytes) -> RoundTags:
         return RoundTags(self.keys.secret_context(), binding, self.keys.cohort().sites)
 
@@ -460,9 +469,8 @@ class SiteCiphers(SiteSums):
 
     def _last_answered(self) -> int:
         """Return the last round that the site has trained in, 0 before the first."""
-        start = f"{_SUM}{TRAIN}-"
-        names = [name for name in self.keys.state.names() if name.startswith(start)]
-        return max((int(name.removeprefix(start)) for name in names), default=0)
+        start, names = f"{_SUM}{TRAIN}-", self.keys.state.names()
+        return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
 
 
 def _context(keys: RunKeys, cohort: Cohort, largest: float) -> SumContext:
