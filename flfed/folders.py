@@ -133,7 +133,7 @@ class SiteFolder:
     def gate(self) -> Path:
         """Folder of the data user.
 
-        It holds `approvals/`, `frozen/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
+        It holds `approvals/`, `frozen/`, `starts/`, `excluded.csv`, `ledger.jsonl`, `receipts.jsonl` and `signing.key`.
         """
         return self.root / "gate"
 
@@ -225,6 +225,14 @@ class SiteFolder:
         One JSON file a study, by its SHA-256.
         """
         return self.gate / "approvals"
+
+    @property
+    def starts(self) -> Path:
+        """Folder of the models that approved studies begin from.
+
+        One file a model, by the `start-sha256` of a study's text.
+        """
+        return self.gate / "starts"
 
     @property
     def frozen(self) -> Path:

@@ -6,27 +6,39 @@ the source's sites: here it is changed so that the output stays the same for the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Generator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from flfed.errors import UsageError
 from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
-from flfed.rows.features.encode import Encoded, input_slices
+from flfed.rows.data.schema import Schema
+from flfed.rows.features.encode import Encoded, input_names, input_slices
+from flfed.rows.model_files import read_model_files
 from flfed.rows.own_intercept import INTERCEPT_SD
+from flfed.rows.study_model import first_model, study_layout
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.training.tuning.beside import tuned_beside
 from flfed.rows.training.tuning.linear import PENALTIES, LinearPredictor, Predictor
 from flfed.seeds import generator
-from flfed.summaries.summary import ColumnLayout, Encoder, Layout
+from flfed.study.study import Study
+from flfed.summaries.summary import ColumnLayout, Encoder, Layout, arrays_sha256
 
 Arrays = dict[str, np.ndarray]
 PULLS = np.concatenate([PENALTIES, [100.0, 1000.0]])
 """Ridge penalties of the distance from the source that are tried, of a loss that is a mean over rows."""
 MISSING = None
 """Key of a column's being missing among its contributions."""
+REPEAT = re.compile(r".*-r(\d+)")
+"""How the id of a run of several repeats ends."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +65,89 @@ class Source:
     layers: tuple[tuple[str, str], ...]
     arrays: Arrays
     repeat: int = 0
+
+    @classmethod
+    def of_study(cls, name: str, study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> Source:
+        """Return the model of a study that was run, by the schema that it was run with.
+
+        Raises
+        ------
+        UsageError
+            If the arrays are of other inputs than the schema's.
+        """
+        layout, layers = study_layout(study, schema), layers_of(study.model.build("model"))
+        if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
+            raise UsageError(f"[model]: warm-start={name!r}: the schema of its dataset has changed since it was run")
+        return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
+
+    def facts(self) -> dict[str, Any]:
+        """Return for JSON what it is besides its numbers."""
+        return {"run": self.run, "layout": asdict(self.layout), "layers": self.layers, "repeat": self.repeat}
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any], arrays: Arrays, encoder: Encoder) -> Source:
+        """Return a source from its numbers and what `facts` returned; raises ValueError, TypeError or KeyError."""
+        layout = TypeAdapter(Layout).validate_python(facts["layout"])
+        layers = tuple((weight, bias) for weight, bias in facts["layers"])
+        return cls(
+            run=facts["run"], layout=layout, encoder=encoder, layers=layers, arrays=arrays, repeat=facts["repeat"]
+        )
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of all that a run takes of it: layout, encoder, layers and arrays."""
+        facts = {
+            "layout": asdict(self.layout),
+            "layers": self.layers,
+            "encoder-sha256": self.encoder.sha256(),
+            "arrays-sha256": arrays_sha256(self.arrays),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def check(self, study: Study, schema: Schema, where: str) -> None:
+        """Refuse to begin a study with it.
+
+        `where` says in an error which source it is.
+
+        Raises
+        ------
+        UsageError
+            If the study's text names another model, or the study's model cannot begin from it.
+        """
+        if study.start_sha256 not in ("", sha256 := self.sha256()):
+            raise UsageError(f"{where} has SHA-256 {sha256}, and start-sha256 is {study.start_sha256}: another model")
+        why = defect(self, study.model.build("model"), first_model(study, schema), study_layout(study, schema))
+        if why:
+            raise UsageError(f"{where}: {why}")
+
+
+FindSource = Callable[[Study], Source | None]
+"""Returns the model of an earlier run that a study begins from: no message brings it."""
+
+
+def no_source(study: Study) -> Source | None:
+    """Return None: what answers here has no model of an earlier run."""
+    return None
+
+
+def read_source(folder: Path, where: str) -> Source:
+    """Return the model of an exported folder, none of whose files is believed.
+
+    `where` says in an error what names the folder.
+
+    Raises
+    ------
+    UsageError
+        If it is no folder of a model, or holds weights of eight bits.
+    """
+    try:
+        files = read_model_files(folder)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if files.facts.quantised is not None:
+        raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
+    repeat = REPEAT.fullmatch(files.facts.run)
+    found = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
+    return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,8 +109,9 @@ class Study(metaclass=_FromKeywords):
         Run, or exported folder, whose model this one begins with: columns go by name, rewritten for this study's
         encoder. It stands in the table `[model]`. Example: `warm-start = "20261120-abcd"`.
     start_sha256 : str
-        SHA-256 of that model's arrays (`arrays-sha256` of its run), which sites approve; another model is refused. It
-        stands in the table `[model]`. Example: `start-sha256 = "9f86d081…"`.
+        SHA-256 of that model: arrays, encoder and columns (`flfed study check` says it). Sites approve it and have the
+        model themselves; another one is refused. It stands in the table `[model]`. Example:
+        `start-sha256 = "9f86d081…"`.
     frozen : int, >= 0
         Layers, from the inputs on, that stay as they began. It stands in the table `[model]`. Example: `frozen = 1`.
     rounds : int, >= 1

@@ -19,6 +19,9 @@ from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.study_description import plain_words, shown
 from flfed.deployment.site_state import approval
 from flfed.errors import FlfedError, UsageError
+from flfed.export.run_folder import export
+from flfed.federation.recording.source_model import named_start
+from flfed.federation.server.run import run as run_study
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
@@ -173,6 +176,31 @@ def test_a_study_that_the_gate_would_refuse_is_not_approved(run: Run, tmp_path: 
     error = run("approve", str(over), "--site", "cleveland", *WITH, "--yes", raises=UsageError).exception
     assert str(error).endswith("its policy allows 1000 rounds, the study has 4000")
     assert not SiteFolder("cleveland").approvals.exists()
+
+
+def test_a_study_that_begins_from_a_model_needs_a_copy_of_it_once(run: Run, tmp_path: Path):
+    study = Study.load("heart-disease").replace({"strategy.rounds": 1, "compare.own": "same", "compare.draws": 200})
+    earlier = run_study(study).run
+    model, late = str(export(earlier, tmp_path / "model").folder), tmp_path / "late.toml"
+    begun = named_start(study.replace({"model.warm-start": earlier}), approved=False)
+    late.write_text(begun.text)
+    words = ("approve", str(late), "--site", "cleveland", *WITH, "--yes")
+    said = str(run(*words, raises=UsageError).exception)
+    assert f"begins from the model {earlier!r}, of which this site needs a copy" in said
+    assert said.endswith("add: --start FOLDER")
+    assert not SiteFolder("cleveland").approvals.exists()
+    other = str(export(run_study(study.replace({"seed": 5})).run, tmp_path / "other").folder)
+    assert "another model" in str(run(*words, "--start", other, raises=UsageError).exception)
+    said = run(*words, "--start", model).output
+    assert f"begins with the model {earlier} (SHA-256 {begun.start_sha256})" in " ".join(said.split())
+    run("withdraw", begun.name, "--site", "cleveland")
+    # As frozen rows do, the copy stays: it is good for the next study.
+    late.write_text(begun.replace({"seed": 6}).text)
+    run(*words)
+    found = json.loads(run("status", "cleveland", "--json").stdout)["studies"]
+    assert sorted(one["decision"] for one in found) == ["approved", "withdrawn"]
+    error = run("approve", "heart-disease", *words[2:], "--start", model, raises=UsageError).exception
+    assert "begins from no earlier model" in str(error)
 
 
 @pytest.mark.slow

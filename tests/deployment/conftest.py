@@ -20,6 +20,7 @@ from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.inprocess import InProcessGrid
+from flfed.federation.recording.source_model import source_of
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.baselines import first_arrays
@@ -189,7 +190,7 @@ class GatedGrid(InProcessGrid):
 
     def __init__(self, gated: Gated) -> None:
         sites = {site.name: site for site in gated.others}
-        side = SiteClient(lambda name, _: sites[name])
+        side = SiteClient(lambda name, _: sites[name], source=source_of)
         app = side.app()
         self.asked: list[Message] = []
         self.replied: list[Message] = []

@@ -87,7 +87,8 @@ def test_the_text_names_the_arrays_the_record_the_columns_and_each_site_the_arms
     name = done.report["run"]
     with RunReader.open() as reader:
         text, facts = reader.series(name).study_text, reader.summary(name, "warm-start")
-    assert Study.parse(text).start_sha256 == earlier.report["arrays-sha256"]
+    assert Study.parse(text).start_sha256 == facts["start-sha256"] != earlier.report["arrays-sha256"]
+    assert facts["arrays-sha256"] == earlier.report["arrays-sha256"]
     assert facts["from"] == earlier.report["run"] and facts["columns"] == ["x1", "x2", "flag", "colour"]
     # The sites are the same, and so is their encoder: the source itself, to the rounding of float32.
     for key, value in arrays_of(earlier).items():
@@ -119,7 +120,7 @@ def test_an_exported_folder_is_the_same_start_and_another_file_is_none(earlier: 
 def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: Any, small_study: str):
     said = {
         "no run": ({"warm-start": "20200101-0000"}, "20200101-0000"),
-        "another model": ({"start-sha256": "0" * 64}, "it is another model"),
+        "another model": ({"start-sha256": "0" * 64}, ": another model"),
         "another width": ({"model.hidden": [6]}, "its layers have other widths than the study's model"),
         "no layer to train": ({"model.frozen": 2}, "frozen=2 leaves no layer to train"),
         "noise on frozen layers": ({"model.frozen": 1, **GOING_WITH["record-dp"]}, "frozen does not go with record-dp"),

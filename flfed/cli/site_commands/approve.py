@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -36,6 +37,9 @@ def approve_study(
     without: str = typer.Option(
         "", "--without", metavar="NAME,…", help="The coordinator may get sums with and without NAME, so NAME's update."
     ),
+    start: Path | None = typer.Option(
+        None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
+    ),
     by: str = BY,
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
     refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
@@ -50,9 +54,13 @@ def approve_study(
     site's gate, as its people read it out: --with A=FINGERPRINT,B=FINGERPRINT (flfed site key). Each approval decides
     that the updates of this site leave for sums only. --without NAME writes down that the lists of sites of such sums
     may differ by NAME: the coordinator can then compute NAME's update. With this site's own name it is its consent.
+
+    A study that begins from an earlier model (its key warm-start) needs a copy of it here: --start FOLDER, as flfed run
+    export wrote it. The model must be the one that start-sha256 names, and is kept: it is given once.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.deployment.site_state.coordinator_terms import coordinator_of
+    from flfed.deployment.site_state.starts import given_start, keep_start
     from flfed.study.study import Study
 
     if yes and refuse:
@@ -71,6 +79,7 @@ def approve_study(
 
     # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
+    source = given_start(folder, found, start)
     agreement = agreed(folder, found, sites, _named(without))
     words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(found.dataset.name, other_studies(folder, found, others, agreement))
@@ -80,6 +89,8 @@ def approve_study(
     # The words come first, so that who decides has read them.
     decision = "approve" if yes else _asked(as_json)
     if decision == "approve":
+        if source is not None:
+            keep_start(folder, found, source)
         _say_decided(folder, _approved(folder, own, found, others, agreement, _who(by)), as_json)
     elif decision == "refuse":
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)

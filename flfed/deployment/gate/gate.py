@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from flwr.app import Context, Message
@@ -23,6 +24,7 @@ from flfed.deployment.gate.tree_schema import attempts_refusal
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
+from flfed.deployment.site_state.starts import kept_start
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
@@ -221,18 +223,16 @@ class Gate:
         return found.with_withheld() if is_covered(study) else found
 
     def _side(self, context: Context) -> SiteClient:
-        """Return the client that holds a study's rows.
-
-        Where other rows are frozen, it is another client.
-        """
+        """Return the client that holds a study's rows; where other rows are frozen, it is another client."""
         sha256 = sha256_of(str(context.run_config["study"]))
         rows = self._studies.rows_sha256(sha256)
         key = (sha256, rows, int(context.run_config.get("repeat", 0)))
         if key not in self._sides:
             # Noise, and who takes part in a step, are nobody's to compute: not from the study's seed.
             protect = LocalProtection(ledger_of=lambda site: self._ledger, chance=SystemNoise, rows=rows)
+            source = partial(kept_start, self.folder)
             self._sides[key] = SiteClient(
-                self.find_site, today=self._today, rows=rows, protect=protect, approval=self._approving
+                self.find_site, today=self._today, rows=rows, protect=protect, approval=self._approving, source=source
             )
             while len(self._sides) > STUDIES:
                 self._sides.popitem(last=False)

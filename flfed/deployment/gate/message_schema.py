@@ -72,7 +72,7 @@ from flfed.updates.extra import extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages import kinds
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
-from flfed.updates.messages.compare import COMPARE, START
+from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, METRIC, PROTOCOL
@@ -162,7 +162,7 @@ class StudyMessages:
             if self.schema.task == "binary":
                 known |= {"odds-centre": number(), "odds-spread": number(LEAST_SPREAD)}
             known |= compact
-            return {"config": _config(known, optional=known), **sections, **_start(self)}
+            return {"config": _config(known, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}
         if kind == kinds.SCORES:
@@ -403,11 +403,6 @@ def _arrays(model: Shapes, codec: Codec | None) -> Held:
     if codec is None:
         return Held(shapes=model)
     return Held(shapes=codec.shapes(model), check=partial(codec.defect, model=model))
-
-
-def _start(messages: StudyMessages) -> Sections:
-    """Return the section of the model that a run began with, where the study names one."""
-    return {START: _arrays(messages.model, None)} if messages.study.warm_start else {}
 
 
 def _more_arms(study: Study) -> set[str]:

@@ -19,6 +19,7 @@ from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.signing_key import own_fingerprint, signing_key
+from flfed.deployment.site_state.starts import has_start
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.folders import NAME, RUN, SiteFolder
@@ -293,6 +294,8 @@ class StudyAdmission:
         refused = study_policy_refusal(study, self.site, noise=noise)
         if refused:
             raise Refused(refused)
+        if not has_start(self._folder, study):
+            raise Refused(Refusal("start-absent"))
         self._check_rows(study, approval)
         self._check_cohort(config.get("sites"), study, approval)
         return study

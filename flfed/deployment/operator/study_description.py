@@ -144,9 +144,10 @@ def _start(study: Study) -> list[str]:
     frozen = f" Its {layers}." if study.frozen else ""
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
     return [
-        f"Start: the run begins with the model {shown(study.warm_start)} (SHA-256 of its arrays {study.start_sha256}), "
-        f"whose weights the coordinator rewrites for this study's columns.{frozen} The site cannot check that it "
-        f"does; it compares that model with its own at the end.{uncovered}"
+        f"Start: the run begins with the model {shown(study.warm_start)} (SHA-256 {study.start_sha256}), whose "
+        f"weights the coordinator rewrites for this study's columns.{frozen} The site cannot check what comes in the "
+        "first round. At the end it compares its own model with its own copy of that model (--start), which the "
+        f"coordinator neither sends nor chooses.{uncovered}"
     ]
 
 

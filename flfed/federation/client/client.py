@@ -48,6 +48,7 @@ from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.session import FIT, SiteSession, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
 from flfed.study.coverage import is_covered
 from flfed.study.study import Study
@@ -117,6 +118,8 @@ class SiteClient:
     approval : callable (study) → SumApproval or None
         What people at an institution approved of a study's secure sums; elsewhere a study that asks for sums rehearses
         them in one process.
+    source : callable (study) → Source or None
+        What the site has of the model of an earlier run that a study begins from: no message brings it.
 
     Notes
     -----
@@ -133,8 +136,10 @@ class SiteClient:
         protect: LocalProtection | None = None,
         releasing: bool = True,
         approval: Approving | None = None,
+        source: FindSource = no_source,
     ) -> None:
         self._find_site = find_site
+        self._source = source
         self._today = today
         self._rows = rows
         self._protect = LocalProtection(rows=rows) if protect is None else protect
@@ -172,7 +177,7 @@ class SiteClient:
         try:
             kind = message.metadata.message_type
             handler = HANDLERS[kind]
-            own = SiteRun.of(context, NodeState(context.state), self._approval, self._rows)
+            own = SiteRun.of(context, NodeState(context.state), self._approval, self._rows, self._source)
             message = _whole(message, own.state)
             reply = yield from self._handled(handler, message, partial(self.session, context, kind), own)
             return replying(InMemoryRecord(reply), message)
@@ -183,7 +188,7 @@ class SiteClient:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))
-            own = SiteRun.of(context, run_state(site, context), self._approval, self._rows)
+            own = SiteRun.of(context, run_state(site, context), self._approval, self._rows, self._source)
             check_lasting(own.state)
             message = _whole(message, own.state)
             # Only training has noise, or a mask, that must not be drawn twice for one round; sums of trees have none.
@@ -436,7 +441,8 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     kept = own.last_own(session, shapes) if shapes.own else {}
     arrays = own.last_model(request, session.study, kept)
     session.own_arrays = own_part_of(kept, shapes, arrays)
-    found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=request.start)
+    start = own.start(session, request.encoder)
+    found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
     said = said_by(session)
     reply = CompareReply(
         num_examples=found.training_rows,

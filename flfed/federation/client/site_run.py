@@ -17,11 +17,13 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.session import SiteSession
+from flfed.rows.study_model import first_model
 from flfed.rows.training.requests import ComputeRequest
+from flfed.rows.warm_start import FindSource, no_source, rewritten
 from flfed.study.exchanges import grows
 from flfed.study.study import Study
 from flfed.study.tables import strictest
-from flfed.summaries.summary import arrays_sha256
+from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
@@ -61,6 +63,8 @@ class SiteRun:
         None where no institution's gate stands before the site.
     rows : str
         Says which rows the site has now, where they may change.
+    source : callable (study) → Source or None
+        What is here of the model that a study begins from.
     """
 
     site: str
@@ -69,20 +73,37 @@ class SiteRun:
     state: RunState
     approving: Approving | None
     rows: str = ""
+    source: FindSource = no_source
 
     @classmethod
-    def of(cls, context: Context, state: RunState, approving: Approving | None, rows: str = "") -> SiteRun:
+    def of(
+        cls,
+        context: Context,
+        state: RunState,
+        approving: Approving | None,
+        rows: str = "",
+        source: FindSource = no_source,
+    ) -> SiteRun:
         """Return the run that a message belongs to."""
         config = context.run_config
         run = str(config.get("run") or config.get("run-here", ""))
         site, repeat = str(context.node_config["site"]), int(config.get("repeat", 0))
-        return cls(site=site, run=run, repeat=repeat, state=state, approving=approving, rows=rows)
+        return cls(site=site, run=run, repeat=repeat, state=state, approving=approving, rows=rows, source=source)
 
     def under(self, session: SiteSession) -> str:
         """Return what an answer that is kept depends on besides its request: seed, rows, policy and study."""
         policy = session.site.policy.model_dump_json()
         self.state.under = "\n".join((str(session.seed), self.rows, policy, session.study.text))
         return self.state.under
+
+    def start(self, session: SiteSession, encoder: Encoder) -> Arrays | None:
+        """Return what the run began with, for its encoder; None where that is no earlier model, or it is not here."""
+        study = session.study
+        source = self.source(study) if study.warm_start else None
+        if source is None:
+            return None
+        first = first_model(study, session.schema, session.seed - study.seed)
+        return rewritten(source, first, session.layout, encoder)
 
     def figures(self, study: Study) -> SiteFigures | None:
         """Return the site's half of the sum of figures, None where its own do not leave in one."""

@@ -255,7 +255,7 @@ class InProcess(Engine):
         See `Engine.started`.
         """
         by_name = {site.name: site for site in sites if isinstance(site, Site)}
-        side = SiteClient(lambda name, _: by_name[name])
+        side = SiteClient(lambda name, _: by_name[name], source=lambda study: resources.source)
         answer, key = resources.answer, (str(run_config["study"]), int(run_config["repeat"]))
         tables = PooledReference(side, key, answer or compute_one_by_one)
         yield grid_of(side, list(by_name), run_config, answer, resources.clock), tables

@@ -39,6 +39,7 @@ from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunRe
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
+from flfed.rows.warm_start import Source
 
 POLL_SECONDS = 0.02
 """How often replies are looked for; Flower's own side of it polls every 0.1 s."""
@@ -92,12 +93,13 @@ class Ray(Engine):
 
         See `Engine.started`.
         """
-        with simulated([site for site in sites if isinstance(site, Site)], run_config) as grid:
+        here = [site for site in sites if isinstance(site, Site)]
+        with simulated(here, run_config, resources.source) as grid:
             yield grid, None
 
 
 @contextmanager
-def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
+def simulated(sites: Sequence[Site], run_config: RunConfig, source: Source | None = None) -> Iterator[Grid]:
     """Run Flower's simulation on Ray and yield its grid.
 
     Both end with the block.
@@ -110,6 +112,8 @@ def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
     sites : sequence of Site
     run_config : mapping of str to scalar
         What every node's context carries: the study, the repeat.
+    source : Source, optional
+        The model of an earlier run that the study begins from.
 
     Raises
     ------
@@ -132,7 +136,8 @@ def simulated(sites: Sequence[Site], run_config: RunConfig) -> Iterator[Grid]:
     with _quiet(), _ray(), ThreadPoolExecutor(1, "flower") as executor:
         from flwr.simulation import run_simulation
 
-        nodes = Nodes(uuid.uuid4().hex, tuple(site.name for site in ordered), dict(run_config), _put(ordered))
+        names = tuple(site.name for site in ordered)
+        nodes = Nodes(uuid.uuid4().hex, names, dict(run_config), _put(ordered), _put_source(source))
         simulation = executor.submit(
             run_simulation, server, NodeApp(nodes), len(ordered), backend_config={"client_resources": {"num_cpus": 1}}
         )
@@ -164,6 +169,13 @@ def _put(sites: Sequence[Site]) -> Any:
     return ray.put(list(sites))
 
 
+def _put_source(source: Source | None) -> Any:
+    """Send what a study begins from to Ray's processes."""
+    import ray
+
+    return ray.put(source)
+
+
 @dataclass(frozen=True)
 class Nodes:
     """Configuration of every node of one simulation.
@@ -178,12 +190,15 @@ class Nodes:
     run_config : dict of str to scalar
     sites : Ray reference to a tuple of Site
         Fetched once a process: a site may hold its table.
+    source : Ray reference to a Source or None
+        What the study begins from; fetched once a process.
     """
 
     key: str
     names: tuple[str, ...] = field(compare=False)
     run_config: dict[str, bool | float | int | str] = field(compare=False)
     sites: Any = field(compare=False)
+    source: Any = field(compare=False)
 
 
 class NodeApp(ClientApp):
@@ -223,7 +238,8 @@ def _app(nodes: Nodes) -> ClientApp:
 
     torch.set_num_threads(1)
     by_name = {site.name: site for site in ray.get(nodes.sites)}
-    return SiteClient(lambda name, _: by_name[name]).app()
+    source = ray.get(nodes.source)
+    return SiteClient(lambda name, _: by_name[name], source=lambda study: source).app()
 
 
 class RayGrid(Grid):

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.recorded_study import study_of
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
-from flfed.rows.features.encode import input_names
-from flfed.rows.model_files import read_model_files
 from flfed.rows.study_model import first_model, study_layout
-from flfed.rows.training.functional import layers_of
 from flfed.rows.training.submodel import nested_start
-from flfed.rows.warm_start import Source, defect, fitting_columns, rewritten
+from flfed.rows.warm_start import Source, fitting_columns, read_source, rewritten
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -37,8 +32,6 @@ SEEN = (
     "its run, test rows of this repeat may be among them, and all figures are too good there"
 )
 """Of a repeat that is not the source's own: each draws test rows of its own."""
-REPEAT = re.compile(r".*-r(\d+)")
-"""How the id of a run of several repeats ends."""
 KEPT = "source"
 """Of a series' copy of the model that it begins from, among its checkpoints."""
 
@@ -63,15 +56,8 @@ def source_model(study: Study, *, series: str = "", store: str | None = None) ->
     name, where = study.warm_start, f"[model]: warm-start={study.warm_start!r}"
     found = kept_source(series) if series else None
     if found is None:
-        found = _of_folder(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
-    if study.start_sha256 not in ("", sha256 := arrays_sha256(found.arrays)):
-        raise UsageError(
-            f"{where} has arrays of SHA-256 {sha256}, and start-sha256 is {study.start_sha256}: it is another model"
-        )
-    schema = datasets.load(study.dataset.name).schema
-    layout = study_layout(study, schema)
-    if why := defect(found, study.model.build("model"), first_model(study, schema), layout):
-        raise UsageError(f"{where}: {why}")
+        found = read_source(Path(name), where) if Path(name).is_dir() else _of_run(name, where, store)
+    found.check(study, datasets.load(study.dataset.name).schema, where)
     return found
 
 
@@ -88,8 +74,7 @@ def keep_source(study: Study, series: str, store: str | None = None) -> None:
     if not study.warm_start or kept_source(series) is not None:
         return
     found = source_model(study, store=store)
-    facts = {"run": found.run, "layout": asdict(found.layout), "layers": found.layers, "repeat": found.repeat}
-    kept = Checkpoint(round=0, arrays=found.arrays, encoder=found.encoder, facts=facts)
+    kept = Checkpoint(round=0, arrays=found.arrays, encoder=found.encoder, facts=found.facts())
     checkpoints.write(series, kept, final=True, name=KEPT)
 
 
@@ -99,16 +84,7 @@ def kept_source(series: str) -> Source | None:
         kept = checkpoints.read(_kept_at(series))
     except FlfedError:
         return None
-    layout = TypeAdapter(Layout).validate_python(kept.facts["layout"])
-    layers = tuple((weight, bias) for weight, bias in kept.facts["layers"])
-    return Source(
-        run=kept.facts["run"],
-        layout=layout,
-        encoder=kept.encoder,
-        layers=layers,
-        arrays=kept.arrays,
-        repeat=kept.facts["repeat"],
-    )
+    return Source.of_facts(kept.facts, kept.arrays, kept.encoder)
 
 
 def forget_source(series: str) -> None:
@@ -132,7 +108,7 @@ def named_start(study: Study, *, approved: bool, store: str | None = None) -> St
     if approved:
         required_hash(study)
     found = source_model(study, store=store)
-    return study if study.start_sha256 else study.replace({"model.start-sha256": arrays_sha256(found.arrays)})
+    return study if study.start_sha256 else study.replace({"model.start-sha256": found.sha256()})
 
 
 def required_hash(study: Study) -> None:
@@ -145,7 +121,7 @@ def required_hash(study: Study) -> None:
     """
     if study.warm_start and not study.start_sha256:
         raise UsageError(
-            f"[model]: warm-start={study.warm_start!r} needs start-sha256, the hash of that model's arrays: sites "
+            f"[model]: warm-start={study.warm_start!r} needs start-sha256, the hash of that model: sites "
             "approve what they start from. flfed study check says it"
         )
 
@@ -187,6 +163,7 @@ def source_facts(source: Source, layout: Layout) -> dict[str, Any]:
     taken = fitting_columns(source.layout, layout)
     return {
         "from": source.run,
+        "start-sha256": source.sha256(),
         "arrays-sha256": arrays_sha256(source.arrays),
         "columns": taken,
         "as-drawn": [column.name for column in layout.features if column.name not in taken],
@@ -202,7 +179,7 @@ def source_in_words(study: Study) -> tuple[str, dict[str, Any]] | None:
     facts = source_facts(source, study_layout(study, datasets.load(study.dataset.name).schema))
     named = {"as drawn": facts["as-drawn"], "left out": facts["left-out"]}
     rest = "".join(f"; {what}: {', '.join(columns)}" for what, columns in named.items() if columns)
-    line = "" if study.start_sha256 else f' For institutions write start-sha256 = "{facts["arrays-sha256"]}".'
+    line = "" if study.start_sha256 else f' For institutions write start-sha256 = "{facts["start-sha256"]}".'
     return f"Begins with the model {source.run}, of which {len(facts['columns'])} columns are taken{rest}.{line}", facts
 
 
@@ -229,26 +206,6 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
             f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(kept_at_sites)}: "
             "no whole model is here to begin with"
         )
-    found = _made(runs[0].run, study, own or datasets.load(study.dataset.name).schema, final.arrays, final.encoder)
+    schema = own or datasets.load(study.dataset.name).schema
+    found = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
     return replace(found, repeat=runs[0].repeat)
-
-
-def _of_folder(folder: Path, where: str) -> Source:
-    """Return the model of an exported folder."""
-    try:
-        files = read_model_files(folder)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
-    if files.facts.quantised is not None:
-        raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
-    repeat = REPEAT.fullmatch(files.facts.run)
-    found = _made(str(folder), files.study, files.schema, files.arrays, files.encoder)
-    return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)
-
-
-def _made(name: str, study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> Source:
-    layout, layers = study_layout(study, schema), layers_of(study.model.build("model"))
-    made = Source(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
-    if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
-        raise UsageError(f"[model]: warm-start={name!r}: the schema of its dataset has changed since it was run")
-    return made

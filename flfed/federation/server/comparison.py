@@ -11,7 +11,6 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins, together
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.recording.source_model import start_arrays
 from flfed.federation.server.fan_out import Answers, ask, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
 from flfed.federation.server.sums.secure_sums import summed_figures
@@ -150,17 +149,9 @@ class Comparison:
         found = score_bins(self.run.writer.scores, self.run.recorder.shared_as) if all_read else EVEN_ODDS
         return ScoreBins(**self.run.writer.once(SCORE_BINS, asdict(found)))
 
-    def _start(self) -> Arrays:
-        """Return the model of an earlier run that this one began with."""
-        run = self.run
-        return start_arrays(
-            run.study, run.schema, self.outcome.encoder, run.repeat, series=run.recorder.shared_as.series
-        )
-
     def _replies(self, offsets: SiteOffsets, bins: ScoreBins, delivery: EncoderDelivery) -> dict[str, CompareReply]:
         """Return the sites' comparisons that can be used."""
-        began = self._start() if self.run.study.warm_start else {}
-        plain = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder, start=began)
+        plain = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
             known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)

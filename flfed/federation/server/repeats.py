@@ -20,6 +20,7 @@ from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
+from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun
@@ -261,6 +262,9 @@ class Series:
         # In one process no reply is kept to be sent again; the sites' ledgers name the run all the same.
         kept = self.study.dataset.partition is None and self.engine.keeps_replies
         config["run" if kept else "run-here"] = recorder.writer.run
+        # Institutions took it in themselves: nobody sends it.
+        source = None if self.engine.remote else source_of(self.study, self.series)
+        way = replace(way, source=source)
         with (
             self.engine.started(self.sites, config, way) as (grid, tables),
             self.engine.after_run(grid, recorder),

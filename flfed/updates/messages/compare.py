@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 import numpy as np
@@ -23,8 +23,6 @@ from flfed.updates.messages.train import read_request, request_sections
 COMPARE = kinds.COMPARE
 IMPORTANCE = "importance"
 """Section of columns' importances."""
-START = "start"
-"""Section of the model that a run began with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +187,6 @@ class CompareRequest:
     odds_centre, odds_spread : float
         Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
         is not known, or bins about even odds do, and then neither crosses.
-    start : dict of name to array
-        What the run began with, where that is a model of an earlier run; empty otherwise, and then it does not cross.
     encoder_sha256, by_hash
         As in `TrainRequest`.
 
@@ -204,7 +200,6 @@ class CompareRequest:
     offset_deviation: float = math.nan
     odds_centre: float = math.nan
     odds_spread: float = math.nan
-    start: Arrays = field(default_factory=dict)
     encoder_sha256: str = ""
     by_hash: bool = False
 
@@ -213,16 +208,16 @@ class CompareRequest:
         # What is not known does not cross, as earlier versions would refuse the field.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
-        sections = request_sections(
-            self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **known
+        return record_of(
+            request_sections(
+                self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **known
+            )
         )
-        return record_of(sections | ({START: array_record(self.start)} if self.start else {}))
 
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        start = fields.ndarrays(record, START) if START in record else {}
-        found = cast(CompareRequest, fields.made(cls, {**read_request(record), "start": start}))
+        found = cast(CompareRequest, fields.made(cls, read_request(record)))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
             raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
         # Centre and spread cross together or not at all.
