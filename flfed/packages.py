@@ -225,12 +225,19 @@ def changeable(place: Path) -> str:
         return f"cannot be looked at ({error.strerror})"
     if link.st_uid not in (os.geteuid(), ROOT):  # of a link: who owns it may let it point elsewhere
         return f"belongs to {_account(link.st_uid)}: chown it to {_account(os.geteuid())} or to root"
-    mode, shown = found.st_mode, f"mode {stat.S_IMODE(found.st_mode):o}"
     if found.st_uid not in (os.geteuid(), ROOT):
         return f"belongs to {_account(found.st_uid)}: chown it to {_account(os.geteuid())} or to root"
     # In a sticky folder nobody can replace what belongs to another account.
-    if stat.S_ISDIR(mode) and mode & stat.S_ISVTX:
-        return ""
+    sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    return "" if sticky else writable(place, found)
+
+
+def writable(place: Path, found: os.stat_result) -> str:
+    """Return by which right of its mode other accounts may write to a path, and the command that takes it away.
+
+    An empty text where none may. `found` is of the path, or of what it links to.
+    """
+    mode, shown = found.st_mode, f"mode {stat.S_IMODE(found.st_mode):o}"
     if mode & stat.S_IWOTH:
         return f"every account may write there ({shown}): chmod go-w {place}"
     # A group of one account alone gives nobody else a way in.

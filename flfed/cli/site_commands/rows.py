@@ -71,11 +71,15 @@ def check_site(
     as_json: bool = output.JSON,
 ) -> None:
     """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
+    from flfed.deployment.site_state.folder_modes import open_folder
+    from flfed.folders import SiteFolder
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.data.table_check import check_site as check
     from flfed.rows.data.table_check import write_local_rows
 
     site = sites.load(name)
+    if why := open_folder(SiteFolder(site.name)):
+        typer.echo(f"WARNING, {why}", err=True)
     checked = check(site.serving(dataset or site.dataset))
     # The file names rows, so that it is written apart from what is printed.
     if local_rows is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from flfed.callbacks import Today
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import other_coordinator
+from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.signing_key import own_fingerprint, signing_key
 from flfed.deployment.site_state.starts import has_start
@@ -38,6 +40,9 @@ from flfed.updates.messages.kinds import asks
 if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
     from flfed.federation.client.run_keys import ListBook, SumApproval
+
+
+LOG = logging.getLogger("flfed.gate")
 
 
 def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Refusal | None:
@@ -307,6 +312,9 @@ class StudyAdmission:
         """
         if decided.is_paused(self._folder):
             raise Refused(Refusal("paused"))
+        if why := open_folder(self._folder):
+            LOG.warning("%s", why)
+            raise Refused(Refusal("folders-unsafe", site=self.site.name))
         try:
             found = decided.approval_of(self._folder, sha256_of(text))
             others = [] if found is not None else decided.approvals(self._folder)

@@ -16,6 +16,7 @@ from flfed.deployment.operator.join import joined
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.coordinator_terms import read_terms
+from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import ahead
 from flfed.deployment.site_state.signing_key import own_fingerprint
@@ -48,7 +49,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
-    problems: list[str] = []
+    problems = [why] if (why := open_folder(folder)) else []
     found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
     found["gate-key"] = _gate_key(folder, problems)
     policy = site.policy

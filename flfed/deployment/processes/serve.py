@@ -19,6 +19,7 @@ from flfed.deployment.processes.network_isolation import hide_memory
 from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
+from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.folders import SiteFolder
@@ -145,6 +146,8 @@ def serve(
             room = _said(*network_left(), root=os.geteuid() == 0)
             room += f"; it may have {limit >> 20} MB of memory"
             told(f"gate of {folder.site}: log in {folder.gate / 'gate.log'}; {room}")
+            if why := open_folder(folder):
+                told(f"WARNING, {why}")
         there = children(folder, network=network, gate=gate, memory=memory, silence=silence)
         supervisor = alone.enter_context(Supervisor(there, told=told, pauses=pauses, patience=PATIENCE))
         told("serving; Ctrl-C ends it")
