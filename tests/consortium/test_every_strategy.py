@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from flfed import registry
+from flfed import Study, registry
+from flfed.deployment.site_state.starts import given_start, keep_start
+from flfed.folders import SiteFolder
 from tests.consortium.test_packed_bytes import THREE, held, sent
 from tests.consortium.test_secure_sums import command, difference, words
 
@@ -42,11 +44,23 @@ def test_a_run_at_three_institutions_begins_with_the_model_of_another(consortium
     consortium.online(3)
     earlier, _ = command(consortium, words(consortium, first, THREE))
     start = f'name = "logistic"\nwarm-start = "{earlier["run"]}"\n'
-    study = consortium.study(('name = "logistic"\n', start + f'start-sha256 = "{earlier["arrays-sha256"]}"\n'))
-    _, said = command(consortium, words(consortium, consortium.study(('name = "logistic"\n', start)), THREE), code=2)
+    unnamed = consortium.study(('name = "logistic"\n', start))
+    _, said = command(consortium, words(consortium, unnamed, THREE), code=2)
     assert "needs start-sha256" in said
+    checked, _ = command(consortium, ["study", "check", str(consortium.file(unnamed)), "--json"])
+    line = f'start-sha256 = "{checked["warm-start"]["start-sha256"]}"\n'
+    study = consortium.study(('name = "logistic"\n', start + line))
+    folder = consortium.coordinator.exchange / "model"
+    command(consortium, ["run", "export", earlier["run"], "--to", str(folder), "--json"])
     for name in THREE:
         consortium.approve(name, study, THREE)
+    # An approval without a copy of the model is none yet.
+    _, said = command(consortium, words(consortium, study, THREE), code=2)
+    assert "it has no copy of the model that the study begins from" in said
+    for name in THREE:
+        with consortium.sites[name].here():
+            source = given_start(SiteFolder(name), Study.parse(study), folder)
+            keep_start(SiteFolder(name), Study.parse(study), source)
     ran, said = command(consortium, words(consortium, study, THREE))
     assert (ran["status"], ran["faults"]) == ("completed", []), said
     assert difference(consortium, ran["run"], study, THREE) < 1e-9

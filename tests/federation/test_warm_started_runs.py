@@ -117,6 +117,17 @@ def test_an_exported_folder_is_the_same_start_and_another_file_is_none(earlier: 
         run(begun(earlier, **{"warm-start": str(folder), "seed": 3}), sites=sites)
 
 
+@pytest.mark.proof
+@pytest.mark.slow
+@pytest.mark.servers
+def test_rays_processes_compare_with_the_same_model(earlier: Result, sites: Any):
+    study = begun(earlier, seed=13)
+    here, there = (run(study, engine=engine, sites=sites).report["sites"] for engine in ("inprocess", "ray"))
+    for site, entry in here.items():
+        for arm in ("warm-start", "warm-start-tuned"):
+            assert entry[arm][AUC]["value"] == pytest.approx(there[site][arm][AUC]["value"], abs=1e-9)
+
+
 def test_what_is_no_source_is_refused_with_a_sentence(earlier: Result, sites: Any, small_study: str):
     said = {
         "no run": ({"warm-start": "20200101-0000"}, "20200101-0000"),

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 
 from flfed.folders import SiteFolder
 from flfed.packages import writable
+
+BELIEVED = ("", "frozen", "approvals", "starts")
+"""Names of folders in `gate`, itself first."""
 
 
 def open_folder(folder: SiteFolder) -> str:
@@ -15,11 +20,13 @@ def open_folder(folder: SiteFolder) -> str:
     """
     if os.name != "posix":
         return ""
-    for place in (folder.root, folder.gate, folder.frozen, folder.approvals, folder.starts):
+    gate = folder.gate  # asked once: it is looked at with each message
+    for place in (str(gate.parent), *(os.path.join(gate, name) for name in BELIEVED)):
         try:
             found = os.stat(place)
         except OSError:
             continue
-        if why := writable(place, found):
-            return f"{place}: {why}; nothing is answered until then, and see what was changed meanwhile"
+        others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if others_write and (why := writable(Path(place), found)):
+            return f"{Path(place)}: {why}; nothing is answered until then, and see what was changed meanwhile"
     return ""
