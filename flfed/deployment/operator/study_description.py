@@ -145,9 +145,9 @@ def _start(study: Study) -> list[str]:
     uncovered = "" if study.privacy.name == "none" else f" {UNCOVERED}"
     return [
         f"Start: the run begins with the model {shown(study.warm_start)} (SHA-256 {study.start_sha256}), whose "
-        f"weights the coordinator rewrites for this study's columns.{frozen} The site cannot check what comes in the "
-        "first round. At the end it compares its own model with its own copy of that model (--start), which the "
-        f"coordinator neither sends nor chooses.{uncovered}"
+        f"weights the coordinator rewrites for this study's columns.{frozen} The models of the rounds, the first one "
+        "too, are as the coordinator sends them. At the end the site compares its own model with its own copy of that "
+        f"model (--start), which the coordinator neither sends nor chooses.{uncovered}"
     ]
 
 
