@@ -10,7 +10,7 @@ import pytest
 
 from flfed.deployment.gate import sum_schema
 from flfed.deployment.gate.message_sections import message_defect
-from flfed.deployment.gate.run_limits import RunLimits
+from flfed.deployment.gate.run_limits import SumLines
 from flfed.deployment.gate.sum_schema import summed_in
 from flfed.federation.client import run_keys
 from flfed.federation.client.secure_sums import SiteSums
@@ -161,7 +161,7 @@ def test_a_site_makes_no_second_key_in_a_run_once_its_state_is_gone(
         return did
 
     assert play() == [0, 0, 0, 0]
-    monkeypatch.setattr(RunLimits, "has_keys", lambda limits, held, run: False)
+    monkeypatch.setattr(SumLines, "has_keys", lambda lines, run: False)
     assert play() == [1, 1, 1, 1]
 
 
@@ -214,7 +214,7 @@ def test_of_two_runs_the_later_is_the_one_that_began_later_whatever_their_names(
     # It may open the list of the second.
     assert found.add_up(first, found.all[1:]) == 3
     # By names alone it is the other way round, and sites are bound to two lists, if both are asked in turn.
-    monkeypatch.setattr(RunLimits, "_is_later", lambda limits, other, place: other > place)
+    monkeypatch.setattr(SumLines, "_is_later", lambda lines, other, place: other > place)
     found = play()
     assert found.confirm(first, found.all[:3], found.all[:1]) == 1 and found.confirm(then, found.all[1:]) == 0
 

@@ -191,7 +191,7 @@ class Leaving:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""
         if not in_sum.question:
             return None
-        known = self._limits.known(held, in_sum.question, str(facts["dataset"]))
+        known = self._limits.sums(held).known(in_sum.question, str(facts["dataset"]))
         return None if known == in_sum.known else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:

@@ -78,6 +78,65 @@ def chosen_numbers(message: Message) -> dict[str, float]:
     return {name: float(value) for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
 
 
+class SumLines:
+    """Lines of a ledger about secure sums: lists, answers and keys of runs."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
+        self._answered: dict[str, set[Place]] = defaultdict(set)
+        self._first: dict[str, int] = {}
+        self._keyed: dict[str, int] = {}
+        self._asked_with: dict[str, set[Sites]] = defaultdict(set)
+        self._beside: dict[str, set[str]] = defaultdict(set)
+        self._alone: set[str] = set()
+
+    def add(self, line: Line, run: Run) -> None:
+        """Count one line more of a run."""
+        # Lines are read from the last one back, and in parts: a run's first line is its enrolment.
+        self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
+        if line.kind == _KEYS:
+            self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
+        question = str(line.facts.get(QUESTION, ""))
+        listed = line.facts.get(LISTED)
+        if question and isinstance(listed, str):
+            self._lists[question][parted(listed)] = None
+        elif question:
+            self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
+            self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
+            self._beside[question] |= parted(str(line.facts.get(BESIDE, "")))
+        elif line.kind == _SUMMARISE:
+            self._alone.add(str(line.facts.get("dataset")))
+
+    def known(self, question: str, dataset: str) -> Known:
+        """Return what is known of a question, in whatever run, and of a dataset."""
+        return Known(
+            lists=tuple(self._lists[question]),
+            asked_with=tuple(self._asked_with[question]),
+            beside=tuple(sorted(self._beside[question])),
+            alone=dataset in self._alone,
+        )
+
+    def newest(self, question: str, place: Place) -> bool:
+        """Tell whether no later run, repeat or round had a masked answer to a question.
+
+        A run that had its keys before another one enrolled is the earlier one at every site, whatever their names
+        say: clocks are set back, and a second has room for two runs. Runs that began at once go by their names.
+        """
+        return not any(self._is_later(other, place) for other in self._answered[question])
+
+    def has_keys(self, run: str) -> bool:
+        """Tell whether a run's keys were taken."""
+        return run in self._keyed
+
+    def _is_later(self, other: Place, place: Place) -> bool:
+        if other[0] == place[0]:
+            return other > place
+        here, there = (self._first.get(name, 0) for name in (place[0], other[0]))
+        if self._keyed.get(place[0], here) < there:
+            return True
+        return other > place and self._keyed.get(other[0], there) >= here
+
+
 class RunLimits:
     """Counter of the answers that each run had.
 
@@ -108,45 +167,12 @@ class RunLimits:
         self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
         self._edges: dict[Run, set[str]] = defaultdict(set)
-        self._lists: dict[str, dict[Sites, None]] = defaultdict(dict)
-        self._answered: dict[str, set[Place]] = defaultdict(set)
-        self._first: dict[str, int] = {}
-        self._keyed: dict[str, int] = {}
-        self._asked_with: dict[str, set[Sites]] = defaultdict(set)
-        self._beside: dict[str, set[str]] = defaultdict(set)
-        self._alone: set[str] = set()
+        self._sums = SumLines()
 
-    def known(self, held: HeldLedger, question: str, dataset: str) -> Known:
-        """Return what the ledger knows of a question of secure sums, in whatever run, and of a dataset."""
+    def sums(self, held: HeldLedger) -> SumLines:
+        """Return what the ledger has of secure sums."""
         self._read(held)
-        return Known(
-            lists=tuple(self._lists[question]),
-            asked_with=tuple(self._asked_with[question]),
-            beside=tuple(sorted(self._beside[question])),
-            alone=dataset in self._alone,
-        )
-
-    def newest(self, held: HeldLedger, question: str, place: Place) -> bool:
-        """Tell whether no later run, repeat or round had a masked answer to a question.
-
-        A run that had its keys before another one enrolled is the earlier one at every site, whatever their names
-        say: clocks are set back, and a second has room for two runs. Runs that began at once go by their names.
-        """
-        self._read(held)
-        return not any(self._is_later(other, place) for other in self._answered[question])
-
-    def has_keys(self, held: HeldLedger, run: str) -> bool:
-        """Tell whether a run's keys were taken."""
-        self._read(held)
-        return run in self._keyed
-
-    def _is_later(self, other: Place, place: Place) -> bool:
-        if other[0] == place[0]:
-            return other > place
-        here, there = (self._first.get(name, 0) for name in (place[0], other[0]))
-        if self._keyed.get(place[0], here) < there:
-            return True
-        return other > place and self._keyed.get(other[0], there) >= here
+        return self._sums
 
     def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
         """Return why a run may not have an answer.
@@ -211,21 +237,9 @@ class RunLimits:
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
         run, kind = run_of(line.facts), _OF_LINE.get(line.kind, "")
-        # Lines are read from the last one back, and in parts: a run's first line is its enrolment.
-        self._first[run[1]] = min(self._first.get(run[1], line.n), line.n)
-        if line.kind == _KEYS:
-            self._keyed[run[1]] = min(self._keyed.get(run[1], line.n), line.n)
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
-        question, listed = str(line.facts.get(QUESTION, "")), line.facts.get(LISTED)
-        if question and isinstance(listed, str):
-            self._lists[question][parted(listed)] = None
-        elif question:
-            self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
-            self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
-            self._beside[question] |= parted(str(line.facts.get(BESIDE, "")))
-        elif line.kind == _SUMMARISE:
-            self._alone.add(str(line.facts.get("dataset")))
+        self._sums.add(line, run)
         # Of a lost ledger only carried lines are left: each shows that its run had an answer. What a run spent counts
         # whether or not its answer left: else runs without an answer would spend a whole budget.
         if kind or line.kind == SPENT or CARRIED in line.facts:
@@ -274,14 +288,14 @@ class OpenedLists:
     def known(self, question: str, dataset: str) -> Known:
         """Return what the ledger knows of a question, and of the dataset whose rows it is about."""
         with self._ledger.held() as held:
-            return self._limits.known(held, question, dataset)
+            return self._limits.sums(held).known(question, dataset)
 
     def newest(self, question: str, place: Place) -> bool:
         """Tell whether no later run, repeat or round has the site's answer to the question."""
         with self._ledger.held() as held:
-            return self._limits.newest(held, question, place)
+            return self._limits.sums(held).newest(question, place)
 
     def has_keys(self, run: str) -> bool:
         """Tell whether the site took the keys of a run."""
         with self._ledger.held() as held:
-            return self._limits.has_keys(held, run)
+            return self._limits.sums(held).has_keys(run)

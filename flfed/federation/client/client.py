@@ -355,7 +355,7 @@ def summarise(message: Message, open_session: Callable[[], SiteSession], own: Si
     session = open_session()
     sums = own.sums(session.study)
     # Where one site shares figures in sums only, those of all cross in their sum only: what is left of it would tell.
-    if sums is None or not sums.sums_over_rows_masked():
+    if sums is None or not sums.keys.rows_leave_masked():
         return SummariseReply(summary=session.summary())
     own.under(session)
     return SummariseReply(masked=sums.masked_numbers(SUMMARISE, flattened(session.summary().arrays()), session.seed))

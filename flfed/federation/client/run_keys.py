@@ -25,6 +25,7 @@ from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.ckks import SecretContext, open_context, seal_context
 from flfed.updates.masking.keys import BYTES, KEPT, Chain, RunKey, joined, pair_secrets
+from flfed.updates.masking.question import rows_question
 from flfed.updates.masking.rules import Sites
 from flfed.updates.masking.statement import Statement
 from flfed.updates.messages.fields import Arrays
@@ -318,6 +319,23 @@ class RunKeys:
         if self.approval is not None and found.pins != statements.pins_hash(self.approval.pinned):
             raise NotTakingPart(Refusal("cohort-other"))
         return found
+
+    def rows_leave_masked(self) -> bool:
+        """Tell whether sums over training rows leave under masks; raises NotTakingPart where that is not known.
+
+        Without the keys nobody knows who shares figures in sums only. What left in a sum with such a site before does
+        not leave by itself in a run without it: the difference would be that site's.
+        """
+        if self.approval is None:
+            known = self.known()
+            return known is not None and bool(known.in_sums_only)
+        if self.cohort().in_sums_only:
+            return True
+        dataset = self.study.dataset.name
+        beside = self.approval.book.known(rows_question(dataset), dataset).beside
+        if beside:
+            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(beside[:3])))
+        return False
 
     def chain(self) -> Chain:
         """Return the links with each of the cohort; raises NotTakingPart where they are not here."""

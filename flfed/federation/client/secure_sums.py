@@ -19,12 +19,11 @@ from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNo
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator, noise_key
 from flfed.summaries.summary import arrays_sha256
-from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.encrypted_model import RoundTags, decrypt_model, encrypt_model
 from flfed.updates.masking.figure_sums import FigureLayout
-from flfed.updates.masking.order import QuestionOrder, order_of
+from flfed.updates.masking.order import FACTS, Asked, QuestionOrder, order_of, sum_name
 from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256, rows_question
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
@@ -43,8 +42,6 @@ from flfed.updates.messages.summarise import STATISTIC, SUMMARISE
 from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
-_SUM = f"{OF_RUN}of-"
-"""Before kind and round, of the facts of a masked answer, in a site's state of a run."""
 _SUMMARY = "masked-summary"
 _FIGURES = "masked-figures"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
@@ -52,37 +49,6 @@ _FIRST = bytes(32)
 """In place of a binding, of the first model of a run."""
 ModelRequest = TrainRequest | CompareRequest
 """A request that brings a model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A question whose answer is masked, and where it stands in its run.
-
-    Attributes
-    ----------
-    kind : str
-    number : int
-        Of its round; where trees grow, of the exchange.
-    step : int
-        Its number among the masked questions of the run.
-    question : str
-        Hash of the question by which its lists are kept, as hex.
-    rounding : str
-        Hash of what its rounding follows from.
-    binding : bytes, 32
-    """
-
-    kind: str
-    number: int
-    step: int
-    question: str
-    rounding: str
-    binding: bytes
-
-    @property
-    def name(self) -> str:
-        """Its name in a site's state."""
-        return sum_name(self.kind, self.number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,23 +83,6 @@ class SiteSums:
         """The sites of the run that share figures in sums only."""
         known = self.keys.known()
         return () if known is None else known.in_sums_only
-
-    def sums_over_rows_masked(self) -> bool:
-        """Tell whether sums over training rows leave under masks; raises NotTakingPart where that is not known.
-
-        Without the keys nobody knows who shares figures in sums only. What left in a sum with such a site before does
-        not leave by itself in a run without it: the difference would be that site's.
-        """
-        keys = self.keys
-        if keys.approval is None:
-            return bool(self.in_sums_only)
-        if keys.cohort().in_sums_only:
-            return True
-        dataset = keys.study.dataset.name
-        known = keys.approval.book.known(rows_question(dataset), dataset)
-        if known.beside:
-            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(known.beside[:3])))
-        return False
 
     def masked(
         self, request: TrainRequest, reply: TrainReply, seed: int, *, model: Arrays
@@ -274,7 +223,7 @@ class SiteSums:
         question, binding = (np.frombuffer(raw, np.uint8) for raw in (bytes.fromhex(asked.question), asked.binding))
         state.write(asked.name, {"question": question, "binding": binding, "step": np.array([asked.step])})
         # Whatever question the chain has links for yet may not be masked a second time.
-        for old in [name for name in state.names() if name.startswith(_SUM)]:
+        for old in [name for name in state.names() if name.startswith(FACTS)]:
             facts = state.read(old)
             if facts is not None and facts["step"][0] <= asked.step - self.order.asked_again:
                 state.remove(old)
@@ -469,7 +418,7 @@ class SiteCiphers(SiteSums):
 
     def _last_answered(self) -> int:
         """Return the last round that the site has trained in, 0 before the first."""
-        start, names = f"{_SUM}{TRAIN}-", self.keys.state.names()
+        start, names = f"{FACTS}{TRAIN}-", self.keys.state.names()
         return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
 
 
@@ -509,8 +458,3 @@ def _rows(parts: Sequence[bytes]) -> np.ndarray:
     """Return equally long bytes as a uint8 array [parts, bytes]."""
     length = len(parts[0]) if parts else 0
     return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), length)
-
-
-def sum_name(kind: str, number: int) -> str:
-    """Return the name of a masked answer's facts in a site's state."""
-    return f"{_SUM}{kind}-{number:06d}"

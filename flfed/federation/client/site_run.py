@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flfed.federation.client.packing import model_shapes_of
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.run_keys import Approving, Known, RunKeys
-from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums, sum_name
+from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums
 from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
@@ -29,6 +29,7 @@ from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
 from flfed.updates.codec import arrays_defect
 from flfed.updates.extra import ExtraShapes, own_arrays, own_epochs, own_terms
+from flfed.updates.masking.order import sum_name
 from flfed.updates.masking.question import question_sha256, rows_question
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.fields import Arrays

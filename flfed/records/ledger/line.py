@@ -28,8 +28,8 @@ RESTARTED = "restarted"
 """The kind of a first line that tells of a ledger before it, which was lost."""
 QUESTION = "question-sha256"
 PINNED, LISTED, BESIDE = "pinned", "listed", "sums-only"
-"""Keys of a line about secure sums: the question that was answered, the sites whose keys were pinned then, the list that
-was confirmed or opened, and the sites of the run that share figures in sums only."""
+"""Keys of a line about secure sums: the question that was answered, the sites whose keys were pinned then, the list
+that was confirmed or opened, and the sites of the run that share figures in sums only."""
 CARRIED = "carried-from"
 """The key of a line that was carried over from such a ledger: the number that it had there."""
 FORMAT = 2

@@ -6,9 +6,44 @@ from dataclasses import dataclass
 
 from flfed.study.exchanges import exchange_number, exchanges_of, grows, round_and_level
 from flfed.study.study import Study
+from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.keys import KEPT
 from flfed.updates.messages.kinds import BINS, COMPARE, TRAIN
 from flfed.updates.messages.train import TrainRequest
+
+FACTS = f"{OF_RUN}of-"
+"""Before kind and round, of the facts of a masked answer, in a site's state of a run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question whose answer is masked, and where it stands in its run.
+
+    Attributes
+    ----------
+    kind : str
+    number : int
+        Of its round; where trees grow, of the exchange.
+    step : int
+        Its number among the masked questions of the run.
+    question : str
+        Hash of the question by which its lists are kept, as hex.
+    rounding : str
+        Hash of what its rounding follows from.
+    binding : bytes, 32
+    """
+
+    kind: str
+    number: int
+    step: int
+    question: str
+    rounding: str
+    binding: bytes
+
+    @property
+    def name(self) -> str:
+        """Its name in a site's state."""
+        return sum_name(self.kind, self.number)
 
 
 @dataclass(frozen=True)
@@ -62,3 +97,8 @@ def order_of(study: Study) -> QuestionOrder:
     if not grows(study):
         return QuestionOrder(study.rounds)
     return QuestionOrder(study.rounds, exchanges_of(study), cells=1)
+
+
+def sum_name(kind: str, number: int) -> str:
+    """Return the name of a masked answer's facts in a site's state."""
+    return f"{FACTS}{kind}-{number:06d}"
