@@ -168,7 +168,8 @@ def check_study(
         opened = "" if study.secure_aggregation == "off" else OPENED
         output.say(TREES.format(**exchanges, rounds=study.rounds, levels=exchanges_of(study), opened=opened))
     if study.secure_aggregation in SUMS:
-        output.say(sums_in_words(study))
+        for line in sums_in_words(study):
+            output.say(line)
     output.promise(privacy)
 
 

@@ -17,6 +17,20 @@ SUMS = {
     "needs all sites that take part: where one is missing, the run stops.",
 }
 """What a study asks for, before anybody approved it."""
+ROUNDS = (
+    "Rounds at institutions: under secure aggregation they send no loss and no metric of their own, unless their "
+    "policy names training-figures. So there are no curves by site, no figures over test rows by round{offsets}. "
+    "{instead}"
+)
+OFFSETS = ", and no spread of the sites' intercepts"
+OF_SUM = (
+    "Best round, patience, plateau and the check for a spoilt model go by the mean loss of all sites, from the sum."
+)
+OF_NONE = (
+    "No sum of losses is opened: select = 'best', patience and a plateau are refused where a site keeps its losses, "
+    "and no mean loss shows a spoilt model."
+)
+"""What a run lacks of its rounds, and what stands in its place."""
 
 
 def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
@@ -72,7 +86,14 @@ def noise_in_words(study: Study) -> str:
     return f"Noise: the sites together put noise of deviation {number(query.deviation)} or more on each count{of}."
 
 
-def sums_in_words(study: Study) -> str:
-    """Return what a study asks of secure sums."""
+def sums_in_words(study: Study) -> list[str]:
+    """Return what a study asks of secure sums, and what such a run lacks of its rounds."""
+    from flfed.study.coverage import covers_model
+    from flfed.study.statistic import is_statistic
+
     said = SUMS[study.secure_aggregation]
-    return said if study.analysis is None else said.replace("updates", "answers")
+    if is_statistic(study) or covers_model(study):
+        return [said if study.analysis is None else said.replace("updates", "answers")]
+    offsets = OFFSETS if study.adjusts_intercept() else ""
+    instead = OF_NONE if study.secure_aggregation == "ckks" else OF_SUM
+    return [said, ROUNDS.format(offsets=offsets, instead=instead)]

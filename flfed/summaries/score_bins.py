@@ -114,6 +114,8 @@ class RowScores:
         "loss" is the training loss without penalties; others are listed metrics.
     histogram : array [2, bins] or None
         Counts, float64 or whole: a sum of those of several sites is to be of float64.
+    loss : float or None
+        What a site adds to a secure sum of losses: over the cell minimum of rows at least, whatever their classes.
     """
 
     rows: str
@@ -121,6 +123,7 @@ class RowScores:
     metrics: dict[str, float]
     variances: dict[str, float] = field(default_factory=dict)
     histogram: np.ndarray | None = None
+    loss: float | None = None
 
 
 def auc_bound(negative: np.ndarray, positive: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from flfed.rows.session import SiteSession, first_model, study_layout
 from flfed.signatures import gate_fingerprint
 from flfed.study.study import Study
 from flfed.summaries.summary import fit_encoder, merge
+from flfed.updates.aggregation.loss_sums import ENTRIES
 from flfed.updates.masking import keys, protocol, rules, shares
 from flfed.updates.masking import statement as statements
 from flfed.updates.masking.keys import Chain, RunKey
@@ -485,8 +486,8 @@ def _numbers(values: np.ndarray) -> np.ndarray:
 def _add(numbers: np.ndarray, seed: bytes, times: int) -> None:
     """Add the mask of a seed in place, so many times."""
     wide = numbers.dtype == np.uint64
-    # An update's weight stands beside it: the count and one number of 64 bits, of which the key stream comes first.
-    mask = keys.stream(seed, 0 if wide else numbers.size, numbers.size if wide else 2)[wide]
+    # An update's weight and losses stand beside it, with a count: numbers of 64 bits, of which the key stream is first.
+    mask = keys.stream(seed, 0 if wide else numbers.size, numbers.size if wide else 2 + ENTRIES)[wide]
     for _ in range(abs(times)):
         (np.add if times > 0 else np.subtract)(numbers, mask, out=numbers)
 

@@ -142,7 +142,7 @@ def test_sites_killed_before_or_after_their_answer_send_the_same_vector_in_the_s
     run = Coordinator(found).run(absent=in_round(2, "site-03,site-04", TRAIN, fault))
     ended(run)
     assert difference(run, undisturbed(found)) == 0.0
-    assert lists(found) == [ALL] * ROUNDS
+    assert lists(found) == [ALL] * (ROUNDS + 1)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -150,7 +150,7 @@ def test_a_site_killed_between_the_exchanges_is_in_the_sum(consortium: Make, fau
     found = consortium()
     ended(run := Coordinator(found).run(absent=in_round(2, "site-03", UNMASK, fault)))
     assert difference(run, undisturbed(found)) == 0.0
-    assert lists(found) == [ALL] * ROUNDS
+    assert lists(found) == [ALL] * (ROUNDS + 1)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -161,7 +161,7 @@ def test_a_site_killed_while_another_is_missing_is_waited_for(consortium: Make, 
     # The first list is that of round 2, and the second opening.
     ended(run := Coordinator(found).run(absent=either(missing, in_round(1 + (kind == UNMASK), "site-03", kind, fault))))
     assert difference(run, undisturbed(found, 2)) == 0.0
-    assert lists(found) == [THREE, ALL, ALL]
+    assert lists(found) == [THREE, ALL, ALL, ALL]
 
 
 def test_a_site_that_comes_back_at_the_resume_only_finds_the_same_list(consortium: Make):
@@ -174,7 +174,7 @@ def test_a_site_that_comes_back_at_the_resume_only_finds_the_same_list(consortiu
     # Site 04 is back as well, and is not in the list of round 2 all the same.
     ended(run := coordinator.run(run.run))
     assert difference(run, undisturbed(found, 2)) == 0.0
-    assert lists(found) == [THREE, ALL, ALL]
+    assert lists(found) == [THREE, ALL, ALL, ALL]
 
 
 KILLED = {
@@ -203,7 +203,7 @@ def test_a_coordinator_that_is_killed_goes_on_with_the_same_list_to_the_same_arr
     assert run.status == "failed" and "killed" in run.reason
     ended(run := coordinator.run(run.run))
     assert difference(run, undisturbed(found, 2 if missing else 0)) == 0.0
-    assert lists(found) == ([THREE, ALL, ALL] if missing else [ALL] * ROUNDS)
+    assert lists(found) == ([THREE, ALL, ALL, ALL] if missing else [ALL] * (ROUNDS + 1))
     # Nothing of the run stays but its model.
     assert [path.name for path in checkpoints.folder_of(run.run).iterdir()] == ["final.safetensors"]
 
@@ -220,7 +220,7 @@ def test_a_coordinator_killed_after_a_checkpoint_goes_on_from_the_round_that_the
     assert (run.status, run.rounds) == ("failed", 1)
     ended(run := coordinator.run(run.run))
     assert difference(run, undisturbed(found)) == 0.0
-    assert lists(found) == [ALL] * ROUNDS
+    assert lists(found) == [ALL] * (ROUNDS + 1)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_resume_drops_nobody_and_who_is_not_back_is_missing_until_it_is(
     away = either(away, in_round(1, LAST, SUMMARISE))
     ended(run := coordinator.run(run.run, absent=away))
     # It is asked from the next round on, in which the list has it again.
-    assert lists(found) == [THREE, ALL, ALL]
+    assert lists(found) == [THREE, ALL, ALL, ALL]
     with RunReader.open() as reader:
         assert {e.site for e in reader.events([run.run]) if "is not back yet" in e.reason} == {LAST}
     if crash[2] == TRAIN:
@@ -268,7 +268,7 @@ def test_a_run_given_up_and_begun_anew_with_all_takes_the_list_of_the_first(cons
     given_up = coordinator.run(absent=either(in_round(1, LAST, TRAIN), in_round(1, "site-02", kind, "crash")))
     ended(run := coordinator.run())
     assert run.run != given_up.run
-    assert lists(found) == [THREE, ALL, ALL]
+    assert lists(found) == [THREE, ALL, ALL, ALL]
     assert difference(run, undisturbed(found, 1)) == 0.0
 
 
@@ -283,7 +283,7 @@ def test_a_list_with_a_site_that_is_not_in_the_new_run_ends_it_and_names_the_sit
     assert lists(found) == [ALL]
     # Asked with it, the sites open the list of then.
     ended(run := coordinator.run(absent=in_round(1, LAST, SUMMARISE)))
-    assert lists(found) == [ALL] * ROUNDS
+    assert lists(found) == [ALL] * (ROUNDS + 1)
 
 
 def run_folder(site: str, run: str) -> Path:
@@ -309,7 +309,7 @@ def test_a_site_that_lost_its_state_says_so_and_without_it_nothing_is_summed(con
     assert "site-03: the site's key of this run is not here: begin the run anew" in run.reason
     assert lists(found) == [THREE]
     ended(run := coordinator.run())
-    assert lists(found) == [THREE] * ROUNDS
+    assert lists(found) == [THREE] * (ROUNDS + 1)
 
 
 GONE = "site-03: a masked answer to round 2 left before, and it is not here any more: begin the run anew"

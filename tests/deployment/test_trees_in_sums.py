@@ -65,9 +65,9 @@ def test_masked_sums_grow_the_trees_of_plain_ones(consortium: Make, least: int):
     sent = [(message.metadata.message_type, reply.content) for _, message, reply in coordinator.grid.sent]
     assert all("masked" in record and "extra" not in record for kind, record in sent if kind == TRAIN)
     assert all("masked" in record and "counts" not in record for kind, record in sent if kind == BINS)
-    # One sum for the counts by cell, and one a level.
+    # One sum for the counts by cell, one a level, and one of the last model's losses.
     kinds = coordinator.grid.kinds()
-    assert kinds[UNMASK] == 4 + kinds[TRAIN] and LIST not in kinds
+    assert kinds[UNMASK] == 8 + kinds[TRAIN] and LIST not in kinds
 
 
 @pytest.mark.proof
@@ -79,8 +79,8 @@ def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
     coordinator = Coordinator(found)
     ended(entry := coordinator.run(), rounds=2)
     assert entry.arrays_sha256 == plain(found, **{"compare.share-metrics": "named"})
-    # One sum over training rows, one of cells, one a level, and one of figures.
-    assert coordinator.grid.kinds()[UNMASK] == 4 * (1 + 1 + 2 * DEPTH + 1)
+    # One sum over training rows, one of cells, one a level, one of losses, and one of figures.
+    assert coordinator.grid.kinds()[UNMASK] == 4 * (1 + 1 + 2 * DEPTH + 1 + 1)
     with RunReader.open() as reader:
         together = reader.summary(entry.run, "sums-only")
     assert together is not None and together["sites"] == 4 and 0 < together["figures"]["log_loss"]["global"] < 1

@@ -149,7 +149,7 @@ def test_the_servers_half_has_no_key_and_no_model(rehearse: Callable[..., Rehear
     trained = [message.content for _, message, _ in found.sent if message.metadata.message_type == TRAIN]
     assert set(trained[0]["arrays"]) == set(found.run.first_arrays())
     assert all(set(content["arrays"]) == {CIPHERTEXT} for content in trained[4:])
-    assert set(sums.before) == {CIPHERTEXT}
+    assert set(sums.check.before) == {CIPHERTEXT}
 
 
 def test_an_entry_beyond_the_largest_ends_the_sites_answer(rehearse: Callable[..., Rehearsal]):

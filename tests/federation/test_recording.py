@@ -203,7 +203,7 @@ def test_a_round_in_which_every_site_failed_is_written_down_and_not_counted(reco
 
 def test_the_last_evaluation_is_a_figure_of_the_last_model_and_no_round(recorder: Recorder):
     recorder.round(record_of(1), trained=True)
-    last = record_of(2, losses={}, scores={"a": scores("training", 10, loss=0.3)})
+    last = record_of(2, losses={}, fit=False, scores={"a": scores("training", 10, loss=0.3)})
     recorder.round(last, trained=False)
     recorder.crossed("query.compare", {"a": 5}, {"a": 6})
     with RunReader.open() as reader:

@@ -406,3 +406,15 @@ def test_in_a_browser_plots_are_high_and_axes_end_beyond_their_lines(window, sto
     middles = [y for text, y, _ in boxes[2]["labels"] if text in SITES]
     steps = np.diff(middles)
     assert steps.max() - steps.min() < 1  # the first label stands beside its row as the others do
+
+
+def test_where_sites_keep_their_figures_of_rounds_the_page_has_those_of_all_together_and_says_why(store):
+    run = begin(store)
+    for site in SITES:
+        run.site(site)
+    for last in range(1, ROUNDS + 1):
+        run.round(last, scores=[MetricRow(None, "validation", "loss", 0.7 / last)], seconds=1.0, sent=[], events=[])
+    run.finish(status="completed", seconds=3.0)
+    page = rounds_page(run.run)
+    assert set(drawn(page)) >= {"all"} and "each" not in drawn(page)
+    assert "under secure aggregation an institution keeps them" in words(page)

@@ -43,6 +43,7 @@ from flfed.deployment.gate.sum_schema import (
     Encrypted,
     masked,
     masked_figures,
+    masked_losses,
     masked_summary,
     statement,
     summed_in,
@@ -53,6 +54,7 @@ from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import asks_for_own_columns
+from flfed.rows.data.policy import RoundFigures
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_asked, primary_of
@@ -135,6 +137,11 @@ class StudyMessages:
     def encoder(self) -> Shapes:
         """Names, shapes and types of the encoder's arrays."""
         return {name: (shape, FLOAT64) for name, shape in self.layout.encoder_shapes().items()}
+
+    @property
+    def round_figures(self) -> RoundFigures:
+        """How figures of rounds leave the site."""
+        return self.site.policy.round_figures(summed=bool(self.pinned))
 
     def incoming(self, kind: str) -> Sections:
         """Return what a request of this kind may hold."""
@@ -244,8 +251,8 @@ class StudyMessages:
             return _comparison(self) if score else _rows_compared(self)
         if kind == AUDIT:
             return {"config": _config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": _audited()}
-        covered = covers_model(self.study)
-        update = {"num-examples": number(1), "steps": whole()} | ({} if covered else {"loss": number()})
+        stays = covers_model(self.study) or self.round_figures == "none"
+        update = {"num-examples": number(1), "steps": whole()} | ({} if stays else {"loss": number()})
         sections: dict[str, Section] = {
             "config": _config({"kind": equal("delta")}),
             "metrics": numbers(update, all_fields=False),  # a loss that the site keeps is not in it
@@ -254,11 +261,13 @@ class StudyMessages:
             sections |= level_answered(self.study, self.model, self.layout, self.pinned)
         elif kind == TRAIN:
             sections |= _update(self)
-        elif offset and self.study.adjusts_intercept():
+        elif self.pinned and self.study.secure_aggregation != "ckks":
+            sections |= masked_losses(self.pinned)
+        if kind == EVALUATE and offset and not stays and self.study.adjusts_intercept():
             shape = ((outputs_of(self.schema.task, len(self.schema.classes)),), FLOAT64)
             shapes = {"value": shape, "error": shape}
             sections[OFFSET] = Held(shapes=shapes, needed=False, positive=frozenset({"error"}))
-        if score and not covered:
+        if score and not stays:
             rows = "validation" if self.study.plan.validation else "training"
             sections |= self._scores("scores", rows)
             if self.study.compare.holdout_curve:

@@ -23,12 +23,14 @@ from flfed.deployment.gate.message_sections import (
     whole,
 )
 from flfed.refusals import Refusal
-from flfed.study.exchanges import exchanges_of, grows
+from flfed.study.exchanges import grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
+from flfed.updates.aggregation.loss_sums import ENTRIES as LOSSES
 from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks, keys, shares
 from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.masking.order import order_of
 from flfed.updates.masking.protocol import SEALED
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.masking.statement import LONGEST
@@ -45,7 +47,7 @@ from flfed.updates.messages.secure_sum import (
     UNMASK,
 )
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
-from flfed.updates.messages.train import TRAIN
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 SUMS = (KEYS, LIST, UNMASK)
 """Kinds of messages of secure sums."""
@@ -182,12 +184,12 @@ def summed_in(kind: str, pinned: int, study: Study) -> dict[str, Section]:
         signed = Columns(fields={"statements": statement()}, longest=max(1, pinned))
         config = _config({"most-rows": whole(1), "cohort": _names(pinned)})
         return {"config": config, SIGNED: signed, **({SHARED: shared_key(1)} if _is_encrypted(study) else {})}
-    summed, most = [SUMMARISE, TRAIN, COMPARE], study.rounds
+    summed = [SUMMARISE, TRAIN, EVALUATE, COMPARE]
     if is_statistic(study):
         summed = [STATISTIC]
     if grows(study):
-        summed, most = [*summed, BINS], most * exchanges_of(study)
-    config = _config({"kind": one_of(summed), "round": whole(0, most), "listed": _names(pinned)})
+        summed = [*summed, BINS]
+    config = _config({"kind": one_of(summed), "round": whole(0, order_of(study).last), "listed": _names(pinned)})
     if kind == LIST:
         return {"config": config}
     rows = {"shares": (LEAST, pinned, SEALED), "codes": (LEAST, pinned, keys.BYTES)}
@@ -210,8 +212,13 @@ def summed_out(kind: str, pinned: int, study: Study) -> dict[str, Section]:
 
 
 def masked(entries: int, pinned: int) -> dict[str, Section]:
-    """Return the sections of a masked update, in place of its arrays."""
-    return _masked(pinned, vector=1 + entries, sums=2)
+    """Return the sections of a masked update, in place of its arrays, with the site's weight and losses."""
+    return _masked(pinned, vector=1 + entries, sums=2 + LOSSES)
+
+
+def masked_losses(pinned: int) -> dict[str, Section]:
+    """Return the sections of masked losses of a model that is only scored; a site whose run is over sends none."""
+    return _masked(pinned, vector=0, sums=1 + LOSSES, needed=False)
 
 
 def masked_summary(entries: int, pinned: int) -> dict[str, Section]:
@@ -225,8 +232,8 @@ def masked_figures(entries: int, pinned: int) -> dict[str, Section]:
 
 
 def masked_level(most: int, pinned: int) -> dict[str, Section]:
-    """Return the sections of the masked sums of one level of a tree, of at most so many numbers."""
-    return _masked(pinned, vector=0, sums=1 + most, shorter=True)
+    """Return the sections of the masked sums of one level of a tree, of at most so many numbers, and of losses."""
+    return _masked(pinned, vector=0, sums=1 + most + LOSSES, shorter=True)
 
 
 def _masked(pinned: int, *, vector: int, sums: int, needed: bool = True, shorter: bool = False) -> dict[str, Section]:

@@ -66,9 +66,21 @@ STAYING = (
     "as their gates signed it, their comparison leaves in one sum over all of these sites, and of this study in no sum "
     "over others: means over test rows, and what this site's policy lets leave of exact counts and of test rows by "
     "predicted probability. A site that works with the coordinator takes its own off that sum. Losses and metrics of "
-    "rounds stay; with fewer such sites all of it does. Its own people see its figures in the site's app."
+    "rounds do not leave by themselves; with fewer such sites the comparison stays. Its own people see its figures in "
+    "the site's app."
 )
 """Of a site in sums only, where updates are added up in secret."""
+ROUNDS_STAY = (
+    "Of each round, and of the last model (at most {size}): no loss, no metric, no count by prediction and no "
+    "intercept of this site leaves by itself, over training, validation or test rows. {instead}"
+)
+LOSSES_IN_SUM = (
+    "Its mean losses over training and validation rows, of three digits, are added to the sums instead. They weigh "
+    "nothing there where too few sites of the run keep theirs to hide this one's. A coordinator that makes its models "
+    "learns from the sum of the losses what it may learn from a sum of updates."
+)
+LOSSES_STAY = "Nothing stands in their place."
+"""What leaves of the figures of rounds under secure sums."""
 DISCLOSURE = {
     "open": "This site's policy is 'open' (public data): every figure is exact, however few rows are behind it.",
     "institution": "This site's policy is 'institution': no count of fewer than {least} rows leaves.",
@@ -281,9 +293,7 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
         kept = " What is left out of it stays at this site, and is added to its next update." if codec.feedback else ""
         yield f"The update is packed by codec {study.codec.name}: {shown(reveals(type(codec)))}{kept}"
     yield from _extra(study, extra_shapes(study, messages.model))
-    yield f"With it, and once after the last round ({many(EVALUATE)}): {reveals(Scores)}"
-    if study.adjusts_intercept():
-        yield f"With the last of these, once: {reveals(Offset)}"
+    yield from _figures_of_rounds(messages)
     yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[messages.own]}"
     if study.compare.points:
         yield f"With it, at {_points(study)}: {reveals(PointCounts)}"
@@ -294,6 +304,21 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
     if audits:
         yield f"What leaves, for each attack if the run is audited ({many(AUDIT)}): {reveals(AuditReply)}"
     yield f"What leaves, once before the rounds and once the run is over ({many(SEAL)}): {reveals(SealReply)}"
+
+
+def _figures_of_rounds(messages: StudyMessages) -> Iterator[str]:
+    """Yield what leaves of losses and metrics in each round."""
+    study = messages.study
+    size = _bytes(most_bytes(messages.leaving(EVALUATE)))
+    named = strictest(study.compare.share_metrics, messages.site.policy.share_metrics) != "aggregate-only"
+    if messages.pinned and (not named or messages.round_figures == "none"):
+        encrypted = study.secure_aggregation == "ckks"
+        yield ROUNDS_STAY.format(size=size, instead=LOSSES_STAY if encrypted else LOSSES_IN_SUM)
+        return
+    digits = " All of these have three digits." if messages.round_figures == "rounded" else ""
+    yield f"With it, and once after the last round (at most {size}): {reveals(Scores)}{digits}"
+    if study.adjusts_intercept():
+        yield f"With the last of these, once: {reveals(Offset)}{digits}"
 
 
 def _trees(study: Study, messages: StudyMessages) -> str:

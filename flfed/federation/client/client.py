@@ -29,6 +29,7 @@ from flfed.federation.client.redaction import (
     NotTakingPart,
     arms_of,
     differences_of,
+    losses_of,
     redact,
     redacted,
     said_by,
@@ -39,7 +40,14 @@ from flfed.federation.client.released.model_answers import charged_request, coun
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
 from flfed.federation.client.run_keys import Approving, check_lasting
-from flfed.federation.client.site_run import SiteRun, answer_sums, own_part_of, own_part_trained, own_terms_of
+from flfed.federation.client.site_run import (
+    SiteRun,
+    answer_sums,
+    own_part_of,
+    own_part_trained,
+    own_terms_of,
+    summed,
+)
 from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
@@ -327,6 +335,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     policy, (low, high) = session.site.policy, rows_band(session)
     share = strictest(session.study.compare.share_metrics, policy.share_metrics)
     sums = own.sums(session.study)
+    keeps_rounds = share == "aggregate-only" or policy.round_figures(summed=True) == "none"
     return EnrolReply(
         site=site,
         title=session.site.title or site,
@@ -339,7 +348,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         resplit=redraws(session.study, session.site),
         epsilon_budget=budget,
         epsilon_spent=spent,
-        statement=b"" if sums is None else sums.keys.statement(share),
+        statement=b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds),
         width=session.width,
     )
     yield  # a handler is a generator, also one that asks for nothing
@@ -417,10 +426,8 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
         extra=made.returned,
     )
-    sums = own.sums(session.study) if request.fit else None
-    if sums is None:
-        return reply
-    return (yield from sums.masked(asked, reply, session.seed, model=request.arrays))
+    losses = losses_of(done.rows, done.loss if request.fit else None, done.scores, session)
+    return (yield from summed(asked, reply, losses, session, own, model=request.arrays))
 
 
 @cache

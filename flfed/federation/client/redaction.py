@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
@@ -19,16 +20,19 @@ from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
+from flfed.rows.data.policy import RoundFigures
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.study.coverage import covers_model
 from flfed.summaries.score_bins import RowScores
 from flfed.trees.forest import NoTrees
+from flfed.updates.aggregation.loss_sums import RowLoss
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.messages.compare import Figure
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.train import Scores, small
+from flfed.updates.messages.offset import Offset
+from flfed.updates.messages.train import Scores, TrainReply, small
 
 LOG = logging.getLogger("flfed.site")
 SITE_ERROR = 1
@@ -147,6 +151,63 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False, comp
         variances={name: said(value) for name, value in scores.variances.items()},
         histogram=small(scores.histogram) if compact else scores.histogram,
     )
+
+
+def losses_of(rows: float, loss: float | None, scores: RowScores | None, session: SiteSession) -> dict[str, RowLoss]:
+    """Return a site's losses of a round as they are added up, each with three digits.
+
+    A loss that its policy or the study's noise keeps at the site is left out, and so is one of other rows than the
+    study decides by.
+
+    Parameters
+    ----------
+    rows : float
+        That were trained on.
+    loss : float or None
+        Over them.
+    scores : RowScores or None
+        Of the model that came.
+    session : SiteSession
+    """
+    stays, found = training_stays(session), dict[str, RowLoss]()
+    if loss is not None and not stays:
+        found["fit"] = RowLoss(rows, three_digits(loss))
+    decides = "validation" if session.study.plan.validation else "training"
+    if scores is None or scores.rows != decides or scores.loss is None:
+        return found
+    if not (stays and decides == "training"):
+        found["scores"] = RowLoss(scores.num_examples, three_digits(scores.loss))
+    return found
+
+
+def redact_round(reply: TrainReply, figures: RoundFigures) -> TrainReply:
+    """Return a reply to a round with its figures as they leave: as they are, of three digits, or none."""
+    if figures == "exact":
+        return reply
+    if figures == "none":
+        return replace(reply, loss=None, scores=None, holdout=None, offset=None)
+    loss = None if reply.loss is None else three_digits(reply.loss)
+    offset = None
+    if reply.offset is not None:
+        offset = Offset(value=_three_digits(reply.offset.value), error=_three_digits(reply.offset.error))
+    scores, holdout = _rounded(reply.scores), _rounded(reply.holdout)
+    return replace(reply, loss=loss, scores=scores, holdout=holdout, offset=offset)
+
+
+def _rounded(scores: Scores | None) -> Scores | None:
+    if scores is None:
+        return None
+    metrics, variances = (
+        {name: three_digits(value) for name, value in figures.items()} for figures in (scores.metrics, scores.variances)
+    )
+    counts = None if scores.histogram is None else _three_digits(scores.histogram)
+    return replace(scores, metrics=metrics, variances=variances, histogram=counts)
+
+
+def _three_digits(values: np.ndarray) -> np.ndarray:
+    """Return numbers with three significant digits, in their type and shape."""
+    rounded = np.array([three_digits(float(value)) for value in values.ravel()], values.dtype)
+    return rounded.reshape(values.shape)
 
 
 def arms_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:

@@ -123,6 +123,8 @@ class Cohort:
         Sites by which lists may differ, by all statements.
     in_sums_only : tuple of str
         Sites that share figures in sums only, by their statements.
+    keep_rounds : tuple of str
+        Sites whose figures of rounds stay, by their statements.
     sha256 : str
         Of all that was told with the keys.
     pins : str
@@ -133,6 +135,7 @@ class Cohort:
     most_rows: int
     lifted: tuple[str, ...] = ()
     in_sums_only: tuple[str, ...] = ()
+    keep_rounds: tuple[str, ...] = ()
     sha256: str
     pins: str = ""
 
@@ -170,7 +173,7 @@ class RunKeys:
     state: RunState
     approval: SumApproval | None
 
-    def statement(self, share_metrics: Sharing) -> bytes:
+    def statement(self, share_metrics: Sharing, *, keeps_rounds: bool) -> bytes:
         """Return the signed statement of the site's key of this run, the same each time; b"" in a rehearsal."""
         if self.approval is None:
             return b""
@@ -187,6 +190,7 @@ class RunKeys:
             signing_key=self.approval.signing_key,
             pins=statements.pins_hash(self.approval.pinned),
             share_metrics=share_metrics,
+            keeps_rounds=keeps_rounds,
             lifted=self.approval.lifted,
             flfed=flfed.__version__,
         )
@@ -298,6 +302,7 @@ class RunKeys:
             most_rows=request.most_rows,
             lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()}))),
             in_sums_only=tuple(site for site, one in found.items() if one.share_metrics == "aggregate-only"),
+            keep_rounds=tuple(site for site, one in found.items() if one.keeps_rounds),
             sha256=sha256,
             pins=statements.pins_hash(approval.pinned),
         )

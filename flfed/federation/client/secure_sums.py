@@ -19,6 +19,7 @@ from flfed.rows.training.private.noise import NoiseSource, SeededNoise, SystemNo
 from flfed.rows.training.requests import PackRequest
 from flfed.seeds import generator, noise_key
 from flfed.summaries.summary import arrays_sha256
+from flfed.updates.aggregation.loss_sums import Losses, encode_losses
 from flfed.updates.codec import CIPHERTEXT, Shapes, flattened, is_encrypted
 from flfed.updates.masking import protocol, rules
 from flfed.updates.masking.encrypted_model import RoundTags, decrypt_model, encrypt_model
@@ -39,11 +40,12 @@ from flfed.updates.messages.secure_sum import (
     parted,
 )
 from flfed.updates.messages.summarise import STATISTIC, SUMMARISE
-from flfed.updates.messages.train import TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 _SUMMARY = "masked-summary"
 _FIGURES = "masked-figures"
+_LOSSES = "masked-losses"
 """Names of what was masked there, which counts for the same rows, policy and study only."""
 _FIRST = bytes(32)
 """In place of a binding, of the first model of a run."""
@@ -62,7 +64,7 @@ class SiteSums:
     """
 
     keys: RunKeys
-    kinds: ClassVar[tuple[str, ...]] = (TRAIN, SUMMARISE, STATISTIC)
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, SUMMARISE, STATISTIC)
     """Kinds of the questions whose answers are masked."""
 
     def cohort(self) -> Cohort:
@@ -85,15 +87,15 @@ class SiteSums:
         return () if known is None else known.in_sums_only
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply whose update is masked; yields the request that rounds it.
 
         Parameters
         ----------
         request : TrainRequest
-        reply : TrainReply
-            With the update.
+        reply, losses : TrainReply, mapping of part to RowLoss
+            The update, and what is added up beside it.
         seed : int
             Rounding follows from it, from the site and the question, so that every engine rounds alike, and a
             question that is asked again has the same bits.
@@ -113,23 +115,21 @@ class SiteSums:
         if noise is not None:
             weight, entries = 1.0, noise.clipped(entries)
         updates, sums = rings(len(cohort.sites), self._largest())
-        rng = self._rng(asked, seed)
+        rng = self.rng(asked, seed)
         vector = or_refuse((yield PackRequest(_packed_by(updates), weight * entries, rng)))
         if noise is not None:
             vector = noise.added(vector, updates, _chance(self.keys, asked, seed).normal)
         weights = or_refuse(sums.encode(np.array([weight]), rng))
-        return replace(reply, delta={}, masked=self._mask(asked, vector, weights))
+        beside = np.concatenate([weights, losses_in_sum(self.keys, losses, rng)])
+        return replace(reply, delta={}, masked=self._mask(asked, vector, beside))
 
     def masked_numbers(self, kind: str, numbers: np.ndarray, seed: int) -> Masked:
         """Return sums to which a row adds 1 at most under masks, the same each time they are asked for.
 
-        Raises
-        ------
-        NotTakingPart
-            If the rows, the policy or the study changed since.
+        Raises NotTakingPart where the rows, the policy or the study changed since.
         """
         asked, cohort = self.asked(None, kind), self.cohort()
-        ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
+        ring, rng = ring_of_counts(len(cohort.sites), cohort.most_rows), self.rng(asked, seed)
         return self.once(asked, _SUMMARY, lambda: ring.encode(numbers, rng))
 
     def once(self, asked: Asked, name: str, numbers: Callable[[], np.ndarray | Refusal]) -> Masked:
@@ -153,7 +153,7 @@ class SiteSums:
         """Return where a question stands; the `kind` is of one without a request, for sums over training rows."""
         keys, cohort = self.keys, self.cohort()
         context = _context(keys, cohort, self._largest())
-        kind = kind if request is None else TRAIN if isinstance(request, TrainRequest) else COMPARE
+        kind = kind if request is None else _kind_of(request)
         number = self.order.number(request) if isinstance(request, TrainRequest) else 0
         return Asked(
             kind=kind,
@@ -164,7 +164,8 @@ class SiteSums:
             binding=context.binding(kind, request),
         )
 
-    def _rng(self, asked: Asked, seed: int) -> np.random.Generator:
+    def rng(self, asked: Asked, seed: int) -> np.random.Generator:
+        """Return what rounds numbers to a ring, the same whenever the same is asked."""
         return generator(seed, site=self.keys.site, purpose=f"sum {asked.rounding}")
 
     def _largest(self) -> float:
@@ -335,7 +336,7 @@ class SiteFigures(SiteSums):
             If the rows, the policy, the study or the request changed since.
         """
         asked, cohort = self.asked(request), self.cohort()
-        ring, rng = layout.ring(len(cohort.sites), cohort.most_rows), self._rng(asked, seed)
+        ring, rng = layout.ring(len(cohort.sites), cohort.most_rows), self.rng(asked, seed)
         return self.once(asked, _FIGURES, lambda: layout.encode(reply, ring, rng))
 
 
@@ -374,7 +375,7 @@ class SiteCiphers(SiteSums):
         return found
 
     def masked(
-        self, request: TrainRequest, reply: TrainReply, seed: int, *, model: Arrays
+        self, request: TrainRequest, reply: TrainReply, losses: Losses, seed: int, *, model: Arrays
     ) -> Generator[PackRequest, Any, TrainReply]:
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
         asked, most_rows = self.asked(request), float(self.keys.cohort().most_rows)
@@ -420,6 +421,44 @@ class SiteCiphers(SiteSums):
         """Return the last round that the site has trained in, 0 before the first."""
         start, names = f"{FACTS}{TRAIN}-", self.keys.state.names()
         return max((int(name.removeprefix(start)) for name in names if name.startswith(start)), default=0)
+
+
+def masked_losses(sums: SiteSums, request: TrainRequest, losses: Losses, seed: int) -> Masked | None:
+    """Return the losses of a model that is only scored under masks, the same each time they are asked for.
+
+    They are None in a rehearsal, whose server has the sites' own, and where the run is over at the site; and under
+    homomorphic encryption, since nobody but the sites opens a sum.
+
+    Raises
+    ------
+    NotTakingPart
+        If the rows, the policy or the request changed since.
+    """
+    keys = sums.keys
+    if isinstance(sums, SiteCiphers) or keys.approval is None or keys.known() is None:
+        return None
+    asked = sums.asked(request)
+    return sums.once(asked, _LOSSES, lambda: losses_in_sum(keys, losses, sums.rng(asked, seed)))
+
+
+def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np.ndarray:
+    """Return losses as numbers of 64 bits; none in a rehearsal, whose server has the sites' own.
+
+    They weigh nothing where too many sites of the run send their own: what is left of the sum would be one site's.
+    """
+    approval, cohort = keys.approval, keys.cohort()
+    if approval is None:
+        return np.empty(0, np.uint64)
+    if len(cohort.keep_rounds) < rules.least_of_losses(len(cohort.sites), len(approval.pinned)):
+        losses = {}
+    found: np.ndarray = or_refuse(encode_losses(losses, sites=len(cohort.sites), most_rows=cohort.most_rows, rng=rng))
+    return found
+
+
+def _kind_of(request: TrainRequest | CompareRequest) -> str:
+    if isinstance(request, TrainRequest):
+        return TRAIN if request.fit else EVALUATE
+    return COMPARE
 
 
 def _context(keys: RunKeys, cohort: Cohort, largest: float) -> SumContext:

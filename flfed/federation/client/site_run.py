@@ -9,12 +9,12 @@ from typing import Any
 from flwr.app import Context, Message
 
 from flfed.federation.client.packing import model_shapes_of
-from flfed.federation.client.redaction import NotTakingPart
+from flfed.federation.client.redaction import NotTakingPart, redact_round
 from flfed.federation.client.run_keys import Approving, Known, RunKeys
-from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums
+from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums, masked_losses
 from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
-from flfed.rows.data.policy import Policy
+from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import first_model
@@ -24,6 +24,7 @@ from flfed.study.exchanges import grows
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.updates.aggregation.loss_sums import Losses
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
@@ -201,6 +202,22 @@ def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSessio
     return AddedGradients(terms=terms, correction=correction)
 
 
+def summed(
+    request: TrainRequest, reply: TrainReply, losses: Losses, session: SiteSession, own: SiteRun, *, model: Arrays
+) -> Generator[ComputeRequest, Any, TrainReply]:
+    """Return a reply as it goes into the run's secure sums, itself where there are none.
+
+    The request is as it came; `model` is what it opened to.
+    """
+    sums = own.sums(session.study)
+    if sums is None:
+        return reply
+    if not request.fit:
+        own.under(session)
+        return replace(reply, masked=masked_losses(sums, request, losses, session.seed))
+    return (yield from sums.masked(request, reply, losses, session.seed, model=model))
+
+
 SumReply = KeysReply | ListReply | UnmaskReply
 _ANSWERS: dict[str, tuple[type[Any], Callable[[SiteSums, Any], SumReply]]] = {
     KEYS: (KeysRequest, lambda sums, request: sums.keys.take(request)),
@@ -258,8 +275,8 @@ class InSum:
     known: Known = field(default_factory=Known)
 
     def facts_of(self, message: Message, reply: Message) -> Mapping[str, Any]:
-        """Return what the ledger's line of a reply says: of figures that stay all the same, nothing."""
-        stays = message.metadata.message_type == COMPARE and MASKED not in reply.content
+        """Return what the ledger's line of a reply says: nothing where no figures leave in a sum."""
+        stays = message.metadata.message_type in (COMPARE, EVALUATE) and MASKED not in reply.content
         return {} if stays else self.facts
 
 
@@ -289,8 +306,8 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     if isinstance(sums, SiteCiphers):
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM
     figures = kind == COMPARE and own.figures(study) is not None
-    if kind in (TRAIN, BINS, STATISTIC) or figures or (kind == SUMMARISE and reserved):
-        asked = read(TrainRequest, message.content) if kind == TRAIN else None
+    if kind in (TRAIN, EVALUATE, BINS, STATISTIC) or figures or (kind == SUMMARISE and reserved):
+        asked = read(TrainRequest, message.content) if kind in (TRAIN, EVALUATE) else None
         pinned = joined(frozenset(sums.keys.approval.pinned))
         facts = {"question_sha256": question_sha256(study, kind, asked), "pinned": pinned}
         if reserved:
@@ -307,22 +324,26 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
     return InSum(reserved=reserved, facts=facts, question=question, known=known)
 
 
-def without_figures(message: Message, reply: Message, *, own: bool) -> Message:
-    """Return a reply without what may not leave where a site shares figures in sums only, under secure sums.
+def without_figures(message: Message, reply: Message, *, reserved: bool, own: bool, rounds: RoundFigures) -> Message:
+    """Return a reply without what may not leave under secure sums.
 
     Parameters
     ----------
     message, reply : Message
         What was asked, and what the site answers.
+    reserved : bool
+        Whether a site of the run shares figures in sums only.
     own : bool
-        Whether it is such a site itself, so that none of its figures leaves but under masks; of the others the sums
+        Whether this one is such a site, so that none of its figures leaves but under masks; of the others the sums
         over holdout rows stay, from which its own would follow by subtraction.
+    rounds : {"exact", "rounded", "none"}
+        How figures of rounds leave.
     """
     kind, record = message.metadata.message_type, reply.content
-    if kind in (TRAIN, EVALUATE) and own:
-        found = TrainReply.from_record(record)
-        record = replace(found, loss=None, scores=None, holdout=None, offset=None).to_record()
-    elif kind == COMPARE:
+    rounds = "none" if own else rounds
+    if kind in (TRAIN, EVALUATE) and rounds != "exact":
+        record = redact_round(TrainReply.from_record(record), rounds).to_record()
+    elif kind == COMPARE and reserved:
         compared = CompareReply.from_record(record)
         rows = {name: getattr(compared, name) for name in ("num_examples", "holdout_rows", "masked")}
         bare = CompareReply(arms=(), differences=(), **rows)

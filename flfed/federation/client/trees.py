@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from flfed.federation.client.redaction import NotTakingPart, said_by, scores_of, training_stays
-from flfed.federation.client.secure_sums import SiteSums
+from flfed.federation.client.redaction import NotTakingPart, losses_of, said_by, scores_of, training_stays
+from flfed.federation.client.secure_sums import SiteSums, losses_in_sum
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
+from flfed.updates.aggregation.loss_sums import Losses
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.fields import Arrays, MalformedMessage
@@ -30,6 +31,7 @@ from flfed.updates.messages.secure_sum import (
 from flfed.updates.messages.summarise import BINS, SUMMARISE, BinsReply, BinsRequest
 from flfed.updates.messages.train import (
     ASKED,
+    EVALUATE,
     LAST,
     SUMS,
     TRAIN,
@@ -57,7 +59,7 @@ class SiteTreeSums(SiteSums):
     two lists they would be those of a site that is in one of them only, too.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = (TRAIN, BINS, SUMMARISE)
+    kinds: ClassVar[tuple[str, ...]] = (TRAIN, EVALUATE, BINS, SUMMARISE)
 
     def place_of(self, number: int) -> dict[str, int]:
         """Return round and level of an exchange, as a ledger's facts."""
@@ -69,10 +71,15 @@ class SiteTreeSums(SiteSums):
         numbers = np.concatenate([values.ravel() for values in counts.values()])
         return self.once(self.asked(None, BINS), _CELLS, lambda: numbers.astype(np.uint64))
 
-    def masked_level(self, request: TrainRequest, sums: np.ndarray) -> Masked:
-        """Return the sums of a level under masks, the same each time they are asked for; raises NotTakingPart."""
+    def masked_level(self, request: TrainRequest, sums: np.ndarray, losses: Losses, seed: int) -> Masked:
+        """Return the sums of a level under masks, the same each time they are asked for; raises NotTakingPart.
+
+        Beside those of the roots stand the losses of the trees before the round.
+        """
         # Modulo 2^64 a sum of whole numbers with signs is that of the same bits without.
         numbers, asked, state = sums.ravel().view(np.uint64), self.asked(request), self.keys.state
+        if self.order.place(asked.number)[1] == 0:
+            numbers = np.concatenate([numbers, losses_in_sum(self.keys, losses, self.rng(asked, seed))])
         made = self.once(asked, f"{_LEVEL}{asked.number:06d}", lambda: numbers)
         for name in [name for name in state.names() if name.startswith(_LEVEL)]:
             if int(name.removeprefix(_LEVEL)) <= asked.number - self.order.asked_again:
@@ -152,6 +159,10 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
     if done is None:
         raise MalformedMessage(TREES_MISSING)
     said, compact = said_by(session), bool(request.encoder_sha256)
+    masked = None
+    if sums is not None:
+        losses = losses_of(done.rows, done.loss, done.scores, session)
+        masked = sums.masked_level(request, done.sums, losses, session.seed)
     return TrainReply(
         delta={},
         num_examples=float(done.rows),
@@ -160,7 +171,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
         scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
         holdout=scores_of(done.holdout, said, compact=compact),
         extra={SUMS: done.sums} if sums is None else {},
-        masked=None if sums is None else sums.masked_level(request, done.sums),
+        masked=masked,
     )
 
 

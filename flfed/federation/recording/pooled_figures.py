@@ -23,6 +23,7 @@ from flfed.summaries.drift import columns_of
 from flfed.summaries.score_bins import EVEN_ODDS, LEAST_SPREAD, ScoreBins, auc_bound
 from flfed.summaries.summary import Layout, Summary, merge
 from flfed.summaries.table_one import table_one
+from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.masking.figure_sums import SummedFigures
 from flfed.updates.messages.compare import CompareReply, PointCounts
 from flfed.updates.messages.train import Scores
@@ -279,6 +280,14 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
             rows = sum(s.num_examples for s in counted)
             found.append(MetricRow(None, kind, "roc_auc_score", *auc_between(_summed(counts)), n=rows))
     return found
+
+
+def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]:
+    """Return a round's figures over all sites: of the sites' own, and the mean losses of a secure sum."""
+    found = [*round_figures(record.scores, shared_as), *round_figures(record.holdout, shared_as)]
+    # Beside the sum, a mean over the sites that sent their own would be another figure.
+    own = [row for row in found if row.metric != "loss" or row.arm not in record.mean_losses]
+    return own + [MetricRow(None, arm, "loss", value) for arm, value in record.mean_losses.items() if arm != "fit"]
 
 
 def _summed(counts: Sequence[np.ndarray]) -> np.ndarray:

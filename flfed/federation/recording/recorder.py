@@ -15,7 +15,7 @@ from flfed.federation.recording.pooled_figures import (
     MEANS,
     auc_interval,
     exact_counts,
-    round_figures,
+    overall_figures,
     score_histograms,
     subgroups,
     tables_of,
@@ -202,10 +202,10 @@ class Recorder:
             for site, scores in by_site.items()
             for name, value in scores.metrics.items()
         ]
-        overall = [*round_figures(record.scores, self.shared_as), *round_figures(record.holdout, self.shared_as)]
+        overall = overall_figures(record, self.shared_as)
         events = self._events(record.round, "fault", record.refused)
         events += [*self._events(record.round, "flag", record.flagged), *self._opened_now(record)]
-        kind = "train" if trained or record.losses or not record.scores else "evaluate"
+        kind = "train" if record.fit else "evaluate"
         sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
         for further, crossed in record.of_sums.items():
             sent += self._sent(further, *crossed)
@@ -217,6 +217,8 @@ class Recorder:
             return
         told = {site: loss for site, loss in record.losses.items() if loss is not None}
         losses = [MetricRow(site, "fit", "loss", loss) for site, loss in self.shared_as.own(told).items()]
+        if "fit" in record.mean_losses:
+            losses.append(MetricRow(None, "fit", "loss", record.mean_losses["fit"]))
         self.writer.round(
             record.round,
             metrics=losses,

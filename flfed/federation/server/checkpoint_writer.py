@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flfed.federation.recording.pooled_figures import round_figures
+from flfed.federation.recording.pooled_figures import overall_figures
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -102,6 +102,7 @@ class CheckpointWriter:
         self._pending = record if trained and not due else None
         if due:
             self._write(record.round, record.arrays, strategy, common)
+        self._keep_evaluated(record)
         self.run.recorder.round(record, trained=trained, durable=due or not trained)
         if protected:
             self.run.privacy.goes_on(record, trained=trained)
@@ -111,6 +112,14 @@ class CheckpointWriter:
             self.ended = f"its callback ended it after round {record.round} of {self.run.study.rounds}"
         return ends
 
+    def _keep_evaluated(self, record: RoundRecord) -> None:
+        """Keep the losses of the last model: after the comparison the sites open no sum of them again."""
+        sums, last = self.run.sums, self.last
+        if record.fit or last is None or sums is None or sums.check.evaluated is None:
+            return
+        self.last = replace(last, facts={**last.facts, BEFORE: sums.facts()})
+        checkpoints.write(self.run.recorder.writer.run, self.last)
+
     def _figures(self, record: RoundRecord) -> dict[str, Any]:
         """Return the figures of a round, under the names that are recorded."""
         shared_as = self.run.recorder.shared_as
@@ -119,7 +128,7 @@ class CheckpointWriter:
             "round": record.round,
             "rounds": self.run.study.rounds,
             "scored-model": record.model_round,
-            "all": {line.metric: line.value for line in round_figures(record.scores, shared_as)},
+            "all": {line.metric: line.value for line in overall_figures(record, shared_as) if line.arm != "holdout"},
             "sites": {site: dict(scores.metrics) for site, scores in shared_as.own(record.scores).items()},
         }
 
@@ -139,7 +148,7 @@ class CheckpointWriter:
             state = {**state, **{f"{OF_SITE}{site}": own for site, own in site_states(round).items()}}
         facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
         if (sums := self.run.sums) is not None:
-            state, facts = {**state, BEFORE: sums.before}, {**facts, BEFORE: sums.facts()}
+            state, facts = {**state, BEFORE: sums.check.before}, {**facts, BEFORE: sums.facts()}
         self.last = replace(common, round=round, arrays=arrays, state=state, facts=facts)
         checkpoints.write(self.run.recorder.writer.run, self.last)
         if self.run.privacy.mechanism is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flfed import registry
 from flfed.errors import UsageError, require_extra
+from flfed.federation.server.codecs import UNREADABLE
+from flfed.refusals import Refusal
 from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
@@ -273,3 +275,46 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
         raise UsageError(f"[model]: {entries} parameters are too many under {asked}: at most 199,999 are encrypted")
     if why := range_refusal(LEAST, study.largest_entry):
         raise UsageError(f"[privacy]: largest-entry: {why}")
+
+
+def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:
+    """Refuse a run with sums that too few sites take part in, or that an earlier flfed was asked to take part in.
+
+    Parameters
+    ----------
+    sites : collection of str
+        That enrolled.
+    refused : mapping of site to Refusal
+        By whose gate.
+    study : Study
+
+    Raises
+    ------
+    UsageError
+        Which names the sites and says what to do.
+    """
+    asked = study.secure_aggregation
+    old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
+    too_few = asked != "auto" and refused and len(sites) < LEAST
+    if asked == "off" or not (old or too_few):
+        return
+    few = f"secure aggregation needs {LEAST} sites, and {len(sites)} take part"
+    whom = f"{', '.join(old)} cannot read a study with sums" if old else few
+    said = "; ".join(f"{site}: {refused[site]}" for site in old or sorted(refused))
+    raise UsageError(
+        f"[privacy]: {whom} ({said}); flfed before 0.4 "
+        "knows no sums: install today's there and let the site approve the study, or begin the run without it (--site)"
+    )
+
+
+def check_losses(study: Study, keeping: Collection[str]) -> None:
+    """Refuse a choice by losses that sites keep, and that no sum tells the server."""
+    settings = study.strategy.settings
+    chosen = ["select = 'best'"] if settings.get("select") == "best" else []
+    chosen += ["patience"] if settings.get("patience") else []
+    chosen += ["schedule = 'plateau'"] if study.plan.schedule == "plateau" else []
+    if chosen and keeping:
+        raise UsageError(
+            f"{chosen[0]} goes by losses, which {', '.join(keeping)} keep in each round, and under [privacy] "
+            "secure-aggregation='ckks' no sum of them is opened: leave it out, or set secure-aggregation='on'"
+        )

@@ -27,10 +27,11 @@ from flfed.federation.server.checkpoint_writer import (
 from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of, unenrolled
+from flfed.federation.server.preflight import check_cohort
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.federation.server.sums.noised_counts import noised_encoder, scored_under_noise
 from flfed.federation.server.sums.row_sums import begun_forest
-from flfed.federation.server.sums.secure_sums import check_cohort, rehearsed, summed_summary, sums_of, whole_cohort
+from flfed.federation.server.sums.secure_sums import rehearsed, summed_summary, sums_of, whole_cohort
 from flfed.refusals import Refusal, path_of
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema

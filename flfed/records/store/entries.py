@@ -24,9 +24,7 @@ Status = Literal["running", "interrupted", "completed", "stopped", "failed"]
 
 
 class MetricRow(NamedTuple):
-    """One figure of a round.
-
-    It is a tuple because a round of 10,000 sites has 30,000 of them.
+    """One figure of a round, of which 10,000 sites have 30,000.
 
     Parameters
     ----------

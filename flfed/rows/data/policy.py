@@ -16,6 +16,8 @@ from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing
 
 Output = Literal["score-histogram", "complete-rows", "learning-curve", "training-figures", "single-cells-in-sums"]
+RoundFigures = Literal["exact", "rounded", "none"]
+"""How the figures of a round leave a site."""
 
 
 class Policy(Strict):
@@ -38,8 +40,9 @@ class Policy(Strict):
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
-        it train and judge again with few of the site's rows; "training-figures" lets losses and metrics over
-        rows leave that noise protects in the updates (record-level differential privacy), with three digits;
+        it train and judge again with few of the site's rows; "training-figures" lets losses and metrics
+        leave each round, with three digits, where they else stay: over rows that noise protects in the updates
+        (record-level differential privacy), and over all rows where updates are added up in secret;
         "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None
@@ -239,6 +242,16 @@ class Policy(Strict):
         if self.disclosure == "open" or (summed and least and self.allows("single-cells-in-sums")):
             return None
         return Refusal("trees-single-rows")
+
+    def round_figures(self, *, summed: bool) -> RoundFigures:
+        """Return how the figures of a round leave: losses and metrics over training, validation and holdout rows.
+
+        A coordinator that chooses the models reads single rows from exact ones, whatever hides the updates: where
+        these are `summed` in secret, an `institution` keeps them, unless it allows them with three digits.
+        """
+        if not summed or self.disclosure == "open":
+            return "exact"
+        return "rounded" if self.allows("training-figures") else "none"
 
     def statistic_refusal(self, *, summed: bool) -> Refusal | None:
         """Return why a statistic's sums, which are exact, are refused; `summed` in secret they are those of all sites.

@@ -254,6 +254,8 @@ class RoundFigures:
         self._budget = alert_budget
         self._name, self._metric = metric, metrics_of(task, alert_budget)[metric]
         self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
+        least = 1 if policy.disclosure == "open" else policy.cell_minimum
+        self._loss_in_sum = len(y) >= least
         # Accuracies of two rounds say how many rows two models call differently: one leaves, at the end.
         once = is_count(metric, task, alert_budget) and policy.disclosure != "open"
         leaves = self._loss and not once and not self._metric.defined(y)
@@ -288,6 +290,7 @@ class RoundFigures:
             metrics=metrics,
             variances=variances,
             histogram=measured.histogram if self.histogram else None,
+            loss=measured.loss if self._loss_in_sum else None,
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flfed.refusals import Refusal
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
-from flfed.updates.codec import CIPHERTEXT, Shapes
+from flfed.updates.codec import CIPHERTEXT
 from flfed.updates.masking import ckks
 from flfed.updates.masking.ckks import PublicContext
 from flfed.updates.masking.encrypted_model import vector_entries
@@ -39,11 +39,24 @@ class CipherSums(SecureSums):
         chunks = ckks.unpacked(reply.encrypted, entries)
         return chunks if isinstance(chunks, Refusal) else self.context.defect(chunks, entries)
 
-    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
+    @property
+    def loss_entries(self) -> int:
+        """None: what is not encrypted is not added up."""
+        return 0
+
+    def mean(
+        self,
+        asked: SumQuestions,
+        good: Mapping[str, TrainReply],
+        refused: Mapping[str, Refusal],
+        incoming: Arrays,
+        needed: int,
+    ) -> Arrays:
         """Return the next model, as the ciphertexts of a sum that the sites can open.
 
         Parameters and errors are those of `SecureSums.mean`; nothing further is asked.
         """
+        self.check_loss(asked, good, refused, incoming)
         if missing := sorted(set(self.cohort) - good.keys()):
             raise Unsummed(Refusal("sum-incomplete", sites=", ".join(missing[:3])))
         entries = vector_entries(self.entries)

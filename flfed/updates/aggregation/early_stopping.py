@@ -12,6 +12,7 @@ from typing import Any
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan
+from flfed.updates.aggregation.loss_sums import MeanLosses
 from flfed.updates.aggregation.rounds import summable
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
@@ -71,7 +72,12 @@ class Selection:
     judges: frozenset[str] = frozenset()
 
     def score(
-        self, round: int, arrays: Arrays, scores: Mapping[str, Scores | None], in_sums_only: frozenset[str]
+        self,
+        round: int,
+        arrays: Arrays,
+        scores: Mapping[str, Scores | None],
+        in_sums_only: frozenset[str],
+        beside: MeanLosses | None = None,
     ) -> None:
         """Record a model by its mean loss over the sites' validation rows.
 
@@ -84,7 +90,15 @@ class Selection:
             Of this model.
         in_sums_only : frozenset of str
             As `summable` takes them.
+        beside : MeanLosses, optional
+            Of a secure sum, where sites keep their own scores.
         """
+        # Without validation rows nothing is chosen.
+        if not self.plan.validation:
+            return
+        if beside is not None and "validation" in beside.means:
+            self._decide(round, arrays, beside.listed, beside.means["validation"])
+            return
         losses = {
             site: (own.num_examples, own.metrics["loss"])
             for site, own in scores.items()
@@ -92,11 +106,17 @@ class Selection:
         }
         # The best loss is written down, with the checkpoint.
         sites = frozenset(summable(losses, in_sums_only))
+        if sites:
+            rows = math.fsum(losses[site][0] for site in sites)
+            total = math.fsum(n * value for n, value in map(losses.__getitem__, sites))
+            self._decide(round, arrays, sites, total / rows)
+
+    def _decide(self, round: int, arrays: Arrays, sites: frozenset[str], loss: float) -> None:
+        """Record a model by the mean loss of these sites."""
         # A mean over other sites is another figure: an easy site alone would look like progress.
         self.judges = self.judges or sites
-        if sites and sites == self.judges:
-            rows = math.fsum(losses[site][0] for site in sites)
-            self.see(round, arrays, math.fsum(n * value for n, value in map(losses.__getitem__, sites)) / rows)
+        if sites == self.judges:
+            self.see(round, arrays, loss)
 
     def see(self, round: int, arrays: Arrays, loss: float | None) -> None:
         """Record a model and its validation loss.

@@ -16,7 +16,7 @@ from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
-from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
+from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions
 from flfed.updates.codec import Codec, Shapes, entries_of, shapes_of
 from flfed.updates.mechanism import Mechanism, Normals
 from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
@@ -88,6 +88,7 @@ class RoundRecord:
         Bytes to sites and to the server of further questions, which a secure sum asked.
     summed : bool
         False where good updates gave no sum, so that there is no new model.
+    mean_losses : dict of str to float, as `MeanLosses` has them
     """
 
     round: int
@@ -105,6 +106,7 @@ class RoundRecord:
     fit: bool = True
     of_sums: Mapping[str, tuple[Mapping[str, int], Mapping[str, int]]] = field(default_factory=dict)
     summed: bool = True
+    mean_losses: Mapping[str, float] = field(default_factory=dict)
 
 
 Observer = Callable[[RoundRecord], object]
@@ -236,10 +238,8 @@ class RunContext:
             If the server sees only sums, and there is none of this round.
         """
         if self.sums is not None:
-            if why := self.sums.loss_refusal(good, now.result.refused, now.incoming):
-                raise Unsummed(why, final=True)
             try:
-                return self.sums.mean(now.questions(), good, shapes_of(now.incoming), needed)
+                return self.sums.mean(now.questions(), good, now.result.refused, now.incoming, needed)
             finally:
                 now.note(now.further.faults)
         if self.mechanism is None:
@@ -346,7 +346,6 @@ class Round:
         ----------
         send : callable (messages, timeout=seconds) → messages
         messages : iterable of Message
-            Of `messages`.
         timeout : float, seconds
         clock : callable
         """
@@ -431,6 +430,7 @@ class Round:
             fit=self.kind == TRAIN,
             of_sums=self.further.crossed,
             summed=self.unsummed is None,
+            mean_losses=self.further.mean_losses(accepted),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +13,13 @@ from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
+from flfed.study.exchanges import exchange_number
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
+from flfed.updates.aggregation.loss_check import LossCheck
+from flfed.updates.aggregation.loss_sums import ENTRIES, MeanLosses, decode_losses
 from flfed.updates.aggregation.spoilt_shares import left_out_faults, named_sites, smaller_list
 from flfed.updates.aggregation.sum_store import ListedVectors, SumStore
-from flfed.updates.codec import Shapes, unflattened
+from flfed.updates.codec import Shapes, shapes_of, unflattened
 from flfed.updates.masking import protocol
 from flfed.updates.masking.protocol import MaskedVector, Opening, Totals
 from flfed.updates.masking.ring import rings
@@ -36,10 +38,6 @@ from flfed.updates.messages.secure_sum import (
 )
 from flfed.updates.messages.train import TrainReply
 
-GROWTH = 10.0
-"""Times the last mean loss that the next may be: under masks nobody sees whose update made the model worse."""
-INFINITE = frozenset({"loss-infinite", "scores-infinite"})
-"""Codes of replies with a loss that is not finite."""
 Reply = TypeVar("Reply", bound=Crossing)
 
 
@@ -89,6 +87,8 @@ class SumQuestions:
         Why sites did not answer when they were asked last.
     crossed : dict of kind to (dict of site to int, dict of site to int)
         Bytes to sites and to the server.
+    losses : MeanLosses or None
+        That the sum had beside the updates.
     """
 
     kind: str = ""
@@ -99,6 +99,19 @@ class SumQuestions:
     timeout: float = 0.0
     faults: dict[str, Refusal] = field(default_factory=dict)
     crossed: dict[str, tuple[dict[str, int], dict[str, int]]] = field(default_factory=dict)
+    losses: MeanLosses | None = None
+
+    def losses_beside(self, replies: Mapping[str, TrainReply]) -> MeanLosses | None:
+        """Return the mean losses of the sum; None where there are none, or each site sent scores of its own."""
+        if self.losses is None or not self.losses.means:
+            return None
+        own = all(reply.scores is not None for reply in replies.values())
+        return None if own else self.losses
+
+    def mean_losses(self, replies: Mapping[str, TrainReply]) -> Mapping[str, float]:
+        """Return the means of `losses_beside`."""
+        beside = self.losses_beside(replies)
+        return {} if beside is None else beside.means
 
     @classmethod
     def over(cls, grid: Grid, **given: Any) -> SumQuestions:
@@ -167,15 +180,13 @@ class SecureSums:
         Sites that share figures in sums only, by their statements: the summaries of all are summed then.
     masked : bool
         False where one process rehearses for all sites: the vectors have no masks, and there are no lists.
+    exchanges : int
+        Of a round: one, or one a level of a tree.
     store : SumStore
     norm : float
         Of the last sum that was not zero; 0 where there was none.
-    loss : float
-        Mean loss of the last model that was scored; NaN where there was none.
-    before : dict of name to array
-        The last model whose loss was right, empty at first.
-    spoilt : bool
-        Whether the loss of the model after it was not.
+    check : LossCheck
+        What is known of the losses of the run's models.
     """
 
     cohort: tuple[str, ...]
@@ -185,11 +196,15 @@ class SecureSums:
     most_rows: int = 1
     in_sums_only: frozenset[str] = frozenset()
     masked: bool
+    exchanges: int = 1
     store: SumStore = field(default_factory=SumStore)
     norm: float = 0.0
-    loss: float = math.nan
-    before: Arrays = field(default_factory=dict)
-    spoilt: bool = False
+    check: LossCheck = field(default_factory=LossCheck)
+
+    @property
+    def loss_entries(self) -> int:
+        """Numbers of a masked answer that are of losses; in a rehearsal the server has the sites' own."""
+        return ENTRIES if self.masked else 0
 
     def guard(
         self, replies: Mapping[str, TrainReply], rows_high: Mapping[str, int], *, updates: int, sums: int = 1
@@ -201,15 +216,16 @@ class SecureSums:
         replies : mapping of site to TrainReply
         rows_high : mapping of site to int
         updates, sums : int
-            Numbers of 32 and of 64 bits that were asked for.
+            Numbers of 32 and of 64 bits that were asked for; beside an update stand losses, too.
         """
+        sums += self.loss_entries if updates else 0
         defects = {
             site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, updates, sums)
             for site, reply in sorted(replies.items())
         }
         found = judged(replies, defects)
         # Where too few sites are left, no mean loss tells it.
-        self._note_infinite(found.refused)
+        self.check.note_infinite(found.refused)
         return found
 
     def _update_defect(self, reply: TrainReply, updates: int, sums: int) -> Refusal | None:
@@ -218,15 +234,25 @@ class SecureSums:
         cohort = self.cohort if self.masked else ()
         return protocol.vector_defect(_vector(reply.masked, cohort), updates=updates, sums=sums, cohort=cohort)
 
-    def mean(self, asked: SumQuestions, good: Mapping[str, TrainReply], model: Shapes, needed: int) -> Arrays:
+    def mean(
+        self,
+        asked: SumQuestions,
+        good: Mapping[str, TrainReply],
+        refused: Mapping[str, Refusal],
+        incoming: Arrays,
+        needed: int,
+    ) -> Arrays:
         """Return the weighted mean of the updates of a list of sites.
 
         Parameters
         ----------
         asked : SumQuestions
+            Which has the mean losses of the list afterwards.
         good : mapping of site to TrainReply
             That the guard accepted.
-        model : mapping of name to (shape, dtype)
+        refused : mapping of site to Refusal
+        incoming : dict of name to array
+            The model that the sites were sent.
         needed : int
             Updates that the strategy's quorum needs.
 
@@ -235,12 +261,53 @@ class SecureSums:
         Unsummed
             Why there is none; a run that goes on later asks for the same list.
         """
-        vectors = {site: reply.masked for site, reply in good.items() if reply.masked is not None}
-        totals, _ = self.summed(asked, vectors, needed)
+        totals, listed = self.summed(asked, _masked(good), needed)
         updates, sums = rings(len(self.cohort), self.largest_entry)
-        entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums)[0])
+        # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
+        self.take_losses(asked, totals.sums[1:], listed)
+        self.check_loss(asked, good, refused, incoming)
+        entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums[:1])[0])
         self._check_norm(entries, weight)
-        return unflattened(entries / weight, _floats(model))
+        return unflattened(entries / weight, _floats(shapes_of(incoming)))
+
+    def take_losses(self, asked: SumQuestions, total: np.ndarray, listed: Sites) -> None:
+        """Take the mean losses of a list, which stand beside its sum."""
+        asked.losses = decode_losses(total, listed, sites=len(self.cohort), scored=self.check.scored)
+
+    def check_loss(
+        self, asked: SumQuestions, good: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
+    ) -> None:
+        """Raise Unsummed where the model that was scored is spoilt; parameters are those of `mean`."""
+        if why := self.check.refusal(asked.mean_losses(good), good, refused, incoming):
+            raise Unsummed(why, final=True)
+
+    def evaluate(
+        self, asked: SumQuestions, good: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
+    ) -> Refusal | None:
+        """Return why a model that was scored without training is not used; parameters are those of `mean`.
+
+        A run that goes on has the losses that it had: after the comparison its sites open no sum.
+        """
+        asked.number = exchange_number(asked.number, 0, self.exchanges)
+        evaluated = self.check.evaluated
+        if evaluated is not None and evaluated[0] == asked.number:
+            asked.losses = evaluated[1]
+        elif self.loss_entries:
+            self._sum_losses(asked, good)
+        return self.check.refusal(asked.mean_losses(good), good, refused, incoming)
+
+    def _sum_losses(self, asked: SumQuestions, good: Mapping[str, TrainReply]) -> None:
+        """Take the mean losses of a model that was only scored, where its sites have a sum."""
+        there = {site: reply for site, reply in good.items() if site not in self.store.excluded}
+        fit = {site: reply for site, reply in there.items() if self._update_defect(reply, 0, ENTRIES) is None}
+        try:
+            totals, listed = self.summed(asked, _masked(fit))
+        except Unsummed:
+            # Nothing follows from the model but a comparison: it goes on without its loss.
+            return
+        self.take_losses(asked, totals.sums, listed)
+        if asked.losses is not None:
+            self.check.evaluated = (asked.number, asked.losses)
 
     def summed(self, asked: SumQuestions, vectors: Mapping[str, Masked], needed: int = 0) -> tuple[Totals, Sites]:
         """Return the sums of a list's vectors, and the sites of the list.
@@ -336,51 +403,19 @@ class SecureSums:
             raise Unsummed(why, final=True)
         self.norm = norm or self.norm
 
-    def loss_refusal(
-        self, replies: Mapping[str, TrainReply], refused: Mapping[str, Refusal], incoming: Arrays
-    ) -> Refusal | None:
-        """Return why the model that was scored is not used, None where it is.
-
-        Its mean loss is not finite, or many times that of the one before; `before` is the last good model then.
-
-        Parameters
-        ----------
-        replies : mapping of site to TrainReply
-            Good ones.
-        refused : mapping of site to Refusal
-            Others; a loss that is not finite is a reason.
-        incoming : dict of name to array
-            The model.
-        """
-        self._note_infinite(refused)
-        if self.spoilt:
-            return Refusal("loss-grown", times=f"{GROWTH:g}")
-        scored = [reply.scores for reply in replies.values() if reply.scores is not None]
-        known = [(one.num_examples, one.metrics["loss"]) for one in scored if "loss" in one.metrics]
-        rows = sum(count for count, _ in known)
-        if not rows:
-            return None
-        loss = math.fsum(count * value for count, value in known) / rows
-        limit = GROWTH * self.loss if self.loss > 0 else math.inf
-        self.spoilt = bool(self.before) and not (math.isfinite(loss) and loss <= limit)
-        if self.spoilt:
-            return Refusal("loss-grown", times=f"{GROWTH:g}")
-        self.loss, self.before = loss, dict(incoming)
-        return None
-
-    def _note_infinite(self, refused: Mapping[str, Refusal]) -> None:
-        """Note that the model is spoilt where a site's loss is not finite."""
-        self.spoilt = bool(self.before) and any(why.code in INFINITE for why in refused.values())
-
     def facts(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps besides `before`."""
-        return {"least": self.least, "norm": self.norm, "loss": None if math.isnan(self.loss) else self.loss}
+        """Return what a checkpoint keeps besides the model before."""
+        return {"least": self.least, "norm": self.norm, **self.check.facts()}
 
     def restore(self, facts: Mapping[str, Any], before: Arrays) -> None:
         """Go on from a checkpoint."""
         self.least = int(facts.get("least", self.least))
-        self.norm, self.before = float(facts["norm"]), dict(before)
-        self.loss = math.nan if facts["loss"] is None else float(facts["loss"])
+        self.norm = float(facts["norm"])
+        self.check.restore(facts, before)
+
+
+def _masked(replies: Mapping[str, TrainReply]) -> dict[str, Masked]:
+    return {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
 
 
 def _vector(masked: Masked, cohort: Collection[str]) -> MaskedVector:

@@ -8,7 +8,7 @@ from flfed.study.exchanges import exchange_number, exchanges_of, grows, round_an
 from flfed.study.study import Study
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.keys import KEPT
-from flfed.updates.messages.kinds import BINS, COMPARE, TRAIN
+from flfed.updates.messages.kinds import BINS, COMPARE, EVALUATE, TRAIN
 from flfed.updates.messages.train import TrainRequest
 
 FACTS = f"{OF_RUN}of-"
@@ -50,7 +50,8 @@ class Asked:
 class QuestionOrder:
     """Order of the masked questions of a run, by which the links between its sites move.
 
-    Sums over training rows come first, then rows by cell where trees grow, the rounds, and the comparison.
+    Sums over training rows come first, then rows by cell where trees grow, the rounds, the losses of the last model,
+    and the comparison.
 
     Attributes
     ----------
@@ -71,8 +72,14 @@ class QuestionOrder:
         return max(KEPT, self.exchanges + 1)
 
     def number(self, request: TrainRequest) -> int:
-        """Return the number of a question of training, that of its round unless trees grow."""
-        return exchange_number(request.round, int(request.settings["level"]) if self.cells else 0, self.exchanges)
+        """Return the number of a question of a round, that of the round unless trees grow."""
+        level = int(request.settings.get("level", 0)) if self.cells else 0
+        return exchange_number(request.round, level, self.exchanges)
+
+    @property
+    def last(self) -> int:
+        """The largest number of a question: after the last round its model is scored."""
+        return self.rounds * self.exchanges + 1
 
     def place(self, number: int) -> tuple[int, int]:
         """Return round and level of a question by its number; 0 is of what is asked once."""
@@ -85,11 +92,13 @@ class QuestionOrder:
         --------
         >>> trees = QuestionOrder(rounds=10, exchanges=4, cells=1)
         >>> [trees.step(kind, 1) for kind in ("query.summarise", "query.bins", "train", "query.compare")]
-        [0, 1, 2, 42]
+        [0, 1, 2, 43]
         """
-        if kind == TRAIN:
+        if kind in (TRAIN, EVALUATE):
             return self.cells + number
-        return self.cells if kind == BINS else self.cells + self.rounds * self.exchanges + 1 if kind == COMPARE else 0
+        if kind == COMPARE:
+            return self.cells + self.last + 1
+        return self.cells if kind == BINS else 0
 
 
 def order_of(study: Study) -> QuestionOrder:

@@ -14,7 +14,7 @@ from flfed.study.study import Study
 from flfed.study.tables import Named
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.train import ASKED, TREE, Same, TrainRequest, sha256_of
+from flfed.updates.messages.train import ASKED, EVALUATE, TRAIN, TREE, Same, TrainRequest, sha256_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ def question_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
     """
     if kind == COMPARE:
         return _sha256(study.dataset.name, {"kind": COMPARE})
-    if _is_over_rows(request):
+    if request is None or (kind == TRAIN and _is_root(request)):
         return rows_question(study.dataset.name)
     return rounding_sha256(study, kind, request)
 
@@ -73,13 +73,11 @@ def rows_question(dataset: str) -> str:
     return _sha256(dataset, {"kind": "over-rows"})
 
 
-def _is_over_rows(request: TrainRequest | CompareRequest | None) -> bool:
-    """Tell whether a sum over training rows depends on no model: where nothing is sent, and at the root of a tree.
+def _is_root(request: TrainRequest | CompareRequest) -> bool:
+    """Tell whether the root of a tree is asked for, whatever cuts and trees come with it.
 
-    Whatever cuts and trees come with it: a first tree of zeros would ask the root of the first one again.
+    A first tree of zeros would ask the root of the first one again.
     """
-    if request is None:
-        return True
     return isinstance(request, TrainRequest) and bool(request.trees_sha256) and not request.settings["level"]
 
 
@@ -98,6 +96,10 @@ def rounding_sha256(study: Study, kind: str, request: TrainRequest | CompareRequ
         "privacy": _named(study.privacy),
     }  # fmt: skip
     meant = _meaning(request) if isinstance(request, TrainRequest) else {}
+    # Losses of one model over two lists would differ by one site's, whether it was trained from or scored only.
+    if kind == EVALUATE:
+        kind = TRAIN
+        meant = {**meant, "fit": True}
     return _sha256(study.dataset.name, {"kind": kind, **meant, **parts})
 
 

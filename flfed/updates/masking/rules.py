@@ -76,6 +76,27 @@ def have_honest_opener(pinned: Collection[str], before: Collection[str]) -> bool
     return openers_of_both > min(len(pinned), len(before)) // 3
 
 
+def least_of_losses(cohort: int, pinned: int) -> int:
+    """Return how many sites of a cohort have to keep their figures of rounds, so that sums of losses hide them.
+
+    Of the others everybody knows the losses, and takes them off such a sum. So as many are needed that two honest ones
+    are left where all that may be missing are of them, and a third of the pinned sites work for the server.
+
+    Parameters
+    ----------
+    cohort : int
+        Sites of the run.
+    pinned : int
+        Sites whose keys an approval pins, the site itself counted.
+
+    Examples
+    --------
+    >>> [least_of_losses(sites, sites) for sites in (3, 4, 5, 6, 10, 20, 100)]
+    [3, 4, 4, 5, 8, 14, 67]
+    """
+    return cohort - threshold(pinned) + pinned // 3 + 2
+
+
 def cohort_refusal(site: str, cohort: Collection[str], pinned: Collection[str]) -> Refusal | None:
     """Return why a site makes no keys with a cohort, None where it does.
 

@@ -50,6 +50,8 @@ class Statement:
         its own to compare with.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
         How its own figures may be written down.
+    keeps_rounds : bool
+        Whether its figures of rounds stay at the site.
     lifted : tuple of str
         Sites by which this site lets lists differ; its own name is its own consent.
     flfed : str
@@ -64,6 +66,7 @@ class Statement:
     signing_key: str
     pins: str
     share_metrics: Sharing
+    keeps_rounds: bool = False
     lifted: tuple[str, ...] = ()
     flfed: str
 
@@ -76,7 +79,7 @@ class Statement:
         forms = [(HASH, self.public_key), (HASH, self.signing_key), (PINS, self.pins), (VERSION, self.flfed)]
         forms += [(NAME, name) for name in (self.site, *self.lifted)]
         fit = all(isinstance(text, str) and form.fullmatch(text) for form, text in forms)
-        return fit and self.share_metrics in get_args(Sharing)
+        return fit and self.share_metrics in get_args(Sharing) and isinstance(self.keeps_rounds, bool)
 
 
 def pins_hash(pinned: Mapping[str, str]) -> str:
@@ -101,7 +104,7 @@ def pack(statement: Statement, signature: str) -> bytes:
     Study, run and repeat are left out: the signature fits those of the reader, or it is wrong.
     """
     keys = statement.public_key + statement.signing_key + statement.pins + signature
-    rest = [statement.site, statement.share_metrics, statement.flfed, *statement.lifted]
+    rest = [statement.site, statement.share_metrics, statement.keeps_rounds, statement.flfed, *statement.lifted]
     return bytes.fromhex(keys) + canonical(rest)
 
 
@@ -122,7 +125,7 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
     parts = {name: stream.read(size).hex() for name, size in _PARTS.items()}
     signature = parts.pop("signature")
     try:
-        site, share_metrics, version, *lifted = parse_json(stream.read(), "statement")
+        site, share_metrics, keeps_rounds, version, *lifted = parse_json(stream.read(), "statement")
     except (UsageError, ValueError, TypeError):
         return Refusal("statement-unreadable")
     found = Statement(
@@ -133,6 +136,7 @@ def read(content: bytes, *, study_sha256: str, run: str, repeat: int) -> tuple[S
         site=site,
         flfed=version,
         share_metrics=share_metrics,
+        keeps_rounds=keeps_rounds,
         lifted=tuple(lifted),
     )
     return (found, signature) if found.is_well_formed() else Refusal("statement-unreadable")

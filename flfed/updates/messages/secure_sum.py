@@ -275,7 +275,8 @@ class Masked:
     vector : uint32 array [1 + parameters], or [0]
         One, and the weighted update, in the ring of 32 bits; nothing where sums over rows or figures are masked.
     sums : uint64 array [2], or [1 + numbers]
-        One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures, or those of trees.
+        One, and the weight, in the ring of 64 bits; or one, and the sums over rows or figures, or those of trees. At
+        institutions four numbers follow in a round: a weight and a weighted loss of training, and of scores.
     shares : uint8 array [sites, bytes]
         Share of the self-mask sealed to each site of the run, in name order; none where a run rehearses in one
         process, and the vectors have no masks then.
@@ -283,8 +284,10 @@ class Masked:
         Lists that the site has confirmed or opened for this question before.
 
     Reveals: nothing about rows by itself: the vectors are random numbers to whoever has not the seeds of all their
-    masks. With what a threshold of the sites opens, `UnmaskReply`, it becomes part of one sum. In a rehearsal there
-    are no masks, since one process holds all sites. The lists say with whom the site was summed before.
+    masks. With what a threshold of the sites opens, `UnmaskReply`, it becomes part of one sum. A loss in
+    it has three digits, and weighs nothing where too many sites of the run send their own: of the rest a sum would
+    tell one site's. In a rehearsal there are no masks and no losses, since one process holds all sites. The lists say
+    with whom the site was summed before.
     """
 
     vector: np.ndarray

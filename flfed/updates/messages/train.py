@@ -141,7 +141,9 @@ class Scores(RowScores):
     the cell minimum of them, of each class; no metric from which a smaller count follows. Who
     chooses the model that is scored makes an average tell one row's loss. Where record-level
     differential privacy protects rows of an "institution", nothing over rows that are trained on is
-    in it (unless its policy names "training-figures"), and averages over others have three digits. The
+    in it (unless its policy names "training-figures"), and averages over others have three digits. Under
+    secure sums an "institution" sends none of it, or, where its policy names "training-figures", all of it with three
+    digits: enough for a coordinator that chooses the models to read outcomes of single rows one by one. The
     histogram, where the site's policy names it, counts rows by class and predicted probability:
     with the model at hand, a cell of one row tells that row's predicted probability.
     """

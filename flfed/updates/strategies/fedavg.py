@@ -161,7 +161,7 @@ class FedAvg(FlowerFedAvg):
         if not self.run.scored:
             return result
         # No round has scored the last model yet.
-        last, self.round = self.rounds_done + 1, Round(began=self.clock())
+        last, self.round = self.rounds_done + 1, Round(began=self.clock(), further=SumQuestions.over(grid))
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
         self.aggregate_evaluate(last, self.round.exchange(grid.send_and_receive, messages, self.deadline, self.clock))
         self._observe(last, arrays)
@@ -273,21 +273,21 @@ class FedAvg(FlowerFedAvg):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Record the sites' scores of the final model."""
-        run, asked = self.run, self.run.offset_sites()
-        good = self.round.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
-        if run.sums is not None and (
-            why := run.sums.loss_refusal(good, self.round.result.refused, self.round.incoming)
-        ):
-            self.stopped = f"round {server_round}: {why}"
+        run, now, asked = self.run, self.round, self.run.offset_sites()
+        good = now.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
+        if run.sums is not None:
+            why = run.sums.evaluate(now.questions(), good, now.result.refused, now.incoming)
+            self.stopped = f"round {server_round}: {why}" if why else ""
+            now.note(now.further.faults)
         self.offsets = {s: reply.offset for s, reply in good.items() if reply.offset is not None and s in asked}
         self._select(server_round, good)
         return None
 
     def _select(self, server_round: int, good: Mapping[str, TrainReply]) -> None:
         """Show the selection the incoming model's scores, where rows are kept for them."""
-        if self.run.plan.validation:
-            scores = {site: reply.scores for site, reply in good.items()}
-            self.selection.score(server_round - 1, self.round.incoming, scores, self.run.in_sums_only)
+        scores = {site: reply.scores for site, reply in good.items()}
+        beside = self.round.further.losses_beside(good)
+        self.selection.score(server_round - 1, self.round.incoming, scores, self.run.in_sums_only, beside)
 
     def weight(self, reply: TrainReply) -> float:
         """Return the weight of an update."""
@@ -333,8 +333,8 @@ def _trained(
 def _taken_back(strategy: FedAvg, result: Result) -> Result:
     """Return the result of a run that stopped: without its last model, where that one's loss was wrong."""
     sums = strategy.run.sums
-    if sums is not None and sums.spoilt:
-        result.arrays = to_record(sums.before)
+    if sums is not None and sums.check.spoilt:
+        result.arrays = to_record(sums.check.before)
         strategy.rounds_done = strategy.best_round = strategy.rounds_done - 1
     return result
 

@@ -11,14 +11,16 @@ import numpy as np
 from flwr.serverapp import Grid
 
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.server.codecs import UNREADABLE
 from flfed.federation.server.fan_out import ask, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.preflight import check_losses
 from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.study_model import model_shapes
+from flfed.study.exchanges import exchanges_of, grows
 from flfed.study.study import Study
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.cipher_sum import CipherSums
+from flfed.updates.aggregation.loss_check import LossCheck
 from flfed.updates.aggregation.rounds import Participant
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions, Unsummed
 from flfed.updates.checkpoints.sum_file import SumFile, keep_cohort
@@ -28,7 +30,7 @@ from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
 from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, Sites, lifted_sites
 from flfed.updates.masking.site_noise import largest_entry, noise_of_site
-from flfed.updates.masking.statement import read
+from flfed.updates.masking.statement import Statement, read
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
 from flfed.updates.messages.summarise import (
@@ -58,36 +60,6 @@ NOISED = (
     "each number itself: that of {least} sites, the fewest in a sum, is the noise that the promise counts"
 )
 """What is added by whom where sites add noise before a sum; the part for rounding is left out."""
-
-
-def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:
-    """Refuse a run with sums that too few sites take part in, or that an earlier flfed was asked to take part in.
-
-    Parameters
-    ----------
-    sites : collection of str
-        That enrolled.
-    refused : mapping of site to Refusal
-        By whose gate.
-    study : Study
-
-    Raises
-    ------
-    UsageError
-        Which names the sites and says what to do.
-    """
-    asked = study.secure_aggregation
-    old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
-    too_few = asked != "auto" and refused and len(sites) < LEAST
-    if asked == "off" or not (old or too_few):
-        return
-    few = f"secure aggregation needs {LEAST} sites, and {len(sites)} take part"
-    whom = f"{', '.join(old)} cannot read a study with sums" if old else few
-    said = "; ".join(f"{site}: {refused[site]}" for site in old or sorted(refused))
-    raise UsageError(
-        f"[privacy]: {whom} ({said}); flfed before 0.4 "
-        "knows no sums: install today's there and let the site approve the study, or begin the run without it (--site)"
-    )
 
 
 def whole_cohort(
@@ -145,6 +117,9 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
         raise UsageError(f"[privacy]: secure aggregation needs {LEAST} sites, and {len(participants)} take part")
     if study.secure_aggregation == "ckks" and (why := range_refusal(len(participants), study.largest_entry)):
         raise UsageError(f"[privacy]: largest-entry: {why}")
+    stated = _stated(run, signed) if deployed else {}
+    if study.secure_aggregation == "ckks":
+        check_losses(study, [site for site, one in stated.items() if one.keeps_rounds])
     # Who has the keys of a cohort takes no others in this run: it stays this one, however often the run goes on.
     if deployed:
         keep_cohort(name, participants)
@@ -155,13 +130,21 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     recorder.writer.summary("secure-sums", {"kind": kind, "least": least})
     if not deployed:
         return _sums(study, participants, least)
-    here: dict[str, Any] = {"study_sha256": study.sha256(), "run": name, "repeat": run.repeat}
-    stated = {site: read(packed, **here) for site, packed in signed.items()}
-    read_all = {site: one[0] for site, one in stated.items() if not isinstance(one, Refusal)}
-    lifted = lifted_sites({site: one.lifted for site, one in read_all.items()})
-    reserved = frozenset(site for site, one in read_all.items() if one.share_metrics == "aggregate-only")
+    lifted = lifted_sites({site: one.lifted for site, one in stated.items()})
+    reserved = frozenset(site for site, one in stated.items() if one.share_metrics == "aggregate-only")
     each: dict[str, Any] = {"lifted": dict.fromkeys(sorted(participants), lifted), "in_sums_only": reserved}
     return _sums(study, participants, least, masked=True, store=SumFile(name), **each)
+
+
+def _stated(run: FederatedRun, signed: Mapping[str, bytes]) -> dict[str, Statement]:
+    """Return what sites state of their keys, of those that can be read."""
+    here: dict[str, Any] = {
+        "study_sha256": run.study.sha256(),
+        "run": run.recorder.writer.run,
+        "repeat": run.repeat,
+    }
+    found = {site: read(packed, **here) for site, packed in signed.items()}
+    return {site: one[0] for site, one in found.items() if not isinstance(one, Refusal)}
 
 
 def rehearsed(grid: Grid, study: Study, participants: Mapping[str, Participant]) -> SecureSums | None:
@@ -203,7 +186,16 @@ def _sums(
         return _cipher_sums(study, cohort=sites, least=least, masked=masked)
     most_rows = max(one.rows_high for one in participants.values())
     largest = largest_entry(study, least)
-    return SecureSums(cohort=sites, least=least, largest_entry=largest, most_rows=most_rows, masked=masked, **given)
+    return SecureSums(
+        cohort=sites,
+        least=least,
+        largest_entry=largest,
+        most_rows=most_rows,
+        masked=masked,
+        exchanges=exchanges_of(study) if grows(study) else 1,
+        check=LossCheck(scored="validation" if study.plan.validation else "training"),
+        **given,
+    )
 
 
 def _cipher_sums(study: Study, **given: Any) -> CipherSums:

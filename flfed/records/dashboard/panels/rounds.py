@@ -36,6 +36,10 @@ CURVE_BLOCKS = 50
 POINTS = 200
 """Most points of a curve; more cannot be told apart on a screen."""
 WAYS = {"to_site": ("to the sites", BLUE), "to_server": ("from the sites", ORANGE)}
+NONE_SENT = (
+    "No site sent a figure of its own in a round: under secure aggregation an institution keeps them, unless its "
+    "policy names training-figures."
+)
 HEIGHT = 300
 """Of a chart of a cost with its legend, so that two side by side end alike."""
 
@@ -196,8 +200,13 @@ def _of_each_site(
 ) -> None:
     """Show the curve of each site.
 
-    The one that the reader picks has its band.
+    The one that the reader picks has its band. Where no site sent a figure of its own, that is said.
     """
+    title = "Your site" if opened.only else "Each site"
+    if not any(point.site in sites for point in points):
+        st.markdown(f"**{title}**")
+        st.caption(NONE_SENT)
+        return
     there = sorted(_banded([point for point in points if point.site in sites], metric))
     many = len(sites) > MOST_COLOURED
     picks = list(sites) if many else there
@@ -215,7 +224,6 @@ def _of_each_site(
     each = round_chart.of_each_site(points, metric, looks, banded=banded)
     named = axis_title(metric)
     says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
-    title = "Your site" if opened.only else "Each site"
     figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
     if banded not in there:
         means = " The lines are means over the repeats." if len(opened.runs) > 1 else ""

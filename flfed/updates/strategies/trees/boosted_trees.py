@@ -162,7 +162,7 @@ class BoostedTrees(FedAvg):
         """
         now = self.round
         asked = dict(now.asked)
-        roots = now.receive(replies, self._judge)
+        roots = now.receive(replies, partial(self._judge, level=0))
         if self.run.sums is None:
             trees, faults = self._grown_again(server_round, roots)
         else:
@@ -200,8 +200,6 @@ class BoostedTrees(FedAvg):
         now, trees = self.round, None
         faults = dict(now.result.refused)
         try:
-            if why := sums.loss_refusal(roots, faults, now.incoming):
-                raise Unsummed(why, final=True)
             trees, lost = self._grown(server_round, roots)
             if trees is None:
                 raise Unsummed(Refusal("tree-site-lost", sites=", ".join(lost)))
@@ -228,7 +226,9 @@ class BoostedTrees(FedAvg):
                 return self.growing.trees, {}
             level, sites = level + 1, listed
             messages = self._messages(server_round, sites, level=level)
-            replies = now.receive(now.exchange(send, messages, self.deadline, self.clock), self._judge)
+            replies = now.receive(
+                now.exchange(send, messages, self.deadline, self.clock), partial(self._judge, level=level)
+            )
             if len(replies) < len(sites):
                 return None, dict(now.result.refused)
 
@@ -237,13 +237,16 @@ class BoostedTrees(FedAvg):
         if self.run.sums is None:
             return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
         now, shape = self.round, self._shape()
-        exchanges = depth_of(now.incoming["value"].shape[2])
-        asked = now.questions(exchange_number(server_round, level, exchanges))
+        asked = now.questions(exchange_number(server_round, level, self.run.sums.exchanges))
         masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
         # All levels of a tree have the list of its root.
         needed = len(now.asked) if level else self.needed(len(now.asked))
         totals, listed = self.run.sums.summed(asked, masked, needed)
-        sums = totals.sums.view(np.int64).reshape(shape)
+        numbers, beside = np.split(totals.sums, [math.prod(shape)])
+        if not level:
+            self.run.sums.take_losses(asked, beside, listed)
+            self.run.sums.check_loss(asked, replies, now.result.refused, now.incoming)
+        sums = numbers.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
         high = self.run.rows_high()
         rows = sum(replies[site].num_examples if site in replies else high[site] for site in listed)
@@ -258,11 +261,13 @@ class BoostedTrees(FedAvg):
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])
 
-    def _judge(self, replies: Mapping[str, TrainReply]) -> GuardResult:
+    def _judge(self, replies: Mapping[str, TrainReply], level: int) -> GuardResult:
         """Sort replies into those whose sums can be, and the others."""
         rows, shape = self.run.rows_high(), self._shape()
         if self.run.sums is not None:
-            return self.run.sums.guard(replies, rows, updates=0, sums=math.prod(shape))
+            # Beside the sums of the roots stand losses.
+            beside = 0 if level else self.run.sums.loss_entries
+            return self.run.sums.guard(replies, rows, updates=0, sums=math.prod(shape) + beside)
         defect = partial(sums_defect, shape=shape, starts=self._starts())
         return judged(replies, {site: reply_defect(one, rows[site]) or defect(one) for site, one in replies.items()})
 

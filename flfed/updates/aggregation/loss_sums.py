@@ -1,0 +1,100 @@
+"""Losses of a round: a site adds them to the sum of its updates, and the server has their means over sites alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.updates.masking.ring import Ring
+from flfed.updates.masking.rules import Sites
+
+LARGEST = 1e4
+"""Largest loss that a site adds: one beyond it, or one that is no number, counts as this much."""
+PARTS = ("fit", "scores")
+"""Losses over the steps of training, and of the model that came, on validation rows (without any, on training rows)."""
+ENTRIES = 2 * len(PARTS)
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """A mean loss, and over how many rows it is."""
+
+    rows: float
+    loss: float
+
+
+Losses = Mapping[str, RowLoss]
+"""A site's losses by part; a part that it lacks, or that stays, weighs nothing in the sum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanLosses:
+    """Mean losses of a list of sites, weighted by their rows.
+
+    Attributes
+    ----------
+    listed : frozenset of str
+    means : mapping of str to float
+        Over the steps of training ("fit"), and of the model that came, by the rows that it was scored on. What no site
+        has is left out.
+    """
+
+    listed: Sites
+    means: Mapping[str, float] = field(default_factory=dict)
+
+
+def loss_ring(sites: int) -> Ring:
+    """Return the ring of 64 bits of losses, each weighted by a share of the most rows that a site may have."""
+    return Ring.of_sums(sites, LARGEST)
+
+
+def encode_losses(losses: Losses, *, sites: int, most_rows: float, rng: np.random.Generator) -> np.ndarray | Refusal:
+    """Return a site's weights and weighted losses as numbers of the ring.
+
+    Parameters
+    ----------
+    losses : mapping of part to RowLoss
+        Rounded already: the sum tells no more digits of them.
+    sites : int
+        Of the sum, at most.
+    most_rows : float
+        That weigh 1.
+    rng : Generator
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> numbers = encode_losses({"fit": RowLoss(50, 0.693)}, sites=3, most_rows=100, rng=rng)
+    >>> loss_ring(3).decode(numbers).round(6).tolist()
+    [0.5, 0.3465, 0.0, 0.0]
+    """
+    values = np.zeros(ENTRIES)
+    for place, part in enumerate(PARTS):
+        if part in losses:
+            weight = losses[part].rows / most_rows
+            values[2 * place] = weight
+            values[2 * place + 1] = weight * _clipped(losses[part].loss)
+    return loss_ring(sites).encode(values, rng)
+
+
+def _clipped(loss: float) -> float:
+    """Return a loss within the bound; what is no number is what a spoilt model has."""
+    return min(max(loss, -LARGEST), LARGEST) if math.isfinite(loss) else LARGEST
+
+
+def decode_losses(total: np.ndarray, listed: Sites, *, sites: int, scored: str) -> MeanLosses | None:
+    """Return the mean losses of a sum of `sites` at most, which were `scored` on such rows; None of a sum of none."""
+    if not total.size:
+        return None
+    values = loss_ring(sites).decode(total)
+    means = {}
+    for place, part in enumerate(("fit", scored)):
+        weight, weighted = values[2 * place : 2 * place + 2]
+        # What no site has weighs nothing, but for the rounding of the ring.
+        if weight > 1e-9:
+            means[part] = float(weighted / weight)
+    return MeanLosses(listed=listed, means=means)

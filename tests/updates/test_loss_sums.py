@@ -1,0 +1,68 @@
+"""Losses in a sum: weighted means over sites, within a bound that a spoilt model's loss is cut to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flfed.study.study import Study
+from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.loss_sums import LARGEST, RowLoss, decode_losses, encode_losses, loss_ring
+from flfed.updates.masking.question import question_sha256
+from flfed.updates.masking.rules import least_of_losses, threshold
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
+
+SITES = frozenset("abc")
+MOST = 200.0
+
+
+def summed(*losses: dict[str, RowLoss]) -> dict[str, float]:
+    """Return the mean losses of sites that add these."""
+    rng = np.random.default_rng(3)
+    numbers = [encode_losses(one, sites=len(SITES), most_rows=MOST, rng=rng) for one in losses]
+    found = decode_losses(loss_ring(len(SITES)).add(numbers), SITES, sites=len(SITES), scored="scores")
+    assert found is not None
+    return dict(found.means)
+
+
+def test_means_are_weighted_by_rows_and_a_site_without_a_part_weighs_nothing_in_it():
+    one, two = RowLoss(200, 0.693), RowLoss(50, 0.1)
+    means = summed({"fit": one, "scores": two}, {"fit": two}, {})
+    # (200 · .693 + 50 · .1) / 250, and .1 alone.
+    assert means == pytest.approx({"fit": 0.5744, "scores": 0.1}, abs=1e-10)
+    assert summed({}, {}, {}) == {}
+
+
+@pytest.mark.parametrize("loss", [math.inf, math.nan, -math.inf, 1e300, 2 * LARGEST])
+def test_a_loss_that_is_no_number_or_huge_counts_as_the_bound_and_shows_in_the_mean(loss: float):
+    means = summed({"scores": RowLoss(200, 0.5)}, {"scores": RowLoss(200, 0.5)}, {"scores": RowLoss(1, loss)})
+    assert means["scores"] == pytest.approx((200 + LARGEST) / 401, abs=1e-8)
+    # Of one row beside four hundred the check for a spoilt model sees it.
+    assert means["scores"] > 10 * 0.5
+
+
+def test_very_low_losses_keep_their_sign_and_their_digits():
+    means = summed(*[{"scores": RowLoss(rows, loss)} for rows, loss in ((1, -1e300), (7, 1.23e-5), (9, 1.23e-5))])
+    assert means["scores"] == pytest.approx((-LARGEST + 16 * 1.23e-5) / 17, abs=1e-8)
+    assert summed({"scores": RowLoss(7, 1.23e-5)}, {}, {})["scores"] == pytest.approx(1.23e-5, rel=1e-6)
+
+
+def test_two_honest_sites_that_keep_theirs_are_left_whoever_is_missing_or_colludes():
+    for pinned in range(3, 101):
+        for cohort in range(threshold(pinned), pinned + 1):
+            keeping = least_of_losses(cohort, pinned)
+            missing, colluding = cohort - threshold(pinned), pinned // 3
+            assert keeping - missing - colluding == 2 and keeping <= cohort
+
+
+def test_losses_of_a_model_that_is_scored_and_trained_from_have_one_list(small_study: str):
+    study = Study.parse(small_study)
+    encoder = Encoder(**{name: np.ones(2) for name in Encoder.__dataclass_fields__})
+    asked = TrainRequest(arrays={"w": np.ones(3)}, encoder=encoder, round=2, rounds=5)
+    scored = replace(asked, round=6, fit=False)
+    trained = question_sha256(study, TRAIN, asked)
+    assert question_sha256(study, EVALUATE, scored) == trained
+    assert question_sha256(study, EVALUATE, replace(scored, arrays={"w": np.zeros(3)})) != trained
