@@ -17,6 +17,11 @@ SUMS = {
     "needs all sites that take part: where one is missing, the run stops.",
 }
 """What a study asks for, before anybody approved it."""
+ONE_LIST = (
+    "The first sum of rows on a dataset, of whatever study, makes the list of sites of all later ones: wait until all "
+    "sites that are to be in it take part."
+)
+"""What to know before the first such sum."""
 ROUNDS = (
     "Rounds at institutions: under secure aggregation they send no loss and no metric of their own, unless their "
     "policy names training-figures. So there are no curves by site, no figures over test rows by round{offsets}. "
@@ -92,6 +97,8 @@ def sums_in_words(study: Study) -> list[str]:
     from flfed.study.statistic import is_statistic
 
     said = SUMS[study.secure_aggregation]
+    if study.secure_aggregation in ("auto", "on"):
+        said = f"{said} {ONE_LIST}"
     if is_statistic(study) or covers_model(study):
         return [said if study.analysis is None else said.replace("updates", "answers")]
     offsets = OFFSETS if study.adjusts_intercept() else ""

@@ -45,6 +45,11 @@ ENCRYPTED = (
     "each of you, and so can whoever gets a site's disk while a run lasts. Sums under masks (secure aggregation 'on') "
     "do not have that weakness. Each site gets the model of each round and keeps the last; the coordinator has none."
 )
+ONE_LIST = (
+    "One list: Table 1, counts before trees, statistics and the roots of trees are added up over one list of sites, "
+    "for all studies on {dataset}. The first such sum makes the list. Each site in it is waited for in later ones, and "
+    "a site that is not in it joins by its own consent (--without with its own name)."
+)
 PINNED = (
     "Pinned: {pins}. These are the fingerprints of the other sites' gates as their people read them out to you, by "
     "telephone or face to face; with one from anybody else, the coordinator too, a site may be an invented one. Read "
@@ -203,6 +208,7 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
     # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
     if encrypted:
         return found
+    found.append(ONE_LIST.format(dataset=study.dataset.name))
     if given := [name for name in agreement.lifted if name != site]:
         found.append(LIFTED.format(sites=", ".join(given), it=given[0] if len(given) == 1 else "each of them"))
     return found + ([OWN_CONSENT.format(site=site)] if site in agreement.lifted else [])
