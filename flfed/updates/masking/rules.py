@@ -285,9 +285,9 @@ def choose_list(
 
     Notes
     -----
-    A list that was opened before goes first, without the sites that are missing where they are lifted. Of all lists
-    that servers chose by this rule for a question, the last one can be opened as soon as its sites answer: none of
-    them can be bound to another by then.
+    All that answered go first: so a site that consents joins. A list that was opened before is next, without the sites
+    that are missing where they are lifted. Of all lists that servers chose by this rule for a question, the last one
+    can be opened as soon as its sites answer: none of them can be bound to another by then.
     """
     known = lifted or {}
     # The larger list first, and one order for all servers.
@@ -297,7 +297,7 @@ def choose_list(
         key=lambda one: (-len(one), sorted(one)),
     )
     unbound = frozenset(site for site, lists in answered.items() if not lists)
-    for listed in (*named, frozenset(answered), unbound):
+    for listed in (frozenset(answered), *named, unbound):
         if len(listed) >= least and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):
             return listed
     if gone := sorted(members - set(cohort)):
