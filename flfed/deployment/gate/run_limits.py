@@ -103,7 +103,8 @@ class SumLines:
         elif question:
             self._answered[question].add((run[1], run[2], _round(TRAIN, line.facts.get("round"))))
             self._asked_with[question].add(parted(str(line.facts.get(PINNED, ""))))
-            self._beside[question] |= parted(str(line.facts.get(BESIDE, "")))
+            if BESIDE in line.facts:
+                self._beside[question] |= parted(str(line.facts[BESIDE]))
         elif line.kind == _SUMMARISE:
             self._alone.add(str(line.facts.get("dataset")))
 
