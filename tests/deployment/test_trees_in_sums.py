@@ -86,14 +86,24 @@ def test_sites_that_share_figures_in_sums_only_grow_the_same_trees(
     assert together is not None and together["sites"] == 4 and 0 < together["figures"]["log_loss"]["global"] < 1
 
 
-@pytest.mark.proof
-def test_another_run_of_the_same_study_opens_the_same_lists(consortium: Make):
-    found = consortium()
+@pytest.mark.parametrize("fault", ["away", pytest.param("its shares are none", marks=pytest.mark.proof)])
+def test_all_trees_have_the_list_of_the_counts_before_them(consortium: Make, fault: str):
+    found = consortium(**{"strategy.rounds": 2, "model.depth": 1})
     coordinator = Coordinator(found)
-    first, second = coordinator.run(absent=in_round(4, LAST, TRAIN)), coordinator.run()
-    # In the first tree all took part; the root of the second had three, and so has it in the other run.
-    assert first.arrays_sha256 == second.arrays_sha256 != plain(found)
-    assert lists_by_round(found) == {1: {ALL}, 2: {THREE}, 3: {ALL}}
+    if fault == "away":
+        entry = coordinator.run(absent=in_round(1, LAST, BINS))
+    else:
+        entry = coordinator.run(lie=spoiling(LAST, THREE, kind=BINS))
+        ended(entry, rounds=2)
+        # So have those of another run.
+        entry = coordinator.run()
+    ended(entry, rounds=2)
+    trees = checkpoints.final(entry.run).arrays
+    silent = arrays_without(found, lambda site, kind: site == LAST and kind in (BINS, TRAIN))
+    assert all(np.array_equal(trees[name], values) for name, values in silent.items())
+    # The site itself opened the list of all, where its shares were none for the others.
+    del found.sites[LAST]
+    assert lists_by_round(found) == {1: {THREE}, 2: {THREE}}
 
 
 def lists_by_round(consortium: Consortium) -> dict[int, set[str]]:
@@ -104,18 +114,6 @@ def lists_by_round(consortium: Consortium) -> dict[int, set[str]]:
             if line.kind in ("list", "unmask") and "level" in line.facts:
                 found.setdefault(int(line.facts["round"]), set()).add(str(line.facts["listed"]))
     return found
-
-
-def test_a_site_that_misses_a_root_is_out_of_that_tree_and_its_lists(consortium: Make):
-    found = consortium()
-    coordinator = Coordinator(found)
-    ended(entry := coordinator.run(absent=in_round(1 + DEPTH, LAST, TRAIN)), rounds=ROUNDS)
-    assert entry.arrays_sha256 != plain(found)
-    assert lists_by_round(found) == {1: {ALL}, 2: {THREE}, 3: {ALL}}
-    levels = Counter(
-        line.facts["level"] for line in found.lines("site-01") if line.kind == "unmask" and "level" in line.facts
-    )
-    assert levels == dict.fromkeys(range(DEPTH), ROUNDS)
 
 
 FAULTS = [*(pytest.param(fault, marks=pytest.mark.proof) for fault in ("killed", "left")), "kept"]
@@ -162,18 +160,27 @@ def gone_from(number: int) -> Fault:
     return in_round(number, LAST, TRAIN, "killed", times=99)
 
 
-def test_a_site_that_is_lost_within_a_tree_stops_the_run_and_the_tree_goes_on_with_it(consortium: Make):
+@pytest.mark.parametrize("level", ["root", pytest.param("second", marks=pytest.mark.proof)])
+def test_a_site_that_is_lost_stops_the_run_and_the_tree_goes_on_with_it(consortium: Make, level: str):
     found = consortium()
     coordinator = Coordinator(found)
-    stopped = coordinator.run(absent=gone_from(DEPTH + 2))
+    stopped = coordinator.run(absent=gone_from(DEPTH + (1 if level == "root" else 2)))
     ended(stopped, "stopped", 1)
     assert "site-04" in stopped.reason and "did not answer" in stopped.reason, stopped.reason
     whole = checkpoints.final(stopped.run)
     assert whole.round == 1
     # No other tree was begun without it.
-    assert lists_by_round(found)[2] == {ALL}
+    assert lists_by_round(found).get(2, set()) == (set() if level == "root" else {ALL})
     ended(entry := coordinator.run(stopped.run), rounds=ROUNDS)
     assert entry.arrays_sha256 == plain(found)
+
+
+@pytest.mark.proof
+def test_a_site_that_misses_a_root_and_is_back_is_in_that_tree(consortium: Make):
+    found = consortium()
+    ended(entry := Coordinator(found).run(absent=in_round(1 + DEPTH, LAST, TRAIN)), rounds=ROUNDS)
+    assert entry.arrays_sha256 == plain(found)
+    assert lists_by_round(found) == {1: {ALL}, 2: {ALL}, 3: {ALL}}
 
 
 @pytest.mark.proof
@@ -302,31 +309,10 @@ def test_an_institution_grows_trees_in_sums_where_its_policy_names_them(
         assert kinds <= {"refused", "enrol"} and any("single rows" in reason for reason in [*said, entry.reason])
 
 
-def test_a_tree_begins_without_a_site_whose_shares_are_none_at_its_root_and_the_next_one_with_all(consortium: Make):
-    found = consortium(**{"strategy.rounds": 2})
-    coordinator = Coordinator(found)
-    ended(entry := coordinator.run(lie=spoiling(LAST, THREE, numbers=[1])), rounds=2)
-    # The site itself opened the list of all at the root: nobody confirmed it, and it is in no sum.
-    del found.sites[LAST]
-    assert lists_by_round(found) == {1: {THREE}, 2: {ALL}}
-    with RunReader.open() as reader:
-        told = [event.reason for event in reader.events([entry.run]) if event.site == LAST]
-    reason = "its shares could not be opened at site-01, site-02, site-03: the sum is made without it"
-    assert told.count(reason) == 1
-
-
-@pytest.mark.proof
-def test_trees_without_such_a_site_are_those_with_it_silent(consortium: Make):
-    found = consortium()
-    ended(entry := Coordinator(found).run(lie=spoiling(LAST)), rounds=ROUNDS)
-    silent = arrays_without(found, lambda site, kind: (site, kind) == (LAST, TRAIN))
-    trees = checkpoints.final(entry.run).arrays
-    assert all(np.array_equal(trees[name], values) for name, values in silent.items())
-
-
-def test_shares_that_are_none_below_the_root_stop_the_run_and_the_tree_has_its_list(consortium: Make):
+@pytest.mark.parametrize("level", [1, pytest.param(2, marks=pytest.mark.proof)])
+def test_shares_that_are_none_stop_the_run_at_any_level_of_a_tree(consortium: Make, level: int):
     found = consortium()
     coordinator = Coordinator(found)
-    ended(entry := coordinator.run(lie=spoiling(LAST, numbers=[2])), "stopped", 0)
+    ended(entry := coordinator.run(lie=spoiling(LAST, numbers=[level])), "stopped", 0)
     assert "site-01: the share of site 'site-04'" in entry.reason and LIST not in coordinator.grid.kinds()
-    assert lists_by_round(found) == {1: {ALL}}
+    assert lists_by_round(found) == ({} if level == 1 else {1: {ALL}})

@@ -305,4 +305,7 @@ def choose_list(
     silent = sorted(set(cohort) - answered.keys())
     if not silent:
         return Refusal("lists-apart", had=len(answered))
+    away = sorted(members & set(silent))
+    if away and len(answered) >= least:
+        return Refusal("list-site-away", sites=", ".join(away[:3]))
     return Refusal("list-site-silent", sites=", ".join(silent[:3]), had=len(answered), least=least)
