@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from flfed.summaries.summary import ColumnLayout, Layout
+from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
 from flfed.trees.forest import NoTrees
 
 FINE_BINS = 1024
@@ -122,6 +122,42 @@ def edges_of(column: ColumnLayout) -> np.ndarray:
     return fine_edges(float(low), float(high))
 
 
+def possible_cuts(column: ColumnLayout) -> np.ndarray:
+    """Return the cut points that a column may have, float32: they follow from the schema alone."""
+    if column.kind == "number":
+        return edges_of(column)
+    return np.arange(len(column.cells) - 2, dtype=np.float32)
+
+
+def are_possible(cuts: np.ndarray, layout: Layout, most: int) -> bool:
+    """Tell whether the cut points of all columns are some of the possible ones, to the last bit.
+
+    Parameters
+    ----------
+    cuts : float64 array [columns, most cut points]
+        As `chosen_cuts` returns them.
+    layout : Layout
+    most : int
+        Most codes of a number.
+    """
+    for own, column in zip(cuts, layout.features, strict=True):
+        possible = possible_cuts(column).astype(np.float64)
+        # As whole numbers: a zero with a sign is another bit, too.
+        places = np.flatnonzero(np.isin(possible.view(np.int64), own.view(np.int64)))
+        if column.kind == "number" and len(places) >= most:
+            return False
+        filled = np.full(len(own), NO_CUT)
+        filled[: len(places)] = possible[places]
+        if not np.array_equal(own, filled):
+            return False
+    return True
+
+
+def cuts_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the hash of the cut points of a forest's arrays."""
+    return arrays_sha256({name: arrays[name] for name in ("cuts", "missing")})
+
+
 def counted_columns(layout: Layout, least: int) -> list[ColumnLayout]:
     """Return the columns whose cells sites count: numbers, and all of them where codes have a least number of rows."""
     return [column for column in layout.features if least or column.kind == "number"]
@@ -162,7 +198,7 @@ def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, lea
     """
     found = empty_cuts(layout, most)
     for number, column in enumerate(layout.features):
-        ends = edges_of(column) if column.kind == "number" else np.arange(len(column.cells) - 2, dtype=np.float32)
+        ends = possible_cuts(column)
         own = 1
         if least:
             codes = merged_codes(counts[column.name], least, most if column.kind == "number" else len(ends) + 1)

@@ -112,7 +112,7 @@ STATISTICS = [
     summarise.ScoresRequest(arrays=ARRAYS, encoder=ENCODER, pairs=True),
     ScoresReply(counts=np.linspace(-3.0, 40.0, 128)), ScoresReply(counts=np.array([[12.5, -3.0], [0.25, 7.0]])),
 ]  # fmt: skip
-EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS]
+EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS, dataclasses.replace(EXTRAS[4], cuts_sha256="cd" * 32)]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
     CompareRequest: {"protocol"},

@@ -49,7 +49,7 @@ from flfed.deployment.gate.sum_schema import (
     summed_in,
     summed_out,
 )
-from flfed.deployment.gate.tree_schema import HASHED, counted, level_answered, level_asked, tree_round_bytes
+from flfed.deployment.gate.tree_schema import counted, forest, hashes, level_answered, level_asked, tree_round_bytes
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
@@ -158,9 +158,7 @@ class StudyMessages:
         positive = frozenset({"scale", "spread", "class_weight"})
         values = schema_encoder(self.layout).arrays() if self.study.encode.scaler == "schema" else {}
         encoder = Held(shapes=self.encoder, positive=positive, values=values)
-        # The model that a site trains from may be packed; the one that is scored and compared at the end is whole.
-        packed = _arrays(self.model, download_of(self.study) if kind == TRAIN else None)
-        sections: Sections = {"arrays": _encrypted(self, packed, kind), "encoder": encoder}
+        sections: Sections = {"arrays": _model(self, kind), "encoder": encoder}
         # The hash asks for the compact form, which earlier versions of the coordinator do not know.
         compact = {ENCODER_SHA256: text(HASH, 64)}
         # A comparison may also name the adjustment of intercepts, and the bins where the task is binary.
@@ -176,12 +174,8 @@ class StudyMessages:
             pairs = {"pairs": equal(True)} if compares_privately(self.study) else {}
             return {"config": _config(pairs, optional=pairs), **sections, "edges": edges_of_bins()}
         if kind == TRAIN and grows(self.study):
-            place = {**self._round(kind), **HASHED, **compact}
-            return {
-                "config": _config(place, optional=compact),
-                "encoder": encoder,
-                **level_asked(self.model, self.pinned),
-            }
+            place = {**self._round(kind), **hashes(self.pinned), **compact}
+            return {"config": _config(place, optional=compact), **sections, **level_asked(self.model, self.pinned)}
         # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more: dict[str, Section] = {"settings": Plain(fields=settings)} if settings else {}
@@ -419,9 +413,14 @@ def _more_arms(study: Study) -> set[str]:
     return (set(STARTED) if study.warm_start else set()) | ({OWN_COLUMNS} if asks_for_own_columns(study) else set())
 
 
-def _encrypted(messages: StudyMessages, plain: Section, kind: str) -> Section:
+def _model(messages: StudyMessages, kind: str) -> Section:
     """Return the section of a request's model, which may stand encrypted where the study asks for it."""
-    if messages.study.secure_aggregation != "ckks" or kind == AUDIT:
+    study = messages.study
+    if grows(study):
+        return forest(study, messages.model, messages.layout, pinned=messages.pinned, needed=kind != TRAIN)
+    # The model that a site trains from may be packed; the one that is scored and compared at the end is whole.
+    plain = _arrays(messages.model, download_of(study) if kind == TRAIN else None)
+    if study.secure_aggregation != "ckks" or kind == AUDIT:
         return plain
     return Encrypted(entries=entries_of(messages.model), plain=plain)
 

@@ -23,7 +23,7 @@ from flfed.deployment.gate.run_limits import (
     OpenedLists,
     RunLimits,
     asked_sha256,
-    chosen_edges,
+    chosen_hashes,
     chosen_numbers,
 )
 from flfed.deployment.gate.tree_schema import exchange_of
@@ -165,13 +165,12 @@ class Leaving:
         # The line names what the coordinator chose, so that a later question by another model is recognised.
         if chosen := asked_sha256(message):
             line["asked_sha256"] = chosen
-        if edges := chosen_edges(message):
-            line["edges_sha256"] = edges
         if OFFSET in reply.content:
             line["offset"] = True
         if IMPORTANCE in reply.content:
             line["importances"] = True
-        line |= {name.replace("-", "_"): value for name, value in chosen_numbers(message).items()}
+        choices = {**chosen_hashes(message), **chosen_numbers(message)}
+        line |= {name.replace("-", "_"): value for name, value in choices.items()}
         try:
             lost = self._continuity.refusal()
             if lost:

@@ -26,12 +26,14 @@ from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.kinds import SCORES, SUMMARISE
 from flfed.updates.messages.secure_sum import KEYS, parted
-from flfed.updates.messages.train import EVALUATE, TRAIN, formless
+from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, TRAIN, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
 CHOSEN = {"offset-deviation": "other-deviation", "odds-centre": "other-bins", "odds-spread": "other-bins"}
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
+HASHED = {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
+"""Hashes of what the coordinator chooses for counts and trees, and why a run has one of each."""
 REFUSED = "refused"
 ERROR = "error"
 WITHHELD = "withheld"
@@ -62,9 +64,14 @@ def asked_sha256(message: Message) -> str:
     return hashlib.sha256("/".join(both).encode()).hexdigest()
 
 
-def chosen_edges(message: Message) -> str:
-    """Return the hash of the bins that a request for noised counts by class names, else an empty text."""
-    return edges_sha256(message.content) if message.metadata.message_type == SCORES else ""
+def chosen_hashes(message: Message) -> dict[str, str]:
+    """Return the hashes of a request's bins or cut points, by the keys of `HASHED`."""
+    found: dict[str, str] = {}
+    if message.metadata.message_type == SCORES:
+        found[EDGES] = edges_sha256(message.content)
+    elif message.metadata.message_type == TRAIN:
+        found[CUTS_SHA256] = str(message.content["config"].get(CUTS_SHA256, ""))
+    return {name: sha256 for name, sha256 in found.items() if sha256}
 
 
 def chosen_numbers(message: Message) -> dict[str, float]:
@@ -154,7 +161,8 @@ class RunLimits:
     may choose the models freely reads rows from such figures. So each run, of which there are few, has one
     model evaluated and one compared, and is trained from one in a round. Runs of a ledger that was begun
     anew count where a line of theirs was carried over. A comparison's adjusted figures depend on the deviation
-    of the sites' own intercepts as well, and its counts by prediction on the bins: of these a run has one, too.
+    of the sites' own intercepts as well, and its counts by prediction on the bins: of these a run has one, too. Trees
+    have one set of cut points a run: sums at others would tell how rows lie between the two.
     """
 
     def __init__(self, most: int) -> None:
@@ -167,7 +175,7 @@ class RunLimits:
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
-        self._edges: dict[Run, set[str]] = defaultdict(set)
+        self._hashes: dict[tuple[Run, str], set[str]] = defaultdict(set)
         self._sums = SumLines()
 
     def sums(self, held: HeldLedger) -> SumLines:
@@ -202,9 +210,9 @@ class RunLimits:
             return None if asked in self._asked[run, COMPARE, _place(COMPARE, {})] else Refusal("not-compared")
         facts = {"round": message.content["config"].get("round"), **exchange_of(message)} if kind in QUESTIONS else {}
         place, round = _place(kind, facts), _round(kind, facts.get("round"))
-        edges = chosen_edges(message)
-        if edges and self._edges[run] - {edges}:
-            return Refusal("other-edges")
+        for name, sha256 in chosen_hashes(message).items():
+            if self._hashes[run, name] - {sha256}:
+                return Refusal(HASHED[name])
         chosen = chosen_numbers(message)
         for name, code in CHOSEN.items() if kind == COMPARE else ():
             if self._chosen[run, name] - {chosen.get(name)}:
@@ -247,8 +255,9 @@ class RunLimits:
             self._runs[run[0]].add(run)
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))
-        if EDGES in line.facts:
-            self._edges[run].add(str(line.facts[EDGES]))
+        for name in HASHED:
+            if name in line.facts:
+                self._hashes[run, name].add(str(line.facts[name]))
         if kind == COMPARE:
             for name in CHOSEN:
                 self._chosen[run, name].add(line.facts.get(name))

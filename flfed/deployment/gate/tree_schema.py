@@ -14,12 +14,12 @@ from flfed.deployment.gate.sum_schema import masked_level, masked_summary
 from flfed.refusals import Refusal
 from flfed.study.study import Study
 from flfed.summaries.summary import Layout
-from flfed.trees.cut_points import cells_of, counted_columns
+from flfed.trees.cut_points import are_possible, cells_of, counted_columns
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.secure_sum import OPENED, SECTION
-from flfed.updates.messages.train import ASKED, LAST, SUMS, TREE, TREES_SHA256
+from flfed.updates.messages.train import ASKED, CUTS_SHA256, LAST, SUMS, TREE, TREES_SHA256
 
 MOST_ATTEMPTS = 1000
 """Times that a tree may begin anew, whatever the sites; a run may at most as often as it has sites."""
@@ -84,8 +84,37 @@ def counted(study: Study, layout: Layout, pinned: int = 0) -> dict[str, Section]
     return {"counts": Held(shapes=shapes, dtypes=dict.fromkeys(shapes, (COUNT, SMALL_COUNT)))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Forest(Held):
+    """A section of trees whose cut points are some of those that the schema has.
+
+    Attributes
+    ----------
+    layout : Layout
+    codes : int
+        Most codes of a number.
+    """
+
+    layout: Layout
+    codes: int
+
+    def defect(self, record: RecordDict, name: str) -> Refusal | None:
+        """Return why the named section does not fit, None where it does."""
+        wrong = super().defect(record, name)
+        if wrong:
+            return wrong
+        return None if are_possible(ndarrays(record, name)["cuts"], self.layout, self.codes) else Refusal("cuts-unfit")
+
+
+def forest(study: Study, model: Shapes, layout: Layout, *, pinned: int, needed: bool) -> Held:
+    """Return the section of the trees that a request brings, of any cut points where its sites are not summed."""
+    if not pinned:
+        return Held(shapes=model, needed=needed)
+    return Forest(shapes=model, layout=layout, codes=study.model.build("model").codes, needed=needed)
+
+
 def level_asked(model: Shapes, pinned: int = 0) -> dict[str, Section]:
-    """Return the sections of a request of one level, of the shapes of the model's arrays.
+    """Return the sections of a request of one level beside the trees, of the shapes of the model's arrays.
 
     Under secure sums, where an approval pins sites, no tree begins anew: two sums of one node tell who is in one only.
     """
@@ -93,11 +122,13 @@ def level_asked(model: Shapes, pinned: int = 0) -> dict[str, Section]:
     trees = ((len(NODES), outputs, nodes), FLOAT64)
     given = {LAST: trees, TREE: trees, ASKED: ((outputs, nodes), FLOAT64)}
     places = {"level": _whole(depth_of(nodes) - 1), "attempt": _whole(0 if pinned else MOST_ATTEMPTS)}
-    return {"arrays": Held(shapes=model, needed=False), "settings": Plain(fields=places), "extra": Held(shapes=given)}
+    return {"settings": Plain(fields=places), "extra": Held(shapes=given)}
 
 
-HASHED = {TREES_SHA256: text("[0-9a-f]{64}", 64)}
-"""Fields that only requests of trees have."""
+def hashes(pinned: int) -> dict[str, Field]:
+    """Return the fields that only requests of trees have."""
+    names = (TREES_SHA256, CUTS_SHA256) if pinned else (TREES_SHA256,)
+    return dict.fromkeys(names, text("[0-9a-f]{64}", 64))
 
 
 def _whole(most: int) -> Field:

@@ -25,7 +25,7 @@ from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.tensor_file import file_content, read_file
 from flfed.updates.messages import fields
-from flfed.updates.messages.train import EXTRA, TRAIN, TrainRequest
+from flfed.updates.messages.train import EXTRA, HASHES, TRAIN, TrainRequest
 
 RUNS = 16
 """Runs whose messages stay, the latest ones."""
@@ -172,7 +172,7 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes
     arrays |= {f"encoder/{name}": value for name, value in request.encoder.arrays().items()}
     arrays |= {f"{EXTRA}/{name}": value for name, value in request.extra.items()}
     plain = {name: getattr(request, name) for name in _PLAIN} | {"settings": dict(request.settings)}
-    plain |= {"trees_sha256": request.trees_sha256} if request.trees_sha256 else {}
+    plain |= {name: getattr(request, name) for name in HASHES if getattr(request, name)}
     # The version is beside the hash and not in it: the same request has the same hash under any version.
     asked = {"request": plain, "study": study, "repeat": repeat}
     digest = _sha256(arrays, json.dumps(asked, sort_keys=True))

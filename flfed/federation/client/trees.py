@@ -154,6 +154,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
         last=request.extra[LAST],
         tree=request.extra[TREE],
         asked=request.extra[ASKED],
+        cuts_sha256=request.cuts_sha256,
     )
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
     if done is None:

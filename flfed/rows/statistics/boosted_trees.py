@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from flfed.rows.features.columns import ColumnArrays
 from flfed.summaries.summary import ColumnLayout, Layout, arrays_sha256
-from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, edges_of, widths_of
+from flfed.trees.cut_points import cells_of, codes_in, codes_of, counted_columns, cuts_sha256, edges_of, widths_of
 from flfed.trees.forest import UNIT, Tree, forest_of, margins, trees_of, with_round
 
 CHUNK = 2**23
@@ -163,6 +163,11 @@ class SiteTrees:
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
         self.sha256 = ""
         self.scores: dict[str, np.ndarray] = {}
+
+    @property
+    def cuts_sha256(self) -> str:
+        """Hash of the cut points of the forest that is here."""
+        return cuts_sha256(self._arrays)
 
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take a whole forest, and score all rows by it."""

@@ -41,6 +41,10 @@ EXTRA = "extra"
 """Section of the strategy's own arrays; there only where it has some."""
 TREES_SHA256 = "trees-sha256"
 """Key of the hash of the trees before a round; there only where trees grow."""
+CUTS_SHA256 = "cuts-sha256"
+"""Key of the hash of their cut points; there only where the sums of trees are masked."""
+HASHES = ("trees_sha256", "cuts_sha256")
+"""Attributes of a request that are there only where trees grow."""
 LAST = "last"
 TREE = "tree"
 ASKED = "asked"
@@ -80,6 +84,8 @@ class TrainRequest:
         Whether the encoder crosses as its hash alone, since the site has it; and the trees before the round likewise.
     trees_sha256 : str
         Where trees grow, the hash of `arrays`: of those before the round. "" for other models.
+    cuts_sha256 : str
+        The hash of their cut points, of which a run has one set; "" where sites answer without masks.
 
     Reveals: nothing about rows; it goes to the site.
     """
@@ -97,13 +103,14 @@ class TrainRequest:
     encoder_sha256: str = ""
     by_hash: bool = False
     trees_sha256: str = ""
+    cuts_sha256: str = ""
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
         # An earlier version refuses a field that it does not know: this one crosses only where it is true.
         asked: dict[str, Any] = {"offset": True} if self.offset else {}
-        asked |= {"trees_sha256": self.trees_sha256} if self.trees_sha256 else {}
+        asked |= {name: getattr(self, name) for name in HASHES if getattr(self, name)}
         records = request_sections(
             self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **plain, **asked
         )

@@ -18,7 +18,7 @@ from flfed.refusals import Refusal
 from flfed.study.exchanges import exchange_number
 from flfed.study.plan import Plan
 from flfed.summaries.summary import arrays_sha256
-from flfed.trees.cut_points import widths_of
+from flfed.trees.cut_points import cuts_sha256, widths_of
 from flfed.trees.forest import UNIT, Tree, depth_of, round_of, tree_arrays, with_round
 from flfed.trees.growth import GrowingRound, TreeSettings
 from flfed.updates.aggregation.guard import GuardResult, judged, reply_defect
@@ -140,6 +140,7 @@ class BoostedTrees(FedAvg):
         for own, wanted in zip(asked, self.growing.asked, strict=True):
             own[wanted] = 1.0
         tree = tree_arrays(self.growing.trees, nodes)
+        masked = run.sums is not None and run.sums.masked
         last = round_of(now.incoming, server_round - 2) if server_round > 1 else np.zeros_like(tree)
         request = TrainRequest(
             arrays=immutable(now.incoming),
@@ -150,6 +151,7 @@ class BoostedTrees(FedAvg):
             settings={"level": float(level), "attempt": float(self.attempt)},
             extra=immutable({LAST: last, TREE: tree, ASKED: asked}),
             trees_sha256=arrays_sha256(now.incoming),
+            cuts_sha256=cuts_sha256(now.incoming) if masked else "",
         )
         return now.messages(request, run)
 
