@@ -17,7 +17,7 @@ from flfed.federation.server.sums import row_sums
 from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.study.study import Study
-from flfed.trees.cut_points import NO_CUT, chosen_cuts
+from flfed.trees.cut_points import NO_CUT, are_possible, chosen_cuts, edges_of, widths_of
 from flfed.trees.forest import UNIT, with_round
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.masking.question import rounding_sha256
@@ -27,6 +27,7 @@ from flfed.updates.strategies.trees.boosted_trees import BoostedTrees
 from tests.boosting import trees_study
 from tests.deployment.summing import Consortium, Coordinator
 from tests.deployment.test_secure_sums_killed import in_round
+from tests.federation.test_boosted_trees_run import one_table
 
 LAST = "site-04"
 LEAST = 10
@@ -250,3 +251,22 @@ def test_without_a_rule_the_play_reads_what_is_so(consortium: Make, play: str, m
     take_away(rules, monkeypatch)
     read, real = ask(Liar(monkeypatch, consortium()))
     assert read == real
+
+
+@pytest.mark.parametrize("least", [0, 10])
+def test_chosen_cut_points_are_possible_and_one_of_another_bit_place_or_order_is_not(least: int, small_sites, trees):
+    study = Study.parse(trees_study(small_study))
+    sessions = [SiteSession(site, study) for site in small_sites(3, rows=300)]
+    layout = sessions[0].layout
+    for most in (4, 64, 256):
+        cuts = one_table(sessions, most, least)[1]["cuts"]
+        assert are_possible(cuts, layout, most)
+    filled = int(np.flatnonzero(widths_of({"cuts": cuts}) > 3)[0])
+    first, second = cuts[filled, :2]
+    for spoilt in ([np.nextafter(first, np.inf), second], [second, first], [NO_CUT, second], [first, first]):
+        other = cuts.copy()
+        other[filled, :2] = spoilt
+        assert not are_possible(other, layout, 256)
+    number = next(place for place, column in enumerate(layout.features) if len(edges_of(column)) > 64)
+    cuts[number, :64] = edges_of(layout.features[number])[:64]
+    assert are_possible(cuts, layout, 256) and not are_possible(cuts, layout, 64)

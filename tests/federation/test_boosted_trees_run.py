@@ -26,7 +26,7 @@ from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.rows.training.one_by_one import run_client
 from flfed.summaries.summary import arrays_sha256
-from flfed.trees.cut_points import NO_CUT, are_possible, chosen_cuts, codes_in, cuts_sha256, edges_of, widths_of
+from flfed.trees.cut_points import chosen_cuts, codes_in, cuts_sha256, widths_of
 from flfed.trees.forest import forest_of, margins, round_of, tree_arrays, trees_of, with_round
 from flfed.trees.growth import TreeSettings
 from flfed.updates.messages.in_memory import is_in_memory
@@ -303,25 +303,6 @@ def test_a_run_that_was_killed_between_two_levels_goes_on_to_the_same_trees(smal
         with pytest.raises(RunStopped):
             run(study, sites=sites)
     assert resume(newest(), sites=sites).report["arrays-sha256"] == expected
-
-
-@pytest.mark.parametrize("least", [0, 10])
-def test_chosen_cut_points_are_possible_and_one_of_another_bit_place_or_order_is_not(least: int, small_sites, trees):
-    study = Study.parse(trees())
-    sessions = [SiteSession(site, study) for site in small_sites(3, rows=300)]
-    layout = sessions[0].layout
-    for most in (4, 64, 256):
-        cuts = one_table(sessions, most, least)[1]["cuts"]
-        assert are_possible(cuts, layout, most)
-    filled = int(np.flatnonzero(widths_of({"cuts": cuts}) > 3)[0])
-    first, second = cuts[filled, :2]
-    for spoilt in ([np.nextafter(first, np.inf), second], [second, first], [NO_CUT, second], [first, first]):
-        other = cuts.copy()
-        other[filled, :2] = spoilt
-        assert not are_possible(other, layout, 256)
-    number = next(place for place, column in enumerate(layout.features) if len(edges_of(column)) > 64)
-    cuts[number, :64] = edges_of(layout.features[number])[:64]
-    assert are_possible(cuts, layout, 256) and not are_possible(cuts, layout, 64)
 
 
 def test_a_second_run_with_another_encoder_has_the_unit_of_its_own_outcome(home):
