@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import tomli_w
 from flwr.app import Message
 
+from flfed.deployment.gate.gate import Gate
+from flfed.deployment.gate.outbound import Leaving
 from flfed.deployment.gate.run_limits import asked_sha256
+from flfed.deployment.gate.study_policy import sha256_of
+from flfed.deployment.operator.run_budget import runs_in_words
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
+from flfed.study.request_hash import asks_sha256
+from flfed.study.study import Study, names
 from flfed.updates.messages.audit import AUDIT, AuditRequest
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainRequest
@@ -80,7 +89,7 @@ def test_each_repeat_is_a_run_and_a_name_is_of_one_study(gated):
     for repeat, answer in ((0, True), (1, True), (2, False), (0, True)):
         assert (said(site.answer(final(site), repeat=repeat)) == "") is answer
     assert [line.facts["repeat"] for line in site.lines()] == [0, 1, 2, 0]
-    text = site.study.text.replace("seed = 7", "seed = 8")
+    text = site.study.text.replace("lr = ", "lr = 1")
     site.approve(type(site.study).parse(text))
     assert said(site.answer(final(site), study=text)) == Refusal("ledger-other-study")
     assert said(site.answer(final(site), study=text, run="another")) == ""
@@ -120,3 +129,71 @@ def test_only_the_final_model_is_evaluated(gated, small_study: str):
     assert "patience" in early
     site = gated(early)
     assert [site.refusal(final(site, round=round)) is None for round in (1, 2, 6, 7)] == [False, True, True, False]
+
+
+def turned(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a study's tables with their keys in the other order."""
+    return {key: turned(one) if isinstance(one, dict) else one for key, one in reversed(table.items())}
+
+
+SAME: dict[str, Callable[[str], str]] = {
+    "blank": lambda text: text.replace("lr = ", "lr =  "),
+    "comment": lambda text: f"# Another day.\n{text}",
+    "name": lambda text: text.replace('name = "small"', 'name = "small-2"', 1),
+    "purpose": lambda text: text.replace('purpose = "', 'purpose = "Again: '),
+    "seed": lambda text: text.replace("seed = 7", "seed = 8"),
+    "date": lambda text: text.replace("seed = 7", "expires = 2027-01-31\nseed = 7"),
+    "order": lambda text: tomli_w.dumps(turned(tomllib.loads(text))),
+    "default": lambda text: text.replace("epochs = 1", 'epochs = 1\nmomentum = 0.0\nschedule = "constant"'),
+}
+"""Texts that ask the same as another one."""
+
+
+def run_of_another_text(site: Any, text: str, run: str = "another") -> str:
+    """Approve a text beside the first one's, which had its run; return what the site says to a comparison by it."""
+    site.approve(type(site.study).parse(text))
+    return said(site.answer(compared(site), study=text, run=run))
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_texts_that_ask_the_same_share_their_runs(gated, small_study: str, change: str, monkeypatch):
+    site, text = gated(policy=Policy(**OPEN, runs=1)), SAME[change](small_study)
+    assert text != small_study
+    assert said(site.answer(compared(site))) == ""
+    # It holds by the ledger, after a restart of the gate.
+    site.open()
+    assert run_of_another_text(site, text) == Refusal("too-many-runs", most=1, had=1)
+    other = small_study.replace("lr = ", "lr = 1")
+    assert run_of_another_text(site, other) == ""
+    # Counted by its text, each would have runs of its own.
+    monkeypatch.setattr("flfed.deployment.gate.gate.asks_sha256", sha256_of)
+    site.open()
+    assert run_of_another_text(site, text, run="by-its-text") == ""
+
+
+def test_a_line_without_a_hash_of_what_is_asked_counts_for_its_text(gated, monkeypatch):
+    site = gated(policy=Policy(**OPEN, runs=1))
+    facts = Gate._facts
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Gate, "_facts", lambda *asked: {k: v for k, v in facts(*asked).items() if k != "asks_sha256"})
+        earlier.setattr(Leaving, "used_up", lambda *_: None)
+        assert said(site.answer(compared(site))) == ""
+    assert "asks-sha256" not in site.lines()[-1].facts
+    site.open()
+    assert said(site.answer(compared(site), run="another")) == Refusal("too-many-runs", most=1, had=1)
+
+
+def test_the_approval_names_studies_that_ask_the_same_and_their_runs_left(gated, small_study: str):
+    site = gated(policy=Policy(**OPEN, runs=3))
+    assert said(site.answer(compared(site))) == ""
+    again = Study.parse(SAME["name"](small_study))
+    (words,) = runs_in_words(site.folder, site.site, again)
+    assert words.startswith(f"Runs: {site.study.name} ({site.study.sha256()[:12]}) asks the same of these rows")
+    assert words.endswith("Together they have 2 of 3 runs left.")
+    (words,) = runs_in_words(site.folder, site.site, Study.parse(small_study.replace("lr = ", "lr = 1")))
+    assert words.startswith("Runs: 3 of 3 runs left.")
+
+
+def test_no_two_shipped_studies_ask_the_same():
+    hashes = [asks_sha256(Study.load(name).text) for name in names()]
+    assert len(set(hashes)) == len(hashes)

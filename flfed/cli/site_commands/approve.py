@@ -73,7 +73,7 @@ def approve_study(
         return
     sites = _sites(co_sites, found)
     others = _others(sites, own)
-    from flfed.deployment.operator.run_budget import study_in_words
+    from flfed.deployment.operator.run_budget import runs_in_words, study_in_words
     from flfed.deployment.operator.secure_sums import agreed, other_studies, words_of_others
     from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
 
@@ -84,6 +84,7 @@ def approve_study(
     words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(found.dataset.name, other_studies(folder, found, others, agreement))
     words += _rows(folder, own, found) + _told(folder, own, found) + study_in_words(folder, own, found)
+    words += runs_in_words(folder, own, found)
     if not as_json:
         typer.echo("\n\n".join(words))
     # The words come first, so that who decides has read them.

@@ -39,6 +39,7 @@ from flfed.rows.snapshots import snapshot
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.coverage import is_covered
+from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.run_state import BRINGING, run_state, whole_message
@@ -263,6 +264,7 @@ class Gate:
             "study": known.study.name if known else "",
             "dataset": known.study.dataset.name if known else "",
             "study_sha256": sha256,
+            "asks_sha256": asks_sha256(text) if known else "",
             "run": str(context.run_config.get("run", ""))[:100],
             "repeat": repeat if type(repeat) is int and 0 <= repeat < REPEATS else None,
             "rows_sha256": self._studies.rows_in_line(sha256),

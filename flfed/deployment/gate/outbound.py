@@ -105,12 +105,13 @@ class Leaving:
             What the ledger says of the study, and of the run.
         """
         run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
+        asks = str(facts["asks_sha256"])
         try:
             lost = self._continuity.refusal()
             if lost:
                 return lost
             with self._ledger.held() as held:
-                return self._too_much(self._used(held), 1) or self._limits.refusal(held, message, run)
+                return self._too_much(self._used(held), 1) or self._limits.refusal(held, message, run, asks)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER

@@ -17,7 +17,7 @@ from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.federation.client.released.run_draws import EDGES, SPENT
 from flfed.federation.client.run_keys import Known, Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import BESIDE, CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
+from flfed.records.ledger.line import ASKS, BESIDE, CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
@@ -153,7 +153,7 @@ class RunLimits:
     Parameters
     ----------
     most : int
-        Runs of a study, each repeat counted, that may have an answer.
+        Runs of all studies that ask the same, each repeat counted, that may have an answer.
 
     Notes
     -----
@@ -171,6 +171,7 @@ class RunLimits:
         self._forget()
 
     def _forget(self) -> None:
+        # By the hash of what is asked; lines of earlier versions have none, and count by the study's own.
         self._runs: dict[str, set[Run]] = defaultdict(set)
         self._studies: dict[str, set[str]] = defaultdict(set)
         self._asked: dict[tuple[Run, str, Exchange], set[str]] = defaultdict(set)
@@ -183,7 +184,12 @@ class RunLimits:
         self._read(held)
         return self._sums
 
-    def refusal(self, held: HeldLedger, message: Message, run: Run) -> Refusal | None:
+    def runs(self, held: HeldLedger, study: str, asks: str) -> set[Run]:
+        """Return the runs that count for a study, by the hashes of its text and of what it asks."""
+        self._read(held)
+        return self._runs[asks] | self._runs[study]
+
+    def refusal(self, held: HeldLedger, message: Message, run: Run, asks: str) -> Refusal | None:
         """Return why a run may not have an answer.
 
         None where it may.
@@ -195,13 +201,14 @@ class RunLimits:
             One that fits the study.
         run : Run
             By whom it is asked.
+        asks : str
+            Hash of what its study asks.
         """
-        self._read(held)
         study, name, _ = run
+        runs, most = self.runs(held, study, asks), self._most
         # A run's name belongs to one study: else a second study would bring a second allowance.
         if self._studies[name] - {study}:
             return Refusal("ledger-other-study")
-        runs, most = self._runs[study], self._most
         if run not in runs and len(runs) >= most:
             return Refusal("too-many-runs", most=most, had=len(runs))
         kind, asked = message.metadata.message_type, asked_sha256(message)
@@ -252,7 +259,7 @@ class RunLimits:
         # Of a lost ledger only carried lines are left: each shows that its run had an answer. What a run spent counts
         # whether or not its answer left: else runs without an answer would spend a whole budget.
         if kind or line.kind == SPENT or CARRIED in line.facts:
-            self._runs[run[0]].add(run)
+            self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))
         for name in HASHED:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.operator.budget import (
     ROWS_OF_PERSONS,
     Accounts,
     same_in_words,
     unprotected_in_words,
 )
+from flfed.deployment.site_state.approval import approvals
+from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
 from flfed.federation.client.released.row_accounts import names_now
@@ -23,6 +26,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots import snapshot
 from flfed.study.coverage import is_covered
+from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.accounting import Release
 from flfed.updates.messages.kinds import STATISTIC
@@ -59,6 +63,26 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         rule=holdout_hash(serving, snapshot.known(serving, folder.frozen)),
     )
     return [said + KEPT_CELLS if free else said]
+
+
+def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
+    """Return how many runs are left of all studies that ask the same, and which of them are approved here."""
+    most, asks = site.policy.runs, asks_sha256(study.text)
+    with ledger_of(folder).reading() as held:
+        had = 0 if held is None else len(RunLimits(most).runs(held, study.sha256(), asks))
+    decided = [one for one in approvals(folder) if one.decision == "approved" and one.study_sha256 != study.sha256()]
+    same = [f"{one.study} ({one.study_sha256[:12]})" for one in decided if _asks(one.text) == asks]
+    words = f"{max(most - had, 0)} of {most} runs left"
+    if same:
+        return [f"Runs: {', '.join(same)} asks the same of these rows, and is approved. Together they have {words}."]
+    return [f"Runs: {words}. Another text that asks the same has no more of its own."]
+
+
+def _asks(text: str) -> str:
+    try:
+        return asks_sha256(text)
+    except FlfedError:  # a text that this version cannot read is not answered either
+        return ""
 
 
 def _answered(folder: SiteFolder, serving: Site, study: Study, ledger: Ledger) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
 from flfed.study.coverage import covers_model, is_covered
+from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.accounting import Release, delta_defect
 from flfed.updates.mechanism import mechanism_of, planned
@@ -313,6 +314,7 @@ class RoundCharge:
         return {
             "study": self.study.name,
             "study_sha256": self.study.sha256(),
+            "asks_sha256": asks_sha256(self.study.text),
             "run": self.run,
             "repeat": self.repeat,
             "round": round,

@@ -30,6 +30,8 @@ QUESTION = "question-sha256"
 PINNED, LISTED, BESIDE = "pinned", "listed", "sums-only"
 """Keys of a line about secure sums: the question that was answered, the sites whose keys were pinned then, the list
 that was confirmed or opened, and the sites of the run that share figures in sums only."""
+ASKS = "asks-sha256"
+"""The key of what a line's study asks, whatever its text calls it: its runs are counted by this hash."""
 CARRIED = "carried-from"
 """The key of a line that was carried over from such a ledger: the number that it had there."""
 FORMAT = 2

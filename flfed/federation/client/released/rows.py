@@ -25,7 +25,7 @@ from flfed.federation.client.released.row_accounts import RowAccounts, known_ori
 from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import Line, Run, run_of
+from flfed.records.ledger.line import ASKS, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import row_texts
 from flfed.rows.data.origin import Origin, SourceRows, is_plain, rows_here
@@ -36,6 +36,7 @@ from flfed.rows.snapshots.differencing import RowSet, apart_by_few, too_close
 from flfed.rows.snapshots.persons import SourceSet
 from flfed.rows.snapshots.snapshot import FrozenSite
 from flfed.rows.snapshots.withholding import Chosen
+from flfed.study.request_hash import asks_sha256
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,7 +225,7 @@ def _facts(session: SiteSession, run: str, parts: Parts, key: bytes) -> dict[str
     """Return what each line of a run's releases says."""
     study = session.study
     facts: dict[str, Any] = {"study": study.name, "study-sha256": study.sha256(), "dataset": study.dataset.name}
-    facts |= {"run": run, "repeat": session.seed - study.seed}
+    facts |= {ASKS: asks_sha256(study.text), "run": run, "repeat": session.seed - study.seed}
     return facts | ({} if parts.origin is None else named(parts.origin, key))
 
 
