@@ -216,6 +216,25 @@ class EncodedTable:
             del kept["training"]  # made again after the rounds: else every row would be kept twice
         return kept["fitted"], kept["validation"]
 
+    def scored_rows(self, encoder: Encoder) -> list[Encoded]:
+        """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""
+        fitted, scored = self.round_rows(encoder)
+        kept = self._encoded.through(encoder)
+        if "holdout" not in kept:
+            kept["holdout"] = self.encode(self.table.holdout("score-check"), self.in_use(encoder))
+        validation = [scored] if self._held_rows else []
+        return [fitted, *validation, kept["holdout"]]
+
+    @cached_property
+    def scored_persons(self) -> np.ndarray:
+        """Whose each of these rows is, each its own where the schema names no group; int [rows]."""
+        training, holdout = self.table.training, self.table.holdout("score-check")
+        if not self.schema.group:
+            return np.arange(len(training) + len(holdout))
+        column = self.schema.group
+        parts = [training[column][~self._held], training[column][self._held], holdout[column]]
+        return np.asarray(pd.factorize(pd.concat(parts, ignore_index=True))[0])
+
     def target(self, table: pd.DataFrame) -> np.ndarray:
         """Return class codes, or the target in its unit."""
         known = self._known(table)
@@ -232,6 +251,10 @@ class EncodedTable:
         """Convert outputs to probabilities, or predictions in the target's unit."""
         if self.task == "regression":
             return decode_target(outputs[:, 0], self.layout, encoder)
+        return self.probabilities(outputs)
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Convert outputs to probabilities of classes."""
         return probabilities(self.task, outputs)
 
 

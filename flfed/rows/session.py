@@ -69,12 +69,17 @@ class Trained:
 
     delta: Arrays
     rows: int
-    loss: float
+    loss: float | None
     steps: int
     scores: RowScores | None
     holdout: RowScores | None
     lr: float = 0.0
     own: Arrays = field(default_factory=dict)
+
+    def without_figures(self) -> Trained:
+        """Return the round without loss and metrics; how many rows there are crosses anyway."""
+        scores, holdout = (None if one is None else one.bare() for one in (self.scores, self.holdout))
+        return replace(self, loss=None, scores=scores, holdout=holdout)
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:

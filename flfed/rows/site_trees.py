@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flfed.rows.evaluation.single_rows import holds_models, outputs_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts
 from flfed.rows.training.functional import loss_of_rows
@@ -106,7 +107,7 @@ def grown(
     # Another run may have another encoder, and by it another unit of a number that is predicted.
     if session.trees is None or session.trees.y is not fitted.y:
         parts = {"fitted": fitted.x, "scored": scored.x} | (
-            {"holdout": session.holdout_rows(encoder)[1].x} if curve else {}
+            {"holdout": session.holdout_rows(encoder)[1].x} if curve or holds_models(session) else {}
         )
         session.trees = SiteTrees(parts, fitted.y, session.task)
     trees = session.trees
@@ -131,7 +132,18 @@ def grown(
         table, rows = session.holdout_rows(encoder)
         own = replace(rows, x=trees.scores["holdout"])
         held = yield from session.measured("holdout", table, {}, encoder, own, SCORED)
+    if _tell_single_rows(session, trees, validated=validated):
+        bare = [None if one is None else one.bare() for one in (scores, held)]
+        return Grown(sums, len(fitted), None, *bare)
     return Grown(sums, len(fitted), loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores, held)
+
+
+def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool) -> bool:
+    """Tell whether figures of the trees before the round would tell of single rows."""
+    if not holds_models(session) or not trees.grown:
+        return False
+    parts = ("fitted", "scored", "holdout") if validated else ("fitted", "holdout")
+    return outputs_refusal(session, [trees.scores[part] for part in parts]) is not None
 
 
 def _scores_holdout(session: SiteSession) -> bool:

@@ -90,7 +90,7 @@ def test_a_second_model_is_neither_evaluated_nor_compared(
     word = "evaluate" if kind == EVALUATE else "compare"
     for model, text in (("model", ""), ("next", f"it was asked to {word} another model in this run"), ("model", "")):
         assert said(found.ask(1, 0, "site-01", kind, asked[model])) == text
-    monkeypatch.setattr(RunLimits, "refusal", lambda limits, held, message, run: None)
+    monkeypatch.setattr(RunLimits, "refusal", lambda *_: None)
     # The losses of a model that is scored have masks, which are drawn once.
     masks = "a masked answer to round 4 left before, and it is not here any more: begin the run anew"
     assert said(found.ask(1, 0, "site-01", kind, asked["next"])) == (masks if kind == EVALUATE else "")

@@ -16,6 +16,7 @@ from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
+from flfed.rows.evaluation.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study
@@ -63,6 +64,11 @@ def attacked(
         raise NotTakingPart(Refusal("no-audits"))
     if request.attack not in registry.names("attack"):
         raise MalformedMessage(Refusal("attack-unknown"))
+    refused = yield from model_refusal(
+        session, request.arrays, request.encoder, lambda: own.start(session, request.encoder)
+    )
+    if refused is not None:
+        raise NotTakingPart(refused)
     found = yield from attack(
         session,
         request.arrays,

@@ -51,8 +51,9 @@ from flfed.federation.client.site_run import (
 from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
-from flfed.rows.comparison.compare import compare
+from flfed.rows.comparison.compare import SiteComparison, compare
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
+from flfed.rows.evaluation.single_rows import model_refusal
 from flfed.rows.session import FIT, SiteSession, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
@@ -403,6 +404,10 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
         correction=correction,
         own=own_terms_of(strategy, request, session, incoming),
     )
+    refused = yield from model_refusal(session, incoming, request.encoder, lambda: own.start(session, request.encoder))
+    if refused is not None:
+        LOG.warning("no figure of the model of round %d leaves: %s", request.round, refused)
+        done = done.without_figures()
     delta, made = done.delta, ExtraArrays()
     if request.fit and (shapes.returned or shapes.kept):
         trained = LocalUpdate(delta=delta, steps=done.steps, lr=done.lr, plan=session.study.plan)
@@ -415,11 +420,12 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     if stateful and state:
         own.state.keep(request.round, state)
     said, compact = said_by(session), bool(request.encoder_sha256)
-    offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset else None
+    asks_offset = request.offset and refused is None
+    offset = (yield from session.offset(request.arrays, request.encoder)) if asks_offset else None
     reply = TrainReply(
         delta=delta,
         num_examples=float(done.rows),
-        loss=None if training_stays(session) else said(done.loss),
+        loss=None if done.loss is None or training_stays(session) else said(done.loss),
         steps=done.steps,
         scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
         holdout=scores_of(done.holdout, said, compact=compact),
@@ -449,15 +455,26 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     arrays = own.last_model(request, session.study, kept)
     session.own_arrays = own_part_of(kept, shapes, arrays)
     start = own.start(session, request.encoder)
-    found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
+    refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
+    if refused is None:
+        found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
+        reply = _compared(session, found, compact=bool(request.encoder_sha256))
+    else:
+        rows = {"num_examples": len(session.table.training), "holdout_rows": session.table.holdout_rows}
+        reply = CompareReply(arms=(), differences=(), note=str(refused), **rows)
+    return _in_sum(session, request, reply, own)
+
+
+def _compared(session: SiteSession, found: SiteComparison, *, compact: bool) -> CompareReply:
+    """Return a comparison as it leaves; `compact` has counts in the smallest whole type."""
     said = said_by(session)
-    reply = CompareReply(
+    return CompareReply(
         num_examples=found.training_rows,
         holdout_rows=found.holdout_rows,
         arms=arms_of(found, said),
         differences=differences_of(found, said),
         summary=found.summary,
-        histogram=small(found.histogram) if request.encoder_sha256 else found.histogram,
+        histogram=small(found.histogram) if compact else found.histogram,
         note=found.note,
         own_family=None if training_stays(session) else found.own_family,
         points=tuple(PointCounts(**asdict(point)) for point in found.points),
@@ -467,6 +484,10 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         ),
         withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
     )
+
+
+def _in_sum(session: SiteSession, request: CompareRequest, reply: CompareReply, own: SiteRun) -> CompareReply:
+    """Return a comparison with its figures under masks, too, where sites that share none add theirs up."""
     sums = own.figures(session.study)
     if sums is None:
         return reply

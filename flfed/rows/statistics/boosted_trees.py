@@ -169,6 +169,11 @@ class SiteTrees:
         """Hash of the cut points of the forest that is here."""
         return cuts_sha256(self._arrays)
 
+    @property
+    def grown(self) -> bool:
+        """Whether a leaf has another value than 0."""
+        return bool(self._arrays["value"].any())
+
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take a whole forest, and score all rows by it."""
         trees, outputs, missing = forest_of(arrays), arrays["value"].shape[1], widths_of(arrays) - 1

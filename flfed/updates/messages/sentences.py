@@ -10,7 +10,7 @@ import re
 from functools import cache
 
 from flfed import registry
-from flfed.refusals import LONGEST, SLOTS, any_of, plain
+from flfed.refusals import LONGEST, SLOTS, Refusal, any_of, plain
 
 SLOTS_HERE = SLOTS | {
     "rows": r"(?:a single row|[0-9]+ rows, as in the plan)",
@@ -41,6 +41,7 @@ METHODS = (
 NOTES = (
     "rows left out because a feature is missing: {n}",
     "rows left out because a feature is missing: fewer than {n}",
+    str(Refusal("model-single-rows")),
 )
 """What was left out of a comparison; why figures stay is said behind it."""
 _STEP = (

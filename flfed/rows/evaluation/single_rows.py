@@ -1,0 +1,108 @@
+"""Models whose figures would tell of single rows: nearly all of their scores are alike, or sure.
+
+A threshold between all people and one tells whether this one is there, and with which outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from flfed.refusals import Refusal
+from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.training.requests import ComputeRequest, Request, ScoreRequest
+from flfed.study.coverage import covers_model
+from flfed.summaries.summary import Encoder, arrays_sha256
+
+CLOSE = 1e-6
+"""Distance up to which two scores are one, and a score is sure."""
+SURE = 0.9
+"""Share of sure scores from which on a model is a threshold."""
+Start = Callable[[], Mapping[str, np.ndarray] | None]
+"""Returns the model of an earlier run that a run begins with, None where there is none."""
+
+
+def tells_single_rows(score: np.ndarray, person: np.ndarray, task: str, least: int) -> bool:
+    """Tell whether figures of these scores may tell of fewer than `least` people.
+
+    Parameters
+    ----------
+    score : array [rows] or [rows, classes]
+        Probabilities; of a regression in units of the outcome's scale.
+    person : int array [rows]
+        Whose each row is.
+    task : {"binary", "multi-class", "regression"}
+    least : int
+        The policy's cell minimum.
+
+    Examples
+    --------
+    >>> steep, alike = np.array([0.0] * 95 + [0.5] * 5), np.array([0.3] * 95 + [0.4] * 5)
+    >>> [tells_single_rows(score, np.arange(100), "binary", 10) for score in (steep, alike, np.linspace(0, 1, 100))]
+    [True, True, False]
+    """
+    if task != "regression":
+        surest = np.maximum(score, 1 - score) if score.ndim == 1 else score.max(axis=1)
+        if np.mean(surest >= 1 - CLOSE) >= SURE:
+            return True
+    scores = score.reshape(len(score), -1)
+    # If nearly all people have one score, the median over people is that one.
+    _, one_of_each = np.unique(person, return_index=True)
+    middle = np.median(scores[one_of_each], axis=0)
+    others = person[(np.abs(scores - middle) > CLOSE).any(axis=1)]
+    return len(np.unique(others)) < least
+
+
+def holds_models(session: SiteSession) -> bool:
+    """Tell whether a site looks at a model's scores before figures of it leave."""
+    return session.site.policy.disclosure != "open" and not covers_model(session.study)
+
+
+def model_refusal(
+    session: SiteSession, arrays: Arrays, encoder: Encoder, start: Start
+) -> Generator[ComputeRequest, Any, Refusal | None]:
+    """Yield requests and return why no figure of a model leaves, None where some may.
+
+    Parameters
+    ----------
+    session : SiteSession
+    arrays : dict of name to array
+        The model, as it came.
+    encoder : Encoder
+        Of all sites.
+    start : callable
+        Asked where the model is a threshold: what the run begins with is none that somebody chose for these rows.
+    """
+    if not holds_models(session) or _ignores_inputs(session, arrays):
+        return None
+    arrays = session.own_arrays.at_site(arrays)
+    requests: list[Request] = [
+        ScoreRequest(model=session.model, arrays=arrays, x=rows.x) for rows in session.scored_rows(encoder)
+    ]
+    outputs: list[np.ndarray] = yield requests
+    refused = outputs_refusal(session, outputs)
+    if refused is None:
+        return None
+    begun = start()
+    return None if begun is not None and arrays_sha256(dict(begun)) == arrays_sha256(arrays) else refused
+
+
+def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refusal | None:
+    """Return why no figure of a model with these outputs leaves, None where some may.
+
+    The outputs are of the rows of `SiteSession.scored_rows`, part by part.
+    """
+    whole = np.concatenate(outputs)
+    # The encoder's unit of a regression is the scale of its outcome.
+    score = whole if session.task == "regression" else session.probabilities(whole)
+    told = tells_single_rows(score, session.scored_persons, session.task, session.site.policy.cell_minimum)
+    return Refusal("model-single-rows") if told else None
+
+
+def _ignores_inputs(session: SiteSession, arrays: Arrays) -> bool:
+    """Tell whether a model has one score whatever the row, as the first one of most runs: it tells of no row."""
+    if session.layout.plain:
+        return not arrays["value"].any()
+    return not any(value.any() for value in arrays.values())
