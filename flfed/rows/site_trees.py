@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flfed.rows.evaluation.single_rows import holds_models, outputs_refusal
+from flfed.rows.comparison.single_rows import holds_models, outputs_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts
 from flfed.rows.training.functional import loss_of_rows

@@ -254,7 +254,9 @@ def test_without_a_rule_the_play_reads_what_is_so(consortium: Make, play: str, m
 
 
 @pytest.mark.parametrize("least", [0, 10])
-def test_chosen_cut_points_are_possible_and_one_of_another_bit_place_or_order_is_not(least: int, small_sites, trees):
+def test_chosen_cut_points_are_possible_and_one_of_another_bit_place_or_order_is_not(
+    least: int, small_sites: Callable[..., list[Site]], small_study: str
+):
     study = Study.parse(trees_study(small_study))
     sessions = [SiteSession(site, study) for site in small_sites(3, rows=300)]
     layout = sessions[0].layout

@@ -16,7 +16,7 @@ from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal
 from flfed.rows.comparison.attack_runner import Finding, Promised, attack
-from flfed.rows.evaluation.single_rows import model_refusal
+from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.study import Study

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Generator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -27,10 +27,9 @@ from flfed.federation.client.protection import LocalProtection, privacy_refusal,
 from flfed.federation.client.redaction import (
     CROSSING,
     NotTakingPart,
-    arms_of,
-    differences_of,
     losses_of,
     redact,
+    redact_comparison,
     redacted,
     said_by,
     scores_of,
@@ -51,10 +50,10 @@ from flfed.federation.client.site_run import (
 from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
-from flfed.rows.comparison.compare import SiteComparison, compare
+from flfed.rows.comparison.compare import compare
+from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
-from flfed.rows.evaluation.single_rows import model_refusal
-from flfed.rows.session import FIT, SiteSession, redraws
+from flfed.rows.session import FIT, SiteSession, Trained, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
@@ -70,12 +69,8 @@ from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import (
     COMPARE,
-    ColumnImportance,
     CompareReply,
     CompareRequest,
-    GroupFigure,
-    PointCounts,
-    WithheldColumn,
 )
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
@@ -93,7 +88,7 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
     SummariseRequest,
 )
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest, small
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
 from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")
@@ -406,12 +401,10 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     )
     refused = yield from model_refusal(session, incoming, request.encoder, lambda: own.start(session, request.encoder))
     if refused is not None:
-        LOG.warning("no figure of the model of round %d leaves: %s", request.round, refused)
         done = done.without_figures()
     delta, made = done.delta, ExtraArrays()
     if request.fit and (shapes.returned or shapes.kept):
-        trained = LocalUpdate(delta=delta, steps=done.steps, lr=done.lr, plan=session.study.plan)
-        made = strategy.client_extra(request.settings, arrays, trained)
+        made = strategy.client_extra(request.settings, arrays, _local_update(done, session))
     state = state_of(made.kept, done.own)
     if packing is not None:
         delta, left = yield from packed_update(packing, delta, session, request.round, before)
@@ -420,8 +413,8 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     if stateful and state:
         own.state.keep(request.round, state)
     said, compact = said_by(session), bool(request.encoder_sha256)
-    asks_offset = request.offset and refused is None
-    offset = (yield from session.offset(request.arrays, request.encoder)) if asks_offset else None
+    asks = request.offset and refused is None
+    offset = (yield from session.offset(request.arrays, request.encoder)) if asks else None
     reply = TrainReply(
         delta=delta,
         num_examples=float(done.rows),
@@ -434,6 +427,10 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     )
     losses = losses_of(done.rows, done.loss if request.fit else None, done.scores, session)
     return (yield from summed(asked, reply, losses, session, own, model=request.arrays))
+
+
+def _local_update(done: Trained, session: SiteSession) -> LocalUpdate:
+    return LocalUpdate(delta=done.delta, steps=done.steps, lr=done.lr, plan=session.study.plan)
 
 
 @cache
@@ -458,32 +455,11 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
     if refused is None:
         found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
-        reply = _compared(session, found, compact=bool(request.encoder_sha256))
+        reply = redact_comparison(session, found, compact=bool(request.encoder_sha256))
     else:
         rows = {"num_examples": len(session.table.training), "holdout_rows": session.table.holdout_rows}
         reply = CompareReply(arms=(), differences=(), note=str(refused), **rows)
     return _in_sum(session, request, reply, own)
-
-
-def _compared(session: SiteSession, found: SiteComparison, *, compact: bool) -> CompareReply:
-    """Return a comparison as it leaves; `compact` has counts in the smallest whole type."""
-    said = said_by(session)
-    return CompareReply(
-        num_examples=found.training_rows,
-        holdout_rows=found.holdout_rows,
-        arms=arms_of(found, said),
-        differences=differences_of(found, said),
-        summary=found.summary,
-        histogram=small(found.histogram) if compact else found.histogram,
-        note=found.note,
-        own_family=None if training_stays(session) else found.own_family,
-        points=tuple(PointCounts(**asdict(point)) for point in found.points),
-        groups=tuple(GroupFigure(**asdict(figure)) for figure in found.groups),
-        importance=tuple(
-            ColumnImportance(column=o.column, increase=o.increase) for o in found.importance if not o.method
-        ),
-        withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
-    )
 
 
 def _in_sum(session: SiteSession, request: CompareRequest, reply: CompareReply, own: SiteRun) -> CompareReply:

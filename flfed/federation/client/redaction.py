@@ -28,7 +28,14 @@ from flfed.summaries.score_bins import RowScores
 from flfed.trees.forest import NoTrees
 from flfed.updates.aggregation.loss_sums import RowLoss
 from flfed.updates.checkpoints.reply_cache import NotKept
-from flfed.updates.messages.compare import Figure
+from flfed.updates.messages.compare import (
+    ColumnImportance,
+    CompareReply,
+    Figure,
+    GroupFigure,
+    PointCounts,
+    WithheldColumn,
+)
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.offset import Offset
@@ -234,3 +241,24 @@ def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
 def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, said: Said) -> Figure:
     value, low, high, further = (said(fields[name]) for name in ("value", "low", "high", extra))
     return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=further, method=fields["method"])
+
+
+def redact_comparison(session: SiteSession, found: SiteComparison, *, compact: bool) -> CompareReply:
+    """Return a comparison as it leaves; `compact` has counts in the smallest whole type."""
+    said = said_by(session)
+    return CompareReply(
+        num_examples=found.training_rows,
+        holdout_rows=found.holdout_rows,
+        arms=arms_of(found, said),
+        differences=differences_of(found, said),
+        summary=found.summary,
+        histogram=small(found.histogram) if compact else found.histogram,
+        note=found.note,
+        own_family=None if training_stays(session) else found.own_family,
+        points=tuple(PointCounts(**asdict(point)) for point in found.points),
+        groups=tuple(GroupFigure(**asdict(figure)) for figure in found.groups),
+        importance=tuple(
+            ColumnImportance(column=o.column, increase=o.increase) for o in found.importance if not o.method
+        ),
+        withheld=tuple(WithheldColumn(column=o.column, method=o.method) for o in found.importance if o.method),
+    )
