@@ -381,7 +381,6 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     strategy, shapes = _strategy(session.study.strategy.name), extra_shapes_of(session.study.text)
     stateful = request.fit and bool(shapes.stay or (packing is not None and packing.feedback))
     before = own.before(request.round, session) if stateful or shapes.own else {}
-    # With a model that is only scored no arrays come, and nothing is trained by them.
     arrays = site_arrays(request.extra, before, shapes if request.fit else ExtraShapes())
     by_arrays = bool(shapes.sent) and not request.fit
     terms, correction = ((), {}) if by_arrays else client_terms(strategy, request.settings, arrays)
@@ -400,8 +399,7 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
         own=own_terms_of(strategy, request, session, incoming),
     )
     refused = yield from model_refusal(session, incoming, request.encoder, lambda: own.start(session, request.encoder))
-    if refused is not None:
-        done = done.without_figures()
+    done = done if refused is None else done.without_figures()
     delta, made = done.delta, ExtraArrays()
     if request.fit and (shapes.returned or shapes.kept):
         made = strategy.client_extra(request.settings, arrays, _local_update(done, session))
@@ -409,7 +407,7 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     if packing is not None:
         delta, left = yield from packed_update(packing, delta, session, request.round, before)
         state |= left
-    # Written before the reply leaves: a round that is asked again starts from what there was before it.
+    # Before the reply leaves: a round that is asked again starts from what there was before it.
     if stateful and state:
         own.state.keep(request.round, state)
     said, compact = said_by(session), bool(request.encoder_sha256)
@@ -457,8 +455,13 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
         found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
         reply = redact_comparison(session, found, compact=bool(request.encoder_sha256))
     else:
-        rows = {"num_examples": len(session.table.training), "holdout_rows": session.table.holdout_rows}
-        reply = CompareReply(arms=(), differences=(), note=str(refused), **rows)
+        reply = CompareReply(
+            num_examples=len(session.table.training),
+            holdout_rows=session.table.holdout_rows,
+            arms=(),
+            differences=(),
+            note=str(refused),
+        )
     return _in_sum(session, request, reply, own)
 
 
