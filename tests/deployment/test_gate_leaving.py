@@ -24,6 +24,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.signatures import sign_as_coordinator, signing_public
+from flfed.study.request_hash import asks_sha256
 from flfed.updates.messages.compare import COMPARE, CompareRequest
 from flfed.updates.messages.countersign import SEAL, SEALED, SealedRequest, SealReply, SealRequest
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
@@ -86,6 +87,7 @@ def test_an_honest_reply_leaves_as_it_is_and_is_on_the_ledger(gated, kind: str):
     assert facts == {
         "study": "small",
         "study-sha256": site.study.sha256(),
+        "asks-sha256": asks_sha256(site.study.text),
         "dataset": "small",
         "run": "20261120-abcd",
         "repeat": 0,
