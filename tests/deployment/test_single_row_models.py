@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flfed.rows.comparison import single_rows
 from flfed.rows.comparison.single_rows import model_refusal, tells_single_rows
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.evaluation import single_rows
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession, first_model
 from flfed.rows.training.one_by_one import run_client

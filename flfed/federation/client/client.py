@@ -42,6 +42,7 @@ from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import (
     SiteRun,
     answer_sums,
+    figures_may_leave,
     own_part_of,
     own_part_trained,
     own_terms_of,
@@ -398,8 +399,8 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
         correction=correction,
         own=own_terms_of(strategy, request, session, incoming),
     )
-    refused = yield from model_refusal(session, incoming, request.encoder, lambda: own.start(session, request.encoder))
-    done = done if refused is None else done.without_figures()
+    may_leave = yield from figures_may_leave(request, session, own, incoming)
+    done = done if may_leave else done.without_figures()
     delta, made = done.delta, ExtraArrays()
     if request.fit and (shapes.returned or shapes.kept):
         made = strategy.client_extra(request.settings, arrays, _local_update(done, session))
@@ -411,8 +412,7 @@ def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generat
     if stateful and state:
         own.state.keep(request.round, state)
     said, compact = said_by(session), bool(request.encoder_sha256)
-    asks = request.offset and refused is None
-    offset = (yield from session.offset(request.arrays, request.encoder)) if asks else None
+    offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset and may_leave else None
     reply = TrainReply(
         delta=delta,
         num_examples=float(done.rows),

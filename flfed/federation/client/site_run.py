@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,7 @@ from flfed.federation.client.run_keys import Approving, Known, RunKeys
 from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums, masked_losses
 from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
+from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.session import SiteSession
@@ -50,6 +52,8 @@ from flfed.updates.messages.secure_sum import (
 from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+
+LOG = logging.getLogger("flfed.site")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,6 +204,16 @@ def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSessio
         return NOTHING_ADDED
     terms, correction = own_terms(strategy, request.settings, model, incoming)
     return AddedGradients(terms=terms, correction=correction)
+
+
+def figures_may_leave(
+    request: TrainRequest, session: SiteSession, own: SiteRun, incoming: Arrays
+) -> Generator[ComputeRequest, Any, bool]:
+    """Yield requests and tell whether figures of a round's model may leave."""
+    refused = yield from model_refusal(session, incoming, request.encoder, lambda: own.start(session, request.encoder))
+    if refused is not None:
+        LOG.warning("no figure of the model of round %d leaves: %s", request.round, refused)
+    return refused is None
 
 
 def summed(
