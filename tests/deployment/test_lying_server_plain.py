@@ -256,7 +256,7 @@ def test_holdout_sums_of_two_runs_with_and_without_a_site_in_sums_only_have_noth
     assert compared(scene(4, 0, reserved=1)) == {1: others, 2: others}
 
 
-def test_a_question_is_not_answered_under_other_pinned_sites_before_its_list_is_opened(
+def test_a_question_is_answered_under_other_pinned_sites_only_where_an_honest_one_sees_both_lists(
     scene: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = scene(4, 1)
@@ -264,7 +264,8 @@ def test_a_question_is_not_answered_under_other_pinned_sites_before_its_list_is_
     # Another study has the same question, and another key is pinned for a site of the server's under another name.
     study = first.study.replace({"name": "other"})
     second = GateScene(list(first.gated.sites.values()), study, monkeypatch, 2)
-    assert second.train(exchange(run=2), ASKED) == 0
-    assert "this question was answered with other pinned sites before" in second.said[-1]
-    monkeypatch.setattr(rules, "answer_refusal", lambda **named: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(rules, "have_honest_opener", lambda pinned, before: set(pinned) == set(before))
+        assert second.train(exchange(run=2), ASKED) == 0
+        assert "this question was answered with other pinned sites before" in second.said[-1]
     assert second.train(exchange(run=2), ASKED) == 3

@@ -253,28 +253,22 @@ class Chooser:
 
 # On the code before, all outcomes were read without any output named, of exact figures.
 @pytest.mark.parametrize("outputs", [(), ("training-figures",)])
-def test_a_coordinator_that_chooses_models_reads_no_outcome_of_rows_whose_inputs_it_knows(
+def test_a_coordinator_that_chooses_thresholds_reads_no_outcome_of_rows_whose_inputs_it_knows(
     consortium: Make, outputs: tuple[str, ...]
 ):
     asked = {"strategy__rounds": 60, "plan__validation": 0.0, "compare__primary": "brier_score_loss"}
     found = consortium(rows=60, outputs=outputs, **asked)
     coordinator, victim = Chooser(found), "site-01"
     rows = SiteSession(found.sites[victim], found.study).round_rows(coordinator.encoder)[0]
-    inputs, outcomes = np.asarray(rows.x, np.float64), np.asarray(rows.y).ravel()
+    inputs = np.asarray(rows.x, np.float64)
     direction = np.random.default_rng(5).normal(size=inputs.shape[1])
     order = np.argsort(-(inputs @ direction))
     places = (inputs @ direction)[order]
     # Each threshold has one row more beyond it than the one before.
     thresholds = np.concatenate([[places[0] + 1], (places[:-1] + places[1:]) / 2])
     replies = [coordinator.threshold(victim, n, direction, at) for n, at in enumerate(thresholds, 1)]
-    if not outputs:
-        assert [figures_of(reply) for reply in replies] == [[]] * len(replies)
-        return
-    figures = [figure for reply in replies for figure in figures_of(reply)]
-    assert all(figure == three_digits(figure) for figure in figures)
-    # Ten bits a figure are enough for that: who names the output is told so.
-    scores = [reply.scores.metrics["brier_score_loss"] for reply in replies if reply.scores is not None]
-    assert ((np.diff(scores) < 0) == outcomes[order][:-1]).all()
+    # Also where figures of rounds leave there are none of thresholds.
+    assert [figures_of(reply) for reply in replies] == [[]] * len(replies)
 
 
 @pytest.mark.proof

@@ -200,7 +200,7 @@ def test_a_policy_lets_so_many_runs_of_a_study_have_answers(gated: Callable[...,
     # By the ledger, not by this process's memory; another study has runs of its own.
     site.open()
     assert asked("three") == said
-    other = site.study.text.replace("seed = 7", "seed = 8")
+    other = site.study.replace({"plan.lr": 0.07}).text
     site.approve(type(site.study).parse(other))
     assert asked("three", 1) == said
     assert not site.answer(site.trained(), run="three", study=other).has_error()
