@@ -6,8 +6,9 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from threading import Barrier, Thread
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -150,21 +151,17 @@ def test_runs_whose_updates_stay_are_counted_by_what_they_spent(small_sites: Sma
 def test_two_processes_that_are_asked_for_one_round_at_once_draw_its_noise_once(small_sites: Small):
     asking = three(small_sites, PLAIN, epsilon=8.0)
     others = [Consortium.__new__(Consortium) for _ in range(4)]
-    found: list[bytes] = []
     together = Barrier(len(others))
 
-    def ask(gated: Consortium) -> None:
+    def ask(gated: Consortium) -> bytes:
         vars(gated).update(vars(asking.gated), gates=dict(asking.gated.gates))
         gated.restart(SITE)  # a gate of its own, as another process has
         together.wait()
-        found.append(update(Asking(gated).round(1)))
+        return update(Asking(gated).round(1))
 
-    threads = [Thread(target=ask, args=(gated,)) for gated in others]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == len(others) and len(set(found)) == 1
+    with ThreadPoolExecutor(len(others)) as threads:
+        found = list(threads.map(ask, others))
+    assert len(set(found)) == 1
     assert asking.trained() == [1]
 
 
