@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -56,19 +56,17 @@ def _rows(result: CursorResult[Any], width: int, reading: Reading, most: int) ->
     while part := result.fetchmany(wanted):
         count += len(part)
         reading.check_shape(count, width)
-        size += sum(map(_bytes, zip(*part, strict=True)))
+        if count * width <= most:
+            loose.extend(map(tuple, part))
+            size += sum(map(_bytes, zip(*part, strict=True)))
+        else:
+            _pack(loose, packed)
+            loose = []
+            size += _pack(part, packed)
         reading.check("bytes", size)
         reading.check_time()
         wanted = max(1, min(ROWS, BYTES * count // max(1, size)))
-        loose.extend(map(tuple, part))
-        if len(loose) * width > most:
-            _pack(loose, packed)
-            loose = []
-            most = 0
-    if count == len(loose):
-        return loose
-    _pack(loose, packed)
-    return list(zip(*map(_unpacked, packed), strict=True))
+    return loose or list(zip(*map(_unpacked, packed), strict=True))
 
 
 def _bytes(cells: Cells) -> int:
@@ -88,14 +86,18 @@ def _bytes(cells: Cells) -> int:
     return size
 
 
-def _pack(rows: list[Cells], into: list[list[Any]]) -> None:
-    """Put the cells of rows into little memory, column by column.
+def _pack(rows: Sequence[Sequence[Any]], into: list[list[Any]]) -> int:
+    """Put the cells of rows into little memory, column by column, and return about how many bytes they take.
 
     Few rows at a time: their cells stay near the processor while columns are made of them.
     """
+    size = 0
     for start in range(0, len(rows), ROWS):
         for column, cells in zip(into, zip(*rows[start : start + ROWS], strict=True), strict=True):
-            column.append(_packed(cells))
+            array = _packed(cells)
+            column.append(array)
+            size += _bytes(cells) if array is cells else array.nbytes
+    return size
 
 
 def _packed(cells: Cells) -> Any:
