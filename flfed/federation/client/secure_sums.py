@@ -455,7 +455,7 @@ def losses_in_sum(keys: RunKeys, losses: Losses, rng: np.random.Generator) -> np
     return found
 
 
-def _kind_of(request: TrainRequest | CompareRequest) -> str:
+def _kind_of(request: ModelRequest) -> str:
     if isinstance(request, TrainRequest):
         return TRAIN if request.fit else EVALUATE
     return COMPARE
