@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -230,6 +231,23 @@ def test_the_words_say_what_every_reply_reveals(small_sites: Callable[..., list[
     assert "holds this site's own updates" in whole and "can compute the rows of the columns above" in whole
     with pytest.raises(FlfedError, match="run Python without -OO"):
         reveals(type("Silent", (), {}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "it can compute this site's rows and outcomes"),
+        ({"secure-aggregation": "on"}, "of the rows of all their sites together"),
+        ({"privacy.name": "record-dp", "privacy.epsilon": 3.0}, "no more than the study's epsilon allows"),
+    ],
+)
+def test_the_words_say_what_a_coordinator_learns_that_makes_its_own_models(
+    small_sites: Callable[..., list[Site]], small_study: str, changes: dict[str, Any], told: str
+):
+    (site,) = small_sites(1, policy=Policy())
+    study = Study.parse(small_study).replace(changes)
+    (said,) = (words for words in plain_words(study, site, ["site-02", "site-03"]) if words.startswith("What the coor"))
+    assert told in said and "whether a person is a test row" in said
 
 
 def test_aggregate_only_says_that_the_coordinators_memory_still_has_the_figures(

@@ -12,7 +12,7 @@ from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
 from flfed.deployment.gate.message_sections import most_bytes
 from flfed.deployment.operator.privacy_words import NO_EXACT_COUNT, of_covered, privacy_in_words, without_noise
-from flfed.deployment.operator.reveals import reveals
+from flfed.deployment.operator.reveals import learnt, reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
 from flfed.deployment.operator.statistic_description import of_statistic
 from flfed.federation.recording.source_model import UNCOVERED
@@ -144,6 +144,7 @@ def plain_words(
         f"Sharing: {shares.format(least=least_of_figures(taking_part))}",
         *_part_trained(study, site),
         f"Rounds: {_rounds(study, site, messages)}",
+        *learnt(messages),
         f"Until: {_until(study)}",
     ]
 
