@@ -115,8 +115,8 @@ def test_where_one_is_away_a_linear_study_goes_on_and_trees_wait_and_say_for_who
     kill(serving, "alpha")
     consortium.online(3)
     completed(consortium, linear, FOUR)
-    _, said = command(consortium, words(consortium, grown, FOUR), code=2)
-    assert "alpha" in said
+    _, said = command(consortium, words(consortium, grown, FOUR), code=1)
+    assert "site alpha is in a list of this question that was opened before, and not in this run" in said
     serving["alpha"] = consortium.sites["alpha"].serve("site serve alpha")
     consortium.online(4)
     completed(consortium, grown, FOUR)
