@@ -264,3 +264,26 @@ def test_what_another_process_of_the_site_opened_meanwhile_is_not_opened_otherwi
     assert sections(one_list(server, FOUR[0], listed(1, 2, 4))) == {"config", "confirmed"}
     assert OTHER_LIST in said(gate.leaving(message, reply, context, before))
     assert [line.facts["listed"] for line in found.lines(FOUR[0]) if line.kind == "list"] == [listed(1, 2, 4)]
+
+
+@pytest.mark.parametrize("kind", [SUMMARISE, TRAIN, LIST])
+@pytest.mark.parametrize("reserved", [0, 1])
+def test_what_two_processes_of_the_site_are_asked_at_once_both_answer(
+    four: Callable[..., Consortium], kind: str, reserved: int
+) -> None:
+    found = four(reserved)
+    server = LyingServer(found, "20261120-000001-aaaa")
+    server.keys(FOUR)
+    given = {"round": 1, "rounds": 3, "settings": {}, "score": False, **server.model()}
+    requests: dict[str, Any] = {SUMMARISE: SummariseRequest(), TRAIN: TrainRequest(**given)}
+    if kind == LIST:
+        server.train(FOUR[0])
+        requests[LIST] = ListRequest(kind=TRAIN, round=1, listed=listed(1, 2, 3))
+    context, gate = server.contexts[FOUR[0]], found.gates[FOUR[0]]
+    message = Message(requests[kind].to_record(), dst_node_id=context.node_id, message_type=kind)
+    assert gate.refusal(message, context, BUNDLE) is None
+    before = gate._in_sum(message, context)
+    found.restart(FOUR[0])  # a second gate on the same folder, which is asked the same meanwhile
+    assert said(server.ask(FOUR[0], kind, requests[kind])) == ""
+    reply = gate._side(context).app()(message, context)
+    assert said(gate.leaving(message, reply, context, before)) == ""

@@ -176,7 +176,7 @@ def test_a_line_without_a_hash_of_what_is_asked_counts_for_its_text(gated, monke
     facts = Gate._facts
     with monkeypatch.context() as earlier:
         earlier.setattr(Gate, "_facts", lambda *asked: {k: v for k, v in facts(*asked).items() if k != "asks_sha256"})
-        earlier.setattr(Leaving, "used_up", lambda *_: None)
+        earlier.setattr(Leaving, "_over", lambda *_: None)
         assert said(site.answer(compared(site))) == ""
     assert "asks-sha256" not in site.lines()[-1].facts
     site.open()

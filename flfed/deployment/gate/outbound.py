@@ -104,14 +104,12 @@ class Leaving:
         facts : mapping
             What the ledger says of the study, and of the run.
         """
-        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
-        asks = str(facts["asks_sha256"])
         try:
             lost = self._continuity.refusal()
             if lost:
                 return lost
             with self._ledger.held() as held:
-                return self._too_much(self._used(held), 1) or self._limits.refusal(held, message, run, asks)
+                return self._too_much(self._used(held), 1) or self._over(held, message, facts)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
@@ -176,9 +174,11 @@ class Leaving:
             lost = self._continuity.refusal()
             if lost:
                 return error_reply(lost, message)
-            # The count and the line are one step under the lock: two replies at once cannot both take the last bytes.
+            # All limits and the line are one step under the lock: another process of the site may have answered this
+            # run since the message was let in, from another model, or taken the last bytes.
             with self._ledger.held() as held:
-                over = self._too_much(self._used(held), size) or self._opened_since(held, in_sum, facts)
+                over = self._too_much(self._used(held), size) or self._over(held, message, facts)
+                over = over or self._opened_since(held, in_sum, facts)
                 if not over:
                     held.append(kind=kind.rpartition(".")[2], **line)
                     return reply
@@ -187,12 +187,17 @@ class Leaving:
             return error_reply(NO_LEDGER, message)
         return self.withhold(message, over, facts)
 
+    def _over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
+        """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
+        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
+        return self._limits.refusal(held, message, run, str(facts["asks_sha256"]))
+
     def _opened_since(self, held: HeldLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""
         if not in_sum.question:
             return None
         known = self._limits.sums(held).known(in_sum.question, str(facts["dataset"]))
-        return None if known == in_sum.known else Refusal("list-differs")
+        return None if in_sum.is_known_as(known) else Refusal("list-differs")
 
     def withhold(self, message: Message, reason: Refusal, facts: Facts) -> Message:
         """Return an error reply in a withheld reply's place.

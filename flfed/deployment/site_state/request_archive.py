@@ -134,8 +134,10 @@ def keep(
             path.parent.mkdir(mode=0o700, exist_ok=True)
             _leave(_latest(folder.incoming)[runs:])
         if not path.is_file():
-            # Another model in the same round is refused; a message that trains nothing chooses none.
-            if request.fit and any(path.parent.glob(f"{name}-*.safetensors")):
+            # Another model in the same round is refused; a message that trains nothing chooses none. This very one may
+            # have been kept by another process since.
+            others = set(path.parent.glob(f"{name}-*.safetensors")) - {path}
+            if request.fit and others:
                 raise NotKept(Refusal("other-model-in-round", question="train from", round=request.round))
             replace_whole(path, whole)
         _bound(path, bytes_a_run)
@@ -218,8 +220,12 @@ def _bound(newest: Path, most: int) -> None:
 
     The limit is in bytes; the newest request stays.
     """
-    sizes = {path: path.stat().st_size for path in newest.parent.iterdir() if path != newest}
-    over = sum(sizes.values()) + newest.stat().st_size - most
+    sizes = {}
+    for path in newest.parent.glob("*.safetensors"):
+        with suppress(FileNotFoundError):  # another process of this site may have removed it
+            sizes[path] = path.stat().st_size
+    over = sum(sizes.values()) - most
+    sizes.pop(newest, None)
     for path in sorted(sizes, key=_written):
         if over <= 0:
             break

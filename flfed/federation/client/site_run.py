@@ -48,6 +48,7 @@ from flfed.updates.messages.secure_sum import (
     UnmaskReply,
     UnmaskRequest,
     joined,
+    parted,
 )
 from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
@@ -292,6 +293,18 @@ class InSum:
         """Return what the ledger's line of a reply says: nothing where no figures leave in a sum."""
         stays = message.metadata.message_type in (COMPARE, EVALUATE) and MASKED not in reply.content
         return {} if stays else self.facts
+
+    def is_known_as(self, now: Known) -> bool:
+        """Tell whether a ledger knows no more by now than this answer, as another process of the site gave it."""
+        facts, before = self.facts, self.known
+        own_list = {parted(facts["listed"])} if "listed" in facts else set()
+        own_pins = {parted(facts["pinned"])} if "pinned" in facts else set()
+        own_beside = parted(facts["sums_only"]) if "sums_only" in facts else frozenset()
+        if not ({*now.lists} ^ {*before.lists} <= own_list and {*now.asked_with} ^ {*before.asked_with} <= own_pins):
+            return False
+        # Sums that leave by themselves were not alone before: that is this answer, too.
+        alone = now.alone == before.alone or not facts
+        return alone and {*now.beside} ^ {*before.beside} <= own_beside
 
 
 NO_SUM = InSum()
