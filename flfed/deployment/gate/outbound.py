@@ -14,6 +14,7 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Today
+from flfed.deployment.gate.compared_models import Comparisons
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import (
@@ -90,6 +91,7 @@ class Leaving:
         self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
         self.opened = OpenedLists(ledger, self._limits)
+        self._comparisons = Comparisons(site.policy, ledger, self._limits.compared, asked_sha256)
 
     def used_up(self, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply.
@@ -109,7 +111,8 @@ class Leaving:
             if lost:
                 return lost
             with self._ledger.held() as held:
-                return self._too_much(self._used(held), 1) or self._over(held, message, facts)
+                over = self._too_much(self._used(held), 1) or self._over(held, message, facts)
+                return over or self._comparisons.attack_refusal(held, message, facts)
         except FlfedError as error:
             LOG.error("%s", error)
             return NO_LEDGER
@@ -150,12 +153,13 @@ class Leaving:
             defect = self._enrol_defect(reply.content)
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
+        reply, facts = self._comparisons.leaving(message, reply, facts)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
         # that leaves is charged there are none, and what else a message has are names and shapes.
         update = MASKED if messages.pinned else CHARGED.get(kind, "")
         charged = kind in CHARGED and charge_of(messages.study) is not None
-        facts = {**facts, **exchange_of(message)}
+        facts = {**facts, **in_sum.facts_of(message, reply), **exchange_of(message)}
         line = {"round": asked.get("round", 0), **facts, "bytes": size, "sha256": content_sha256(reply.content)}
         line["charged_bytes"] = 0
         if charged:
@@ -178,7 +182,7 @@ class Leaving:
             # run since the message was let in, from another model, or taken the last bytes.
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size) or self._over(held, message, facts)
-                over = over or self._opened_since(held, in_sum, facts)
+                over = over or self._opened_since(held, in_sum, facts) or self._comparisons.over(held, message, facts)
                 if not over:
                     held.append(kind=kind.rpartition(".")[2], **line)
                     return reply

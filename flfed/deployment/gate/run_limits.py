@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from flwr.app import Message
 
+from flfed.deployment.gate.compared_models import ComparedLines
 from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.request_archive import content_sha256
@@ -178,6 +179,12 @@ class RunLimits:
         self._chosen: dict[tuple[Run, str], set[float | None]] = defaultdict(set)
         self._hashes: dict[tuple[Run, str], set[str]] = defaultdict(set)
         self._sums = SumLines()
+        self._compared = ComparedLines()
+
+    def compared(self, held: HeldLedger) -> ComparedLines:
+        """Return what the ledger has of compared models."""
+        self._read(held)
+        return self._compared
 
     def sums(self, held: HeldLedger) -> SumLines:
         """Return what the ledger has of secure sums."""
@@ -249,6 +256,7 @@ class RunLimits:
             self._add(line)
 
     def _add(self, line: Line) -> None:
+        self._compared.add(line)
         # What was refused or held back gave the run nothing, so that it may ask again.
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return

@@ -27,6 +27,7 @@ OTHERS = {
     "withheld": "replies held back",
     "spent": "privacy spent",
     "released": "rows counted as released",
+    "compared-added": "comparisons added by a person",
 }
 MOST_DAYS = 60
 HEIGHT = 320

@@ -7,6 +7,7 @@ by noise.
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -241,6 +242,42 @@ def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
 def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, said: Said) -> Figure:
     value, low, high, further = (said(fields[name]) for name in ("value", "low", "high", extra))
     return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=further, method=fields["method"])
+
+
+def rounded_comparison(reply: CompareReply) -> CompareReply:
+    """Return a comparison whose figures have three digits: ten bits each, by which a chosen model tells of rows."""
+    arms = tuple(_with_all(one, three_digits) for one in reply.arms)
+    differences = tuple(_with_all(one, three_digits) for one in reply.differences)
+    return replace(reply, arms=arms, differences=differences)
+
+
+def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
+    """Return a comparison without a figure of its model; each says why it stays."""
+    method = f"withheld: {why}"
+    rows = [*(one.column for one in reply.importance), *(one.column for one in reply.withheld)]
+    return replace(
+        reply,
+        arms=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.arms),
+        differences=tuple(replace(_with_all(one, _nothing), method=method) for one in reply.differences),
+        histogram=None,
+        note=f"withheld by the site's policy: {why}" if reply.arms else reply.note,
+        own_family=None,
+        points=tuple(replace(one, tp=-1, fp=-1, fn=-1, tn=-1, method=method) for one in reply.points),
+        groups=tuple(replace(one, value=math.nan, low=math.nan, high=math.nan, method=method) for one in reply.groups),
+        importance=(),
+        withheld=tuple(WithheldColumn(column=column, method=method) for column in rows),
+        masked=None,
+    )
+
+
+def _nothing(_: float) -> float:
+    return math.nan
+
+
+def _with_all(figure: Figure, said: Said) -> Figure:
+    """Return a figure with all its numbers as they leave."""
+    value, low, high, extra = map(said, (figure.value, figure.low, figure.high, figure.extra))
+    return replace(figure, value=value, low=low, high=high, extra=extra)
 
 
 def redact_comparison(session: SiteSession, found: SiteComparison, *, compact: bool) -> CompareReply:

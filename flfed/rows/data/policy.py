@@ -76,6 +76,10 @@ class Policy(Strict):
         Most runs of one study, by its very text, that get updates, or figures of a model: evaluation,
         comparison, audit. Each repeat is a run, under whatever name. By the site's ledger: a run that
         had an answer goes on. Each is evaluated and compared with one model. Example: `runs = 3`.
+    compared_runs : int, >= 1
+        Most models of a dataset whose figures over test rows leave under `institution`: of all coordinators, studies
+        and runs together, each repeat one. The same model again counts none. `flfed site approve --compared N` adds
+        some; the site's own app has the figures of every run. Example: `compared-runs = 5`.
     daily_bytes : int
         Most bytes of replies that leave in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     width : float in (0, 1]
@@ -111,6 +115,7 @@ class Policy(Strict):
     co_sites: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")], ...] = ()
     rounds: int = Field(default=1000, ge=1)
     runs: int = Field(default=10, ge=1)
+    compared_runs: int = Field(default=10, ge=1)
     daily_bytes: int = Field(default=20_000_000, ge=1)
     width: float = Field(default=1.0, gt=0, le=1, strict=True)
     approval: Literal["person", "none"] = "person"
@@ -135,10 +140,7 @@ class Policy(Strict):
         return self
 
     def least_cohort(self) -> int:
-        """Return the fewest sites of a run.
-
-        This one is counted.
-        """
+        """Return the fewest sites of a run, this one counted."""
         return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
 
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> Refusal | None:
@@ -195,10 +197,7 @@ class Policy(Strict):
         return None
 
     def least_rows(self) -> int:
-        """Return the fewest rows of any part.
-
-        Parts of the table with fewer rows may not be used.
-        """
+        """Return the fewest rows of any part of the table that may be used."""
         return 1 if self.disclosure == "open" else self.cell_minimum
 
     def allows(self, output: str) -> bool:

@@ -10,7 +10,7 @@ import re
 from functools import cache
 
 from flfed import registry
-from flfed.refusals import LONGEST, SLOTS, Refusal, any_of, plain
+from flfed.refusals import LONGEST, OF_SITES, SLOTS, Refusal, any_of, plain
 
 SLOTS_HERE = SLOTS | {
     "rows": r"(?:a single row|[0-9]+ rows, as in the plan)",
@@ -28,7 +28,7 @@ WITHHELD = (
     "exact counts of these rows left in another run", "enough counts of these rows leave",
     "what is left has fewer than {n} rows of a class",
     "exact counts or importances of these rows left in another run", "fewer than {n} rows with one of its values",
-    "fewer than {n} rows with other values than the commonest",
+    "fewer than {n} rows with other values than the commonest", OF_SITES["too-many-compared"],
 )  # fmt: skip
 METHODS = (
     "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",

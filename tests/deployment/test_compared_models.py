@@ -1,0 +1,195 @@
+"""An institution compares few models on its test rows of a dataset, whoever asks and in whatever study."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from flfed.deployment.gate.compared_models import Comparisons
+from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.site_state.ledger_loss import restart
+from flfed.records.reports.report import report, site_verdict
+from flfed.records.store.reader import RunReader
+from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
+from flfed.rows.evaluation.scoring import three_digits
+from flfed.rows.session import SiteSession
+from flfed.study.study import Study
+from flfed.updates.messages.audit import AUDIT, AuditRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.train import TrainRequest
+
+ROWS = 240
+WHY = Refusal("too-many-compared", most=5, had=5)
+
+
+def institution(gated: Any, text: str = "", most: int = 5, **policy: Any) -> Any:
+    """Return a site behind its gate that compares so many models."""
+    return gated(text, policy=Policy(**{"compared_runs": most, "runs": 100, **policy}), rows=ROWS)
+
+
+def model(site: Any, by: float) -> CompareRequest:
+    """Return the comparison of a linear model, whose first weight is `by`."""
+    sent = TrainRequest.from_record(site.trained(round=6, evaluate=True).content)
+    arrays = {name: value.copy() for name, value in sent.arrays.items()}
+    next(iter(arrays.values())).reshape(-1)[0] = by
+    return CompareRequest(arrays=arrays, encoder=sent.encoder)
+
+
+def compare(site: Any, by: float, run: str = "", **asked: Any) -> Message:
+    """Ask for the comparison of a model, each in a run of its own."""
+    message = site.message(COMPARE, model(site, by))
+    reply: Message = site.answer(message, run=run or f"20261120-{by:g}".replace(".", "-"), **asked)
+    assert not reply.has_error(), reply.error
+    return reply
+
+
+def figures(reply: Message) -> list[float]:
+    """Return all numbers of a comparison that are there."""
+    found = CompareReply.from_record(reply.content)
+    numbers = [n for one in (*found.arms, *found.differences) for n in (one.value, one.low, one.high, one.extra)]
+    numbers += [n for one in found.groups for n in (one.value, one.low, one.high)]
+    numbers += [n for one in found.points for n in one.counts if n >= 0]
+    numbers += [one.increase for one in found.importance]
+    return [n for n in numbers if not math.isnan(n)] + ([] if found.histogram is None else [found.histogram.sum()])
+
+
+def test_the_sixth_model_gets_no_figure_and_the_same_again_is_answered(gated):
+    site = institution(gated)
+    answered = [figures(compare(site, by)) for by in (1, 2, 3, 4, 5)]
+    assert all(answered)
+    sixth = compare(site, 6)
+    assert figures(sixth) == []
+    found = CompareReply.from_record(sixth.content)
+    assert {one.method for one in (*found.arms, *found.differences)} == {f"withheld: {WHY}"}
+    assert found.note == f"withheld by the site's policy: {WHY}"
+    # By the ledger: the gate counts the same after a restart, and another run asks the same model again.
+    site.open()
+    assert figures(compare(site, 7)) == []
+    assert figures(compare(site, 3, run="another")) == answered[2]
+    # Who was refused is not leaving: the sixth stays the sixth.
+    assert [line.facts.get("figures-stayed", False) for line in site.lines() if line.kind == "compare"] == [
+        *[False] * 5, True, True, False,
+    ]  # fmt: skip
+
+
+def test_studies_runs_and_repeats_count_together(gated, small_study: str):
+    site = institution(gated)
+    for by, repeat in ((1, 0), (2, 0), (3, 1)):
+        assert figures(compare(site, by, repeat=repeat))
+    text = small_study.replace("lr = ", "lr = 1").replace('name = "small"', 'name = "of-somebody-else"', 1)
+    site.approve(Study.parse(text))
+    assert [figures(compare(site, by, study=text)) != [] for by in (4, 5, 6)] == [True, True, False]
+    assert figures(compare(site, 7)) == []
+
+
+def test_the_site_has_its_verdict_at_home_with_all_digits(gated):
+    site = institution(gated, most=1)
+    compare(site, 1)
+    compare(site, 2)
+    results, problems = results_of(site.folder)
+    assert problems == [] and [result.run for result in results] == ["20261120-2", "20261120-1"]
+    for result in results:
+        values = [one.value for one in (*result.arms, *result.differences) if not math.isnan(one.value)]
+        assert values and any(three_digits(value) != value for value in values)
+
+
+def test_an_institution_compares_with_three_digits_and_an_open_site_as_it_is(gated):
+    closed = figures(compare(institution(gated), 1, run="closed"))
+    opened = figures(compare(institution(gated, disclosure="open"), 1, run="open"))
+    assert closed and [three_digits(number) for number in closed] == closed
+    assert any(three_digits(number) != number for number in opened)
+
+
+def test_an_open_site_compares_as_many_as_it_is_asked(gated):
+    site = institution(gated, most=1, disclosure="open")
+    assert all(figures(compare(site, by)) for by in (1, 2, 3))
+
+
+def test_what_was_compared_without_figures_is_not_attacked(gated):
+    site = institution(gated, most=1)
+    for by, said in ((1, ""), (2, Refusal("too-many-compared", most=1, had=1))):
+        compare(site, by)
+        sent = model(site, by)
+        attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
+        reply = site.answer(site.message(AUDIT, attack), run=f"20261120-{by}")
+        assert (reply.error.reason if reply.has_error() else "") == said
+
+
+def test_another_process_that_takes_the_last_comparison_is_seen_under_the_lock(gated, monkeypatch):
+    site = institution(gated, most=1)
+    leaving = Comparisons.leaving
+
+    def and_another(self: Any, message: Message, *rest: Any) -> Any:
+        found = leaving(self, message, *rest)
+        monkeypatch.setattr(Comparisons, "leaving", leaving)
+        compare(site, 2)
+        return found
+
+    monkeypatch.setattr(Comparisons, "leaving", and_another)
+    reply = site.answer(site.message(COMPARE, model(site, 1)), run="first")
+    assert reply.has_error() and reply.error.reason == Refusal("too-many-compared", most=1, had=1)
+
+
+def test_a_run_goes_on_and_its_record_says_why_there_is_no_figure(gated, conducted_through):
+    site = institution(gated, most=1)
+    compare(site, 1)
+    outcome, grid = conducted_through(site)
+    assert outcome.status == "completed", outcome
+    (reply,) = [one for one in grid.replied if one.metadata.message_type == COMPARE]
+    assert figures(reply) == []
+    with RunReader.open() as reader:
+        run = next(iter(reader.runs())).run
+        found = report(reader, run)
+        notes = [event.reason for event in reader.events([run]) if event.kind == "note"]
+    why = Refusal("too-many-compared", most=1, had=1)
+    assert f"withheld by the site's policy: {why}" in notes
+    assert site_verdict(found["sites"]["site-01"], "roc_auc_score")[1] == (
+        f"AUC cannot be compared here: withheld: {why}."
+    )
+    assert found["sites"]["site-02"]["difference"]
+
+
+def test_of_a_ledger_that_was_begun_anew_all_comparisons_count_as_used(gated):
+    site = institution(gated)
+    assert figures(compare(site, 1))
+    site.folder.ledger.unlink()
+    restart(site.folder, by="Dr Kim", why="the disk was lost")
+    site.open()
+    assert figures(compare(site, 2)) == []
+
+
+def step(x: np.ndarray, way: np.ndarray, place: int) -> dict[str, np.ndarray]:
+    """Return a perceptron that is 0.21 for the rows below a place in the order of `way` and 0.79 for the others."""
+    places = np.sort(x @ way)
+    middle = (places[place - 1] + places[place]) / 2
+    hidden, bias = np.stack([1e6 * way] * 3, axis=1), np.array([0.0, -1.0, 0.0]) - 1e6 * middle
+    out = np.array([[1.0], [-1.0], [0.0]]) * 2.6
+    return {"weight-0": hidden, "bias-0": bias, "weight-1": out, "bias-1": np.array([-1.3])}
+
+
+@pytest.mark.parametrize(("most", "read"), [(100, 11), (5, 4)])
+def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, small_study: str, most: int, read: int):
+    site = institution(gated, small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [3]'), most)
+    encoder = TrainRequest.from_record(site.trained(round=6, evaluate=True).content).encoder
+    training, holdout = SiteSession(site.site, site.study).scored_rows(encoder)[:2]
+    x, way = np.concatenate([training.x, holdout.x]), np.random.default_rng(3).normal(size=training.x.shape[1])
+    order = np.argsort(x @ way)
+    # What the coordinator wants to know: is a person among the test rows, and with which outcome?
+    true = np.concatenate([np.full(len(training.y), -1), holdout.y])[order]
+    briers = []
+    for place in range(100, 112):
+        request = CompareRequest(arrays=step(x, way, place), encoder=encoder)
+        reply = site.answer(site.message(COMPARE, request), run=f"20261120-{place}")
+        arms = CompareReply.from_record(reply.content).arms
+        briers += [one.value for one in arms if (one.arm, one.metric) == ("global", "brier_score_loss")]
+    moved = np.diff(briers)
+    # One row more is scored 0.21 in place of 0.79: with the outcome that costs, without it gains.
+    guessed = np.where(np.abs(moved) < 1e-9, -1, (moved > 0).astype(int))
+    told = ~np.isnan(moved)
+    assert told.sum() == read
+    assert (guessed[told] == true[100:111][told]).all() and set(true[100:111]) == {-1, 0, 1}
