@@ -112,6 +112,7 @@ def test_where_one_is_away_a_linear_study_goes_on_and_trees_wait_and_say_for_who
     grown = trees(consortium, WAITED, rounds=4)
     for study in (linear, grown):
         approve(consortium, study, FOUR, consenting=JOINING)
+    completed(consortium, grown, FOUR)
     kill(serving, "alpha")
     consortium.online(3)
     completed(consortium, linear, FOUR)
