@@ -211,6 +211,7 @@ def test_a_lost_ledger_begins_anew_in_the_words_that_are_printed(ledger, folder)
         0, "Tell the coordinator, who takes note of it: flfed coordinator ledger cleveland --restart WHY",
     )  # fmt: skip
     (aside,) = folder.gate.glob("receipts-before-*.jsonl")
+    assert "Studies that were approved before need a new approval; until then nothing of them is answered." in out
     assert f"Set aside, to be kept: {aside}" in out and aside.stat().st_mode & 0o777 == 0o600
     code, out, _ = ledger("cleveland", "--verify")
     assert code == 0 and ": the disk broke. The ledger before it was lost." in out

@@ -22,6 +22,7 @@ from flfed.federation.client.privacy_budget import PrivacyAccount
 from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -248,6 +249,8 @@ def test_after_a_lost_ledger_no_round_that_it_carries_over_is_drawn_again(small_
     restart(folder, by="Dr Kim", why="a disk was lost")
     shutil.rmtree(folder.gate.parent / "runs", ignore_errors=True)
     asking.gated.restart(SITE)
+    assert refused(asking.round(1)) == Refusal("approved-before-loss")
+    asking.gated.approve(SITE, sums=False, pins={})
     assert refused(asking.round(1)).startswith("the noise of round 1 was drawn before")
     assert asking.trained() == [1]
 

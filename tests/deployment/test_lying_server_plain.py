@@ -18,6 +18,8 @@ from flfed.deployment.gate.run_limits import RunLimits
 from flfed.deployment.site_state import ledger_loss
 from flfed.federation.client.site_run import SiteRun
 from flfed.paths import home
+from flfed.records.ledger.line import Line
+from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
@@ -103,6 +105,7 @@ def begun_anew(scene: GateScene) -> None:
         first, *others = folder.ledger.read_bytes().splitlines(keepends=True)
         folder.ledger.write_bytes(first.replace(b'"kind":"enrol"', b'"kind":"lorne"') + b"".join(others))
         ledger_loss.restart(folder, by="op", why="a damaged line")
+        scene.gated.approve(name)
         scene.gated.restart(name)
 
 
@@ -119,7 +122,12 @@ def test_lists_outlive_a_ledger_that_is_begun_anew(scene: Make, monkeypatch: pyt
     assert not found.lost and all(TWO_LISTS in text for text in found.said if "share" not in text) and found.said
     # The list of then is opened as before, in the run of then and in a new one.
     assert found.add_up(exchange(run=2), found.all) == 3
-    monkeypatch.setattr(ledger_loss, "QUESTION", "none")
+    # Of a ledger of which nothing is left no list is known: then only that of all pinned sites is opened.
+    monkeypatch.setattr(ledger_loss, "_comes_over", lambda *_: False)
+    found = play()
+    assert not found.lost and all(Refusal("list-after-loss") in text for text in found.said if "share" not in text)
+    assert found.said and found.add_up(exchange(run=2), found.all) == 3
+    monkeypatch.setattr(Line, "follows_loss", False)
     found = play()
     assert found.fewest() == 1 and found.bare()["site-01"] < 1e-4
 

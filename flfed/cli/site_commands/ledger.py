@@ -171,7 +171,10 @@ def _restart(folder: Any, why: str, *, as_json: bool) -> None:
         output.as_json({"site": folder.site, **facts})
         return
     typer.echo(f"{folder.site}: its ledger begins anew; line 1 says so, by whom, and why.")
-    typer.echo(f"{counted(found.carried, 'line')} on spent privacy and released rows could be read and came over.")
+    typer.echo(f"{counted(found.carried, 'line')} of runs and of spent privacy could be read and came over.")
+    if found.line.follows_loss:
+        typer.echo("Studies that were approved before need a new approval; until then nothing of them is answered.")
+        typer.echo("Masked sums have all sites that an approval pins, or a list that came over.")
     for path in found.aside:
         typer.echo(f"Set aside, to be kept: {path}")
     typer.echo(f"Tell the coordinator, who takes note of it: flfed coordinator ledger {folder.site} --restart WHY")

@@ -18,9 +18,6 @@ from flfed.deployment.gate.compared_models import Comparisons
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import (
-    ERROR,
-    REFUSED,
-    WITHHELD,
     OpenedLists,
     RunLimits,
     asked_sha256,
@@ -37,6 +34,7 @@ from flfed.federation.client.redaction import CROSSING, SITE_ERROR
 from flfed.federation.client.site_run import NO_SUM, InSum
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
+from flfed.records.ledger.line import ERROR, REFUSED, WITHHELD
 from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
@@ -279,8 +277,9 @@ class Leaving:
             if line.at[:10] < day:
                 break
             size = line.facts.get("bytes", 0)
-            # Errors are short and always leave; they do not use the day's bytes up.
-            used += size if isinstance(size, int) and line.kind not in (REFUSED, ERROR, WITHHELD) else 0
+            # Errors are short and always leave; they do not use the day's bytes up. What was carried over left before.
+            counts = line.kind not in (REFUSED, ERROR, WITHHELD) and line.first_at[:10] >= day
+            used += size if isinstance(size, int) and counts else 0
         if newest is not None:
             self._counted = Counted(day, newest.n, newest.hash, used)
         return used

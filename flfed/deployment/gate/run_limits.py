@@ -16,9 +16,23 @@ from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.federation.client.released.run_draws import EDGES, SPENT
+from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Known, Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import ASKS, BESIDE, CARRIED, LISTED, PINNED, QUESTION, Line, Run, run_of
+from flfed.records.ledger.line import (
+    ASKS,
+    BESIDE,
+    CARRIED,
+    ERROR,
+    LISTED,
+    PINNED,
+    QUESTION,
+    REFUSED,
+    WITHHELD,
+    Line,
+    Run,
+    run_of,
+)
 from flfed.refusals import Refusal
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
@@ -35,10 +49,6 @@ CHOSEN = {"offset-deviation": "other-deviation", "odds-centre": "other-bins", "o
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
 HASHED = {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
 """Hashes of what the coordinator chooses for counts and trees, and why a run has one of each."""
-REFUSED = "refused"
-ERROR = "error"
-WITHHELD = "withheld"
-"""Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 _OF_LINE = {kind.rpartition(".")[2]: kind for kind in QUESTIONS}
 _KEYS = KEYS.rpartition(".")[2]
 _SUMMARISE = SUMMARISE.rpartition(".")[2]
@@ -97,6 +107,11 @@ class SumLines:
         self._asked_with: dict[str, set[Sites]] = defaultdict(set)
         self._beside: dict[str, set[str]] = defaultdict(set)
         self._alone: set[str] = set()
+        self._after_loss = False
+
+    def begin(self, first: Line) -> None:
+        """Take note of how the ledger begins."""
+        self._after_loss = first.follows_loss
 
     def add(self, line: Line, run: Run) -> None:
         """Count one line more of a run."""
@@ -123,6 +138,7 @@ class SumLines:
             asked_with=tuple(self._asked_with[question]),
             beside=tuple(sorted(self._beside[question])),
             alone=dataset in self._alone,
+            after_loss=self._after_loss,
         )
 
     def newest(self, question: str, place: Place) -> bool:
@@ -257,6 +273,8 @@ class RunLimits:
 
     def _add(self, line: Line) -> None:
         self._compared.add(line)
+        if line.n == 1:
+            self._sums.begin(line)
         # What was refused or held back gave the run nothing, so that it may ask again.
         if line.kind in (REFUSED, ERROR, WITHHELD) or not line.facts.get("run"):
             return
@@ -264,9 +282,10 @@ class RunLimits:
         if "study-sha256" in line.facts:
             self._studies[run[1]].add(run[0])
         self._sums.add(line, run)
-        # Of a lost ledger only carried lines are left: each shows that its run had an answer. What a run spent counts
-        # whether or not its answer left: else runs without an answer would spend a whole budget.
-        if kind or line.kind == SPENT or CARRIED in line.facts:
+        # Of a lost ledger the line of an answer may be missing; what was written before it shows that there was one.
+        # What a run spent counts whether or not its answer left: else runs without one would spend a whole budget.
+        answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
+        if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))

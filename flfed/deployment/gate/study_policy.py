@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from flfed.deployment.gate.message_schema import StudyMessages
     from flfed.federation.client.run_keys import ListBook, SumApproval
 
-
 LOG = logging.getLogger("flfed.gate")
 
 
@@ -296,8 +295,7 @@ class StudyAdmission:
         study = known.study if known is not None else parsed(text)
         if study.expires is not None and self._today() > study.expires:
             raise Refused(Refusal("expired", day=study.expires.isoformat()))
-        refused = study_policy_refusal(study, self.site, noise=noise)
-        if refused:
+        if refused := study_policy_refusal(study, self.site, noise=noise):
             raise Refused(refused)
         if not has_start(self._folder, study):
             raise Refused(Refusal("start-absent"))
@@ -318,11 +316,14 @@ class StudyAdmission:
         try:
             found = decided.approval_of(self._folder, sha256_of(text))
             others = [] if found is not None else decided.approvals(self._folder)
+            lost = decided.is_before_loss(self._folder, found)
         except FlfedError:
             raise Refused(Refusal("approvals-unsafe", site=self.site.name)) from None
         if found is not None and found.decision != "approved":
             word = "refused" if found.decision == "refused" else "withdrawn"
             raise Refused(Refusal("decided-against", decision=word, day=found.at[:10]))
+        if lost and (found is not None or self.site.policy.approval == "none"):
+            raise Refused(Refusal("approved-before-loss"))
         # An approval holds for the code and the coordinator that it was given for, and for no others.
         if found is not None:
             if not hmac.compare_digest(found.bundle_sha256, self._bundle):
@@ -379,8 +380,7 @@ class StudyAdmission:
         if not 0 < len(names) <= MOST_SITES or not all(map(NAME.fullmatch, names)):
             raise Refused(Refusal("sites-unnamed"))
         named = None if approval is None else approval.co_sites
-        refused = cohort_refusal(names, self.site, named)
-        if refused:
+        if refused := cohort_refusal(names, self.site, named):
             raise Refused(refused)
 
     def _messages(self, study: Study, pinned: int) -> StudyMessages:

@@ -67,15 +67,17 @@ def study_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
 
 def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     """Return how many runs are left of all studies that ask the same, and which of them are approved here."""
-    most, asks = site.policy.runs, asks_sha256(study.text)
-    with ledger_of(folder).reading() as held:
+    most, asks, ledger = site.policy.runs, asks_sha256(study.text), ledger_of(folder)
+    with ledger.reading() as held:
         had = 0 if held is None else len(RunLimits(most).runs(held, study.sha256(), asks))
     decided = [one for one in approvals(folder) if one.decision == "approved" and one.study_sha256 != study.sha256()]
     same = [f"{one.study} ({one.study_sha256[:12]})" for one in decided if _asks(one.text) == asks]
     words = f"{max(most - had, 0)} of {most} runs left"
+    lost = " A ledger was lost: of runs that it had, those count that came over." if ledger.loss_before() else ""
     if same:
-        return [f"Runs: {', '.join(same)} asks the same of these rows, and is approved. Together they have {words}."]
-    return [f"Runs: {words}. Another text that asks the same has no more of its own."]
+        together = f"Together they have {words}.{lost}"
+        return [f"Runs: {', '.join(same)} asks the same of these rows, and is approved. {together}"]
+    return [f"Runs: {words}.{lost} Another text that asks the same has no more of its own."]
 
 
 def _asks(text: str) -> str:

@@ -17,6 +17,7 @@ from flfed.callbacks import now_utc
 from flfed.errors import FlfedError, UsageError
 from flfed.files import read_private, write_whole
 from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
 from flfed.registry import kebab_keys, snake
 from flfed.study.study import Study
 
@@ -51,6 +52,8 @@ class Approval:
         Fingerprints of the gates of the sites that take part, this one's too where there are sums.
     lifted : tuple of str
         Sites by which the lists of sums may differ; this site's own name is its consent.
+    ledger : str
+        Where a ledger before was lost, the hash of the first line of the one that was there when it was decided.
     """
 
     study: str
@@ -69,6 +72,7 @@ class Approval:
     sums: bool = False
     pins: dict[str, str] = field(default_factory=dict)
     lifted: tuple[str, ...] = ()
+    ledger: str = ""
 
     def to_json(self) -> str:
         """Return the text of its file."""
@@ -106,7 +110,7 @@ class Approval:
 
 
 _DECISIONS = ("approved", "refused", "withdrawn")
-_LATER = ("sums", "pins", "lifted")
+_LATER = ("sums", "pins", "lifted", "ledger")
 """Fields that a file has only where they say something, so that an earlier version reads the others."""
 
 
@@ -144,6 +148,14 @@ def approvals(folder: SiteFolder) -> list[Approval]:
     return sorted(found, key=lambda approval: approval.at, reverse=True)
 
 
+def is_before_loss(folder: SiteFolder, approval: Approval | None) -> bool:
+    """Tell whether a ledger was lost after a decision, or at any time where there is none.
+
+    What runs of the study had may not be known then. Raises LedgerError where the ledger cannot be opened.
+    """
+    return ledger_of(folder).loss_before() != ("" if approval is None else approval.ledger)
+
+
 def approve(
     folder: SiteFolder,
     study: Study,
@@ -167,6 +179,8 @@ def approve(
     ------
     ValueError
         If there are to be sums, and not each site that takes part is pinned.
+    LedgerError
+        If the site's ledger cannot be opened.
     """
     names = tuple(sorted(set(co_sites) - {folder.site}))
     if sums and {folder.site, *names} != (pins or {}).keys():
@@ -186,6 +200,7 @@ def approve(
             sums=sums,
             pins=dict(pins or {}),
             lifted=tuple(sorted(set(lifted))),
+            ledger=ledger_of(folder).loss_before(),
         ),
     )
 

@@ -1,7 +1,7 @@
 """Detection of a lost or truncated ledger, and its restart.
 
 A ledger that restarts at zero would let the whole budget be spent again. So a restart is on record: the new ledger's
-first line says by whom, and why; and what can still be read of spent privacy and of released rows is carried over.
+first line says by whom, and why; and what can still be read of what left, and of spent privacy, is carried over.
 """
 
 from __future__ import annotations
@@ -22,7 +22,19 @@ from flfed.federation.client.released.sets import RELEASED
 from flfed.files import locked
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.line import CARRIED, QUESTION, RECEIPT, RESTARTED, START, Line, read_line
+from flfed.records.ledger.line import (
+    CARRIED,
+    CARRIED_AT,
+    COMPLETE,
+    ERROR,
+    RECEIPT,
+    REFUSED,
+    RESTARTED,
+    START,
+    WITHHELD,
+    Line,
+    read_line,
+)
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.refusals import Refusal
 from flfed.signatures import HASH
@@ -144,8 +156,9 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
 
     What is left of the one before, and its receipts, are set aside and kept.
 
-    Lines of kinds `spent` and `released` that are as they were written come after the new first line,
-    each with the number and the time that it had (`carried-from`, `carried-at`).
+    Lines of runs that are as they were written come after the new first line, each with the number and the time that
+    it had (`carried-from`, `carried-at`): questions that were answered, lists that were opened, spent privacy, released
+    rows. Where lines may be missing, each study needs a new approval, and masked sums have all pinned sites.
 
     Parameters
     ----------
@@ -200,21 +213,26 @@ def restart(folder: SiteFolder, *, by: str, why: str, now: datetime | None = Non
 
 
 def _carry(folder: SiteFolder, begun: Ledger) -> int:
-    """Carry spent privacy, released rows and the lists of sums over.
-
-    What can still be read of them is written into the new ledger. Return how many lines that are.
-
-    A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
-    """
+    """Carry over what can still be read of runs, and return how many lines that are."""
     many = 0
     with folder.ledger.open("rb") as raws:  # as it stands: its lock is held
         for line in Inspection().look(raws):
-            gone = line.kind == RELEASED and not any((folder.gate / RELEASED).glob(f"*/{_id(line)}"))
-            if line.whole and (line.kind in (SPENT, RELEASED) or QUESTION in line.facts) and not gone:
-                was = {CARRIED: line.n, "carried-at": line.at}
+            if line.whole and _comes_over(folder, line):
+                was = {CARRIED: line.n, CARRIED_AT: line.at}
                 begun.append(kind=line.kind, **{**was, **line.facts})  # of one carried before: where it was first
                 many += 1
     return many
+
+
+def _comes_over(folder: SiteFolder, line: Line) -> bool:
+    """Tell whether a line is one of a run that says what left, or what was spent.
+
+    A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
+    """
+    if line.kind == RELEASED:
+        return any((folder.gate / RELEASED).glob(f"*/{_id(line)}"))
+    of_run = line.kind == SPENT or bool(line.facts.get("run"))
+    return of_run and line.kind not in (REFUSED, ERROR, WITHHELD)
 
 
 def _id(line: Line) -> str:
@@ -227,7 +245,7 @@ def _id(line: Line) -> str:
 
 
 def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -> dict[str, object]:
-    """Return the line later than the clock, if any.
+    """Return the line later than the clock, if any, and whether every line is there.
 
     Raises `UsageError` where there is no reason for a restart.
     """
@@ -239,7 +257,8 @@ def _check_needed(folder: SiteFolder, ledger: Ledger, receipts: list[Receipt]) -
     if inspection.last is None or inspection.problems or loss(folder, ledger):
         return {}
     if ledger.is_ahead(inspection.last):
-        return {"ahead-line": inspection.last.n, "ahead-at": inspection.last.at}
+        complete = {} if ledger.loss_before() else {COMPLETE: True}
+        return {"ahead-line": inspection.last.n, "ahead-at": inspection.last.at, **complete}
     signed = "as the coordinator signed it" if receipts else "as it was written"
     raise UsageError(f"the ledger of {folder.site} is {signed}: there is nothing to restart")
 

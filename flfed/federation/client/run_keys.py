@@ -57,12 +57,15 @@ class Known:
         Other sites of these runs that share figures in sums only.
     alone : bool
         Whether the site's sums over rows of the question's dataset left by themselves before.
+    after_loss : bool
+        Whether a ledger before was lost: what is known is not all then.
     """
 
     lists: tuple[Sites, ...] = ()
     asked_with: tuple[Sites, ...] = ()
     beside: tuple[str, ...] = ()
     alone: bool = False
+    after_loss: bool = False
 
 
 class ListBook(Protocol):
@@ -337,10 +340,16 @@ class RunKeys:
         if self.cohort().in_sums_only:
             return True
         dataset = self.study.dataset.name
-        beside = self.approval.book.known(rows_question(dataset), dataset).beside
-        if beside:
-            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(beside[:3])))
+        before = self.approval.book.known(rows_question(dataset), dataset)
+        if before.beside:
+            raise NotTakingPart(Refusal("rows-in-sum", sites=", ".join(before.beside[:3])))
+        if before.after_loss and not self.has_all_pinned():
+            raise NotTakingPart(Refusal("list-after-loss"))
         return False
+
+    def has_all_pinned(self) -> bool:
+        """Tell whether each site that the approval pins is in the run."""
+        return self.approval is not None and {*self.cohort().sites} == {*self.approval.pinned}
 
     def chain(self) -> Chain:
         """Return the links with each of the cohort; raises NotTakingPart where they are not here."""

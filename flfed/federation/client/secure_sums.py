@@ -287,6 +287,7 @@ class SiteSums:
             opened=known.lists,
             lifted=cohort.lifted if seen else (),
             newest=book.newest(question, (keys.run, keys.repeat, self.order.place(number)[0])),
+            after_loss=known.after_loss and not (keys.has_all_pinned() and listed == {*cohort.sites}),
         )
 
     def _of_sum(self, request: ListRequest | UnmaskRequest, listed: Sites) -> tuple[dict[str, bytes], bytes]:

@@ -304,7 +304,7 @@ class InSum:
             return False
         # Sums that leave by themselves were not alone before: that is this answer, too.
         alone = now.alone == before.alone or not facts
-        return alone and {*now.beside} ^ {*before.beside} <= own_beside
+        return alone and now.after_loss == before.after_loss and {*now.beside} ^ {*before.beside} <= own_beside
 
 
 NO_SUM = InSum()

@@ -270,6 +270,14 @@ class Ledger:
         last = self.last()
         return _number(last), _hash(last)
 
+    def loss_before(self) -> str:
+        """Return the hash of the first line where it says that a ledger before was lost.
+
+        An empty text where no ledger was.
+        """
+        first = read_line(next(self.raws(), b"").removesuffix(b"\n"))
+        return first.hash if first is not None and first.follows_loss else ""
+
     def is_ahead(self, last: Line | None) -> bool:
         """Tell whether the last line is ahead of time.
 

@@ -36,8 +36,14 @@ ASKED, STAYED = "asked-sha256", "figures-stayed"
 """Keys of a line of a comparison: the hash of the model that was compared, and that none of its figures left."""
 ADDED = "compared-added"
 """The kind of a line by which a person adds comparisons of further models, of one dataset."""
-CARRIED = "carried-from"
-"""The key of a line that was carried over from such a ledger: the number that it had there."""
+CARRIED, CARRIED_AT = "carried-from", "carried-at"
+"""Keys of a line that was carried over from such a ledger: the number and the time that it had there."""
+COMPLETE = "complete"
+"""The key of such a first line where no line was lost: the ledger before was later than the clock, and no more."""
+REFUSED = "refused"
+ERROR = "error"
+WITHHELD = "withheld"
+"""Kinds of lines for what was not answered, for what failed, and for a reply that did not leave."""
 FORMAT = 2
 """Of lines whose time is held to that of the line before; those of earlier versions name no format, and are of 1."""
 SLACK = timedelta(minutes=5)
@@ -90,6 +96,16 @@ class Line:
     raw: bytes
     whole: bool = True
     format: int = 1
+
+    @property
+    def first_at(self) -> str:
+        """The time at which it was first written, also where it was carried over since."""
+        return str(self.facts.get(CARRIED_AT, self.at))
+
+    @property
+    def follows_loss(self) -> bool:
+        """Whether it begins a ledger in place of one that was lost, in whole or in part."""
+        return self.kind == RESTARTED and self.facts.get(COMPLETE) is not True
 
     def content_hash(self) -> str:
         """Return the hash that this content should have.

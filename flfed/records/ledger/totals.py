@@ -54,7 +54,7 @@ class Totals:
         """Count one line more."""
         self.all.add(line)
         _at(self.studies, study_of(line)).add(line)
-        _at(self.days, line.at[:10]).add(line)
+        _at(self.days, line.first_at[:10]).add(line)
         _at(self.rounds, (round_of(line), line.kind)).add(line)
 
 

@@ -206,6 +206,7 @@ def list_refusal(
     opened: Collection[Sites],
     lifted: Collection[str] = (),
     newest: bool = True,
+    after_loss: bool = False,
 ) -> Refusal | None:
     """Return why a site neither confirms nor opens a list, None where it does.
 
@@ -228,6 +229,9 @@ def list_refusal(
         Later is what began later, repeats and rounds of one run too: by the order in which a site was asked, two
         runs at once could bind two sites to two lists for ever. A run that has its keys at one site before another
         one enrols there is at no site the later of the two by this order: all had enrolled for it by then.
+    after_loss : bool
+        Whether the site has lost a ledger, so that it does not know all lists that it opened, and the list is not of
+        all pinned sites: of these each that is honest and knows its lists holds to them.
     """
     if site not in listed:
         return Refusal("list-without-site")
@@ -239,6 +243,8 @@ def list_refusal(
         return None
     if not may_open(listed, opened, lifted):
         return Refusal("list-differs")
+    if after_loss:
+        return Refusal("list-after-loss")
     return None if newest else Refusal("list-of-earlier-run")
 
 

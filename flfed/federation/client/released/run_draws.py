@@ -53,7 +53,7 @@ class RunDraws:
         if type(round) is int and round > 0:
             if line.kind == SPENT:
                 self.charged[round] += 1
-            # Of a ledger that was lost only charges are carried over: their updates may have left.
+            # Of a ledger that was lost a charge may have come over alone: its update may have left.
             if line.kind == UPDATE or CARRIED in facts:
                 self.sent.add(round)
         if line.kind == SPENT and ANSWER in facts:
