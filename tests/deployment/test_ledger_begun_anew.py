@@ -18,12 +18,16 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.updates.masking.question import rows_question
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
+from flfed.updates.messages.secure_sum import LIST, UNMASK
 from flfed.updates.messages.summarise import SUMMARISE, SummariseReply, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
-from tests.deployment.summing import Consortium, sharing_in_sums
+from tests.deployment.summing import Consortium, SummingGrid, conduct, sharing_in_sums
 from tests.deployment.test_lying_server import FOUR, LyingServer
+from tests.deployment.test_one_list_of_sites import asked as conducted
+from tests.deployment.test_one_list_of_sites import opened, refusals
 from tests.deployment.test_two_gates import model
 
 OPEN = {"disclosure": "open", "resplit": True}
@@ -176,10 +180,10 @@ def table_one(found: Consortium, sites: list[str], run: str) -> list[str]:
     return [said(one) or ("alone" if how is None else "masked") for one, how in zip(replies, leaves, strict=True)]
 
 
-def sums_over(small_sites: Callable[..., list[Site]], small_study: str) -> Consortium:
-    """Return four sites of a study with secure sums, of which the first one shares figures in sums only."""
+def sums_over(small_sites: Callable[..., list[Site]], small_study: str, sites: int = 4) -> Consortium:
+    """Return sites of a study with secure sums, of which the first one shares figures in sums only."""
     study = Study.parse(small_study).replace({"secure-aggregation": "on"})
-    return sharing_in_sums(small_sites, study, 4, 1)
+    return sharing_in_sums(small_sites, study, sites, 1)
 
 
 @pytest.mark.parametrize("how", [harm, lose])
@@ -201,3 +205,29 @@ def test_table_1_that_was_in_a_sum_does_not_leave_alone_after_a_loss(
     monkeypatch.setattr(ledger_loss, "_comes_over", lambda *_: False)
     monkeypatch.setattr("flfed.records.ledger.line.Line.follows_loss", False)
     assert after_loss() == ["alone"] * 3
+
+
+@pytest.mark.parametrize("how", [harm, lose])
+@pytest.mark.parametrize("consents", [False, True])
+def test_after_a_loss_a_list_that_came_over_is_opened_or_that_of_all_pinned_sites(
+    small_sites: Callable[..., list[Site]], small_study: str, how: Any, consents: bool
+):
+    found, away = sums_over(small_sites, small_study, sites=5), "site-05"
+    everybody, four = ",".join(sorted(found.sites)), ",".join(FOUR)
+    conducted(found, absent=lambda site, kind: site == away and kind == SUMMARISE)
+    assert opened(found, rows_question("small")) == {four}
+    loser = found.folders["site-02"]
+    how(loser)
+    restarted(loser)
+    found.approve("site-02")
+    found.approve(away, lifted=[away] if consents else [])
+    found.restart("site-02")
+    grid = conducted(found, absent=lambda site, kind: False)
+    # The others opened a list without the fifth site, and whoever does not know that opens none without it.
+    assert (refusals(grid, LIST) | refusals(grid, UNMASK) == set()) is (how is harm or consents)
+    if how is lose and not consents:
+        assert refusals(grid, LIST) == {Refusal("list-after-loss")}
+        assert opened(found, rows_question("small")) == {four}
+        return
+    assert opened(found, rows_question("small")) == ({four, everybody} if consents else {four})
+    assert conduct(found, SummingGrid(found)).status == "completed"

@@ -27,7 +27,7 @@ from typing import Any
 from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
-from flfed.records.ledger.line import FORMAT, REPAIRED, START, Line, is_object, new_line, read_line
+from flfed.records.ledger.line import FORMAT, LONGEST, REPAIRED, START, Line, is_object, new_line, read_line
 from flfed.records.ledger.verify import Inspection, Receipt
 
 BLOCK = 16_384
@@ -273,9 +273,15 @@ class Ledger:
     def loss_before(self) -> str:
         """Return the hash of the first line where it says that a ledger before was lost.
 
-        An empty text where no ledger was.
+        An empty text where no ledger was. No lock is needed: a ledger that is begun anew has this line before its name.
         """
-        first = read_line(next(self.raws(), b"").removesuffix(b"\n"))
+        try:
+            with self.path.open("rb") as file:
+                first = read_line(file.readline(LONGEST + 1).removesuffix(b"\n"))
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise LedgerError(f"{self.path}: cannot be read ({error.strerror}); ask its owner") from None
         return first.hash if first is not None and first.follows_loss else ""
 
     def is_ahead(self, last: Line | None) -> bool:
