@@ -88,6 +88,21 @@ def test_approving_shows_the_words_freezes_the_rows_and_writes_who_and_when(run:
     ]  # fmt: skip
 
 
+def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeypatch: pytest.MonkeyPatch):
+    closed = replace(sites.load("cleveland"), policy=Policy(compared_runs=4))
+    monkeypatch.setattr(sites, "load", lambda name: closed)
+    said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--compared", "3", "--yes")
+    assert "of 'heart-disease' 4 of 4 models may have figures over test rows yet" in said.output
+    assert "This approval adds 3 (--compared)." in said.output
+    (line,) = ledger_of(SiteFolder("cleveland")).lines()
+    assert (line.kind, line.facts["number"], line.facts["by"]) == ("compared-added", 3, "Dr Kim")
+    status = json.loads(run("status", "cleveland", "--json").stdout)
+    assert {"dataset": "heart-disease", "left": 7, "most": 7} in status["comparisons"]
+    assert "Comparisons of 'heart-disease': 7 of 7 models may have figures" in run("status", "cleveland").output
+    both = run("approve", "heart-disease", "--site", "cleveland", "--compared", "3", "--refuse", raises=UsageError)
+    assert str(both.exception) == "--compared and --refuse exclude each other"
+
+
 def test_a_study_whose_model_would_need_74_gigabytes_is_not_approved(run: Run, tmp_path: Path):
     text = Study.load("heart-disease").text.replace('name = "logistic"', 'name = "mlp"\nhidden = [100000, 100000]')
     (tmp_path / "huge.toml").write_text(text)

@@ -11,7 +11,10 @@ from flwr.app import Message
 
 from flfed.deployment.gate.compared_models import Comparisons
 from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.operator.run_budget import comparisons_in_words
+from flfed.deployment.site_state.comparisons import TELLS, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
+from flfed.errors import UsageError
 from flfed.records.reports.report import report, site_verdict
 from flfed.records.store.reader import RunReader
 from flfed.refusals import Refusal
@@ -193,3 +196,45 @@ def test_thresholds_a_row_apart_read_outcomes_until_the_count_ends_them(gated, s
     told = ~np.isnan(moved)
     assert told.sum() == read
     assert (guessed[told] == true[100:111][told]).all() and set(true[100:111]) == {-1, 0, 1}
+
+
+def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):
+    site = institution(gated, most=1)
+    assert figures(compare(site, 1))
+    (words,) = comparisons_in_words(site.folder, site.site, site.study, 2)
+    assert words.startswith("Comparisons: of 'small' 0 of 1 models may have figures over test rows yet")
+    assert "This approval adds 2 (--compared)." in words and words.endswith(TELLS)
+    assert figures(compare(site, 2)) == []
+    add_comparisons(site.folder, site.study, 2, by="Dr Kim")
+    line = site.lines()[-1]
+    assert (line.kind, line.facts["by"], line.facts["dataset"]) == ("compared-added", "Dr Kim", "small")
+    # The gate that runs sees it, and another one does.
+    assert [figures(compare(site, by)) != [] for by in (2, 3, 4)] == [True, True, False]
+    site.open()
+    assert figures(compare(site, 4, run="another")) == []
+    assert comparisons_left(site.folder, site.site) == [{"dataset": "small", "left": 0, "most": 3}]
+
+
+def test_who_adds_to_another_dataset_adds_none_here(gated):
+    site = institution(gated, most=1)
+    compare(site, 1)
+    other = site.study.replace({"dataset.name": "heart-disease"})
+    add_comparisons(site.folder, other, 9, by="Dr Kim")
+    assert figures(compare(site, 2)) == []
+
+
+def test_nothing_is_added_to_a_ledger_that_was_lost(gated):
+    site = institution(gated)
+    compare(site, 1)
+    site.folder.ledger.unlink()
+    with pytest.raises(UsageError, match="no comparisons are added: its ledger is lost"):
+        add_comparisons(site.folder, site.study, 2, by="Dr Kim")
+    restart(site.folder, by="Dr Kim", why="the disk was lost")
+    add_comparisons(site.folder, site.study, 1, by="Dr Kim")
+    site.open()
+    assert [figures(compare(site, by)) != [] for by in (2, 3)] == [True, False]
+
+
+def test_an_open_site_has_no_words_of_it(gated):
+    site = institution(gated, disclosure="open")
+    assert comparisons_in_words(site.folder, site.site, site.study) == comparisons_left(site.folder, site.site) == []

@@ -40,6 +40,9 @@ def approve_study(
     start: Path | None = typer.Option(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
     ),
+    compared: int = typer.Option(
+        0, "--compared", metavar="N", min=0, help="Let N further models of the dataset have figures over test rows."
+    ),
     by: str = BY,
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
     refuse: bool = typer.Option(False, "--refuse", help="Write down that the study is refused."),
@@ -57,14 +60,18 @@ def approve_study(
 
     A study that begins from an earlier model (its key warm-start) needs a copy of it here: --start FOLDER, as flfed run
     export wrote it. The model must be the one that start-sha256 names, and is kept: it is given once.
+
+    An institution gives figures over the test rows of a dataset for a number of models (compared-runs of its policy),
+    all coordinators, studies and runs together. --compared N adds N, and the site's ledger says who added them.
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
+    from flfed.deployment.site_state.comparisons import add_comparisons
     from flfed.deployment.site_state.coordinator_terms import coordinator_of
     from flfed.deployment.site_state.starts import given_start, keep_start
     from flfed.study.study import Study
 
-    if yes and refuse:
-        raise UsageError("--yes and --refuse exclude each other")
+    if refuse and (yes or compared):
+        raise UsageError(f"{'--yes' if yes else '--compared'} and --refuse exclude each other")
     folder, own = _opened(site)
     found = Study.load(study)
     # A refusal needs no check: it holds whatever the study asks.
@@ -73,7 +80,7 @@ def approve_study(
         return
     sites = _sites(co_sites, found)
     others = _others(sites, own)
-    from flfed.deployment.operator.run_budget import runs_in_words, study_in_words
+    from flfed.deployment.operator.run_budget import comparisons_in_words, runs_in_words, study_in_words
     from flfed.deployment.operator.secure_sums import agreed, other_studies, words_of_others
     from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
 
@@ -84,7 +91,7 @@ def approve_study(
     words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
     words += words_of_others(found.dataset.name, other_studies(folder, found, others, agreement))
     words += _rows(folder, own, found) + _told(folder, own, found) + study_in_words(folder, own, found)
-    words += runs_in_words(folder, own, found)
+    words += runs_in_words(folder, own, found) + comparisons_in_words(folder, own, found, compared)
     if not as_json:
         typer.echo("\n\n".join(words))
     # The words come first, so that who decides has read them.
@@ -92,6 +99,8 @@ def approve_study(
     if decision == "approve":
         if source is not None:
             keep_start(folder, found, source)
+        if compared:
+            add_comparisons(folder, found, compared, by=_who(by))
         _say_decided(folder, _approved(folder, own, found, others, agreement, _who(by)), as_json)
     elif decision == "refuse":
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
@@ -148,6 +157,7 @@ def site_status(
 ) -> None:
     """Show whether the site has joined, what is approved and holds, which rows are frozen, and what left last."""
     from flfed.deployment.operator.status import status_of
+    from flfed.deployment.site_state.comparisons import TELLS
 
     folder, own = _opened(name)
     found = status_of(folder, own)
@@ -159,6 +169,9 @@ def site_status(
     typer.echo(f"Fingerprint of its gate: {found['gate-key'] or f'none yet: flfed site key {own.name}'}")
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
+    for one in found["comparisons"]:
+        said = f"{one['left']} of {one['most']} models may have figures over test rows yet"
+        typer.echo(f"Comparisons of {one['dataset']!r}: {said}. {TELLS}")
     # The number is text, since a small one is withheld.
     for one in found["frozen"]:
         if one["resting"] != "0":

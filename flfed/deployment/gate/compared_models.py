@@ -1,88 +1,24 @@
-"""How many models an institution compares on its test rows of a dataset.
-
-A comparison tells of single rows where the coordinator made the model for it. So models are counted, by the site's own
-ledger: over all coordinators, studies and runs together.
-"""
+"""Comparisons of an institution as they leave: with three digits, and of few models of a dataset."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import Message
 
+from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.redaction import rounded_comparison, withheld_comparison
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import ADDED, ASKED, CARRIED, RESTARTED, STAYED, Line
+from flfed.records.ledger.line import STAYED
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE, CompareReply
 
 Facts = Mapping[str, Any]
-_COMPARED = COMPARE.rpartition(".")[2]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Models whose figures left, of one dataset.
-
-    Attributes
-    ----------
-    models : frozenset of str
-        Hashes of arrays and encoder.
-    most : int
-        By the policy and by what people added.
-    """
-
-    models: frozenset[str]
-    most: int
-
-    @property
-    def left(self) -> int:
-        """How many further models are compared."""
-        return max(self.most - len(self.models), 0)
-
-    def refusal(self, asked: str) -> Refusal | None:
-        """Return why no figure of a model leaves, by its hash; None where it is one more, or the same again."""
-        if asked in self.models or self.left:
-            return None
-        return Refusal("too-many-compared", most=self.most, had=len(self.models))
-
-
-class ComparedLines:
-    """Lines of a ledger about compared models."""
-
-    def __init__(self) -> None:
-        self._models: dict[str, set[str]] = defaultdict(set)
-        self._carried: dict[str, set[str]] = defaultdict(set)
-        self._added: dict[str, int] = defaultdict(int)
-        self._restarted = False
-
-    def add(self, line: Line) -> None:
-        """Count one line more."""
-        dataset, carried = str(line.facts.get("dataset", "")), CARRIED in line.facts
-        if line.kind == RESTARTED:
-            self._restarted = True
-        elif line.kind == ADDED and not carried:
-            self._added[dataset] += int(line.facts["number"])
-        elif line.kind == _COMPARED and STAYED not in line.facts:
-            model = str(line.facts.get(ASKED, ""))
-            self._models[dataset].add(model)
-            if carried:
-                self._carried[dataset].add(model)
-
-    def of(self, dataset: str, policy: Policy) -> Compared:
-        """Return the compared models of a dataset.
-
-        A ledger that was begun anew does not tell how many there were: all that the policy allows count as used.
-        """
-        most = len(self._carried[dataset]) if self._restarted else policy.compared_runs
-        return Compared(frozenset(self._models[dataset]), most + self._added[dataset])
 
 
 class Comparisons:

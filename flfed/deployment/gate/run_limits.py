@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from flwr.app import Message
 
-from flfed.deployment.gate.compared_models import ComparedLines
 from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
+from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.federation.client.released.run_draws import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED

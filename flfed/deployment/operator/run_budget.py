@@ -13,6 +13,7 @@ from flfed.deployment.operator.budget import (
     unprotected_in_words,
 )
 from flfed.deployment.site_state.approval import approvals
+from flfed.deployment.site_state.comparisons import TELLS, compared_models
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
@@ -29,7 +30,7 @@ from flfed.study.coverage import is_covered
 from flfed.study.request_hash import asks_sha256
 from flfed.study.study import Study
 from flfed.updates.accounting import Release
-from flfed.updates.messages.kinds import STATISTIC
+from flfed.updates.messages.kinds import COMPARE, STATISTIC, asks
 
 ANSWERED = (
     "Budget: this site has answered this very text already, over these rows. The same numbers are sent again, and "
@@ -78,6 +79,28 @@ def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
         together = f"Together they have {words}.{lost}"
         return [f"Runs: {', '.join(same)} asks the same of these rows, and is approved. {together}"]
     return [f"Runs: {words}.{lost} Another text that asks the same has no more of its own."]
+
+
+def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: int = 0) -> list[str]:
+    """Return how many comparisons are left of a study's dataset, and what they may tell; nothing where none is counted.
+
+    Parameters
+    ----------
+    folder : SiteFolder
+    site : Site
+    study : Study
+    added : int
+        How many this approval adds.
+    """
+    if site.policy.disclosure == "open" or not asks(study, COMPARE):
+        return []
+    dataset = study.dataset.name
+    found = compared_models(folder, site, dataset)
+    adds = f" This approval adds {added} (--compared)." if added else ""
+    return [
+        f"Comparisons: of {dataset!r} {found.left} of {found.most} models may have figures over test rows yet, all "
+        f"coordinators, studies and runs together.{adds} {TELLS}"
+    ]
 
 
 def _asks(text: str) -> str:

@@ -15,6 +15,7 @@ from flfed.deployment.gate.study_policy import StudyAdmission
 from flfed.deployment.operator.join import joined
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
+from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.deployment.site_state.freeze import list_changed
@@ -43,7 +44,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
 
     Returns
     -------
-    status : dict with site, joined, paused, gate-key, policy, frozen, studies, last, problems
+    status : dict with site, joined, paused, gate-key, policy, frozen, comparisons, studies, last, problems
         `joined` says with whom, or is an empty text; `gate-key` is the fingerprint of its gate, empty where it has
         no key; each of `studies` has the `reason` for which it
         would not be answered now, or an empty text. What cannot be read is among `problems`.
@@ -55,6 +56,7 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
     policy = site.policy
     found["policy"] = policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()}
     found["frozen"] = _frozen(folder, site, problems)
+    found["comparisons"] = _comparisons(folder, site, problems)
     found["studies"] = _studies(folder, site, problems)
     found["last"] = _lines(folder, last, problems)
     return {**found, "problems": problems}
@@ -107,6 +109,14 @@ def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[st
             shown = {"dataset": dataset, "rows": facts.rows, "at": facts.at, "sha256": facts.sha256}
             found.append({**shown, "resting": count_in_words(resting)})
     return found
+
+
+def _comparisons(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+    try:
+        return comparisons_left(folder, site)
+    except FlfedError as error:
+        problems.append(str(error))
+        return []
 
 
 def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:

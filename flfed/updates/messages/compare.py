@@ -270,8 +270,9 @@ class CompareReply:
 
     Reveals: the exact number of holdout rows; averages over them with intervals, under
     disclosure "institution" only where at least the cell minimum of rows of each class stands
-    behind them and no smaller count follows, of three digits where record-level differential
-    privacy protects rows there; sums over holdout rows under the same rules as
+    behind them and no smaller count follows, of three digits where a gate stands before an "institution" or
+    record-level differential privacy protects rows there, and behind a gate of as many models of a dataset as the
+    site's policy says (`compared-runs`); sums over holdout rows under the same rules as
     SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
     names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
     chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own

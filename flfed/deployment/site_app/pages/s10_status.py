@@ -68,6 +68,10 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
         f"It would answer {len(held)} of {len(found['studies'])} studies decided about" + f": {names}." * bool(held)
     )
     lines[-1] = lines[-1].rstrip(".") + "."
+    lines += [
+        f"Of {one['dataset']} {one['left']} of {one['most']} models may have figures over test rows yet."
+        for one in found["comparisons"]
+    ]
     with st.container(border=True):
         st.markdown("\n".join(f"- {escape(line)}" for line in lines))
 

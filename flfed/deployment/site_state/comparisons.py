@@ -1,0 +1,121 @@
+"""How many models of a dataset were compared at a site, by its ledger, and more of them by a person's decision.
+
+A comparison tells of single rows where the coordinator made the model for it. So models are counted, over all
+coordinators, studies and runs together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from flfed.deployment.site_state.ledger_loss import Continuity
+from flfed.errors import UsageError
+from flfed.folders import SiteFolder
+from flfed.paths import give
+from flfed.records.ledger.ledger import ledger_of
+from flfed.records.ledger.line import ADDED, ASKED, CARRIED, RESTARTED, STAYED, Line
+from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
+from flfed.rows.data.site import Site
+from flfed.study.study import Study
+from flfed.updates.messages.kinds import COMPARE
+
+_COMPARED = COMPARE.rpartition(".")[2]
+TELLS = (
+    "A model that the coordinator made for it tells by one comparison whether a person is among the test rows, and "
+    "with which outcome, or more: a figure has three digits, which are ten bits."
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Models whose figures left, of one dataset.
+
+    Attributes
+    ----------
+    models : frozenset of str
+        Hashes of arrays and encoder.
+    most : int
+        By the policy and by what people added.
+    """
+
+    models: frozenset[str]
+    most: int
+
+    @property
+    def left(self) -> int:
+        """How many further models are compared."""
+        return max(self.most - len(self.models), 0)
+
+    def refusal(self, asked: str) -> Refusal | None:
+        """Return why no figure of a model leaves, by its hash; None where it is one more, or the same again."""
+        if asked in self.models or self.left:
+            return None
+        return Refusal("too-many-compared", most=self.most, had=len(self.models))
+
+
+class ComparedLines:
+    """Lines of a ledger about compared models."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, set[str]] = defaultdict(set)
+        self._carried: dict[str, set[str]] = defaultdict(set)
+        self._added: dict[str, int] = defaultdict(int)
+        self._restarted = False
+
+    def add(self, line: Line) -> None:
+        """Count one line more."""
+        dataset, carried = str(line.facts.get("dataset", "")), CARRIED in line.facts
+        if line.kind == RESTARTED:
+            self._restarted = True
+        elif line.kind == ADDED and not carried:
+            self._added[dataset] += int(line.facts["number"])
+        elif line.kind == _COMPARED and STAYED not in line.facts:
+            model = str(line.facts.get(ASKED, ""))
+            self._models[dataset].add(model)
+            if carried:
+                self._carried[dataset].add(model)
+
+    def of(self, dataset: str, policy: Policy) -> Compared:
+        """Return the compared models of a dataset.
+
+        A ledger that was begun anew does not tell how many there were: all that the policy allows count as used.
+        """
+        most = len(self._carried[dataset]) if self._restarted else policy.compared_runs
+        return Compared(frozenset(self._models[dataset]), most + self._added[dataset])
+
+
+def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
+    """Return the models of a dataset whose figures left, by the site's ledger."""
+    found = ComparedLines()
+    with ledger_of(folder).reading() as held:
+        for line in () if held is None else held.backwards():
+            found.add(line)
+    return found.of(dataset, site.policy)
+
+
+def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
+    """Return how many models of each dataset may have figures yet, for JSON; nothing of an open site."""
+    if site.policy.disclosure == "open":
+        return []
+    found = {dataset: compared_models(folder, site, dataset) for dataset in site.datasets}
+    return [{"dataset": dataset, "left": one.left, "most": one.most} for dataset, one in found.items()]
+
+
+def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -> None:
+    """Add comparisons of a study's dataset, on the site's ledger.
+
+    Raises
+    ------
+    UsageError
+        If the ledger is lost or cut, or later than the clock.
+    """
+    folder.make()
+    ledger = ledger_of(folder)
+    lost = Continuity(folder, ledger).refusal()
+    if lost:
+        raise UsageError(f"no comparisons are added: {lost}")
+    ledger.append(kind=ADDED, study=study.name, dataset=study.dataset.name, number=number, by=by)
+    give(folder.ledger, folder.gate)  # the gate's user goes on with it, whoever runs this
