@@ -207,7 +207,8 @@ class Compare(Settings, where="[compare]", frozen=True):
         the mean over steps. Example: `rank-within = "month"`.
     by : tuple of str
         Columns by which the shared model is looked at group by group, at each site: a category or flag by its name, a
-        number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only.
+        number with where its bands begin, as "age at 50, 65". An institution gives figures of large groups only, and of
+        any row in one run alone, as of exact counts.
         Example: `by = ["sex", "age at 50, 65"]`.
     importance : int, 0 to 100
         Permutations of each column: sites shuffle its values among their own test rows, and say by how much the shared

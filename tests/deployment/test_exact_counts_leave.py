@@ -95,4 +95,4 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     site.run_config["run"] = "20261121-abcd"
     points = CompareReply.from_record(compared(site)).points
     said = {(point.tp, point.method) for point in points}
-    assert said == {(-1, "withheld: exact counts of these rows left in another run")}
+    assert said == {(-1, "withheld: exact counts, importances or figures by group of these rows left in another run")}

@@ -103,7 +103,7 @@ def test_what_leaves_is_in_the_ledger_before_and_leaves_again_only_in_the_same_r
     later = CompareReply.from_record(compared(site))
     assert later.importance == ()
     assert {one.method for one in later.withheld} == {
-        "withheld: exact counts or importances of these rows left in another run"
+        "withheld: exact counts, importances or figures by group of these rows left in another run"
     }
 
 

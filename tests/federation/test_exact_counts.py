@@ -96,7 +96,7 @@ def told(result) -> list[str]:
     return [point["why"] for points in summary(result, "operating-points")["sites"].values() for point in points]
 
 
-LEFT = "withheld: exact counts of these rows left in another run"
+LEFT = "withheld: exact counts, importances or figures by group of these rows left in another run"
 
 
 @pytest.mark.slow

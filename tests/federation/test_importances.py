@@ -22,8 +22,8 @@ from flfed.updates.aggregation.guard import comparison_defect
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, WithheldColumn
 
 COLUMNS = ["x1", "x2", "flag", "colour"]
-LEFT = "withheld: exact counts or importances of these rows left in another run"
-COUNTED = "withheld: exact counts of these rows left in another run"
+LEFT = "withheld: exact counts, importances or figures by group of these rows left in another run"
+COUNTED = "withheld: exact counts, importances or figures by group of these rows left in another run"
 
 
 @pytest.fixture

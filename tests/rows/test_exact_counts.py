@@ -303,7 +303,7 @@ def test_an_institution_gives_large_ones_and_says_why_others_stay(small_sites, a
 @pytest.mark.parametrize(
     ("policy", "claim", "text", "why"),
     [
-        (Policy(), False, "", "exact counts of these rows left in another run"),
+        (Policy(), False, "", "exact counts, importances or figures by group of these rows left in another run"),
         (Policy(outputs=("score-histogram",)), True, "", "the histogram of predictions leaves"),
         (Policy(), True, "alert-budget = 0.3\n", "another count of these rows leaves"),
         (Policy(cell_minimum=200), True, "", "fewer than 200 rows of a class"),

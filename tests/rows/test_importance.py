@@ -33,7 +33,10 @@ VALUE, COMMONEST = (
 )
 HISTOGRAM, ONCE = (
     f"withheld: {why}"
-    for why in ("the histogram of predictions leaves", "exact counts or importances of these rows left in another run")
+    for why in (
+        "the histogram of predictions leaves",
+        "exact counts, importances or figures by group of these rows left in another run",
+    )
 )
 
 

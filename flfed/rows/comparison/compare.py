@@ -5,6 +5,7 @@ They are the global, the local-only and the personalised one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -269,7 +270,14 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     found = groupings(study.compare.by, schema)
-    return [figure for one in found for figure in scores.figures(one, one.of(table, schema), rng)]
+    if session.site.policy.disclosure != "open" and not session.counts_may_leave(claim=False):
+        return [GroupFigure.withheld(one.column, label, ONCE) for one in found for label in one.labels]
+    figures = [figure for one in found for figure in scores.figures(one, one.of(table, schema), rng)]
+    # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
+    if session.site.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
+        return figures
+    leaves = session.counts_may_leave(claim=True)
+    return figures if leaves else [GroupFigure.withheld(one.column, one.group, ONCE) for one in figures]
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.rows.comparison.operating_points import HISTOGRAM
+from flfed.rows.comparison.operating_points import HISTOGRAM, ONCE
 from flfed.rows.evaluation.scoring import three_digits, too_few
 from flfed.rows.features.columns import ColumnArrays
 from flfed.rows.features.encode import Encoded, input_slices
@@ -22,7 +22,6 @@ from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import ColumnLayout, Encoder
 
-ONCE = "exact counts or importances of these rows left in another run"
 NO_ROWS, NOT_FINITE = "no rows", "the scores are not finite"
 PERMUTE = "permute"
 """The purpose of these draws."""
@@ -67,10 +66,11 @@ def importances(
         Of all sites.
 
     Guarantee: under disclosure "institution" nothing leaves of fewer than the cell minimum of rows, of as many
-    persons, of each class, nor beside a histogram of predictions, nor of rows of which exact counts or importances
-    left in another run. A column leaves where each value that the schema names for it has as many rows and persons,
-    or of a number as many have other values than the commonest: so that permuting it moves many rows. Rows without
-    a value count for neither, so that it does not follow whether there are few or none. Figures have three digits.
+    persons, of each class, nor beside a histogram of predictions, nor of rows of which exact counts, importances or
+    figures by group left in another run. A column leaves where each value that the schema names for it has as many
+    rows and persons, or of a number as many have other values than the commonest: so that permuting it moves many
+    rows. Rows without a value count for neither, so that it does not follow whether there are few or none. Figures
+    have three digits.
 
     Source: Breiman 2001, "Random Forests", section 10; Fisher, Rudin and Dominici 2019, equation 3.
     """

@@ -18,7 +18,7 @@ from flfed.summaries.summary import Layout
 CALLED = 0.5
 """Probability above which accuracy calls a row positive."""
 HISTOGRAM = "the histogram of predictions leaves"
-ONCE = "exact counts of these rows left in another run"
+ONCE = "exact counts, importances or figures by group of these rows left in another run"
 ENOUGH = "enough counts of these rows leave"
 MOST_CUTS = 6
 """Points of an institution whose counts leave: all that follows from more of them could not be looked through."""

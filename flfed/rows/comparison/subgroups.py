@@ -73,6 +73,11 @@ class GroupFigure:
     high: float
     method: str
 
+    @classmethod
+    def withheld(cls, column: str, group: str, why: str) -> GroupFigure:
+        """Return a figure that stays, and why."""
+        return cls(column=column, group=group, value=NAN, low=NAN, high=NAN, method=f"withheld: {why}")
+
 
 def groupings(by: Sequence[str], schema: Schema) -> list[Grouping]:
     """Return the groupings that `[compare] by` names.
@@ -138,7 +143,8 @@ class GroupScores:
 
     Guarantee: under disclosure "institution" a figure is over at least the cell minimum of rows, of as many persons,
     of each class, and so is what is left of the site's rows without all groups of a column whose figures leave, if
-    anything is left. No number of rows leaves with it, and it has three digits.
+    anything is left. No number of rows leaves with it, and it has three digits. Of any row such figures leave in one
+    run alone, as exact counts do, which is not decided here.
     """
 
     y: np.ndarray

@@ -116,8 +116,9 @@ class GroupFigure:
 
     Reveals: how well the shared model ranks holdout rows of each group that the study names. Under disclosure
     "institution" only over at least the cell minimum of rows, of as many persons, of each class, where as much is left
-    of the site's rows without all these groups of the column, if anything is left; of three digits. No number of rows
-    of a group crosses with it; that it stays says that the group, or what is left, has few rows of a class.
+    of the site's rows without all these groups of the column, if anything is left; of three digits; and of any row in
+    one run alone, as of exact counts. No number of rows of a group crosses with it; that it stays says that the group,
+    or what is left, has few rows of a class.
     """
 
     column: str
@@ -146,10 +147,10 @@ class ColumnImportance:
     among them, for each column. Under disclosure "institution" of three digits, and only over at least the cell minimum
     of rows, of as many persons, of each class; of a column only where each value that the schema names for it has as
     many rows and persons, or, of a number, where as many have other values than the commonest, so that permuting it
-    moves many rows; never beside a histogram of predictions; and of any row in one run alone, which exact counts and
-    importances count for together. No number of rows crosses with it; that a column stays says that a value of it has
-    few rows or none, and nothing of rows without a value. One extreme value of a number may weigh much in
-    it, as in a mean. No noise is on it: a study that protects rows or sites by a mechanism has none.
+    moves many rows; never beside a histogram of predictions; and of any row in one run alone, which exact counts,
+    importances and figures by group count for together. No number of rows crosses with it; that a column stays says
+    that a value of it has few rows or none, and nothing of rows without a value. One extreme value of a number may
+    weigh much in it, as in a mean. No noise is on it: a study that protects rows or sites by a mechanism has none.
     """
 
     column: str

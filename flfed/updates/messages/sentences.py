@@ -27,7 +27,9 @@ WITHHELD = (
     "another count of these rows leaves",
     "exact counts of these rows left in another run", "enough counts of these rows leave",
     "what is left has fewer than {n} rows of a class",
-    "exact counts or importances of these rows left in another run", "fewer than {n} rows with one of its values",
+    "exact counts or importances of these rows left in another run",
+    "exact counts, importances or figures by group of these rows left in another run",
+    "fewer than {n} rows with one of its values",
     "fewer than {n} rows with other values than the commonest", OF_SITES["too-many-compared"],
 )  # fmt: skip
 METHODS = (

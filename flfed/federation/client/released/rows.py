@@ -176,7 +176,7 @@ class Releases:
         """Tell whether exact counts of the holdout may leave.
 
         They may where no other run's had any of these rows in them; where `claim`, the ledger has it afterwards.
-        Importances of columns are held to the same: one run has both, or none.
+        Importances of columns and figures by group are held to the same: one run has all of them, or none.
 
         Counts by two models differ by the rows that one of them flags and the other does not, which may be one row.
         """
