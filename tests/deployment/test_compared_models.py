@@ -162,6 +162,7 @@ def test_of_a_ledger_that_was_begun_anew_all_comparisons_count_as_used(gated):
     assert figures(compare(site, 1))
     site.folder.ledger.unlink()
     restart(site.folder, by="Dr Kim", why="the disk was lost")
+    site.approve()
     site.open()
     assert figures(compare(site, 2)) == []
 
@@ -230,6 +231,7 @@ def test_nothing_is_added_to_a_ledger_that_was_lost(gated):
     with pytest.raises(UsageError, match="no comparisons are added: its ledger is lost"):
         add_comparisons(site.folder, site.study, 2, by="Dr Kim")
     restart(site.folder, by="Dr Kim", why="the disk was lost")
+    site.approve()
     add_comparisons(site.folder, site.study, 1, by="Dr Kim")
     site.open()
     assert [figures(compare(site, by)) != [] for by in (2, 3)] == [True, False]

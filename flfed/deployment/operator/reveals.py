@@ -48,6 +48,5 @@ def learnt(messages: StudyMessages) -> list[str]:
     return [
         "What the coordinator learns: If it keeps to the protocol, what is listed above. "
         "If it asks again, the same answer; in another run, the answer to another model. "
-        f"If it makes its own models, more: {updates} "
-        "From figures of such a model it can learn whether a person is a test row, and with which outcome."
+        f"If it makes its own models, more: {updates}"
     ]

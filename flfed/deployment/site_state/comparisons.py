@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.folders import SiteFolder
 from flfed.paths import give
 from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import ADDED, ASKED, CARRIED, RESTARTED, STAYED, Line
+from flfed.records.ledger.line import ADDED, ASKED, CARRIED, STAYED, Line
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
@@ -62,16 +62,16 @@ class ComparedLines:
     def __init__(self) -> None:
         self._models: dict[str, set[str]] = defaultdict(set)
         self._carried: dict[str, set[str]] = defaultdict(set)
-        self._added: dict[str, int] = defaultdict(int)
-        self._restarted = False
+        self._added: dict[tuple[str, bool], int] = defaultdict(int)
+        self._after_loss = False
 
     def add(self, line: Line) -> None:
         """Count one line more."""
         dataset, carried = str(line.facts.get("dataset", "")), CARRIED in line.facts
-        if line.kind == RESTARTED:
-            self._restarted = True
-        elif line.kind == ADDED and not carried:
-            self._added[dataset] += int(line.facts["number"])
+        if line.follows_loss:
+            self._after_loss = True
+        elif line.kind == ADDED:
+            self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
             model = str(line.facts.get(ASKED, ""))
             self._models[dataset].add(model)
@@ -81,10 +81,11 @@ class ComparedLines:
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.
 
-        A ledger that was begun anew does not tell how many there were: all that the policy allows count as used.
+        After a loss the ledger does not tell how many there were: all that was allowed before counts as used.
         """
-        most = len(self._carried[dataset]) if self._restarted else policy.compared_runs
-        return Compared(frozenset(self._models[dataset]), most + self._added[dataset])
+        before = policy.compared_runs + self._added[dataset, True]
+        most = len(self._carried[dataset]) if self._after_loss else before
+        return Compared(frozenset(self._models[dataset]), most + self._added[dataset, False])
 
 
 def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:

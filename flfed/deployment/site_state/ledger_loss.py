@@ -23,6 +23,7 @@ from flfed.files import locked
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import (
+    ADDED,
     CARRIED,
     CARRIED_AT,
     COMPLETE,
@@ -225,13 +226,13 @@ def _carry(folder: SiteFolder, begun: Ledger) -> int:
 
 
 def _comes_over(folder: SiteFolder, line: Line) -> bool:
-    """Tell whether a line is one of a run that says what left, or what was spent.
+    """Tell whether a line says what left in a run, what was spent, or which comparisons people added.
 
     A line on rows whose set is gone stays behind: nothing could be held to it, and nothing would leave again.
     """
     if line.kind == RELEASED:
         return any((folder.gate / RELEASED).glob(f"*/{_id(line)}"))
-    of_run = line.kind == SPENT or bool(line.facts.get("run"))
+    of_run = line.kind in (SPENT, ADDED) or bool(line.facts.get("run"))
     return of_run and line.kind not in (REFUSED, ERROR, WITHHELD)
 
 
