@@ -182,7 +182,7 @@ def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
         if writing:
             # Both are made closed: mkdir gives its mode to the last folder only.
             for missing in [path for path in (folder.parent, folder) if not path.is_dir()]:
-                missing.mkdir(parents=True, mode=0o700)
+                missing.mkdir(parents=True, mode=0o700, exist_ok=True)  # another process may have made it meanwhile
                 give(missing, missing.parent)
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
