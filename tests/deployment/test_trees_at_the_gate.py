@@ -18,6 +18,7 @@ from flfed.errors import UsageError
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
+from flfed.updates.checkpoints.run_state import run_state, whole_message
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import ASKED, SUMS, TRAIN, TREE, TREES_MISSING
@@ -160,6 +161,7 @@ def test_a_tree_of_another_form_does_not_come_in(gated: Consortium, why: str):
 
 def test_sums_of_another_form_do_not_leave(gated: Consortium):
     site, message, context = asked_again(gated)
+    message = whole_message(message, run_state(site, context))  # as the gate has it
     gate = gated.gates[site]
     reply = gate._side(context).app()(message, context)
     bad: dict[str, Callable[[np.ndarray], np.ndarray]] = {
