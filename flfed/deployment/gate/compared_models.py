@@ -10,13 +10,14 @@ from flwr.app import Message
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
-from flfed.federation.client.redaction import rounded_comparison, withheld_comparison
+from flfed.federation.client.redaction import rounded_comparison, withheld_comparison, without_holdout
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import STAYED
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.train import EVALUATE, TRAIN
 
 Facts = Mapping[str, Any]
 
@@ -46,9 +47,10 @@ class Comparisons:
         self._asked_of = asked_of
 
     def leaving(self, message: Message, reply: Message, facts: Facts) -> tuple[Message, Facts]:
-        """Return an institution's comparison as it leaves, and what its line says; other replies as they are.
+        """Return an institution's reply as it leaves, and what its line says.
 
-        Figures have three digits, or stay where their model is one too many: the site's own people have them exact.
+        Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
+        have them exact. Figures of rounds over the same rows would be uncounted, and stay.
 
         Parameters
         ----------
@@ -58,6 +60,9 @@ class Comparisons:
         facts : mapping
             What the ledger's line says.
         """
+        if message.metadata.message_type in (TRAIN, EVALUATE):
+            leaves = without_holdout(reply.content, self._policy)
+            return reply if leaves is reply.content else Message(leaves, reply_to=message), facts
         if not self._counts(message, COMPARE):
             return reply, facts
         try:

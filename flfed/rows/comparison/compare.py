@@ -270,8 +270,6 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     found = groupings(study.compare.by, schema)
-    if session.site.policy.disclosure != "open" and not session.counts_may_leave(claim=False):
-        return [GroupFigure.withheld(one.column, label, ONCE) for one in found for label in one.labels]
     figures = [figure for one in found for figure in scores.figures(one, one.of(table, schema), rng)]
     # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
     if session.site.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):

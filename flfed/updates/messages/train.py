@@ -199,7 +199,7 @@ class TrainReply:
     scores : Scores or None
         On validation rows, or on training rows where the plan keeps none.
     holdout : Scores or None
-        On holdout rows, where the study asks for the holdout curve; nothing is selected by it.
+        On holdout rows, where the study asks for the holdout curve and the policy lets it leave; nothing is selected.
     offset : Offset or None
         Of the site's own intercept, after the last round, where it was asked for and may leave.
     masked : Masked or None
