@@ -16,6 +16,7 @@ from flfed.deployment.operator.run_budget import comparisons_in_words
 from flfed.deployment.site_state.comparisons import TELLS, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
+from flfed.records.ledger.ledger import ledger_of
 from flfed.records.reports.report import report, site_verdict
 from flfed.records.store.reader import RunReader
 from flfed.refusals import Refusal
@@ -26,6 +27,7 @@ from flfed.study.study import Study
 from flfed.updates.messages.audit import AUDIT, AuditRequest
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.train import TrainReply, TrainRequest
+from tests.deployment.summing import Consortium, SummingGrid, conduct
 
 ROWS = 240
 WHY = Refusal("too-many-compared", most=5, had=5)
@@ -255,3 +257,19 @@ def test_figures_of_rounds_over_test_rows_stay_where_they_would_be_uncounted(gat
         assert found.scores is not None and (found.holdout is not None) == leave
     # What is computed again from the frozen rows is what left.
     assert replay(site.folder, site.site, "20261120-abcd", 1).matches
+
+
+def test_a_site_in_sums_only_has_no_part_in_the_sum_of_figures_of_one_model_too_many(small_sites, small_study: str):
+    policy = Policy(compared_runs=1, share_metrics="aggregate-only")
+    study = Study.parse(small_study).replace({"secure-aggregation": "on"})
+    found = Consortium(small_sites(3, rows=ROWS, policy=policy), study)
+    ledger_of(found.folders["site-01"]).append(kind="compare", dataset="small", asked_sha256="ab" * 32)
+    grid = SummingGrid(found)
+    outcome = conduct(found, grid)
+    assert outcome.status == "completed", outcome
+    compared = {site: r for site, message, r in grid.sent if message.metadata.message_type == COMPARE}
+    masked = {site: CompareReply.from_record(reply.content).masked is not None for site, reply in compared.items()}
+    assert masked == {"site-01": False, "site-02": True, "site-03": True}
+    (line,) = [line for line in found.lines("site-01") if line.facts.get("figures-stayed")]
+    assert "question-sha256" not in line.facts
+    assert len(results_of(found.folders["site-01"])[0]) == 1
