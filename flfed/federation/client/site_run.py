@@ -300,11 +300,14 @@ class InSum:
         own_list = {parted(facts["listed"])} if "listed" in facts else set()
         own_pins = {parted(facts["pinned"])} if "pinned" in facts else set()
         own_beside = parted(facts["sums_only"]) if "sums_only" in facts else frozenset()
-        if not ({*now.lists} ^ {*before.lists} <= own_list and {*now.asked_with} ^ {*before.asked_with} <= own_pins):
+        new_lists = set(now.lists) ^ set(before.lists)
+        new_pins = set(now.asked_with) ^ set(before.asked_with)
+        new_beside = set(now.beside) ^ set(before.beside)
+        if not (new_lists <= own_list and new_pins <= own_pins and new_beside <= own_beside):
             return False
         # Sums that leave by themselves were not alone before: that is this answer, too.
         alone = now.alone == before.alone or not facts
-        return alone and now.after_loss == before.after_loss and {*now.beside} ^ {*before.beside} <= own_beside
+        return alone and now.after_loss == before.after_loss
 
 
 NO_SUM = InSum()
