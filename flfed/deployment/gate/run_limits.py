@@ -20,6 +20,7 @@ from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Known, Place
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import (
+    ASKED,
     ASKS,
     BESIDE,
     CARRIED,
@@ -288,7 +289,7 @@ class RunLimits:
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
         if kind:
-            self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get("asked-sha256", "")))
+            self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(ASKED, "")))
         for name in HASHED:
             if name in line.facts:
                 self._hashes[run, name].add(str(line.facts[name]))

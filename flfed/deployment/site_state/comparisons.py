@@ -90,19 +90,26 @@ class ComparedLines:
 
 def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:
     """Return the models of a dataset whose figures left, by the site's ledger."""
-    found = ComparedLines()
-    with ledger_of(folder).reading() as held:
-        for line in () if held is None else held.backwards():
-            found.add(line)
-    return found.of(dataset, site.policy)
+    return _read(folder).of(dataset, site.policy)
 
 
 def comparisons_left(folder: SiteFolder, site: Site) -> list[dict[str, Any]]:
     """Return how many models of each dataset may have figures yet, for JSON; nothing of an open site."""
     if site.policy.disclosure == "open":
         return []
-    found = {dataset: compared_models(folder, site, dataset) for dataset in site.datasets}
+    lines = _read(folder)
+    found = {dataset: lines.of(dataset, site.policy) for dataset in site.datasets}
     return [{"dataset": dataset, "left": one.left, "most": one.most} for dataset, one in found.items()]
+
+
+def _read(folder: SiteFolder) -> ComparedLines:
+    """Return what the site's ledger has of compared models."""
+    found = ComparedLines()
+    with ledger_of(folder).reading() as held:
+        if held is not None:
+            for line in held.backwards():
+                found.add(line)
+    return found
 
 
 def add_comparisons(folder: SiteFolder, study: Study, number: int, *, by: str) -> None:
