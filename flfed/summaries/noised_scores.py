@@ -8,6 +8,7 @@ by at most 1 with one person; nothing else of the rows is needed.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,9 @@ LEAST_FIRST = 2.0
 """Deviations of the noise on all cells together that the first histogram's rows have at least. At twice the noise of
 the second, fewer rows have less than `LEAST_SIZE` deviations in the smaller class, too."""
 FEWEST_BINS = 3
+METHOD = "noised score counts"
+"""How a figure came about."""
+AUC = "roc_auc_score"
 CLASS_LOST = "the smaller class is lost in the noise"
 ALIKE = "the predictions are too alike to be counted in bins"
 NO_LINE = "no recalibration line can be drawn"
@@ -265,3 +269,11 @@ class ScoreCounts:
         moved = (self.counts * (self._within * slope).sum(axis=2)).sum(axis=0) * self._spread.error
         variance = max(square - mean**2, 0.0) / rows + of_noise + float((moved**2).sum()) / rows**2
         return Interval.about(mean, variance, least=0.0, most=most)
+
+
+METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
+    AUC: ScoreCounts.roc_auc_score,
+    "log_loss": ScoreCounts.log_loss,
+    "brier_score_loss": ScoreCounts.brier_score_loss,
+}
+"""What follows from counts of scores, by the name of the metric."""

@@ -10,16 +10,27 @@ from flwr.app import Message
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
-from flfed.federation.client.redaction import rounded_comparison, withheld_comparison, without_holdout
+from flfed.federation.client.redaction import (
+    rounded_comparison,
+    with_later_figures,
+    withheld_comparison,
+    without_holdout,
+)
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import STAYED
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT
-from flfed.updates.messages.compare import COMPARE, CompareReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
 from flfed.updates.messages.train import EVALUATE, TRAIN
 
 Facts = Mapping[str, Any]
+Later = Callable[[], tuple[Figure, ...]]
+
+
+def no_later_figures() -> tuple[Figure, ...]:
+    """Return no figures: of a message that compares nothing."""
+    return ()
 
 
 class Comparisons:
@@ -46,7 +57,7 @@ class Comparisons:
         self._lines_of = lines_of
         self._asked_of = asked_of
 
-    def leaving(self, message: Message, reply: Message, facts: Facts) -> tuple[Message, Facts]:
+    def leaving(self, message: Message, reply: Message, facts: Facts, later: Later) -> tuple[Message, Facts]:
         """Return an institution's reply as it leaves, and what its line says.
 
         Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
@@ -59,6 +70,8 @@ class Comparisons:
             One that fits the study.
         facts : mapping
             What the ledger's line says.
+        later : callable () → tuple of Figure
+            Returns figures with noise of the model that was compared.
         """
         if message.metadata.message_type in (TRAIN, EVALUATE):
             leaves = without_holdout(reply.content, self._policy)
@@ -73,7 +86,10 @@ class Comparisons:
         found = CompareReply.from_record(reply.content)
         if refused is None:
             return Message(rounded_comparison(found).to_record(), reply_to=message), facts
-        return Message(withheld_comparison(found, refused).to_record(), reply_to=message), {**facts, STAYED: True}
+        withheld = withheld_comparison(found, refused)
+        if found.arms and self._policy.later_figures == "noised" and refused is not NO_LEDGER:
+            withheld = with_later_figures(withheld, later())
+        return Message(withheld.to_record(), reply_to=message), {**facts, STAYED: True}
 
     def over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a comparison with figures is one too many by now, as by another process; else None."""

@@ -14,7 +14,7 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Today
-from flfed.deployment.gate.compared_models import Comparisons
+from flfed.deployment.gate.compared_models import Comparisons, Later, no_later_figures
 from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import (
@@ -122,6 +122,7 @@ class Leaving:
         facts: Facts,
         messages: StudyMessages,
         in_sum: InSum = NO_SUM,
+        later: Later = no_later_figures,
     ) -> Message:
         """Return a reply that fits, else an error reply.
 
@@ -139,6 +140,8 @@ class Leaving:
         in_sum : InSum
             What the message is of the run's secure sums: with a site that shares figures in sums only, sums over rows
             are masked.
+        later : callable () → tuple of Figure
+            Returns figures with noise of the model that was compared.
         """
         kind = message.metadata.message_type
         # What was not asked for may not be in the reply, even where the study knows it.
@@ -151,7 +154,7 @@ class Leaving:
             defect = self._enrol_defect(reply.content)
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
-        reply, facts = self._comparisons.leaving(message, reply, facts)
+        reply, facts = self._comparisons.leaving(message, reply, facts, later)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
         # that leaves is charged there are none, and what else a message has are names and shapes.

@@ -19,7 +19,7 @@ from flwr.clientapp.typing import ClientAppCallable
 import flfed
 from flfed import registry
 from flfed.callbacks import Today
-from flfed.errors import TableError, UsageError
+from flfed.errors import FlfedError, TableError, UsageError
 from flfed.federation.client.audit import attacked
 from flfed.federation.client.packing import extra_shapes_of, packed_update, packing_of, study_of
 from flfed.federation.client.privacy_budget import NotSpent
@@ -35,6 +35,7 @@ from flfed.federation.client.redaction import (
     scores_of,
     training_stays,
 )
+from flfed.federation.client.released.later_figures import later_figures
 from flfed.federation.client.released.model_answers import charged_request, count_scores, is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
@@ -42,8 +43,8 @@ from flfed.federation.client.run_keys import Approving, check_lasting
 from flfed.federation.client.site_run import (
     SiteRun,
     answer_sums,
+    compared_model,
     figures_may_leave,
-    own_part_of,
     own_part_trained,
     own_terms_of,
     summed,
@@ -68,11 +69,7 @@ from flfed.updates.codec import flattened
 from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays, state_of
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import (
-    COMPARE,
-    CompareReply,
-    CompareRequest,
-)
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
@@ -188,6 +185,17 @@ class SiteClient:
             return replying(InMemoryRecord(reply), message)
         except Exception as error:  # noqa: BLE001 - the border: nothing of an exception's text may cross
             return redacted(error, message, context)
+
+    def later_figures(self, message: Message, context: Context) -> tuple[Figure, ...]:
+        """Return noised figures of the model of a comparison; none where the site's account does not allow them."""
+        state = run_state(str(context.node_config["site"]), context)
+        own = SiteRun.of(context, state, self._approval, self._rows)
+        try:
+            found: tuple[Figure, ...] = run_client(later_figures(message, partial(self.session, context, COMPARE), own))
+        except FlfedError as error:
+            LOG.warning("no figure with noise leaves: %s", error)
+            return ()
+        return found
 
     def _answering(self, handler: Handler) -> ClientAppCallable:
         def answer(message: Message, context: Context) -> Message:
@@ -443,12 +451,8 @@ def _strategy(name: str) -> type[FedAvg]:
 
 def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Compare all arms on the site's holdout."""
-    request = CompareRequest.from_record(message.content)
-    session = open_session()
-    shapes = extra_shapes_of(session.study.text)
-    kept = own.last_own(session, shapes) if shapes.own else {}
-    arrays = own.last_model(request, session.study, kept)
-    session.own_arrays = own_part_of(kept, shapes, arrays)
+    request, session = CompareRequest.from_record(message.content), open_session()
+    arrays = compared_model(request, session, own)
     start = own.start(session, request.encoder)
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
     if refused is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -279,6 +279,12 @@ def withheld_comparison(reply: CompareReply, why: Refusal) -> CompareReply:
         withheld=tuple(WithheldColumn(column=column, method=method) for column in rows),
         masked=None,
     )
+
+
+def with_later_figures(withheld: CompareReply, later: Sequence[Figure]) -> CompareReply:
+    """Return a comparison of which figures with noise leave, and no other."""
+    noised = {(one.metric, one.arm): one for one in later}
+    return replace(withheld, arms=tuple(noised.get((one.metric, one.arm), one) for one in withheld.arms))
 
 
 def _nothing(_: float) -> float:

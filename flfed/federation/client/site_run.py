@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.app import Context, Message
 
-from flfed.federation.client.packing import model_shapes_of
+from flfed.federation.client.packing import extra_shapes_of, model_shapes_of
 from flfed.federation.client.redaction import NotTakingPart, redact_round
 from flfed.federation.client.run_keys import Approving, Known, RunKeys
 from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums, masked_losses
@@ -181,6 +181,15 @@ class SiteRun:
         # One process that rehearses has all sites, and its run has no place of theirs.
         if self.approving is not None:
             model.write(self.site, self.run, self.repeat)
+
+
+def compared_model(request: CompareRequest, session: SiteSession, own: SiteRun) -> Arrays:
+    """Return the model of a comparison, whose part of the site's own its session has then; raises NotKept."""
+    shapes = extra_shapes_of(session.study.text)
+    kept = own.last_own(session, shapes) if shapes.own else {}
+    arrays = own.last_model(request, session.study, kept)
+    session.own_arrays = own_part_of(kept, shapes, arrays)
+    return arrays
 
 
 def own_part_of(kept: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArrays:

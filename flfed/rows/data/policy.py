@@ -81,6 +81,10 @@ class Policy(Strict):
         Most models of a dataset whose figures over test rows leave under `institution`: of all coordinators, studies
         and runs together, each repeat one. The same model again counts none. `flfed site approve --compared N` adds
         some; the site's own app has the figures of every run. Example: `compared-runs = 5`.
+    later_figures : {"none", "noised"}
+        What leaves of a model beyond `compared_runs`: nothing, or of a binary outcome AUC, log loss and Brier score of
+        the shared model, with noise. These cost ε = 1 a model, on the account of the test rows, so that it needs
+        `epsilon`. Example: `later-figures = "noised"`.
     daily_bytes : int
         Most bytes of replies that leave in a day (UTC), all studies together. Example: `daily-bytes = 5000000`.
     width : float in (0, 1]
@@ -117,6 +121,7 @@ class Policy(Strict):
     rounds: int = Field(default=1000, ge=1)
     runs: int = Field(default=10, ge=1)
     compared_runs: int = Field(default=10, ge=1)
+    later_figures: Literal["none", "noised"] = "none"
     daily_bytes: int = Field(default=20_000_000, ge=1)
     width: float = Field(default=1.0, gt=0, le=1, strict=True)
     approval: Literal["person", "none"] = "person"
@@ -128,16 +133,9 @@ class Policy(Strict):
             raise ValueError("resplit = true needs disclosure = 'open': two splits give small counts away")
         if self.approval == "none" and self.disclosure != "open":
             raise ValueError("approval = 'none' needs disclosure = 'open': a person must approve what reads patients")
-        # A misspelt name would allow nothing, and nobody would know why.
-        named = (
-            ("strategy", self.strategies), ("model", self.models), ("codec", self.codecs),
-            ("mechanism", self.mechanisms),
-        )  # fmt: skip
-        for kind, allowed in named:
-            known = _with_none(kind, registry.names(kind)) if allowed else []
-            for name in allowed or ():
-                if name not in known:
-                    raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
+        if self.later_figures == "noised" and self.epsilon is None:
+            raise ValueError("later-figures = 'noised' needs epsilon: without a budget the noise could be averaged out")
+        _check_names(self)
         return self
 
     def least_cohort(self) -> int:
@@ -266,6 +264,19 @@ class Policy(Strict):
     def analysis_refusal(self, *, summed: bool) -> Refusal | None:
         """Return why an analysis, whose answer has noise and is the site's own unless `summed`, is refused."""
         return Refusal("analysis-own") if self.share_metrics == "aggregate-only" and not summed else None
+
+
+def _check_names(policy: Policy) -> None:
+    """Raise ValueError for a name that is not known: misspelt it would allow nothing, and nobody would know why."""
+    named = (
+        ("strategy", policy.strategies), ("model", policy.models), ("codec", policy.codecs),
+        ("mechanism", policy.mechanisms),
+    )  # fmt: skip
+    for kind, allowed in named:
+        known = _with_none(kind, registry.names(kind)) if allowed else []
+        for name in allowed or ():
+            if name not in known:
+                raise ValueError(f"{kind} {name!r} is not known{nearest(name, known)} Known: {', '.join(known)}")
 
 
 def width_in_words(width: float) -> str:

@@ -273,7 +273,8 @@ class CompareReply:
     disclosure "institution" only where at least the cell minimum of rows of each class stands
     behind them and no smaller count follows, of three digits where a gate stands before an "institution" or
     record-level differential privacy protects rows there, and behind a gate of as many models of a dataset as the
-    site's policy says (`compared-runs`); sums over holdout rows under the same rules as
+    site's policy says (`compared-runs`), of further ones with noise that is charged to the holdout's account
+    (`later-figures`); sums over holdout rows under the same rules as
     SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
     names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
     chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own

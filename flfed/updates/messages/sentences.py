@@ -34,7 +34,8 @@ WITHHELD = (
 )  # fmt: skip
 METHODS = (
     "", "DeLong", "Hanley-McNeil", "Hanley-McNeil over people", "Wilson", "Agresti-Min", "bootstrap",
-    "bootstrap over groups", "identical scores", "order statistics", "Steinke, Nasr and Jagielski 2023",
+    "bootstrap over groups", "noised score counts", "identical scores", "order statistics",
+    "Steinke, Nasr and Jagielski 2023",
     "the scores are not finite", "undefined in most draws of rows", "every draw of rows gives the same value",
     "no rows", "fewer than two rows", "only one class in the holdout", "no positive in the holdout",
     "the target is the same in every row", "a small count, withheld", *(f"withheld: {why}" for why in WITHHELD),

@@ -170,7 +170,8 @@ def policy_in_words(said: dict[str, Any]) -> list[str]:
         f"A run has at least {said['least-cohort']} sites.",
         f"The site's own figures are written down {shares[said['share-metrics']]}.",
         "A person must approve each study." if said["approval"] != "none" else "A study needs no approval by a person.",
-        f"Figures over test rows leave for {said['compared-runs']} models of a dataset, all studies together."
+        f"Figures over test rows leave for {said['compared-runs']} models of a dataset, all studies together; "
+        f"then {'figures with noise, charged to the budget' if said['later-figures'] == 'noised' else 'none'}."
         if said["disclosure"] != "open" else "Figures over test rows leave for any number of models.",
         f"A study is run at most {said['runs']} times; at most {size_in_words(said['daily-bytes'])} leave in a day.",
         "There is no budget of differential privacy." if budget is None else

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,17 @@ from flfed.rows.comparison.private_pairs import pair_query
 from flfed.rows.statistics.private.model_counts import shapes_of_cells
 from flfed.study.coverage import compares_privately
 from flfed.summaries.noised_calibration import GRID
-from flfed.summaries.noised_counts import Interval
 from flfed.summaries.noised_pairs import CANNOT_BE_TOLD, PAIRS, NoisedPairs
-from flfed.summaries.noised_scores import FIRST, SCORES, ScoreCounts, choose_edges, number_of_bins
+from flfed.summaries.noised_scores import (
+    AUC,
+    FIRST,
+    METHOD,
+    METRICS,
+    SCORES,
+    ScoreCounts,
+    choose_edges,
+    number_of_bins,
+)
 from flfed.summaries.private_scaling import NoisedCells, noised_rows, private_encoder
 from flfed.summaries.summary import Encoder, schema_encoder
 from flfed.updates.aggregation.rounds import Participant
@@ -39,17 +47,10 @@ from flfed.updates.messages.summarise import (
 if TYPE_CHECKING:
     from flfed.federation.server.server import FederatedRun
 
-METHOD = "noised score counts"
-"""How a figure came about."""
 PAIRED = "noised pairs, own model under the same ε"
 LOST, UNTOLD = "the test rows are lost in the noise", "under this budget not even a difference of .1 would be seen"
-AUC, AUC_ALONE = "roc_auc_score", "under noise models are compared by their AUC alone"
+AUC_ALONE = "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
-METRICS: dict[str, Callable[[ScoreCounts], Interval | None]] = {
-    AUC: ScoreCounts.roc_auc_score,
-    "log_loss": ScoreCounts.log_loss,
-    "brier_score_loss": ScoreCounts.brier_score_loss,
-}
 
 
 def noised_encoder(
