@@ -41,7 +41,7 @@ from flfed.updates.messages.secure_sum import (
 )
 from flfed.updates.messages.summarise import STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed.updates.strategies.fedavg import FedAvg, relative_weight
 
 _SUMMARY = "masked-summary"
 _FIGURES = "masked-figures"
@@ -109,7 +109,7 @@ class SiteSums:
         """
         asked, cohort = self.asked(request), self.cohort()
         strategy: FedAvg = self.keys.study.strategy.build("strategy")
-        weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=float(cohort.most_rows)))
+        weight = relative_weight(strategy, reply, float(cohort.most_rows))
         entries, noise = flattened(reply.delta), noise_of_site(self.keys.study, self.least())
         # With noise every site counts the same, whatever the strategy says.
         if noise is not None:
@@ -381,7 +381,7 @@ class SiteCiphers(SiteSums):
         """Return a reply with the site's part of the next model, encrypted; the `model` before is the opened one."""
         asked, most_rows = self.asked(request), float(self.keys.cohort().most_rows)
         strategy: FedAvg = self.keys.study.strategy.build("strategy")
-        weight = strategy.weight(reply) / strategy.weight(replace(reply, num_examples=most_rows))
+        weight = relative_weight(strategy, reply, most_rows)
         # The weighted mean of these is FedAvg's next model: it is the model before, and its share of the mean update.
         following = {
             name: value.astype(np.float64) + strategy.server_lr * reply.delta[name] for name, value in model.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -299,6 +299,11 @@ class FedAvg(FlowerFedAvg):
         """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
         mean = mean_update(deltas, weights)
         return moved_by({name: self.server_lr * value for name, value in mean.items()}, incoming)
+
+
+def relative_weight(strategy: FedAvg, reply: TrainReply, most_rows: float) -> float:
+    """Return the weight of an update, as a share of that of a site with `most_rows` rows."""
+    return strategy.weight(reply) / strategy.weight(replace(reply, num_examples=most_rows))
 
 
 def _training_sites(run: RunContext) -> list[str]:
