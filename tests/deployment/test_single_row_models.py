@@ -33,9 +33,11 @@ def perceptron(small_study: str) -> str:
     return small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [3]')
 
 
-def tent(x: np.ndarray, row: np.ndarray, *, low: float, high: float, slope: float = 0.0) -> dict[str, np.ndarray]:
+def tent(
+    x: np.ndarray, row: np.ndarray, *, low: float, high: float, slope: float = 0.0, seed: int = 3
+) -> dict[str, np.ndarray]:
     """Return a perceptron whose log-odds are `high` for one exact row and `low` for the others of `x`."""
-    way = np.random.default_rng(3).normal(size=x.shape[1])
+    way = np.random.default_rng(seed).normal(size=x.shape[1])
     places, place = x @ way, float(row @ way)
     gaps = np.abs(places - place)
     width = float(gaps[gaps > 1e-9].min()) / 2
