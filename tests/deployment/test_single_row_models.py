@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 from flfed.rows.comparison import single_rows
-from flfed.rows.comparison.single_rows import model_refusal, tells_single_rows
+from flfed.rows.comparison.single_rows import model_refusal, outputs_refusal, tells_single_rows
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession, first_model
+from flfed.rows.training.fit import score
 from flfed.rows.training.one_by_one import run_client
+from flfed.rows.training.requests import ScoreRequest
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, fit_encoder
 from flfed.updates.messages.audit import AUDIT, AuditRequest
@@ -119,6 +121,22 @@ def test_what_a_run_begins_with_is_not_refused(small_sites, perceptron: str):
     assert run_client(model_refusal(session, steep, encoder, lambda: other)) is not None
 
 
+def test_what_the_studys_seed_draws_is_not_refused_and_what_another_draws_is(small_sites, perceptron: str):
+    (site,) = small_sites(1, rows=80, policy=Policy(**INSTITUTION, cell_minimum=30))
+    study = Study.parse(perceptron.replace("hidden = [3]", "hidden = [1]"))
+    session = SiteSession(site, study)
+    encoder, _, x = all_rows(session)
+    drawn = [first_model(study, session.schema, repeat) for repeat in range(100)]
+    told = [
+        outputs_refusal(session, [score(ScoreRequest(model=session.model, arrays=arrays, x=x))]) is not None
+        for arrays in drawn
+    ]
+    repeat, other = [place for place, refused in enumerate(told) if refused][:2]  # a unit that is 0 for many
+    repeated = SiteSession(site, study, repeat)
+    assert not refuses(repeated, encoder, drawn[repeat])
+    assert refuses(repeated, encoder, drawn[other])
+
+
 def test_people_are_counted_and_not_their_rows():
     # One person has most of the rows, each with a score of its own; the other thirty have one score.
     score = np.concatenate([np.linspace(0.2, 0.8, 70), np.full(30, 0.4)])
@@ -175,6 +193,17 @@ def test_no_figure_of_such_a_model_leaves_a_gate_and_it_was_the_runs_model(
     monkeypatch.setattr(single_rows, "tells_single_rows", lambda *_: False)
     reply = site.answer(asked(site, 0.3), run="another")
     assert [one for one in figures_of(reply, kind) if one is not None]
+
+
+def test_figures_of_what_the_seed_draws_leave_a_gate(gated, perceptron: str, monkeypatch):
+    monkeypatch.setattr(single_rows, "tells_single_rows", lambda *_: True)
+    site = gated(perceptron, policy=Policy(**INSTITUTION))
+    sent = TrainRequest.from_record(site.trained(round=6, evaluate=True).content)
+    session = SiteSession(site.site, site.study)
+    drawn = first_model(site.study, session.schema)
+    for run, arrays in (("one", drawn), ("another", {name: value + 1e-9 for name, value in drawn.items()})):
+        reply = site.answer(site.message(EVALUATE, replace(sent, arrays=arrays)), run=run)
+        assert any(figure is not None for figure in figures_of(reply, EVALUATE)) is (arrays is drawn)
 
 
 @pytest.mark.parametrize("model", ["mlp", "boosted-trees"])

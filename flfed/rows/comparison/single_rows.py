@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flfed.refusals import Refusal
-from flfed.rows.session import Arrays, SiteSession
+from flfed.rows.session import Arrays, SiteSession, first_model
 from flfed.rows.training.requests import ComputeRequest, Request, ScoreRequest
 from flfed.study.coverage import covers_model
 from flfed.summaries.summary import Encoder, arrays_sha256
@@ -74,6 +74,7 @@ def model_refusal(
         Of all sites.
     start : callable
         Asked where the model is a threshold: what the run begins with is none that somebody chose for these rows.
+        Without an earlier run that is what the study's seed draws.
     """
     if not holds_models(session) or _ignores_inputs(session, arrays):
         return None
@@ -86,7 +87,9 @@ def model_refusal(
     if refused is None:
         return None
     begun = start()
-    return None if begun is not None and arrays_sha256(dict(begun)) == arrays_sha256(arrays) else refused
+    if begun is None:
+        begun = first_model(session.study, session.schema, session.seed - session.study.seed)
+    return None if arrays_sha256(dict(begun)) == arrays_sha256(arrays) else refused
 
 
 def outputs_refusal(session: SiteSession, outputs: Sequence[np.ndarray]) -> Refusal | None:
