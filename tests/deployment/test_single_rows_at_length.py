@@ -172,10 +172,12 @@ def brought(name: str, test_data: Path) -> Study:
     return study
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", [*SHIPPED, "portfolio-returns"])
 def test_no_model_of_any_round_of_a_shipped_study_is_refused(
-    test_data: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    test_data: Path, name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ):
+    if name == "portfolio-returns":
+        request.getfixturevalue("portfolio")
     told = list[bool]()
 
     def tells(score: np.ndarray, person: np.ndarray, task: Any, least: int) -> bool:
