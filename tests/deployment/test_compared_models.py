@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.updates.messages.audit import AUDIT, AuditRequest
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
-from flfed.updates.messages.train import TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
 from tests.deployment.summing import Consortium, SummingGrid, conduct
 
 ROWS = 240
@@ -273,3 +274,36 @@ def test_a_site_in_sums_only_has_no_part_in_the_sum_of_figures_of_one_model_too_
     (line,) = [line for line in found.lines("site-01") if line.facts.get("figures-stayed")]
     assert "question-sha256" not in line.facts
     assert len(results_of(found.folders["site-01"])[0]) == 1
+
+
+def evaluated(site: Any, by: float, run: str) -> str:
+    """Ask a run to evaluate a linear model; return why it is not, or an empty text."""
+    message = site.trained(round=6, evaluate=True)
+    sent = TrainRequest.from_record(message.content)
+    reply = site.answer(site.message(EVALUATE, replace(sent, arrays=model(site, by).arrays)), run=run)
+    return reply.error.reason if reply.has_error() else ""
+
+
+def asked_to_compare(site: Any, by: float, run: str) -> str:
+    """Ask a run to compare a linear model; return why it does not, or an empty text."""
+    reply = site.answer(site.message(COMPARE, model(site, by)), run=run)
+    return reply.error.reason if reply.has_error() else ""
+
+
+def test_a_run_compares_the_model_that_it_evaluated_or_one_that_it_was_trained_from(gated):
+    site, other = institution(gated), Refusal("other-model-compared")
+    assert evaluated(site, 1, "same") == "" and asked_to_compare(site, 1, "same") == ""
+    assert evaluated(site, 1, "other") == "" and asked_to_compare(site, 2, "other") == other
+    # The other way round, too, and for a gate that was started anew.
+    assert asked_to_compare(site, 2, "later") == ""
+    site.open()
+    assert evaluated(site, 1, "later") == other and evaluated(site, 2, "later") == ""
+    # The model of an earlier round, as of a run that takes its best one.
+    first = TrainRequest.from_record(site.trained(round=1).content)
+    assert not site.answer(site.trained(round=1), run="best").has_error()
+    assert evaluated(site, 3, "best") == ""
+    best = CompareRequest(arrays=first.arrays, encoder=first.encoder)
+    assert asked_to_compare(site, 4, "best") == other
+    assert not site.answer(site.message(COMPARE, best), run="best").has_error()
+    # Of a site that was away while the others evaluated.
+    assert asked_to_compare(site, 5, "away") == ""

@@ -27,6 +27,7 @@ from flfed.deployment.gate.run_limits import (
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.deployment.site_state.run_models import trained_from
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of
@@ -173,7 +174,7 @@ class Leaving:
             line["offset"] = True
         if IMPORTANCE in reply.content:
             line["importances"] = True
-        choices = {**chosen_hashes(message), **chosen_numbers(message)}
+        choices = {**chosen_hashes(message), **chosen_numbers(message), **trained_from(message, messages.study)}
         line |= {name.replace("-", "_"): value for name, value in choices.items()}
         try:
             lost = self._continuity.refusal()

@@ -5,7 +5,6 @@ The site's own ledger tells: a study has few runs, and each has one model for a 
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import content_sha256
+from flfed.deployment.site_state.run_models import RunModels, model_sha256
 from flfed.federation.client.released.run_draws import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Known, Place
@@ -35,9 +35,7 @@ from flfed.records.ledger.line import (
     run_of,
 )
 from flfed.refusals import Refusal
-from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
-from flfed.updates.messages import fields
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
 from flfed.updates.messages.kinds import SCORES, SUMMARISE
@@ -72,8 +70,7 @@ def asked_sha256(message: Message) -> str:
         return ""
     if kind == TRAIN:
         return content_sha256(formless(message.content))
-    both = [arrays_sha256(fields.ndarrays(message.content, name)) for name in ("arrays", "encoder")]
-    return hashlib.sha256("/".join(both).encode()).hexdigest()
+    return model_sha256(message)
 
 
 def chosen_hashes(message: Message) -> dict[str, str]:
@@ -197,6 +194,7 @@ class RunLimits:
         self._hashes: dict[tuple[Run, str], set[str]] = defaultdict(set)
         self._sums = SumLines()
         self._compared = ComparedLines()
+        self._models = RunModels()
 
     def compared(self, held: HeldLedger) -> ComparedLines:
         """Return what the ledger has of compared models."""
@@ -250,7 +248,7 @@ class RunLimits:
                 return Refusal(code)
         # The same question again is harmless: it is answered as before.
         if not self._asked[run, kind, place] - {asked}:
-            return None
+            return self._models.refusal(kind, run, asked)
         if round > 0:
             return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
         return Refusal("other-model", question=QUESTIONS[kind])
@@ -288,6 +286,7 @@ class RunLimits:
         answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
+        self._models.add(line, run)
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(ASKED, "")))
         for name in HASHED:
