@@ -92,13 +92,16 @@ def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeyp
     closed = replace(sites.load("cleveland"), policy=Policy(compared_runs=4))
     monkeypatch.setattr(sites, "load", lambda name: closed)
     said = run("approve", "heart-disease", "--site", "cleveland", *WITH, "--by", "Dr Kim", "--compared", "3", "--yes")
-    assert "of 'heart-disease' 4 of 4 models may have figures over test rows yet" in said.output
+    assert "figures over test rows of 'heart-disease' may leave for 4 more models, of 4;" in said.output
     assert "This approval adds 3 (--compared)." in said.output
     (line,) = ledger_of(SiteFolder("cleveland")).lines()
     assert (line.kind, line.facts["number"], line.facts["by"]) == ("compared-added", 3, "Dr Kim")
     status = json.loads(run("status", "cleveland", "--json").stdout)
     assert {"dataset": "heart-disease", "left": 7, "most": 7} in status["comparisons"]
-    assert "Comparisons of 'heart-disease': 7 of 7 models may have figures" in run("status", "cleveland").output
+    assert (
+        "Comparisons of 'heart-disease': figures over test rows may leave for 7 more models, of 7."
+        in run("status", "cleveland").output
+    )
     both = run("approve", "heart-disease", "--site", "cleveland", "--compared", "3", "--refuse", raises=UsageError)
     assert str(both.exception) == "--compared and --refuse exclude each other"
 

@@ -155,9 +155,7 @@ def test_a_run_goes_on_and_its_record_says_why_there_is_no_figure(gated, conduct
         notes = [event.reason for event in reader.events([run]) if event.kind == "note"]
     why = Refusal("too-many-compared", most=1, had=1)
     assert f"withheld by the site's policy: {why}" in notes
-    assert site_verdict(found["sites"]["site-01"], "roc_auc_score")[1] == (
-        f"AUC cannot be compared here: withheld: {why}."
-    )
+    assert site_verdict(found["sites"]["site-01"], "roc_auc_score")[1] == (f"This site withholds AUC: {why}.")
     assert found["sites"]["site-02"]["difference"]
 
 
@@ -207,7 +205,7 @@ def test_a_person_adds_comparisons_on_record_and_reads_how_many_are_left(gated):
     site = institution(gated, most=1)
     assert figures(compare(site, 1))
     (words,) = comparisons_in_words(site.folder, site.site, site.study, 2)
-    assert words.startswith("Comparisons: of 'small' 0 of 1 models may have figures over test rows yet")
+    assert words.startswith("Comparisons: figures over test rows of 'small' may leave for 0 more models, of 1;")
     assert "This approval adds 2 (--compared)." in words and words.endswith(TELLS)
     assert figures(compare(site, 2)) == []
     add_comparisons(site.folder, site.study, 2, by="Dr Kim")

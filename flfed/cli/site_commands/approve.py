@@ -170,7 +170,7 @@ def site_status(
     rows = [[one["dataset"], str(one["rows"]), one["at"], one["sha256"][:12]] for one in found["frozen"]]
     _table(["dataset", "rows", "frozen at", "SHA-256"], rows, "Frozen rows", "no rows are frozen")
     for one in found["comparisons"]:
-        said = f"{one['left']} of {one['most']} models may have figures over test rows yet"
+        said = f"figures over test rows may leave for {one['left']} more models, of {one['most']}"
         typer.echo(f"Comparisons of {one['dataset']!r}: {said}. {TELLS}")
     # The number is text, since a small one is withheld.
     for one in found["frozen"]:

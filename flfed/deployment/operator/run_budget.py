@@ -98,8 +98,8 @@ def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: in
     found = compared_models(folder, site, dataset)
     adds = f" This approval adds {added} (--compared)." if added else ""
     return [
-        f"Comparisons: of {dataset!r} {found.left} of {found.most} models may have figures over test rows yet, all "
-        f"coordinators, studies and runs together.{adds} {TELLS}"
+        f"Comparisons: figures over test rows of {dataset!r} may leave for {found.left} more models, of {found.most}; "
+        f"all coordinators, studies and runs count together.{adds} {TELLS}"
     ]
 
 

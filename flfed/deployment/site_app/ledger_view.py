@@ -19,10 +19,12 @@ from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError, ledger_of
-from flfed.records.ledger.line import REPAIRED, RESTARTED, START, Line
+from flfed.records.ledger.line import REPAIRED, RESTARTED, START, STAYED, Line
 from flfed.records.ledger.totals import Total, bytes_of, round_of, study_of
 from flfed.records.ledger.verify import Inspection, Receipt
+from flfed.updates.messages.kinds import COMPARE
 
+_COMPARED = COMPARE.rpartition(".")[2]
 KEPT_LINES = 200
 """Lines of a study, or of a day, to read one by one: the last ones."""
 BLOCK = 1 << 20
@@ -67,6 +69,8 @@ class Left:
         By what the ledger is known to be lost; "" where it is not.
     notes : int
         Lines of earlier versions whose time is before that of the line before them.
+    kept_here : set of str
+        Runs whose comparison left without figures, since its model was one too many.
     ahead : str
         What the site says whose last line is later than its clock; "" where it is not.
     """
@@ -87,6 +91,7 @@ class Left:
     lost: str = ""
     notes: int = 0
     ahead: str = ""
+    kept_here: set[str] = field(default_factory=set)
 
     def add(self, line: Line) -> None:
         """Count one line more."""
@@ -100,11 +105,20 @@ class Left:
         self.head = line.hash
         self.bytes += bytes_of(line)
         self.sums.setdefault((day, study, line.kind), Total()).add(line)
+        self._note_comparison(line)
         run, reason = str(line.facts.get("run") or ""), str(line.facts.get("reason") or "")
         seen = LineSeen(line.n, line.at, line.kind, study, run, round_of(line), bytes_of(line), reason)
         # Each line counts under any day, any study, both, and its own.
         for key in {("", ""), (day, ""), ("", study), (day, study)}:
             self.last.setdefault(key, deque(maxlen=KEPT_LINES)).append(seen)
+
+    def _note_comparison(self, line: Line) -> None:
+        """Note whether a comparison's figures left."""
+        run = str(line.facts.get("run") or "")
+        if line.kind == _COMPARED and STAYED in line.facts:
+            self.kept_here.add(run)
+        elif line.kind == _COMPARED:
+            self.kept_here.discard(run)
 
     def copy(self) -> Left:
         """Return a copy to add lines to.
@@ -112,7 +126,8 @@ class Left:
         Others read this one meanwhile.
         """
         sums = {key: replace(total) for key, total in self.sums.items()}
-        return replace(self, sums=sums, last={key: deque(seen, KEPT_LINES) for key, seen in self.last.items()})
+        last = {key: deque(seen, KEPT_LINES) for key, seen in self.last.items()}
+        return replace(self, sums=sums, last=last, kept_here=set(self.kept_here))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ from typing import Literal
 from flfed.registry import MADE_SMALL
 
 Better = Literal["higher", "lower"]
-
 PAYS = "joining pays"
 NO_CLEAR_GAIN = "no clear gain"
 DO_NOT_USE = "do not use it here"
 CANNOT_BE_TOLD = "cannot be told"
 VERDICTS = (PAYS, NO_CLEAR_GAIN, DO_NOT_USE, CANNOT_BE_TOLD)
-
 MINUS = "\u2212"
 ABSENT = "n/a"
 WORTHWHILE = {"roc_auc_score": 0.005}
@@ -473,8 +471,10 @@ def gain_in_brackets(gain: Difference) -> str:
 
 
 def _untold(metric: str, reason: str) -> str:
-    name = sentence_case(metric_name(metric) if metric else "the metric")
-    return f"{name} cannot be compared here: {reason or 'it was not measured'}."
+    name = metric_name(metric) if metric else "the metric"
+    if reason.startswith("withheld: "):
+        return f"This site withholds {name}: {reason.removeprefix('withheld: ')}."
+    return f"{sentence_case(name)} cannot be compared here: {reason or 'it was not measured'}."
 
 
 def _sentence(

@@ -69,7 +69,7 @@ def in_short(opened: Opened, found: dict[str, Any]) -> None:
     )
     lines[-1] = lines[-1].rstrip(".") + "."
     lines += [
-        f"Of {one['dataset']} {one['left']} of {one['most']} models may have figures over test rows yet."
+        f"Figures over its test rows of {one['dataset']} may leave for {one['left']} more models, of {one['most']}."
         for one in found["comparisons"]
     ]
     with st.container(border=True):

@@ -44,6 +44,11 @@ ALONE = (
     "are wider and a gain is clear less often: where the two differ, that verdict counts."
 )
 
+KEPT_HERE = (
+    "This run's figures over test rows did not leave this site: its model was one more than the site allows. The "
+    "coordinator has no verdict of this site. `flfed site approve STUDY --compared N` allows more models."
+)
+
 
 def show() -> None:
     """Show this site's own results."""
@@ -67,6 +72,8 @@ def parts(opened: Opened) -> None:
         names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in found}
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
         result = next(one for one in found if one.run == run)
+        if run in reads.left(opened.name, opened.mark).kept_here:
+            st.info(KEPT_HERE)
         metrics = metrics_of(result)
         # A policy may have let no figure leave, which is no error.
         if not metrics:
