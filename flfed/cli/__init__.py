@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     import click
 
+NOT_WHOLE = re.compile(r"is not a valid integer(?: range)?")
 ALIKE = 0.7
 """Likeness from which on an option is taken to be the one that was meant (of 1)."""
 STOPPED = 3
@@ -72,6 +73,7 @@ def _in_words(error: click.ClickException) -> str:
 
     # Click and Typer both add what was meant: said once, it is enough.
     said = re.sub(r"( Did you mean [^?]+\?)\1", r"\1", error.format_message().rstrip("."))
+    said = NOT_WHOLE.sub("is not a whole number", said)
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return said
     if isinstance(error, click.NoSuchOption):

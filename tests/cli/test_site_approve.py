@@ -25,6 +25,7 @@ from flfed.federation.recording.source_model import named_start
 from flfed.federation.server.run import run as run_study
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.policy import Policy
@@ -104,6 +105,47 @@ def test_comparisons_are_shown_added_and_counted_by_the_ledger(run: Run, monkeyp
     )
     both = run("approve", "heart-disease", "--site", "cleveland", "--compared", "3", "--refuse", raises=UsageError)
     assert str(both.exception) == "--compared and --refuse exclude each other"
+
+
+def test_what_cannot_be_added_to_comparisons_is_said(run: Run, monkeypatch: pytest.MonkeyPatch):
+    asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes", "--compared")
+    said = run(*asked, "2", raises=UsageError)
+    assert str(said.exception) == (
+        "--compared adds nothing: the policy of cleveland is 'open', which counts no comparisons"
+    )
+    closed = replace(sites.load("cleveland"), policy=Policy())
+    monkeypatch.setattr(sites, "load", lambda name: closed)
+    for number in ("-1", "1001"):
+        assert f"{number} is not in the range 0<=x<=1000" in run(*asked, number, raises=SystemExit).output
+    run(*asked, "0")
+    assert not SiteFolder("cleveland").ledger.exists()
+
+
+def test_nothing_is_approved_where_nothing_would_be_answered(run: Run):
+    run("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
+    folder, asked = SiteFolder("cleveland"), ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
+    folder.gate.chmod(0o777)
+    said = str(run(*asked, raises=UsageError).exception)
+    assert said.startswith(f"nothing is approved: {folder.gate}: every account may write there")
+    status = json.loads(run("status", "cleveland", "--json").stdout)
+    assert status["problems"] == [said.partition(": ")[2]]
+    folder.gate.chmod(0o700)
+    assert json.loads(run("status", "cleveland", "--json").stdout)["problems"] == []
+
+
+def test_a_lost_ledger_is_told_by_status_and_approval(run: Run, monkeypatch: pytest.MonkeyPatch):
+    closed = replace(sites.load("cleveland"), policy=Policy())
+    monkeypatch.setattr(sites, "load", lambda name: closed)
+    asked = ("approve", "heart-disease", "--site", "cleveland", *WITH, "--yes")
+    run(*asked)
+    folder = SiteFolder("cleveland")
+    (folder.gate / "rows.key").write_bytes(bytes(32))
+    (folder.gate / "rows.key").chmod(0o600)
+    lost = str(Refusal("ledger-lost", site="cleveland"))
+    assert str(run(*asked, raises=UsageError).exception) == f"nothing is approved: {lost}"
+    status = json.loads(run("status", "cleveland", "--json").stdout)
+    assert (status["problems"], status["comparisons"]) == ([lost], [])
+    assert [one["reason"] for one in status["studies"]] == [lost]
 
 
 def test_a_study_whose_model_would_need_74_gigabytes_is_not_approved(run: Run, tmp_path: Path):

@@ -218,6 +218,18 @@ def test_a_lost_ledger_begins_anew_in_the_words_that_are_printed(ledger, folder)
     assert ledger("cleveland", "--restart", "x", "--verify")[0] == 2
 
 
+def test_a_lost_ledger_is_no_whole_one_and_a_restart_needs_a_reason(ledger, folder):
+    folder.ledger.unlink()
+    (folder.gate / "rows.key").write_bytes(bytes(32))
+    code, out, error = ledger("cleveland", "--verify")
+    assert code == 1 and "the ledger is lost or was cut: there is a key of released rows" in error
+    assert "Every line is as it was written" not in out
+    for option in ("--restart", "--repair"):
+        code, _, error = ledger("cleveland", option, " ")
+        assert code == 2 and f"{option} needs a reason, which goes on record" in error
+    assert "All models that might be compared count as used" in ledger("cleveland", "--restart", "disk")[1]
+
+
 def test_a_torn_line_is_repaired_on_record_only(ledger, folder):
     folder.ledger.write_bytes(folder.ledger.read_bytes()[:-30])
     code, out, _ = ledger("cleveland", "--verify")

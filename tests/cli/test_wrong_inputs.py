@@ -219,7 +219,7 @@ WORDS = {
     "study run wine --set lrr=1": "did you mean 'lr'",
     "study run wine --engine rai": "engine 'rai' is not known",
     "study run wine --repeats 0": "repeats=0 must be at least 1",
-    "study run wine --repeats many": "'many' is not a valid integer",
+    "study run wine --repeats many": "'many' is not a whole number",
     "study run wine --site cleveland": "cuts its dataset into research sites itself",
     "study run preterm-birth --site kentucky-clinic --site kentucky-clinic": "'kentucky-clinic'",
     "study run preterm-birth --site nobody": "site 'nobody' is not known",
@@ -241,7 +241,7 @@ WORDS = {
     "data get heart-disease --from /nowhere": "no such folder",
     "data get heart-disease --from sites": "no file with its SHA-256",
     "app --port 99999": "99999 is not in the range",
-    "app --port http": "'http' is not a valid integer",
+    "app --port http": "'http' is not a whole number",
 }
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BY = typer.Option("", "--by", help="Who decides, as it is written down.", show_default="the user of this machine")
 SITE = typer.Option("", "--site", help="The site's name.", show_default="the one that has joined here")
 LONGEST_NAME = 100
+MOST_ADDED = 1000
+"""Models that one approval adds to those that may be compared."""
 
 
 def approve_study(
@@ -41,7 +43,12 @@ def approve_study(
         None, "--start", metavar="FOLDER", help="The exported model that the study begins from, where it has one."
     ),
     compared: int = typer.Option(
-        0, "--compared", metavar="N", min=0, help="Let N further models of the dataset have figures over test rows."
+        0,
+        "--compared",
+        metavar="N",
+        min=0,
+        max=MOST_ADDED,
+        help="Let figures over test rows of the dataset leave for N more models.",
     ),
     by: str = BY,
     yes: bool = typer.Option(False, "--yes", help="Approve without asking."),
@@ -78,14 +85,17 @@ def approve_study(
     if refuse:
         _say_decided(folder, write_refusal(folder, found, by=_who(by)), as_json)
         return
+    _check_answering(folder)
     sites = _sites(co_sites, found)
     others = _others(sites, own)
-    from flfed.deployment.operator.run_budget import comparisons_in_words, runs_in_words, study_in_words
+    from flfed.deployment.operator.run_budget import check_counted, comparisons_in_words, runs_in_words, study_in_words
     from flfed.deployment.operator.secure_sums import agreed, other_studies, words_of_others
     from flfed.deployment.operator.study_description import plain_words  # it makes the model, which needs torch
 
     # Nobody should approve what the gate would refuse anyway.
     _check(found, own, others)
+    if compared:
+        check_counted(own, found)
     source = given_start(folder, found, start)
     agreement = agreed(folder, found, sites, _named(without))
     words = plain_words(found, own, others, coordinator_of(folder), agreement=agreement)
@@ -205,6 +215,17 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
     site = sites.load(name or joined[0])
     output.passed_over(site.name)
     return SiteFolder(site.name), site
+
+
+def _check_answering(folder: SiteFolder) -> None:
+    """Raise where the site answers nothing: others may write in its folder, or its ledger is lost."""
+    from flfed.deployment.site_state.folder_modes import open_folder
+    from flfed.deployment.site_state.ledger_loss import Continuity
+    from flfed.records.ledger.ledger import ledger_of
+
+    why = open_folder(folder) or Continuity(folder, ledger_of(folder)).refusal()
+    if why:
+        raise UsageError(f"nothing is approved: {why}")
 
 
 def _sites(given: str, study: Study) -> dict[str, str]:

@@ -38,11 +38,11 @@ def show_ledger(
     export: str = typer.Option("", "--export", metavar="FILE|-", help="Write the lines as they are: JSON lines."),
     since: str = typer.Option("", "--since", metavar="DATE", help="Only lines from this date, or time, on."),
     run: str = typer.Option("", "--run", metavar="RUN", help="Only lines of this run, with bytes by round and kind."),
-    repair: str = typer.Option(
-        "", "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY goes on record."
+    repair: str | None = typer.Option(
+        None, "--repair", metavar="WHY", help="Set aside a last line that a crash cut off; WHY goes on record."
     ),
-    restart: str = typer.Option(
-        "",
+    restart: str | None = typer.Option(
+        None,
         "--restart",
         metavar="WHY",
         help="Begin anew where the ledger was lost, or its last line is later than the clock; WHY goes on record.",
@@ -56,6 +56,9 @@ def show_ledger(
     from flfed.folders import SiteFolder
     from flfed.records.ledger.ledger import ledger_of
 
+    for option, why in (("--repair", repair), ("--restart", restart)):
+        if why is not None and not why.strip():
+            raise UsageError(f"{option} needs a reason, which goes on record: {option} 'the disk was lost'")
     # Each of these ends the command in its own way.
     if sum(map(bool, (verify, export, repair, restart))) > 1:
         raise UsageError("--verify, --export, --repair and --restart are asked one at a time")
@@ -119,7 +122,7 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
         output.as_table(["round", "what", "bytes"], cells, title=f"Run {run}, by round")
     _sums("study", found.studies)
     _sums("day", found.days)
-    typer.echo(f"In all {found.all.bytes:,} bytes in {found.all.lines:,} lines.")
+    typer.echo(f"In all {found.all.bytes:,} bytes in {counted(found.all.lines, 'line')}.")
 
 
 def _row(line: Line) -> list[str]:
@@ -174,6 +177,7 @@ def _restart(folder: Any, why: str, *, as_json: bool) -> None:
     typer.echo(f"{counted(found.carried, 'line')} of runs and of spent privacy could be read and came over.")
     if found.line.follows_loss:
         typer.echo("Studies that were approved before need a new approval; until then nothing of them is answered.")
+        typer.echo("All models that might be compared count as used: flfed site approve STUDY --compared N adds some.")
         typer.echo("Masked sums have all sites that an approval pins, or a list that came over.")
     for path in found.aside:
         typer.echo(f"Set aside, to be kept: {path}")
@@ -198,6 +202,8 @@ def _verify(folder: Any, ledger: Ledger, *, as_json: bool) -> None:
     # All lines must be read before the problems are known.
     count = (first is not None) + sum(1 for _ in lines)
     problems = [*inspection.problems, *ledger.open_to_others(), *receipts.problems]
+    # Traces of a loss are looked for beside a ledger whose lines and receipts agree.
+    problems = problems or _lost(folder, ledger)
     # A clock that runs behind is no damage, and has a sentence of its own.
     changed, ahead = len(problems), _ahead(folder.site, ledger, inspection.last)
     problems += ahead
@@ -222,6 +228,14 @@ def _verify(folder: Any, ledger: Ledger, *, as_json: bool) -> None:
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
         raise FlfedError(f"the ledger of {folder.site} is not as it was written: {problems[0]}{more}")
+
+
+def _lost(folder: Any, ledger: Ledger) -> list[str]:
+    """Return by what the ledger is known to be lost or cut."""
+    from flfed.deployment.site_state.ledger_loss import loss
+
+    lost = loss(folder, ledger)
+    return [f"the ledger is lost or was cut: {lost}"] if lost else []
 
 
 def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:

@@ -14,7 +14,7 @@ from flfed.deployment.operator.budget import (
 )
 from flfed.deployment.site_state.approval import approvals
 from flfed.deployment.site_state.comparisons import TELLS, compared_models
-from flfed.errors import FlfedError
+from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
 from flfed.federation.client.released.row_accounts import names_now
@@ -77,8 +77,17 @@ def runs_in_words(folder: SiteFolder, site: Site, study: Study) -> list[str]:
     lost = " A ledger was lost: of runs that it had, those count that came over." if ledger.loss_before() else ""
     if same:
         together = f"Together they have {words}.{lost}"
-        return [f"Runs: {', '.join(same)} asks the same of these rows, and is approved. {together}"]
+        asked = "ask the same of these rows, and are" if len(same) > 1 else "asks the same of these rows, and is"
+        return [f"Runs: {', '.join(same)} {asked} approved. {together}"]
     return [f"Runs: {words}.{lost} Another text that asks the same has no more of its own."]
+
+
+def check_counted(site: Site, study: Study) -> None:
+    """Raise where a site counts no comparisons of a study, so that a person can add none."""
+    if site.policy.disclosure == "open":
+        raise UsageError(f"--compared adds nothing: the policy of {site.name} is 'open', which counts no comparisons")
+    if not asks(study, COMPARE):
+        raise UsageError(f"--compared adds nothing: study {study.name!r} compares no models")
 
 
 def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: int = 0) -> list[str]:

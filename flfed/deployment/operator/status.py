@@ -19,12 +19,13 @@ from flfed.deployment.site_state.comparisons import comparisons_left
 from flfed.deployment.site_state.coordinator_terms import read_terms
 from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.deployment.site_state.freeze import list_changed
-from flfed.deployment.site_state.ledger_loss import ahead
+from flfed.deployment.site_state.ledger_loss import ahead, loss
 from flfed.deployment.site_state.signing_key import own_fingerprint
 from flfed.errors import FlfedError, count_in_words
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
+from flfed.refusals import Refusal
 from flfed.registry import kebab
 from flfed.rows.data.site import Site
 from flfed.rows.snapshots import snapshot
@@ -50,16 +51,17 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
-    problems = [why] if (why := open_folder(folder)) else []
+    blocked = open_folder(folder) or _lost(folder)
+    problems = [blocked] if blocked else []
     found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
     found["gate-key"] = _gate_key(folder, problems)
     policy = site.policy
     found["policy"] = policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()}
     found["frozen"] = _frozen(folder, site, problems)
     found["comparisons"] = _comparisons(folder, site, problems)
-    found["studies"] = _studies(folder, site, problems)
+    found["studies"] = _studies(folder, site, blocked, problems)
     found["last"] = _lines(folder, last, problems)
-    return {**found, "problems": problems}
+    return {**found, "problems": list(dict.fromkeys(problems))}
 
 
 def facts_of(decided: Approval) -> dict[str, Any]:
@@ -112,6 +114,8 @@ def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[st
 
 
 def _comparisons(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+    if _lost(folder):
+        return []
     try:
         return comparisons_left(folder, site)
     except FlfedError as error:
@@ -119,10 +123,18 @@ def _comparisons(folder: SiteFolder, site: Site, problems: list[str]) -> list[di
         return []
 
 
-def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
+def _lost(folder: SiteFolder) -> str:
+    """Return what the site says of a ledger that is lost or cut; an empty text where it is not, or cannot be read."""
+    try:
+        return Refusal("ledger-lost", site=folder.site) if loss(folder, ledger_of(folder)) else ""
+    except FlfedError:
+        return ""  # told where its lines are read
+
+
+def _studies(folder: SiteFolder, site: Site, blocked: str, problems: list[str]) -> list[dict[str, Any]]:
     """Return the decisions, and what the gate would answer.
 
-    `reason` says why it would not answer now.
+    `reason` says why it would not answer now; where it answers nothing at all, that is `blocked`.
     """
     try:
         decided = approval.approvals(folder)
@@ -131,7 +143,7 @@ def _studies(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[s
         return []
     # What the gate asks is asked, so that the status cannot differ from what it does.
     admission = StudyAdmission(folder, site, today=today_utc, expected_bundle=bundle_sha256())
-    return [{**facts_of(one), "reason": admission.standing(one) or ""} for one in decided]
+    return [{**facts_of(one), "reason": admission.standing(one) or blocked} for one in decided]
 
 
 def _lines(folder: SiteFolder, last: int, problems: list[str]) -> list[dict[str, Any]]:
