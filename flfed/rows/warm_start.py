@@ -142,7 +142,8 @@ def read_source(folder: Path, where: str) -> Source:
     try:
         files = read_model_files(folder)
     except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
+        # Who names the folder in `where` need not read it twice.
+        raise UsageError(f"{where}: {str(error).removeprefix(f'{folder}: ')}") from None
     if files.facts.quantised is not None:
         raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
     repeat = REPEAT.fullmatch(files.facts.run)

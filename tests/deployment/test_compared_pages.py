@@ -76,10 +76,12 @@ def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app
         window.turn_to("Results")
         said = read(window)
         assert "This run's figures over test rows did not leave this site" in said
+        assert "that verdict counts" not in said
         (value,) = [one.value for one in results[0].arms if (one.arm, one.metric) == ("global", "roc_auc_score")]
         assert f"AUC {number(value)} with the shared model against" in said
         window.picture("sixth-model-results", whole=True)
         window.page.get_by_test_id("stSelectbox").locator("input").first.fill(runs[4].run)
         window.page.keyboard.press("Enter")
         window.drawn()
-        assert "did not leave this site" not in read(window)
+        said = read(window)
+        assert "did not leave this site" not in said and "that verdict counts" in said

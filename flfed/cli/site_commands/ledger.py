@@ -235,7 +235,8 @@ def _lost(folder: Any, ledger: Ledger) -> list[str]:
     from flfed.deployment.site_state.ledger_loss import loss
 
     lost = loss(folder, ledger)
-    return [f"the ledger is lost or was cut: {lost}"] if lost else []
+    todo = f"put it back, or: flfed site ledger {folder.site} --restart WHY"
+    return [f"it is lost or was cut, for {lost}; {todo}"] if lost else []
 
 
 def _ahead(site: str, ledger: Ledger, last: Line | None) -> list[str]:

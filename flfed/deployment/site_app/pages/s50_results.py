@@ -72,7 +72,8 @@ def parts(opened: Opened) -> None:
         names = {result.run: f"{result.study}, {moment(result.at)} ({result.run})" for result in found}
         run = st.selectbox("Run", list(names), format_func=names.__getitem__, key="result-run", width=460)
         result = next(one for one in found if one.run == run)
-        if run in reads.left(opened.name, opened.mark).kept_here:
+        kept_here = run in reads.left(opened.name, opened.mark).kept_here
+        if kept_here:
             st.info(KEPT_HERE)
         metrics = metrics_of(result)
         # A policy may have let no figure leave, which is no error.
@@ -81,7 +82,7 @@ def parts(opened: Opened) -> None:
             return
         metric = st.radio("Figure", metrics, format_func=metric_name, horizontal=True, key=f"metric-{run}")
     with st.container():
-        against_our_own(result, str(metric))
+        against_our_own(result, str(metric), kept_here=kept_here)
 
 
 def in_a_line(result: Result) -> dict[str, Any]:
@@ -101,10 +102,10 @@ def in_a_line(result: Result) -> dict[str, Any]:
     }
 
 
-def against_our_own(result: Result, metric: str) -> None:
+def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> None:
     """Show the verdict and the figures behind it.
 
-    They have intervals, and the page says what they rest on.
+    They have intervals, and the page says what they rest on. The record has no verdict where they were `kept_here`.
     """
     code, sentence = judged(result, metric)
     with st.container(border=True):
@@ -120,7 +121,8 @@ def against_our_own(result: Result, metric: str) -> None:
         st.caption(
             f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
             f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
-            f"{ALONE}"
+            + ALONE
+            * (not kept_here)
         )
         # A figure that is not shown must not look forgotten.
         if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:
