@@ -12,6 +12,7 @@ import typer
 from flfed.cli import coordinator
 from flfed.cli.site_commands import serve
 from flfed.errors import FlfedError, UsageError
+from flfed.folders import SiteFolder
 
 Call = Callable[..., str]
 
@@ -89,6 +90,15 @@ def test_a_site_whose_package_is_not_here_joins_and_is_told(made: Call):
     assert said.startswith("There is no site package 'new-clinic' here yet")
     assert said.endswith("when there is: flfed site check new-clinic")
     assert json.loads(made("join", "hungary.kit.zip", "--json"))["package"] is True
+
+
+def test_a_site_that_joins_is_told_of_folders_that_others_may_write_in(made: Call, capsys: pytest.CaptureFixture[str]):
+    folder = SiteFolder("hungary")
+    folder.make()
+    folder.root.chmod(0o777)
+    made("invite", "hungary")
+    commands()(("join", "hungary.kit.zip"), standalone_mode=False)
+    assert f"Look at this: {folder.root}: every account may write there (mode 777)" in capsys.readouterr().err
 
 
 def test_an_authority_is_changed_in_the_words_that_are_printed(made: Call, tmp_path: Path):

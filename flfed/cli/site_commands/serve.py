@@ -163,6 +163,9 @@ def _facts(found: Joined) -> dict[str, str | bool]:
 
 
 def _say_joined(found: Joined) -> None:
+    from flfed.deployment.site_state.folder_modes import open_folder
+    from flfed.folders import SiteFolder
+
     typer.echo(f"{found.site} joins {found.coordinator} at {found.address}.")
     typer.echo(f"Send {found.admission} to the coordinator, who must admit it by {found.expires}.")
     typer.echo(f"SHA-256 of the kit, to compare with the coordinator by telephone: {found.kit_sha256}")
@@ -176,6 +179,8 @@ def _say_joined(found: Joined) -> None:
             f"There is no site package {found.site!r} here yet, and without one nothing can be approved or served "
             f"(by the user who has the data, where that is another); when there is: flfed site check {found.site}"
         )
+    if why := open_folder(SiteFolder(found.site)):
+        typer.echo(f"Look at this: {why}", err=True)
 
 
 def show_key(name: str = NAME, as_json: bool = output.JSON) -> None:
