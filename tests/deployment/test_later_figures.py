@@ -12,6 +12,7 @@ from flwr.app import Message
 from pydantic import ValidationError
 
 from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.operator.run_budget import comparisons_in_words
 from flfed.federation.client.released.later_figures import (
     LATER_EPSILON,
     LATER_FIRST,
@@ -119,6 +120,12 @@ def test_none_is_the_default(later):
     site = later(later_figures="none")
     compare(site, 0.5, 1)
     assert told(compare(site, 0.6, 2)) == {} and charged(site) == []
+
+
+def test_the_approval_says_what_a_later_model_costs(later):
+    site = later()
+    (said,) = comparisons_in_words(site.folder, site.site, site.study)
+    assert "Figures of further models leave with noise, each model for epsilon 1 of the budget." in said
 
 
 def test_a_policy_without_a_budget_is_refused():

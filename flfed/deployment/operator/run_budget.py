@@ -17,6 +17,7 @@ from flfed.deployment.site_state.comparisons import TELLS, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
+from flfed.federation.client.released.later_figures import LATER_EPSILON
 from flfed.federation.client.released.row_accounts import names_now
 from flfed.federation.client.released.spent_lines import BOTH, Side
 from flfed.federation.client.statistic import answered
@@ -106,6 +107,8 @@ def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: in
     dataset = study.dataset.name
     found = compared_models(folder, site, dataset)
     adds = f" This approval adds {added} (--compared)." if added else ""
+    if site.policy.later_figures == "noised":
+        adds += f" Figures of further models leave with noise, each model for epsilon {LATER_EPSILON:g} of the budget."
     return [
         f"Comparisons: figures over test rows of {dataset!r} may leave for {found.left} more models, of {found.most}; "
         f"all coordinators, studies and runs count together.{adds} {TELLS}"
