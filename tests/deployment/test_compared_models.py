@@ -139,7 +139,10 @@ def test_another_process_that_takes_the_last_comparison_is_seen_under_the_lock(g
 
     monkeypatch.setattr(Comparisons, "leaving", and_another)
     reply = site.answer(site.message(COMPARE, model(site, 1)), run="first")
-    assert reply.has_error() and reply.error.reason == Refusal("too-many-compared", most=1, had=1)
+    assert not reply.has_error() and figures(reply) == []
+    assert [line.facts.get("figures-stayed", False) for line in site.lines() if line.kind == "compare"] == [False, True]
+    results, _ = results_of(site.folder)
+    assert {result.run for result in results} == {"first", "20261120-2"}
 
 
 def test_a_run_goes_on_and_its_record_says_why_there_is_no_figure(gated, conducted_through):

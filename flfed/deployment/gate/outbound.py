@@ -155,6 +155,7 @@ class Leaving:
             defect = self._enrol_defect(reply.content)
         if defect:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
+        came, known = reply, facts
         reply, facts = self._comparisons.leaving(message, reply, facts, later)
         size = count_bytes(reply.content)
         # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
@@ -184,14 +185,18 @@ class Leaving:
             # run since the message was let in, from another model, or taken the last bytes.
             with self._ledger.held() as held:
                 over = self._too_much(self._used(held), size) or self._over(held, message, facts)
-                over = over or self._opened_since(held, in_sum, facts) or self._comparisons.over(held, message, facts)
-                if not over:
+                over = over or self._opened_since(held, in_sum, facts)
+                late = self._comparisons.over(held, message, facts)
+                if not over and not late:
                     held.append(kind=kind.rpartition(".")[2], **line)
                     return reply
         except FlfedError as error:
             LOG.error("%s", error)
             return error_reply(NO_LEDGER, message)
-        return self.withhold(message, over, facts)
+        if over:
+            return self.withhold(message, over, facts)
+        # Another process took the last comparison meanwhile: this one leaves without its figures.
+        return self.reply(message, came, known, messages, in_sum, later)
 
     def _over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
