@@ -16,6 +16,8 @@ from flfed.federation.client.redaction import (
     withheld_comparison,
     without_holdout,
 )
+from flfed.federation.client.released.sets import RowSets
+from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
 from flfed.records.ledger.line import STAYED
 from flfed.refusals import Refusal
@@ -38,6 +40,7 @@ class Comparisons:
 
     Parameters
     ----------
+    folder : SiteFolder
     policy : Policy
     ledger : Ledger
     lines_of : callable (held ledger) → ComparedLines
@@ -47,11 +50,13 @@ class Comparisons:
 
     def __init__(
         self,
+        folder: SiteFolder,
         policy: Policy,
         ledger: Ledger,
         lines_of: Callable[[HeldLedger], ComparedLines],
         asked_of: Callable[[Message], str],
     ) -> None:
+        self._folder = folder
         self._policy = policy
         self._ledger = ledger
         self._lines_of = lines_of
@@ -104,5 +109,10 @@ class Comparisons:
         return message.metadata.message_type == kind and self._policy.disclosure != "open"
 
     def _refusal(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
-        compared = self._lines_of(held).of(str(facts["dataset"]), self._policy)
-        return compared.refusal(self._asked_of(message))
+        dataset, lines = str(facts["dataset"]), self._lines_of(held)
+        if lines.of(dataset, self._policy).left:
+            return None
+        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
+        kept = RowSets(self._folder, dataset, self._ledger)
+        counted = lines.counted(kept, self._policy, run, str(facts["rows_sha256"]))
+        return counted.refusal(self._asked_of(message))

@@ -87,10 +87,11 @@ class Leaving:
         self._site = site
         self._ledger = ledger
         self._today = today
-        self._continuity = continuity or Continuity(SiteFolder(site.name), ledger)
+        folder = SiteFolder(site.name)
+        self._continuity = continuity or Continuity(folder, ledger)
         self._counted, self._limits = Counted(), RunLimits(site.policy.runs)
         self.opened = OpenedLists(ledger, self._limits)
-        self._comparisons = Comparisons(site.policy, ledger, self._limits.compared, asked_sha256)
+        self._comparisons = Comparisons(folder, site.policy, ledger, self._limits.compared, asked_sha256)
 
     def used_up(self, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message gets no reply.

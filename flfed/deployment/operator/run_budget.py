@@ -13,7 +13,7 @@ from flfed.deployment.operator.budget import (
     unprotected_in_words,
 )
 from flfed.deployment.site_state.approval import approvals
-from flfed.deployment.site_state.comparisons import TELLS, compared_models
+from flfed.deployment.site_state.comparisons import ANEW, TELLS, compared_models
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.privacy_budget import shown
 from flfed.federation.client.protection import LocalProtection, charge_of, given_encoder, holdout_hash, run_charges
@@ -106,12 +106,13 @@ def comparisons_in_words(folder: SiteFolder, site: Site, study: Study, added: in
         return []
     dataset = study.dataset.name
     found = compared_models(folder, site, dataset)
+    anew = "" if found.left else f" {ANEW}"
     adds = f" This approval adds {added} (--compared)." if added else ""
     if site.policy.later_figures == "noised":
         adds += f" Figures of further models leave with noise, each model for epsilon {LATER_EPSILON:g} of the budget."
     return [
         f"Comparisons: figures over test rows of {dataset!r} may leave for {found.left} more models, of {found.most}; "
-        f"all coordinators, studies and runs count together.{adds} {TELLS}"
+        f"all coordinators, studies and runs count together.{anew}{adds} {TELLS}"
     ]
 
 

@@ -6,26 +6,35 @@ coordinators, studies and runs together.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
-from flfed.errors import UsageError
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.client.released.new_people import NewPeople
+from flfed.federation.client.released.sets import RELEASED, RowSets
 from flfed.folders import SiteFolder
 from flfed.paths import give
 from flfed.records.ledger.ledger import ledger_of
-from flfed.records.ledger.line import ADDED, ASKED, CARRIED, STAYED, Line
+from flfed.records.ledger.line import ADDED, ASKED, CARRIED, STAYED, Line, Run, run_of
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import COMPARE
 
+LOG = logging.getLogger("flfed.site")
 _COMPARED = COMPARE.rpartition(".")[2]
 TELLS = (
     "A model that the coordinator made for it tells by one comparison whether a person is among the test rows, and "
     "with which outcome, or more: a figure has three digits, which are ten bits."
+)
+
+ANEW = (
+    "They count anew for a run on another snapshot where at least half of the people in its test rows were in no test "
+    "rows that were compared before."
 )
 
 
@@ -56,12 +65,34 @@ class Compared:
         return Refusal("too-many-compared", most=self.most, had=len(self.models))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison whose figures left.
+
+    Attributes
+    ----------
+    n : int
+        Number of its line.
+    model : str
+        Hash of arrays and encoder.
+    rows : str
+        Hash of the snapshot; empty where the line has none.
+    run : Run
+    """
+
+    n: int
+    model: str
+    rows: str
+    run: Run
+
+
 class ComparedLines:
-    """Lines of a ledger about compared models."""
+    """Lines of a ledger about compared models, and about whose rows they were compared on."""
 
     def __init__(self) -> None:
-        self._models: dict[str, set[str]] = defaultdict(set)
+        self._comparisons: dict[str, list[Comparison]] = defaultdict(list)
         self._carried: dict[str, set[str]] = defaultdict(set)
+        self._holdouts: dict[tuple[str, Run], set[str]] = defaultdict(set)
         self._added: dict[tuple[str, bool], int] = defaultdict(int)
         self._after_loss = False
 
@@ -73,10 +104,12 @@ class ComparedLines:
         elif line.kind == ADDED:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
-            model = str(line.facts.get(ASKED, ""))
-            self._models[dataset].add(model)
+            model, rows = (str(line.facts.get(key, "")) for key in (ASKED, "rows-sha256"))
+            self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts)))
             if carried:
                 self._carried[dataset].add(model)
+        elif line.kind == RELEASED and _part(line) == "holdout":
+            self._holdouts[dataset, run_of(line.facts)].add(str(line.facts.get("rows-sha256", "")))
 
     def of(self, dataset: str, policy: Policy) -> Compared:
         """Return the compared models of a dataset.
@@ -85,7 +118,47 @@ class ComparedLines:
         """
         before = policy.compared_runs + self._added[dataset, True]
         most = len(self._carried[dataset]) if self._after_loss else before
-        return Compared(frozenset(self._models[dataset]), most + self._added[dataset, False])
+        models = frozenset(one.model for one in self._comparisons[dataset])
+        return Compared(models, most + self._added[dataset, False])
+
+    def counted(self, kept: RowSets, policy: Policy, run: Run, rows: str) -> Compared:
+        """Return the compared models that count for a run on a snapshot.
+
+        One that was compared on another snapshot does not where at least half of the people in the run's test rows
+        were in no test rows up to then. What cannot be told counts: of a ledger that was lost, of test rows that are
+        not kept. A model counts where it does by any run in which it was compared.
+
+        Parameters
+        ----------
+        kept : RowSets
+            Sets of the dataset.
+        policy : Policy
+        run : Run
+        rows : str
+            Hash of the snapshot.
+        """
+        dataset = kept.dataset
+        found = self.of(dataset, policy)
+        now = self._holdouts[dataset, run]
+        if self._after_loss or not rows or len(now) != 1:
+            return found
+        try:
+            new = NewPeople(kept, *now)
+        except FlfedError as error:
+            LOG.error("%s", error)
+            return found
+        counted = set()
+        for one in sorted(self._comparisons[dataset], key=lambda one: one.n):
+            half = new.are_half_without(self._holdouts[dataset, one.run])
+            if not (half and one.rows and one.rows != rows):
+                counted.add(one.model)
+        return Compared(frozenset(counted), found.most)
+
+
+def _part(line: Line) -> str:
+    """Return the part of the rows that a line of released rows is of."""
+    chosen = line.facts.get("chosen")
+    return str(chosen.get("part")) if isinstance(chosen, dict) else ""
 
 
 def compared_models(folder: SiteFolder, site: Site, dataset: str) -> Compared:

@@ -1,0 +1,216 @@
+"""Models that an institution compared count no more where at least half of the test rows' people are new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from flfed.deployment.operator.run_budget import comparisons_in_words
+from flfed.deployment.site_state.comparisons import ANEW, add_comparisons
+from flfed.deployment.site_state.ledger_loss import restart
+from flfed.federation.client.released.new_people import NewPeople
+from flfed.federation.client.released.sets import RowSets
+from flfed.folders import SiteFolder
+from flfed.records.ledger.ledger import ledger_of
+from flfed.refusals import Refusal
+from flfed.rows.data.policy import Policy
+from flfed.rows.session import SiteSession
+from flfed.rows.snapshots.differencing import RowSet
+from flfed.rows.snapshots.persons import SourceSet
+from flfed.study.study import Study
+from flfed.updates.messages.audit import AUDIT, AuditRequest
+from flfed.updates.messages.compare import COMPARE
+from tests.conftest import small_table
+from tests.deployment.conftest import CountingFrame
+from tests.deployment.test_compared_models import figures, model
+
+ROWS = 400
+COMPLETE = '[encode]\nrows = "complete"\n'
+
+
+@pytest.fixture
+def institution(gated: Callable[..., Any]) -> Any:
+    """A site behind its gate that compares two models of its dataset."""
+    return gated(policy=Policy(compared_runs=2, runs=100, queries=100, outputs=("complete-rows",)), rows=ROWS)
+
+
+def leaves(site: Any, by: float, run: str, **asked: Any) -> bool:
+    """Tell whether a comparison's figures leave."""
+    reply = site.answer(site.message(COMPARE, model(site, by)), run=run, **asked)
+    assert not reply.has_error(), reply.error
+    return figures(reply) != []
+
+
+def have_figures(site: Any, models: Iterable[float], snapshot: str) -> list[bool]:
+    """Tell of which models figures leave, each in a run of its own."""
+    return [leaves(site, by, f"20261125-{snapshot}-{by:g}") for by in models]
+
+
+def refreshed(site: Any, share: float, seed: int = 99) -> float:
+    """Freeze and approve a table in which a share of the people are others; return their share of the test rows."""
+    before, others = site.site.source.table, small_table(ROWS, seed=seed)
+    new, was = round(share * ROWS), rows_held_out(site)
+    freeze(site, pd.concat([others.iloc[:new], before.iloc[new:]], ignore_index=True))
+    return float(1 - rows_held_out(site)["person"].isin(was["person"]).mean())
+
+
+def freeze(site: Any, table: pd.DataFrame, *studies: Study) -> None:
+    """Freeze another table, and approve studies for it."""
+    site.open(source=CountingFrame(table))
+    site.freeze()
+    for study in studies or (site.study,):
+        site.approve(study)
+    site.open()
+
+
+def rows_held_out(site: Any) -> pd.DataFrame:
+    return SiteSession(site.site, site.study).parts()["holdout"]
+
+
+def test_models_count_anew_where_half_of_the_people_are_new(institution):
+    site = institution
+    assert have_figures(site, (1, 2, 3), "first") == [True, True, False]
+    assert refreshed(site, 0.7) > 0.5
+    assert have_figures(site, (4, 5, 6), "second") == [True, True, False]
+    # Nor by a gate that was started anew; and models of the first snapshot are further ones by now.
+    site.open()
+    assert have_figures(site, (7, 1), "later") == [False, False]
+    assert have_figures(site, (4,), "again") == [True]
+
+
+def test_models_count_on_where_fewer_are_new(institution):
+    site = institution
+    assert have_figures(site, (1, 2), "first") == [True, True]
+    assert 0.1 < refreshed(site, 0.3) < 0.5
+    assert have_figures(site, (3, 1), "second") == [False, True]
+
+
+def test_few_people_at_a_time_count_anew_once_they_are_half(institution):
+    site = institution
+    assert have_figures(site, (1, 2), "first") == [True, True]
+    refreshed(site, 0.3)
+    assert have_figures(site, (3,), "second") == [False]
+    refreshed(site, 0.65, seed=98)
+    # Whose figures stayed does not count as compared.
+    assert have_figures(site, (3, 4, 5), "third") == [True, True, False]
+
+
+def test_people_who_come_back_are_not_new(institution):
+    site, first = institution, institution.site.source
+    assert have_figures(site, (1,), "first") == [True]
+    refreshed(site, 1.0)
+    assert have_figures(site, (2, 3, 4), "second") == [True, True, False]
+    # Half of the first people with half of the second: fewer than half of each, and nobody is new.
+    half = pd.concat([first.table.iloc[: ROWS // 2 - 20], site.site.source.table.iloc[ROWS // 2 :]], ignore_index=True)
+    freeze(site, half)
+    assert have_figures(site, (5,), "third") == [False]
+
+
+def test_a_study_of_complete_rows_opens_no_count_on_the_same_snapshot(institution, small_study: str):
+    site, table = institution, institution.site.source.table
+    study = Study.parse(small_study + COMPLETE)
+    few = table.assign(x2=table["x2"].where(table.index >= 0.7 * ROWS))
+    freeze(site, few, site.study, study)
+    held = rows_held_out(site)
+    assert 0 < held["x2"].notna().mean() < 0.5  # so at least half of all test rows are of people who are not in these
+    assert [leaves(site, by, f"20261125-complete-{by}", study=study.text) for by in (1, 2)] == [True, True]
+    assert have_figures(site, (3, 1), "all") == [False, True]
+
+
+def test_a_model_that_is_compared_on_the_new_snapshot_too_counts_there(institution):
+    site = institution
+    assert have_figures(site, (1, 2), "first") == [True, True]
+    refreshed(site, 0.7)
+    assert have_figures(site, (1, 3, 2, 1), "second") == [True, True, False, True]
+
+
+def test_added_comparisons_are_added_to_each_count(institution):
+    site = institution
+    add_comparisons(site.folder, site.study, 1, by="Dr Kim")
+    assert have_figures(site, (1, 2, 3, 4), "first") == [True, True, True, False]
+    (words,) = comparisons_in_words(site.folder, site.site, site.study)
+    assert "0 of 3 models may have figures over test rows yet" in words and ANEW in words
+    refreshed(site, 0.7)
+    assert have_figures(site, (5, 6, 7, 8), "second") == [True, True, True, False]
+
+
+def test_what_was_compared_anew_is_attacked_and_no_other(institution):
+    site = institution
+    assert have_figures(site, (1, 2), "first") == [True, True]
+    refreshed(site, 0.7)
+    for by, left in ((3, True), (4, True), (5, False)):
+        assert have_figures(site, (by,), "second") == [left]
+        sent = model(site, by)
+        attack = AuditRequest(arrays=sent.arrays, encoder=sent.encoder, attack="membership-inference")
+        reply = site.answer(site.message(AUDIT, attack), run=f"20261125-second-{by:g}")
+        said = reply.error.reason if reply.has_error() else ""
+        assert said == ("" if left else Refusal("too-many-compared", most=2, had=2))
+
+
+@pytest.mark.parametrize("facts", [{"rows_sha256": "ab" * 32}, {}])
+def test_what_names_no_test_rows_or_no_snapshot_counts(institution, facts: dict[str, str]):
+    site = institution
+    for sha256 in ("cd" * 32, "ef" * 32):
+        ledger_of(site.folder).append(kind="compare", dataset="small", asked_sha256=sha256, run="another", **facts)
+    refreshed(site, 1.0)
+    assert have_figures(site, (1,), "second") == [False]
+
+
+def test_of_a_ledger_that_was_begun_anew_nothing_counts_anew(institution):
+    site = institution
+    assert have_figures(site, (1, 2), "first") == [True, True]
+    whole = site.folder.ledger.read_bytes()
+    site.folder.ledger.write_bytes(whole.replace(b'"bytes":', b'"bytes":1', 1))  # a line that is not as it was written
+    restart(site.folder, by="Dr Kim", why="the disk was damaged")
+    refreshed(site, 0.7)
+    assert have_figures(site, (3,), "second") == [False]
+
+
+def kept_sets() -> tuple[RowSets, bytes]:
+    """Return the released sets of a site that has none yet, and its key."""
+    folder = SiteFolder("site-01")
+    folder.make()
+    kept = RowSets(folder, "small")
+    return kept, kept.key(make=True)
+
+
+def people(*numbers: int) -> list[bytes]:
+    return [number.to_bytes(16) for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("rows", "identifiers", "new"),
+    [
+        ((1, 2, 13, 14), (), True),
+        ((1, 2, 3, 14), (), False),
+        ((11, 12, 13, 14), (), True),
+        # Rows that drift make nobody new, and neither do identifiers that are made anew.
+        ((11, 12, 13, 14), (51, 52, 53, 64), False),
+        ((1, 2, 3, 14), (61, 62, 63, 64), False),
+        ((11, 12, 13, 14), (51, 52, 63, 64), True),
+    ],
+)
+def test_people_are_told_by_rows_and_by_identifiers(home, rows, identifiers, new: bool):
+    kept, key = kept_sets()
+    beside = (51, 52, 53, 54) if identifiers else ()
+    before = RowSet.made("small", people(1, 2, 3, 4), key, people=people(*beside))
+    now = RowSet.made("small", people(*rows), key, people=people(*identifiers))
+    for one in (before, now):
+        kept.write(one)
+    assert NewPeople(kept, now.id).are_half_without([before.id]) == new
+    # Nor is anybody known to be new beside a set of other hashes, no set, or one that is gone.
+    unlike = RowSet.made("small", people(7), key, people=() if identifiers else people(57))
+    kept.write(unlike)
+    for ids in ([unlike.id], [], ["ab" * 32]):
+        assert not NewPeople(kept, now.id).are_half_without(ids)
+
+
+def test_people_are_told_by_their_source_where_the_mapping_changed(home):
+    (kept, key), columns = kept_sets(), b"\x07" * 32
+    before, now = (RowSet.made("small", people(*rows), key) for rows in ((1, 2, 3, 4), (11, 12, 13, 14)))
+    for one, source in ((before, (1, 2, 3, 4)), (now, (1, 2, 3, 14))):
+        kept.write(one, SourceSet._made(columns, b"".join(people(*source)), key))
+    assert not NewPeople(kept, now.id).are_half_without([before.id])
