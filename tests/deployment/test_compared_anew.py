@@ -103,9 +103,11 @@ def test_people_who_come_back_are_not_new(institution):
     assert have_figures(site, (1,), "first") == [True]
     refreshed(site, 1.0)
     assert have_figures(site, (2, 3, 4), "second") == [True, True, False]
-    # Half of the first people with half of the second: fewer than half of each, and nobody is new.
-    half = pd.concat([first.table.iloc[: ROWS // 2 - 20], site.site.source.table.iloc[ROWS // 2 :]], ignore_index=True)
-    freeze(site, half)
+    # Fewer than half are of the first snapshot, and of the second: together they are most.
+    second, third = site.site.source.table, small_table(ROWS, seed=98)
+    parts = [first.table.iloc[:160], second.iloc[160:320], third.iloc[320:]]
+    freeze(site, pd.concat(parts, ignore_index=True))
+    assert [rows_held_out(site)["person"].isin(one["person"]).mean() < 0.5 for one in parts] == [True] * 3
     assert have_figures(site, (5,), "third") == [False]
 
 
@@ -157,6 +159,26 @@ def test_what_names_no_test_rows_or_no_snapshot_counts(institution, facts: dict[
         ledger_of(site.folder).append(kind="compare", dataset="small", asked_sha256=sha256, run="another", **facts)
     refreshed(site, 1.0)
     assert have_figures(site, (1,), "second") == [False]
+
+
+def test_what_names_a_run_and_no_snapshot_counts(institution):
+    site = institution
+    assert have_figures(site, (1,), "first") == [True]
+    (line,) = [line for line in site.lines() if line.kind == "compare"]
+    run = {name: line.facts[name] for name in ("study-sha256", "run", "repeat", "dataset")}
+    for sha256 in ("cd" * 32, "ef" * 32):
+        ledger_of(site.folder).append(kind="compare", **run, asked_sha256=sha256)
+    refreshed(site, 1.0)
+    assert have_figures(site, (3,), "second") == [False]
+
+
+def test_for_a_run_that_had_two_snapshots_nothing_counts_anew(institution):
+    site = institution
+    assert have_figures(site, (1, 2), "first") == [True, True]
+    refreshed(site, 0.7)
+    # The same model again, as before.
+    assert leaves(site, 1, "20261125-first-1")
+    assert have_figures(site, (3,), "second") == [False]
 
 
 def test_of_a_ledger_that_was_begun_anew_nothing_counts_anew(institution):

@@ -79,8 +79,9 @@ class Policy(Strict):
         had an answer goes on. Each is evaluated and compared with one model. Example: `runs = 3`.
     compared_runs : int, >= 1
         Most models of a dataset whose figures over test rows leave under `institution`: of all coordinators, studies
-        and runs together, each repeat one. The same model again counts none. `flfed site approve --compared N` adds
-        some; the site's own app has the figures of every run. Example: `compared-runs = 5`.
+        and runs together, each repeat one. The same model again counts none, and a snapshot counts anew where at least
+        half of the people in its test rows are new. `flfed site approve --compared N` adds some; the site's own app has
+        the figures of every run. Example: `compared-runs = 5`.
     later_figures : {"none", "noised"}
         What leaves of a model beyond `compared_runs`: nothing, or of a binary outcome AUC, log loss and Brier score of
         the shared model, with noise. These cost ε = 1 a model, on the account of the test rows, so that it needs
