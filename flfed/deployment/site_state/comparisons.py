@@ -31,10 +31,9 @@ TELLS = (
     "A model that the coordinator made for it tells by one comparison whether a person is among the test rows, and "
     "with which outcome, or more: a figure has three digits, which are ten bits."
 )
-
 ANEW = (
-    "They count anew for a run on another snapshot where at least half of the people in its test rows were in no test "
-    "rows that were compared before."
+    "A model compared before does not count for a run on another snapshot where at least half of the people in the "
+    "run's test rows were in no test rows that were compared before."
 )
 
 
