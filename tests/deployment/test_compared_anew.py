@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from flfed.deployment.operator.run_budget import comparisons_in_words
+from flfed.deployment.site_state import comparisons
 from flfed.deployment.site_state.comparisons import ANEW, add_comparisons
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.released.new_people import NewPeople
@@ -189,6 +190,13 @@ def test_of_a_ledger_that_was_begun_anew_nothing_counts_anew(institution):
     restart(site.folder, by="Dr Kim", why="the disk was damaged")
     refreshed(site, 0.7)
     assert have_figures(site, (3,), "second") == [False]
+
+
+def test_sets_of_people_are_read_only_where_the_count_is_used_up(institution, monkeypatch):
+    site, reads = institution, list[str]()
+    monkeypatch.setattr(comparisons, "NewPeople", lambda kept, asked: reads.append(asked) or NewPeople(kept, asked))
+    assert have_figures(site, (1, 2), "first") == [True, True] and reads == []
+    assert have_figures(site, (3,), "first") == [False] and len(reads) == 1
 
 
 def kept_sets() -> tuple[RowSets, bytes]:
