@@ -135,7 +135,7 @@ def test_added_comparisons_are_added_to_each_count(institution):
     add_comparisons(site.folder, site.study, 1, by="Dr Kim")
     assert have_figures(site, (1, 2, 3, 4), "first") == [True, True, True, False]
     (words,) = comparisons_in_words(site.folder, site.site, site.study)
-    assert "0 of 3 models may have figures over test rows yet" in words and ANEW in words
+    assert "may leave for 0 more models, of 3;" in words and ANEW in words
     refreshed(site, 0.7)
     assert have_figures(site, (5, 6, 7, 8), "second") == [True, True, True, False]
 
