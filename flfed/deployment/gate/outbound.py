@@ -158,26 +158,9 @@ class Leaving:
             return self.withhold(message, Refusal("reply-unfit", kind=kind, defect=defect), facts)
         came, known = reply, facts
         reply, facts = self._comparisons.leaving(message, reply, facts, later)
-        size = count_bytes(reply.content)
-        # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
-        # that leaves is charged there are none, and what else a message has are names and shapes.
-        update = MASKED if messages.pinned else CHARGED.get(kind, "")
-        charged = kind in CHARGED and charge_of(messages.study) is not None
         facts = {**facts, **in_sum.facts_of(message, reply), **exchange_of(message)}
-        line = {"round": asked.get("round", 0), **facts, "bytes": size, "sha256": content_sha256(reply.content)}
-        line["charged_bytes"] = 0
-        if charged:
-            paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
-            line["charged_bytes"] = count_bytes(paid)
-        # The line names what the coordinator chose, so that a later question by another model is recognised.
-        if chosen := asked_sha256(message):
-            line["asked_sha256"] = chosen
-        if OFFSET in reply.content:
-            line["offset"] = True
-        if IMPORTANCE in reply.content:
-            line["importances"] = True
-        choices = {**chosen_hashes(message), **chosen_numbers(message), **trained_from(message, messages.study)}
-        line |= {name.replace("-", "_"): value for name, value in choices.items()}
+        line = _line_of(message, reply, facts, messages)
+        size = line["bytes"]
         try:
             lost = self._continuity.refusal()
             if lost:
@@ -299,6 +282,35 @@ class Leaving:
         if used + more <= most:
             return None
         return Refusal("too-many-bytes", most=most, used=used)
+
+
+def _line_of(message: Message, reply: Message, facts: Facts, messages: StudyMessages) -> dict[str, Any]:
+    """Return what the ledger's line of a reply says, which has these facts of the study, the run and its sums."""
+    kind, size = message.metadata.message_type, count_bytes(reply.content)
+    # Of an update the arrays alone were charged to the budget: the figures beside them have no noise. Where all
+    # that leaves is charged there are none, and what else a message has are names and shapes.
+    update = MASKED if messages.pinned else CHARGED.get(kind, "")
+    charged = kind in CHARGED and charge_of(messages.study) is not None
+    line = {
+        "round": _round_of(message).get("round", 0),
+        **facts,
+        "bytes": size,
+        "sha256": content_sha256(reply.content),
+    }
+    line["charged_bytes"] = 0
+    if charged:
+        paid = reply.content if is_covered(messages.study) else {update: reply.content[update]}
+        line["charged_bytes"] = count_bytes(paid)
+    # The line names what the coordinator chose, so that a later question by another model is recognised.
+    if chosen := asked_sha256(message):
+        line["asked_sha256"] = chosen
+    if OFFSET in reply.content:
+        line["offset"] = True
+    if IMPORTANCE in reply.content:
+        line["importances"] = True
+    choices = {**chosen_hashes(message), **chosen_numbers(message), **trained_from(message, messages.study)}
+    line |= {name.replace("-", "_"): value for name, value in choices.items()}
+    return line
 
 
 def _round_of(message: Message) -> dict[str, Any]:

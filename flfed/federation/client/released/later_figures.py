@@ -43,7 +43,7 @@ def later_releases(delta: float) -> tuple[Release, Release]:
     Examples
     --------
     >>> [release.noise for release in later_releases(1e-5)]
-    [8.345, 4.172]
+    [8.343, 4.172]
     """
     first, second = gaussian_releases((FIRST_SHARE, 1 - FIRST_SHARE), LATER_EPSILON, delta)
     return first, second
