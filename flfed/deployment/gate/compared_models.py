@@ -19,7 +19,7 @@ from flfed.federation.client.redaction import (
 from flfed.federation.client.released.sets import RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import STAYED
+from flfed.records.ledger.line import STAYED, run_of_new
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT
@@ -112,7 +112,6 @@ class Comparisons:
         dataset, lines = str(facts["dataset"]), self._lines_of(held)
         if lines.of(dataset, self._policy).left:
             return None
-        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
         kept = RowSets(self._folder, dataset, self._ledger)
-        counted = lines.counted(kept, self._policy, run, str(facts["rows_sha256"]))
+        counted = lines.counted(kept, self._policy, run_of_new(facts), str(facts["rows_sha256"]))
         return counted.refusal(self._asked_of(message))

@@ -197,8 +197,9 @@ class Gate:
         if own and message.metadata.message_type == AUDIT:
             return self._leaving.withhold(message, Refusal("figures-stay"), facts)
         leaves = without_figures(message, reply, own=own, reserved=bool(in_sum.reserved), rounds=messages.round_figures)
-        later = partial(self._side(context).later_figures, message, context)
-        left = self._leaving.reply(message, leaves, facts, messages, in_sum, later)
+        left = self._leaving.reply(
+            message, leaves, facts, messages, in_sum, lambda: self._side(context).later_figures(message, context)
+        )
         if not left.has_error():
             keep_result(self.folder, reply, facts, messages)  # figures that stay are the site's own all the same
         return left

@@ -35,7 +35,7 @@ from flfed.federation.client.redaction import CROSSING, SITE_ERROR
 from flfed.federation.client.site_run import NO_SUM, InSum
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger
-from flfed.records.ledger.line import ERROR, REFUSED, WITHHELD
+from flfed.records.ledger.line import ERROR, REFUSED, WITHHELD, run_of_new
 from flfed.refusals import CONTROL, TABLE, Refusal, read_of_site
 from flfed.rows.data import datasets
 from flfed.rows.data.parsing.fields import Field
@@ -184,8 +184,7 @@ class Leaving:
 
     def _over(self, held: HeldLedger, message: Message, facts: Facts) -> Refusal | None:
         """Return why a message's run may have no answer to it by the ledger as it is held, None where it may."""
-        run = (str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0))
-        return self._limits.refusal(held, message, run, str(facts["asks_sha256"]))
+        return self._limits.refusal(held, message, run_of_new(facts), str(facts["asks_sha256"]))
 
     def _opened_since(self, held: HeldLedger, in_sum: InSum, facts: Facts) -> Refusal | None:
         """Refuse what was decided by lists of a question that are others by now, as of another process."""

@@ -14,7 +14,7 @@ from flfed.deployment.gate.score_schema import edges_sha256
 from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.deployment.site_state.run_models import RunModels, model_sha256
+from flfed.deployment.site_state.run_models import FROM, model_sha256, other_model_refusal
 from flfed.federation.client.released.run_draws import EDGES, SPENT
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.run_keys import Known, Place
@@ -194,7 +194,7 @@ class RunLimits:
         self._hashes: dict[tuple[Run, str], set[str]] = defaultdict(set)
         self._sums = SumLines()
         self._compared = ComparedLines()
-        self._models = RunModels()
+        self._trained_from: dict[Run, set[str]] = defaultdict(set)
 
     def compared(self, held: HeldLedger) -> ComparedLines:
         """Return what the ledger has of compared models."""
@@ -248,10 +248,21 @@ class RunLimits:
                 return Refusal(code)
         # The same question again is harmless: it is answered as before.
         if not self._asked[run, kind, place] - {asked}:
-            return self._models.refusal(kind, run, asked)
+            return self._other_model(kind, run, asked)
         if round > 0:
             return Refusal("other-model-in-round", question=QUESTIONS[kind], round=round)
         return Refusal("other-model", question=QUESTIONS[kind])
+
+    def _other_model(self, kind: str, run: Run, asked: str) -> Refusal | None:
+        """Return why a run may not have a model evaluated or compared beside those that it had."""
+        if kind not in (EVALUATE, COMPARE):
+            return None
+        evaluated, compared = (self._asked[run, one, _place(one, {})] for one in (EVALUATE, COMPARE))
+        if kind == EVALUATE:
+            evaluated = {asked}
+        else:
+            compared = {asked}
+        return other_model_refusal(evaluated, compared, self._trained_from[run])
 
     def _read(self, held: HeldLedger) -> None:
         """Read the lines added since the last time.
@@ -286,7 +297,8 @@ class RunLimits:
         answered = CARRIED in line.facts and (line.kind == RELEASED or QUESTION in line.facts)
         if kind or line.kind == SPENT or answered:
             self._runs[str(line.facts.get(ASKS, run[0]))].add(run)
-        self._models.add(line, run)
+        if FROM in line.facts:
+            self._trained_from[run].add(str(line.facts[FROM]))
         if kind:
             self._asked[run, kind, _place(kind, line.facts)].add(str(line.facts.get(ASKED, "")))
         for name in HASHED:

@@ -51,14 +51,15 @@ def status_of(folder: SiteFolder, site: Site, *, last: int = 5) -> dict[str, Any
         would not be answered now, or an empty text. What cannot be read is among `problems`.
     """
     # What cannot be read becomes a problem beside the rest: a status must always be shown.
-    blocked = open_folder(folder) or _lost(folder)
+    lost = _lost(folder)
+    blocked = open_folder(folder) or lost
     problems = [blocked] if blocked else []
     found: dict[str, Any] = {"site": site.name, "joined": _joined(folder), "paused": approval.is_paused(folder)}
     found["gate-key"] = _gate_key(folder, problems)
     policy = site.policy
     found["policy"] = policy.model_dump(mode="json", by_alias=True) | {"least-cohort": policy.least_cohort()}
     found["frozen"] = _frozen(folder, site, problems)
-    found["comparisons"] = _comparisons(folder, site, problems)
+    found["comparisons"] = [] if lost else _comparisons(folder, site, problems)
     found["studies"] = _studies(folder, site, blocked, problems)
     found["last"] = _lines(folder, last, problems)
     return {**found, "problems": list(dict.fromkeys(problems))}
@@ -114,8 +115,6 @@ def _frozen(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[st
 
 
 def _comparisons(folder: SiteFolder, site: Site, problems: list[str]) -> list[dict[str, Any]]:
-    if _lost(folder):
-        return []
     try:
         return comparisons_left(folder, site)
     except FlfedError as error:

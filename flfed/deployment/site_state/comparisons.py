@@ -77,12 +77,15 @@ class Comparison:
     rows : str
         Hash of the snapshot; empty where the line has none.
     run : Run
+    carried : bool
+        Whether the line came over from a ledger before.
     """
 
     n: int
     model: str
     rows: str
     run: Run
+    carried: bool
 
 
 class ComparedLines:
@@ -90,7 +93,6 @@ class ComparedLines:
 
     def __init__(self) -> None:
         self._comparisons: dict[str, list[Comparison]] = defaultdict(list)
-        self._carried: dict[str, set[str]] = defaultdict(set)
         self._holdouts: dict[tuple[str, Run], set[str]] = defaultdict(set)
         self._added: dict[tuple[str, bool], int] = defaultdict(int)
         self._after_loss = False
@@ -104,9 +106,7 @@ class ComparedLines:
             self._added[dataset, carried] += int(line.facts["number"])
         elif line.kind == _COMPARED and STAYED not in line.facts:
             model, rows = (str(line.facts.get(key, "")) for key in (ASKED, "rows-sha256"))
-            self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts)))
-            if carried:
-                self._carried[dataset].add(model)
+            self._comparisons[dataset].append(Comparison(line.n, model, rows, run_of(line.facts), carried))
         elif line.kind == RELEASED and _part(line) == "holdout":
             self._holdouts[dataset, run_of(line.facts)].add(str(line.facts.get("rows-sha256", "")))
 
@@ -115,9 +115,11 @@ class ComparedLines:
 
         After a loss the ledger does not tell how many there were: all that was allowed before counts as used.
         """
-        before = policy.compared_runs + self._added[dataset, True]
-        most = len(self._carried[dataset]) if self._after_loss else before
         models = frozenset(one.model for one in self._comparisons[dataset])
+        if self._after_loss:
+            most = len({one.model for one in self._comparisons[dataset] if one.carried})
+        else:
+            most = policy.compared_runs + self._added[dataset, True]
         return Compared(models, most + self._added[dataset, False])
 
     def counted(self, kept: RowSets, policy: Policy, run: Run, rows: str) -> Compared:

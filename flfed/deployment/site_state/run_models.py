@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections.abc import Set
 
 from flwr.app import Message
 
-from flfed.records.ledger.line import ASKED, Line, Run
 from flfed.refusals import Refusal
 from flfed.study.exchanges import grows
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.messages import fields
-from flfed.updates.messages.compare import COMPARE
-from flfed.updates.messages.train import EVALUATE, TRAIN
+from flfed.updates.messages.train import TRAIN
 
 FROM = "trained-from-sha256"
 """Key of a line: the hash of the model that a round was trained from, empty where it crossed in another form."""
-_EVALUATED, _COMPARED = (kind.rpartition(".")[2] for kind in (EVALUATE, COMPARE))
 
 
 def model_sha256(message: Message) -> str:
@@ -36,38 +33,14 @@ def trained_from(message: Message, study: Study) -> dict[str, str]:
     return {FROM: model_sha256(message) if as_it_is else ""}
 
 
-class RunModels:
-    """Models of each run, by a ledger's lines."""
+def other_model_refusal(evaluated: Set[str], compared: Set[str], trained_from: Set[str]) -> Refusal | None:
+    """Return why a run may not have these models evaluated and compared, by their hashes; None where it may.
 
-    def __init__(self) -> None:
-        self._trained_from: dict[Run, set[str]] = defaultdict(set)
-        self._evaluated: dict[Run, set[str]] = defaultdict(set)
-        self._compared: dict[Run, set[str]] = defaultdict(set)
-
-    def add(self, line: Line, run: Run) -> None:
-        """Count one line more of a run."""
-        if FROM in line.facts:
-            self._trained_from[run].add(str(line.facts[FROM]))
-        if line.kind == _EVALUATED:
-            self._evaluated[run].add(str(line.facts.get(ASKED, "")))
-        if line.kind == _COMPARED:
-            self._compared[run].add(str(line.facts.get(ASKED, "")))
-
-    def refusal(self, kind: str, run: Run, asked: str) -> Refusal | None:
-        """Return why a run may not have a model evaluated or compared, None where it may.
-
-        A run gets figures of validation rows by the one and of test rows by the other. Both are of one model, or the
-        compared one is that of an earlier round.
-        """
-        evaluated, compared = self._evaluated[run], self._compared[run]
-        if kind == EVALUATE:
-            evaluated = {asked}
-        elif kind == COMPARE:
-            compared = {asked}
-        else:
-            return None
-        known = evaluated | self._trained_from[run]
-        # What crossed in another form cannot be told from others, and a site may have missed the evaluation.
-        if "" in known or not evaluated or compared <= known:
-            return None
-        return Refusal("other-model-compared")
+    A run gets figures of validation rows by the one and of test rows by the other. Both are of one model, or the
+    compared one is that of an earlier round.
+    """
+    known = evaluated | trained_from
+    # What crossed in another form cannot be told from others, and a site may have missed the evaluation.
+    if "" in known or not evaluated or compared <= known:
+        return None
+    return Refusal("other-model-compared")

@@ -34,7 +34,7 @@ from flfed.federation.client.released.spent_lines import (
     may_have_several_rows,
 )
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError
-from flfed.records.ledger.line import Line, Run
+from flfed.records.ledger.line import Line, run_of_new
 from flfed.refusals import Refusal
 from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
@@ -152,7 +152,7 @@ class PrivacyAccount:
         NotSpent
             If the round was drawn before, the budget does not allow it, or the ledger cannot be written.
         """
-        run, round = _run_of(facts), int(facts["round"])
+        run, round = run_of_new(facts), int(facts["round"])
         with self._held() as held:
             tally = self._tally(held, side, facts)
             draws = self._seen.draws.of(run)
@@ -186,7 +186,7 @@ class PrivacyAccount:
         with self._held() as held:
             tally = self._tally(held, side, facts)
             if "answer" in facts:
-                draws = self._seen.draws.of(_run_of(facts))
+                draws = self._seen.draws.of(run_of_new(facts))
                 refused = draws.answer_refusal(facts["answer"], facts.get("request_sha256", ""))
                 if refused:
                     raise NotSpent(refused)
@@ -286,11 +286,6 @@ class PrivacyAccount:
         except (FlfedError, OSError) as error:
             LOG.error("%s", error)
             raise NotSpent(NO_LEDGER) from None
-
-
-def _run_of(facts: Mapping[str, Any]) -> Run:
-    """Return the run that a line's facts name."""
-    return str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"])
 
 
 def _cost(release: Release) -> dict[str, Any]:

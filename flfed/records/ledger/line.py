@@ -143,6 +143,11 @@ def run_of(facts: Mapping[str, Any]) -> Run:
     return str(facts.get("study-sha256")), str(facts.get("run")), repeat if type(repeat) is int else 0
 
 
+def run_of_new(facts: Mapping[str, Any]) -> Run:
+    """Return the run that the facts of a line to be written name."""
+    return str(facts["study_sha256"]), str(facts["run"]), int(facts["repeat"] or 0)
+
+
 def new_line(n: int, before: str, at: str, kind: str, facts: Mapping[str, Any], *, format: int = 1) -> Line:
     """Return the line that follows `n - 1` lines.
 

@@ -118,11 +118,11 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
                     number(line["value"]),
                     f"95 % CI {interval(line['low'], line['high'])}",
                 )
+        beside = "" if kept_here else ALONE
         st.caption(
             f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
             f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
-            + ALONE
-            * (not kept_here)
+            f"{beside}"
         )
         # A figure that is not shown must not look forgotten.
         if "personalised" not in {line["arm"] for line in of_metric(result, metric)}:

@@ -9,10 +9,9 @@ import numpy as np
 from flwr.app import Message
 
 from flfed.federation.client.protection import round_charge
-from flfed.federation.client.released.noised_answer import NoisedAnswer, Part
+from flfed.federation.client.released.noised_answer import noised_holdout_counts
 from flfed.federation.client.site_run import SiteRun, compared_model
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery
 from flfed.rows.statistics.private.model_counts import weights_of
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.study.coverage import by_person
@@ -80,13 +79,13 @@ def later_figures(
     weights = weights_of(holdout, session.schema, by_person=by_person(session.study))
     releases = later_releases(policy.delta)
     of_model = arrays_sha256({**arrays, **encoder.arrays()})
-    first = _drawn(session, LATER_FIRST, of_model, first_counts(odds, weights), releases[0])
+    first = noised_holdout_counts(session, LATER_FIRST, of_model, first_counts(odds, weights), releases[0])
     edges = choose_edges(first, releases[0].noise, number_of_bins(float(first.sum()), releases[1].noise))
     if edges is None:
         return ()
     exact = score_counts(odds, classes, weights, edges)
     counts = ScoreCounts(
-        counts=_drawn(session, LATER_SCORES, of_model, exact, releases[1]),
+        counts=noised_holdout_counts(session, LATER_SCORES, of_model, exact, releases[1]),
         deviation=releases[1].noise,
         edges=edges,
         first=first,
@@ -100,10 +99,3 @@ def later_figures(
         for name, one in found
         if one is not None
     )
-
-
-def _drawn(session: SiteSession, name: str, of_model: str, exact: np.ndarray, release: Release) -> np.ndarray:
-    """Return counts of test rows with their noise, drawn once for a model; raises NotSpent."""
-    query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
-    parts = {name: Part(exact=exact, query=query, release=release)}
-    return NoisedAnswer(session=session, question=name, request=of_model, parts=parts, side="holdout").drawn()[name]

@@ -11,14 +11,20 @@ from flwr.app import Message
 
 from flfed.federation.client.protection import round_charge
 from flfed.federation.client.redaction import NotTakingPart
-from flfed.federation.client.released.noised_answer import KeptFile, KeptModel, NoisedAnswer, Part, kept_path
+from flfed.federation.client.released.noised_answer import (
+    KeptFile,
+    KeptModel,
+    NoisedAnswer,
+    Part,
+    kept_path,
+    noised_holdout_counts,
+)
 from flfed.federation.client.site_run import SiteRun
 from flfed.files import locked
 from flfed.paths import private_folder
 from flfed.refusals import Refusal
 from flfed.rows.comparison.private_pairs import pair_numbers, pair_query
 from flfed.rows.session import SiteSession
-from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery
 from flfed.rows.statistics.private.model_counts import cell_queries, persons_of, training_cells, weights_of
 from flfed.rows.study_model import first_model
 from flfed.rows.training.private.noise import KnownUnits
@@ -138,16 +144,8 @@ def count_scores(
         name, exact = SCORES, score_counts(odds, rows.y.astype(np.int64), weights, request.edges)
         of_model = arrays_sha256({"edges": request.edges, "of": np.frombuffer(bytes.fromhex(of_model), np.uint8)})
     release = releases_of(session.study)[name].release
-    query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
     # Of another model they are other counts, which are charged and drawn anew.
-    answer = NoisedAnswer(
-        session=session,
-        question=name,
-        request=of_model,
-        parts={name: Part(exact=exact, query=query, release=release)},
-        side="holdout",
-    )
-    counts = answer.drawn()[name]
+    counts = noised_holdout_counts(session, name, of_model, exact, release)
     # So that the site's people can compare it with their own, exact and at home.
     if request.edges is not None:
         arrays = request.arrays

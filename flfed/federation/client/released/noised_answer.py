@@ -18,7 +18,7 @@ from flfed.files import locked, read_private, write_whole
 from flfed.paths import private_folder
 from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.snapshot import FrozenSite
-from flfed.rows.statistics.private.gaussian import GaussianQuery
+from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery
 from flfed.rows.training.private.noise import NoiseSource, SystemNoise
 from flfed.seeds import generator
 from flfed.updates.accounting import Release
@@ -121,6 +121,16 @@ class NoisedAnswer:
 
     def _file(self, path: Path) -> KeptFile:
         return KeptFile(path, b"".join(_bytes(part.exact for part in self.parts.values())))
+
+
+def noised_holdout_counts(
+    session: SiteSession, question: str, request: str, exact: np.ndarray, release: Release
+) -> np.ndarray:
+    """Return counts of test rows with noise, of which one person moves all together by at most 1; raises NotSpent."""
+    query = GaussianQuery(sensitivity=1.0, noise=release.noise, step=STEP)
+    parts = {question: Part(exact=exact, query=query, release=release)}
+    answer = NoisedAnswer(session=session, question=question, request=request, parts=parts, side="holdout")
+    return answer.drawn()[question]
 
 
 @dataclass(frozen=True)
