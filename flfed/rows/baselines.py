@@ -5,14 +5,14 @@ Fairly tuned models on its own rows: what it could do without the others.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flfed.rows.evaluation.bootstrap import units_of
-from flfed.rows.features.encode import Encoded, scaled_inputs
+from flfed.rows.features.encode import Encoded, scaled_of
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import loss_of_rows, outputs_of
 from flfed.rows.training.requests import (
@@ -27,9 +27,10 @@ from flfed.rows.training.requests import (
 )
 from flfed.rows.training.tuning.best_model import Rival
 from flfed.rows.training.tuning.linear import Predictor
+from flfed.rows.training.tuning.naive import column_forecasts
 from flfed.seeds import generator
 from flfed.study.plan import Plan
-from flfed.study.tables import OwnFamily
+from flfed.study.tables import LINEAR_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
 
 
@@ -147,8 +148,11 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
 def _own_validation(rows: Encoded, given: Trainable) -> np.ndarray:
     """Return a mask of the rows to choose on.
 
-    It holds about a quarter of them, in whole groups.
+    It holds about a quarter of them, in whole groups; the latest where rows are held out by time.
     """
+    latest = rows.latest()
+    if latest is not None:
+        return latest
     codes, units = units_of(len(rows), rows.group)
     drawn = generator(given.seed, site=given.site, purpose="own-validation").random(units)
     return np.asarray(drawn[codes] < 0.25)
@@ -197,19 +201,23 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Pre
     return network_predictor(given.model, arrays)
 
 
-def best(rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder) -> Generator[ComputeRequest, Any, Rival]:
+def best(
+    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = ()
+) -> Generator[ComputeRequest, Any, Rival]:
     """Find the best model of one site's rows.
 
-    Yields one request, over all families of models, and returns what was found, a function of the same inputs.
+    Yields requests and returns what was found, a function of the same inputs: of a linear study whose linear model is
+    the best, just what `tuned` finds, of which more penalties are tried. `naive` are columns that are forecasts of the
+    target themselves.
     """
     rng = generator(given.seed, site=given.site, purpose="rival")
 
-    def scaled(x: np.ndarray) -> np.ndarray:
-        return scaled_inputs(x, layout, encoder) if layout.plain else x
-
-    own = replace(rows, x=scaled(rows.x))
-    found: Rival = yield RivalRequest(rows=own, task=given.task, classes=given.classes, rng=rng)
-    return replace(found, outputs=lambda x: found.outputs(scaled(x)))
+    own = replace(rows, x=scaled_of(rows.x, layout, encoder))
+    columns = column_forecasts(naive, layout, encoder)
+    found: Rival = yield RivalRequest(rows=own, task=given.task, classes=given.classes, rng=rng, columns=columns)
+    if given.model.linear and found.family in LINEAR_FAMILIES:
+        return Rival(found.family, (yield from tuned(rows, given)))
+    return replace(found, outputs=lambda x: found.outputs(scaled_of(x, layout, encoder)))
 
 
 def network_predictor(model: Any, arrays: dict[str, np.ndarray]) -> Predictor:

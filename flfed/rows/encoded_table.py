@@ -15,6 +15,7 @@ from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.features.columns import ColumnArrays, coded, codes
 from flfed.rows.features.encode import Encoded, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
+from flfed.rows.holdout_by_order import elapsed_shares
 from flfed.rows.training.functional import probabilities
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
@@ -180,11 +181,20 @@ class EncodedTable:
         They have the study's class weights, and groups where one of these has several rows.
         """
         rows = encode(self._known(table), self.layout, encoder, weighted=self.study.plan.class_weight == "balanced")
+        if table is self.table.training:
+            rows = replace(rows, elapsed=self._elapsed)
         if not self.schema.group:
             return rows
         # Groups matter only where one of them has several rows.
         group, persons = pd.factorize(table[self.schema.group])
         return rows if len(persons) == len(table) else replace(rows, group=group)
+
+    @cached_property
+    def _elapsed(self) -> np.ndarray | None:
+        """Share of the training rows that are of earlier blocks of time than each; None of a holdout at random."""
+        if self.study.split.fixed:
+            return None
+        return elapsed_shares(self.table.training, self.site.holdout, self.schema)
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""

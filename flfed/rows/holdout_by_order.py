@@ -95,3 +95,36 @@ class HoldoutByOrder:
 
 
 AnyHoldout = Holdout | HoldoutByTime | HoldoutByOrder
+
+
+def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
+    """Return the share of rows that are of earlier blocks than each row's, [rows].
+
+    Blocks are whole groups where a group has rows on one side of the holdout only; else the holdout's own, or the rows
+    of one time. None of a holdout at random.
+    """
+    if isinstance(holdout, Holdout):
+        return None
+    blocks = holdout.rule.blocks if isinstance(holdout, HoldoutByOrder) else ""
+    whole = schema.group if schema.group and not holdout.same_groups else blocks or holdout.column
+    last = _last_of_block(table, whole, holdout.column)
+    return np.asarray(np.sort(last).searchsorted(last) / len(last))
+
+
+def block_numbers(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:
+    """Return the number of each row's block, in the order of time, int [rows].
+
+    Rows of one block are drawn together for intervals: those of a group, or of one time. None of a holdout at random.
+    """
+    if isinstance(holdout, Holdout):
+        return None
+    block = holdout.block_column(schema)
+    codes = table.groupby(block, sort=False, dropna=False).ngroup().to_numpy()
+    _, first = np.unique(codes, return_index=True)
+    last = _last_of_block(table, block, holdout.column)[first]
+    return np.asarray(np.argsort(np.argsort(last, kind="stable"))[codes])
+
+
+def _last_of_block(table: pd.DataFrame, block: str, by: str) -> np.ndarray:
+    """Return the last time of each row's block, [rows]."""
+    return table.groupby(block, sort=False, dropna=False)[by].transform("max").to_numpy()

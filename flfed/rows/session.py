@@ -297,14 +297,6 @@ class SiteSession(EncodedTable):
         """Return the settings for training on this site alone."""
         return study_trainable(self.study, self.schema, self.model, seed=self.seed, site=self.site.name)
 
-    @property
-    def own(self) -> Own:
-        """The kind of this site's own model.
-
-        It is the best that the site finds alone, or one of the study's own kind.
-        """
-        return self.study.compare.own_of(linear=self.model.linear)
-
     def local_model(self, own: Own | None = None) -> Generator[ComputeRequest, Any, LocalModel]:
         """Tune a model on this site's training rows alone.
 
@@ -312,14 +304,15 @@ class SiteSession(EncodedTable):
 
         `own` is of what kind; None means what the study says.
         """
-        own = own or self.own
+        own = own or self.study.compare.own
         if own not in self._local:
             encoder = self.own_encoder()
             rows = self.encode(self.table.training, encoder)
             if own == "same":
                 self._local[own] = LocalModel(encoder, (yield from tuned(rows, self.trainable())))
             else:
-                rival = yield from best(rows, self.trainable(), self.layout, encoder)
+                naive = self.study.compare.naive
+                rival = yield from best(rows, self.trainable(), self.layout, encoder, naive)
                 self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
         return self._local[own]
 

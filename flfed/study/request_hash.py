@@ -51,10 +51,8 @@ def asks_sha256(text: str) -> str:
 
 
 def _compared(study: Study) -> dict[str, Any]:
-    linear = registry.load("model", study.model.name).linear if study.rounds else False
     read = [one.name for one in fields(Compare) if one.name not in AFTERWARDS]
-    plain = {name: _plain(getattr(study.compare, name)) for name in read}
-    return plain | {"own": study.compare.own_of(linear=linear)}
+    return {name: _plain(getattr(study.compare, name)) for name in read}
 
 
 def _whole(named: Named, kind: str) -> dict[str, Any]:

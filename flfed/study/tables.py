@@ -29,9 +29,14 @@ TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
 Own = Literal["best", "same"]
 """What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
-OwnFamily = Literal["logistic-regression", "ridge-regression", "boosted-trees"]
+OwnFamily = Literal[
+    "logistic-regression", "ridge-regression", "boosted-trees", "site-mean", "last-value", "named-column"
+]
 """Families that the best model of some rows may have."""
 OWN_FAMILIES: tuple[OwnFamily, ...] = get_args(OwnFamily)
+LINEAR_FAMILIES: tuple[OwnFamily, ...] = ("logistic-regression", "ridge-regression")
+NAIVE_FAMILIES: tuple[OwnFamily, ...] = ("site-mean", "last-value", "named-column")
+"""Forecasts without a model, of a regression by time: the site's mean, its last training value, a named column."""
 PointKind = Literal["threshold", "alert-budget", "false-positive-rate"]
 """How rows are chosen to be flagged: from a predicted probability on, or a share of the rows."""
 POINT_KINDS: tuple[PointKind, ...] = get_args(PointKind)
@@ -184,8 +189,8 @@ class Compare(Settings, where="[compare]", frozen=True):
         Reruns the federation with each site cut to few rows; once a series.
         Example: `curve = { rows = [10, 40], draws = 20 }`.
     pooled : Plan or None
-        How the model of all rows together is trained, to repeat a published table; None tunes it
-        fairly. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
+        How the model of all rows together is trained, to repeat a published table; None takes what `own`
+        says. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
     union_scaler : {"same", "global"}
         Which scaler rows go through where all holdouts are scored together: `global` under
         `encode.scaler = "per-site"` repeats tables that mixed the two.
@@ -224,10 +229,16 @@ class Compare(Settings, where="[compare]", frozen=True):
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
         "joining pays". None means .005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
-    own : {"best", "same"} or None
+    own : {"best", "same"}
         What a site's own model, and the model of all rows together, are: `best` is the better, by
-        cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees; `same` is the
-        study's own model, fairly tuned. None means `same` where that is linear or `pooled` is given, else `best`.
+        cross-validation on training rows, of a tuned ridge (logistic) regression and boosted trees, with the study's
+        own model beside it; `same` is the study's own model alone, fairly tuned. Where a site holds out its later rows,
+        all choices are made on its latest training rows; a regression's own model may then also be the site's mean, its
+        last training value or a column of `naive`. Example: `own = "same"`.
+    naive : tuple of str
+        Features whose value is itself a forecast of the target, in its unit, such as the value a day before: shown
+        beside the models where a site holds out its later rows, and its own model where none does better. No column
+        is guessed. Example: `naive = ["day_before"]`.
     """
 
     primary: str = ""
@@ -249,7 +260,8 @@ class Compare(Settings, where="[compare]", frozen=True):
     own_columns: tuple[str, ...] = ()
     declared_columns: bool = False
     worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
-    own: Own | None = None
+    own: Own = "best"
+    naive: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other."""
@@ -268,11 +280,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         # A pooled fit has no rounds that a schedule or a validation loss could steer.
         if self.pooled is not None and (self.pooled.schedule != "constant" or self.pooled.validation):
             raise UsageError("[compare] pooled: schedule and validation are for rounds; a pooled fit has none")
-        if self.pooled is not None and self.own == "best":
-            raise UsageError(
-                "[compare]: own='best' chooses the model of all rows together, and pooled says how it is trained: "
-                "leave one of them out"
-            )
 
     def check_privacy(self, mechanism: str) -> None:
         """Refuse exact figures beside a mechanism that protects rows or sites."""
@@ -291,18 +298,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         """Operating points at which sites count exactly, in the study's order."""
         asked = (self.thresholds, self.alert_budgets, self.false_positive_rates)
         return tuple((kind, at) for kind, values in zip(POINT_KINDS, asked, strict=True) for at in values)
-
-    def own_of(self, *, linear: bool) -> Own:
-        """Return the kind of a site's own model.
-
-        It depends on whether the shared model is linear.
-
-        Examples
-        --------
-        >>> Compare().own_of(linear=False), Compare().own_of(linear=True), Compare(own="best").own_of(linear=True)
-        ('best', 'same', 'best')
-        """
-        return self.own or ("same" if linear or self.pooled is not None else "best")
 
 
 @dataclass(frozen=True, kw_only=True)

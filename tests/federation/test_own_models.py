@@ -81,7 +81,12 @@ def test_words_and_pages_name_what_the_own_model_is(study, sites):
     same = f"{own['local-only-same'][AUC]['value']:.3f}".removeprefix("0")
     assert f"reaches {same}." in "\n".join(rests_on(found, "site-01", AUC))
     linear = run(study.replace({"model.name": "logistic", "model.hidden": None}), sites=sites).report
-    assert own_models_in_words(linear) == own_in_words(linear["sites"]["site-01"]) == ""
+    assert own_in_words(linear["sites"]["site-01"]) == "boosted decision trees"
+    # Of the linear family it is just the study's own model, tuned alone.
+    third = linear["sites"]["site-03"]
+    assert own_in_words(third) == "logistic regression" and third["local-only"] == third["local-only-same"]
+    kind = run(study.replace({"compare.own": "same"}), sites=sites).report
+    assert own_models_in_words(kind) == own_in_words(kind["sites"]["site-01"]) == ""
 
 
 @pytest.mark.slow
@@ -129,15 +134,12 @@ def test_which_model_is_best_is_not_told_of_an_institutions_rows_that_noise_prot
     assert told["open"] is not None and told["named"] == told["open"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "own"),
-    [
-        ({}, "best"),
-        ({"compare.own": "same"}, "same"),
-        ({"model.name": "logistic", "model.hidden": None}, "same"),
-        ({"model.name": "logistic", "model.hidden": None, "compare.own": "best"}, "best"),
-        ({"compare.pooled": {"optimiser": "adam", "epochs": 5}}, "same"),
-    ],
-)
-def test_what_joining_is_held_against_follows_from_the_model_unless_the_study_says(study, sites, changes, own):
-    assert SiteSession(sites[0], study.replace(changes)).own == own
+@pytest.mark.parametrize("changes", [{}, {"model.name": "logistic", "model.hidden": None}])
+def test_joining_is_held_against_the_best_whatever_the_model_and_pooled_sets_the_pooled_one_alone(
+    study, sites, changes
+):
+    planned = study.replace(changes | {"compare.pooled": {"optimiser": "adam", "epochs": 5}, "compare.draws": 200})
+    found = run(planned, sites=sites).report
+    assert {site["local-only-family"] for site in found["sites"].values()} == {"boosted-trees", "logistic-regression"}
+    assert (found["pooled-family"], found["pooled-same"]) == ("same", None)
+    assert found["pooled"] != run(study.replace(changes), sites=sites).report["pooled"]

@@ -104,7 +104,7 @@ def test_results_are_data_frames_and_progress_counts_rounds_and_repeats(small_si
     assert result.status == "completed"
     assert set(result.sites["site"]) == {"site-01", "site-02"}
     assert set(result.sites["arm"]) == {"global", "local-only", "personalised", "difference", "gain"}
-    assert list(result.overall["arm"].unique()) == [arm for arm in REFERENCES if arm != "pooled-same"]
+    assert list(result.overall["arm"].unique()) == list(REFERENCES)
     assert REFERENCES[:3] == ("global", "sites-mean", "personalised")
     auc = result.sites[result.sites["metric"] == "roc_auc_score"].pivot(index="site", columns="arm", values="value")
     assert auc["difference"].tolist() == pytest.approx((auc["global"] - auc["local-only"]).tolist(), abs=1e-12)

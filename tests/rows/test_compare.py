@@ -135,7 +135,9 @@ def test_a_site_with_one_class_has_no_auc_and_everything_else(small_sites, small
 
     _, found, scores = judged(small_sites(2, change=one_class), small_study)
     auc = found.arms["roc_auc_score"]
-    assert {arm: np.isnan(estimate.value) for arm, estimate in auc.items()} == dict.fromkeys(scores, True)
+    assert {arm: np.isnan(estimate.value) for arm, estimate in auc.items()} == dict.fromkeys(
+        [*scores, "local-only-same"], True
+    )
     assert {estimate.method for estimate in auc.values()} == {"only one class in the holdout"}
     assert found.differences["roc_auc_score"]["global", "local-only"].method == "only one class in the holdout"
     y = np.zeros(found.holdout_rows, dtype=int)
@@ -324,8 +326,8 @@ def test_the_arms_of_a_site_ask_side_by_side(small_sites, small_study):
     sessions, encoder = at_work(small_sites(2), small_study)
     work = sessions[0]
     asked = next(arm_scores(work, work.table.holdout("test"), model_of(work, encoder), encoder))
-    # the global model on the holdout, the site's own model tuned, the global model on training rows
-    assert [type(request).__name__ for request in asked] == ["ScoreRequest", "TuneRequest", "ScoreRequest"]
+    # the global model on the holdout, the site's own model found, the global model on training rows
+    assert [type(request).__name__ for request in asked] == ["ScoreRequest", "RivalRequest", "ScoreRequest"]
     assert [len(getattr(asked[place], "x", asked[1].rows.x)) for place in range(3)] == [
         work.table.holdout_rows, len(work.table.training), len(work.table.training),
     ]  # fmt: skip

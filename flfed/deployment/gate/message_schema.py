@@ -66,7 +66,7 @@ from flfed.study.coverage import compares_privately, covers_model
 from flfed.study.exchanges import exchanges_of, grows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.study.tables import OWN_FAMILIES, Own, strictest
+from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, strictest
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of
@@ -119,14 +119,6 @@ class StudyMessages:
     def model(self) -> Shapes:
         """Names, shapes and types of the model's arrays."""
         return model_shapes(self.study, self.schema)
-
-    @cached_property
-    def own(self) -> Own:
-        """The kind of the site's own model.
-
-        The shared model is compared with it.
-        """
-        return self.study.compare.own_of(linear=self.study.model.build("model").linear)
 
     @cached_property
     def layout(self) -> Layout:
@@ -339,8 +331,8 @@ class StudyMessages:
 def _comparison(messages: StudyMessages) -> Sections:
     """Return the sections of a comparison."""
     metrics = sorted(metrics_asked(messages.schema.task, messages.study.compare))
-    best = messages.own == "best"
-    arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _more_arms(messages.study)
+    best = messages.study.compare.own == "best"
+    arms = {arm for pair in PAIRS for arm in pair} | ({OWN_SAME} if best else set()) | _more_arms(messages)
     family = {"own-model": Plain(fields={"family": one_of(OWN_FAMILIES)}, needed=False)} if best else {}
     pairs = [f"{a} - {b}" for a, b in PAIRS]
     plain = {"num-examples": whole(1), "holdout-rows": whole(), "note": text(WORDS, LONGEST)}
@@ -408,9 +400,15 @@ def _arrays(model: Shapes, codec: Codec | None) -> Held:
     return Held(shapes=codec.shapes(model), check=partial(codec.defect, model=model))
 
 
-def _more_arms(study: Study) -> set[str]:
-    """Return the arms that a comparison has where the study asks for them."""
-    return (set(STARTED) if study.warm_start else set()) | ({OWN_COLUMNS} if asks_for_own_columns(study) else set())
+def _more_arms(messages: StudyMessages) -> set[str]:
+    """Return the arms that a comparison may have beside the usual ones."""
+    study = messages.study
+    arms = set(STARTED) if study.warm_start else set()
+    if asks_for_own_columns(study):
+        arms.add(OWN_COLUMNS)
+    if messages.schema.task == "regression" and study.compare.own == "best":
+        arms |= set(NAIVE_FAMILIES)
+    return arms
 
 
 def _model(messages: StudyMessages, kind: str) -> Section:

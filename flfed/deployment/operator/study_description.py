@@ -88,8 +88,9 @@ DISCLOSURE = {
 COMPARED: dict[Own, str] = {
     "best": (
         "The shared model is compared with the best that this site finds alone: inside the gate, on this site's "
-        "training rows, the better of a tuned logistic (or ridge) regression and boosted decision trees; a model of "
-        "the shared one's kind stands beside it."
+        "training rows, the better of a tuned logistic (or ridge) regression and boosted decision trees (of a number, "
+        "where later rows are held out, also a forecast without a model); a model of the shared one's kind stands "
+        "beside it."
     ),
     "same": "The shared model is compared with one of its kind, tuned on this site's training rows inside the gate.",
 }
@@ -295,7 +296,7 @@ def _leaving(study: Study, messages: StudyMessages, *, audits: bool) -> Iterator
         yield f"The update is packed by codec {study.codec.name}: {shown(reveals(type(codec)))}{kept}"
     yield from _extra(study, extra_shapes(study, messages.model))
     yield from _figures_of_rounds(messages)
-    yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[messages.own]}"
+    yield f"What leaves, once at the end ({many(COMPARE)}): {reveals(CompareReply)} {COMPARED[study.compare.own]}"
     if study.compare.points:
         yield f"With it, at {_points(study)}: {reveals(PointCounts)}"
     if study.compare.by:

@@ -18,6 +18,7 @@ from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
+from flfed.rows.training.tuning.naive import check_naive
 from flfed.study.coverage import covers_model
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
@@ -89,6 +90,7 @@ def check(study: Study) -> dict[str, str]:
     _check_steps(study, dataset.schema)
     groupings(study.compare.by, dataset.schema)
     check_own_columns(study, dataset.schema)
+    check_naive(study, dataset.schema)
     primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
     _check_expired(study)
     return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}

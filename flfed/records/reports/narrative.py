@@ -21,7 +21,7 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
-from flfed.records.statistics.own_models import own_models_in_words, own_parts_in_words, pooled_in_words
+from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
@@ -130,7 +130,7 @@ def _below_table(found: Report, metric: str) -> list[str]:
     lines = [*missing_in_words(found), *_reach(found, metric)[:1], *scores_in_words(found), *best]
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
-    own = (own_models_in_words(found), *own_under_noise(found))
+    own = (own_models_in_words(found), naive_in_words(list(found["sites"].values()), metric), *own_under_noise(found))
     told = (behind_in_words(found, metric), *own, apart_in_words(mean, adjusts=not is_covered(found)) if differ else "")
     lines += [said for said in (own_parts_in_words(found), *told) if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
@@ -315,7 +315,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines = [*missing_in_words(found), *_reach(found, metric), *scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     lines += own_under_noise(found)
-    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found))
+    naive = naive_in_words(list(found["sites"].values()), metric)
+    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found), naive)
     lines += [said for said in told if said]
     mean = found["mean-gain"].get(metric)
     lines += [said for said in (apart_in_words(mean, adjusts=not is_covered(found)),) if said]

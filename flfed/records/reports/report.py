@@ -25,7 +25,7 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
-from flfed.records.statistics.own_models import family_in_words, family_keys
+from flfed.records.statistics.own_models import NAIVE_ARMS, family_in_words, family_keys
 from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
@@ -71,7 +71,8 @@ def report(reader: RunReader, name: str) -> Report:
     it, and so has a difference whose interval is null, for it would be all of -1 to +1; one without an interval a
     `method` where it is known how it came about. A difference's `freedom` are the degrees of freedom of Student's
     t behind its interval, null for a normal one. `holdout-rows` is their mean over repeats, `holdout-rows-range` the
-    fewest and most of any repeat. `holdout-classes` are the test rows without and with the outcome,
+    fewest and most of any repeat. `site-mean`, `last-value` and `named-column` of a site are forecasts without a model,
+    of a regression where later rows are held out. `holdout-classes` are the test rows without and with the outcome,
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
     that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
     difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
@@ -264,7 +265,7 @@ def _site(
     }
     # Where another family was taken alone, the shared one's own kind is told beside it.
     same = _figures(recorded, site, "local-only-same", metrics)
-    result |= {arm: found for arm in STARTED if (found := _figures(recorded, site, arm, metrics))}
+    result |= {arm: found for arm in (*STARTED, *NAIVE_ARMS) if (found := _figures(recorded, site, arm, metrics))}
     result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
     # Only where a site has own columns: reports of other runs stay as they were.
     if own_columns := _figures(recorded, site, OWN_COLUMNS, metrics):

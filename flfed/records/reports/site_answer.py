@@ -26,7 +26,7 @@ from flfed.records.statistics.listed.noised_scores import (
     trained_on,
 )
 from flfed.records.statistics.mean_gain import mean_gain_in_words
-from flfed.records.statistics.own_models import BETTER_OF, SAME, own_parts_in_words
+from flfed.records.statistics.own_models import BETTER_OF, SAME, naive_in_words, own_parts_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     CANNOT_BE_TOLD,
@@ -150,6 +150,7 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
         lines += _few(of_site)
     lines += [said for said in (own_parts_in_words(found),) if said]
     lines += _own_model(of_site, metric)
+    lines += [said for said in (naive_in_words([of_site], metric),) if said]
     lines += _began_with(of_site, metric)
     if over:
         lines.append(_two_intervals(of_site, metric))

@@ -9,13 +9,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import FAMILY_NAMES
+from flfed.records.statistics.intervals import mean_of
+from flfed.records.statistics.verdict import metric_name, number
 
 SAME = "same"
 """The family of a model of the shared one's own kind."""
 BETTER_OF = (
-    "the better, by cross-validation on training rows, of logistic (or ridge) regression and boosted decision trees"
+    "the better of logistic (or ridge) regression and boosted decision trees, chosen on training rows that neither was "
+    "fitted on"
 )
+FAMILY_NAMES = {
+    "logistic-regression": "logistic regression",
+    "ridge-regression": "ridge regression",
+    "boosted-trees": "boosted decision trees",
+    "site-mean": "the mean of the site's training rows",
+    "last-value": "the site's last training value",
+    "named-column": "a column that the study names",
+}
+"""What people call what a site's own model is, where it is the best of several."""
+NAIVE_ARMS = ("site-mean", "last-value", "named-column")
+"""Arms of forecasts without a model, of a regression at sites that hold out their later rows."""
 
 
 def families(taken: Sequence[str | None]) -> dict[str, int]:
@@ -91,6 +104,27 @@ def own_models_in_words(found: Report) -> str:
     sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())
     which = f": {most}{sites} of {len(found['sites'])} sites" if told else ""
     return f"A site's own model is {BETTER_OF}{which}."
+
+
+def naive_in_words(sites: Sequence[Report], metric: str) -> str:
+    """Return what forecasts without a model reach, on average over the sites; "" where there are none.
+
+    Examples
+    --------
+    >>> one = {"site-mean": {"mean_absolute_error": {"value": 3.68}}, "last-value": {}}
+    >>> naive_in_words([one], "mean_absolute_error")
+    "Without a model: mean absolute error 3.68 by the mean of the site's training rows."
+    """
+    told = []
+    for arm in NAIVE_ARMS:
+        values = [site.get(arm, {}).get(metric, {}).get("value") for site in sites]
+        mean = mean_of(values)
+        if mean is not None:
+            told.append(f"{number(mean)} by {FAMILY_NAMES[arm]}")
+    if not told:
+        return ""
+    over = f" (means over {len(sites)} sites)" if len(sites) > 1 else ""
+    return f"Without a model: {metric_name(metric)} {', '.join(told)}{over}."
 
 
 def pooled_in_words(found: Report) -> str:

@@ -47,6 +47,9 @@ ARM_NAMES = {
     "local-only": "site model",
     "local-only-same": "site model of the shared one's kind",
     "local-only-own-columns": "site model with the site's own columns",
+    "site-mean": "mean of the site's training rows",
+    "last-value": "the site's last training value",
+    "named-column": "column that the study names",
     "personalised": "shared model adjusted to the site",
     "warm-start": "model that the run began with",
     "warm-start-tuned": "site model drawn to the one that the run began with",
@@ -57,12 +60,6 @@ ARM_NAMES = {
     "personalised-sites-mean": "adjusted to the site, mean of the sites",
 }
 """What a clinician or a risk officer reads for an arm."""
-FAMILY_NAMES = {
-    "logistic-regression": "logistic regression",
-    "ridge-regression": "ridge regression",
-    "boosted-trees": "boosted decision trees",
-}
-"""What people call what a site's own model is, where it is the best of several."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,9 +33,12 @@ from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
-from flfed.rows.holdout_by_order import HoldoutByOrder
+from flfed.rows.evaluation.time_blocks import row_losses, widen_differences
+from flfed.rows.features.encode import scaled_of
+from flfed.rows.holdout_by_order import block_numbers
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
+from flfed.rows.training.tuning.naive import column_forecasts, naive_forecasts
 from flfed.seeds import generator
 from flfed.study.tables import POINT_KINDS, OwnFamily, Point
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
@@ -111,7 +114,7 @@ def arm_scores(
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
     arms = [_outputs(session, arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
-    arms += [session.local_model("same")] if same and session.own == "best" else []
+    arms += [session.local_model("same")] if same and session.study.compare.own == "best" else []
     outputs, local, adjusted, *others = yield from together(arms)
     begun = (yield from together([_outputs(session, start, x), session.pulled(start, encoder)])) if start else []
     # The own model has its own encoder, since the site would know no other.
@@ -124,7 +127,19 @@ def arm_scores(
     if begun:
         found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
         scores |= dict(zip(STARTED, found, strict=True))
-    return scores
+    return scores | (_naive_scores(session, table) if same else {})
+
+
+def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return the predictions of forecasts without a model, of a regression under a holdout by time."""
+    if session.task != "regression" or session.study.compare.own != "best":
+        return {}
+    encoder, layout = session.own_encoder(), session.layout
+    # They are functions of scaled inputs, also where trees take the columns as they are.
+    rows, own = (session.encode(part, encoder) for part in (session.table.training, table))
+    rows, own = (replace(part, x=scaled_of(part.x, layout, encoder)) for part in (rows, own))
+    forecasts = naive_forecasts(rows, column_forecasts(session.study.compare.naive, layout, encoder))
+    return {arm: session.predictions(forecast(own.x), encoder) for arm, forecast in forecasts.items()}
 
 
 def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
@@ -168,6 +183,10 @@ def compare(
     draws, groups = session.study.compare.draws, groups_of(session, table)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
+    blocks = block_numbers(table, session.site.holdout, session.schema)
+    if blocks is not None:
+        losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
+        judged = (judged[0], widen_differences(judged[1], losses, blocks))
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would tell it.
     found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
@@ -287,15 +306,14 @@ def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     """Return the group code of each row.
 
-    A group is a patient or customer, or a block of a holdout by order. None where each row is its own.
+    A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
+    None where each row is its own.
     """
-    holdout, schema = session.site.holdout, session.schema
-    column = holdout.block_column(schema) if isinstance(holdout, HoldoutByOrder) else schema.group
-    if not column:
-        return None
+    found = block_numbers(table, session.site.holdout, session.schema)
+    if found is None and session.schema.group:
+        found = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.
-    found, uniques = pd.factorize(table[column])
-    return None if len(uniques) == len(table) else np.asarray(found)
+    return None if found is None or len(np.unique(found)) == len(table) else np.asarray(found)
 
 
 def _one_accuracy(arms: Arms, differences: Differences, counts: Sequence[str]) -> tuple[Arms, Differences]:

@@ -148,10 +148,10 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
     wide = _with_columns(session, (*features, *used_at(session)))
     encoder = wide.own_encoder()
     rows, given = wide.encode(session.table.training, encoder), session.trainable()
-    if session.own == "same":
+    if session.study.compare.own == "same":
         outputs = yield from tuned(rows, given)
     else:
-        outputs = (yield from best(rows, given, wide.layout, encoder)).outputs
+        outputs = (yield from best(rows, given, wide.layout, encoder, session.study.compare.naive)).outputs
     return wide.predictions(outputs(wide.encode(table, encoder).x), encoder)
 
 

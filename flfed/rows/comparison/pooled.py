@@ -166,9 +166,10 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
     rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
     # The pooled model draws as no single site does.
     given, plan = replace(sessions[0].trainable(), site=""), sessions[0].study.compare.pooled
-    if sessions[0].own == "same":
-        outputs = yield from tuned(rows, given) if plan is None else by_plan(rows, given, plan)
-        return {"pooled": LocalModel(exact, outputs)}
+    if plan is not None:
+        return {"pooled": LocalModel(exact, (yield from by_plan(rows, given, plan)))}
+    if sessions[0].study.compare.own == "same":
+        return {"pooled": LocalModel(exact, (yield from tuned(rows, given)))}
     rival, outputs = yield from together([best(rows, given, sessions[0].layout, exact), tuned(rows, given)])
     return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
 
@@ -227,7 +228,11 @@ def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
     Two parts' groups are never one.
     """
     x, y, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight"))
-    return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]))
+    elapsed = None
+    # Each site's latest rows are among the latest of all.
+    if all(part.elapsed is not None for part in parts):
+        elapsed = np.concatenate([part.elapsed for part in parts])
+    return Encoded(x, y, weight, _apart([part.group for part in parts], [len(part) for part in parts]), elapsed)
 
 
 def _groups(sessions: Sequence[SiteSession]) -> np.ndarray | None:

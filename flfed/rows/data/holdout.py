@@ -137,6 +137,10 @@ class HoldoutByTime:
         if end <= late:
             raise UsageError(f"holdout: test-until={self.test_until} must be later than test-from={self.test_from}")
 
+    def block_column(self, schema: Schema) -> str:
+        """Return the column whose rows of one value intervals draw together."""
+        return schema.group or self.column
+
     def _days(self) -> tuple[date, ...] | None:
         """Return the limits as plain days, None where one is something else.
 

@@ -21,6 +21,9 @@ from flfed.summaries.summary import ColumnLayout, Encoder, Layout
 # center, scale and the values come from the merged sums of all sites (or from the schema), so that column j means the
 # same at every site; which columns there are is the layout, known before any row is read.
 
+LATEST = 0.25
+"""Share of a site's training rows, the latest, by which models are chosen under a holdout by time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
@@ -35,12 +38,16 @@ class Encoded:
         What each row counts in the training loss; ones without class weights.
     group : int array [rows] or None
         Code of each row's patient or customer; None where each row is its own.
+    elapsed : float array [rows] or None
+        Share of the site's training rows that are of earlier blocks of time, in [0, 1); None where the site holds out
+        rows at random.
     """
 
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
     group: np.ndarray | None = None
+    elapsed: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -49,7 +56,17 @@ class Encoded:
     def take(self, rows: np.ndarray) -> Encoded:
         """Return the rows of a mask or of indices."""
         group = None if self.group is None else self.group[rows]
-        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group)
+        elapsed = None if self.elapsed is None else self.elapsed[rows]
+        return Encoded(self.x[rows], self.y[rows], self.weight[rows], group, elapsed)
+
+    def latest(self) -> np.ndarray | None:
+        """Return a mask of the latest quarter of the rows, in whole blocks, by which models are chosen.
+
+        It is the last block where no block begins in that quarter, and None of rows without order, or of one block.
+        """
+        if self.elapsed is None or not self.elapsed.any():
+            return None
+        return np.asarray(self.elapsed >= min(1 - LATEST, float(self.elapsed.max())))
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:
@@ -126,6 +143,11 @@ def plain_inputs(rows: ColumnArrays, layout: Layout) -> np.ndarray:
             rows.values[column.name] if column.kind == "number" else np.where(codes == missing, np.nan, codes)
         )
     return x
+
+
+def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
+    """Return a layout's inputs, scaled: as they are, unless the layout's are plain."""
+    return scaled_inputs(x, layout, encoder) if layout.plain else x
 
 
 def scaled_inputs(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:

@@ -175,11 +175,19 @@ class TuneRequest(_OfRowsAlone):
     """
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RivalRequest(_OfRowsAlone):
     """A request for the best model of `rows`.
 
     It is the best that these rows alone give, linear or trees; the result is a Rival.
+
+    Attributes
+    ----------
+    columns : sequence of LinearPredictor
+        Columns that are forecasts of a regression's target themselves.
     """
+
+    columns: Sequence[Any] = ()
 
 
 class TreesRequest(_OfRowsAlone):

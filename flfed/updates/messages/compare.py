@@ -278,8 +278,9 @@ class CompareReply:
     SummariseReply (training and holdout rows are disjoint, so neither narrows the other); where the site's policy
     names it, holdout rows by class and predicted probability, in 256 bins about a centre that the coordinator
     chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
-    model is the better of two families, which one did better in cross-validation on its training rows (not where
+    model is the best of several families, which one did best on training rows kept apart (not where
     record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
+    Of a regression at a site that holds out its later rows, figures of forecasts without a model, too.
     Where the study names columns of a site's own, that their arm is there says that the site has values of one or more.
     Of a site that shares figures in sums only, under secure sums, the two numbers of rows leave by themselves and
     nothing else. Where three or more such sites take part (more among six sites and up), means over rows, counts at

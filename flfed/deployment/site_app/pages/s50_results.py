@@ -17,9 +17,9 @@ from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment
 from flfed.records.dashboard.panels.overview import card
+from flfed.records.statistics.own_models import FAMILY_NAMES
 from flfed.records.statistics.verdict import (
     ARM_NAMES,
-    FAMILY_NAMES,
     Difference,
     better_of,
     gain_in_brackets,

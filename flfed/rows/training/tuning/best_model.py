@@ -6,6 +6,7 @@ It is a tuned linear one, or boosted trees where cross-validation prefers them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -18,6 +19,7 @@ from flfed.rows.features.encode import Encoded
 from flfed.rows.training.tuning.linear import (
     LEAST,
     Fold,
+    LinearPredictor,
     Predictor,
     Search,
     chosen,
@@ -26,6 +28,7 @@ from flfed.rows.training.tuning.linear import (
     search_of,
     units_by_class,
 )
+from flfed.rows.training.tuning.naive import naive_forecasts, squared_error
 from flfed.study.tables import OwnFamily
 
 FOLDS = 3
@@ -50,7 +53,9 @@ class Rival:
     outputs: Predictor
 
 
-def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Rival:
+def best_alone(
+    rows: Encoded, task: str, classes: int, rng: np.random.Generator, columns: Sequence[LinearPredictor] = ()
+) -> Rival:
     """Find the model of least cross-validated loss.
 
     The loss is over the folds' test rows; the model is then fitted on all rows.
@@ -63,11 +68,14 @@ def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator)
         Of the schema.
     rng : Generator
         Draws the folds.
+    columns : sequence of LinearPredictor
+        Columns that are forecasts of a regression's target themselves.
 
     Notes
     -----
     The loss is the log loss, or the squared error of a regression. Folds are stratified, and no group of
-    rows is on both sides of one (`search_of`). Fewer rows than `LEAST_ROWS`, or a class with fewer people than
+    rows is on both sides of one (`search_of`). Of a regression under a holdout by time the forecasts of
+    `naive_forecasts` are candidates, too. Fewer rows than `LEAST_ROWS`, or a class with fewer people than
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
     linear: OwnFamily = "ridge-regression" if task == "regression" else "logistic-regression"
@@ -75,12 +83,32 @@ def best_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator)
     if not isinstance(asked, Search):
         return Rival(linear, asked)  # the constant model: nothing can be tuned
     # Fewer penalties are tried here than where a linear model is tuned alone.
-    asked, trees = replace(asked, penalties=PENALTIES), None
+    asked = replace(asked, penalties=PENALTIES)
     losses = held_out_losses(asked)
     place = chosen(losses)
+    naive, least = _best_naive(asked, columns)
     if _enough(rows, task, classes):
-        trees = _trees_below(asked, losses[place], seed=int(rng.integers(2**31)))
-    return Rival(linear, asked.finished(fit_at(asked, float(PENALTIES[place])))) if trees is None else trees
+        trees = _trees_below(asked, min(losses[place], least), seed=int(rng.integers(2**31)))
+        if trees is not None:
+            return trees
+    if naive is not None and least < losses[place]:
+        return naive
+    return Rival(linear, asked.finished(fit_at(asked, float(PENALTIES[place]))))
+
+
+def _best_naive(asked: Search, columns: Sequence[LinearPredictor]) -> tuple[Rival | None, float]:
+    """Return the naive forecast of least loss over the folds' test rows, and that loss; of none it is infinite."""
+    losses: dict[OwnFamily, float] = {}
+    if asked.task != "regression":
+        return None, float("inf")
+    for fold in asked.folds:
+        test = asked.rows.take(fold.test)
+        for family, forecast in naive_forecasts(asked.rows.take(fold.train), columns).items():
+            losses[family] = losses.get(family, 0.0) + squared_error(forecast, test)
+    if not losses:
+        return None, float("inf")
+    best = min(losses, key=losses.__getitem__)
+    return Rival(best, naive_forecasts(asked.rows, columns)[best]), losses[best]
 
 
 def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Predictor:

@@ -141,19 +141,23 @@ def search_of(
     Where not two classes have two rows: the constant model, with half a row added to each class.
     Folds are stratified and at most as many as the rarest class has rows; a class of one row is in
     every fold's training rows. Where rows have groups, all of this counts groups, and no group is
-    on both sides of a fold.
+    on both sides of a fold. Under a holdout by time there is one fold, whose test rows are the latest.
     """
     if task == "regression":
         return _regression(rows, rng, folds)
+    latest = rows.latest()
     counts = np.bincount(rows.y, minlength=classes)
     present, (free, units) = np.flatnonzero(counts), units_by_class(rows, classes)
     several = units[units > 0]
-    if len(several) < 2:
+    if len(present) < 2 or (latest is None and len(several) < 2):
         return _constant(counts, rows.x.shape[1], task)
     # A constant class weight is none: it would only change the penalty.
     weight = rows.weight if np.ptp(rows.weight) else np.ones(len(rows))
     own = replace(rows, y=np.searchsorted(present, rows.y), weight=weight)
-    parts = _class_folds(own, free, int(min(folds, several.min())), rng)
+    if latest is None:
+        parts = _class_folds(own, free, int(min(folds, several.min())), rng)
+    else:
+        parts = _testable(own, [Fold(np.flatnonzero(~latest), np.flatnonzero(latest))])
     fitted = "binary" if len(present) == 2 else "multi-class"
     return Search(own, fitted, parts, present, 1 if task == "binary" else classes)
 
@@ -185,15 +189,22 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
     """
     seed = int(rng.integers(2**31))
     single, others = np.flatnonzero(~free), np.flatnonzero(free)
-    folds = []
-    for first, second in _stratified(rows.y[others], None if rows.group is None else rows.group[others], count, seed):
-        train, test = np.concatenate([others[first], single]), others[second]
-        # Groups may leave a class, or all classes but one, out of a fold's training rows.
-        known = np.bincount(rows.y[train], minlength=rows.y.max() + 1) > 0
-        test = test[known[rows.y[test]]]
+    drawn = _stratified(rows.y[others], None if rows.group is None else rows.group[others], count, seed)
+    return _testable(rows, [Fold(np.concatenate([others[a], single]), others[b]) for a, b in drawn])
+
+
+def _testable(rows: Encoded, folds: Sequence[Fold]) -> list[Fold]:
+    """Return the folds with those of their test rows whose class is among the training rows.
+
+    Groups, or time, may leave a class, or all classes but one, out of a fold's training rows.
+    """
+    found = []
+    for fold in folds:
+        known = np.bincount(rows.y[fold.train], minlength=rows.y.max() + 1) > 0
+        test = fold.test[known[rows.y[fold.test]]]
         if len(test) and known.sum() > 1:
-            folds.append(Fold(train, test))
-    return folds
+            found.append(Fold(fold.train, test))
+    return found
 
 
 def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -210,11 +221,14 @@ def _stratified(y: np.ndarray, group: np.ndarray | None, count: int, seed: int) 
 
 def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search | LinearPredictor:
     _, units = units_of(len(rows), rows.group)
-    if len(rows) < 2 * FOLDS or units < 2:
+    latest = rows.latest()
+    if len(rows) < 2 * FOLDS or (latest is None and units < 2):
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
     split = plain_folds(len(rows), count, int(rng.integers(2**31)))
-    if rows.group is not None:
+    if latest is not None:
+        split = [(np.flatnonzero(~latest), np.flatnonzero(latest))]
+    elif rows.group is not None:
         from sklearn.model_selection import GroupKFold
 
         split = list(GroupKFold(min(count, units)).split(rows.x, groups=rows.group))

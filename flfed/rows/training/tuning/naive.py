@@ -1,0 +1,103 @@
+"""Forecasts without a model, of a regression whose rows are in the order of time.
+
+They are the site's mean, its last training value, and columns that a study names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from flfed.errors import UsageError, nearest
+from flfed.rows.data.schema import Schema
+from flfed.rows.features.encode import Encoded, input_names, input_slices
+from flfed.rows.training.tuning.linear import LinearPredictor
+from flfed.study.study import Study
+from flfed.study.tables import OwnFamily
+from flfed.summaries.summary import Encoder, Layout
+
+MEAN: OwnFamily = "site-mean"
+LAST: OwnFamily = "last-value"
+COLUMN: OwnFamily = "named-column"
+
+
+def naive_forecasts(rows: Encoded, columns: Sequence[LinearPredictor] = ()) -> dict[OwnFamily, LinearPredictor]:
+    """Return the forecasts that rows in the order of time allow, by family; none of other rows.
+
+    Parameters
+    ----------
+    rows : Encoded
+        Of a regression, to train on.
+    columns : sequence of LinearPredictor
+        `column_forecasts`, of which the one with the least squared error is taken.
+    """
+    if rows.elapsed is None:
+        return {}
+    last = rows.y[rows.elapsed == rows.elapsed.max()]
+    found = {MEAN: _constant(rows, float(rows.y.mean())), LAST: _constant(rows, float(last.mean()))}
+    if columns:
+        found[COLUMN] = min(columns, key=lambda column: squared_error(column, rows))
+    return found
+
+
+def _constant(rows: Encoded, value: float) -> LinearPredictor:
+    return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([value]))
+
+
+def squared_error(forecast: LinearPredictor, rows: Encoded) -> float:
+    """Return the summed squared error of a forecast."""
+    return float(np.square(forecast(rows.x)[:, 0] - rows.y).sum())
+
+
+def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> list[LinearPredictor]:
+    """Return the forecasts that columns are, as functions of scaled inputs.
+
+    Where a column has no value its mean stands in place of it.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As `check_naive` lets them be.
+    layout : Layout
+    encoder : Encoder
+        By which the inputs and the target are scaled.
+    """
+    scaled = replace(layout, plain=False)
+    places, inputs = input_slices(scaled), len(input_names(scaled))
+    numbers = {column.name: number for number, column in enumerate(layout.features)}
+    found = []
+    for name in names:
+        number, weight = numbers[name], np.zeros((inputs, 1))
+        # Both are scaled about a centre: what is one deviation of the column is so many of the target.
+        weight[places[name].start] = encoder.scale[number] / encoder.scale[-1]
+        bias = (encoder.center[number] - encoder.center[-1]) / encoder.scale[-1]
+        found.append(LinearPredictor(weight, np.array([bias])))
+    return found
+
+
+def check_naive(study: Study, schema: Schema) -> None:
+    """Refuse columns that cannot be forecasts of the target.
+
+    Raises
+    ------
+    UsageError
+        For a column that is no feature of the study, or has another unit or transform than the target; and for a
+        target that is no number.
+    """
+    names, target = study.compare.naive, schema.columns[schema.target]
+    if names and schema.task != "regression":
+        raise UsageError(f"[compare]: naive is for a target that is a number; the dataset's task is {schema.task!r}")
+    features = schema.features(study.dataset.features)
+    for name in names:
+        if name not in features:
+            raise UsageError(
+                f"[compare]: naive names {name!r}, which is no feature of the study{nearest(name, features)}"
+            )
+        column = schema.columns[name]
+        if (column.kind, column.unit, column.transform) != (target.kind, target.unit, target.transform):
+            raise UsageError(
+                f"[compare]: naive names {name!r}, which must have the target's unit and transform to be a forecast of "
+                f"{schema.target!r}"
+            )

@@ -1,0 +1,165 @@
+"""Where later rows are held out a site's own model is chosen on its latest training rows, never on random ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from flfed import Study
+from flfed.errors import UsageError
+from flfed.federation.server.preflight import check
+from flfed.rows.baselines import Trainable, _own_validation
+from flfed.rows.comparison.compare import _naive_scores
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import Holdout, HoldoutByTime
+from flfed.rows.data.partition import cut
+from flfed.rows.features.encode import Encoded
+from flfed.rows.holdout_by_order import HoldoutByOrder, block_numbers, elapsed_shares
+from flfed.rows.session import SiteSession
+from flfed.rows.training.requests import TuneRequest
+from flfed.rows.training.stacked.answer import compute_stacked
+from flfed.rows.training.tuning.best_model import best_alone
+from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor, tuned_linear
+from flfed.rows.training.tuning.naive import naive_forecasts
+from flfed.study.partition import OrderedHoldout
+from tests.rows.test_holdout_by_order import SCHEMA, visits
+
+
+def in_order(x: np.ndarray, y: np.ndarray) -> Encoded:
+    """Return rows of which each is a block of its own, in the order of time."""
+    return Encoded(x, y, np.ones(len(y)), None, np.arange(len(y)) / len(y))
+
+
+def test_the_latest_rows_are_the_last_quarter_in_whole_blocks():
+    table = visits()
+    rule = HoldoutByOrder(OrderedHoldout(by="day", train_share=0.5, same_groups=True))
+    elapsed = elapsed_shares(table, rule, SCHEMA)
+    rows = Encoded(np.zeros((20, 1)), np.zeros(20), np.ones(20), None, elapsed)
+    latest = table[rows.latest()]
+    assert sorted(latest["day"].dt.day) == [9, 9, 10, 10]  # of ten days the eighth begins before three quarters
+    assert elapsed_shares(table, Holdout(), SCHEMA) is None
+    one_day = replace(rows, elapsed=np.zeros(20))
+    assert one_day.latest() is None
+
+
+def test_whole_people_are_on_one_side_where_the_holdout_keeps_them_so():
+    table = visits()
+    apart = HoldoutByOrder(OrderedHoldout(by="hour", train_share=0.5))
+    elapsed = elapsed_shares(table, apart, SCHEMA)
+    by_person = pd.Series(elapsed).groupby(table["person"].to_numpy()).nunique()
+    assert (by_person == 1).all()
+
+
+def test_blocks_are_numbered_in_the_order_of_time():
+    table = visits()
+    dated = HoldoutByTime(column="day", train_until="2024-01-05", test_from="2024-01-06")
+    numbers = block_numbers(table, dated, SCHEMA)  # people, by their last day
+    last = table.groupby("person")["day"].max()
+    order = [table["person"].to_numpy()[numbers == n][0] for n in range(4)]
+    assert last[order].is_monotonic_increasing
+    days = block_numbers(table, HoldoutByOrder(OrderedHoldout(by="day", train_share=0.5, blocks="day")), SCHEMA)
+    assert (np.diff(days[np.argsort(table["day"].to_numpy(), kind="stable")]) >= 0).all()
+    assert block_numbers(table, Holdout(), SCHEMA) is None
+
+
+def ridge_of_latest(rows: Encoded) -> LinearPredictor:
+    """Return the ridge regression of least squared error on the last quarter, fitted to all, by scikit-learn."""
+    cut_at = int(len(rows) * 0.75)
+    losses = []
+    for l2 in PENALTIES:
+        model = Ridge(l2 * cut_at).fit(rows.x[:cut_at], rows.y[:cut_at])
+        losses.append(np.square(model.predict(rows.x[cut_at:]) - rows.y[cut_at:]).sum())
+    best = Ridge(PENALTIES[int(np.argmin(losses))] * len(rows)).fit(rows.x, rows.y)
+    return LinearPredictor(best.coef_[:, None], np.array([best.intercept_]))
+
+
+def logistic_of_latest(rows: Encoded) -> LinearPredictor:
+    """Return the logistic regression of least log loss on the last quarter, fitted to all, by scikit-learn."""
+    cut_at = int(len(rows) * 0.75)
+    losses = []
+    for l2 in PENALTIES:
+        model = LogisticRegression(C=1 / (l2 * cut_at), tol=1e-10, max_iter=5000).fit(rows.x[:cut_at], rows.y[:cut_at])
+        likely = model.predict_proba(rows.x[cut_at:])[np.arange(len(rows) - cut_at), rows.y[cut_at:]]
+        losses.append(-np.log(np.maximum(likely, LEAST)).sum())
+    l2 = PENALTIES[int(np.argmin(losses))]
+    best = LogisticRegression(C=1 / (l2 * len(rows)), tol=1e-10, max_iter=5000).fit(rows.x, rows.y)
+    return LinearPredictor(best.coef_.T, best.intercept_)
+
+
+@pytest.mark.parametrize("task", ["regression", "binary"])
+def test_a_penalty_is_the_one_that_does_best_on_the_latest_rows_alone_and_in_a_stack(task: str):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(120, 6))
+    # What the first columns say changes with time: random folds would trust them more.
+    drift = np.linspace(2, -0.2, 120)
+    signal = drift * x[:, 0] + 0.3 * x[:, 1]
+    if task == "regression":
+        rows, expected = in_order(x, signal + 0.3 * rng.normal(size=120)), ridge_of_latest
+    else:
+        rows, expected = in_order(x, (signal + rng.logistic(size=120) > 0).astype(np.int64)), logistic_of_latest
+    wanted = expected(rows)
+    alone = tuned_linear(rows, task, 2, np.random.default_rng(0))
+    (stacked,) = compute_stacked([TuneRequest(rows=rows, task=task, classes=2, rng=np.random.default_rng(0))])
+    for found in (alone, stacked):
+        assert found(x) == pytest.approx(wanted(x), abs=1e-5)
+    at_random = tuned_linear(replace(rows, elapsed=None), task, 2, np.random.default_rng(0))
+    assert np.abs(at_random(x) - wanted(x)).max() > 0.01
+
+
+def test_epochs_and_penalty_of_a_network_are_chosen_on_the_latest_quarter():
+    plan = Study.load("heart-disease").plan
+    given = Trainable(model=None, task="binary", classes=2, plan=plan, rounds=1, seed=1, site="s")
+    rows = in_order(np.zeros((40, 1)), np.zeros(40, dtype=np.int64))
+    assert np.flatnonzero(_own_validation(rows, given)).tolist() == list(range(30, 40))
+    drawn = _own_validation(replace(rows, elapsed=None), given)
+    assert np.flatnonzero(drawn).tolist() != list(range(30, 40))
+
+
+def test_an_own_model_is_a_forecast_without_a_model_where_none_does_better():
+    rng = np.random.default_rng(2)
+    noise = rng.normal(size=(160, 3))
+    walk = np.cumsum(rng.normal(size=160)) + np.linspace(0, 30, 160)
+    assert best_alone(in_order(noise, walk), "regression", 0, rng).family == "last-value"
+    # What a column says of the target ends before the latest rows, and the last value is far off.
+    level = 5 + rng.normal(size=160) + np.where(np.arange(160) < 120, 3 * noise[:, 0], 0)
+    level[[119, 159]] = 14.0
+    assert best_alone(in_order(noise, level), "regression", 0, rng).family == "site-mean"
+    # Of 20 columns one is a forecast: of 24 rows nobody learns which.
+    columns = rng.normal(size=(24, 20))
+    target = columns[:, 0] + 0.3 * rng.normal(size=24)
+    weight = np.eye(20)[:, :1]
+    found = best_alone(in_order(columns, target), "regression", 0, rng, [LinearPredictor(weight, np.zeros(1))])
+    assert found.family == "named-column"
+    assert found.outputs(columns)[:, 0] == pytest.approx(columns[:, 0])
+    # Rows in no order have no last value.
+    assert naive_forecasts(Encoded(noise, level, np.ones(160))) == {}
+
+
+def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):
+    study = Study.load("zone-power")
+    for site in cut(datasets.load(study.dataset.name), study.dataset.partition):
+        session = SiteSession(site, study.replace({"compare.naive": ["day_before"]}))
+        table = session.table.holdout("test")
+        found = _naive_scores(session, table)["named-column"]
+        assert found == pytest.approx(table["day_before"].to_numpy(), abs=1e-9)
+        last = _naive_scores(session, table)["last-value"]
+        training = session.table.training
+        latest = training[training["DateTime"] == training["DateTime"].max()]
+        assert last == pytest.approx(np.full(len(table), latest[session.schema.target].mean()))
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "why"),
+    [
+        ("zone-power", "Temperature", "must have the target's unit and transform"),
+        ("zone-power", "day_befor", "no feature of the study.*day_before"),
+        ("heart-disease", "age", "for a target that is a number"),
+    ],
+)
+def test_a_column_that_cannot_be_a_forecast_is_refused(zone_power, name: str, column: str, why: str):
+    with pytest.raises(UsageError, match=why):
+        check(Study.load(name).replace({"compare.naive": [column]}))
