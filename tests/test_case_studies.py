@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from flfed import Study, run
 from flfed.errors import UsageError
 from flfed.federation.server.preflight import check
+from flfed.records.reports.narrative import comparison_rows
 from flfed.records.statistics.listed.in_words import statistic_in_words
 from flfed.records.statistics.score_tables import ranks_in_words
 from flfed.rows.data import datasets
@@ -36,6 +37,16 @@ def test_devices_at_home_share_slopes_and_keep_their_own_intercept(telemonitorin
     mean = float(np.concatenate(missed).mean())
     assert (len(sites), mean) == (42, pytest.approx(3.68, abs=0.005))
     assert done["global"][ERROR]["value"] <= mean - 0.2
+    # Days of a device are so alike that none has a verdict, and its last score is the better forecast.
+    assert {of["verdict"] for of in done["sites"].values()} == {"cannot be told"}
+    (naive,) = [line for line in comparison_rows(done)[2] if line.startswith("Without a model")]
+    assert "2.60 by the site's last training value" in naive and "3.68 by the mean of the site's" in naive
+
+
+@pytest.mark.proof
+def test_the_voice_adds_nothing_to_the_time(telemonitoring):
+    alone = Study.load("telemonitoring").replace({"dataset.features": ["test_time"], "compare.draws": 200})
+    assert run(alone).report["global"][ERROR]["value"] == pytest.approx(3.28, abs=0.01)
 
 
 @pytest.mark.proof

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from flfed.records.statistics import Report
-from flfed.records.statistics.intervals import mean_of
 from flfed.records.statistics.verdict import metric_name, number
 
 SAME = "same"
@@ -107,24 +106,30 @@ def own_models_in_words(found: Report) -> str:
 
 
 def naive_in_words(sites: Sequence[Report], metric: str) -> str:
-    """Return what forecasts without a model reach, on average over the sites; "" where there are none.
+    """Return what forecasts without a model reach, on all test rows or on average over the sites; "" without any.
 
     Examples
     --------
-    >>> one = {"site-mean": {"mean_absolute_error": {"value": 3.68}}, "last-value": {}}
-    >>> naive_in_words([one], "mean_absolute_error")
-    "Without a model: mean absolute error 3.68 by the mean of the site's training rows."
+    >>> one = {"site-mean": {"mean_absolute_error": {"value": 3.68}}, "holdout-rows": 20}
+    >>> two = {"site-mean": {"mean_absolute_error": {"value": 1.68}}, "holdout-rows": 60}
+    >>> naive_in_words([one, two], "mean_absolute_error")
+    "Without a model: mean absolute error 2.18 by the mean of the site's training rows (on all test rows)."
     """
-    told = []
+    told, rows = [], [site.get("holdout-rows") for site in sites]
+    # An error that is a mean over rows is one over all sites' rows, too; other figures are not.
+    together = metric == "mean_absolute_error" and None not in rows
     for arm in NAIVE_ARMS:
         values = [site.get(arm, {}).get(metric, {}).get("value") for site in sites]
-        mean = mean_of(values)
-        if mean is not None:
+        weights = [float(count or 0) if together else 1.0 for count in rows]
+        known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+        total = sum(weight for _, weight in known)
+        if total:
+            mean = sum(value * weight for value, weight in known) / total
             told.append(f"{number(mean)} by {FAMILY_NAMES[arm]}")
     if not told:
         return ""
-    over = f" (means over {len(sites)} sites)" if len(sites) > 1 else ""
-    return f"Without a model: {metric_name(metric)} {', '.join(told)}{over}."
+    where = "on all test rows" if together else f"means over {len(sites)} sites"
+    return f"Without a model: {metric_name(metric)} {', '.join(told)}{f' ({where})' if len(sites) > 1 else ''}."
 
 
 def pooled_in_words(found: Report) -> str:

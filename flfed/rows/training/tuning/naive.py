@@ -96,7 +96,7 @@ def check_naive(study: Study, schema: Schema) -> None:
                 f"[compare]: naive names {name!r}, which is no feature of the study{nearest(name, features)}"
             )
         column = schema.columns[name]
-        if (column.kind, column.unit, column.transform) != (target.kind, target.unit, target.transform):
+        if (column.kind, column.unit, column.transform) != ("number", target.unit, target.transform):
             raise UsageError(
                 f"[compare]: naive names {name!r}, which must have the target's unit and transform to be a forecast of "
                 f"{schema.target!r}"
