@@ -130,7 +130,7 @@ def test_folders_are_small():
     listings = {"flfed/rows/metrics", "flfed/records/store/migrations/versions"}
     places = {str(file.parent.relative_to(ROOT)) for file in (ROOT / "flfed").rglob("*.py")} - listings
     counts = {place: len([file for file in (ROOT / place).glob("*.py") if file.stem != "__init__"]) for place in places}
-    assert {place: count for place, count in counts.items() if count > 12} == {}
+    assert {place: count for place, count in counts.items() if count > 16} == {}
 
 
 def test_site_packages_import_only_public_names_of_flfed():

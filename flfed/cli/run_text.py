@@ -36,7 +36,7 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     from flfed.records.reports.catalogue import note_in_words, notes_of
     from flfed.records.reports.events import unfinished_in_words
     from flfed.records.reports.faults import missing_sites
-    from flfed.records.reports.narrative import comparison_rows, joining_in_words, tally
+    from flfed.records.reports.narrative import comparison_rows, doubts, joining_in_words, tally
     from flfed.records.reports.report import primary_of, purpose_of
     from flfed.records.statistics.importances import largest_gains
     from flfed.records.statistics.learning_curve import curve_rows
@@ -56,7 +56,9 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     headers, rows, below = comparison_rows(found)
     metric = primary_of(found)
     if metric is not None:
-        for line in (joining_in_words(found, metric), tally(found, metric)):
+        first = doubts(found, metric)
+        below = [line for line in below if line not in first]
+        for line in (*first, joining_in_words(found, metric), tally(found, metric)):
             if line:
                 output.say(line)
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
@@ -124,7 +126,8 @@ def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) ->
 def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
     """Print a line a site, and a line for each figure over all of them."""
     from flfed.records.reports.narrative import GAIN_HEADER, MARK
-    from flfed.records.reports.report import best_arm, metrics_of
+    from flfed.records.reports.report import metrics_of
+    from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.listed.noised_scores import is_covered, over_all_rows
     from flfed.records.statistics.verdict import gain_in_brackets, metric_name
 
@@ -158,7 +161,7 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
 
 def telling(found: dict[str, Any], metric: str) -> list[str]:
     """Return the sites, the most telling first: those with a clear verdict, then the largest gains and losses."""
-    from flfed.records.reports.report import best_gain, site_verdict
+    from flfed.records.reports.site_verdict import best_gain, site_verdict
     from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS
 
     order = (PAYS, DO_NOT_USE, NO_CLEAR_GAIN, CANNOT_BE_TOLD)

@@ -13,7 +13,8 @@ import numpy as np
 
 from flfed.errors import FlfedError
 from flfed.records.reports.recorded_run import Recorded, leaves, paired
-from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
+from flfed.records.reports.report import REFERENCES, report
+from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.store.entries import RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.updates.checkpoints import checkpoint as checkpoints

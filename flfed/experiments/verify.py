@@ -14,7 +14,8 @@ from flfed.errors import FlfedError, RunStopped, UsageError, nearest
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import run
-from flfed.records.reports.report import REFERENCES, SITE_ARMS, report
+from flfed.records.reports.report import REFERENCES, report
+from flfed.records.reports.site_verdict import SITE_ARMS
 from flfed.records.statistics import Report, intervals
 from flfed.records.store.reader import RunReader
 from flfed.rows.evaluation.scoring import metrics_asked

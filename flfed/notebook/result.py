@@ -20,8 +20,9 @@ from flfed.federation.server import run as server
 from flfed.notebook.frame_reading import FrameReading
 from flfed.records.reports.faults import missing_in_words, refused_sites
 from flfed.records.reports.narrative import story, verdict_in_words
-from flfed.records.reports.report import gain_at, primary_of, report
+from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
+from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.listed.in_words import statistic_in_words
 from flfed.records.statistics.listed.noised_scores import is_uncompared
 from flfed.records.statistics.verdict import metric_name, number

@@ -18,7 +18,8 @@ from flfed.deployment.site_state.comparisons import TELLS, add_comparisons, comp
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.errors import UsageError
 from flfed.records.ledger.ledger import ledger_of
-from flfed.records.reports.report import report, site_verdict
+from flfed.records.reports.report import report
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.store.reader import RunReader
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy

@@ -84,4 +84,4 @@ def test_of_the_sixth_model_the_coordinators_page_says_why_and_the_sites_own_app
         window.page.keyboard.press("Enter")
         window.drawn()
         said = read(window)
-        assert "did not leave this site" not in said and "that verdict counts" in said
+        assert "did not leave this site" not in said and "that verdict counts" not in said

@@ -13,8 +13,9 @@ from flfed import Study, run
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection
 from flfed.records.reports.narrative import comparison_rows
-from flfed.records.reports.report import own_in_words, report, site_verdict
+from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import rests_on
+from flfed.records.reports.site_verdict import own_in_words, site_verdict
 from flfed.records.statistics.own_models import own_models_in_words
 from flfed.records.store.reader import RunReader
 from flfed.rows.baselines import first_arrays

@@ -20,7 +20,8 @@ from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import Result
 from flfed.records.reports.narrative import SHORT, comparison_rows
-from flfed.records.reports.report import REFERENCES, site_verdict
+from flfed.records.reports.report import REFERENCES
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.verdict import Difference, gain_in_brackets
 from flfed.records.store.reader import RunReader
 from flfed.rows.data.sources import Csv, Frame

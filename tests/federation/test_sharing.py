@@ -21,7 +21,8 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.run import run as run_study
 from flfed.federation.server.server import FederatedRun
 from flfed.records.reports.narrative import comparison_rows
-from flfed.records.reports.report import report, site_verdict
+from flfed.records.reports.report import report
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.store.entries import EventRow, SiteEntry
 from flfed.rows.data.site import Policy, Site
 from flfed.study.study import Study

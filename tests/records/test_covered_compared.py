@@ -15,8 +15,9 @@ from flfed.records.dashboard.components.charts import forest_plot
 from flfed.records.document.document import document
 from flfed.records.reports.narrative import comparison_rows, joining_in_words, story, tally, verdict_in_words
 from flfed.records.reports.privacy_tables import charged_lines
-from flfed.records.reports.report import report, site_verdict
+from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import rests_on, site_line
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import widening
 from flfed.records.statistics.listed.noised_scores import NOT_TOLD, OWN_UNDER_NOISE, is_uncompared, with_verdict
 from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEAR_GAIN, PAYS, number

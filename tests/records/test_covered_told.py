@@ -24,8 +24,9 @@ from flfed.records.reports.privacy_tables import (
     mechanism_lines,
     why_so_many,
 )
-from flfed.records.reports.report import arms_shown, report, site_verdict
+from flfed.records.reports.report import arms_shown, report
 from flfed.records.reports.site_answer import rests_on, should_it_join, site_line
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.noised_scores import (
     NO_ROUNDS,

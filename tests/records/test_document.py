@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from flfed import run
 from flfed.records.document import charts
 from flfed.records.document.document import MARK, document
-from flfed.records.reports.report import best_arm, metrics_of, report, site_verdict
+from flfed.records.reports.report import metrics_of, report
+from flfed.records.reports.site_verdict import best_arm, site_verdict
 from flfed.records.statistics.score_curves import ScoreCounts, calibration
 from flfed.records.statistics.score_tables import ALL
 from flfed.records.statistics.verdict import metric_name, number

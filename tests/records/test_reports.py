@@ -24,7 +24,8 @@ AUC, BRIER = "roc_auc_score", "brier_score_loss"
 KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
-    "verdict-rule", "mean-gain", "learning-curve", "faults", "privacy", "audit", "apart", "outcome-reversed",
+    "verdict-rule", "training", "leaking-columns", "mean-gain",
+    "learning-curve", "faults", "privacy", "audit", "apart", "outcome-reversed",
     "round-bytes", "pooled-same", "pooled-family", "pooled-families",
 ]  # fmt: skip
 

@@ -18,7 +18,8 @@ from flfed.records.reports.narrative import (
     story,
     untold_in_words,
 )
-from flfed.records.reports.report import LEAST_OF_A_CLASS, best_arm, best_gain, metrics_of, report, site_verdict
+from flfed.records.reports.report import metrics_of, report
+from flfed.records.reports.site_verdict import LEAST_OF_A_CLASS, best_arm, best_gain, site_verdict
 from flfed.records.statistics.intervals import resplit_interval, widening
 from flfed.records.statistics.verdict import (
     ARM_NAMES,

@@ -115,7 +115,7 @@ STATISTICS = [
 EVERY = [*EXAMPLES, *SUMS, *EXTRAS, *STATISTICS, dataclasses.replace(EXTRAS[4], cuts_sha256="cd" * 32)]
 EARLIER = {
     TrainRequest: {"protocol", "round", "rounds", "lr-scale", "fit", "score"},
-    CompareRequest: {"protocol"},
+    CompareRequest: {"protocol", "sites", "trained"},
 }
 """Keys of requests as the first versions read them: with one more they refuse the message."""
 NAMES = [f"{type(example).__name__}-{number}" for number, example in enumerate(EVERY)]

@@ -107,7 +107,7 @@ def test_every_code_is_made_somewhere_with_all_of_its_facts():
     assert not wrong, "\n".join(wrong)
     # Made by a code that is a name there: of the defects of a field, of what was chosen, and of what is not told.
     named = {"fields-missing", "fields-unfit", "error-untold"}
-    named |= {"other-deviation", "other-bins", "other-edges", "other-cuts"}
+    named |= {"other-deviation", "other-bins", "other-sites", "other-edges", "other-cuts"}
     named |= {code for code in TEMPLATES if code.endswith("-untold") and code != "error-untold"}
     # A repeat is named where its faults are told, before texts of any kind.
     assert set(TEMPLATES) - made - named == {"in-repeat"}

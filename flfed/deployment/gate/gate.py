@@ -201,7 +201,7 @@ class Gate:
             message, leaves, facts, messages, in_sum, lambda: self._side(context).later_figures(message, context)
         )
         if not left.has_error():
-            keep_result(self.folder, reply, facts, messages)  # figures that stay are the site's own all the same
+            keep_result(self.folder, message, reply, left, facts, messages)
         return left
 
     def find_site(self, name: str, study: Study) -> Site:

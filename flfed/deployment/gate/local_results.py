@@ -23,7 +23,7 @@ from flfed.folders import RUN, SiteFolder
 from flfed.paths import give
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.study.tables import OWN_FAMILIES, OwnFamily
-from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
+from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, TRAINED, CompareReply, Figure
 from flfed.updates.messages.fields import MalformedMessage
 
 LOG = logging.getLogger("flfed.site")
@@ -54,6 +54,14 @@ class Result:
         What was left out and why.
     own_family : str or None
         Of the site's own model; None where it is of the shared one's kind, or is not told.
+    sites : int or None
+        How many sites share figures, for which a verdict's interval is widened; None in files of earlier runs.
+    trained : {"enough", "not-enough", "not-known"}
+        Whether the shared model was trained enough, as the request said.
+    worthwhile : float or None
+        Gain in the primary metric from which on joining is worth it, where the study says one.
+    classes : mapping of "0" and "1" to int, or None
+        Test rows without and with the outcome, where their counts left.
     """
 
     study: str
@@ -69,9 +77,20 @@ class Result:
     differences: tuple[Figure, ...]
     note: str
     own_family: OwnFamily | None = None
+    sites: int | None = None
+    trained: str = NOT_KNOWN
+    worthwhile: float | None = None
+    classes: Mapping[str, int] | None = None
 
 
-def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], messages: StudyMessages) -> None:
+def keep_result(
+    folder: SiteFolder,
+    request: Message,
+    reply: Message,
+    left: Message,
+    facts: Mapping[str, Any],
+    messages: StudyMessages,
+) -> None:
     """Keep the figures of a comparison that is answered.
 
     Nothing else of the reply is kept, and nothing of other kinds of messages.
@@ -79,8 +98,12 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
     Parameters
     ----------
     folder : SiteFolder
+    request : Message
     reply : Message
-        One that has its line in the ledger.
+        As the site made it.
+    left : Message
+        What left of it, which has its line in the ledger. Differences in it are kept as they crossed, rounded; where
+        none left, the site's own exact ones are.
     facts : mapping
         What the ledger says of the study and of the run.
     messages : StudyMessages
@@ -95,13 +118,19 @@ def keep_result(folder: SiteFolder, reply: Message, facts: Mapping[str, Any], me
         return
     try:
         # All of it is from the ledger's facts and the reply.
-        found = CompareReply.from_record(reply.content)
+        found, crossed = (CompareReply.from_record(one.content) for one in (reply, left))
+        if crossed.differences:
+            found = crossed
         numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
         said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}
         compare = messages.study.compare
         said["primary"] = primary_of(messages.schema.task, compare.primary, compare.alert_budget)
         figures = {name: [_plain(one) for one in getattr(found, name)] for name in ("arms", "differences")}
-        own = {} if found.own_family is None else {"own-family": found.own_family}
+        own: dict[str, Any] = {} if found.own_family is None else {"own-family": found.own_family}
+        asked = request.content["config"]
+        own |= {"sites": asked["sites"], "trained": asked["trained"], "worthwhile": compare.worthwhile}
+        if found.histogram is not None:
+            own["classes"] = {str(label): int(rows.sum()) for label, rows in enumerate(found.histogram)}
         at = now_utc().isoformat(timespec="seconds")
         text = json.dumps(
             {"format": FORMAT, **said, "at": at, **numbers, **figures, "note": found.note, **own}, indent=1
@@ -142,9 +171,15 @@ def _read(found: dict[str, Any]) -> Result:
     datetime.fromisoformat(at)  # ValueError where it is none
     repeat, rows, holdout = (int(found[key]) for key in ("repeat", "rows", "holdout-rows"))
     family = next((known for known in OWN_FAMILIES if known == found.get("own-family")), None)
+    sites, worthwhile, classes = (found.get(name) for name in ("sites", "worthwhile", "classes"))
+    trained = next((known for known in TRAINED if known == found.get("trained")), NOT_KNOWN)
     return Result(
-        study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"]), family
-    )
+        study, sha256, dataset, run, at, primary, repeat, rows, holdout, arms, differences, str(found["note"]), family,
+        sites=None if sites is None else int(sites),
+        trained=trained,
+        worthwhile=None if worthwhile is None else float(worthwhile),
+        classes=None if classes is None else {label: int(classes[label]) for label in ("0", "1")},
+    )  # fmt: skip
 
 
 def _plain(figure: Figure) -> dict[str, Any]:

@@ -44,7 +44,12 @@ from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, TRAIN, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
-CHOSEN = {"offset-deviation": "other-deviation", "odds-centre": "other-bins", "odds-spread": "other-bins"}
+CHOSEN = {
+    "offset-deviation": "other-deviation",
+    "odds-centre": "other-bins",
+    "odds-spread": "other-bins",
+    "sites": "other-sites",
+}
 """Numbers that the coordinator chooses for a comparison, and why a run has one of each."""
 HASHED = {EDGES: "other-edges", CUTS_SHA256: "other-cuts"}
 """Hashes of what the coordinator chooses for counts and trees, and why a run has one of each."""

@@ -11,6 +11,7 @@ from flfed.errors import FlfedError
 from flfed.federation.recording.pooled_figures import SCORE_BINS, importances, score_bins, together
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
+from flfed.federation.recording.training_record import recorded_training
 from flfed.federation.server.fan_out import Answers, ask, deadline_of, log_bytes, nodes_of
 from flfed.federation.server.site_offsets import SITE_OFFSETS, SiteOffsets, site_offsets
 from flfed.federation.server.sums.secure_sums import summed_figures
@@ -30,7 +31,7 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.codec import is_encrypted, shapes_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import reads_offset
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
@@ -72,7 +73,12 @@ class Comparison:
         # Where all sites share figures in sums only, each of them stays or is in their sum.
         if not replies and not (self.run.sums is not None and self.run.sums.in_sums_only):
             raise FlfedError("no site could compare the models: see the faults in the run record")
-        recorder.comparison(replies, self._reference(replies, offsets), bins)
+        reference = self._reference(replies, offsets)
+        recorder.comparison(replies, reference, bins)
+        # Under noise a shortfall is the price of protection.
+        if replies and self.run.study.privacy.name == "none":
+            state = recorded_training(recorder.writer, recorder.primary, reference)
+            recorder.writer.summary("training", state, durable=False)
         self._coefficients()
         self._gains()
         self._told(replies, strategy.round.incoming)
@@ -152,6 +158,7 @@ class Comparison:
     def _replies(self, offsets: SiteOffsets, bins: ScoreBins, delivery: EncoderDelivery) -> dict[str, CompareReply]:
         """Return the sites' comparisons that can be used."""
         plain = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
+        plain = replace(plain, sites=self._looked_at(), trained=self._trained())
         known = replace(plain, offset_deviation=offsets.sent())
         if bins.centre is not None and bins.spread is not None:
             known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
@@ -168,6 +175,20 @@ class Comparison:
         for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
             replies[site] = replace(replies[site], histogram=None)
         return replies
+
+    def _trained(self) -> str:
+        """Return whether the model was trained enough, as its sites are told: by the losses that left them."""
+        enough = None
+        if self.run.study.privacy.name == "none":
+            enough = recorded_training(self.run.recorder.writer, self.run.recorder.primary)["enough"]
+        return {None: NOT_KNOWN, True: "enough", False: "not-enough"}[enough]
+
+    def _looked_at(self) -> int:
+        """Return how many sites take part and share figures of their own, and record it: verdicts go by it."""
+        sharing = len(self.run.recorder.shared_as.own(self.participants))
+        found = self.run.writer.once("looked-at", {"sites": max(sharing, 1)})
+        self.run.recorder.writer.summary("looked-at", found, durable=False)
+        return int(found["sites"])
 
     def _together(self, replies: Mapping[str, CompareReply]) -> None:
         """Record the figures of all sites that share them in sums only, which no site's own follow from."""

@@ -19,7 +19,8 @@ from flfed.federation.recording.source_model import forget_source, keep_source, 
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
 from flfed.federation.server.repeats import Series
-from flfed.records.reports.report import REFERENCES, gain_at, report
+from flfed.records.reports.report import REFERENCES, report
+from flfed.records.reports.site_verdict import gain_at
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site

@@ -23,31 +23,24 @@ from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.narrative import (
     SHORT,
     comparison_rows,
+    doubts,
     forest_lines,
     headline,
-    joining_in_words,
     over_sites,
     reference_name,
     story,
-    tally,
     verdict_in_words,
     widened_for,
 )
-from flfed.records.reports.report import (
-    REFERENCES,
-    arms_shown,
-    metrics_of,
-    purpose_of,
-    site_verdict,
-)
+from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of, purpose_of
 from flfed.records.reports.round_totals import ON_ROWS, band_of
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.learning_curve import curve_rows
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 from flfed.records.statistics.listed.noised_scores import (
     NO_ROUNDS,
     is_covered,
-    is_uncompared,
     lost_in_words,
     own_under_noise,
 )
@@ -123,17 +116,15 @@ def _verdict(content: Content) -> list[str]:
             return statistic_in_words(found["statistics"], found["repeats"])
         if metric is not None and only in found["sites"]:
             said = site_answer.should_it_join(found, only, metric)
-            return [said, site_verdict(found["sites"][only], metric)[1], *own_under_noise(found)]
+            sentence = site_verdict(found["sites"][only], metric)[1]
+            return [*doubts(found, metric), said, sentence, *own_under_noise(found)]
         why = site_answer.why_not_told(found, content.sites, only)
         return [why] if why else _nothing(content)
     if "statistics" in found:
         return statistic_in_words(found["statistics"], found["repeats"])
     if metric is None:
         return _nothing(content)
-    if is_uncompared(found):
-        return verdict_in_words(found)
-    told = (joining_in_words(found, metric), tally(found, metric), *own_under_noise(found))
-    return [line for line in told if line]
+    return verdict_in_words(found)
 
 
 def _nothing(content: Content) -> list[str]:

@@ -26,9 +26,9 @@ from flfed.records.reports.events import (
     site_facts,
 )
 from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scores
-from flfed.records.reports.report import varies
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.reports.site_answer import NO_MORE, TOGETHER
+from flfed.records.reports.site_verdict import varies
 from flfed.records.statistics import importances, score_tables
 from flfed.records.statistics.listed.noised_scores import TRAINED_ON, is_covered, is_uncompared
 from flfed.records.statistics.mean_gain import ASSUMES, COVERAGE

@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
-from flfed.records.reports.report import AGAIN, arms_shown, best_arm, primary_of, site_verdict, too_few
+from flfed.records.reports.report import AGAIN, arms_shown, primary_of
+from flfed.records.reports.site_verdict import best_arm, site_verdict, too_few
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     NOT_TOLD,
@@ -23,9 +24,11 @@ from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_tables import ranks_in_words
+from flfed.records.statistics.training_state import not_enough, training_in_words, unknown_training
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
+    CANNOT_BE_TOLD,
     DO_NOT_USE,
     PAYS,
     VERDICTS,
@@ -44,6 +47,8 @@ from flfed.records.statistics.verdict import (
 )
 from flfed.refusals import read
 
+MOST_LEAKING = 3
+"""Columns that a headline names."""
 MANY_SITES = 8
 """From here on a reader is told that one interval in twenty excludes 0 by chance."""
 GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
@@ -116,12 +121,25 @@ def verdict_in_words(found: Report) -> list[str]:
     if metric is not None and is_uncompared(found):
         return [*_reach(found, metric), NOT_TOLD]
     if metric is not None:
-        told = (joining_in_words(found, metric), tally(found, metric), *own_under_noise(found))
-        told = (*told, behind_in_words(found, metric))
+        joining = (joining_in_words(found, metric), tally(found, metric))
+        told = (*doubts(found, metric), *joining, *own_under_noise(found))
         return [said for said in told if said]
     why = f" ({found['reason'].rstrip('.')})" if found["reason"] else ""
     kept = f"{_rounds(found['rounds'])} {'ran' if found['status'] == 'completed' else 'kept'}"
     return [f"Nothing was compared: the run is {found['status']}, with {kept}{why}."]
+
+
+def doubts(found: Report, metric: str) -> list[str]:
+    """Return what goes before any verdict: columns that give the answer away, and too little training."""
+    lines = []
+    figure = (found["global"] or {}).get(metric, {}).get("value")
+    leaking = found["leaking-columns"]
+    if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):
+        columns = f"{', '.join(leaking[:MOST_LEAKING])}{' and others' if len(leaking) > MOST_LEAKING else ''}"
+        lines.append(f"The AUC is 1.000 because of columns that may give the answer away: {columns}.")
+    if said := training_in_words(found["training"]):
+        lines.append(said)
+    return lines
 
 
 def _below_table(found: Report, metric: str) -> list[str]:
@@ -131,7 +149,8 @@ def _below_table(found: Report, metric: str) -> list[str]:
     mean = found["mean-gain"].get(metric)
     differ = bool(mean) and mean["value"] is not None and mean["between-sites-p"] < UNLIKE
     own = (own_models_in_words(found), naive_in_words(list(found["sites"].values()), metric), *own_under_noise(found))
-    told = (behind_in_words(found, metric), *own, apart_in_words(mean, adjusts=not is_covered(found)) if differ else "")
+    differing = apart_in_words(mean, adjusts=not is_covered(found)) if differ else ""
+    told = (*doubts(found, metric), unknown_training(found["training"]), *own, differing)
     lines += [said for said in (own_parts_in_words(found), *told) if said]
     if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
         least = least_gain(found, metric)
@@ -142,27 +161,6 @@ def _below_table(found: Report, metric: str) -> list[str]:
             lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
     # Who was refused stands in the first sentence.
     return [*lines, _course(found, None, refusals=not missing_in_words(found))]
-
-
-def behind_in_words(found: Report, metric: str) -> str:
-    """Return that the shared model falls short of its kind.
-
-    It does where one of its own kind, trained on all rows in one place, is better than its 95 % CI. Where noise
-    protects rows or sites it is the price of that.
-    """
-    of_kind = found["pooled-same"] if pooled_in_words(found) else found["pooled"]
-    shared, best = found["global"][metric], (of_kind or {}).get(metric, {}).get("value")
-    higher = better_of(metric) == "higher"
-    end = shared["high" if higher else "low"]
-    if best is None or end is None or (best <= end if higher else best >= end):
-        return ""
-    if found["privacy"]["mechanism"] not in (None, "none"):
-        return ""
-    than = f"{metric_name(metric)} {number(shared['value'])} against {number(best)}"
-    return (
-        f"The shared model is clearly behind one of its own kind trained on all rows in one place ({than}): "
-        "try more rounds or a higher learning rate before its verdict counts."
-    )
 
 
 def joining_in_words(found: Report, metric: str) -> str:
@@ -178,9 +176,11 @@ def joining_in_words(found: Report, metric: str) -> str:
     if not entry or entry["value"] is None:
         return ""
     gain = Difference(entry["value"], entry["low"], entry["high"])
-    says = {PAYS: "A clear benefit from joining", DO_NOT_USE: "A clear loss from joining"}.get(
-        code_of(gain, entry["worthwhile"])
-    )
+    code = code_of(gain, entry["worthwhile"])
+    # A loss of a model that is not trained says nothing of joining.
+    if code == DO_NOT_USE and not_enough(found.get("training")):
+        return ""
+    says = {PAYS: "A clear benefit from joining", DO_NOT_USE: "A clear loss from joining"}.get(code)
     size, span = size_and_span(gain, entry["worthwhile"])
     start = f"{says or 'No clear benefit from joining'}: {metric_name(metric)} {size} on average"
     judged = f"; {entry['sites']} of {entry['of']} sites can be judged" if entry["sites"] < entry["of"] else ""
@@ -232,7 +232,10 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
         line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "events": None}
         line |= {"own": None, "shared": None, "model": "global"} | ends
         line |= {"widened-low": mean["low"], "widened-high": mean["high"]}
-        lines.append(line | {"verdict": code_of(Difference(**ends), mean["worthwhile"])})
+        code = code_of(Difference(**ends), mean["worthwhile"])
+        if code == DO_NOT_USE and not_enough(found["training"]):
+            code = CANNOT_BE_TOLD
+        lines.append(line | {"verdict": code})
     return lines
 
 
@@ -316,7 +319,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     lines += own_under_noise(found)
     naive = naive_in_words(list(found["sites"].values()), metric)
-    told = (own_parts_in_words(found), behind_in_words(found, metric), own_models_in_words(found), naive)
+    doubt = (*doubts(found, metric), unknown_training(found["training"]))
+    told = (own_parts_in_words(found), *doubt, own_models_in_words(found), naive)
     lines += [said for said in told if said]
     mean = found["mean-gain"].get(metric)
     lines += [said for said in (apart_in_words(mean, adjusts=not is_covered(found)),) if said]

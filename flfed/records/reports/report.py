@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from flfed.records.reports.audit_headlines import audit_of
 from flfed.records.reports.faults import faults_of
 from flfed.records.reports.privacy import privacy_of
 from flfed.records.reports.recorded_run import Recorded
 from flfed.records.reports.round_totals import round_bytes
+from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, site_verdict, too_few, widened
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
 from flfed.records.statistics.learning_curve import curve_object
@@ -25,25 +25,23 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
-from flfed.records.statistics.own_models import NAIVE_ARMS, family_in_words, family_keys
-from flfed.records.statistics.verdict import Difference, best_of, better_of, verdict, worthwhile_of
+from flfed.records.statistics.own_models import NAIVE_ARMS, family_keys
+from flfed.records.statistics.training_state import not_enough
+from flfed.records.statistics.training_state import over_repeats as training_over_repeats
+from flfed.records.statistics.verdict import worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.refusals import read
 
-SITE_ARMS = ("global", "local-only", "personalised")
 STARTED = ("warm-start", "warm-start-tuned")
 """Arms of a run that began with an earlier model: that model as it is, and pulled towards it on a site's own rows."""
 OWN_COLUMNS = "local-only-own-columns"
 """The arm of a site's own model that has the site's own columns too."""
-DIFFERENCES, DIFFERENCE_ARMS = ("difference", "difference-personalised"), ("global", "personalised")
-"""Keys of a site of what is shown of the shared model, and of the one adjusted to it, minus the site's own."""
+DIFFERENCE_ARMS = ("global", "personalised")
 REFERENCES = (
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "pooled-same", "own-model-everywhere",
 )  # fmt: skip
-LEAST_OF_A_CLASS = 10
-"""Fewest test rows of each class from which models are told apart: of fewer no 95 % CI holds (simulated)."""
 AGAIN = "; in other repeats: "
 """Separator of the ways in which a figure came about."""
 SAME = 1e-9
@@ -76,7 +74,9 @@ def report(reader: RunReader, name: str) -> Report:
     of a site that gave score counts; where fewer than `LEAST_OF_A_CLASS` are of either class, the verdict is
     that it cannot be told. `verdict-rule` is the one rule behind every verdict (`verdicts.code_of`): a
     difference's `widened-low` and `widened-high` are its interval widened for `sites` looked at (Bonferroni), and
-    it is held against `worthwhile`. `mean-gain` is the mean over sites of what the shared model gains on their own
+    it is held against `worthwhile`. `training` says whether the shared model was trained enough to be judged
+    (`training_state.training_state`), null under noise: where it was not, no verdict is "do not use it here".
+    `mean-gain` is the mean over sites of what the shared model gains on their own
     models (`mean_gain.mean_gain`; above 0 is better). `apart` and `outcome-reversed` are the sites that look as if
     they were coded otherwise (`odd_sites`). `local-only` and `pooled` are what joining is held against: their
     `-family` says what was taken most often ("same": a model of the shared one's own kind), `-families` in how many
@@ -115,6 +115,9 @@ def report(reader: RunReader, name: str) -> Report:
         why = NO_PAIRS if COMPARISON in privacy else WHY_NOT_COMPARED
         sites = {site: of if of["difference"] else of | {NOT_COMPARED: why} for site, of in sites.items()}
     uncompared = COVERS in privacy and COMPARISON not in privacy
+    training = training_over_repeats([reader.summary(run.run, "training") for run in runs])
+    if not_enough(training):
+        sites = {site: _undertrained(of, metrics) for site, of in sites.items()}
     return head(runs, name) | {
         "global": references["global"],
         "sites-mean": references["sites-mean"],
@@ -124,6 +127,8 @@ def report(reader: RunReader, name: str) -> Report:
         "own-model-everywhere": references["own-model-everywhere"] or None,
         "sites": sites,
         "verdict-rule": rule,
+        "training": training,
+        "leaking-columns": _leaking(reader, runs),
         "mean-gain": {} if uncompared else mean_gains(recorded, sites, metrics, rule),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
         "faults": faults_of(reader, recorded),
@@ -135,6 +140,18 @@ def report(reader: RunReader, name: str) -> Report:
         "round-bytes": round_bytes(reader, [run.run for run in runs]),
         **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
     }
+
+
+def _leaking(reader: RunReader, runs: Sequence[RunEntry]) -> list[str]:
+    """Return the columns that may give the answer away, by the sums of the first repeat that has them."""
+    told = next(filter(None, (reader.summary(run.run, "leaks") for run in runs)), {})
+    return list(dict.fromkeys(str(one["column"]) for one in told.get("found", ())))
+
+
+def _undertrained(site: Report, metrics: Sequence[str]) -> Report:
+    """Return a site's entry where the shared model was not trained enough, with the verdict that follows."""
+    found = site | {UNDERTRAINED: True}
+    return found | {"verdict": site_verdict(found, metrics[0])[0]} if metrics else found
 
 
 def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
@@ -180,8 +197,10 @@ def verdict_rule(reader: RunReader, runs: Sequence[RunEntry], metrics: Sequence[
     asked = table.get("worthwhile") if isinstance(table, dict) else None
     # What the study calls worthwhile is in units of its primary metric, so others keep their default.
     given = {runs[0].primary: float(asked)} if isinstance(asked, (int, float)) else {}
+    told = [(reader.summary(run.run, "looked-at") or {}).get("sites", 0) for run in runs]
     return {
-        "sites": max(reader.looked_at([run.run for run in runs]), 1),
+        # As many as the sites were told of; of runs that told them none, those that share figures.
+        "sites": max(max(told, default=0) or reader.looked_at([run.run for run in runs]), 1),
         "level": intervals.LEVEL,
         "worthwhile": {metric: given.get(metric, worthwhile_of(metric)) for metric in metrics},
     }
@@ -284,33 +303,14 @@ def _range(values: Sequence[int | None]) -> list[int] | None:
     return [min(known), max(known)] if known else None
 
 
-def varies(site: Report) -> bool:
-    """Tell whether a site's holdout has different sizes between repeats."""
-    least, most = site.get("holdout-rows-range") or (0, 0)
-    return bool(least < most)
-
-
 def _differences(recorded: Recorded, site: str, arm: str, metrics: Sequence[str], rule: Report) -> Report:
     """Return `arm` minus local-only by metric, over all repeats."""
     pairs = {metric: recorded.differences.get((site, arm, metric)) for metric in metrics}
     return {
-        metric: _widened(_difference([row for row, _ in found], [ratio for _, ratio in found]), metric, rule)
+        metric: widened(_difference([row for row, _ in found], [ratio for _, ratio in found]), metric, rule)
         for metric, found in pairs.items()
         if found
     }
-
-
-def _widened(entry: Report, metric: str, rule: Report) -> Report:
-    """Return a difference with its interval widened for the sites."""
-    value, bounds = entry["value"], (entry["low"], entry["high"])
-    if value is None or None in bounds:
-        wide: list[float | None] = [None, None]
-    else:
-        # Both bounds move by the same factor, and stay within what the metric allows.
-        by = intervals.widening(rule["sites"], entry["freedom"])
-        wide = [intervals.possible(metric, value + by * (bound - value), difference=True) for bound in bounds]
-    worthwhile = rule["worthwhile"][metric]
-    return entry | {"widened-low": wide[0], "widened-high": wide[1], "sites": rule["sites"], "worthwhile": worthwhile}
 
 
 def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -> Report:
@@ -353,85 +353,6 @@ def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: 
     return found
 
 
-def too_few(site: Report) -> str | None:
-    """Return why a site's holdout is too small to tell models apart."""
-    classes = site["holdout-classes"]
-    if classes is None or min(classes.values()) >= LEAST_OF_A_CLASS:
-        return None
-    return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
-
-
-def class_words(site: Report) -> str:
-    """Return the rarer class's rows in a holdout, in words.
-
-    Of repeats that differ it is their mean.
-
-    Examples
-    --------
-    >>> class_words({"holdout-classes": {"0": 2, "1": 36}}), class_words({"holdout-classes": {"0": 30, "1": 1}})
-    ('2 of the 38 test rows do not have the outcome', '1 of the 31 test rows has the outcome')
-    """
-    without, with_ = site["holdout-classes"]["0"], site["holdout-classes"]["1"]
-    rare = min(without, with_)
-    some = "has" if rare == 1 else "have"
-    if without < with_:
-        some = "does not have" if rare == 1 else "do not have"
-    about = "about " if varies(site) else ""
-    return f"{about}{rare} of {about or 'the '}{without + with_} test rows {some} the outcome"
-
-
-def site_verdict(site: Report, metric: str) -> tuple[str, str]:
-    """Return code and sentence of one site's verdict."""
-    shared, adjusted = _differences_of(site, metric)
-    entries = [site[key].get(metric) for key in DIFFERENCES]
-    reasons = [site[NOT_COMPARED]] if NOT_COMPARED in site else []
-    reasons += [entry["reason"] for entry in entries if entry and "reason" in entry]
-    reasons += [site[arm][metric]["reason"] for arm in SITE_ARMS if "reason" in site[arm].get(metric, {})]
-    reasons += [entry["method"] for entry in entries if entry and entry["low"] is None and entry.get("method")]
-    # A holdout with too few rows of a class decides nothing, whatever its figures are.
-    if (few := too_few(site)) is not None:
-        shared = None
-        adjusted = None
-        reasons = [*reasons, few]
-    return verdict(
-        shared,
-        adjusted,
-        better_of(metric),
-        metric=metric,
-        figures={arm: site[arm].get(metric, {}).get("value") for arm in SITE_ARMS},
-        reason=(reasons or ["this site shares no figures of its own"])[0],
-        worthwhile=worthwhile_at(site, metric),
-        alone=own_in_words(site),
-    )
-
-
-def own_in_words(site: Report) -> str:
-    """Return the family of a site's own model, where it differs."""
-    counted = site.get("local-only-families") or {}
-    return family_in_words(counted, sum(counted.values()))
-
-
-def worthwhile_at(site: Report, metric: str) -> float:
-    """Return the gain that one entry of `sites` calls worthwhile."""
-    told = [float(entry["worthwhile"]) for key in DIFFERENCES if "worthwhile" in (entry := site[key].get(metric) or {})]
-    return (told or [worthwhile_of(metric)])[0]
-
-
-def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
-    """Return shared and adjusted model, each minus the site's own."""
-    shared, adjusted = (site[key].get(metric) for key in DIFFERENCES)
-    return _as_difference(shared), _as_difference(adjusted)
-
-
-def _as_difference(entry: Report | None) -> Difference | None:
-    if not entry:
-        return None
-    found = Difference(entry["value"], entry["low"], entry["high"])
-    if entry.get("sites", 1) < 2:
-        return found
-    return replace(found, wide_low=entry["widened-low"], wide_high=entry["widened-high"], sites=entry["sites"])
-
-
 def metrics_of(found: Report) -> list[str]:
     """Return a report's metrics, primary first, else those of its sites."""
     of_sites = [list(site[arm]) for site in found["sites"].values() for arm in SITE_ARMS]
@@ -457,36 +378,6 @@ def arms_shown(found: Report, metric: str) -> list[str]:
     known = [pair for pair in pairs if None not in pair]
     same = bool(known) and all(math.isclose(*pair, rel_tol=1e-9, abs_tol=1e-12) for pair in known)
     return [arm for arm in SITE_ARMS if arm != "personalised" or not same]
-
-
-def best_arm(site: Report, metric: str) -> tuple[str, Difference] | None:
-    """Return the better arm at a site and its gain.
-
-    Above 0 is an improvement. The verdict is about this arm.
-
-    None where none was measured, or the models cannot be told apart.
-    """
-    return None if too_few(site) else best_of(*_differences_of(site, metric), better_of(metric))
-
-
-def best_gain(site: Report, metric: str) -> Difference | None:
-    """Return the better arm's gain at a site, or None."""
-    best = best_arm(site, metric)
-    return best[1] if best else None
-
-
-def gain_at(site: Report, metric: str) -> Report:
-    """Return the gain at a site, with its verdict.
-
-    It is that of the better model, above 0 where joining is better, as it is told everywhere.
-    """
-    code, _ = site_verdict(site, metric)
-    best = best_arm(site, metric)
-    if best is None:
-        return {"value": None, "low": None, "high": None, "model": None, "verdict": code}
-    gain, wide = best[1], best[1].deciding
-    bounds = {"low": gain.low, "high": gain.high, "widened-low": wide.low, "widened-high": wide.high}
-    return {"value": gain.value, **bounds, "model": best[0], "verdict": code}
 
 
 def purpose_of(study_text: str) -> str:

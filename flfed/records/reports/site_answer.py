@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flfed.records.reports.narrative import gain_in_words
-from flfed.records.reports.report import (
+from flfed.records.reports.report import OWN_COLUMNS, STARTED
+from flfed.records.reports.site_verdict import (
     DIFFERENCES,
-    OWN_COLUMNS,
     SITE_ARMS,
-    STARTED,
     best_arm,
     best_gain,
     class_words,

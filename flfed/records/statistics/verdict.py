@@ -164,9 +164,7 @@ def number(value: float | None, decimals: int | None = None, *, signed: bool = F
 
 
 def as_given(value: float) -> str:
-    """Return a figure with the digits it has.
-
-    It is one that somebody wrote, such as `[compare] worthwhile`.
+    """Return a figure with the digits that somebody wrote, such as `[compare] worthwhile`.
 
     Examples
     --------
@@ -313,6 +311,7 @@ def verdict(
     reason: str = "",
     worthwhile: float | None = None,
     alone: str = "",
+    undertrained: str = "",
 ) -> tuple[str, str]:
     """Return whether joining paid at one site.
 
@@ -335,6 +334,8 @@ def verdict(
         As for `code_of`; by default that of the metric.
     alone : str
         What the site's own model is, where it is not of the shared one's kind.
+    undertrained : str
+        Why a shared model that is worse cannot be judged, where it was not trained enough.
 
     Notes
     -----
@@ -360,10 +361,12 @@ def verdict(
     words = _sentence(arm, gain, better, metric, figures or {}, least, alone)
     unadjusted = ""
     # The adjusted model decides, yet a shared model that does harm as it is must be told of.
-    if arm != "global" and has_interval(shared):
+    if arm != "global" and has_interval(shared) and not undertrained:
         unadjusted = _if_worse(gain_of(shared or Difference(None), better), least)
     if code == PAYS:
         return code, f"{words}{unadjusted}."
+    if code == DO_NOT_USE and undertrained:
+        return CANNOT_BE_TOLD, f"{words}; {undertrained}."
     if code == DO_NOT_USE:
         where = f"below {MINUS}{as_given(least)}" if least else "below 0"
         return code, f"{words}: the interval lies {where}, the {ARM_NAMES[arm]} is clearly worse here{unadjusted}."

@@ -31,6 +31,8 @@ KEPT = {
     "columns": (),
     "own-parts": ("arrays", "beside"),
     "own-models": (),
+    "looked-at": ("sites",),
+    "training": ("enough", "by", "fall", "rounds"),
     "score-histograms": ("bins", "limit", "centre", "spread", "in-all", "asked"),
     "operating-points": ("rows", "asked"),
     "subgroups": ("metric", "rows", "asked"),
@@ -143,7 +145,7 @@ def of_summary(name: str, payload: dict[str, Any], site: str, *, plain: Callable
         found |= {"warnings": [said for said in payload.get("warnings", ()) if _is_own(said)]}
     if name in OF_SITES:
         found |= {"sites": _own(payload.get("sites", {}), site)}
-    elif name not in ("codec", "secure-sums", "own-parts"):
+    elif name not in ("codec", "secure-sums", "own-parts", "training", "looked-at"):
         found |= {"note": _own_note(payload.get("note", ""), site)}
     return found
 

@@ -32,6 +32,7 @@ from flfed.records.store.entries import (
     SiteRow,
     insert_audit,
 )
+from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import delete_runs, lock_run, rewind, take_over, this_process
 
@@ -396,6 +397,11 @@ class RunWriter:
             self._written = now
             self._write_held(durable=durable)
 
+    def reader(self) -> RunReader:
+        """Return a reader of the same store, with all that was written."""
+        self.flush()
+        return RunReader(self._engine, self._url)
+
     def flush(self) -> None:
         """Write the rounds that wait, if any."""
         if self._held:
@@ -413,17 +419,15 @@ class RunWriter:
         held, self._held = self._held, []
         with in_words(self._url, "written"):
             try:
-                self._commit(held, durable=durable)
+                with self._transaction(durable=durable) as connection:
+                    write_rounds(connection, self.run, held)
             except DBAPIError as error:
                 # A connection that was lost while it committed may have committed.
                 if len(held) == 1 or error.connection_invalidated:
                     raise
                 for one in held:
-                    self._commit([one], durable=durable)
-
-    def _commit(self, rounds: Sequence[HeldRound], *, durable: bool) -> None:
-        with self._transaction(durable=durable) as connection:
-            write_rounds(connection, self.run, rounds)
+                    with self._transaction(durable=durable) as connection:
+                        write_rounds(connection, self.run, [one])
 
     @contextmanager
     def _writing(self, *, durable: bool = True) -> Iterator[Connection]:
@@ -436,10 +440,7 @@ class RunWriter:
         return (self._engine if durable else self._engine.execution_options(durable=False)).begin()
 
     def metrics(self, number: int, rows: Iterable[MetricRow]) -> None:
-        """Add figures to a round without counting it.
-
-        It serves what comes before the first round is counted, or after the last.
-        """
+        """Add figures to a round without counting it, before the first that is counted or after the last."""
         with self._writing(durable=False) as connection:
             insert_numbered(connection, Metric, [(number, list(rows))], self.run)
 

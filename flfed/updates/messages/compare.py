@@ -25,6 +25,11 @@ IMPORTANCE = "importance"
 """Section of columns' importances."""
 
 
+NOT_KNOWN = "not-known"
+TRAINED = ("enough", "not-enough", NOT_KNOWN)
+"""Whether a model was trained enough to be judged, as a request says it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """One figure with its interval.
@@ -188,10 +193,15 @@ class CompareRequest:
     odds_centre, odds_spread : float
         Where most predictions of all sites lie, in log-odds: rows are counted in bins about it. NaN where that
         is not known, or bins about even odds do, and then neither crosses.
+    sites : int, >= 1
+        How many sites take part and share figures of their own: intervals behind verdicts are widened for so many.
+    trained : {"enough", "not-enough", "not-known"}
+        Whether the model was trained enough to be judged, by the losses that left the sites.
     encoder_sha256, by_hash
         As in `TrainRequest`.
 
-    Reveals: nothing about rows of the site it goes to. The deviation is of all sites' offsets: see Offset. Centre
+    Reveals: nothing about rows of the site it goes to, and how many sites share figures; whether the mean training loss
+    of all sites still fell at the end. The deviation is of all sites' offsets: see Offset. Centre
     and spread are of the counts by predicted probability that three or more sites sent with the last round, to
     about a quarter of the spread.
     """
@@ -201,6 +211,8 @@ class CompareRequest:
     offset_deviation: float = math.nan
     odds_centre: float = math.nan
     odds_spread: float = math.nan
+    sites: int = 1
+    trained: str = NOT_KNOWN
     encoder_sha256: str = ""
     by_hash: bool = False
 
@@ -211,7 +223,13 @@ class CompareRequest:
         known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         return record_of(
             request_sections(
-                self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **known
+                self.arrays,
+                self.encoder,
+                encoder_sha256=self.encoder_sha256,
+                by_hash=self.by_hash,
+                sites=self.sites,
+                trained=self.trained,
+                **known,
             )
         )
 
@@ -219,6 +237,8 @@ class CompareRequest:
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
         found = cast(CompareRequest, fields.made(cls, read_request(record)))
+        if found.sites < 1 or found.trained not in TRAINED:
+            raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
             raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
         # Centre and spread cross together or not at all.

@@ -11,25 +11,25 @@ import streamlit as st
 
 from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
+from flfed.deployment.site_app.own_verdict import difference_of, site_entry
 from flfed.deployment.site_app.page_frame import Opened
 from flfed.records.dashboard.components.figure import Line, figure
 from flfed.records.dashboard.components.interval_chart import interval_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment
 from flfed.records.dashboard.panels.overview import card
-from flfed.records.statistics.own_models import FAMILY_NAMES
+from flfed.records.reports.site_verdict import site_verdict
+from flfed.records.statistics.training_state import NOT_ENOUGH
 from flfed.records.statistics.verdict import (
     ARM_NAMES,
-    Difference,
     better_of,
     gain_in_brackets,
     interval,
     metric_name,
     number,
-    verdict,
+    sentence_case,
 )
 from flfed.records.store.bulk_insert import finite
-from flfed.updates.messages.compare import Figure
 
 SHORT = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
 
@@ -40,8 +40,8 @@ NONE_YET = (
     "who ran it: `flfed app`"
 )
 ALONE = (
-    "This site's result is looked at alone here. In the record of the run, where all sites' are looked at, intervals "
-    "are wider and a gain is clear less often: where the two differ, that verdict counts."
+    "This site's result is looked at alone here: its run is of a version that does not say how many sites share "
+    "figures. In the record of the run, where all sites' are looked at, intervals are wider: that verdict counts."
 )
 
 KEPT_HERE = (
@@ -110,6 +110,8 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
     code, sentence = judged(result, metric)
     with st.container(border=True):
         st.markdown("### The shared model against our own")
+        if result.trained == "not-enough":
+            st.markdown(f"**{escape(sentence_case(NOT_ENOUGH))}.**")
         st.markdown(f"**{escape(code.capitalize())}.** {escape(sentence)}")
         with st.container(horizontal=True):
             for line in of_metric(result, metric):
@@ -118,7 +120,7 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
                     number(line["value"]),
                     f"95 % CI {interval(line['low'], line['high'])}",
                 )
-        beside = "" if kept_here else ALONE
+        beside = ALONE if result.sites is None and not kept_here else ""
         st.caption(
             f"Measured on {result.holdout_rows} rows of this site that no model was trained on; a {better_of(metric)} "
             f"{metric_name(metric)} is better. It does not show what the model would do next year, nor to care. "
@@ -144,7 +146,7 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
     table([
         {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
          f"{metric_name(metric)} (95 % CI)":
-         gain_in_brackets(Difference(finite(one.value), finite(one.low), finite(one.high)))}
+         gain_in_brackets(difference_of(result, one))}
         for one in result.differences if one.metric == metric
         for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}
     ])  # fmt: skip
@@ -185,25 +187,7 @@ def judged(result: Result, metric: str) -> tuple[str, str]:
 
     It is a code, and one sentence with the numbers.
     """
-    by_arm = {one.arm: one for one in result.differences if one.metric == metric}
-    shared, adjusted = (by_arm.get(f"{arm} - local-only") for arm in ("global", "personalised"))
-    figures = {one.arm: finite(one.value) for one in result.arms if one.metric == metric}
-    untold = [one.method for one in (shared, adjusted) if one is not None and finite(one.low) is None]
-    reason = untold[0] if untold else "no difference left this site"
-    return verdict(
-        difference(shared),
-        difference(adjusted),
-        better_of(metric),
-        metric=metric,
-        figures=figures,
-        reason=reason,
-        alone=FAMILY_NAMES.get(result.own_family or "", ""),
-    )
-
-
-def difference(one: Figure | None) -> Difference | None:
-    """Return a figure as the verdict takes it."""
-    return None if one is None else Difference(finite(one.value), finite(one.low), finite(one.high))
+    return site_verdict(site_entry(result, metric), metric)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.reports.events import STATUS_WORDS
 from flfed.records.reports.recorded_run import leaves
-from flfed.records.reports.report import primary_of, site_verdict
+from flfed.records.reports.report import primary_of
+from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import NOT_COMPARED
 from flfed.records.statistics.verdict import ABSENT, interval, metric_name, number

@@ -31,6 +31,7 @@ from flfed.records.reports.faults import missing_in_words, refused_sites, update
 from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scores
 from flfed.records.reports.narrative import (
     apart,
+    doubts,
     is_measured,
     joining_in_words,
     least_gain,
@@ -324,7 +325,10 @@ def answer(found: Report, metric: str, warnings: int) -> None:
 def _whether_it_pays(found: Report, metric: str) -> None:
     said, _, figures = joining_in_words(found, metric).partition(": ")
     counted_sites = tally(found, metric).partition(";")[0].rstrip(".")
-    st.markdown(f"## {escape(said or counted_sites)}")
+    first, *others = [*doubts(found, metric), said or counted_sites]
+    st.markdown(f"## {escape(first)}")
+    for line in others:
+        st.markdown(f"**{escape(line)}**")
     if figures:
         # A gain on average may be clear where it is so at no site by itself.
         st.markdown(f"**{escape(sentence_case(figures))}** {escape(counted_sites)}.")

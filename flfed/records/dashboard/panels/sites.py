@@ -21,6 +21,7 @@ from flfed.records.reports import site_answer
 from flfed.records.reports.glossary import of_noised_scores
 from flfed.records.reports.narrative import (
     MARK,
+    doubts,
     gain_in_words,
     least_gain,
     over_sites,
@@ -30,16 +31,7 @@ from flfed.records.reports.narrative import (
     untold_in_words,
     widened_for,
 )
-from flfed.records.reports.report import (
-    REFERENCES,
-    arms_shown,
-    best_arm,
-    best_gain,
-    metrics_of,
-    own_in_words,
-    site_verdict,
-    worthwhile_at,
-)
+from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of
 from flfed.records.reports.site_answer import (
     MODELS,
     TOGETHER,
@@ -52,6 +44,7 @@ from flfed.records.reports.site_answer import (
     together,
     untold_at,
 )
+from flfed.records.reports.site_verdict import best_arm, best_gain, own_in_words, site_verdict, worthwhile_at
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     SCORES,
@@ -102,6 +95,8 @@ def answer(found: Report, site: str, metric: str) -> None:
     said, sentence = should_it_join(found, site, metric), site_verdict(of_site, metric)[1]
     with st.container(border=True):
         st.markdown(f"### {escape(said)}")
+        for line in doubts(found, metric):
+            st.markdown(f"**{escape(line)}**")
         _models(found, site, metric)
         st.markdown(escape(sentence))
         for line in own_under_noise(found):

@@ -1,0 +1,139 @@
+"""Whether the shared model of a run was trained enough to be judged.
+
+It was not where a model of its own kind, trained on all rows in one place, is clearly better; or, where nobody has such
+a model, where its training loss still falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from flfed.records.statistics import Report
+from flfed.records.statistics.intervals import mean_of
+from flfed.records.statistics.verdict import better_of, metric_name, number
+from flfed.records.store.entries import CurvePoint
+
+FALLS = 0.02
+"""Share of a loss by which it falls in the last fifth of the rounds where training was ended early."""
+NOT_ENOUGH = "the shared model was not trained enough to be judged: try more rounds"
+NOT_KNOWN = (
+    "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
+    "and nobody has a model of all rows."
+)
+TRY = "The shared model was not trained enough to be judged: try more rounds, or a higher learning rate."
+
+
+def mean_losses(points: Sequence[CurvePoint]) -> list[float]:
+    """Return the mean training loss of each round: that of all sites together where it is known, else over sites.
+
+    Parameters
+    ----------
+    points : sequence of CurvePoint
+        Of the arm "fit".
+    """
+    by_round: dict[int, dict[str | None, float]] = {}
+    for point in points:
+        if point.value is not None:
+            by_round.setdefault(point.round, {})[point.site] = point.value
+    rounds = [by_round[number] for number in sorted(by_round)]
+    return [of[None] if None in of else fmean(of.values()) for of in rounds]
+
+
+def training_state(losses: Sequence[float], beside: Sequence[tuple[str, Report, float | None]] = ()) -> Report:
+    """Return whether the shared model was trained enough, and by what that is known.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        Mean training loss of each round, in order; empty where none left the sites.
+    beside : sequence of (metric, dict, float or None)
+        `value`, `low` and `high` of the shared model's figure over all test rows, and the same figure of a model of its
+        own kind that was trained on all rows in one place; the primary metric first.
+
+    Returns
+    -------
+    dict
+        `enough`, null where it is not known; `by`, "pooled", "loss" or null; `fall`, the share of the loss by which it
+        fell in the last `rounds` rounds; `metric`, `shared` and `of-kind`, the figure by which the shared model is
+        behind the other one, or the first of them.
+
+    Examples
+    --------
+    >>> training_state([0.6, 0.5])["enough"], training_state([0.4] * 9)["enough"], training_state([])["enough"]
+    (False, True, None)
+    >>> training_state([], [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])["by"]
+    'pooled'
+    """
+    state: Report = {"enough": None, "by": None, "fall": None, "rounds": None}
+    state |= {"metric": None, "shared": None, "of-kind": None}
+    rounds = max(1, len(losses) // 5)
+    if len(losses) > 1:
+        before, last = losses[-1 - rounds], losses[-1]
+        fall = (before - last) / abs(before) if before else 0.0
+        state |= {"enough": fall < FALLS, "by": "loss", "fall": fall, "rounds": rounds}
+    known = [one for one in beside if one[2] is not None and None not in one[1].values()]
+    if not known:
+        return state
+    # By its primary figure a model is behind; by another one only where its loss still falls, too.
+    falls = state["enough"] is False
+    behind = [one for one in known[: None if falls else 1] if _is_behind(*one)]
+    metric, shared, kind = (behind or known)[0]
+    return state | {
+        "enough": not behind, "by": "pooled", "metric": metric, "shared": shared["value"], "of-kind": kind
+    }  # fmt: skip
+
+
+def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
+    """Tell whether the shared model's 95 % CI ends before the other model's figure."""
+    if of_kind is None:
+        return False
+    if better_of(metric) == "higher":
+        return bool(of_kind > shared["high"])
+    return bool(of_kind < shared["low"])
+
+
+def over_repeats(states: Sequence[Report | None]) -> Report | None:
+    """Return the state of several repeats: that of most, with the means of its figures; None where there is none."""
+    known = [state for state in states if state is not None]
+    if not known:
+        return None
+    short = [state for state in known if state["enough"] is False]
+    alike = short if 2 * len(short) > len(known) else [state for state in known if state not in short] or known
+    means = {key: mean_of([state.get(key) for state in alike]) for key in ("fall", "shared", "of-kind")}
+    return alike[0] | means
+
+
+def training_in_words(state: Report | None) -> str:
+    """Return that the shared model was not trained enough, as a headline; "" where it was, or it is not known.
+
+    Examples
+    --------
+    >>> state = training_state([], [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])
+    >>> training_in_words(state).partition(". ")[2]
+    'It reaches AUC .700, and one of its kind trained on all rows in one place .800.'
+    >>> training_in_words(training_state([0.6, 0.54])).partition(". ")[2]
+    'Its training loss still fell by 10 % in the last round.'
+    """
+    if state is None or state["enough"] is not False:
+        return ""
+    if state["by"] == "loss":
+        rounds = "round" if state["rounds"] == 1 else f"{state['rounds']} rounds"
+        return f"{TRY} Its training loss still fell by {100 * state['fall']:.0f} % in the last {rounds}."
+    if state.get("shared") is None or state.get("of-kind") is None:
+        return TRY  # the figures of others are not shown to one site's people
+    name = metric_name(state["metric"])
+    return (
+        f"{TRY} It reaches {name} {number(state['shared'])}, and one of its kind trained on all rows in one place "
+        f"{number(state['of-kind'])}."
+    )
+
+
+def unknown_training(state: Report | None) -> str:
+    """Return that it is not known whether the shared model was trained enough; "" where it is, or under noise."""
+    return NOT_KNOWN if state is not None and state["enough"] is None else ""
+
+
+def not_enough(state: Report | None) -> bool:
+    """Tell whether the shared model is known not to be trained enough."""
+    return state is not None and state["enough"] is False
