@@ -98,6 +98,11 @@ def new_data(
     time: str = typer.Option(
         "", help="A column of dates: the latest rows are held out, for all sites from one day on."
     ),
+    keep: list[str] = typer.Option([], metavar="COLUMN", help="Take this column as a feature, whatever it looks like."),
+    drop: list[str] = typer.Option([], metavar="COLUMN", help="Leave this column out."),
+    missing: list[str] = typer.Option(
+        [], metavar="VALUE", help="Cells with this value are not known: in every column, or in one by COLUMN=VALUE."
+    ),
     name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
     task: str = typer.Option("", help="binary, multi-class or regression, where the target's values do not say it."),
     names: str = NAMES,
@@ -110,14 +115,15 @@ def new_data(
     Kinds of columns, values, ranges and codes for "not known" are proposed from the rows, and marked for a person to
     confirm. No value that fewer than ten rows have is written down.
     """
+    from flfed.rows.proposals.cutting import OwnTable
     from flfed.rows.proposals.files import read_named, source_of
-    from flfed.rows.proposals.workspace import OwnTable, new_workspace
+    from flfed.rows.proposals.workspace import new_workspace
 
     sources = [(path, source_of(path, names=names)) for path in files]
     tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
-        task=_task(task), open_data=public,
+        task=_task(task), open_data=public, keep=keep, drop=drop, missing=missing,
     )  # fmt: skip
     study = made.study(sums=True)
     written = made.write(to, {f"{study.name}.toml": study.text()})
@@ -137,8 +143,9 @@ def _lines(made: Workspace) -> list[dict[str, object]]:
     """Return what each column is taken for."""
     proposal, target = made.proposal, made.proposal.target
     first = {"column": proposal.schema.target, "kind": f"target, {target.task}", "sure": target.sure, "why": target.why}
-    return [first | {"leak": ""}] + [
-        {"column": c.name, "kind": c.kind, "sure": c.sure, "why": c.why, "leak": proposal.leaks.get(c.name, "")}
+    return [first | {"feature": False, "leak": ""}] + [
+        {"column": c.name, "kind": c.kind, "sure": c.sure, "why": c.why}
+        | {"feature": c.name in proposal.schema.features(), "leak": proposal.leaks.get(c.name, "")}
         for c in proposal.columns.values()
     ]
 
@@ -147,10 +154,13 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
     return {
         "dataset": made.name,
         "task": made.proposal.schema.task,
+        "features": list(made.proposal.schema.features()),
         "columns": _lines(made),
         "unconfirmed": list(made.proposal.schema.unconfirmed),
         "sites": [site.name for site in made.sites],
         "left-out-rows": count_in_words(made.left_out),
+        "rows-without-outcome": count_in_words(made.proposal.target.unlabelled),
+        "rows-of-no-class": count_in_words(made.of_no_class),
         "files": [str(path) for path in written],
     }
 
@@ -158,11 +168,11 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
 def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
     from flfed.rows.proposals.workspace import summary_of
 
-    rows, doubts = [], []
+    rows = []
     for line in _lines(made):
-        notes = [str(line["why"])] + ([f"POSSIBLE LEAK: {line['leak']}"] if line["leak"] else [])
-        rows.append([str(line["column"]), str(line["kind"]), "" if line["sure"] else "look", "; ".join(notes)])
-        doubts.append(not line["sure"] or bool(line["leak"]))
+        notes = [str(line["why"])] + ([f"LEFT OUT, for it may leak: {line['leak']}"] if line["leak"] else [])
+        mark = "" if line["sure"] and not line["leak"] else "look"
+        rows.append([str(line["column"]), str(line["kind"]), mark, "; ".join(notes)])
     title = f"{made.name}: {summary_of(made)}"
     output.as_table(
         ["column", "taken for", "", "because"], rows, title=title, cut="because", below=[bool(row[2]) for row in rows]
@@ -172,6 +182,9 @@ def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
         output.say(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
     if unlabelled := made.proposal.target.unlabelled:
         typer.echo(f"{count_in_words(unlabelled)} rows have no {made.proposal.schema.target}, and are left out.")
+    left = [name for name, column in made.proposal.columns.items() if column.kind == "id"] + list(made.proposal.leaks)
+    if left := [name for name in left if name != made.proposal.schema.group]:
+        output.say(f"Not among the features: {', '.join(left)}. Take one in with --keep COLUMN.")
     many = len(made.proposal.schema.unconfirmed)
     output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)

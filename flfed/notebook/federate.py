@@ -26,7 +26,8 @@ from flfed.packages import FRAMES
 from flfed.paths import home
 from flfed.rows.data.schema import Task
 from flfed.rows.data.sources import Frame
-from flfed.rows.proposals.workspace import HOLDOUT_SHARE, OwnTable, Workspace, new_workspace, summary_of
+from flfed.rows.proposals.cutting import OwnTable
+from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -186,6 +187,8 @@ def say_columns(workspace: Workspace, say: Say) -> None:
     if workspace.left_out:
         say(f"{count_in_words(workspace.left_out)} rows have no site: too few for one, or not known whose they are")
     left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
+    if workspace.of_no_class:
+        say(f"{count_in_words(workspace.of_no_class)} rows are of no class, and are left out")
     if left:
         say(f"not learnt from: {', '.join(left)}")
     tables = {site.name: site.source.table for site in workspace.sites if isinstance(site.source, Frame)}
@@ -197,7 +200,7 @@ def say_columns(workspace: Workspace, say: Say) -> None:
         if not column.sure:
             say(f"look at {column.name!r}: taken for {column.kind}, for {column.why}")
     for name, why in proposal.leaks.items():
-        say(f"possible leak: {name!r}: {why}")
+        say(f"left out, for it may leak: {name!r}: {why} (keep=[{name!r}] takes it in)")
 
 
 def infinite(tables: Iterable[pd.DataFrame]) -> dict[str, int]:

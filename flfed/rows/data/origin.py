@@ -208,7 +208,7 @@ def _folders(site: Site) -> tuple[Path, ...]:
 
 
 def _read(site: Site) -> pd.DataFrame:
-    source, folders = site.source, _folders(site)
+    source, folders = site.source_knowing(datasets.load(site.dataset).schema), _folders(site)
     return source.read(folders, site.holdout) if isinstance(source, Transactions) else source.read(folders)
 
 

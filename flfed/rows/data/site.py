@@ -20,7 +20,7 @@ from flfed.rows.data.own_column import OwnColumn, with_own
 from flfed.rows.data.parsing.fields import Field, Finding, check_codes
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
-from flfed.rows.data.sources import Part, Source
+from flfed.rows.data.sources import Part, Selection, Source
 from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.study.statistic import is_statistic
@@ -173,6 +173,18 @@ class Site:
         """The mapping of the schema's columns and of the site's own."""
         return {**self.mapping, **{name: one.column for name, one in self.own.items()}}
 
+    def source_knowing(self, schema: Schema) -> Source | Transactions:
+        """Return the source, whose expressions know the codes for "not known" of mapping and schema."""
+        if not isinstance(self.source, Selection):
+            return self.source
+        codes: dict[str, tuple[str | float, ...]] = {}
+        for name, column in self.schema_of(schema).columns.items():
+            given = self.columns.get(name, name)
+            own, more = (given.column, given.missing) if isinstance(given, Field) else (given, ())
+            if own is not None and (column.missing or more):
+                codes[own] = (*codes.get(own, ()), *column.missing, *more)
+        return self.source.knowing(codes)
+
     def schema_of(self, schema: Schema) -> Schema:
         """Return a dataset's schema with the site's own columns after its columns."""
         return with_own(schema, self.own, self.name)
@@ -191,7 +203,7 @@ class Site:
         after the schema's.
         """
         dataset = datasets.load(self.dataset)
-        source = self.source
+        source = self.source_knowing(dataset.schema)
         # Parts were mapped before they were cut.
         if isinstance(source, Part):
             return source.table, source.table, [], dataset.schema

@@ -10,10 +10,10 @@ import io
 import os
 import sqlite3
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flfed.errors import TableError, UsageError, require_extra
 from flfed.rows.data.parsing.fields import check_date_format
@@ -73,6 +73,13 @@ class Selection:
     dates: Mapping[str, str] = field(default_factory=dict, hash=False)
     century: Literal[0, 1900, 2000] = 0
     limits: Limits = field(default_factory=Limits)
+    codes: Mapping[str, Sequence[object]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def knowing(self, codes: Mapping[str, Sequence[object]]) -> Self:
+        """Return the source with further codes for "not known", by own column; expressions miss them too."""
+        made = replace(self)
+        object.__setattr__(made, "codes", codes)
+        return made
 
     def __post_init__(self) -> None:
         """Refuse expressions that are none, before a table is read."""
@@ -117,8 +124,8 @@ class Selection:
 
         attributes = table.attrs
         table = self._dated(table, missing)
-        table = derived_columns(table, self.derive, missing) if self.derive else table
-        table = rows_where(table, self.where, missing, self.derive) if self.where else table
+        table = derived_columns(table, self.derive, missing, self.codes) if self.derive else table
+        table = rows_where(table, self.where, missing, self.derive, self.codes) if self.where else table
         table.attrs = attributes
         return table
 

@@ -1,4 +1,4 @@
-"""Cells of one column: distinct texts with their counts, and how they are read as numbers."""
+"""Cells of one column: distinct texts with their counts, how they are read as numbers, and codes for "not known"."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from flfed.errors import count_in_words
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
+from flfed.rows.data.table_check import FAR, LEAST, MOST, SHARE, WIDE, is_code
 
 LEAST_ROWS = 10
 """Of a value of fewer rows nothing is written down."""
@@ -26,9 +28,13 @@ WORDS_SHARE = 0.6
 MOST_TRIED = 50
 """Texts that are tried first, the most frequent ones."""
 STRAYS = "some cells are words that fewer than ten rows have: site check counts them"
+MOST_NUMBERS = 0.9
+"""Of the rows: so many numbers make a column of numbers, whatever its other cells are."""
 
 MISSING = {"na", "n/a", "n.a.", "nan", "null", "nil", "<na>", "#n/a", "?", "(null)", "nat"}
 """Words for "not known" in any column, in lower case."""
+ERRORS = {"#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
+"""What a spreadsheet writes where a formula gave nothing."""
 NO_NUMBER = {"none", "-", "--", ".", "unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done"}
 """Words for "not known" between numbers or dates; elsewhere they may be values."""
 EVERYTHING = Column(kind="number", range=(-math.inf, math.inf))
@@ -39,11 +45,21 @@ READINGS = tuple(
 )
 """Ways to read numbers, the plain one first."""
 
+MOST_CODES = 3
+"""A column has at most so many."""
+NEIGHBOURS, HEAPED = 5, 5
+"""An end of nines is a heap where it has so many times the rows of each of so many values next to it."""
+FAR_CODE = "one value far from all others is taken for 'not known'"
+BELOW_CODE = "one value below 0 is taken for 'not known'"
+HEAP_CODE = "one value at the end that many rows have is taken for 'not known'"
+FAR_VALUE = "one value is far from all others: is it a code for 'not known'?"
+
 DIGITS = re.compile(r"\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
 ZEROS_FIRST = re.compile(r"0\d+")
 _ONE_MARK = re.compile(r"(?:[<>]=?\s*)?[+-]?[1-9]\d{0,2}([.,])\d{3}")
 _ZEROS_LAST = re.compile(r"[1-9]\d{0,2}\.000")
+_CODE = re.compile(r"[A-Za-z]{1,3}-?\d[\w.]*")
 
 
 @dataclass(frozen=True)
@@ -75,25 +91,30 @@ class Cells:
     as_written: Cells | None = None
 
     @classmethod
-    def of(cls, name: str, cells: pd.Series) -> Cells:
-        """Return what is known of a column."""
+    def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
+        """Return what is known of a column; `codes` are what a person named as "not known"."""
         texts = plain_text(cells)
-        found = cls._counted(name, texts)
+        found = cls._counted(name, texts, codes)
         if pd.api.types.infer_dtype(cells, skipna=True) != "string":
             return found
         zeros = [text for text in cells.dropna().unique() if _ZEROS_LAST.fullmatch(text.strip())]
         if not zeros:
             return found
-        return replace(found, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip())))
+        return replace(found, as_written=cls._counted(name, texts.where(~cells.isin(zeros), cells.str.strip()), codes))
 
     @classmethod
-    def _counted(cls, name: str, texts: pd.Series) -> Cells:
+    def _counted(cls, name: str, texts: pd.Series, codes: Sequence[str]) -> Cells:
         known = texts.value_counts()
         words = [str(text) for text in known.index]
-        absent = [text.casefold() in MISSING for text in words]
+        plain = MISSING | ERRORS
+        absent = [text.casefold() in plain or is_one_of(text, codes) for text in words]
         found = tuple(sorted(text for text, out in zip(words, absent, strict=True) if out))
         kept = [text for text, out in zip(words, absent, strict=True) if not out]
         return cls(name, kept, known.to_numpy()[~np.array(absent, dtype=bool)], found, len(texts))
+
+    def known_texts(self, texts: pd.Series) -> pd.Series:
+        """Return a column's texts, None where they are codes for "not known"."""
+        return texts.where(~texts.isin(self.missing), None)
 
     @property
     def known(self) -> int:
@@ -105,12 +126,22 @@ class Cells:
         """Distinct values for each row that has one."""
         return len(self.texts) / max(self.known, 1)
 
+    def with_missing(self, codes: Sequence[str]) -> Cells:
+        """Return the column with further codes for "not known", whatever they look like."""
+        if not codes:
+            return self
+        kept = np.array([text not in codes for text in self.texts], dtype=bool)
+        texts = [text for text in self.texts if text not in codes]
+        return replace(self, texts=texts, counts=self.counts[kept], missing=(*self.missing, *sorted(codes)))
+
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""
         kept = np.array([text not in words for text in self.texts], dtype=bool)
         codes, strays = [], 0
         for text, count in zip(self.texts, self.counts.tolist(), strict=True):
-            if text in words and (count >= LEAST_ROWS or text.casefold() in NO_NUMBER):
+            # What has figures in it, such as "60+", is known in part: it is no code.
+            code = text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))
+            if text in words and code:
                 codes.append(text)
             elif text in words:
                 strays += count
@@ -155,6 +186,25 @@ def is_number_text(text: object) -> bool:
     return bool(_NUMBER.fullmatch(str(text).strip()))
 
 
+def is_one_of(text: str, codes: Sequence[str]) -> bool:
+    """Tell whether a cell is one of some codes, as a text or as a number.
+
+    Examples
+    --------
+    >>> is_one_of("-200,0", ["-200"]), is_one_of("20", ["-200"])
+    (True, False)
+    """
+    return text in codes or any(_as_float(text) == _as_float(code) for code in codes)
+
+
+def _as_float(text: str) -> float:
+    """Return a text as a number, NaN where it is none."""
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        return math.nan
+
+
 def field_of(found: Cells, reading: Field | None = None) -> Field | None:
     """Return how cells are read, None where as they stand."""
     field = replace(reading or Field(found.name), column=found.name, missing=found.missing)
@@ -163,6 +213,11 @@ def field_of(found: Cells, reading: Field | None = None) -> Field | None:
 
 def read_numbers(found: Cells) -> Numbers | None:
     """Return how cells are read as numbers, None where they are none."""
+    return _read_all(found) or _read_most(found)
+
+
+def _read_all(found: Cells) -> Numbers | None:
+    """Return numbers with a few words among them, None where other cells are none."""
     words = [text for text in found.texts if not DIGITS.search(text)]
     few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
     few = few or all(word.casefold() in NO_NUMBER for word in words)
@@ -180,12 +235,47 @@ def read_numbers(found: Cells) -> Numbers | None:
     return read
 
 
+def _read_most(found: Cells) -> Numbers | None:
+    """Return numbers of which some cells are none, such as "60+"; None where these are more than one of ten."""
+    figures = np.array([bool(DIGITS.search(text)) for text in found.texts], dtype=bool)
+    if len(found.texts) <= FEW_VALUES or found.counts[figures].sum() < MOST_NUMBERS * found.known:
+        return None
+    numbers = replace(found, texts=[text for text, keep in zip(found.texts, figures, strict=True) if keep])
+    tried = numbers.texts[:MOST_TRIED]
+    best = min(READINGS, key=lambda one: int(_odd(tried, one).sum()))
+    if 2 * _odd(tried, best).sum() > len(tried):
+        return None
+    odd = np.ones(len(found.texts), dtype=bool)
+    odd[figures] = _odd(numbers.texts, best)
+    words = [text for text, is_odd in zip(found.texts, odd, strict=True) if is_odd]
+    rest = found.without(words)
+    # Where the others are V57 or E909, the numbers beside them are codes too.
+    coded = sum(map(bool, map(_CODE.fullmatch, words))) > len(words) / 2
+    zeros = any(map(ZEROS_FIRST.fullmatch, rest.texts))
+    if coded or zeros or len(rest.texts) <= FEW_VALUES or rest.known < MOST_NUMBERS * found.known:
+        return None
+    read = _with_either_mark(rest) or _by(rest, best)
+    if read is None:
+        return None
+    odd_cells = f"{count_in_words(rest.strays)} cells are no numbers: site check counts them"
+    return replace(read, doubt="; ".join(filter(None, (read.doubt, odd_cells))))
+
+
+def _odd(texts: Sequence[str], reading: Field) -> np.ndarray:
+    """Return which texts are no finite numbers where they are read so [texts]."""
+    values, broken = read_column(pd.Series(texts, dtype=object), "", EVERYTHING, reading)
+    odd = ~np.isfinite(values)
+    for finding in broken:
+        odd[finding.rows] = True
+    return odd
+
+
 def _by(found: Cells, reading: Field) -> Numbers | None:
     """Return numbers by one reading, None where it does not fit every text."""
     if breaks(found.texts[:MOST_TRIED], EVERYTHING, reading):
         return None
     values, broken = read_column(pd.Series(found.texts, dtype=object), found.name, EVERYTHING, reading)
-    return None if broken else Numbers(found, reading, values)
+    return None if broken or not np.isfinite(values).all() else Numbers(found, reading, values)
 
 
 def _with_either_mark(found: Cells) -> Numbers | None:
@@ -218,3 +308,87 @@ def _with_either_mark(found: Cells) -> Numbers | None:
 def breaks(texts: Sequence[str], column: Column, field: Field) -> bool:
     """Tell whether some texts cannot be read so."""
     return bool(read_column(pd.Series(texts, dtype=object), "", column, field)[1])
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """Numbers of a column that stand for "not known".
+
+    Attributes
+    ----------
+    codes : tuple of float
+    known : bool array [values]
+        Which values are none of them.
+    doubts : tuple of str
+        Why a person should look.
+    """
+
+    codes: tuple[float, ...]
+    known: np.ndarray
+    doubts: tuple[str, ...]
+
+
+def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
+    """Return which numbers stand for "not known".
+
+    Only a value of ten rows or more is written down as a code.
+
+    Parameters
+    ----------
+    values, counts : array [values]
+        Distinct numbers, and how many rows have each.
+
+    Examples
+    --------
+    >>> find_unknowns(np.array([*range(20, 90), -1]), np.array([9] * 70 + [30])).codes
+    (-1.0,)
+    """
+    known = np.ones(len(values), dtype=bool)
+    codes, doubts = list[float](), list[str]()
+    for _ in range(MOST_CODES):
+        place, doubt = _suspect(values, counts, known)
+        if place is None:
+            break
+        if doubt not in doubts:
+            doubts.append(doubt)
+        if doubt == FAR_VALUE:
+            break
+        codes.append(float(values[place]))
+        known[place] = False
+    return Unknowns(tuple(codes), known, tuple(doubts))
+
+
+def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple[int | None, str]:
+    """Return the place of a value that is probably no amount, None where there is none; and why."""
+    order = np.flatnonzero(known)[np.argsort(values[known])]
+    rows = int(counts[known].sum())
+    if len(order) < 4 or rows < 2 * LEAST_ROWS:
+        return None, ""
+    for place, others in ((order[-1], order[:-1]), (order[0], order[1:])):
+        value, count = float(values[place]), int(counts[place])
+        if value == 0 and MOST * count > rows:
+            continue
+        below = _is_below(value, values[others])
+        far = below or _is_far(value, values[others])
+        enough = count >= LEAST_ROWS
+        if far and enough and (is_code(value) or (value < 0 and value.is_integer())):
+            return int(place), BELOW_CODE if below else FAR_CODE
+        if far and count >= max(LEAST, SHARE * rows):
+            return int(place), FAR_VALUE
+        near = counts[others[-NEIGHBOURS:]] if place == order[-1] else counts[others[:NEIGHBOURS]]
+        if enough and value and is_code(value) and len(order) > FEW_VALUES and count > HEAPED * np.median(near):
+            return int(place), HEAP_CODE
+    return None, ""
+
+
+def _is_below(value: float, others: np.ndarray) -> bool:
+    """Tell whether a value is the only one below 0, and a whole number."""
+    return value < 0 <= float(others.min()) and value.is_integer()
+
+
+def _is_far(value: float, others: np.ndarray) -> bool:
+    """Tell whether a value is further from the others than they are from each other."""
+    ordered = np.sort(others)
+    span, step = float(ordered[-1] - ordered[0]), float(np.median(np.diff(ordered)))
+    gap = float(np.abs(ordered - value).min())
+    return gap > span or (is_code(value) and gap > max(FAR * step, WIDE * span))

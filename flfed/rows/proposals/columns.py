@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from flfed.errors import UsageError
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control
 from flfed.rows.data.schema import Column
-from flfed.rows.data.table_check import far_from_all, is_code
 from flfed.rows.proposals.cells import (
     DIGITS,
     FEW_VALUES,
@@ -28,11 +28,25 @@ from flfed.rows.proposals.cells import (
     Numbers,
     breaks,
     field_of,
+    find_unknowns,
     is_number_text,
     read_numbers,
 )
+from flfed.rows.proposals.identifiers import (
+    are_people,
+    are_spread_codes,
+    is_code_name,
+    is_identifier_name,
+    is_person_word,
+    name_words,
+    names_owner,
+    repeat_as_amounts,
+    splits_rows,
+)
 
 ProposedKind = Literal["number", "category", "flag", "date", "id", "left-out"]
+FEATURES = ("number", "category", "flag")
+"""Kinds that are learnt from."""
 UNLISTED = "other"
 """Value of a category that stands for all values of few rows."""
 MOST_VALUES = 50
@@ -43,6 +57,7 @@ MOST_DAYS = 0.9
 """Of a column's whole numbers that are days such as 20240131: more are no amounts."""
 FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
 TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
+OWNER = "its name and how its values repeat say that it names what rows belong to"
 DATES = tuple(
     f"{day}{time}"
     for day in ("", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y")
@@ -50,14 +65,8 @@ DATES = tuple(
 )
 """Formats that are tried, ISO 8601 first."""
 
-_ID_NAME = re.compile(
-    r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|index|rowid|identifier)($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|#$"
-)
-_PERSON_NAME = re.compile(r"^(subject|patient|customer|client|person|member|account)s?[^a-z]*$")
-_CODE_NAME = re.compile(r"code|type|class|category|group|status|sex|gender|race|ethnic|region|education|marri|marital")
 _AREA_NAME = re.compile(r"zip|postal|postcode|plz|fips")
 _UNIT = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]\s*$")
-_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SHORT_YEAR = re.compile(r"\d{1,2}([-./])(\d{1,2}|[A-Za-z]{3})\1\d{2}(\s|$)")
 _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
@@ -99,7 +108,7 @@ class ColumnProposal:
     gaps: bool = False
 
 
-def propose_column(name: str, cells: pd.Series) -> ColumnProposal:
+def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False) -> ColumnProposal:
     """Return what a column is taken for.
 
     Parameters
@@ -107,10 +116,34 @@ def propose_column(name: str, cells: pd.Series) -> ColumnProposal:
     name : str
     cells : Series
         As a source gives them: texts of a CSV file, or values of a data frame.
+    codes : sequence of str
+        What a person named as "not known".
+    keep : bool
+        Whether a person wants it as a feature, also where it looks like an identifier.
+
+    Raises
+    ------
+    UsageError
+        If nothing can be learnt from a column to be kept.
     """
-    found = Cells.of(name, cells)
+    found = Cells.of(name, cells, codes)
     proposal = _proposal(found, cells)
+    if keep and proposal.kind not in FEATURES:
+        proposal = _kept(found, proposal)
     return replace(proposal, gaps=found.known < found.rows or bool(proposal.field and proposal.field.missing))
+
+
+def _kept(found: Cells, proposal: ColumnProposal) -> ColumnProposal:
+    """Return a column as a feature, which nobody would take it for."""
+    read = read_numbers(found) if proposal.kind == "id" else None
+    repeats = len(found.texts) > 1 and found.share_distinct < 0.5
+    why = f"it is kept as was wished, though {proposal.why}"
+    if read is not None and len(read.values) > MOST_VALUES:
+        return _number(read, why, sure=False)
+    made = _category(found, why, sure=False) if proposal.kind != "date" and repeats else proposal
+    if made.kind not in FEATURES:
+        raise UsageError(f"keep: nothing can be learnt from column {found.name!r}: {proposal.why}")
+    return made
 
 
 def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
@@ -119,6 +152,8 @@ def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
         return ColumnProposal(name, "left-out", "is empty")
     if len(found.texts) == 1:
         return ColumnProposal(name, "left-out", "has the same value in every row that has one")
+    if splits_rows(found):
+        return ColumnProposal(name, "left-out", "its name says that it splits the rows, which is no measurement", False)
     # What a data frame or a database says of its columns is believed.
     if cells.dtype.kind == "M":
         return _date(found, "")
@@ -131,17 +166,6 @@ def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
         if proposal is not None:
             return proposal
     return _identifier(found, "its texts are nearly all different, or long", sure=found.share_distinct > 0.9)
-
-
-def name_words(name: str) -> str:
-    """Return a name as words in lower case.
-
-    Examples
-    --------
-    >>> name_words("PatientID"), name_words("admission_type_id")
-    ('patient id', 'admission type id')
-    """
-    return _HUMPS.sub(" ", name).replace("_", " ").casefold()
 
 
 def unit_of(name: str) -> str:
@@ -181,7 +205,13 @@ def _nice(size: float) -> float:
 
 def _is_flag(found: Cells) -> bool:
     texts = {text.casefold() for text in found.texts}
-    return texts in ({"0", "1"}, *FLAGS)
+    return texts in ({"0", "1"}, *FLAGS) or _is_flag_in_two_ways(texts)
+
+
+def _is_flag_in_two_ways(texts: set[str]) -> bool:
+    """Tell whether texts are those of several flags, such as 1 and 0 at one site and oui and non at another."""
+    pairs = [pair for pair in ({"0", "1"}, *FLAGS) if pair <= texts]
+    return len(pairs) > 1 and set().union(*pairs) == texts
 
 
 def _flag(found: Cells) -> ColumnProposal:
@@ -189,7 +219,11 @@ def _flag(found: Cells) -> ColumnProposal:
     field = field_of(found)
     if not words <= {"0", "1", "yes", "no", "true", "false"}:
         field = replace(field or Field(found.name), values={t: str(int(t.casefold() in TRUE)) for t in found.texts})
-    return ColumnProposal(found.name, "flag", "has two values, yes and no", column=Column(kind="flag"), field=field)
+    column = Column(kind="flag")
+    if len(words) == 2:
+        return ColumnProposal(found.name, "flag", "has two values, yes and no", column=column, field=field)
+    why = "has yes and no, written in several ways"
+    return ColumnProposal(found.name, "flag", why, False, column, field)
 
 
 def _as_number(found: Cells) -> ColumnProposal | None:
@@ -222,7 +256,9 @@ def _as_number(found: Cells) -> ColumnProposal | None:
 
 def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnProposal | None:
     """Return what whole numbers are where they are no amounts."""
-    named = bool(_ID_NAME.search(words) or _PERSON_NAME.search(words))
+    amounts = repeat_as_amounts(values, found.counts)
+    named = is_identifier_name(words, amounts=amounts)
+    person = named and is_person_word(words)
     distinct = len(values)
     span = float(values.max() - values.min()) + 1
     if distinct == found.known >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
@@ -232,12 +268,16 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
         return _identifier(found, "each row has another whole number: if they are amounts, a number", sure=False)
     if named and found.share_distinct > 0.9:
         return _identifier(found, "its name and its distinct numbers say so")
-    if named and distinct > (FEW_VALUES if _PERSON_NAME.search(words) else MOST_VALUES):
+    if named and distinct > (FEW_VALUES if person else MOST_VALUES):
         return _identifier(found, "its name says so, and rows of one number may belong together", sure=False)
     if _AREA_NAME.search(words) or (found.share_distinct > 0.99 and found.known > 100 and values.min() > 1e5):
         return _codes(found, "its numbers name something")
-    if distinct <= MOST_VALUES and distinct > 2 and (named or _CODE_NAME.search(words)):
+    if 2 < distinct <= MOST_VALUES and names_owner(words) and not amounts:
+        return _identifier(found, OWNER, sure=False)
+    if distinct <= MOST_VALUES and distinct > 2 and (named or is_code_name(words)):
         return _category(found, "its name speaks of codes", sure=False)
+    if are_spread_codes(values, found.counts):
+        return _category(found, "its few whole numbers lie far apart, as codes do", sure=False)
     gaps = distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct
     return _category(found, "its few whole numbers have gaps", sure=False) if gaps else None
 
@@ -248,23 +288,15 @@ def _codes(found: Cells, why: str) -> ColumnProposal:
 
 
 def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
-    found, values = read.cells, read.values
-    codes: tuple[float, ...] = ()
-    rows = pd.Series(np.repeat(values, found.counts))
-    # One value far from all others, in several rows, is a code for "not known" more often than an amount.
-    if far_from_all(rows):
-        ends = np.sort(values)[[0, -1]]
-        far = ends[0] if far_from_all(rows[rows < ends[1]]) else ends[1]
-        sure, far_one = False, "one value is far from all others: is it a code for 'not known'?"
-        if is_code(far) and found.counts[values == far].sum() >= LEAST_ROWS:
-            codes, values = (float(far),), values[values != far]
-            far_one = "one value far from all others is taken for 'not known'"
-        why = f"{why}; {far_one}"
-    if read.doubt:
-        sure, why = False, f"{why}; {read.doubt}"
+    found = read.cells
+    unknown = find_unknowns(read.values, found.counts)
+    doubts = [*unknown.doubts, *([read.doubt] if read.doubt else [])]
+    values = read.values[unknown.known]
     low, high = float(values.min()), float(values.max())
-    column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=codes)
-    return ColumnProposal(found.name, "number", why, sure, column, field_of(found, read.reading), from_rows=True)
+    column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=unknown.codes)
+    field = field_of(found, read.reading)
+    why = "; ".join([why, *doubts])
+    return ColumnProposal(found.name, "number", why, sure and not doubts, column, field, from_rows=True)
 
 
 def _as_date(found: Cells) -> ColumnProposal | None:
@@ -299,7 +331,9 @@ def _date(found: Cells, form: str, why: str = "its values are dates", *, sure: b
 def _as_words(found: Cells) -> ColumnProposal | None:
     """Return a column of words, None where they are nearly all different."""
     words = name_words(found.name)
-    distinct, named = len(found.texts), bool(_ID_NAME.search(words) or _PERSON_NAME.search(words))
+    distinct, named = len(found.texts), is_identifier_name(words)
+    if people := are_people(found):
+        return _identifier(found, people)
     if all(map(_SHORT_YEAR.match, found.texts[:MOST_VALUES])):
         return _identifier(found, "its dates have two digits of the year: have the source give four", sure=False)
     mixed = sum(map(is_number_text, found.texts))
@@ -309,6 +343,8 @@ def _as_words(found: Cells) -> ColumnProposal | None:
     if long or found.share_distinct > 0.5 or (named and distinct > MOST_VALUES):
         sure = distinct == found.known or long or named
         return _identifier(found, "its texts are long" if long else "its texts are nearly all different", sure=sure)
+    if names_owner(words) and distinct > 2:
+        return _identifier(found, OWNER, sure=False)
     if (found.counts >= LEAST_ROWS).any():
         return _category(found, "it has few texts", sure=distinct <= MOST_VALUES)
     return None

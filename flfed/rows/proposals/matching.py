@@ -16,7 +16,8 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import plain_name
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, Numbers, read_numbers
-from flfed.rows.proposals.columns import FLAGS, TRUE, name_words, propose_column, unit_of
+from flfed.rows.proposals.columns import FLAGS, TRUE, propose_column, unit_of
+from flfed.rows.proposals.identifiers import name_words
 
 NAME_WEIGHT = 0.7
 """Of a name's likeness in a match; the rest is how well the values fit."""

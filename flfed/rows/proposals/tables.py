@@ -2,65 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, nearest
-from flfed.rows.data.mapping import read_column
+from flfed.errors import UsageError
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control, plain_name
 from flfed.rows.data.schema import CONTROL, Column, Schema, Task
-from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, Cells, field_of, is_number_text, read_numbers
-from flfed.rows.proposals.columns import (
-    MOST_VALUES,
-    UNLISTED,
-    ColumnProposal,
-    by_number,
-    propose_column,
-    round_outward,
-    unit_of,
-)
-
-LEAK_AUC = 0.98
-"""A column that alone ranks the outcome so well may have been recorded after it."""
-LEAK_SHARE = 0.95
-"""Of the rows with one value: so many have one outcome, which less than half of the others have."""
-LEAK_CORRELATION = 0.99
-FEW_CLASSES = 5
-"""Whole numbers of at most so many values are classes; more are a number to predict."""
-POSITIVE = {
-    *("1", "yes", "true", "y", "t", "positive", "pos", "present", "case", "event", "dead", "died", "death", "bad"),
-    *("default", "fraud", "malignant", "m", "disease", "sick", "ill", "abnormal", "readmitted", "churn", "relapse"),
-}
-"""Classes that a study is after, in lower case; else it is the rarer one."""
-
-
-@dataclass(frozen=True)
-class TargetProposal:
-    """What is to be predicted.
-
-    Attributes
-    ----------
-    task : {"binary", "multi-class", "regression"}
-    column : Column
-    field : Field or None
-        How it is read; None where its cells are read as they stand.
-    why : str
-    sure : bool
-        Whether no person needs to look at task and order of classes.
-    unlabelled : int
-        Rows without a value.
-    """
-
-    task: Task
-    column: Column
-    field: Field | None
-    why: str
-    sure: bool
-    unlabelled: int
+from flfed.rows.proposals.cells import Cells, read_numbers
+from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, ColumnProposal, propose_column
+from flfed.rows.proposals.leaks import find_leaks
+from flfed.rows.proposals.targets import FEW_CLASSES, TargetProposal, propose_target
+from flfed.rows.proposals.wishes import Wishes, column_named
 
 
 @dataclass(frozen=True)
@@ -90,6 +45,13 @@ class TableProposal:
         fields = {name: proposal.field for name, proposal in self.columns.items()}
         fields[self.schema.target] = self.target.field
         return {name: fields[name] for name in self.schema.columns}
+
+    def with_doubt(self, why: str) -> TableProposal:
+        """Return the same with a further reason to look at the target."""
+        target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
+        schema, name = self.schema, self.schema.target
+        asked = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
+        return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": asked}))
 
     def mapping(self, names: Sequence[object]) -> dict[str, str | Field | None]:
         """Return how a table of these column names is read; see `columns_by_name`."""
@@ -130,6 +92,7 @@ def propose_schema(
     time: str = "",
     task: Task | None = None,
     leave_out: Sequence[str] = (),
+    wishes: Wishes | None = None,
 ) -> TableProposal:
     """Return a schema for one table or several.
 
@@ -148,21 +111,26 @@ def propose_schema(
         Instead of what the target's values say.
     leave_out : sequence of str
         Columns that are to be in no schema.
+    wishes : Wishes, optional
+        What a person says of columns.
 
     Raises
     ------
     UsageError
         If there is no such column, it is no date where one is needed, or the target cannot be predicted.
     """
-    columns = _together(tables)
+    columns = together(tables)
     target, group, time = (column_named(word, option, columns) for word, option in _options(target, group, time))
     unread = {column_named(word, "leave_out", columns) for word in leave_out}
     named = [name for name in (target, group, time, *unread) if name]
     if twice := [name for name in named if named.count(name) > 1]:
         raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
-    predicted = propose_target(target, columns[target], task)
+    wishes = wishes or Wishes()
+    _refuse_wishes(wishes, {target, group, time} | unread)
+    codes = wishes.codes_by_column
+    predicted = propose_target(target, columns[target], task, codes=codes.get(target, ()))
     proposals = {
-        name: _forced(propose_column(name, cells), name, group, time)
+        name: _forced(_proposed(name, cells, wishes), name, group, time)
         for name, cells in columns.items()
         if name != target and name not in unread
     }
@@ -170,10 +138,16 @@ def propose_schema(
     kept = {
         n: proposal for n, proposal in proposals.items() if proposal.column and (proposal.kind != "id" or n == group)
     }
-    if not any(proposal.kind in ("number", "category", "flag") for proposal in kept.values()):
-        raise UsageError("no column can be learnt from: all are empty, identifiers, dates or texts")
-    leaks = _leaks(columns, kept, predicted, target)
+    leaks = find_leaks(columns, kept, predicted, target)
+    for one in sorted(leaks.keys() & set(wishes.keep)):
+        why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
+        proposals[one] = kept[one] = replace(proposals[one], why=why, sure=False)
+    if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
+        raise UsageError(
+            "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
+        )
     made = {name: proposal.column for name, proposal in kept.items() if proposal.column} | {target: predicted.column}
+    made |= {leak: made[leak].model_copy(update={"leak": why}) for leak, why in leaks.items()}
     unsure = [n for n, proposal in kept.items() if proposal.from_rows or not proposal.sure or n in leaks]
     unsure += [target] if predicted.task == "regression" or not predicted.sure else []
     schema = Schema(
@@ -186,6 +160,20 @@ def propose_schema(
         unconfirmed=tuple(n for n in columns if n in unsure),
     )
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]))
+
+
+def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
+    """Refuse to drop or keep a column that has another part already."""
+    for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
+        if taken := [name for name in columns if name in named]:
+            raise UsageError(f"{option}: column {taken[0]!r} is target, by, group or time, and no feature")
+
+
+def _proposed(name: str, cells: pd.Series, wishes: Wishes) -> ColumnProposal:
+    """Return what a column is taken for, where a person does not drop it."""
+    if name in wishes.drop:
+        return ColumnProposal(name, "left-out", "is dropped as was wished")
+    return propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
 
 
 def _options(target: str, group: str, time: str) -> list[tuple[str, str]]:
@@ -219,7 +207,7 @@ def _schema_name(name: str) -> str:
     return " ".join(name.split()) if has_control(name) else name.strip()
 
 
-def _together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
+def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     """Return the columns of all tables, each over all rows; a table that lacks one has no value of it."""
     names, parts = dict[str, str](), list[dict[str, pd.Series]]()
     for table in tables.values():
@@ -260,26 +248,6 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
             )
 
 
-def column_named(word: str, option: str, columns: Iterable[str], table: str = "the table") -> str:
-    """Return the column that a word names, in other case or with other signs too.
-
-    Raises
-    ------
-    UsageError
-        If there is none.
-    """
-    names = list(columns)
-    plain = {plain_name(name): name for name in names}
-    if not word or word in names:
-        return word
-    if plain_name(word) in plain:
-        return plain[plain_name(word)]
-    # A row that was taken for names has numbers among them.
-    nameless = any(is_number_text(name) for name in names)
-    hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
-    raise UsageError(f"{option}: {table} has no column {word!r}{hint if nameless else nearest(word, names)}")
-
-
 def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> ColumnProposal:
     """Return the kind that a person gave a column."""
     if name == group:
@@ -287,139 +255,3 @@ def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> Colum
     if name == time and proposal.kind != "date":
         raise UsageError(f"time: column {name!r} holds no dates that can be read: {proposal.why}")
     return proposal
-
-
-def propose_target(name: str, cells: pd.Series, task: Task | None = None) -> TargetProposal:
-    """Return how a column is to be predicted.
-
-    Raises
-    ------
-    UsageError
-        If it has one value only, or classes of too few rows.
-    """
-    found = Cells.of(name, cells)
-    if len(found.texts) < 2:
-        many = "no value" if not found.texts else "only one value"
-        raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
-    numbers = read_numbers(found)
-    whole = numbers is not None and bool((numbers.values == np.rint(numbers.values)).all())
-    several = len(found.texts) > (FEW_CLASSES if whole else 2)
-    if task == "regression" or (task is None and numbers is not None and several):
-        if numbers is None:
-            raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
-        found, values = numbers.cells, numbers.values
-        column = Column(
-            kind="target", unit=unit_of(name), range=round_outward(float(values.min()), float(values.max()))
-        )
-        field = field_of(found, numbers.reading)
-        why = "; ".join(filter(None, ("its values are numbers", numbers.doubt)))
-        sure = len(values) > FEW_VALUES and not numbers.doubt
-        return TargetProposal("regression", column, field, why, sure, found.rows - found.known - found.strays)
-    return _classes(found, task)
-
-
-def _classes(found: Cells, task: Task | None) -> TargetProposal:
-    """Return classes for a target, the one that a study is after last."""
-    counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
-    common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
-    rare = len(found.texts) - len(common)
-    if len(common) > MOST_VALUES or not common:
-        raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
-    if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
-        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
-    if any(map(has_control, common)):
-        raise UsageError(f"target: a class of column {found.name!r} has a {CONTROL}: correct it in the source")
-    field = field_of(found)
-    if rare:
-        field = replace(field or Field(found.name), other=UNLISTED)
-    unlabelled = found.rows - found.known
-    order, sure = _ordered(sorted(common, key=by_number), counts)
-    values = (*order, UNLISTED) if rare and UNLISTED not in order else tuple(order)
-    chosen: Task = "binary" if len(values) == 2 else "multi-class"
-    if task is not None and task != chosen:
-        raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
-    why = f"{len(values)} classes" + (f"; {values[-1]!r} is the one that is predicted" if chosen == "binary" else "")
-    return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
-
-
-def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], bool]:
-    """Return two classes with the positive one last, and whether that is sure."""
-    if len(classes) != 2:
-        return classes, True
-    # Of two numbers the larger one is the event, which 0 and 1 say plainly.
-    if all(by_number(text)[0] < float("inf") for text in classes):
-        return classes, classes == ["0", "1"]
-    named = [text for text in classes if text.casefold() in POSITIVE]
-    if len(named) == 1:
-        return [text for text in classes if text not in named] + named, True
-    return sorted(classes, key=lambda text: -counts[text]), False
-
-
-def _leaks(
-    columns: Mapping[str, pd.Series], kept: Mapping[str, ColumnProposal], target: TargetProposal, name: str
-) -> dict[str, str]:
-    """Return the columns that alone tell the outcome."""
-    read = read_column(columns[name], name, target.column, target.field or Field(name))[0]
-    known = ~pd.isna(read)
-    found = {}
-    for feature, proposal in kept.items():
-        if proposal.column is None or proposal.kind not in ("number", "category", "flag"):
-            continue
-        cells = read_column(columns[feature], feature, proposal.column, proposal.field or Field(feature))[0]
-        strength, words = _strength(cells[known], read[known], target.task)
-        if strength:
-            found[feature] = words
-    return found
-
-
-def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> tuple[bool, str]:
-    """Return whether a column alone tells the outcome, and in which words."""
-    ranks = _as_ranks(cells, target, task)
-    if task == "regression":
-        both = ~np.isnan(ranks)
-        size = (
-            abs(float(np.corrcoef(ranks[both], target[both].astype(float))[0, 1])) if both.sum() > FEW_VALUES else 0.0
-        )
-        return size >= LEAK_CORRELATION, f"its correlation with the outcome is {size:.2f}"
-    ranks = np.where(np.isnan(ranks), np.nanmin(ranks, initial=0.0) - 1, ranks)
-    best = max(_auc(ranks, target == value) for value in pd.unique(target))
-    if best >= LEAK_AUC:
-        return True, f"alone it tells the outcome with an AUC of {best:.2f}"
-    return _tells(cells, target)
-
-
-def _tells(cells: np.ndarray, target: np.ndarray) -> tuple[bool, str]:
-    """Return whether nearly all rows of one value have one outcome that most others do not have."""
-    outcome = pd.factorize(target)[0]
-    every = np.bincount(outcome)
-    for value in pd.unique(cells[~pd.isna(cells)])[:MOST_VALUES]:
-        counts = np.bincount(outcome[cells == value], minlength=len(every))
-        most, rows = int(counts.argmax()), int(counts.sum())
-        others = (every[most] - counts[most]) / max(len(cells) - rows, 1)
-        share = counts[most] / rows
-        if rows >= 2 * LEAST_ROWS and share >= LEAK_SHARE and others < 0.5:
-            return True, "nearly all rows with one of its values have the same outcome"
-    return False, ""
-
-
-def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
-    """Return numbers as they are, and categories by the outcome's mean; NaN where missing."""
-    if cells.dtype.kind == "f":
-        return cells
-    outcome = target.astype(float) if task == "regression" else (target == pd.unique(target)[0]).astype(float)
-    place, values = pd.factorize(cells)
-    sizes = np.bincount(place[place >= 0], minlength=len(values))
-    means = np.bincount(place[place >= 0], outcome[place >= 0], minlength=len(values)) / np.maximum(sizes, 1)
-    return np.where(place >= 0, means[place], np.nan)
-
-
-def _auc(ranks: np.ndarray, positive: np.ndarray) -> float:
-    """Return the area under the ROC curve, or 1 minus it where that is more."""
-    from scipy.stats import rankdata
-
-    n = int(positive.sum())
-    pairs = n * (len(positive) - n)
-    if not pairs:
-        return 0.5
-    area = float((rankdata(ranks)[positive].sum() - n * (n + 1) / 2) / pairs)
-    return max(area, 1 - area)

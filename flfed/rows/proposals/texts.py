@@ -61,7 +61,9 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
 def _doubts(proposal: ColumnProposal, leak: str) -> list[str]:
     lines = _comment("" if proposal.sure else f"Not sure: {proposal.why}.")
     if leak:
-        lines += _comment(f'Possible leak: {leak}. If it is known only after the outcome, write leak = "why".')
+        lines += _comment(
+            "Left out of the features, for it may leak. If it is known before the outcome, delete its leak."
+        )
     if proposal.unlisted:
         few = count_in_words(proposal.unlisted)
         lines += _comment(f"Values of fewer than 10 rows, and rare ones of many, are 'other': {few} rows.")
@@ -78,6 +80,8 @@ def _column(column: Column) -> list[str]:
     if column.values:
         last = "  # the last one is predicted" if column.kind == "target" and len(column.values) == 2 else ""
         lines.append(_list("values", column.values) + last)
+    if column.leak:
+        lines.append(f"leak = {_value(column.leak)}")
     if column.missing:
         lines.append(_list("missing", column.missing) + "  # stands for not known")
     return lines

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
-from keyword import iskeyword
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from flfed.errors import UsageError, count_in_words
 from flfed.rows.data import datasets
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
-from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import plain_name, with_text_names
 from flfed.rows.data.partition import site_name
@@ -27,41 +25,22 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet, Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import READINGS
-from flfed.rows.proposals.columns import UNLISTED
+from flfed.rows.proposals.cutting import OwnTable, cut_by, with_classes
 from flfed.rows.proposals.files import read_named
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
-from flfed.rows.proposals.tables import TableProposal, check_alike, column_named, propose_schema, refuse_names
+from flfed.rows.proposals.tables import TableProposal, check_alike, propose_schema, refuse_names, together
+from flfed.rows.proposals.targets import RareClasses, find_rare_classes
+from flfed.rows.proposals.wishes import Wishes, column_named
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
-LEAST_OF_SITE = 50
-"""Rows of a site that is cut from a table; those of smaller ones are one site together."""
 SMALL_SITE, DRAWS = 150, 20
 """Rows up to which a salt may hold out too few of them, and how many salts are tried then."""
 HOLDOUT_SHARE = Holdout.share
-MOST_SITES = 200
 UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
 """Letters that are no a-z with a mark, or that a name writes as two."""
 LONGEST_NAME = 60
 """Signs of a site's name: what stands in messages, folders and records has no more."""
-
-
-@dataclass(frozen=True)
-class OwnTable:
-    """One table of one's own, and how it is read.
-
-    Attributes
-    ----------
-    title : str
-        What people call its site.
-    source : Csv, Parquet, Excel, Sql or Frame
-    table : DataFrame
-        What the source gives.
-    """
-
-    title: str
-    source: Source
-    table: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -75,12 +54,15 @@ class Workspace:
     title : str
     left_out : int
         Rows of too small a site to train or to judge at.
+    of_no_class : int
+        Rows that are left out, for their outcome is none of the classes.
     """
 
     proposal: TableProposal
     sites: tuple[Site, ...]
     title: str = ""
     left_out: int = 0
+    of_no_class: int = 0
 
     @property
     def name(self) -> str:
@@ -180,6 +162,9 @@ def new_workspace(
     open_data: bool = False,
     salted: bool = True,
     title: str = "",
+    keep: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> Workspace:
     """Return a dataset for tables that had none, with a site for each.
 
@@ -201,6 +186,8 @@ def new_workspace(
     salted : bool
         Whether holdouts get a secret salt each; else the site's name stands in its place.
     title : str
+    keep, drop, missing : sequence of str
+        As for `Wishes.of`.
 
     Raises
     ------
@@ -208,14 +195,24 @@ def new_workspace(
         If a column is not there, or no site has enough rows.
     """
     tables = [_with_plain_names(own) for own in tables]
+    columns = together({str(place): own.table for place, own in enumerate(tables)})
+    wishes = Wishes.of(columns, keep, drop, missing)
+    tables = [_with_codes(own, wishes) for own in tables]
     for word, option in ((target, "target"), (group, "group"), (time, "time")):
         _refuse_lacking(tables, word, option)
-    parts, left_out = _cut(tables, by) if by else (list(tables), 0)
+    tables, rare = _without_rare_classes(tables, target, task, wishes)
+    parts, left_out = cut_by(tables, by) if by else (list(tables), 0)
+    parts = [with_classes(part, target, rare.classes) for part in parts] if rare else parts
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
     if task != "regression":
         check_alike({part.title: part.table for part in tables}, target)
-    proposal = propose_schema(whole, target, name=name, group=group, time=time, task=task, leave_out=[by] if by else [])
+    unread = [by] if by else []
+    proposal = propose_schema(
+        whole, target, name=name, group=group, time=time, task=task, leave_out=unread, wishes=wishes
+    )
+    if rare:
+        proposal = proposal.with_doubt(rare.words(proposal.schema.target))
     names = _site_names(parts)
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
@@ -234,7 +231,36 @@ def new_workspace(
         )
         for site, part in zip(names, parts, strict=True)
     )
-    return Workspace(proposal, sites, title, left_out)
+    return Workspace(proposal, sites, title, left_out, int(rare.rows.sum()) if rare else 0)
+
+
+def _with_codes(own: OwnTable, wishes: Wishes) -> OwnTable:
+    """Return a table whose source knows a person's codes for "not known"."""
+    if not wishes.codes:
+        return own
+    table = wishes.without_codes(own.table)
+    known = Frame(table) if isinstance(own.source, Frame) else replace(own.source, missing=wishes.codes)
+    return replace(own, table=table, source=known)
+
+
+def _without_rare_classes(
+    tables: Sequence[OwnTable], target: str, task: Task | None, wishes: Wishes
+) -> tuple[list[OwnTable], RareClasses | None]:
+    """Return tables without the few rows that have none of the target's classes, and what these are."""
+    columns = together({str(place): own.table for place, own in enumerate(tables)})
+    named = column_named(target, "target", columns)
+    found = find_rare_classes(columns, named, task, wishes.codes_by_column.get(named, ()))
+    if found is None:
+        return list(tables), None
+    ends = list(accumulate(len(own.table) for own in tables))
+    kept = [
+        own.table[~found.rows[end - len(own.table) : end]].reset_index(drop=True)
+        for own, end in zip(tables, ends, strict=True)
+    ]
+    return [
+        replace(own, table=table, source=Frame(table) if isinstance(own.source, Frame) else own.source)
+        for own, table in zip(tables, kept, strict=True)
+    ], found
 
 
 def _salted(
@@ -334,56 +360,6 @@ def _site_names(parts: Sequence[OwnTable]) -> list[str]:
             f"two sites would be called {twice!r} ({titles}): rename one (a file, or a value of the column of sites)"
         )
     return names
-
-
-def _cut(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
-    """Return a table for each value of a column, and the rows that are in none."""
-    parts, left_out = [], 0
-    for own in tables:
-        named = column_named(by, "by", map(str, own.table.columns), f"table {own.title!r}")
-        cells = plain_text(own.table[named])
-        counts = cells.value_counts()
-        large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
-        if len(large) > MOST_SITES:
-            raise UsageError(f"by: column {by!r} has {len(large)} values: that many sites are no institutions")
-        # Python takes "ﬁrm" for "firm", and no keyword for a name.
-        plain = named.isascii() and named.isidentifier() and not iskeyword(named)
-        column = named if plain else f"column({named!r})"
-        parts += [_part(own, value, f"{column} == {value!r}", {}, cells == value) for value in large]
-        rest = int(cells.notna().sum() - counts[large].sum())
-        # Rare names are not written down: the others are those that are none of the large ones.
-        if rest >= LEAST_OF_SITE and large:
-            others = cells.notna() & ~cells.isin(large)
-            parts.append(_part(own, UNLISTED, *_none_of(column, large, own.table.columns), others))
-        else:
-            left_out += rest
-        left_out += int(cells.isna().sum())
-    return parts, left_out
-
-
-def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:
-    """Return an expression for the rows that have none of some values, with columns that it needs.
-
-    More values than one expression may have are told apart by derived columns.
-    """
-    parts: list[list[str]] = [[]]
-    for value in values:
-        if parts[-1] and sum(len(repr(one)) + 2 for one in (column, *parts[-1], value)) > LONGEST - len(" not in ()"):
-            parts.append([])
-        parts[-1].append(value)
-    none = [f"{column} not in {tuple(part)!r}" for part in parts]
-    if len(none) == 1:
-        return none[0], {}
-    free = (name for number in count(1) if (name := f"elsewhere_{number}") not in set(taken))
-    derive = dict(zip(free, none, strict=False))
-    return " and ".join(f"{name} == 1" for name in derive), derive
-
-
-def _part(own: OwnTable, value: str, where: str, derive: Mapping[str, str], rows: pd.Series) -> OwnTable:
-    """Return the rows for which `where` holds, as a table of their own."""
-    table = own.table[rows.to_numpy(dtype=bool)].reset_index(drop=True)
-    source = Frame(table) if isinstance(own.source, Frame) else replace(own.source, where=where, derive=derive)
-    return OwnTable(value, source, table)
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:

@@ -9,7 +9,7 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
@@ -76,12 +76,15 @@ class Scope:
         The source's codes for "not known".
     computed : collection of str
         Columns that the source does not have itself, so that no code stands in them.
+    codes : mapping of column to sequence of str
+        Further codes, of one column each.
     """
 
     table: pd.DataFrame
     where: str
     missing: Sequence[str] = ()
     computed: Collection[str] = ()
+    codes: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
     def column(self, name: str) -> SourceColumn:
         """Return a column, without codes."""
@@ -90,16 +93,21 @@ class Scope:
             hint = nearest(name[:SHOWN], [str(own) for own in self.table.columns])
             raise UsageError(f"{self.where}: the table has no column {_shown(name)}{hint}")
         cells = self.table[name]
-        if self.missing and name not in self.computed:
-            codes = _texts(pd.Series(list(self.missing), dtype=object))
-            hidden = _texts(cells).isin(codes.dropna())
+        known = [*self.missing, *self.codes.get(name, ())]
+        if known and name not in self.computed:
+            codes = _texts(pd.Series(known, dtype=object)).dropna()
+            hidden = _texts(cells).isin(codes)
             # As objects, so that whole numbers beside a missing cell do not become floats.
             cells = (cells if cells.dtype.kind == "M" else cells.astype(object)).mask(hidden) if hidden.any() else cells
         return SourceColumn(name, cells)
 
 
 def rows_where(
-    table: pd.DataFrame, expression: str, missing: Sequence[str] = (), computed: Collection[str] = ()
+    table: pd.DataFrame,
+    expression: str,
+    missing: Sequence[str] = (),
+    computed: Collection[str] = (),
+    codes: Mapping[str, Sequence[object]] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of a table for which an expression holds.
 
@@ -115,6 +123,8 @@ def rows_where(
         The source's codes for "not known".
     computed : collection of str
         Columns that were derived: no code stands in them.
+    codes : mapping of column to sequence, optional
+        Further codes for "not known", of one column each.
 
     Raises
     ------
@@ -127,13 +137,18 @@ def rows_where(
     >>> len(rows_where(table, "age >= 18")), len(rows_where(table, "ward == 'B' and not missing(age)"))
     (1, 1)
     """
-    found = _evaluated(_parsed(expression, "where"), Scope(table, "where", missing, computed))
+    found = _evaluated(_parsed(expression, "where"), Scope(table, "where", missing, computed, codes or {}))
     if not isinstance(found, np.ndarray) or found.dtype != bool:
         raise UsageError(f"where={_shown(expression)} must be a comparison, such as age >= 18")
     return table[found].reset_index(drop=True)
 
 
-def derived_columns(table: pd.DataFrame, expressions: Mapping[str, str], missing: Sequence[str] = ()) -> pd.DataFrame:
+def derived_columns(
+    table: pd.DataFrame,
+    expressions: Mapping[str, str],
+    missing: Sequence[str] = (),
+    codes: Mapping[str, Sequence[object]] | None = None,
+) -> pd.DataFrame:
     """Return a table with further columns, computed from its own.
 
     Parameters
@@ -145,6 +160,8 @@ def derived_columns(table: pd.DataFrame, expressions: Mapping[str, str], missing
         arithmetic leaves undefined.
     missing : sequence of str
         The source's codes for "not known".
+    codes : mapping of column to sequence, optional
+        Further codes, of one column each.
 
     Raises
     ------
@@ -156,7 +173,7 @@ def derived_columns(table: pd.DataFrame, expressions: Mapping[str, str], missing
         where = f"derive[{name!r}]"
         if name in table.columns:
             raise UsageError(f"{where}: the table has a column {name!r} already")
-        tree, scope = _parsed(expression, where), Scope(table, where, missing, expressions.keys() - own)
+        tree, scope = _parsed(expression, where), Scope(table, where, missing, expressions.keys() - own, codes or {})
         found = _evaluated(tree, scope)
         if isinstance(found, np.ndarray) and found.dtype == bool:
             found = np.where(_all_known(tree, scope), found.astype(float), np.nan)

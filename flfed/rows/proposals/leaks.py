@@ -1,0 +1,219 @@
+"""Columns that tell the outcome, or that are made of such."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from flfed.rows.data.mapping import read_column
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.schema import Task
+from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS
+from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, UNLISTED, ColumnProposal
+from flfed.rows.proposals.targets import TargetProposal
+
+LEAK_AUC = 0.98
+"""A column that alone ranks the outcome so well may have been recorded after it."""
+LEAK_SHARE = 0.95
+"""Of the rows with one value: so many have one outcome, which less than half of the others have."""
+LEAK_CORRELATION = 0.99
+LEAK_GAPS = 0.9
+"""As `LEAK_SHARE`, of the rows in which a column has a value, or has none."""
+MOST_ERRORS = 0.3
+"""Of the rows with another outcome: so many are left among those of the value that tells it."""
+SAME = 0.99
+"""Of the rows: so many equal cells make two columns the same."""
+MOST_SUMMED, ROWS_SUMMED = 100, 2000
+"""Columns and rows of which sums are tried."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """How a column tells the outcome.
+
+    Attributes
+    ----------
+    why : str
+        Holds no cell, and no share of few rows.
+    by_gaps : bool
+        Whether it tells it by where it has a value.
+    """
+
+    why: str
+    by_gaps: bool = False
+
+
+def find_leaks(
+    columns: Mapping[str, pd.Series], kept: Mapping[str, ColumnProposal], target: TargetProposal, name: str
+) -> dict[str, str]:
+    """Return the columns that tell the outcome, alone or with another one.
+
+    Parameters
+    ----------
+    columns : mapping of name to Series
+        Of all tables together.
+    kept : mapping of name to ColumnProposal
+        Columns that the schema has, without the target.
+    target : TargetProposal
+    name : str
+        The target's.
+    """
+    outcome = read_column(columns[name], name, target.column, target.field or Field(name))[0]
+    judged = _judged(outcome, target)
+    cells = {
+        feature: read_column(columns[feature], feature, proposal.column, proposal.field or Field(feature))[0][judged]
+        for feature, proposal in kept.items()
+        if proposal.column is not None and proposal.kind in FEATURES
+    }
+    outcome = outcome[judged]
+    alone = {feature: _strength(values, outcome, target.task) for feature, values in cells.items()}
+    leaks = {feature: leak for feature, leak in alone.items() if leak is not None}
+    found = {feature: leak.why for feature, leak in leaks.items()}
+    sources = {feature: cells[feature] for feature in leaks}
+    if target.task == "regression":
+        sources[name] = outcome
+    rest = {feature: values for feature, values in cells.items() if feature not in leaks}
+    found |= find_derived(rest, sources, {feature for feature, leak in leaks.items() if leak.by_gaps})
+    return {feature: found[feature] for feature in cells if feature in found}
+
+
+def _judged(outcome: np.ndarray, target: TargetProposal) -> np.ndarray:
+    """Return the rows by which leaks are judged: of a class of a few rows nearly every column tells something."""
+    known = ~pd.isna(outcome)
+    if target.task == "regression":
+        return known
+    values, counts = np.unique(outcome[known].astype(str), return_counts=True)
+    large = values[(counts >= 2 * LEAST_ROWS) & (values != UNLISTED)]
+    return known & np.isin(outcome.astype(str), large) if len(large) > 1 else known
+
+
+def _strength(cells: np.ndarray, target: np.ndarray, task: Task) -> Leak | None:
+    """Return how a column alone tells the outcome, None where it does not."""
+    if not len(cells):
+        return None
+    ranks = _as_ranks(cells, target, task)
+    if task == "regression":
+        both = ~np.isnan(ranks)
+        if both.sum() <= FEW_VALUES or np.ptp(ranks[both]) == 0:
+            return None
+        size = abs(float(np.corrcoef(ranks[both], target[both].astype(float))[0, 1]))
+        return Leak(f"its correlation with the outcome is {size:.2f}") if size >= LEAK_CORRELATION else None
+    gaps = pd.isna(cells)
+    by_gaps = _tells(gaps, target, LEAK_GAPS)
+    ranks = np.where(np.isnan(ranks), np.nanmin(ranks, initial=0.0) - 1, ranks)
+    best = max(_auc(ranks, target == value) for value in pd.unique(target))
+    if best >= LEAK_AUC:
+        return Leak(f"alone it tells the outcome with an AUC of {best:.2f}", by_gaps)
+    if by_gaps:
+        return Leak("nearly all rows that have a value, or that have none, have the same outcome", by_gaps)
+    if _tells(cells, target, LEAK_SHARE):
+        return Leak("nearly all rows with one of its values have the same outcome")
+    return None
+
+
+def _tells(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
+    """Tell whether nearly all rows of one value have one outcome that most others do not have."""
+    outcome = pd.factorize(target)[0]
+    every = np.bincount(outcome)
+    for value in pd.unique(cells[~pd.isna(cells)])[:MOST_VALUES]:
+        counts = np.bincount(outcome[cells == value], minlength=len(every))
+        most, rows = int(counts.argmax()), int(counts.sum())
+        rest = len(cells) - rows
+        if rows < 2 * LEAST_ROWS or rest < LEAST_ROWS:
+            continue
+        share, others = counts[most] / rows, (every[most] - counts[most]) / rest
+        # Of a rare outcome most rows of every value have the other one.
+        rarer = 1 - share <= MOST_ERRORS * (1 - every[most] / len(cells))
+        if share >= least and others < 0.5 and rarer:
+            return True
+    return False
+
+
+def find_derived(
+    cells: Mapping[str, np.ndarray], leaks: Mapping[str, np.ndarray], by_gaps: Collection[str]
+) -> dict[str, str]:
+    """Return the columns that say what a leak says: its copies, whether it has a value, or sums with it.
+
+    Parameters
+    ----------
+    cells, leaks : mapping of name to array [rows]
+        Columns that are none, and such as tell the outcome, or the outcome itself.
+    by_gaps : collection of str
+        Leaks that tell the outcome by where they have a value.
+    """
+    numbers = {name: values for name, values in cells.items() if values.dtype.kind == "f"}
+    found: dict[str, str] = {}
+    for leak, told in leaks.items():
+        for name, values in cells.items():
+            if leak in by_gaps and _says_whether_known(values, told):
+                found.setdefault(name, f"it says which rows have a value of {leak!r}, which tells the outcome")
+        if told.dtype.kind == "f":
+            for name, why in _sums(numbers, leak, told).items():
+                found.setdefault(name, why)
+    return found
+
+
+def _says_whether_known(values: np.ndarray, leak: np.ndarray) -> bool:
+    """Tell whether one value, or having one, stands in just the rows in which a leak has a value."""
+    known = ~pd.isna(leak)
+    if not LEAST_ROWS <= known.sum() <= len(known) - LEAST_ROWS:
+        return False
+    marks = [~pd.isna(values), *(values == value for value in pd.unique(values[~pd.isna(values)])[:FEW_VALUES])]
+    return any(max((mark == known).mean(), (mark != known).mean()) >= SAME for mark in marks)
+
+
+def _sums(numbers: Mapping[str, np.ndarray], leak: str, told: np.ndarray) -> dict[str, str]:
+    """Return the columns that give a leak when another one is added or taken away."""
+    names = list(numbers)[:MOST_SUMMED]
+    rows = np.flatnonzero(~np.isnan(told) & (told != 0))[:ROWS_SUMMED]
+    if len(rows) < 2 * LEAST_ROWS or not names:
+        return {}
+    table, told = np.column_stack([numbers[name][rows] for name in names]), told[rows]
+    scale = 1e-6 * (np.nanmax(np.abs(told)) + 1e-300)
+    found: dict[str, str] = {}
+    for place, name in enumerate(names):
+        if _are_copies(table[:, place], told):
+            found.setdefault(name, f"it is a copy of {leak!r}, which tells the outcome")
+        less, rest = table[:, [place]] - told[:, None], told[:, None] - table[:, [place]]
+        for difference, both in ((less, False), (rest, True)):
+            equal = (np.abs(table - difference) <= scale).mean(axis=0) >= SAME
+            equal[place] = False
+            for other in np.flatnonzero(equal & (np.nansum(np.abs(table), axis=0) > 0)):
+                found.setdefault(name, f"with {names[other]!r} it gives {leak!r}, which tells the outcome")
+                if both:
+                    found.setdefault(names[other], f"with {name!r} it gives {leak!r}, which tells the outcome")
+    return found
+
+
+def _are_copies(values: np.ndarray, leak: np.ndarray) -> bool:
+    """Tell whether two columns of numbers are the same but for unit and zero point."""
+    both = ~np.isnan(values)
+    if both.sum() < 2 * LEAST_ROWS or min(len(np.unique(values[both])), len(np.unique(leak[both]))) <= FEW_VALUES:
+        return False
+    return abs(float(np.corrcoef(values[both], leak[both])[0, 1])) >= LEAK_CORRELATION
+
+
+def _as_ranks(cells: np.ndarray, target: np.ndarray, task: Task) -> np.ndarray:
+    """Return numbers as they are, and categories by the outcome's mean; NaN where missing."""
+    if cells.dtype.kind == "f":
+        return cells
+    outcome = target.astype(float) if task == "regression" else (target == pd.unique(target)[0]).astype(float)
+    place, values = pd.factorize(cells)
+    sizes = np.bincount(place[place >= 0], minlength=len(values))
+    means = np.bincount(place[place >= 0], outcome[place >= 0], minlength=len(values)) / np.maximum(sizes, 1)
+    return np.where(place >= 0, means[place], np.nan)
+
+
+def _auc(ranks: np.ndarray, positive: np.ndarray) -> float:
+    """Return the area under the ROC curve, or 1 minus it where that is more."""
+    from scipy.stats import rankdata
+
+    n = int(positive.sum())
+    pairs = n * (len(positive) - n)
+    if not pairs:
+        return 0.5
+    area = float((rankdata(ranks)[positive].sum() - n * (n + 1) / 2) / pairs)
+    return max(area, 1 - area)

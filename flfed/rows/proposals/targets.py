@@ -1,0 +1,285 @@
+"""Proposed targets: task, classes and their order, codes for an outcome that is not known, and rows of no class."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from flfed.errors import UsageError, count_in_words
+from flfed.rows.data.mapping import plain_text
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.parsing.headers import has_control
+from flfed.rows.data.schema import CONTROL, Column, Task
+from flfed.rows.data.table_check import is_code
+from flfed.rows.proposals.cells import (
+    FEW_VALUES,
+    LEAST_ROWS,
+    Cells,
+    Numbers,
+    field_of,
+    find_unknowns,
+    is_number_text,
+    read_numbers,
+)
+from flfed.rows.proposals.columns import MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
+
+FEW_CLASSES = 5
+"""Whole numbers of at most so many values are classes; more are a number to predict."""
+POSITIVE = {
+    *("1", "yes", "true", "y", "t", "positive", "pos", "present", "case", "event", "dead", "died", "death", "bad"),
+    *("default", "fraud", "malignant", "m", "disease", "sick", "ill", "abnormal", "readmitted", "churn", "relapse"),
+}
+"""Classes that a study is after, in lower case; else it is the rarer one."""
+UNKNOWN_CLASSES = {"unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done", "."}
+"""Classes that say that an outcome is not known, in lower case."""
+FEW_ROWS = 0.03
+"""Of the rows at most: so few may be of no class."""
+FEW_SLIPS = 0.01
+"""Of the rows at most: values of fewer than ten rows each are slips, and no class of their own."""
+ONE_FORM = 0.9
+"""Of a column's cells: so many of one form make the others odd."""
+ODD_COLUMNS, ODD_SHARE = 2, 0.25
+"""A row is no row of the table where so many of its other cells are odd, and this share of them."""
+
+_FIGURES, _LETTERS = re.compile(r"\d+"), re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True)
+class TargetProposal:
+    """What is to be predicted.
+
+    Attributes
+    ----------
+    task : {"binary", "multi-class", "regression"}
+    column : Column
+    field : Field or None
+        How it is read; None where its cells are read as they stand.
+    why : str
+    sure : bool
+        Whether no person needs to look at task and order of classes.
+    unlabelled : int
+        Rows without a value.
+    """
+
+    task: Task
+    column: Column
+    field: Field | None
+    why: str
+    sure: bool
+    unlabelled: int
+
+
+def propose_target(
+    name: str, cells: pd.Series, task: Task | None = None, *, codes: Sequence[str] = ()
+) -> TargetProposal:
+    """Return how a column is to be predicted.
+
+    Parameters
+    ----------
+    name : str
+    cells : Series
+    task : {"binary", "multi-class", "regression"}, optional
+    codes : sequence of str
+        What a person named as "not known".
+
+    Raises
+    ------
+    UsageError
+        If it has one value only, or classes of too few rows.
+    """
+    found = Cells.of(name, cells, codes)
+    if len(found.texts) < 2:
+        many = "no value" if not found.texts else "only one value"
+        raise UsageError(f"target: column {name!r} has {many}: there is nothing to predict")
+    numbers = read_numbers(found)
+    if task == "regression" or (task is None and numbers is not None and _are_amounts(numbers)):
+        if numbers is None:
+            raise UsageError(f"target: column {name!r} holds texts, so that no number can be predicted")
+        return _amounts(numbers)
+    return _classes(found, task)
+
+
+def _are_amounts(numbers: Numbers) -> bool:
+    """Tell whether numbers are too many for classes."""
+    whole = bool((numbers.values == np.rint(numbers.values)).all())
+    return len(numbers.cells.texts) > (FEW_CLASSES if whole else 2)
+
+
+def _amounts(numbers: Numbers) -> TargetProposal:
+    """Return a number to be predicted; rows with a code for "not known" have none."""
+    found = numbers.cells
+    unknown = find_unknowns(numbers.values, found.counts)
+    values = numbers.values[unknown.known]
+    limits = round_outward(float(values.min()), float(values.max()))
+    column = Column(kind="target", unit=unit_of(found.name), range=limits, missing=unknown.codes)
+    doubts = [*unknown.doubts, *([numbers.doubt] if numbers.doubt else [])]
+    sure = len(values) > FEW_VALUES and not doubts
+    unlabelled = found.rows - int(found.counts[unknown.known].sum()) - found.strays
+    why = "; ".join(["its values are numbers", *doubts])
+    return TargetProposal("regression", column, field_of(found, numbers.reading), why, sure, unlabelled)
+
+
+def unknown_classes(found: Cells) -> list[str]:
+    """Return the classes that rather say that an outcome is not known: "unknown", or -1 and 9 beside 0 and 1."""
+    words = [text for text in found.texts if text.casefold() in UNKNOWN_CLASSES]
+    numbers = {text: by_number(text)[0] for text in found.texts if text not in words}
+    finite = [number for number in numbers.values() if abs(number) < math.inf]
+    if len(finite) == len(numbers):
+        low, high = min(finite, default=0.0), max(finite, default=0.0)
+        # Codes lie outside of the classes' own numbers, which begin with 0 or 1.
+        inside = [number for number in finite if number >= 0 and not (number == high and is_code(number) and high > 7)]
+        rows = dict(zip(found.texts, found.counts.tolist(), strict=True))
+        least = min((rows[text] for text, number in numbers.items() if number in inside), default=0)
+        outside = [text for text, number in numbers.items() if number not in inside and number in (low, high)]
+        # As many rows as the other classes have make a class of it, such as -1, 0 and 1 of a mood.
+        words += [text for text in outside if LEAST_ROWS <= rows[text] < least / 2]
+    return words if len(found.texts) - len(words) >= 2 else []
+
+
+def _classes(found: Cells, task: Task | None) -> TargetProposal:
+    """Return classes for a target, the one that a study is after last."""
+    codes = unknown_classes(found) if task is None else []
+    found = found.with_missing(codes)
+    counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
+    common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
+    rare = len(found.texts) - len(common)
+    if len(common) > MOST_VALUES or not common:
+        raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
+    if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
+        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
+    if any(map(has_control, common)):
+        raise UsageError(f"target: a class of column {found.name!r} has a {CONTROL}: correct it in the source")
+    field = field_of(found)
+    if rare:
+        field = replace(field or Field(found.name), other=UNLISTED)
+    unlabelled = found.rows - found.known
+    order, sure = _ordered(sorted(common, key=by_number), counts)
+    values = (*order, UNLISTED) if rare and UNLISTED not in order else tuple(order)
+    chosen: Task = "binary" if len(values) == 2 else "multi-class"
+    if task is not None and task != chosen:
+        raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
+    why = f"{len(values)} classes" + (f"; {values[-1]!r} is the one that is predicted" if chosen == "binary" else "")
+    if codes:
+        why, sure = f"{why}; {', '.join(map(repr, codes))} is taken for 'not known'", False
+    if rare:
+        few = count_in_words(sum(counts[text] for text in counts if text not in common))
+        why, sure = f"{why}; {UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each", False
+    return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
+
+
+def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], bool]:
+    """Return two classes with the positive one last, and whether that is sure."""
+    if len(classes) != 2:
+        return classes, True
+    # Of two numbers the larger one is the event, which 0 and 1 say plainly.
+    if all(by_number(text)[0] < float("inf") for text in classes):
+        return classes, classes == ["0", "1"]
+    named = [text for text in classes if text.casefold() in POSITIVE]
+    if len(named) == 1:
+        return [text for text in classes if text not in named] + named, True
+    return sorted(classes, key=lambda text: -counts[text]), False
+
+
+@dataclass(frozen=True)
+class RareClasses:
+    """Rows that have none of the classes.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        All others have one of them, or no outcome.
+    rows : bool array [rows]
+    odd : int
+        How many of them are odd in other columns too.
+    """
+
+    classes: tuple[str, ...]
+    rows: np.ndarray
+    odd: int
+
+    def words(self, target: str) -> str:
+        """Return what is said of them; it holds no cell."""
+        many = int(self.rows.sum())
+        first = f"{count_in_words(many)} rows have a {target} that is none of {', '.join(map(repr, self.classes))}"
+        why = "their other cells do not fit either: a header in the middle, or shifted rows?"
+        if not self.odd:
+            why = "each of these values has fewer than ten rows"
+        return f"{first}, and are left out; {why}"
+
+
+def find_rare_classes(
+    columns: Mapping[str, pd.Series], target: str, task: Task | None, codes: Sequence[str] = ()
+) -> RareClasses | None:
+    """Return the few rows that have none of the classes of a target, None where there are none.
+
+    Parameters
+    ----------
+    columns : mapping of name to Series
+        Of all tables together.
+    target : str
+    task : {"binary", "multi-class", "regression"}, optional
+    codes : sequence of str
+        What a person named as "not known".
+    """
+    if task == "regression":
+        return None
+    texts = Cells.of(target, columns[target], codes).known_texts(plain_text(columns[target]))
+    counts = texts.value_counts()
+    large = counts[counts >= max(LEAST_ROWS, FEW_ROWS * counts.sum())]
+    few = texts.notna() & ~texts.isin(large.index)
+    # A number to be predicted has no value that many rows share.
+    if not 2 <= len(large) <= MOST_VALUES or not 0 < few.sum() <= 2 * FEW_ROWS * counts.sum():
+        return None
+    odd = few.to_numpy() & _odd_rows({name: cells for name, cells in columns.items() if name != target}, few)
+    # Of what is left each value of ten rows is a class.
+    rest = texts[~odd].value_counts()
+    classes = rest[rest >= LEAST_ROWS].index
+    slips = texts.notna().to_numpy() & ~odd & ~texts.isin(classes).to_numpy()
+    # Numbers of a few rows each may be amounts, but not where most of these rows are odd.
+    amounts = len(rest) > len(classes) and all(map(is_number_text, rest.index)) and 2 * odd.sum() < few.sum()
+    dropped = odd if amounts or slips.sum() > FEW_SLIPS * counts.sum() else odd | slips
+    left = texts[~dropped].dropna().unique()
+    if not dropped.any() or len(classes) < 2 or len(left) > len(classes):
+        return None
+    return RareClasses(tuple(sorted(map(str, classes))), dropped, int(odd.sum()))
+
+
+def _odd_rows(columns: Mapping[str, pd.Series], few: pd.Series) -> np.ndarray:
+    """Return which rows have cells that do not fit their columns [rows]."""
+    odd, judged = np.zeros(len(few), dtype=int), np.zeros(len(few), dtype=int)
+    for cells in columns.values():
+        if cells.dtype.kind in "fiubM":
+            continue
+        texts = plain_text(cells)
+        known = texts.notna()
+        fits = _fitting(texts)
+        if fits is not None:
+            odd += (known & ~fits).to_numpy()
+            judged += known.to_numpy()
+    return (odd >= ODD_COLUMNS) & (odd >= ODD_SHARE * judged)
+
+
+def _fitting(texts: pd.Series) -> pd.Series | None:
+    """Return which cells fit their column, None where its cells have no form in common."""
+    counts = texts.value_counts()
+    rows = counts.sum()
+    if not rows:
+        return None
+    forms = pd.Series([_form(str(text)) for text in counts.index], index=counts.index)
+    sizes = counts.groupby(forms).sum()
+    usual = sizes.index[sizes >= ONE_FORM * rows]
+    listed = counts.index[counts >= LEAST_ROWS]
+    # Of a column of a few values the others are odd, whatever their form.
+    if counts[listed].sum() >= (1 - FEW_ROWS) * rows:
+        return texts.isin(listed)
+    return texts.isin(forms.index[forms.isin(usual)]) if len(usual) else None
+
+
+def _form(text: str) -> str:
+    """Return the form of a text, such as 0-0-0 for a date."""
+    return "0" if is_number_text(text) else _LETTERS.sub("a", _FIGURES.sub("0", text))
