@@ -293,7 +293,7 @@ def test_a_column_that_tells_the_outcome_is_found_where_a_site_lacks_another():
     tables["north"] = tables["north"].drop(columns="code")
     said: list[str] = []
     flfed.federate(tables, "died", rounds=1, say=said.append)
-    assert any(line.startswith("possible leak: 'code'") for line in said)
+    assert any(line.startswith("left out, for it may leak: 'code'") for line in said)
 
 
 def of_classes(count: int) -> dict[str, pd.DataFrame]:

@@ -13,6 +13,8 @@ import pytest
 
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.parsing.expressions import derived_columns, rows_where
+from flfed.rows.data.parsing.fields import Field
+from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Csv, Parquet
 
 TABLE = pd.DataFrame(
@@ -284,3 +286,22 @@ def test_a_cell_that_is_no_such_date_is_refused_without_the_cell(tmp_path):
         ) as refused:
             Csv(str(path), dates={"seen": "%d-%b-%y"}, century=century).read(())
         assert "Feb" not in str(refused.value)
+
+
+def test_codes_of_a_mapping_and_of_a_schema_are_missing_in_a_source_s_expressions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "datasets" / "ward"
+    folder.mkdir(parents=True)
+    columns = 'columns.age = { kind = "number", range = [0, 120], missing = [-1] }\n'
+    columns += 'columns.died = { kind = "target", values = ["no", "yes"] }\n'
+    top = 'format = 1\nname = "ward"\ntask = "binary"\ntarget = "died"\nunlabelled = "leave-out"\n'
+    (folder / "schema.toml").write_text(top + columns)
+    (tmp_path / "a.csv").write_text("AGE,died\n17,no\n99,yes\n-1,no\n44,yes\n30,?\n")
+
+    def rows(where: str) -> list[float]:
+        source = Csv(str(tmp_path / "a.csv"), where=where, derive={"double": "AGE * 2"})
+        mapping = {"age": Field("AGE", missing=("99",)), "died": Field("died", missing=("?",))}
+        return Site("a", "ward", source, mapping).inspect()[0]["age"].tolist()
+
+    assert rows("AGE >= 18") == [44, 30] and rows("AGE < 18") == [17] and rows("double > 80") == [44]
+    assert rows("missing(died)") == [30] and rows("not missing(AGE) and not missing(died)") == [17, 44]

@@ -67,7 +67,7 @@ DATES = tuple(
 
 _AREA_NAME = re.compile(r"zip|postal|postcode|plz|fips")
 _UNIT = re.compile(r"[\[(]([^\[\]()]{1,20})[\])]\s*$")
-_SHORT_YEAR = re.compile(r"\d{1,2}([-./])(\d{1,2}|[A-Za-z]{3})\1\d{2}(\s|$)")
+_SHORT_YEAR = re.compile(r"(0?[1-9]|[12]\d|3[01])([-./])(0?[1-9]|[12]\d|3[01]|[A-Za-z]{3})\2\d{2}(\s|$)")
 _DAY = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 

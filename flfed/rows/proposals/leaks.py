@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.mapping import read_column
+from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Task
 from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS
@@ -73,10 +73,17 @@ def find_leaks(
     leaks = {feature: leak for feature, leak in alone.items() if leak is not None}
     found = {feature: leak.why for feature, leak in leaks.items()}
     sources = {feature: cells[feature] for feature in leaks}
+    by_gaps = {feature for feature, leak in leaks.items() if leak.by_gaps}
     if target.task == "regression":
         sources[name] = outcome
+    else:
+        # A date or an identifier that few rows have is no feature, but a feature may say which rows have it.
+        others = {one: plain_text(columns[one])[judged].to_numpy() for one in columns if one not in {*cells, name}}
+        told = {one: values for one, values in others.items() if _tells(pd.isna(values), outcome, LEAK_GAPS)}
+        sources |= told
+        by_gaps |= set(told)
     rest = {feature: values for feature, values in cells.items() if feature not in leaks}
-    found |= find_derived(rest, sources, {feature for feature, leak in leaks.items() if leak.by_gaps})
+    found |= find_derived(rest, sources, by_gaps)
     return {feature: found[feature] for feature in cells if feature in found}
 
 

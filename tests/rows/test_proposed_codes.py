@@ -1,0 +1,72 @@
+"""Codes, identifiers and odd cells of proposed columns: told by where values lie and how often they stand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flfed.rows.data.mapping import read_column
+from flfed.rows.proposals.columns import propose_column
+
+RNG = np.random.default_rng(0)
+AGES = RNG.normal(60, 12, 900).round().astype(int)
+FIRST = ["Ann", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned"]
+
+
+def codes_of(count: int, rows: int) -> np.ndarray:
+    """Return codes from 100 on, each as frequent as chance has it."""
+    return RNG.choice(count, rows, p=RNG.dirichlet(np.ones(count))) + 100
+
+
+INDUSTRIES = np.array([531110, 531120, 531130, 531190, 531210, 531311, 532111, 532230, 533110])
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "kind"),
+    [
+        # Neighbours are about as frequent: amounts, though the name speaks of an index or a number.
+        ("age_at_index", AGES, "number"), ("age_at_index", AGES[:300], "number"),
+        ("customers", RNG.normal(600, 100, 5000).round(), "number"),
+        ("amount_paid", RNG.lognormal(7, 1, 900) // 10 * 10, "number"),
+        # They are not, or all are alike: the name says the rest.
+        ("hospitalid", codes_of(15, 900), "id"), ("hospitalid", codes_of(180, 2500), "id"),
+        ("wardid", [f"W{code}" for code in codes_of(6, 900)], "id"), ("patient_no", np.repeat(np.arange(450), 2), "id"),
+        ("admission_type_id", codes_of(6, 900), "category"), ("industry", INDUSTRIES[codes_of(9, 900) - 100], "category"),
+        # Names of people stand under any heading with titles, and under headings of people.
+        ("doctor", [f"Dr. {name}" for name in RNG.choice(FIRST, 900)], "id"), ("first", RNG.choice(FIRST, 900), "id"),
+        ("nurse", [f"{name} Roe" for name in RNG.choice(FIRST[:5], 900)], "id"),
+        ("contact", [f"{name}@ward.org" for name in RNG.choice(FIRST, 900)], "id"),
+        ("product_name", RNG.choice(["Green Tea", "Black Tea", "Ice Coffee"], 900), "category"),
+        ("first", RNG.integers(0, 100, 900) / 4, "number"), ("selected", RNG.choice([0, 1], 900), "left-out"),
+    ],
+)  # fmt: skip
+def test_how_values_repeat_tells_codes_from_amounts(name: str, cells: object, kind: str):
+    assert propose_column(name, pd.Series(cells)).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("code", "rows", "missing"),
+    [(-1, 30, (-1.0,)), (-1, 9, ()), (-200, 30, (-200.0,)), (99, 40, (99.0,)), (999, 12, (999.0,)), (97, 40, ())],
+)
+def test_a_code_in_ages_is_proposed_as_missing(code: int, rows: int, missing: tuple[float, ...]):
+    found = propose_column("age", pd.Series(np.r_[AGES.clip(20, 96), np.full(rows, code)]).astype(str))
+    assert found.column is not None and (found.kind, found.column.missing) == ("number", missing)
+    assert not missing or (not found.sure and "'not known'" in found.why and str(code) not in found.why)
+
+
+ODD = ["35000 kr", "60+", "#DIV/0!", "1e400", "\uff14\uff12\uff10\uff10\uff10"]
+
+
+def test_a_column_of_which_nine_of_ten_cells_are_numbers_is_one_of_numbers():
+    amounts = [str(round(amount)) for amount in RNG.lognormal(10, 0.3, 900)]
+    cells = pd.Series([ODD[place % 5] for place in range(40)] + amounts[40:])
+    found = propose_column("income", cells)
+    assert (found.kind, found.sure) == ("number", False) and "cells are no numbers" in found.why
+    assert found.column is not None and found.field is not None and found.field.missing == ("#DIV/0!",)
+    read, findings = read_column(cells, "income", found.column, found.field)
+    assert sum(len(finding.rows) for finding in findings) == 32 and int(np.isfinite(read).sum()) == 860
+    assert propose_column("income", pd.Series([ODD[1]] * 100 + amounts[100:])).kind != "number"
+    # Codes of diagnoses are no amounts, though most of them are figures.
+    codes = [f"{code}" for code in RNG.integers(200, 500, 860)] + [f"V{code}" for code in RNG.integers(10, 80, 40)]
+    assert propose_column("diagnosis", pd.Series(codes)).kind != "number"
