@@ -48,6 +48,9 @@ def federate(
     time: str = "",
     holdout: float = HOLDOUT_SHARE,
     task: Task | None = None,
+    keep: Sequence[str] = (),
+    drop: Sequence[str] = (),
+    missing: Sequence[str] = (),
     name: str = "",
     store: str | None = None,
     say: Say = print,
@@ -84,6 +87,10 @@ def federate(
         Share of rows that models are judged on. 0 trains on all rows, and compares nothing.
     task : {"binary", "multi-class", "regression"}, optional
         Where the target's values do not say it.
+    keep, drop : sequence of str
+        Columns that are features although they look like identifiers or leaks, and columns that are none.
+    missing : sequence of str
+        Values that stand for "not known": each in every column, or in one as `COLUMN=VALUE`.
     name : str
         Of the dataset; default: "frames" and a part of its schema's hash.
     store : str, optional
@@ -118,7 +125,8 @@ def federate(
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
     if not _are_classes(metrics):
         raise UsageError(f"metrics={metrics!r} must be a list of metrics' classes, such as [Youden]")
-    workspace = workspace_of(tables, target, name=name, **columns | {"holdout": share, "task": task})
+    chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
+    workspace = workspace_of(tables, target, name=name, **columns | chosen)
     say_columns(workspace, say)
     choices: dict[str, Any] = {"rounds": plain_value(rounds)} | ({"model": name_of_model(model)} if model else {})
     privacy = changes.get("privacy", {})

@@ -165,7 +165,7 @@ def test_a_number_is_predicted_in_its_own_unit():
     tables = {
         site: table.assign(cost=100 + 20 * table["age"] + 5 * table["lab"].fillna(0)) for site, table in FRAMES.items()
     }
-    found = flfed.federate(tables, target="cost", rounds=30, say=lambda line: None)
+    found = flfed.federate(tables, target="cost", rounds=30, keep=["age"], say=lambda line: None)
     predicted = found.model.predict(tables["north"])
     assert np.corrcoef(predicted, tables["north"]["cost"])[0, 1] > 0.95
     assert abs(predicted.mean() - tables["north"]["cost"].mean()) < 60
@@ -182,7 +182,7 @@ def test_a_model_predicts_the_targets_own_values_also_when_it_is_loaded_later(la
         place = (table["age"].rank(method="first") * len(labels) // (len(table) + 1)).astype(int)
         answer = table["smoker"].map({True: "ja", False: "nein"})
         tables[site] = table.assign(died=np.array(labels, dtype=object)[place], smoker=answer).infer_objects()
-    result = flfed.federate(tables, "died", rounds=10, task=task, say=lambda line: None)
+    result = flfed.federate(tables, "died", rounds=10, task=task, keep=["age"], say=lambda line: None)
     rows = tables["north"]
     found = result.model.predict(rows)
     assert set(found) <= set(labels) and (found == rows["died"]).mean() > 0.5

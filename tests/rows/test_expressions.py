@@ -296,6 +296,7 @@ def test_codes_of_a_mapping_and_of_a_schema_are_missing_in_a_source_s_expression
     columns += 'columns.died = { kind = "target", values = ["no", "yes"] }\n'
     top = 'format = 1\nname = "ward"\ntask = "binary"\ntarget = "died"\nunlabelled = "leave-out"\n'
     (folder / "schema.toml").write_text(top + columns)
+    (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "none"\n')
     (tmp_path / "a.csv").write_text("AGE,died\n17,no\n99,yes\n-1,no\n44,yes\n30,?\n")
 
     def rows(where: str) -> list[float]:

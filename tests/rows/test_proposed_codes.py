@@ -32,7 +32,8 @@ INDUSTRIES = np.array([531110, 531120, 531130, 531190, 531210, 531311, 532111, 5
         # They are not, or all are alike: the name says the rest.
         ("hospitalid", codes_of(15, 900), "id"), ("hospitalid", codes_of(180, 2500), "id"),
         ("wardid", [f"W{code}" for code in codes_of(6, 900)], "id"), ("patient_no", np.repeat(np.arange(450), 2), "id"),
-        ("admission_type_id", codes_of(6, 900), "category"), ("industry", INDUSTRIES[codes_of(9, 900) - 100], "category"),
+        ("admission_type_id", codes_of(6, 900), "category"),
+        ("industry", INDUSTRIES[codes_of(9, 900) - 100], "category"),
         # Names of people stand under any heading with titles, and under headings of people.
         ("doctor", [f"Dr. {name}" for name in RNG.choice(FIRST, 900)], "id"), ("first", RNG.choice(FIRST, 900), "id"),
         ("nurse", [f"{name} Roe" for name in RNG.choice(FIRST[:5], 900)], "id"),
