@@ -195,6 +195,8 @@ def say_columns(workspace: Workspace, say: Say) -> None:
     if workspace.left_out:
         say(f"{count_in_words(workspace.left_out)} rows have no site: too few for one, or not known whose they are")
     left = [column.name for column in proposal.columns.values() if column.kind in ("left-out", "id", "date")]
+    if proposal.target.unlabelled:
+        say(f"{count_in_words(proposal.target.unlabelled)} rows have no outcome, and are left out")
     if workspace.of_no_class:
         say(f"{count_in_words(workspace.of_no_class)} rows are of no class, and are left out")
     if left:

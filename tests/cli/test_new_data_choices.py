@@ -107,6 +107,7 @@ def test_a_table_of_measured_air_has_its_codes_in_the_target_too(made: Callable,
     assert said["rows-without-outcome"] == str(gaps) and schema.columns["CO(GT)"].range[0] == 0
     read = [site_discovery.load(site).read() for site in said["sites"]]
     assert sum(len(one.training) + one.holdout_rows for one in read) == rows - gaps
+    assert f"# {gaps} of 1500 rows have no outcome" in Path("datasets/own/schema.toml").read_text()
     assert said["columns"][0]["sure"] is False and "Time" in said["features"]
     assert all(flfed("site", "check", site)[0] == 0 for site in said["sites"])
 

@@ -45,7 +45,10 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
     top: dict[str, Any] = {"format": 1, "name": schema.name, "title": title, "task": schema.task}
     top |= {"target": schema.target} | ({"group": schema.group} if schema.group else {})
     top |= {"unlabelled": schema.unlabelled} if schema.unlabelled != "refuse" else {}
-    lines = [tomli_w.dumps(top).rstrip(), *_comment(CONFIRM), _list("unconfirmed", schema.unconfirmed)]
+    lines = [tomli_w.dumps(top).rstrip()]
+    if unlabelled := proposal.target.unlabelled:
+        lines += _comment(f"{count_in_words(unlabelled)} of {proposal.rows} rows have no outcome, and are left out.")
+    lines += [*_comment(CONFIRM), _list("unconfirmed", schema.unconfirmed)]
     for name, column in schema.columns.items():
         lines += ["", tomli_w.dumps({"columns": {name: {}}}).strip()]
         if name == schema.target:
