@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -37,3 +39,13 @@ def test_of_a_rare_outcome_a_column_with_gaps_is_no_leak():
     days = np.where(called, rng.integers(1, 30, 3000), np.nan)
     table = pd.DataFrame({"days": days, "age": rng.normal(60, 9, 3000).round(1), "died": died})
     assert dict(propose_schema({"a": table}, "died", name="own").leaks) == {}
+
+
+def test_columns_that_hardly_ever_lack_a_value_do_not_say_which_rows_have_a_leak(test_data: Path):
+    # A trial's table: the day of last contact is known of nearly all, and every column at entry is full.
+    table = pd.read_csv(test_data / "ist" / "IST.csv", dtype=str, keep_default_na=False, encoding="latin-1")
+    found = propose_schema({"a": table}, "FDEAD", name="own", leave_out=["COUNTRY"])
+    assert (found.target.task, found.target.sure) == ("binary", False) and "'U' is taken" in found.target.why
+    known_first = {"RDELAY", "RCONSC", "SEX", "AGE", "RSLEEP", "RSBP", "RDEF1", "STYPE", "RXASP", "RXHEP", "SET14D"}
+    assert known_first <= set(found.schema.features()) and found.columns["HOSPNUM"].kind == "id"
+    assert {"DDEAD", "FDEADD", "FRECOVER", "DIED", "OCCODE", "TD", "DEAD1", "ID14"} <= set(found.leaks)

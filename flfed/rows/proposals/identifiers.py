@@ -21,7 +21,7 @@ _ID_END = re.compile(r"[a-z]{2}id$")
 _NO_ID = re.compile(
     r"([ps]aid|laid|acid|fluid|liquid|lipid|covid|rapid|solid|grid|void|valid|hybrid|humid|bid|mid|otid|oid)$"
 )
-_NUMBER_WORD = re.compile(r"(^|[^a-z])index($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$")
+_NUMBER_WORD = re.compile(r"(^|[^a-z])index($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|[a-z]{3}num$")
 _PERSON_WORD = re.compile(r"^(subject|patient|customer|client|person|member|account)s?[^a-z]*$")
 _CODE_WORD = re.compile(
     r"code|type|class|category|group|status|sex|gender|race|ethnic|region|education|marri|marital|source|reason"

@@ -26,6 +26,8 @@ MOST_ERRORS = 0.3
 """Of the rows with another outcome: so many are left among those of the value that tells it."""
 SAME = 0.99
 """Of the rows: so many equal cells make two columns the same."""
+SAME_SIDES = 0.97
+"""Of a mark of the rows that have a value: its share among them, less that among the others."""
 MOST_SUMMED, ROWS_SUMMED = 100, 2000
 """Columns and rows of which sums are tried."""
 
@@ -169,17 +171,21 @@ def _says_whether_known(values: np.ndarray, leak: np.ndarray) -> bool:
     if not LEAST_ROWS <= known.sum() <= len(known) - LEAST_ROWS:
         return False
     marks = [~pd.isna(values), *(values == value for value in pd.unique(values[~pd.isna(values)])[:FEW_VALUES])]
-    return any(max((mark == known).mean(), (mark != known).mean()) >= SAME for mark in marks)
+    # On both sides: of a column that hardly ever lacks a value most others would say the same.
+    sides = [(float(mark[known].mean()), float(mark[~known].mean())) for mark in marks]
+    return any(abs(one - other) >= SAME_SIDES for one, other in sides)
 
 
 def _sums(numbers: Mapping[str, np.ndarray], leak: str, told: np.ndarray) -> dict[str, str]:
     """Return the columns that give a leak when another one is added or taken away."""
     names = list(numbers)[:MOST_SUMMED]
     rows = np.flatnonzero(~np.isnan(told) & (told != 0))[:ROWS_SUMMED]
-    if len(rows) < 2 * LEAST_ROWS or not names:
+    # Flags and grades are sums of one another by chance, and where one is nearly always 0.
+    if len(rows) < 2 * LEAST_ROWS or not names or len(np.unique(told[rows])) <= FEW_VALUES:
         return {}
     table, told = np.column_stack([numbers[name][rows] for name in names]), told[rows]
     scale = 1e-6 * (np.nanmax(np.abs(told)) + 1e-300)
+    often = (np.nan_to_num(table) != 0).mean(axis=0) > 0.5
     found: dict[str, str] = {}
     for place, name in enumerate(names):
         if _are_copies(table[:, place], told):
@@ -188,7 +194,7 @@ def _sums(numbers: Mapping[str, np.ndarray], leak: str, told: np.ndarray) -> dic
         for difference, both in ((less, False), (rest, True)):
             equal = (np.abs(table - difference) <= scale).mean(axis=0) >= SAME
             equal[place] = False
-            for other in np.flatnonzero(equal & (np.nansum(np.abs(table), axis=0) > 0)):
+            for other in np.flatnonzero(equal & often):
                 found.setdefault(name, f"with {names[other]!r} it gives {leak!r}, which tells the outcome")
                 if both:
                     found.setdefault(names[other], f"with {name!r} it gives {leak!r}, which tells the outcome")

@@ -26,7 +26,7 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
-from flfed.rows.proposals.columns import MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
+from flfed.rows.proposals.columns import FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
 
 FEW_CLASSES = 5
 """Whole numbers of at most so many values are classes; more are a number to predict."""
@@ -37,6 +37,8 @@ POSITIVE = {
 """Classes that a study is after, in lower case; else it is the rarer one."""
 UNKNOWN_CLASSES = {"unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done", "."}
 """Classes that say that an outcome is not known, in lower case."""
+UNKNOWN_LETTERS = {"u", "unk"}
+"""Further ones beside yes and no."""
 FEW_ROWS = 0.03
 """Of the rows at most: so few may be of no class."""
 FEW_SLIPS = 0.01
@@ -126,7 +128,9 @@ def _amounts(numbers: Numbers) -> TargetProposal:
 
 def unknown_classes(found: Cells) -> list[str]:
     """Return the classes that rather say that an outcome is not known: "unknown", or -1 and 9 beside 0 and 1."""
-    words = [text for text in found.texts if text.casefold() in UNKNOWN_CLASSES]
+    letters = {text.casefold() for text in found.texts} - UNKNOWN_LETTERS
+    unknown = UNKNOWN_CLASSES | (UNKNOWN_LETTERS if letters in FLAGS else set())
+    words = [text for text in found.texts if text.casefold() in unknown]
     numbers = {text: by_number(text)[0] for text in found.texts if text not in words}
     finite = [number for number in numbers.values() if abs(number) < math.inf]
     if len(finite) == len(numbers):
