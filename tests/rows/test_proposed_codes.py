@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from flfed.rows.data.mapping import read_column
+from flfed.rows.data.parsing.fields import Field
 from flfed.rows.proposals.columns import propose_column
 
 RNG = np.random.default_rng(0)
@@ -71,3 +72,11 @@ def test_a_column_of_which_nine_of_ten_cells_are_numbers_is_one_of_numbers():
     # Codes of diagnoses are no amounts, though most of them are figures.
     codes = [f"{code}" for code in RNG.integers(200, 500, 860)] + [f"V{code}" for code in RNG.integers(10, 80, 40)]
     assert propose_column("diagnosis", pd.Series(codes)).kind != "number"
+
+
+def test_a_code_that_is_written_in_two_ways_is_one():
+    cells = [f"{amount / 10:.1f}".replace(".", ",") for amount in AGES] + ["-200"] * 20 + ["-200,0"] * 20
+    found = propose_column("carbon", pd.Series(cells))
+    assert found.column is not None and found.column.missing == (-200.0,)
+    read, findings = read_column(pd.Series(cells), "carbon", found.column, found.field or Field("carbon"))
+    assert findings == [] and int(np.isnan(read).sum()) == 40

@@ -343,19 +343,22 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     >>> find_unknowns(np.array([*range(20, 90), -1]), np.array([9] * 70 + [30])).codes
     (-1.0,)
     """
-    known = np.ones(len(values), dtype=bool)
+    # The same number may be written in several ways: -200 and -200,0.
+    amounts, place_of = np.unique(values, return_inverse=True)
+    rows = np.bincount(place_of, counts).astype(int)
+    known = np.ones(len(amounts), dtype=bool)
     codes, doubts = list[float](), list[str]()
     for _ in range(MOST_CODES):
-        place, doubt = _suspect(values, counts, known)
+        place, doubt = _suspect(amounts, rows, known)
         if place is None:
             break
         if doubt not in doubts:
             doubts.append(doubt)
         if doubt == FAR_VALUE:
             break
-        codes.append(float(values[place]))
+        codes.append(float(amounts[place]))
         known[place] = False
-    return Unknowns(tuple(codes), known, tuple(doubts))
+    return Unknowns(tuple(codes), known[place_of], tuple(doubts))
 
 
 def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple[int | None, str]:
