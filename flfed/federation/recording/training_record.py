@@ -10,8 +10,13 @@ from flfed.records.store.writer import RunWriter
 from flfed.rows.comparison.pooled import Reference
 
 
-def recorded_training(writer: RunWriter, primary: str, reference: Reference | None = None) -> dict[str, Any]:
-    """Return whether the shared model was trained enough, by a pooled reference or else by the recorded losses."""
+def recorded_training(
+    writer: RunWriter, primary: str, reference: Reference | None = None, *, by_rounds: bool = False
+) -> dict[str, Any]:
+    """Return whether the shared model was trained enough, by a pooled reference or else by the recorded losses.
+
+    `by_rounds` is as for `training_state`.
+    """
     beside = []
     # Probabilities may be far off while rows are ranked well.
     for metric in dict.fromkeys([primary, "log_loss"]):
@@ -20,4 +25,4 @@ def recorded_training(writer: RunWriter, primary: str, reference: Reference | No
             ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
             beside.append((metric, ends, finite(kind[metric].value)))
     points = writer.reader().curves([writer.run], arm="fit", metric="loss")
-    return training_state(mean_losses(points), beside)
+    return training_state(mean_losses(points), beside, by_rounds=by_rounds)

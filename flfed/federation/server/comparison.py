@@ -77,7 +77,8 @@ class Comparison:
         recorder.comparison(replies, reference, bins)
         # Under noise a shortfall is the price of protection.
         if replies and self.run.study.privacy.name == "none":
-            state = recorded_training(recorder.writer, recorder.primary, reference)
+            network = not (self.run.study.model.build("model").linear or self.run.layout.plain)
+            state = recorded_training(recorder.writer, recorder.primary, reference, by_rounds=network)
             recorder.writer.summary("training", state, durable=False)
         self._coefficients()
         self._gains()

@@ -40,7 +40,9 @@ def mean_losses(points: Sequence[CurvePoint]) -> list[float]:
     return [of[None] if None in of else fmean(of.values()) for of in rounds]
 
 
-def training_state(losses: Sequence[float], beside: Sequence[tuple[str, Report, float | None]] = ()) -> Report:
+def training_state(
+    losses: Sequence[float], beside: Sequence[tuple[str, Report, float | None]] = (), *, by_rounds: bool = False
+) -> Report:
     """Return whether the shared model was trained enough, and by what that is known.
 
     Parameters
@@ -50,6 +52,9 @@ def training_state(losses: Sequence[float], beside: Sequence[tuple[str, Report, 
     beside : sequence of (metric, dict, float or None)
         `value`, `low` and `high` of the shared model's figure over all test rows, and the same figure of a model of its
         own kind that was trained on all rows in one place; the primary metric first.
+    by_rounds : bool
+        Whether that model had at most as many rounds as the shared one, as a network has: then it may be as far from
+        its end, and a falling loss says so.
 
     Returns
     -------
@@ -78,6 +83,8 @@ def training_state(losses: Sequence[float], beside: Sequence[tuple[str, Report, 
     # By its primary figure a model is behind; by another one only where its loss still falls, too.
     falls = state["enough"] is False
     behind = [one for one in known[: None if falls else 1] if _is_behind(*one)]
+    if by_rounds and falls and not behind:
+        return state
     metric, shared, kind = (behind or known)[0]
     return state | {
         "enough": not behind, "by": "pooled", "metric": metric, "shared": shared["value"], "of-kind": kind

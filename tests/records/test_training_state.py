@@ -1,0 +1,129 @@
+"""Too little training goes before every verdict, in the app, the report, the commands and the JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from flfed import Study, run
+from flfed.records.document.document import document
+from flfed.records.reports.narrative import doubts, verdict_in_words
+from flfed.records.statistics.training_state import mean_losses, over_repeats, training_state
+from flfed.records.store.entries import CurvePoint
+from tests.records.test_dashboard import SITES, overview, words
+from tests.rows.test_reference import crossed
+
+AUC, LOSS = "roc_auc_score", "log_loss"
+FIRST = "The shared model was not trained enough to be judged: try more rounds"
+
+
+def ends(value: float) -> dict[str, float | None]:
+    return {"value": value, "low": value - 0.05, "high": value + 0.05}
+
+
+@pytest.mark.parametrize(
+    ("losses", "beside", "enough", "by"),
+    [
+        ([], [], None, None),
+        ([0.5], [], None, None),
+        ([0.60, 0.59], [], True, "loss"),
+        ([0.60, 0.58], [], False, "loss"),
+        ([1.0, 0.5, 0.5, 0.5, 0.5, 0.5], [], True, "loss"),
+        # The primary figure of a model on all rows decides where there is one, whatever the loss does.
+        ([0.6, 0.5], [(AUC, ends(0.80), 0.84)], True, "pooled"),
+        ([], [(AUC, ends(0.80), 0.86)], False, "pooled"),
+        ([], [(LOSS, ends(0.50), 0.44)], False, "pooled"),  # less is better
+        # Log loss beside it counts only while the training loss still falls.
+        ([0.6, 0.5], [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], False, "pooled"),
+        ([0.6, 0.6], [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], True, "pooled"),
+        # Without an interval, or without the other figure, only the loss is left.
+        ([0.6, 0.6], [(AUC, {"value": 0.8, "low": None, "high": None}, 0.9)], True, "loss"),
+        ([0.6, 0.6], [(AUC, ends(0.8), None)], True, "loss"),
+    ],
+)
+def test_what_a_state_is_known_by(losses, beside, enough, by):
+    state = training_state(losses, beside)
+    assert (state["enough"], state["by"]) == (enough, by)
+
+
+def test_the_last_fifth_of_the_rounds_is_looked_at():
+    falling = [1.0 - 0.004 * number for number in range(10)]  # .8 % of about .97 in two rounds
+    assert training_state(falling)["enough"] is True
+    state = training_state([1.0 - 0.04 * number for number in range(10)])
+    assert (state["enough"], state["rounds"]) == (False, 2)
+    assert state["fall"] == pytest.approx(0.08 / 0.72)
+
+
+def test_losses_of_a_round_are_those_of_all_sites_together_or_else_their_mean():
+    def point(number: int, site: str | None, value: float | None) -> CurvePoint:
+        return CurvePoint(round=number, site=site, arm="fit", value=value, low=None, high=None, variance=None)
+
+    points = [point(2, "a", 0.4), point(1, "a", 0.6), point(1, "b", 0.8), point(2, "b", None), point(3, None, 0.1)]
+    assert mean_losses([*points, point(3, "a", 9.0)]) == pytest.approx([0.7, 0.4, 0.1])
+
+
+def test_a_network_that_had_no_more_rounds_elsewhere_is_told_by_its_loss():
+    beside = [(AUC, ends(0.80), 0.81)]
+    assert training_state([0.6, 0.5], beside)["enough"] is True
+    assert training_state([0.6, 0.5], beside, by_rounds=True)["by"] == "loss"
+    assert training_state([0.6, 0.6], beside, by_rounds=True)["enough"] is True
+
+
+def test_of_repeats_most_decide():
+    enough, short = training_state([0.5, 0.5]), training_state([0.6, 0.5])
+    assert over_repeats([None]) is None
+    assert over_repeats([short, short, enough])["enough"] is False  # type: ignore[index]
+    assert over_repeats([short, enough])["enough"] is True  # type: ignore[index]
+
+
+@pytest.fixture
+def two_rounds(small_sites: Callable[..., Any], small_study: str) -> Any:
+    """A run of a network with two rounds, at sites where trees find what it has not learned."""
+    text = small_study.replace('name = "logistic"', 'name = "mlp"\nhidden = [8]')
+    study = Study.parse(text).replace({"strategy.rounds": 2, "compare.draws": 200})
+    return run(study, sites=small_sites(3, rows=900, change=crossed)).report
+
+
+@pytest.mark.slow
+def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_the_model(
+    two_rounds: Any, flfed: Callable[..., Any]
+):
+    name = two_rounds["run"]
+    assert two_rounds["training"]["enough"] is False
+    assert verdict_in_words(two_rounds)[0].startswith(FIRST)
+    assert {of["verdict"] for of in two_rounds["sites"].values()} == {"cannot be told"}
+    code, said, _ = flfed("run", "show", name)
+    assert code == 0 and said.count(FIRST) == 1 and "do not use" not in said
+    assert said.index(FIRST) < said.index("Joining pays at 0")
+    code, told, _ = flfed("run", "show", name, "--json")
+    assert json.loads(told)["training"] == two_rounds["training"] and "do not use" not in told
+    page = document(name)
+    assert FIRST in page and not re.search("do not use (the shared model|at)", page)
+    shown = words(overview(name))
+    assert shown.index(f"## {FIRST}") < shown.index("Joining pays at 0 of 3 sites")
+    sites = words(overview(name, SITES))
+    assert "It cannot be told at site-0" in sites and "do not use the shared model" not in sites
+
+
+def test_a_column_that_gives_the_answer_away_is_the_headline_of_an_auc_of_one():
+    found: dict[str, Any] = {"global": {AUC: {"value": 0.99997}}, "leaking-columns": ["slope"], "training": None}
+    assert doubts(found, AUC) == ["The AUC is 1.000 because of columns that may give the answer away: slope."]
+    assert doubts(found | {"global": {AUC: {"value": 0.97}}}, AUC) == []
+    assert doubts(found | {"leaking-columns": []}, AUC) == []
+    many = doubts(found | {"leaking-columns": ["a", "b", "c", "d"]}, AUC)[0]
+    assert many.endswith("a, b, c and others.")
+
+
+@pytest.mark.slow
+def test_a_leak_is_found_and_is_the_headline(small_sites: Callable[..., Any], small_study: str):
+    def leaking(_: int, table: Any) -> Any:
+        return table.assign(x1=[60.0 if y == "yes" else 40.0 for y in table["y"]])
+
+    study = Study.parse(small_study).replace({"compare.draws": 200})
+    found = run(study, sites=small_sites(3, rows=300, change=leaking)).report
+    assert found["leaking-columns"] == ["x1"]
+    assert "x1" in verdict_in_words(found)[0] and "give the answer away" in verdict_in_words(found)[0]
