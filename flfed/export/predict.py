@@ -19,12 +19,12 @@ from flfed.export.model_folder import SharedModel
 from flfed.records.store.bulk_insert import finite
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
+from flfed.rows.data.findings.oddities import MAP_TO_NONE, oddities
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.parsing.headers import MAP_IT, NONE_FOUND, with_text_names
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Csv, Parquet
-from flfed.rows.data.table_check import MAP_TO_NONE, oddities
 from flfed.rows.evaluation.intervals import compare
 from flfed.rows.evaluation.scoring import metrics_of
 from flfed.rows.features.columns import codes

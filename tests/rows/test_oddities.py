@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from flfed.rows.data.schema import Schema
-from flfed.rows.data.table_check import far_from_all, oddities
+from flfed.rows.data.findings.codes import far_from_all
+from flfed.rows.data.findings.oddities import oddities
 
 SCHEMA = Schema.model_validate(
     {

@@ -75,7 +75,7 @@ def check_site(
     from flfed.folders import SiteFolder
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.data.table_check import check_site as check
-    from flfed.rows.data.table_check import write_local_rows
+    from flfed.rows.data.table_check import features_in_words, write_local_rows
 
     site = sites.load(name)
     if why := open_folder(SiteFolder(site.name)):
@@ -88,6 +88,7 @@ def check_site(
         typer.echo(f"{said} written to {local_rows}; it names rows, so it must not leave the site.", err=True)
     if as_json:
         counts = {"rows": checked.rows, "training-rows": checked.training_rows, "holdout-rows": checked.holdout_rows}
+        counts |= {"features": checked.features, "mapped-features": checked.mapped}
         lines_found = [asdict(line) for line in checked.lines]
         output.as_json({"site": checked.site, "passed": checked.passed, **counts, "columns": lines_found})
     else:
@@ -96,8 +97,9 @@ def check_site(
         output.as_table(
             ["column", "", "counts"], rows, title=title, cut="counts", below=[row[1] != "pass" for row in rows]
         )
-        passed = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
-        typer.echo(f"{checked.site} {passed if checked.passed else 'does not fit yet'}.")
+        fits = f"fits: {checked.training_rows} training rows, {checked.holdout_rows} holdout rows"
+        verdict = fits if checked.passed else "does not fit yet"
+        typer.echo(f"{checked.site} {verdict}; {features_in_words(checked.mapped, checked.features)}.")
     # The first reason is enough for one sentence, and the table above has them all.
     if not checked.passed:
         wrong = [line for line in checked.lines if not line.passed]

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flfed.rows.data.parsing.cells import Broken, Texts, read_dates, read_marks, spoiled, without
+from flfed.rows.data.parsing.cells import (
+    NO_IDENTIFIER,
+    VALUELESS,
+    Broken,
+    Texts,
+    read_dates,
+    read_marks,
+    spoiled,
+    without,
+)
 from flfed.rows.data.parsing.fields import NO_GROUP, Field, Finding
 from flfed.rows.data.parsing.headers import (
     ABSENT,
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TRAILING_ZEROS = re.compile(r"(-?\d+)\.0+")
+_IN_BRACKETS = re.compile(r"<[A-Za-z/ ]*>")
 _CENSORED = re.compile(r"\s*([<>])=?\s*")
 CELLS_AT_ONCE = 2**20
 """Numbers that are read in one piece: a small table at once, a large one column by column."""
@@ -240,6 +250,8 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
         place, values = np.where(place < 0, len(values), place), [*values, None]
     texts = [None if text in codes else text for text in map(_plain_cell, values)]
     broken: Broken = []
+    for mark, rule in VALUELESS.items():
+        texts = without(texts, [text == mark for text in texts], rule, broken)
     # Only numbers that were written as text have marks of decimals and thousands.
     if column.is_number() and field.values is None and cells.dtype.kind != "f":
         texts = without(texts, _yes_no(values, column), NOT_NUMBERS, broken)
@@ -274,6 +286,9 @@ def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
 def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
     if field.decimal != ".":
         texts = [text and text.replace(field.decimal, ".") for text in texts]
+    # Of a limit a number follows; "<NA>" is a word of a program's.
+    words = [text is not None and bool(_IN_BRACKETS.fullmatch(text)) for text in texts]
+    texts = without(texts, words, NO_IDENTIFIER, broken)
     if field.censored == "limit":
         texts = [text and _CENSORED.sub("", text) for text in texts]
     else:

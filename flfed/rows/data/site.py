@@ -50,12 +50,15 @@ class Mapped:
         Example: `holdout=Holdout(share=0.2, salt="a secret of ours")`.
     own : mapping of name to OwnColumn
         As a site's own. Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000))}`.
+    partial : bool
+        As a site's own. Example: `partial=True`.
     """
 
     mapping: ColumnMapping = field(default_factory=dict)
     source: Source | Transactions | None = None
     holdout: Holdout | HoldoutByTime | None = None
     own: Mapping[str, OwnColumn] = field(default_factory=dict)
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Site:
         Columns that the schema does not have. A study that asks for declared columns adjusts the shared model to this
         site with them; they stay here.
         Example: `own={"troponin": OwnColumn("TROP_T", kind="number", range=(0, 25_000), unit="ng/L")}`.
+    partial : bool
+        The site has fewer than half of the schema's features, and means to: without it `flfed site check` fails then,
+        for a mapping that was left half done looks the same. Example: `partial=True`.
     policy : Policy, optional
         Default: `policy.toml` in the site's folder, else the strictest. Example: `policy=Policy(cell_minimum=5)`.
     folder : Path, optional
@@ -107,6 +113,7 @@ class Site:
     folder: Path | None = None
     also: Mapping[str, Mapped] = field(default_factory=dict)
     own: Mapping[str, OwnColumn] = field(default_factory=dict)
+    partial: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that could not be a key."""
@@ -165,6 +172,7 @@ class Site:
             mapping=other.mapping,
             holdout=other.holdout or self.holdout,
             own=other.own,
+            partial=other.partial,
             also={},
         )
 

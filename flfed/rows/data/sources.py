@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from flfed.errors import TableError, UsageError, require_extra
+from flfed.rows.data.findings.uneven_lines import lines_of, why_uneven
 from flfed.rows.data.parsing.fields import check_date_format
 from flfed.rows.data.parsing.headers import with_text_names
 from flfed.rows.data.parsing.limits import Limits, Reading
@@ -27,8 +28,6 @@ from flfed.rows.data.parsing.text_files import (
     UNCLOSED,
     NoTable,
     content_of,
-    lines_of,
-    why_uneven,
     without_end_sign,
     wrong_encoding,
 )

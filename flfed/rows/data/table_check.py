@@ -6,24 +6,22 @@ counted, too.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.paths import write_private
+from flfed.rows.data.findings.oddities import EMPTY, MAP_TO_NONE, oddities
 from flfed.rows.data.holdout import Holdout, SortedRows
-from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, Finding
-from flfed.rows.data.parsing.headers import alike
 from flfed.rows.data.policy import width_in_words
-from flfed.rows.data.schema import Column, Schema
+from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import CachedSite, Site, SiteTable
-from flfed.rows.data.sources import UNENDED, Selection
+from flfed.rows.data.sources import Selection
 from flfed.rows.data.transactions.source import Transactions
 from flfed.spreadsheet import csv_text
 
@@ -58,6 +56,8 @@ class Checked:
     site : str
     rows, training_rows, holdout_rows : int
         The last two are 0 where the table breaks a rule.
+    features, mapped : int
+        Features of the schema, and those of them that have a value here.
     lines : tuple of Line
     findings : tuple of Finding
         With row numbers: they stay at the site.
@@ -67,6 +67,8 @@ class Checked:
     rows: int
     training_rows: int
     holdout_rows: int
+    features: int
+    mapped: int
     lines: tuple[Line, ...]
     findings: tuple[Finding, ...]
 
@@ -76,10 +78,10 @@ class Checked:
         return all(line.passed for line in self.lines)
 
 
-def check_site(site: Site) -> Checked:
+def check_site(site: Site, *, today: date | None = None) -> Checked:
     """Check every column of a site's table.
 
-    Each passes or fails.
+    Each passes or fails. Dates after `today` are noted; default: the day of the call.
 
     Raises
     ------
@@ -88,15 +90,21 @@ def check_site(site: Site) -> Checked:
     """
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
-    lines = [_column_line(name, table, every, findings, own=name in site.own) for name in every.columns]
+    lines = [_column_line(name, table, every, findings, site) for name in every.columns]
     extra = [f for f in findings if f.column not in every.columns]
     lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
+    features = schema.features()
+    mapped = sum(bool(table[name].notna().any()) for name in features)
     # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
-        return Checked(site.name, len(table), 0, 0, tuple(lines), tuple(findings))
+        return Checked(site.name, len(table), 0, 0, len(features), mapped, tuple(lines), tuple(findings))
+    if 2 * mapped < len(features):
+        lines.append(_few_features(mapped, len(features), partial=site.partial))
     if site.policy.width < 1:
         lines.append(Line("table", True, f"the site {width_in_words(site.policy.width)}", note=True))
-    lines += [Line(n.column, True, n.text, note=True) for n in oddities(raw, table, every, site.columns)]
+    noted = oddities(raw, table, every, site.columns, today=today)
+    # Of an empty column that is the line of the column itself.
+    lines += [Line(n.column, True, n.text, note=True) for n in noted if n.text != EMPTY + MAP_TO_NONE]
     once = CachedSite.of(site)
     # Only a site that reads in a way of its own does so a second time.
     if isinstance(once, CachedSite):
@@ -107,7 +115,27 @@ def check_site(site: Site) -> Checked:
         many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"
         lines.append(Line("table", True, f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}", note=True))
     lines += [Line(name, True, words, note=True) for name, words in _others(table, schema, site)]
-    return Checked(site.name, len(table), len(opened.training), opened.holdout_rows, tuple(lines), ())
+    training, holdout = len(opened.training), opened.holdout_rows
+    return Checked(site.name, len(table), training, holdout, len(features), mapped, tuple(lines), ())
+
+
+def _few_features(mapped: int, features: int, *, partial: bool) -> Line:
+    """Return the line of a site that has fewer than half of the features."""
+    words = f"only {features_in_words(mapped, features)}"
+    if partial:
+        return Line("table", True, f"{words}, as its package says (partial=True)", note=True)
+    return Line("table", False, f"{words}: map those that it has, or set partial=True in its package")
+
+
+def features_in_words(mapped: int, features: int) -> str:
+    """Return how many features have a value at a site.
+
+    Examples
+    --------
+    >>> features_in_words(2, 15)
+    '2 of 15 features are mapped'
+    """
+    return f"{mapped} of {features} features are mapped"
 
 
 UNCONFIRMED = "proposed from rows, and nobody has confirmed kind, range or values (unconfirmed in schema.toml)"
@@ -122,17 +150,21 @@ def _others(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[tuple[s
             yield name, f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
 
 
-def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding], *, own: bool) -> Line:
+def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Line:
     broken = [finding for finding in findings if finding.column == name]
     if broken:
         return Line(name, False, "; ".join(_broken(finding) for finding in broken))
-    missing = int(table[name].isna().sum())
-    left_out = "; these are left out: their outcome is not known yet" if missing and name == schema.target else ""
     column = schema.columns[name]
     unit = f", {column.unit}" if column.unit else ""
+    missing = int(table[name].isna().sum())
+    # A table with a finding may be empty, and says so itself.
+    if missing == len(table) and missing:
+        why = "the site does not have it" if site.columns.get(name, name) is None else EMPTY + MAP_TO_NONE
+        return Line(name, True, f"{column.kind}{unit}; missing in every row: {why}", note=True)
+    left_out = "; these are left out: their outcome is not known yet" if missing and name == schema.target else ""
     groups = f"; {groups_in_words(table[name])}" if name == schema.group else ""
     missed = f"missing in {count_in_words(missing)} of {len(table)} rows"
-    stays = "; the site's own, which stays here" if own else ""
+    stays = "; the site's own, which stays here" if name in site.own else ""
     return Line(name, True, f"{column.kind}{unit}{groups}; {missed}{left_out}{stays}")
 
 
@@ -184,59 +216,6 @@ def write_local_rows(checked: Checked, path: Path) -> int:
     return len(lines)
 
 
-FEWEST = 20
-"""Rows with a value from which on a column is looked at."""
-LEAST, SHARE = 5, 0.01
-"""A code for "not known" stands in at least so many rows, and in this share of them."""
-MOST = 4
-"""A 0 in more than a quarter of the rows is a value: most people have no visit."""
-TIMES = 3
-"""Copies are told where they are so many times the pairs of rows that are alike by chance."""
-EMPTY, MAP_TO_NONE = "is empty", ": map it to None if the site does not have it"
-FAR, WIDE = 5, 0.1
-"""It is further from the next value than five usual steps, and than a tenth of what the others span."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """One odd thing about a column or table.
-
-    `column` is "table" for the whole; `text` says what it is, with a count.
-    """
-
-    column: str
-    text: str
-
-
-def oddities(
-    raw: pd.DataFrame, table: pd.DataFrame, schema: Schema, mapping: Mapping[str, str | Field | None]
-) -> list[Note]:
-    """List the oddities of a table.
-
-    They are what people should look at where the mapping reported nothing.
-
-    Parameters
-    ----------
-    raw : DataFrame
-        As the source gave it.
-    table : DataFrame
-        Mapped, in the schema's columns.
-    schema : Schema
-    mapping : mapping of schema column to own column, Field or None
-    """
-    notes = [Note("table", text) for text in _of_the_whole(raw)]
-    fields = {name: mapping.get(name, name) for name in schema.columns}
-    owns = {name: field.column if isinstance(field, Field) else field for name, field in fields.items()}
-    read = set(owns.values()) & set(raw.columns)
-    for name, column in schema.columns.items():
-        own = owns[name]
-        # Another column of nearly the same name may be the one that was meant.
-        notes += [Note(name, text) for text in _of_names(own, [other for other in raw.columns if other not in read])]
-        if own in read:
-            notes += [Note(name, text) for text in _of_cells(name, table[name], column, schema)]
-    return notes
-
-
 def groups_in_words(cells: pd.Series) -> str:
     """Describe the number and size of groups.
 
@@ -250,104 +229,3 @@ def groups_in_words(cells: pd.Series) -> str:
     sizes = cells.value_counts()
     largest = count_in_words(int(sizes.iloc[0])) if len(sizes) else "0"
     return f"{count_in_words(len(sizes))} groups, the largest of {largest} rows"
-
-
-def _of_the_whole(raw: pd.DataFrame) -> Iterator[str]:
-    if raw.attrs.get(UNENDED):
-        yield "the last line of the file has no end: is the file whole?"
-    texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
-    empty = int(texts.isna().all(axis=1).sum())
-    if empty:
-        yield f"{count_in_words(empty)} rows are empty throughout: remove them"
-    # Few columns give equal rows by chance, which are no copies.
-    copies = int(texts.dropna(how="all").duplicated().sum())
-    if copies > TIMES * _pairs_by_chance(texts):
-        yield f"{count_in_words(copies)} rows are copies of another row in every column: was something exported twice?"
-
-
-def _pairs_by_chance(texts: pd.DataFrame) -> float:
-    """Return the expected number of equal pairs of rows.
-
-    It is that of columns that have nothing to do with each other.
-    """
-    alike_in_each = [
-        float(np.square(cells.value_counts(normalize=True, dropna=False)).sum()) for _, cells in texts.items()
-    ]
-    return len(texts) * (len(texts) - 1) / 2 * math.prod(alike_in_each)
-
-
-def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
-    others = alike(own, unread) if own is not None else []
-    if others:
-        yield f"the table has {', '.join(map(repr, others))} too; {own!r} is read"
-
-
-def _of_cells(name: str, cells: pd.Series, column: Column, schema: Schema) -> Iterator[str]:
-    known = cells.dropna()
-    if column.kind == "id":
-        yield from _of_identifiers(name, known, len(cells), schema)
-        return
-    if column.leak or column.kind == "target" and not column.is_number():
-        return
-    if len(cells) and not len(known):
-        yield EMPTY + MAP_TO_NONE
-    elif len(known) >= FEWEST and known.nunique() == 1:
-        yield "has the same value in every row that has one"
-    many = far_from_all(known) if column.is_number() or column.kind == "date" else 0
-    if many:
-        yield f"{count_in_words(many)} rows have one value that is far from all others: a code for 'not known'?"
-
-
-def _of_identifiers(name: str, known: pd.Series, rows: int, schema: Schema) -> Iterator[str]:
-    sizes = known.value_counts()
-    if name == schema.group:
-        if len(sizes) and len(known) >= FEWEST and 2 * int(sizes.iloc[0]) > rows:
-            yield "one identifier stands in more than half of the rows"
-    elif not schema.group and len(sizes) < len(known) < 2 * len(sizes):
-        twice = count_in_words(len(known) - len(sizes))
-        yield f"{twice} rows repeat an identifier, and the schema does not keep rows of one together"
-
-
-def far_from_all(known: pd.Series) -> int:
-    """Count rows with an extreme value like a code.
-
-    It is the largest or smallest value, where it looks like a code for "not known"; else the count is 0.
-
-    Parameters
-    ----------
-    known : Series of numbers or dates, without gaps
-
-    Examples
-    --------
-    >>> ages = pd.Series([*range(20, 90), *[999] * 7])
-    >>> far_from_all(ages), far_from_all(ages[:70])
-    (7, 0)
-    """
-    numbers = known.to_numpy().astype("int64" if known.dtype.kind == "M" else float)
-    values, counts = np.unique(numbers, return_counts=True)
-    if len(numbers) < FEWEST or len(values) < 4:
-        return 0
-    enough = max(LEAST, SHARE * len(numbers))
-    for place, others in ((-1, values[:-1]), (0, values[1:])):
-        gap = abs(float(values[place]) - float(others[place]))
-        span, step = float(others[-1]) - float(others[0]), float(np.median(np.diff(others)))
-        alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
-        far = gap > span or (is_code(values[place]) and gap > max(FAR * step, WIDE * span)) or alone_below
-        common = values[place] == 0 and MOST * counts[place] > len(numbers)
-        if far and counts[place] >= enough and not common:
-            return int(counts[place])
-    return 0
-
-
-def is_code(value: float) -> bool:
-    """Tell whether a number looks like a code.
-
-    It is 0, or all nines or eights, below or above 0.
-
-    Examples
-    --------
-    >>> is_code(-999), is_code(481516.23)
-    (True, False)
-    """
-    digits = f"{abs(value):.15g}"
-    return value == 0 or set(digits) in ({"9"}, {"8"})

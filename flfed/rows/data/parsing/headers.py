@@ -18,6 +18,8 @@ MAP_IT = " (map it to None if the site does not have it)"
 MAY_BE_ABSENT = ABSENT + MAP_IT
 ABSENT_RULES = (ABSENT, MAY_BE_ABSENT)
 NONE_FOUND = "is not in the table, and neither is any other column of the schema"
+SHEETS = "sheets"
+"""In a table's `attrs`: the names of a workbook's sheets, where it has several and the first one was read unnamed."""
 ROWS_LOOKED_AT = 20
 _UNSHOWN = ("Cc", "Cs", "Zl", "Zp")
 """Unicode categories of control characters, halves of characters, and ends of lines."""
@@ -98,4 +100,6 @@ def where_names_stand(raw: pd.DataFrame, wanted: Sequence[str]) -> str:
     for number, row in enumerate(raw.head(ROWS_LOOKED_AT).itertuples(index=False), start=1):
         if 2 * len({plain_name(cell) for cell in row} & plain) > len(plain):
             return f"the names stand {number} lines further down: remove what is above them"
+    if sheets := raw.attrs.get(SHEETS):
+        return f"the first sheet was read, of {', '.join(map(repr, sheets))}: name the one that is meant with sheet="
     return "is it another file, or one without a line of names?"

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
 from flfed.parsers import DAMAGED, foreign_parser
+from flfed.rows.data.parsing.headers import SHEETS
 from flfed.rows.data.parsing.limits import XML_GRACE, Reading
 from flfed.rows.data.parsing.text_files import kind_of
 
@@ -30,6 +31,8 @@ SHEET_COLUMNS = 16_384
 PART = 1_000_000
 """Bytes of a sheet's XML that are looked at at a time."""
 LONGEST_TAG = 100
+NAMED = 12
+"""Sheets of a workbook that are named at most."""
 _ROW_OR_CELL = re.compile(rb"<(?:\w+:)?(row|c)[\s/>]")
 
 
@@ -153,10 +156,18 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     reading.check("bytes", sum(member.file_size for member in members))
     _check_rows(path, members, refusal)
     with _TimedFile(path, reading) as file:
-        return _parse_sheet(file, sheet, reading, refusal)
+        table, part = _parse_sheet(file, sheet, reading, refusal)
+    found = [member for member in members if member.filename == part]
+    if not found:
+        return table
+    # It needs pandas, which is loaded with the first table.
+    from flfed.rows.data.findings.workbook_cells import mark_valueless
+
+    return mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
 
 
-def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> pd.DataFrame:
+def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) -> tuple[pd.DataFrame, str]:
+    """Return a sheet's table, and the name of the sheet's part of the workbook."""
     import pandas as pd
 
     with foreign_parser(refusal, *DAMAGED):
@@ -171,7 +182,15 @@ def _parse_sheet(file: IO[bytes], sheet: str, reading: Reading, refusal: str) ->
             source.iter_rows = lambda: _within(rows(), reading)
         with foreign_parser(refusal, *DAMAGED):
             table: pd.DataFrame = workbook.parse(chosen, dtype=object, keep_default_na=False, na_values=[""])
-    return table
+        if not sheet and workbook.sheet_names[1:]:
+            table.attrs[SHEETS] = tuple(map(str, workbook.sheet_names[:NAMED]))
+    return table, str(getattr(source, "_worksheet_path", ""))
+
+
+def _timed(parts: Iterator[bytes], reading: Reading) -> Iterator[bytes]:
+    for part in parts:
+        reading.check_time()
+        yield part
 
 
 class _TimedFile(io.FileIO):

@@ -14,14 +14,11 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from flfed.errors import count_in_words
 from flfed.rows.data.parsing.limits import TEXT_GRACE, Reading
 
 TEXT = ""
@@ -145,6 +142,8 @@ def kind_of(content: bytes) -> str:
             return words
     if content.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_kind(content)
+    if content[257:262] == b"ustar":
+        return "it is a tar archive: unpack it, and name the file that is meant"
     if _OLD_STATA.match(content):
         return "it is a table of Stata: export it as CSV in UTF-8"
     # Markup may follow blanks and a mark of the encoding, unlike the bytes of other formats.
@@ -230,122 +229,8 @@ LINE = 1 << 24
 TOO_LONG_LINE = f"a line has more than {LINE:,} signs: close the quote that opens it, or leave columns out"
 TOO_LONG = "a cell has more than 131,072 signs: leave its column out, or close the quote that opens it"
 Record = list[str]
-CHECKED = 1000
-"""Lines after which limits are looked at."""
-LOOKED_AT = 2000
-"""Lines whose first cells tell what a line begins like."""
 _BIG_ENDIAN = {b"\xfe\xff": "utf-16-be", b"\x00\x00\xfe\xff": "utf-32-be"}
 _END_SIGN = re.compile(rb"(?<=[\r\n])\x1a[\x1a\r\n]*\Z")
-
-
-@dataclass(frozen=True)
-class Lines:
-    """What was counted of the lines of a file.
-
-    Attributes
-    ----------
-    width : int
-        Cells of the first line, or of the names that are given; 0 where there is no line.
-    shorter, longer : int
-        Lines after the first with fewer cells, and with more that are not empty.
-    swallowed : int
-        Cells that hold whole lines, which begin as the file's others do: a stray quote joined those.
-    last_short : bool
-        Whether the last line has fewer cells.
-    ended : bool
-        Whether the last line has an end.
-    named : bool
-        Whether the first line holds just the names that are given.
-    """
-
-    width: int
-    shorter: int
-    longer: int
-    swallowed: int
-    last_short: bool
-    ended: bool
-    named: bool
-
-    @property
-    def cut(self) -> bool:
-        """Tell whether the file ends within a line."""
-        return self.last_short and not self.ended
-
-
-def lines_of(
-    content: bytes, encoding: str, separator: str, reading: Reading, columns: Sequence[str] | None = None
-) -> Lines:
-    """Count the lines of a file.
-
-    `separator` is one sign, or `BLANKS`.
-
-    Raises
-    ------
-    UsageError
-        If they are more, or have more cells, than is read.
-    csv.Error
-        If a cell is too long for one, or a quote is opened and never closed.
-    UnicodeError
-        If the bytes are not of that encoding.
-    """
-    width = len(columns or ())
-    shorter = 0
-    longer = 0
-    swallowed = 0
-    last_short = False
-    named = False
-    count = 0
-    quoted, first = b'"' in content, True
-    begins, joined = set[str](), list[list[str]]()
-    for count, record in enumerate(_records(content, encoding, separator), start=1 if columns else 0):
-        if count % CHECKED == 0 or len(record) > width:
-            reading.check("columns", len(record))
-            reading.check_shape(count, width)
-            reading.check_time()
-        if len(record) < 2 and not "".join(record).strip():
-            continue  # an empty line, which pandas leaves out
-        if first and columns:
-            named = [cell.strip() for cell in record] == list(columns)
-        if first and not columns:
-            width = len(record)
-        elif len(record) != width:
-            shorter += len(record) < width
-            # Longer lines count only where what is over is not empty, as spreadsheets append commas.
-            longer += len(record) > width and any(cell.strip() for cell in record[width:])
-        last_short = len(record) < width
-        # Whether a quote swallowed lines is judged by how the first lines of the file begin.
-        if quoted and not first and len(begins) < LOOKED_AT:
-            begins.add(_shape(record[0]))
-        if quoted and width >= 3:
-            starts = (_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell)
-            joined += filter(None, starts)
-        first = False
-    reading.check_shape(count, width)
-    swallowed = sum(2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
-    return Lines(0 if first else width, shorter, longer, swallowed, last_short, _ends(content, encoding), named)
-
-
-def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
-    """Return the beginnings of lines that a cell joins.
-
-    They are of a quoted cell, as shapes; there are none where it is a text with line breaks.
-
-    Such a cell is the rest of one line from column `at` on, whole lines, and the start of another up to that column.
-    """
-    parts = [part.split() if separator == BLANKS else part.split(separator) for part in cell.split("\n")]
-    wanted = [width - at, *[width] * (len(parts) - 2), at + 1]
-    return [_shape(part[0]) for part in parts[1:]] if [len(part) for part in parts] == wanted else []
-
-
-def _shape(cell: str) -> str:
-    """Return what a cell looks like.
-
-    Examples
-    --------
-    >>> _shape("P-0071"), _shape("sent home")
-    ('a-9', 'a a')
-    """
-    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell.strip()[:100]))
 
 
 def without_end_sign(content: bytes) -> bytes:
@@ -356,45 +241,14 @@ def without_end_sign(content: bytes) -> bytes:
     return _END_SIGN.sub(b"", content)
 
 
-def _ends(content: bytes, encoding: str) -> bool:
+def ends(content: bytes, encoding: str) -> bool:
+    """Tell whether the last line of a file has an end."""
     encoding = next((name for mark, name in _BIG_ENDIAN.items() if content.startswith(mark)), encoding)
     last = content[-8:].decode(encoding, errors="ignore").rstrip(" \x1a")
     return last.endswith(("\n", "\r"))
 
 
-def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> str:
-    """Return why lines are uneven, and what helps.
-
-    "" where they are even. None of them is quoted.
-    """
-    if not lines.width:
-        return "it has no line"
-    if lines.named:
-        return "its first line holds the names: leave columns out"
-    # The most likely cause comes first: a wrong separator makes every line uneven.
-    if lines.width == 1 or lines.shorter or lines.longer:
-        other = _other_separator(content, encoding, separator, blanks=lines.width == 1)
-        if other is not None:
-            return f"its cells are separated by {other!r}: give separator={other!r}, or save it with {separator!r}"
-    if lines.swallowed:
-        return f"{UNCLOSED}, and joins lines"
-    if lines.longer and title_lines(content, encoding, separator):
-        return "a title stands above the line of names: remove what is above it"
-    if lines.longer:
-        many = count_in_words(lines.longer)
-        return f"{many} lines have more cells than the first: is a cell with {separator!r} in it not quoted?"
-    if lines.cut and lines.shorter == 1:
-        return "its last line is cut: fetch the file anew"
-    if lines.shorter and separator == BLANKS:
-        few = count_in_words(lines.shorter)
-        return f"{few} lines have fewer cells than the first, for between blanks no empty cell is seen: save it as CSV"
-    if lines.shorter:
-        cut = "; the last one is cut" if lines.cut else ""
-        return f"{count_in_words(lines.shorter)} lines have fewer cells than the first{cut}: fetch or export it anew"
-    return ""
-
-
-def _records(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
+def records_of(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
     """Yield the cells of each line; a line without end is refused before the parser has all of it."""
     text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding, newline="")
     length = 0
@@ -417,18 +271,9 @@ def _records(content: bytes, encoding: str, separator: str) -> Iterator[Record]:
         length = 0
 
 
-def _first_records(content: bytes, encoding: str, separator: str) -> list[Record]:
-    return [record for record in islice(_records(content, encoding, separator), FIRST_LINES) if record]
-
-
-def title_lines(content: bytes, encoding: str, separator: str) -> bool:
-    """Tell whether a title precedes the column names.
-
-    Then the first line is shorter than those that follow, which are alike.
-    """
-    records = _first_records(content, encoding, separator)
-    widths = Counter(map(len, records[1:])).most_common(1)
-    return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
+def first_records(content: bytes, encoding: str, separator: str) -> list[Record]:
+    """Return the cells of the first lines that are not empty."""
+    return [record for record in islice(records_of(content, encoding, separator), FIRST_LINES) if record]
 
 
 def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
@@ -446,7 +291,7 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
     if encoding == "utf-8-sig" and wrong_encoding(content, encoding):
         encoding = "cp1252"
     try:
-        fitting = _widths(content, encoding, (*SEPARATORS, BLANKS))
+        fitting = widths_of(content, encoding, (*SEPARATORS, BLANKS))
         text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding)
         aligned = all("  " in line.strip() for line in islice(text, FIRST_LINES))
     except UnicodeError:
@@ -467,7 +312,7 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
 
 def _why_none_fits(content: bytes, encoding: str) -> str:
     """Return why no separator cuts lines into alike cells; "" where a comma at least cuts some."""
-    records = {one: _first_records(content, encoding, one) for one in (*SEPARATORS, BLANKS)}
+    records = {one: first_records(content, encoding, one) for one in (*SEPARATORS, BLANKS)}
     if not all(records.values()):
         return "it has no line"
     for lines in records.values():
@@ -478,17 +323,11 @@ def _why_none_fits(content: bytes, encoding: str) -> str:
     return "no comma, semicolon, tab, | or blank cuts its lines into alike cells: save it as CSV in UTF-8"
 
 
-def _widths(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
+def widths_of(content: bytes, encoding: str, separators: Sequence[str]) -> dict[str, int]:
     """Return the separators that cut the first lines into alike cells, two or more, with how many."""
     found = {}
     for separator in separators:
-        widths = {len(record) for record in _first_records(content, encoding, separator)}
+        widths = {len(record) for record in first_records(content, encoding, separator)}
         if len(widths) == 1 and widths != {1}:
             found[separator] = widths.pop()
     return found
-
-
-def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
-    """Return another separator that fits the first lines, with `blanks` these too; None where none does."""
-    others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
-    return next(iter(_widths(content, encoding, [other for other in others if other != separator])), None)

@@ -1,0 +1,259 @@
+"""Lines of a text file that are longer or shorter than the first, and what helps.
+
+Titles, comments and sums stand around a table; a separator changes; a line is cut. Lines are named by number, and none
+is quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flfed.errors import count_in_words
+from flfed.rows.data.parsing.limits import Reading
+from flfed.rows.data.parsing.text_files import (
+    BLANKS,
+    SEPARATORS,
+    UNCLOSED,
+    Record,
+    ends,
+    first_records,
+    records_of,
+    widths_of,
+)
+
+CHECKED = 1000
+"""Lines after which limits are looked at."""
+LOOKED_AT = 2000
+"""Lines whose first cells tell what a line begins like."""
+UNEVEN = 50
+"""Uneven lines that are looked at."""
+FOOTER = 5
+"""Lines at most behind the last row that hold a sum or a note."""
+_COMMENT = re.compile(r"\s*(#|//|--|%|;)")
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """A line with more or fewer cells than the first.
+
+    Attributes
+    ----------
+    number : int
+        In the file, from 1.
+    comment : bool
+        Whether it begins like a comment, or is a rule.
+    other : str
+        Another separator that cuts it into as many cells as the first line has; "" for none.
+    """
+
+    number: int
+    comment: bool
+    other: str
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What was counted of the lines of a file.
+
+    Attributes
+    ----------
+    width : int
+        Cells of the first line, or of the names that are given; 0 where there is no line.
+    shorter, longer : int
+        Lines after the first with fewer cells, and with more that are not empty.
+    swallowed : int
+        Cells that hold whole lines, which begin as the file's others do: a stray quote joined those.
+    last_short : bool
+        Whether the last line has fewer cells.
+    ended : bool
+        Whether the last line has an end.
+    named : bool
+        Whether the first line holds just the names that are given.
+    uneven : tuple of Uneven
+        The first of the lines that are shorter or longer.
+    trailing : int
+        Shorter lines at the end, behind the last line that is even.
+    """
+
+    width: int
+    shorter: int
+    longer: int
+    swallowed: int
+    last_short: bool
+    ended: bool
+    named: bool
+    uneven: tuple[Uneven, ...] = ()
+    trailing: int = 0
+
+    @property
+    def cut(self) -> bool:
+        """Tell whether the file ends within a line."""
+        return self.last_short and not self.ended
+
+
+def lines_of(
+    content: bytes, encoding: str, separator: str, reading: Reading, columns: Sequence[str] | None = None
+) -> Lines:
+    """Count the lines of a file.
+
+    `separator` is one sign, or `BLANKS`.
+
+    Raises
+    ------
+    UsageError
+        If they are more, or have more cells, than is read.
+    csv.Error
+        If a cell is too long for one, or a quote is opened and never closed.
+    UnicodeError
+        If the bytes are not of that encoding.
+    """
+    width = len(columns or ())
+    shorter = 0
+    longer = 0
+    swallowed = 0
+    last_short = False
+    named = False
+    count = 0
+    quoted, first = b'"' in content, True
+    begins, joined = set[str](), list[list[str]]()
+    uneven: list[Uneven] = []
+    trailing = 0
+    following = 1
+    for count, record in enumerate(records_of(content, encoding, separator), start=1 if columns else 0):
+        if count % CHECKED == 0 or len(record) > width:
+            reading.check("columns", len(record))
+            reading.check_shape(count, width)
+            reading.check_time()
+        number = following
+        # A cell in quotes may have lines of its own.
+        following += 1 + (sum(cell.count("\n") for cell in record) if quoted else 0)
+        if len(record) < 2 and not "".join(record).strip():
+            continue  # an empty line, which pandas leaves out
+        if first and columns:
+            named = [cell.strip() for cell in record] == list(columns)
+        if first and not columns:
+            width = len(record)
+        elif len(record) != width:
+            # Longer lines count only where what is over is not empty, as spreadsheets append commas.
+            over = any(cell.strip() for cell in record[width:])
+            shorter += len(record) < width
+            longer += over
+            if len(uneven) < UNEVEN and (over or len(record) < width):
+                uneven.append(_uneven(number, record, width, separator))
+        trailing = trailing + 1 if len(record) < width else 0
+        last_short = len(record) < width
+        # Whether a quote swallowed lines is judged by how the first lines of the file begin.
+        if quoted and not first and len(begins) < LOOKED_AT:
+            begins.add(_shape(record[0]))
+        if quoted and width >= 3:
+            starts = (_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell)
+            joined += filter(None, starts)
+        first = False
+    reading.check_shape(count, width)
+    swallowed = sum(2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
+    ended = ends(content, encoding)
+    width = 0 if first else width
+    return Lines(width, shorter, longer, swallowed, last_short, ended, named, tuple(uneven), trailing)
+
+
+def _uneven(number: int, record: Record, width: int, separator: str) -> Uneven:
+    text = separator.join(record)
+    others = [sign for sign in SEPARATORS if sign != separator and text.count(sign) == width - 1]
+    return Uneven(number, bool(_COMMENT.match(text)), others[0] if others else "")
+
+
+def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
+    """Return the beginnings of lines that a cell joins.
+
+    They are of a quoted cell, as shapes; there are none where it is a text with line breaks.
+
+    Such a cell is the rest of one line from column `at` on, whole lines, and the start of another up to that column.
+    """
+    parts = [part.split() if separator == BLANKS else part.split(separator) for part in cell.split("\n")]
+    wanted = [width - at, *[width] * (len(parts) - 2), at + 1]
+    return [_shape(part[0]) for part in parts[1:]] if [len(part) for part in parts] == wanted else []
+
+
+def _shape(cell: str) -> str:
+    """Return what a cell looks like.
+
+    Examples
+    --------
+    >>> _shape("P-0071"), _shape("sent home")
+    ('a-9', 'a a')
+    """
+    return re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "9", cell.strip()[:100]))
+
+
+def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> str:
+    """Return why lines are uneven, and what helps.
+
+    "" where they are even. None of them is quoted.
+    """
+    if not lines.width:
+        return "it has no line"
+    if lines.named:
+        return "its first line holds the names: leave columns out"
+    # The most likely cause comes first: a wrong separator makes every line uneven.
+    if lines.width == 1 or lines.shorter or lines.longer:
+        other = _other_separator(content, encoding, separator, blanks=lines.width == 1)
+        if other is not None:
+            return f"its cells are separated by {other!r}: give separator={other!r}, or save it with {separator!r}"
+    if lines.swallowed:
+        return f"{UNCLOSED}, and joins lines"
+    if lines.longer and title_lines(content, encoding, separator):
+        return "a title stands above the line of names: remove what is above it"
+    if words := _around_the_table(lines, separator):
+        return words
+    first = f"from line {lines.uneven[0].number} on" if lines.uneven else ""
+    if lines.longer:
+        many = count_in_words(lines.longer)
+        return f"{many} lines have more cells than the first, {first}: is a cell with {separator!r} in it not quoted?"
+    if lines.shorter and separator == BLANKS:
+        few = count_in_words(lines.shorter)
+        return f"{few} lines have fewer cells than the first, for between blanks no empty cell is seen: save it as CSV"
+    if lines.shorter:
+        cut = "; the last one is cut" if lines.cut else ""
+        return f"{count_in_words(lines.shorter)} lines have fewer cells than the first, {first}{cut}: export it anew"
+    return ""
+
+
+def _around_the_table(lines: Lines, separator: str) -> str:
+    """Return what the uneven lines are, where they belong to no row or are separated otherwise; "" where neither."""
+    if not lines.uneven:
+        return ""
+    number, more = lines.uneven[0].number, lines.shorter + lines.longer - 1
+    if all(line.comment for line in lines.uneven):
+        others = f" (and {more} more)" if more else ""
+        return f"line {number}{others} is a comment or a rule, with fewer cells than the first: remove it"
+    other = lines.uneven[0].other
+    if other and all(line.other == other for line in lines.uneven):
+        return f"from line {number} on cells are separated by {other!r}, and before by {separator!r}: use one of them"
+    if lines.longer or lines.shorter != lines.trailing or lines.shorter > FOOTER:
+        return ""
+    if lines.cut:
+        return f"its last line is cut (line {number}): fetch the file anew, or remove the line if it is a sum or a note"
+    which = f"line {number}" if not more else f"each line from line {number} on"
+    return (
+        f"{which}, behind the last row, has fewer cells than the first: remove it if it is a sum or a note, "
+        "fetch the file anew if it is cut"
+    )
+
+
+def title_lines(content: bytes, encoding: str, separator: str) -> bool:
+    """Tell whether a title precedes the column names.
+
+    Then the first line is shorter than those that follow, which are alike.
+    """
+    records = first_records(content, encoding, separator)
+    widths = Counter(map(len, records[1:])).most_common(1)
+    return bool(widths) and len(records[0]) < widths[0][0] and len(records[0]) <= max(2, widths[0][0] // 3)
+
+
+def _other_separator(content: bytes, encoding: str, separator: str, *, blanks: bool) -> str | None:
+    """Return another separator that fits the first lines, with `blanks` these too; None where none does."""
+    others = (*SEPARATORS, BLANKS) if blanks else SEPARATORS
+    return next(iter(widths_of(content, encoding, [other for other in others if other != separator])), None)
