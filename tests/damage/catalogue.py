@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.damage import cells, files, lines, people
+from tests.damage import cells, files, lines, patients, people
 from tests.damage.tables import Case
 
 CATALOGUE: dict[str, list[Case]] = {
@@ -21,4 +21,12 @@ CATALOGUE: dict[str, list[Case]] = {
     "Identifiers": people.IDENTIFIERS,
     "Parquet": people.PARQUET,
     "Databases": people.DATABASES,
+    "Workbooks of 900 rows": patients.SHEETS,
+    "What the order of 900 rows tells": patients.ORDER,
+    "Values of 900 rows": patients.CODES,
+    "Dates of 900 rows": patients.DATES,
+    "People of 900 rows": patients.PEOPLE,
+    "Lines of 900 rows": patients.WRITTEN,
+    "Flags of 900 rows": patients.FLAGS,
+    "What no site can see alone": patients.UNSEEN,
 }

@@ -11,11 +11,14 @@ HEAD = """# Damaged tables, and what is said of them
 
 {many} ways in which a table comes damaged, or is written otherwise than expected, and what `flfed site check` says of each. Each line is a
 test: the file is made, the command is run, and what it prints must hold these words, no trace of a program, and no cell of the table.
-`flfed predict` reads the same files with the same rules where it can be given them.
+`flfed predict` reads the same files with the same rules where it can be given them. The first tables have 60 rows; those "of 900 rows" are two
+visits each of 450 people, with amounts and dates. Notes rest on counts: of a small table some of them cannot be told.
 
 - **refused**: exit code 2. No study can be run on the table, and nothing is predicted for it.
 - **noted**: the table breaks no rule, and something in it is odd. The check passes and shows a line marked *note*.
 - **read**: the rows are those of the sound table.
+- **sound**: the rows are others, and nothing is odd in them; no line is marked.
+- **unseen**: nobody can see it who has this table alone, and nothing is said. The run tells it, as far as it can.
 
 What no site can see alone is told by the run: `flfed study run`, `flfed run show` and the page Overview name a site that lies apart from the
 others (its column, and by how many standard deviations: "another unit?") and one whose own model is fine where the shared one is below

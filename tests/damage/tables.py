@@ -73,8 +73,9 @@ class Case:
     about : str
         What was done, for the page of the docs.
     damage : callable
-    outcome : {"refused", "noted", "read"}
-        Exit code 2; or 0 with a note; or 0 and the rows are those of the sound table.
+    outcome : {"refused", "noted", "read", "sound", "unseen"}
+        Exit code 2; or 0 with a note; or 0 without one, where the rows are those of the sound table, are others and
+        sound too, or are damaged in a way that nobody can see who has this table alone.
     says : str
         Stands in what the command says.
     file : str
@@ -83,17 +84,23 @@ class Case:
     predicted : str or None
         What `flfed predict` says of the same file instead; None where it cannot be given that file, or reads it
         without a mapping.
+    base : {"clinic", "patients"}
+        The sound table that was damaged, which is the name of its dataset.
+    extra : str
+        More of the site's package.
     """
 
     about: str
     damage: Damage
-    outcome: Literal["refused", "noted", "read"]
+    outcome: Literal["refused", "noted", "read", "sound", "unseen"]
     says: str = ""
     file: str = "rows.csv"
     source: str = ""
     mapping: str = ""
     predicted: str | None = ""
     env: dict[str, str] = field(default_factory=dict)
+    base: Literal["clinic", "patients"] = "clinic"
+    extra: str = ""
 
     @property
     def package(self) -> str:
@@ -101,11 +108,11 @@ class Case:
         return self.source or f'Csv("{self.file}")'
 
 
-def write_dataset(root: Path) -> None:
-    """Write the dataset of the made-up clinic into a folder of `FLFED_PATH`."""
-    folder = root / "datasets" / "clinic"
+def write_dataset(root: Path, name: str = "clinic", schema: str = SCHEMA) -> None:
+    """Write a made-up dataset, the clinic's unless said, into a folder of `FLFED_PATH`."""
+    folder = root / "datasets" / name
     folder.mkdir(parents=True)
-    (folder / "schema.toml").write_text(SCHEMA)
+    (folder / "schema.toml").write_text(schema)
     (folder / "source.toml").write_text('format = 1\nlicence = "none"\ncitation = "made for tests"\nsynthetic = true\n')
 
 

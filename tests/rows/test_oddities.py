@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flfed.rows.data.schema import Schema
 from flfed.rows.data.findings.codes import far_from_all
 from flfed.rows.data.findings.oddities import oddities
+from flfed.rows.data.schema import Schema
 
 SCHEMA = Schema.model_validate(
     {

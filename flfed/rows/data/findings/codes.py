@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -13,10 +16,12 @@ MOST = 4
 """What more than a quarter of the rows have is a value, but for nines and eights: most people have no visit."""
 FAR, WIDE = 5, 0.1
 """It is further from the next value than five usual steps, and than a tenth of what the others span."""
+NEXT = 3
+"""Steps between the next values, of which it is twice the largest at least."""
 BESIDE = 5
 """Distinct values on each side that a code is held against."""
 TIMES = 3
-"""A code stands in so many times the rows of its neighbours."""
+"""A 0 that is no count has so many times the rows of the next value."""
 
 
 def far_from_all(known: pd.Series) -> int:
@@ -39,25 +44,21 @@ def far_from_all(known: pd.Series) -> int:
     if len(numbers) < FEWEST or len(values) < 4:
         return 0
     enough = max(LEAST, SHARE * len(numbers))
+    # A 0 of which the next number has nearly as many is one of the counts.
     for place, others in ((-1, values[:-1]), (0, values[1:])):
         gap = abs(float(values[place]) - float(others[place]))
-        span, step = float(others[-1]) - float(others[0]), float(np.median(np.diff(others)))
+        steps = np.diff(others).astype(float)
+        span, step = float(others[-1]) - float(others[0]), float(np.median(steps))
         alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
-        far = gap > span or (is_code(values[place]) and gap > max(FAR * step, WIDE * span)) or alone_below
-        common = _is_value(values[place], int(counts[place]), int(counts[-2 if place else 1]), len(numbers))
+        # Where the next values lie far apart themselves, the distribution ends there.
+        beside = (steps[:NEXT] if place == 0 else steps[-NEXT:]).max()
+        alone = gap > max(FAR * step, WIDE * span, 2 * float(beside))
+        far = gap > span or (is_code(values[place]) and alone) or alone_below
+        small = values[place] == 0 and gap <= 2 * WIDE * span and counts[place] < TIMES * counts[1]
+        common = small or (MOST * counts[place] > len(numbers) and not _is_filler(values[place]))
         if far and counts[place] >= enough and not common:
             return int(counts[place])
     return 0
-
-
-def _is_value(value: float, rows: int, beside: int, of: int) -> bool:
-    """Tell whether so many rows have a number that it is none for "not known".
-
-    A 0 is one, too, where the next number has nearly as many: counts are most often small.
-    """
-    if value and is_code(value):
-        return False
-    return MOST * rows > of or (value == 0 and rows < TIMES * beside)
 
 
 def is_code(value: float) -> bool:
@@ -77,7 +78,8 @@ def is_code(value: float) -> bool:
 def repeated_codes(known: pd.Series) -> int:
     """Count rows with values like 77, 88 or 9999 that many rows have and their neighbours do not.
 
-    A value of two or more digits that are all seven, eight or nine, in the range of the others.
+    A value of two or more digits that are all seven, eight or nine, in the range of the others. Several of as many
+    digits are looked at together: 77, 88 and 99 for not asked, not said and not known.
 
     Parameters
     ----------
@@ -92,18 +94,40 @@ def repeated_codes(known: pd.Series) -> int:
     values, counts = np.unique(known.to_numpy(dtype=float), return_counts=True)
     if len(known) < FEWEST or len(values) <= BESIDE:
         return 0
-    repdigits = np.array([_is_repdigit(value) for value in values.tolist()], dtype=bool)
-    others = np.where(repdigits, np.nan, counts)
-    enough = max(LEAST, SHARE * len(known))
+    fillers = np.array([_is_filler(value) for value in values.tolist()], dtype=bool)
+    others = np.where(fillers, np.nan, counts)
     found = 0
-    for place in np.flatnonzero(repdigits & (counts >= enough)).tolist():
+    together: dict[int, list[Counted]] = {}
+    for place in np.flatnonzero(fillers).tolist():
         beside = others[max(0, place - BESIDE) : place + BESIDE + 1]
         beside = beside[~np.isnan(beside)]
-        if len(beside) and counts[place] >= TIMES * np.median(beside) and counts[place] > 1.5 * beside.max():
-            found += int(counts[place])
+        if len(beside) and counts[place] > beside.max():
+            one = Counted(int(counts[place]), float(np.median(beside)), float(beside.max()))
+            together.setdefault(len(f"{abs(values[place]):.15g}"), []).append(one)
+    enough = max(LEAST, SHARE * len(known))
+    for some in together.values():
+        far = sum(one.rows for one in some if one.rows >= max(enough, one.least()))
+        rows = sum(one.rows for one in some)
+        joint = len(some) > 1 and rows >= 2 * max(enough, sum(one.usual for one in some))
+        # By chance one of them stands out a little beside another that is a code.
+        if far or joint:
+            found += far or rows
     return found
 
 
-def _is_repdigit(value: float) -> bool:
+@dataclass(frozen=True)
+class Counted:
+    """How many rows have a value, and usually and at most one beside it."""
+
+    rows: int
+    usual: float
+    most: float
+
+    def least(self) -> float:
+        """Return how many rows the value needs so that chance hardly gives them."""
+        return max(2 * self.usual, self.usual + 5 * math.sqrt(self.usual), 1.5 * self.most)
+
+
+def _is_filler(value: float) -> bool:
     digits = f"{abs(value):.15g}"
     return len(digits) > 1 and set(digits) in ({"7"}, {"8"}, {"9"})

@@ -97,9 +97,9 @@ def _add(element: ElementTree.Element, found: ValuelessCells) -> None:
         first, _, last = element.attrib["ref"].partition(":")
         found.merged.append((*_place(first), *_place(last or first)))
     elif kind == "c":
-        inner = {_kind(part) for part in element}
-        # A formula that gave an empty text has a value: an empty one.
-        if "f" in inner and not inner & {"v", "is"}:
+        inner = {_kind(part): part.text for part in element}
+        # A formula that gave an empty text has a value: an empty one, and is of that type.
+        if "f" in inner and not inner.get("v") and element.get("t") != "str":
             found.formulas.append(_place(element.attrib["r"]))
 
 
