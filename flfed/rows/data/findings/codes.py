@@ -16,6 +16,8 @@ MOST = 4
 """What more than a quarter of the rows have is a value, but for nines and eights: most people have no visit."""
 FAR, WIDE = 5, 0.1
 """It is further from the next value than five usual steps, and than a tenth of what the others span."""
+FILLERS = tuple(sign * float(digit * length) for sign in (1, -1) for digit in "789" for length in range(2, 13))
+"""Numbers of two or more digits that are all seven, eight or nine."""
 NEXT = 3
 """Steps between the next values, of which it is twice the largest at least."""
 BESIDE = 5
@@ -55,7 +57,7 @@ def far_from_all(known: pd.Series) -> int:
         alone = gap > max(FAR * step, WIDE * span, 2 * float(beside))
         far = gap > span or (is_code(values[place]) and alone) or alone_below
         small = values[place] == 0 and gap <= 2 * WIDE * span and counts[place] < TIMES * counts[1]
-        common = small or (MOST * counts[place] > len(numbers) and not _is_filler(values[place]))
+        common = small or (MOST * counts[place] > len(numbers) and values[place] not in FILLERS)
         if far and counts[place] >= enough and not common:
             return int(counts[place])
     return 0
@@ -94,7 +96,7 @@ def repeated_codes(known: pd.Series) -> int:
     values, counts = np.unique(known.to_numpy(dtype=float), return_counts=True)
     if len(known) < FEWEST or len(values) <= BESIDE:
         return 0
-    fillers = np.array([_is_filler(value) for value in values.tolist()], dtype=bool)
+    fillers = np.isin(values, FILLERS)
     others = np.where(fillers, np.nan, counts)
     found = 0
     together: dict[int, list[Counted]] = {}
@@ -126,8 +128,3 @@ class Counted:
     def least(self) -> float:
         """Return how many rows the value needs so that chance hardly gives them."""
         return max(2 * self.usual, self.usual + 5 * math.sqrt(self.usual), 1.5 * self.most)
-
-
-def _is_filler(value: float) -> bool:
-    digits = f"{abs(value):.15g}"
-    return len(digits) > 1 and set(digits) in ({"7"}, {"8"}, {"9"})

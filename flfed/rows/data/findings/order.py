@@ -140,10 +140,10 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-CHANCE = 1e-4
-"""Chance of a row that is each column's mean, up to which it is one of means."""
-NUMBERS = 2
-"""Columns of numbers at least."""
+CHANCE = 1e-5
+"""Chance of a row that has so many columns' means, up to which it is one of means."""
+NUMBERS, MOST_OF_THEM = 2, 2 / 3
+"""Columns of numbers at least whose last cell is such a figure, and their share of all."""
 
 
 def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
@@ -157,21 +157,24 @@ def row_of_means(columns: Sequence[tuple[pd.Series, float]]) -> bool:
     used = [(numbers, place) for numbers, place in columns if numbers.iloc[-1:].notna().any()]
     if len(used) < NUMBERS or len(used[0][0]) < FEWEST:
         return False
-    chances = {"mean": 1.0, "sum": 1.0, "median": 1.0}
-    for numbers, place in used:
-        above = numbers.iloc[:-1].dropna()
-        last = float(numbers.iloc[-1])
-        for kind in list(chances):
-            figure = float(getattr(above, kind)()) if len(above) else math.nan
-            near = place + 1e-9 * abs(figure)
-            if not abs(last - figure) <= near:
-                del chances[kind]
-                continue
-            # How many rows would have passed for it by chance.
-            chances[kind] *= max(1, int(((above - figure).abs() <= near).sum())) / len(above)
-        if not chances:
-            return False
-    return min(chances.values()) <= CHANCE
+    for kind in ("mean", "sum", "median"):
+        chances = [_chance(numbers, place, kind) for numbers, place in used]
+        found = [chance for chance in chances if chance is not None]
+        if len(found) >= max(NUMBERS, MOST_OF_THEM * len(used)) and math.prod(found) <= CHANCE:
+            return True
+    return False
+
+
+def _chance(numbers: pd.Series, place: float, kind: str) -> float | None:
+    """Return how many of the rows above would pass for their figure too, None where the last one does not."""
+    above = numbers.iloc[:-1].dropna()
+    if above.empty:
+        return None
+    figure = float(getattr(above, kind)())
+    near = place + 1e-9 * abs(figure)
+    if abs(float(numbers.iloc[-1]) - figure) > near:
+        return None
+    return max(1, int(((above - figure).abs() <= near).sum())) / len(above)
 
 
 _DECIMALS = re.compile(r"[.,](\d*)$")
