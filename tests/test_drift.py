@@ -76,6 +76,24 @@ def test_who_keeps_a_column_back_is_told_from_who_has_nobody_to_compare_with():
     assert found({"a": site(1)})["sex"]["a"]["reason"] == drift.NO_OTHERS
 
 
+@pytest.mark.parametrize(
+    ("males", "mirrored"),
+    [
+        ((240, 260, 250, 750), True),  # a quarter are men, and one site has them the other way round
+        ((240, 260, 250, 640), False),  # another share, which no turning gives
+        ((240, 600, 250, 750), False),  # the others are no two alike
+        ((460, 450, 455, 545), False),  # too near to a half
+        ((250, 750), False),  # of two sites each is the other's mirror
+    ],
+)
+def test_a_share_that_is_one_minus_that_of_the_others_is_told(males, mirrored):
+    there = found({f"s{place}": site(place, 1000, male=many) for place, many in enumerate(males)})["sex"]
+    assert [name for name, entry in there.items() if entry["mirrored"]] == [f"s{len(males) - 1}"] * mirrored
+    # Of a hundred rows chance alone moves a share by a tenth.
+    few = found({f"s{place}": site(place, 100, male=many // 10) for place, many in enumerate(males)})["sex"]
+    assert not any(entry["mirrored"] for entry in few.values())
+
+
 @pytest.mark.parametrize(("known", "reason"), [(0, drift.EMPTY), (5, drift.FEW), (19, drift.FEW), (20, "")])
 def test_few_rows_with_a_value_give_no_figure(known, reason):
     tables = {"a": site(1, known=known), "b": site(2)}

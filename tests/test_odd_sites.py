@@ -172,7 +172,15 @@ def test_only_an_outcome_of_two_classes_may_be_the_other_way_round(towards, said
 def test_a_record_of_an_earlier_version_without_spread_or_outcome_is_read():
     old = {"columns": [{"column": "x", "towards": "", "sites": {"a": {"difference": 4.0}}}]}
     assert apart(old) == [
-        {"site": "a", "column": "x", "difference": 4.0, "towards": "", "about": False, "outcome": False}
+        {
+            "site": "a",
+            "column": "x",
+            "difference": 4.0,
+            "towards": "",
+            "about": False,
+            "outcome": False,
+            "mirrored": False,
+        }
     ]
     assert apart(None) == []
 
@@ -200,10 +208,33 @@ def test_an_outcome_looks_reversed_where_the_own_model_is_fine_and_the_shared_on
 
 def test_three_sites_are_named_and_the_others_counted():
     lines = [
-        {"site": f"s{n}", "column": "x", "difference": 4.0 + n, "towards": "", "about": False, "outcome": False}
+        {
+            "site": f"s{n}",
+            "column": "x",
+            "difference": 4.0 + n,
+            "towards": "",
+            "about": False,
+            "outcome": False,
+            "mirrored": False,
+        }
         for n in range(7)
     ]
     said = odd_sites_in_words({"apart": lines, "outcome-reversed": []})
     assert len(said) == 4 and said[-1] == "And 4 more sites that lie apart: s3, s4, s5, s6."
     lines = [one | {"site": f"{one['site']}-{k}"} for k in range(5) for one in lines]
     assert odd_sites_in_words({"apart": lines, "outcome-reversed": []})[-1].endswith(" and 20 others.")
+
+
+MIRROR = "its share is 1 minus that of the other sites: coded the other way round?"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"mirrored": True}, [f"a: in x (1.2 standard deviations above) {MIRROR}"]),
+        ({}, []),
+    ],
+)
+def test_a_flag_whose_share_is_one_minus_that_of_the_others_is_told_as_turned_round(entry, said):
+    column = {"column": "x", "outcome": False, "towards": "1", "sites": {"a": {"difference": 1.2} | entry}}
+    assert odd_sites_in_words({"apart": apart({"columns": [column]}), "outcome-reversed": []}) == said

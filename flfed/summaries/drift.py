@@ -21,6 +21,11 @@ NO_OTHERS = "there is no other site to compare with"
 EMPTY = "no row has a value"
 CONSTANT = "every row has the same value"
 APART = "the site and the others have no value in common, so there is no spread to measure it by"
+MIRRORED = 0.8
+"""Least standardised difference of a share from the others' of which it is looked whether one is 1 minus the other: of
+40 and 60 rows of 100, which are too near to tell, it is .41, of 30 and 70 it is .87."""
+MIRROR_WIDTH, ALIKE_SHARES = 0.06, 0.1
+"""How far a share may be from 1 minus that of the others at most, and each of the others from theirs together."""
 FEW_ROWS = 20
 """Fewest rows with a value, here and elsewhere, of which a difference is given: below, the spread is not known
 well enough to say what chance alone brings about: it is more than `by_chance` in up to 17 of 100 cases of 5 rows
@@ -61,8 +66,8 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
         category its size), `chance` (what chance alone stays below in 95 of 100 such comparisons),
         `spread` (of a number, its standard deviation over that of the others, None where one is 0),
         `reason` where there is no difference to give, `about` (whether a mean in it comes from groups of
-        bins; there is then no `chance`, which would lack their error) and `compared-with` (of how
-        many other sites).
+        bins; there is then no `chance`, which would lack their error), `compared-with` (of how
+        many other sites) and, of two values, `mirrored` (see `is_mirrored`).
 
     Notes
     -----
@@ -80,6 +85,10 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
         towards = "" if column.kind == "number" else values[-1] if len(values) == 2 else None
+        if towards:
+            for name, entry in by_site.items():
+                others = [of for site, of in told.items() if site != name]
+                entry["mirrored"] = is_mirrored(entry["difference"], told[name], others)
         head = {"column": column.name, "unit": column.unit, "outcome": column.name == layout.target.name}
         found.append(head | {"towards": towards, "sites": by_site})
     return found
@@ -94,7 +103,7 @@ def _missing(summary: Summary, cell: int) -> int | None:
 
 
 @dataclass(frozen=True)
-class _Told:
+class SiteSums:
     """Sums of a column that a site gives.
 
     Of a number they are count, sum and squares, else the rows by value. `grouped` tells whether they are of groups.
@@ -104,20 +113,20 @@ class _Told:
     grouped: bool = False
 
 
-def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> _Told | None:
+def _told(column: ColumnLayout, summary: Summary, number: int, place: slice) -> SiteSums | None:
     """Return what a site gives of a column.
 
     It is None where the site keeps any of it back.
     """
     if column.kind == "number":
         grouped = in_groups(column, [summary], number, place)
-        return _Told(summary.moments[number].tolist(), grouped) if summary.moments_known[number] else None
+        return SiteSums(summary.moments[number].tolist(), grouped) if summary.moments_known[number] else None
     there = slice(place.start, place.stop - 1)
     known = (summary.cells_known[there] == summary.sites[0]).all()
-    return _Told(summary.cells[there].tolist()) if known else None
+    return SiteSums(summary.cells[there].tolist()) if known else None
 
 
-def _compared(column: ColumnLayout, own: _Told | None, others: Sequence[_Told | None]) -> dict[str, Any]:
+def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteSums | None]) -> dict[str, Any]:
     """Return a site's comparison with the other sites.
 
     Only others that give their sums count. It is what a record keeps.
@@ -140,6 +149,42 @@ def _compared(column: ColumnLayout, own: _Told | None, others: Sequence[_Told | 
         "about": about,
         "compared-with": len(there),
     }
+
+
+def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence[SiteSums | None]) -> bool:
+    """Tell whether a site's share of a value is 1 minus that of the others, as if it were coded the other way round.
+
+    Shares near a half look the same both ways, and two sites alone are each the other's mirror.
+
+    Parameters
+    ----------
+    difference : float or None
+        Of the shares, in standard deviations.
+    own : SiteSums or None
+        Rows with each of two values at the site.
+    others : sequence of SiteSums or None
+        At the other sites; all of their shares must be on one side of a half.
+
+    Examples
+    --------
+    >>> sums = [SiteSums([800.0, 200.0]), SiteSums([750.0, 250.0]), SiteSums([1520.0, 480.0])]
+    >>> is_mirrored(1.25, SiteSums([220.0, 780.0]), sums), is_mirrored(0.9, SiteSums([400.0, 600.0]), sums)
+    (True, False)
+    """
+    there = [other.sums for other in others if other is not None]
+    if difference is None or abs(difference) < MIRRORED or own is None or len(there) < 2:
+        return False
+    shares = [sums[1] / sum(sums) for sums in there if sum(sums)]
+    if not (max(shares) < 0.5 or min(shares) > 0.5):
+        return False
+    n, m = sum(own.sums), sum(map(sum, there))
+    share = sum(sums[1] for sums in there) / m
+    error = math.sqrt(share * (1 - share) * (1 / n + 1 / m))
+    # Sites differ by more than chance: half of what is read as a small difference beside it.
+    near = NORMAL_975 * error + SMALL / 2 * math.sqrt(share * (1 - share))
+    # Of few rows nearly any other share would do, and so it would where the others are no two alike.
+    alike = max(abs(one - share) for one in shares) <= ALIKE_SHARES
+    return near <= MIRROR_WIDTH and alike and abs(own.sums[1] / n - (1 - share)) <= near
 
 
 def _spread(own: Sequence[float], others: Sequence[float]) -> float | None:

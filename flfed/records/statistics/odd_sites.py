@@ -46,8 +46,9 @@ def apart(payload: Mapping[str, Any] | None) -> list[Line]:
     list of dict
         `site`, `column`, `difference` (in standard deviations, with sign but where a category has more than two
         values; None where the site and the others have no value in common), `towards` (as in "columns"), `about`
-        (whether it comes from groups of bins) and `outcome` (whether the column is the outcome). A category of which
-        no two sites have a value in common is left out: it names the place.
+        (whether it comes from groups of bins), `outcome` (whether the column is the outcome) and `mirrored` (whether
+        its share of one of two values is 1 minus that of the others). A category of which no two sites have a value in
+        common is left out: it names the place.
     """
     found = []
     for column in (payload or {}).get("columns", ()):
@@ -57,10 +58,11 @@ def apart(payload: Mapping[str, Any] | None) -> list[Line]:
         # One odd site shifts the others' sum, from which each of them then differs too, but less.
         furthest = max(sizes.values(), default=0.0)
         for site, entry in column["sites"].items():
-            if _is_far(entry) and 2 * sizes[site] >= furthest:
+            mirrored = bool(entry.get("mirrored"))
+            if (_is_far(entry) or mirrored) and 2 * sizes[site] >= furthest:
                 line = {"site": site, "column": column["column"], "difference": entry["difference"]}
                 line |= {"towards": column["towards"], "about": bool(entry.get("about"))}
-                found.append(line | {"outcome": bool(column.get("outcome"))})
+                found.append(line | {"outcome": bool(column.get("outcome")), "mirrored": mirrored})
     return sorted(found, key=lambda line: -_distance(line["difference"]))
 
 
@@ -127,8 +129,11 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
     ['west lies apart from the other sites in income (8.2 standard deviations below): another unit?']
     """
     by_site: dict[str, list[Line]] = {}
+    flags: dict[str, list[Line]] = {}
     for line in found["apart"]:
-        if not _of_two_classes(line):
+        if _is_flag_turned(line):
+            flags.setdefault(line["site"], []).append(line)
+        elif not _of_two_classes(line):
             by_site.setdefault(line["site"], []).append(line)
     # An outcome of two classes that lies apart is told as reversed, not as another unit.
     turned = {line["site"]: _turned(line) for line in found["outcome-reversed"]}
@@ -137,7 +142,12 @@ def odd_sites_in_words(found: Mapping[str, Any]) -> list[str]:
             turned.setdefault(line["site"], f"{line['column']} {_far_from(line)} the other sites")
     sentences = {site: _lies_apart(site, lines) for site, lines in by_site.items()}
     reverse = {site: f"{site}: {why}: outcome coded the other way round?" for site, why in turned.items()}
-    return [*_some(reverse, "whose outcome may be the other way round"), *_some(sentences, "that lie apart")]
+    mirrored = {site: _mirrored(site, lines) for site, lines in flags.items()}
+    return [
+        *_some(reverse, "whose outcome may be the other way round"),
+        *_some(mirrored, "that may have two values the other way round"),
+        *_some(sentences, "that lie apart"),
+    ]
 
 
 def _some(sentences: Mapping[str, str], what: str) -> list[str]:
@@ -159,6 +169,16 @@ def _of_two_classes(line: Line) -> bool:
     Such an outcome may be coded the other way round.
     """
     return bool(line["outcome"] and line["towards"])
+
+
+def _is_flag_turned(line: Line) -> bool:
+    return bool(line.get("mirrored")) and not line["outcome"]
+
+
+def _mirrored(site: str, lines: Sequence[Line]) -> str:
+    listed = ", ".join(f"{line['column']} ({_far(line)})" for line in lines[:NAMED])
+    more = f" and {len(lines) - NAMED} more columns" if len(lines) > NAMED else ""
+    return f"{site}: in {listed}{more} its share is 1 minus that of the other sites: coded the other way round?"
 
 
 def _lies_apart(site: str, lines: Sequence[Line]) -> str:
