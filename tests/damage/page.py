@@ -21,8 +21,10 @@ visits each of 450 people, with amounts and dates. Notes rest on counts: of a sm
 - **unseen**: nobody can see it who has this table alone, and nothing is said. The run tells it, as far as it can.
 
 What no site can see alone is told by the run: `flfed study run`, `flfed run show` and the page Overview name a site that lies apart from the
-others (its column, and by how many standard deviations: "another unit?") and one whose own model is fine where the shared one is below
-chance ("outcome coded the other way round?").
+others (its column, and by how many standard deviations: "another unit?"), one whose own model is fine where the shared one is below
+chance ("outcome coded the other way round?"), and one that has, in many rows, 1 minus the other sites' share of a flag or of a category of
+two values ("coded the other way round?"). Two values that are about as frequent look the same both ways: that no run tells, but a model that is
+worse than the site's own.
 
 What you can say in the site's package, `Field(decimal=…, thousands=…, date=…, values=…, missing=…, multiply=…)` and
 `Csv(separator=…, encoding=…, columns=…)`, stands in [Join as a site](join-as-a-site.md).

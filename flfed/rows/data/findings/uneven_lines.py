@@ -162,7 +162,8 @@ def lines_of(
 def _uneven(number: int, record: Record, width: int, separator: str) -> Uneven:
     text = separator.join(record)
     others = [sign for sign in SEPARATORS if sign != separator and text.count(sign) == width - 1]
-    return Uneven(number, bool(_COMMENT.match(text)), others[0] if others else "")
+    comment = bool(_COMMENT.match(text)) and not text.startswith(separator)
+    return Uneven(number, comment, others[0] if others else "")
 
 
 def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
@@ -232,7 +233,9 @@ def _around_the_table(lines: Lines, separator: str) -> str:
     other = lines.uneven[0].other
     if other and all(line.other == other for line in lines.uneven):
         return f"from line {number} on cells are separated by {other!r}, and before by {separator!r}: use one of them"
-    if lines.longer or lines.shorter != lines.trailing or lines.shorter > FOOTER:
+    behind = lines.shorter == lines.trailing and lines.shorter <= FOOTER
+    # Between blanks an empty cell makes a row shorter, too.
+    if lines.longer or not behind or separator == BLANKS:
         return ""
     if lines.cut:
         return f"its last line is cut (line {number}): fetch the file anew, or remove the line if it is a sum or a note"

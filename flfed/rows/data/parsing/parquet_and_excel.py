@@ -161,7 +161,7 @@ def read_sheet(path: Path, sheet: str, reading: Reading, refusal: str) -> pd.Dat
     if not found:
         return table
     # It needs pandas, which is loaded with the first table.
-    from flfed.rows.data.findings.workbook_cells import mark_valueless
+    from flfed.rows.data.parsing.workbook_cells import mark_valueless
 
     return mark_valueless(table, lambda: _timed(_parts(path, found[0], refusal), reading), refusal)
 
