@@ -225,7 +225,7 @@ def then(*changes: Change):
 
 
 EXCHANGE = each("seen", exchanged)
-NO_ONE, ONE_OTHER = "has the same value in every row", "has the same value in every row but one"
+ONE_OTHER = "has the same value in every row but one"
 
 
 def all_but_one(column: str, usual: str, other: str) -> Change:
@@ -295,7 +295,7 @@ CODES = [
     case("999 for hours", then(first("hours", "999")), "noted", FAR),
     case("0 for an age", then(first("age", "0")), "noted", FAR),
     case("-1 for an age", then(first("age", "-1")), "refused", "outside the schema's range"),
-    *(case(f"{column} {NO_ONE[4:]} but one", then(all_but_one(column, usual, other)), "noted", ONE_OTHER) for column, usual, other in (("age", "40", "41"), ("amount", "100.5", "7"), ("smokes", "0", "1"), ("ward", "north", "west"), ("seen", "2022-05-17", "2022-05-18"))),
+    *(case(f"one value of {column} in all rows but one", then(all_but_one(column, usual, other)), "noted", ONE_OTHER) for column, usual, other in (("age", "40", "41"), ("amount", "100.5", "7"), ("smokes", "0", "1"), ("ward", "north", "west"), ("seen", "2022-05-17", "2022-05-18"))),
     case("a column without a value", then(first("hours", "", ROWS)), "noted", "missing in every row: is empty: map it to None"),
     case("a category without a value", then(first("ward", "", ROWS)), "noted", "missing in every row: is empty: map it to None"),
     case("more than half of the features without a value", then(*(first(name, "", ROWS) for name in ("age", "hours", "amount", "visits"))), "refused", "only 3 of 7 features are mapped"),
