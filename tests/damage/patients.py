@@ -166,6 +166,16 @@ def once(column: str) -> Change:
     return lambda found: found.assign(**{column: found[column].where(found[column] != found[column].shift(), "")})
 
 
+def first_of_two(column: str) -> Change:
+    """Return what sorts the rows by person, and leaves a cell out in all but the first row of each."""
+
+    def changed(found: pd.DataFrame) -> pd.DataFrame:
+        found = found.sort_values("person", kind="stable")
+        return found.assign(**{column: found[column].where(found["person"] != found["person"].shift(), "")})
+
+    return changed
+
+
 def numbered(found: pd.DataFrame) -> pd.DataFrame:
     """Return the table with identifiers of seven digits, of which most begin with a zero."""
     return found.assign(person=[f"{(int(cell[4:-1]) - 70000) * 23:07d}" for cell in found["person"]])
@@ -198,6 +208,15 @@ def exchanged(cell: str) -> str:
 def spread(found: pd.DataFrame) -> pd.DataFrame:
     """Return the table with days of whole years, weekends too."""
     days = np.random.default_rng(8).choice(pd.date_range("2020-01-01", "2022-12-31"), len(found))
+    return found.assign(seen=days.astype("datetime64[D]").astype(str))
+
+
+def followed_up(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a second date of each person four to twelve weeks after the first, of whole years."""
+    draw = np.random.default_rng(8)
+    found = found.sort_values("person", kind="stable")
+    first = draw.choice(pd.date_range("2020-01-01", "2022-12-31"), HALF)
+    days = np.stack([first, first + draw.integers(28, 85, HALF).astype("timedelta64[D]")], axis=1).ravel()
     return found.assign(seen=days.astype("datetime64[D]").astype(str))
 
 
@@ -272,6 +291,8 @@ ORDER = [
     case("a category that is left out where it is as above", then(once("ward")), "noted", f"rows are empty, {BLOCK}"),
     case("a flag that is left out where it is as above", then(once("smokes")), "noted", BLOCK),
     case("a number that is left out where it is as above", then(once("visits")), "noted", BLOCK),
+    case("a category in the first row of each person only", then(first_of_two("sex")), "noted", "450 rows are empty, all but the first of each 'person': fill each cell"),
+    case("whole days for hours from row 451 on", then(each("hours", lambda cell: f"{float(cell) / 24:.0f}", LATER)), "noted", "on values are about"),
     case("a row of means at the end, every cell filled", then(with_last(of="mean")), "noted", "the last row holds the means or sums of those above it: remove it"),
     case("a row of medians at the end, every cell filled", then(with_last(of="median")), "noted", "the last row holds the means or sums"),
     case("a row of sums at the end, every cell filled", then(with_last(of="sum")), "refused", "outside the schema's range"),
@@ -311,6 +332,8 @@ DATES = [
     case("day and month exchanged where both fit, in the order of dates", then(spread, sorted_by_date, EXCHANGE), "noted", EXCHANGED),
     case("day and month exchanged where both fit, of half a year", then(half_a_year, EXCHANGE), "noted", EXCHANGED),
     case("day and month exchanged where both fit, of whole years and in no order", then(spread, EXCHANGE), "unseen"),
+    case("day and month exchanged where both fit, of people who come again after weeks", then(followed_up, EXCHANGE), "noted", EXCHANGED),
+    case("days of people who come again after weeks", then(followed_up), "sound"),
     case("days of half a year", then(half_a_year), "sound"),
     case("days of whole years", then(spread), "sound"),
     case("nanoseconds in Parquet", lambda text: as_parquet(pd.read_csv(io.StringIO(text)).assign(seen=lambda found: found["seen"].astype("datetime64[ns]"))), "read", file="rows.parquet", source='Parquet("rows.parquet")'),

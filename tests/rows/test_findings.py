@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flfed.errors import UsageError
+from flfed.errors import TableError, UsageError
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.codes import far_from_all, repeated_codes
@@ -21,8 +21,10 @@ from flfed.rows.data.findings.repeats import contradictions
 from flfed.rows.data.mapping import map_table
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
-from flfed.rows.data.sources import Frame
+from flfed.rows.data.sources import Excel, Frame
 from flfed.rows.data.table_check import check_site
+from flfed.rows.proposals.files import read_named
+from tests.damage.patients import book, formulas, patients
 
 TODAY = date(2026, 11, 25)
 
@@ -221,6 +223,16 @@ def test_a_site_with_fewer_than_half_of_the_features_says_that_it_means_to(
     assert [name for name in absent if "missing in every row: the site does not have it" in notes[name]] == list(absent)
     few = [line for line in checked.lines if "features are mapped" in line.detail]
     assert [line.passed for line in few] == [partial] * (len(absent) == 3)
+
+
+def test_a_workbook_whose_formulas_nobody_computed_makes_no_dataset(tmp_path):
+    path = tmp_path / "rows.xlsx"
+    path.write_bytes(book(formulas("amount", rows=30))(patients()))
+    with pytest.raises(TableError) as refused:
+        read_named(Excel(str(path)))
+    assert (refused.value.column, refused.value.bad) == ("amount", 30)
+    path.write_bytes(book(lambda sheet, found: None)(patients()))
+    assert len(read_named(Excel(str(path)))) == 900
 
 
 WITH_TABLE = (

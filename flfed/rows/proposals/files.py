@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from flfed.errors import UsageError
+from flfed.rows.data.parsing.cells import valueless_cells
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Parquet, Source
@@ -54,6 +55,8 @@ def read_named(source: Source) -> pd.DataFrame:
     ------
     UsageError
         If it cannot be read, or its first line holds numbers.
+    TableError
+        If cells of a workbook are merged, or hold formulas without a value.
     """
     table, path = source.read(()), getattr(source, "path", "the query")
     numbers = [is_number_text(name) for name in table.columns]
@@ -63,4 +66,6 @@ def read_named(source: Source) -> pd.DataFrame:
         )
     if not len(table):
         raise UsageError(f"{path}: it has no rows")
+    if error := valueless_cells(table):
+        raise error
     return table

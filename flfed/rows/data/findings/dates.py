@@ -20,7 +20,7 @@ WEEKEND = 5
 """Monday is 0."""
 
 
-def odd_dates(known: pd.Series, today: date) -> Iterator[str]:
+def odd_dates(known: pd.Series, today: date, people: pd.Series | None = None) -> Iterator[str]:
     """Yield what is odd in a column of dates, in the order of the file.
 
     Parameters
@@ -28,26 +28,31 @@ def odd_dates(known: pd.Series, today: date) -> Iterator[str]:
     known : Series of datetime64, without gaps
     today : date
         Later dates are told, where they are fewer than half: a column of due dates has little else.
+    people : Series, optional
+        Who each date is of, where people have several.
     """
     later = int((known > pd.Timestamp(today)).sum())
     if 0 < 2 * later < len(known):
         yield f"{count_in_words(later)} rows have a date in the future: another century, or a code for 'not known'?"
-    if many := exchanged_days(known):
+    if many := exchanged_days(known, people):
         yield (
             f"day and month seem to be exchanged in up to {count_in_words(many)} rows, where both fit: "
             "export dates as 2026-01-31"
         )
 
 
-def exchanged_days(known: pd.Series) -> int:
+def exchanged_days(known: pd.Series, people: pd.Series | None = None) -> int:
     """Count the dates whose day and month seem to be exchanged; 0 where nothing tells so.
 
     A program that reads 3.4. as the fourth of March does so where the day is no more than twelve, and leaves the
-    others. Those others tell which months, which days of the week and which order the table has.
+    others. Those others tell which months, which days of the week and which order the table has, and how long after one
+    date of a person the next one is.
 
     Parameters
     ----------
     known : Series of datetime64, without gaps, in the order of the file
+    people : Series, optional
+        Who each date is of, with the same index.
 
     Examples
     --------
@@ -68,7 +73,10 @@ def exchanged_days(known: pd.Series) -> int:
     parts = {"year": some.dt.year, "month": some.dt.day, "day": some.dt.month}
     exchanged[either] = pd.to_datetime(pd.DataFrame(parts)).astype(known.dtype)
     looks = (_months_apart, _weekend, _out_of_order)
-    return int(either.sum()) if any(look(known, exchanged, certain, either) for look in looks) else 0
+    found = any(look(known, exchanged, certain, either) for look in looks)
+    if not found and people is not None:
+        found = _far_from_each_other(known, exchanged, either, people)
+    return int(either.sum()) if found else 0
 
 
 def _tells(as_written: np.ndarray, exchanged: np.ndarray) -> bool:
@@ -106,3 +114,22 @@ def _out_of_order(known: pd.Series, exchanged: pd.Series, certain: np.ndarray, e
         at = dates.to_numpy().astype("int64")
         misfit.append(((at < before) | (at > after))[either])
     return _tells(*misfit)
+
+
+PAIRS = 20
+"""Pairs of dates of one person, of each kind, from which on they are looked at."""
+
+
+def _far_from_each_other(known: pd.Series, exchanged: pd.Series, either: np.ndarray, people: pd.Series) -> bool:
+    """Look for dates of one person that are further apart than those that are certain."""
+    table = pd.DataFrame({"person": people.reindex(known.index), "known": known, "exchanged": exchanged})
+    table = table.assign(either=either).dropna().sort_values(["person"], kind="stable")
+    before = table.shift()
+    pair = (table["person"] == before["person"]).to_numpy()
+    doubtful = table["either"].to_numpy() | before["either"].eq(True).to_numpy()
+    gaps = {name: (table[name] - before[name]).dt.days.to_numpy() for name in ("known", "exchanged")}
+    usual = gaps["known"][pair & ~doubtful]
+    if len(usual) < PAIRS or (pair & doubtful).sum() < PAIRS:
+        return False
+    low, high = np.quantile(usual, (0.02, 0.98))
+    return _tells(*((gap[pair & doubtful] < low) | (gap[pair & doubtful] > high) for gap in gaps.values()))

@@ -12,7 +12,7 @@ from flfed.errors import count_in_words
 from flfed.rows.data.findings.codes import FEWEST, far_from_all, repeated_codes
 from flfed.rows.data.findings.dates import odd_dates
 from flfed.rows.data.findings.identifiers import odd_identifiers
-from flfed.rows.data.findings.order import half_a_unit, once_a_block, row_of_means, unit_change
+from flfed.rows.data.findings.order import first_of_each, half_a_unit, once_a_block, row_of_means, unit_change
 from flfed.rows.data.findings.repeats import contradictions, copies
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field
@@ -68,7 +68,8 @@ def oddities(
         # Another column of nearly the same name may be the one that was meant.
         notes += [Note(name, text) for text in _of_names(own, unread)]
         if own in read:
-            notes += [Note(name, text) for text in _of_cells(name, table[name], column, schema, today or date.today())]
+            found = _of_cells(name, table, column, schema, today or date.today())
+            notes += [Note(name, text) for text in found]
     notes += [Note("table", text) for text in contradictions(table, schema)]
     if len(raw) == len(table) and row_of_means(_numbers(texts, raw, table, schema, fields)):
         notes.append(Note("table", "the last row holds the means or sums of those above it: remove it"))
@@ -90,8 +91,10 @@ def _of_names(own: str | None, unread: Sequence[object]) -> Iterator[str]:
         yield f"the table has {', '.join(map(repr, others))} too; {own!r} is read"
 
 
-def _of_cells(name: str, cells: pd.Series, column: Column, schema: Schema, today: date) -> Iterator[str]:
+def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, today: date) -> Iterator[str]:
+    cells = table[name]
     known = cells.dropna()
+    people = table[schema.group] if schema.group else None
     if column.kind == "id":
         yield from _of_identifiers(name, known, len(cells), schema)
         return
@@ -99,11 +102,13 @@ def _of_cells(name: str, cells: pd.Series, column: Column, schema: Schema, today
         return
     if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
         yield f"{count_in_words(blanks)} rows are empty, as if it stood once a block (merged cells?): fill each cell"
+    elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
+        yield f"{count_in_words(blanks)} rows are empty, all but the first of each {schema.group!r}: fill each cell"
     if column.kind == "target" and not column.is_number():
         return
     yield from _of_spread(known, len(cells), rare=column.kind in ("flag", "category"))
     if column.kind == "date":
-        yield from odd_dates(known, today)
+        yield from odd_dates(known, today, people)
     if column.is_number():
         yield from _of_numbers(cells)
     elif column.kind == "date" and (many := far_from_all(known)):

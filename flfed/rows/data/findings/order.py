@@ -18,6 +18,10 @@ FEW_BLOCKS = 0.05
 """Share of rows with a value up to which one in the first row is chance in one column of twenty."""
 
 
+FIRST_ROWS = 0.9
+"""Share of the people whose first row has a value, where it stands in the first row alone."""
+
+
 def once_a_block(cells: pd.Series, *, number: bool) -> int:
     """Count the empty cells of a column that is filled once a block; 0 where it is not.
 
@@ -49,6 +53,28 @@ def once_a_block(cells: pd.Series, *, number: bool) -> int:
     return len(cells) - filled if by_chance >= SURE or few else 0
 
 
+def first_of_each(cells: pd.Series, people: pd.Series) -> int:
+    """Count the empty cells of a column that is filled in the first row of each person only; 0 where it is not.
+
+    Parameters
+    ----------
+    cells, people : Series
+        In the order of the file, the rows of one person side by side.
+
+    Examples
+    --------
+    >>> people = pd.Series(range(60)) // 2
+    >>> sex = pd.Series(["female", None, "male", None] * 15)
+    >>> first_of_each(sex, people), first_of_each(sex.ffill(), people)
+    (30, 0)
+    """
+    again = people.notna().to_numpy() & (people == people.shift()).to_numpy(dtype=bool)
+    known = cells.notna().to_numpy()
+    if again.sum() < FEWEST or known[again].any() or known[~again].mean() < FIRST_ROWS:
+        return 0
+    return int(again.sum())
+
+
 SEGMENT = 20
 """Rows on each side of a change of unit at least, and this share of them."""
 SEGMENT_SHARE = 0.03
@@ -56,6 +82,10 @@ RATIO = 5.0
 """Least factor between two units that is looked for."""
 APART, ALIKE = 0.7, 0.1
 """Distance of two distributions (Kolmogorov and Smirnov) from which on they are apart, and up to which alike."""
+EXACT = 0.2
+"""How near a factor is to that of two units, in logarithms."""
+WHOLE, ROUNDED = (24, 1000), 0.5
+"""Factors of which the smaller values may be rounded to whole ones, and how far apart the two parts are then at most."""
 UNITS = (7, 10, 12, 18, 24, 30.4, 60, 100, 365.25, 1000, 3600, 86400, 1e6)
 """Factors between units that are named where one is near: days a week, hours a day, units a thousand."""
 
@@ -78,11 +108,16 @@ class UnitChange:
     rows: int
     factor: float
 
-    def __str__(self) -> str:
-        """Return the change in one phrase."""
+    def unit(self) -> float | None:
+        """Return the factor between two units that is near, None where none is."""
         larger = max(self.factor, 1 / self.factor)
         near = min(UNITS, key=lambda unit: abs(math.log(unit / larger)))
-        times = f"{near:g}" if abs(math.log(near / larger)) < 0.2 else f"{larger:.0f}"
+        return near if abs(math.log(near / larger)) <= EXACT else None
+
+    def __str__(self) -> str:
+        """Return the change in one phrase."""
+        near = self.unit()
+        times = f"{near:g}" if near else f"{max(self.factor, 1 / self.factor):.0f}"
         what = f"{times} times" if self.factor > 1 else f"1/{times} of"
         return f"from about row {self.row} on values are about {what} those before: did the unit change?"
 
@@ -120,10 +155,13 @@ def unit_change(numbers: pd.Series) -> UnitChange | None:
     shift = float(np.median(after) - np.median(before))
     if abs(shift) < math.log(RATIO) or _distance(before, after) < APART:
         return None
+    change = UnitChange(int(rows[cut]) + 1, len(values) - int(rows[cut]), math.exp(shift))
+    smaller = values[rows[cut:] if shift < 0 else rows[:cut]]
+    whole = change.unit() in WHOLE and bool((smaller == np.rint(smaller)).all())
+    rounded = whole and _distance(before + shift, after) <= ROUNDED
     halves = [np.array_split(part, 2) for part in (before, after)]
-    if not _alike(before + shift, after) or not all(_alike(*half) for half in halves):
-        return None
-    return UnitChange(int(rows[cut]) + 1, len(values) - int(rows[cut]), math.exp(shift))
+    alike = all(_alike(*half) for half in halves) and (rounded or _alike(before + shift, after))
+    return change if alike else None
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:

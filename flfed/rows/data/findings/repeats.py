@@ -34,6 +34,8 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
         Of a regression nothing is told: what is measured twice differs.
     """
     others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
+    if schema.group:  # other identifiers may number the rows
+        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
     named = [name for name in others if schema.columns[name].kind == "id" and table[name].notna().any()]
     # Without identifiers two people may well be alike in all that a table has.
     if schema.task == "regression" or not named:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flfed.errors import TableError
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
 
@@ -223,6 +224,21 @@ VALUELESS = {
     UNSTORED_CELL: "is a formula without a stored value (open and save the workbook, or export it as CSV)",
 }
 Rules = list[tuple[str, list[bool]]]
+
+
+def valueless_cells(raw: pd.DataFrame) -> TableError | None:
+    """Return the error of a workbook's first column with cells that have no value of their own, None where none has.
+
+    Parameters
+    ----------
+    raw : DataFrame
+        As the source gave it, with marks in such cells.
+    """
+    for name, cells in raw.items():
+        for mark, rule in VALUELESS.items():
+            if cells.dtype == object and (many := int((cells == mark).sum())):
+                return TableError(str(name), rule, many)
+    return None
 
 
 def spoiled(texts: Sequence[str | None]) -> Rules:
