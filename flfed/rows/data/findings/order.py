@@ -85,7 +85,7 @@ APART, ALIKE = 0.7, 0.1
 EXACT = 0.2
 """How near a factor is to that of two units, in logarithms."""
 WHOLE, ROUNDED = (24, 1000), 0.5
-"""Factors of which the smaller values may be rounded to whole ones, and how far apart the two parts are then at most."""
+"""Factors of which the smaller values may be rounded to whole ones, and how far apart the two parts are at most."""
 UNITS = (7, 10, 12, 18, 24, 30.4, 60, 100, 365.25, 1000, 3600, 86400, 1e6)
 """Factors between units that are named where one is near: days a week, hours a day, units a thousand."""
 
