@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
+from flfed.rows.data.findings.codes import FAR, LEAST, MOST, SHARE, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
-from flfed.rows.data.table_check import FAR, LEAST, MOST, SHARE, WIDE, is_code
 
 LEAST_ROWS = 10
 """Of a value of fewer rows nothing is written down."""

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
-from flfed.rows.data.findings.codes import far_from_all, is_code
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control
 from flfed.rows.data.schema import Column

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
+from flfed.rows.data.findings.codes import is_code
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control
 from flfed.rows.data.schema import CONTROL, Column, Task
-from flfed.rows.data.table_check import is_code
 from flfed.rows.proposals.cells import (
     FEW_VALUES,
     LEAST_ROWS,
