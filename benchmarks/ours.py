@@ -80,10 +80,21 @@ class Ran:
 
 
 class Timed(FederatedRun):
-    """A conductor with a clock on its stages; it leaves the comparison out."""
+    """A conductor with a clock on its stages; it leaves the comparison out.
+
+    Attributes
+    ----------
+    side : SiteClient
+    stages : Clock
+    store : str
+        Where the record of its run is.
+    encoder : Encoder
+    strategy : FedAvg
+    """
 
     side: SiteClient
     stages: Clock
+    store: str
     encoder: Encoder
     strategy: FedAvg
 
@@ -140,7 +151,7 @@ def conducting(
     """
     by_name = {site.name: site for site in taking_part}
     side = SiteClient(lambda name, _: by_name[name])
-    with tempfile.TemporaryDirectory() as folder, RunStore.open(f"sqlite:///{folder}/runs.db") as store:
+    with tempfile.TemporaryDirectory() as folder, RunStore.open(url := f"sqlite:///{folder}/runs.db") as store:
         series = store.begin_series(study=chosen.name, study_sha256=chosen.sha256(), study_text=chosen.text)
         writer = store.begin_run(
             series,
@@ -155,7 +166,7 @@ def conducting(
         grid = grid_of(side, list(by_name), config, stacked_compute() if stacked else None)
         clock = Clock()
         conductor = conductor_class(grid, chosen, Recorder(writer, PRIMARY, chosen.rounds), observer=clock.mark)
-        conductor.side, conductor.stages = side, clock
+        conductor.side, conductor.stages, conductor.store = side, clock, url
         yield conductor
 
 

@@ -97,6 +97,20 @@ def scaling(results: Results) -> str:
     return f"{_table(rows)}\n\n{said}"
 
 
+def comparison(results: Results) -> str:
+    """Return the table of what the comparison costs, by model and number of sites."""
+    found = results.get("comparison", {})
+    head = ["CPU s without", "with the comparison", "ratio", "CPU s of the comparison a site", "most MB", "measured"]
+    rows = [["model", "own models", "sites", *head]]
+    for name in sorted(found, key=lambda name: (name.split("-")[0], int(name.split("-")[1]))):
+        (model, sites), of = name.split("-"), found[name]
+        seconds = [f"{of[f'{way}-cpu-seconds']:,.1f}" for way in ("without", "with")]
+        costs = [f"{of['ratio']:.1f}", f"{of['compare-cpu-seconds-a-site']:.3f}", f"{of['peak-mb']:,.0f}"]
+        day = f"{of['date']}, commit {of['commit']}, {of['machine']['load']}"
+        rows.append([model, f"`{of['own']}`", f"{int(sites):,}", *seconds, *costs, day])
+    return _table(rows) if found else "Not run yet."
+
+
 def start_up(results: Results) -> str:
     """Return where the seconds of a tiny study go."""
     found = results.get("start-up", {})
@@ -342,6 +356,7 @@ PARTS = {
     "wall-and-memory": wall_and_memory,
     "simulators": simulators,
     "scale": scaling,
+    "comparison": comparison,
     "start-up": start_up,
     "deployment": deployment,
     "codec": codecs,

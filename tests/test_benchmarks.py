@@ -13,13 +13,15 @@ import torch
 from benchmarks import bare, hand_made, noised_counts, secure_sums, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
+from benchmarks.comparison import STAGE, Compared
 from benchmarks.limits import CPU, missed
-from benchmarks.ours import at_work, conducting, run_ours
+from benchmarks.ours import Timed, at_work, conducting, run_ours
 from benchmarks.picture import picture
 from benchmarks.processes import descendants, watching
 from benchmarks.scale import bare_seconds, dearer, line, one, workload
 from benchmarks.ways import LOOPS, TOLERANCE, DifferentResults, compare, difference, figures
 from benchmarks.workload import WORKLOADS, Workload
+from flfed.records.store.reader import RunReader
 from flfed.refusals import Refusal
 from flfed.rows.training.private.noise import SeededNoise
 from flfed.seeds import generator
@@ -198,6 +200,27 @@ def test_the_first_file_of_the_checkpoints_is_on_the_clock_of_the_rounds():
     with at_work(TINY) as (chosen, taking_part), conducting(chosen, taking_part, stacked=True) as conductor:
         _, kept = conductor.begin()
         assert kept.start and conductor.stages.cpu["rounds"] > 0
+
+
+def test_a_benchmarks_store_has_no_comparison_unless_the_comparison_is_what_is_timed():
+    for kind in (Timed, Compared):
+        with (
+            at_work(TINY) as (chosen, taking_part),
+            conducting(chosen, taking_part, stacked=True, conductor_class=kind) as conductor,
+        ):
+            conductor.conduct()
+            writer = conductor.recorder.writer
+            writer.flush()
+            with RunReader.open(conductor.store) as reader:
+                assert reader.runs_of(writer.run)[0].rounds == TINY.rounds
+                compared = [reader.figures(writer.run), reader.differences(writer.run)]
+                arms = {figure.arm for figure in compared[0]}
+                table_one = reader.summary(writer.run, "table-1")
+        assert all(compared) == (kind is Compared)
+        assert (STAGE in conductor.stages.cpu) == (kind is Compared)
+        # The comparison that is timed is that of `flfed study run`, with the model of all rows.
+        assert ({"global", "local-only", "pooled"} <= arms) == (kind is Compared)
+        assert (table_one is not None) == (kind is Compared)
 
 
 def test_a_straight_line_is_told_from_a_bent_one():

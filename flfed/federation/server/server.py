@@ -157,7 +157,7 @@ class FederatedRun:
         result = Checkpoint(round=outcome.best_round, arrays=arrays, encoder=kept.encoder, facts=facts)
         checkpoints.write(self.recorder.writer.run, result, final=True)
         if not strategy.stopped:
-            judge(self, participants, outcome, kept.start, strategy)
+            self.compare(participants, outcome, kept.start, strategy)
         return replace(outcome, seconds=self.writer.seconds())
 
     def _resume(self, checkpoint: Checkpoint) -> tuple[dict[str, Participant], Checkpoint]:
@@ -193,16 +193,10 @@ class FederatedRun:
         self.recorder.leaks(leak_warnings(self.layout, merged), untested(self.layout, merged))
         sums = {"sha256": arrays_sha256(merged.arrays()), "rounded": sums_sha256(merged)}
         self.recorder.writer.summary("training-sums", sums, durable=False)
-        if self.study.encode.scaler == "per-site":
-            self.recorder.note(PER_SITE)
         note_parts(participants, self.recorder)
         note_beginnings(self)
         encoder = fit_encoder(self.layout, merged, self.study.encode.scaler)
-        if one_class(self.layout, merged):
-            raise UsageError(
-                f"column {self.layout.target.name!r} has one class only in the training rows of all sites: "
-                "no model can be learned from it; ask sites that have another class, or check their mappings"
-            )
+        check_classes(self.layout, merged)
         if saved := packing_saves(self.study, self.first_arrays()):
             self.recorder.writer.summary("codec", saved, durable=False)
         return participants, self.write_start(participants, encoder, summaries)
@@ -327,22 +321,25 @@ class FederatedRun:
             result = strategy.start(self.grid, to_record(first), self.study.rounds)
         return strategy, to_arrays(result.arrays)
 
+    def compare(self, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg) -> None:
+        """Compare the models at every site, or score the shared one under noise; `start` is the start file's hash."""
+        if covers_model(self.study):
+            scored_under_noise(self, participants, outcome)
+        else:
+            Comparison(self, participants, outcome).conduct(start, strategy)
+
     def first_arrays(self) -> Arrays:
         """Return the initial arrays in the plan's precision."""
         return first_model(self.study, self.schema, self.repeat)
 
 
-def judge(
-    run: FederatedRun, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg
-) -> None:
-    """Compare the models at every site and record it; where all that leaves is charged, score the shared one.
-
-    `start` is the start file's hash.
-    """
-    if covers_model(run.study):
-        scored_under_noise(run, participants, outcome)
-    else:
-        Comparison(run, participants, outcome).conduct(start, strategy)
+def check_classes(layout: Layout, merged: Summary) -> None:
+    """Refuse a run whose training rows have one class only; raises UsageError."""
+    if one_class(layout, merged):
+        raise UsageError(
+            f"column {layout.target.name!r} has one class only in the training rows of all sites: "
+            "no model can be learned from it; ask sites that have another class, or check their mappings"
+        )
 
 
 def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, Participant]) -> Arrays:
@@ -354,7 +351,9 @@ def begun_with(run: FederatedRun, encoder: Encoder, participants: Mapping[str, P
 
 
 def note_beginnings(run: FederatedRun) -> None:
-    """Record which model of an earlier run the study begins with, and which arrays are each site's own."""
+    """Record which model of an earlier run the study begins with, and what each site has of its own."""
+    if run.study.encode.scaler == "per-site":
+        run.recorder.note(PER_SITE)
     if (source := source_of(run.study, run.recorder.shared_as.series)) is not None:
         run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
         if run.study.privacy.name != "none":
