@@ -31,6 +31,17 @@ def report_of(run: str) -> dict[str, Any]:
         return report(reader, run)
 
 
+def object_of(run: str) -> dict[str, Any]:
+    """Return the report of a run as `--json` prints it."""
+    from flfed.records.reports.report import report
+    from flfed.records.statistics.listed.statistic_object import statistic_object
+    from flfed.records.store.reader import RunReader
+
+    with RunReader.open() as reader:
+        found = report(reader, run)
+        return found if reader.runs_of(run)[0].rounds_planned else statistic_object(found)
+
+
 def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     """Print a run's comparison and its story, for people; `whole` with every site, and all that nobody promised."""
     from flfed.records.reports.catalogue import note_in_words, notes_of

@@ -11,7 +11,7 @@ import typer
 from flfed.cli import completion, output
 from flfed.cli.catalogue import LATEST
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.cli.run_text import print_report, report_of
+from flfed.cli.run_text import object_of, print_report, report_of
 from flfed.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ def show_run(run: str = LATEST, whole: bool = output.ALL, as_json: bool = output
 
     Of many sites the most telling are shown; --all shows each, and lists what no promise covers.
     """
-    found = report_of(run)
-    output.either(as_json, found, lambda: print_report(found, whole=whole))
+    if as_json:
+        output.as_json(object_of(run))
+        return
+    print_report(report_of(run), whole=whole)
 
 
 @app.command("compare", epilog="Example: flfed run compare 20261120-153012-a1b2 latest --json")

@@ -265,13 +265,16 @@ def _ran(go: Callable[[Progress], Result], as_json: bool) -> Result:
         if as_json and error.run:
             # Where the store itself has gone, the first error is what counts.
             with suppress(FlfedError):
-                output.as_json(run_text.report_of(error.run))
+                output.as_json(run_text.object_of(error.run))
         raise
 
 
 def _show(result: Result, as_json: bool) -> None:
     """Print what a run found, and leave with 3 where it stopped."""
-    output.either(as_json, result.report, lambda: run_text.print_report(result.report))
+    if as_json:
+        output.as_json(run_text.object_of(result.run))
+    else:
+        run_text.print_report(result.report)
     # Stopped is neither success nor failure, so that a script can tell it apart.
     if result.status == "stopped":
         raise typer.Exit(3)

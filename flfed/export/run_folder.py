@@ -22,6 +22,7 @@ from flfed.folders import RUN
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
 from flfed.records.statistics.listed.in_words import statistic_in_words
+from flfed.records.statistics.listed.statistic_object import statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
@@ -134,8 +135,9 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
         planned = runs[0].rounds_planned
+        shown = found if planned else statistic_object(found)
         files = {
-            "report.json": json.dumps(found, indent=2, ensure_ascii=False) + "\n",
+            "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
             "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
             "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
             "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from flwr.app import Message
 from statsmodels.stats.contingency_tables import Table2x2
+from typer.testing import CliRunner
 
 from flfed import Study, run
-from flfed.cli.run_text import print_report
+from flfed.cli.run_text import object_of, print_report
+from flfed.cli.runs import app as commands
 from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import FlfedError, UsageError
 from flfed.experiments.verify import verify
@@ -32,6 +36,7 @@ from flfed.rows.statistics.statistic import Statistic, entries, of_entries
 from flfed.updates.messages.kinds import ENROL, STATISTIC, UNMASK
 from flfed.updates.messages.summarise import StatisticReply, StatisticRequest
 from tests.deployment.summing import Consortium, Coordinator, SummingGrid
+from tests.records.analyses import STUDY as ANALYSIS
 
 STUDY = """
 format = 1
@@ -196,6 +201,42 @@ def test_gates_let_the_sums_leave_once_a_run_and_write_a_line(gated: Consortium)
 SECRET = '\n[privacy]\nsecure-aggregation = "on"\n'
 
 
+def objects(value: object) -> Iterator[object]:
+    """Yield a value, and all that is in it."""
+    yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from objects(one)
+
+
+def has_figures_only(found: dict[str, object]) -> bool:
+    """Tell whether a report has no key of models, no verdict and no empty object."""
+    everything = list(objects(found))
+    return {} not in everything and "cannot be told" not in everything and not {"sites", "global"} & set(found)
+
+
+@pytest.mark.parametrize("text", [ODDS, COVARIANCE, ODDS + SECRET, ANALYSIS], ids=["odds", "sums", "secret", "noised"])
+def test_json_of_a_statistic_has_its_figures_only(text: str, small_sites: Small, tmp_path: Path):
+    done = run(Study.parse(text), sites=small_sites(4))
+    shown = CliRunner().invoke(commands, ["show", done.run, "--json"])
+    found = json.loads(shown.stdout)
+    assert has_figures_only(found)
+    assert (found["run"], found["status"], found["faults"]) == (done.run, "completed", [])
+    assert found["statistics"] == {key: of for key, of in done.report["statistics"].items() if of != {}}
+    assert found["privacy"]["mechanism"] == done.report["privacy"]["mechanism"]
+    export(done.run, tmp_path / "folder")
+    assert json.loads((tmp_path / "folder" / "report.json").read_text()) == found
+
+
+def test_json_of_a_statistic_that_failed_says_why(small_sites: Small):
+    sites = [replace(site, policy=Policy(disclosure="institution")) for site in small_sites(3)]
+    with pytest.raises(FlfedError):
+        run(Study.parse(ODDS), sites=sites)
+    found = object_of("latest")
+    assert has_figures_only(found) and found["status"] == "failed" and "statistics" not in found
+    assert found["reason"] and len(found["faults"]) == 3
+
+
 def test_sums_in_secret_give_the_same_figures_and_none_of_a_site(small_sites: Small):
     sites = small_sites(4)
     plain = run(Study.parse(ODDS), sites=sites).report["statistics"]
@@ -253,7 +294,7 @@ def test_gates_mask_the_sums_and_open_those_of_all_alone(in_secret: Consortium):
     assert ended.status == "completed", ended.reason
     with RunReader.open() as reader:
         found = reader.summary(ended.run, "statistics")
-    assert found is not None
+    assert found is not None and has_figures_only(object_of(ended.run))
     assert (found["sites"], found["rows"], found["by-site"]) == (4, here["rows"], {})
     np.testing.assert_allclose(found["covariance"], here["covariance"], rtol=1e-12)
     # What crossed looks like chance: no site's own number of rows is in it.

@@ -37,7 +37,7 @@ class Result:
     Attributes
     ----------
     report : dict
-        The object of `flfed study run --json`.
+        The object of `flfed study run --json`, which of a statistic or an analysis leaves out the keys of models.
     store : str or None
         URL of the run store; None for the default.
     """

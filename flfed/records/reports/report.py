@@ -49,7 +49,7 @@ SAME = 1e-9
 
 
 def report(reader: RunReader, name: str) -> Report:
-    """Return the object of `flfed study run --json`.
+    """Return the object of `flfed study run --json`, which of a statistic lacks keys of models (`statistic_object`).
 
     It is of one run, or of a series of repeats.
 
