@@ -55,7 +55,11 @@ def compare(
 def export_run(
     run: str = LATEST,
     to: Path | None = typer.Option(None, help="A new or empty folder; default: one with the run's id, here."),
-    dtype: str = typer.Option("float32", metavar="float32|int8", help="Weights as trained, or a quarter of the bytes."),
+    dtype: str = typer.Option(
+        "trained",
+        metavar="trained|float32|int8",
+        help="Weights as trained, in float32, or as int8, a quarter of float32's bytes.",
+    ),
     as_json: bool = output.JSON,
 ) -> None:
     """Write a run into a folder: its model for `flfed predict`, its report, its figures as CSV."""

@@ -83,6 +83,8 @@ class SharedModel:
         The coordinator's, where it was read from a folder that has one that holds.
     quantised : Quantised, optional
         The weights as int8, where `arrays` are made of them.
+    rounded_of : str
+        SHA-256 of the arrays that `arrays` were rounded from to float32; "" where they are as they were trained.
     """
 
     run: str
@@ -93,6 +95,7 @@ class SharedModel:
     figures: Mapping[str, Any]
     signature: Signature | None = None
     quantised: Quantised | None = None
+    rounded_of: str = ""
 
     @property
     def layout(self) -> Layout:
@@ -113,6 +116,24 @@ class SharedModel:
         if self.schema.task == "regression":
             return decode_target(outputs[:, 0], self.layout, self.encoder)
         return probabilities(self.schema.task, outputs)
+
+    def to_float32(self) -> Self:
+        """Return the model with its weights in float32, itself where they are so already.
+
+        Raises
+        ------
+        UsageError
+            If a weight is beyond float32, or the model is trees: a rounded cut point sends rows to another leaf.
+        """
+        if all(value.dtype == np.float32 for value in self.arrays.values()):
+            return self
+        if self.layout.plain:
+            raise UsageError(f"model {self.study.model.name!r} has cut points that are not rounded to float32")
+        with np.errstate(over="ignore"):
+            rounded = {name: value.astype(np.float32) for name, value in self.arrays.items()}
+        if not all(np.isfinite(value).all() for value in rounded.values()):
+            raise UsageError("the model has weights that are not finite in float32")
+        return replace(self, arrays=rounded, rounded_of=arrays_sha256(self.arrays))
 
     def to_int8(self) -> Self:
         """Return the model with its weights as int8, and how far its predictions moved.
@@ -183,6 +204,8 @@ class SharedModel:
         """
         layout, quantised = self.layout, self.quantised
         more: dict[str, Any] = {} if quantised is None else {"quantised": quantised.as_object()}
+        if self.rounded_of:
+            more["rounded"] = {"dtype": "float32", "of-arrays-sha256": self.rounded_of}
         if layout.plain:  # what an input of the XGBoost file is
             more["columns"] = [
                 {"name": column.name, "unit": column.unit}

@@ -40,7 +40,7 @@ COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high",
 ROUNDS = ("run", "round", *MetricRow._fields)
 STATISTICS = ("run", *Figure._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
-AS_TRAINED, INT8 = DTYPES = ("float32", "int8")
+AS_TRAINED, FLOAT32, INT8 = DTYPES = ("trained", "float32", "int8")
 AT_SITES = (
     "the coordinator has the model of run {run} as ciphertexts only; at an institution that took part: flfed site "
     "model SITE {run} --to FOLDER (a rehearsal in one process keeps none)"
@@ -106,8 +106,9 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         report is of all, and the model is exported by the repeat's own id.
     folder : Path, optional
         New or empty; default: a folder with the run's id, here.
-    dtype : {"float32", "int8"}
-        Of the model's weights: as they were trained, or a quarter of the bytes.
+    dtype : {"trained", "float32", "int8"}
+        Of the model's weights: as they were trained, float32 (half the bytes of float64), or int8 (a quarter of
+        float32's).
     store : str, optional
         Database URL.
 
@@ -130,8 +131,8 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
-        if model is not None and dtype == INT8:
-            model = model.to_int8()
+        if model is not None:
+            model = _in_dtype(model, dtype)
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
         planned = runs[0].rounds_planned
@@ -150,6 +151,13 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         model.write(target, signer)
     written = tuple(sorted(path.name for path in target.iterdir()))
     return Exported(found["run"], target, model.run if model else None, reason, written, signer)
+
+
+def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
+    """Return a model with its weights in one of `DTYPES`."""
+    if dtype == FLOAT32:
+        return model.to_float32()
+    return model.to_int8() if dtype == INT8 else model
 
 
 def shared_model(
@@ -312,10 +320,16 @@ def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, r
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
     if model.quantised is not None:
         lines += [model.quantised.in_words(unit), ""]
+    if model.rounded_of:
+        lines += [ROUNDED, ""]
     lines += ["The columns it reads, with their units (schema.toml has ranges and allowed values):", "", *units, ""]
     return "\n".join(lines)
 
 
+ROUNDED = (
+    "The weights are rounded from float64, in which they were trained, to float32: a prediction moves in its seventh "
+    "digit or so. The figures are of the model before."
+)
 FILES = (
     "report.json     the run's report, as `flfed run show RUN --json` prints it",
     "comparison.csv  per site and over all (site empty): each arm's figure with its 95 % interval; where `against` is",

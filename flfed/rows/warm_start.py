@@ -145,7 +145,7 @@ def read_source(folder: Path, where: str) -> Source:
         # Who names the folder in `where` need not read it twice.
         raise UsageError(f"{where}: {str(error).removeprefix(f'{folder}: ')}") from None
     if files.facts.quantised is not None:
-        raise UsageError(f"{where} holds weights of eight bits: export the run with --dtype float32")
+        raise UsageError(f"{where} holds weights of eight bits: export the run without --dtype int8")
     repeat = REPEAT.fullmatch(files.facts.run)
     found = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
     return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_it_predicts_with_the_rounded_weights_from_a_quarter_of_the_bytes(result
         export(result.run, tmp_path / dtype, dtype=dtype)
     plain, small = (SharedModel.read(tmp_path / dtype) for dtype in ("float32", "int8"))
     sizes = [(tmp_path / dtype / "model.safetensors").stat().st_size for dtype in ("float32", "int8")]
-    assert sizes[0] > 16_000 and sizes[1] < 0.32 * sizes[0]
+    assert sizes[0] > 16_000 and sizes[1] < 0.36 * sizes[0]
     stored = load((tmp_path / "int8" / "model.safetensors").read_bytes())
     for name, value in dequantise(stored).items():
         np.testing.assert_array_equal(small.arrays[name], value)
@@ -108,7 +109,9 @@ def test_a_linear_model_becomes_scikit_learns(tmp_path: Path):
 
 def test_an_altered_folder_and_an_unknown_dtype_are_refused(result: flfed.Result, tmp_path: Path):
     export(result.run, tmp_path / "int8", dtype="int8")
-    with pytest.raises(UsageError, match=r"dtype 'int4' is not known; did you mean 'int8'\? Known: float32, int8"):
+    with pytest.raises(
+        UsageError, match=r"dtype 'int4' is not known; did you mean 'int8'\? Known: trained, float32, int8"
+    ):
         export(result.run, tmp_path / "other", dtype="int4")
     assert not (tmp_path / "other").exists()
     path = tmp_path / "int8" / "model.safetensors"
@@ -117,6 +120,42 @@ def test_an_altered_folder_and_an_unknown_dtype_are_refused(result: flfed.Result
     path.write_bytes(bytes(content))
     with pytest.raises(UsageError, match="is not the file that was exported"):
         SharedModel.read(tmp_path / "int8")
+
+
+def test_float32_is_written_of_a_run_in_float64_and_predicts_nearly_the_same(result: flfed.Result, tmp_path: Path):
+    for dtype in ("trained", "float32"):
+        code, _ = in_terminal("run", "export", result.run, "--to", str(tmp_path / dtype), "--dtype", dtype)
+        assert code == 0
+    stored = [load((tmp_path / dtype / "model.safetensors").read_bytes()) for dtype in ("trained", "float32")]
+    assert [{value.dtype for value in arrays.values()} for arrays in stored] == [
+        {np.dtype(np.float64)},
+        {np.dtype("f4")},
+    ]
+    for name, value in stored[0].items():
+        np.testing.assert_array_equal(stored[1][name], value.astype(np.float32))
+    said = [json.loads((tmp_path / dtype / "model.json").read_text()) for dtype in ("trained", "float32")]
+    assert "rounded" not in said[0]
+    assert said[1]["rounded"] == {"dtype": "float32", "of-arrays-sha256": said[0]["hashes"]["arrays-sha256"]}
+    assert said[1]["hashes"]["arrays-sha256"] == arrays_sha256(stored[1])
+    assert "rounded from float64" in (tmp_path / "float32" / "README.txt").read_text()
+    whole, small = (flfed.Model.read(tmp_path / dtype).predict_proba(MAPPED) for dtype in ("trained", "float32"))
+    np.testing.assert_allclose(small, whole, rtol=0, atol=1e-6)
+    small_model = SharedModel.read(tmp_path / "float32")
+    assert small_model.to_float32() is small_model
+
+
+def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(tmp_path: Path):
+    result = trained(precision="float32")
+    for dtype in ("trained", "float32"):
+        export(result.run, tmp_path / dtype, dtype=dtype)
+    one, other = ((tmp_path / dtype / "model.json").read_text() for dtype in ("trained", "float32"))
+    assert one == other
+    with pytest.raises(UsageError, match="cut points that are not rounded"):
+        export(trained(model="boosted-trees").run, tmp_path / "trees", dtype="float32")
+    assert not (tmp_path / "trees").exists()
+    beyond = replace(result.model.shared, arrays={"w": np.array([1e300])})
+    with pytest.raises(UsageError, match="not finite in float32"):
+        beyond.to_float32()
 
 
 def test_the_commands_write_it_and_predict_with_it(result: flfed.Result, tmp_path: Path):
