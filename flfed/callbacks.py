@@ -22,6 +22,8 @@ Notify = Callable[[str], None]
 """Told in a sentence what happens; what it is told may be shown to a person."""
 Progress = Callable[[str, int, int], None]
 """Told a stage, how much of it is done, and of how much."""
+WARNING = "warning: "
+"""So begins a stage that is a sentence, told once: it stays on the screen."""
 
 
 SOON = 10.0

@@ -13,11 +13,11 @@ from typing import Any
 
 import typer
 
-from flfed.callbacks import Clock, Progress
+from flfed.callbacks import WARNING, Clock, Progress
 from flfed.errors import RunStopped, Terminated, interruption
 
 FIRST = "reading tables"
-SENTENCES = ("waiting for ", "without ")
+SENTENCES = ("waiting for ", "without ", WARNING)
 """So begin stages that are said in lines where no bar is shown: nobody shall wait without a word."""
 MINUTE, SOON = 60.0, 10.0
 """Seconds after which a line is printed in any case, and before which none is: a short run prints none."""
@@ -57,6 +57,9 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
             # The first stage is a stand-in until the run tells its own.
             while stand_in:
                 bars.remove_task(stand_in.pop())
+            if stage.startswith(WARNING):
+                console.print(stage, markup=False)
+                return
             many = of if of > 1 else None
             if many is None and done == of and stage not in tasks:
                 return

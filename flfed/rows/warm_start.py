@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from flfed.errors import UsageError
+from flfed.refusals import Refusal
 from flfed.rows.baselines import Trainable, fine_tuned, network_predictor
 from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
@@ -57,6 +58,8 @@ class Source:
     arrays : dict of name to array
     repeat : int
         Of its series, whose test rows it did not learn from.
+    run_id : str
+        Of the run that trained it, "" where that is not known.
     """
 
     run: str
@@ -65,6 +68,7 @@ class Source:
     layers: tuple[tuple[str, str], ...]
     arrays: Arrays
     repeat: int = 0
+    run_id: str = ""
 
     @classmethod
     def of_study(cls, name: str, study: Study, schema: Schema, arrays: Arrays, encoder: Encoder) -> Source:
@@ -73,8 +77,10 @@ class Source:
         Raises
         ------
         UsageError
-            If the arrays are of other inputs than the schema's.
+            If the arrays are of other inputs than the schema's, or each site scaled its rows by itself.
         """
+        if study.encode.scaler == "per-site":
+            raise UsageError(f"[model]: warm-start={name!r}: {Refusal('source-per-site')}")
         layout, layers = study_layout(study, schema), layers_of(study.model.build("model"))
         if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
             raise UsageError(f"[model]: warm-start={name!r}: the schema of its dataset has changed since it was run")
@@ -82,16 +88,16 @@ class Source:
 
     def facts(self) -> dict[str, Any]:
         """Return for JSON what it is besides its numbers."""
-        return {"run": self.run, "layout": asdict(self.layout), "layers": self.layers, "repeat": self.repeat}
+        of_run = {"run": self.run, "repeat": self.repeat, "run-id": self.run_id}
+        return {**of_run, "layout": asdict(self.layout), "layers": self.layers}
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any], arrays: Arrays, encoder: Encoder) -> Source:
         """Return a source from its numbers and what `facts` returned; raises ValueError, TypeError or KeyError."""
         layout = TypeAdapter(Layout).validate_python(facts["layout"])
         layers = tuple((weight, bias) for weight, bias in facts["layers"])
-        return cls(
-            run=facts["run"], layout=layout, encoder=encoder, layers=layers, arrays=arrays, repeat=facts["repeat"]
-        )
+        of_run = {"run": facts["run"], "repeat": facts["repeat"], "run_id": facts.get("run-id", "")}
+        return cls(layout=layout, encoder=encoder, layers=layers, arrays=arrays, **of_run)
 
     def sha256(self) -> str:
         """Return the SHA-256 of all that a run takes of it: layout, encoder, layers and arrays."""
@@ -118,6 +124,24 @@ class Source:
         why = defect(self, study.model.build("model"), first_model(study, schema), study_layout(study, schema))
         if why:
             raise UsageError(f"{where}: {why}")
+
+
+@dataclass(frozen=True, eq=False)
+class SourceRows:
+    """Rows that the run of a source was trained on.
+
+    Attributes
+    ----------
+    source : Source
+    texts : collection of str or None
+        Canonical texts of the rows: rows that read the same are one. None where they are not known.
+    why : str
+        Why they are not known, "" where the sites are not here at all.
+    """
+
+    source: Source
+    texts: Collection[str] | None = None
+    why: str = ""
 
 
 FindSource = Callable[[Study], Source | None]
@@ -148,7 +172,7 @@ def read_source(folder: Path, where: str) -> Source:
         raise UsageError(f"{where} holds weights of eight bits: export the run without --dtype int8")
     repeat = REPEAT.fullmatch(files.facts.run)
     found = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
-    return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0)
+    return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0, run_id=files.facts.run)
 
 
 @dataclass(frozen=True, eq=False)

@@ -99,7 +99,8 @@ class Encode(Settings, where="[encode]", frozen=True):
     scaler : {"global", "per-site", "none", "schema", "private"}
         `schema` takes centre and scale from the schema, in which no row has a say: the default under
         `record-dp`. `private` takes them from noised counts that are charged to the study's ε: the default where
-        that covers the study. `per-site` exists to reproduce others' results: it costs accuracy, and the run warns.
+        that covers the study. `per-site` exists to reproduce others' results: it costs accuracy, the run warns, and it
+        does not go with `warm-start`.
     impute : {"mean"}
         Missing cells become the mean over all sites' training rows; under scaler "schema" the centre of the
         column's typical span.

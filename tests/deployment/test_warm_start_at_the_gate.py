@@ -20,6 +20,7 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import export
 from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.recording.source_model import named_start, source_model
+from flfed.refusals import Refusal
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.warm_start import Source, read_source
@@ -182,3 +183,15 @@ def test_the_approval_names_the_model_and_its_hash(begun: Study, gated: Callable
     private = site.study.replace({"privacy.name": "site-dp", "privacy.noise": 1.0, "privacy.clip": 0.5})
     assert "does not cover what that model learned before" in " ".join(plain_words(private, site.site, []))
     assert "begins with the model" not in " ".join(plain_words(gated().study, gated().site, []))
+
+
+def test_a_gate_refuses_a_start_where_each_site_scales_by_its_own_means(
+    begun: Study, folder: Path, gated: Callable[..., Gated]
+):
+    study = begun.replace({"encode.scaler": "per-site"})
+    site = gated(study.text)
+    source = given_start(site.folder, study, folder)
+    assert source is not None
+    keep_start(site.folder, study, source)
+    enrol = site.message(ENROL, EnrolRequest(dataset="small", schema_sha256=datasets.load("small").schema.sha256()))
+    assert site.answer(enrol).error.reason == Refusal("start-per-site")

@@ -22,7 +22,7 @@ from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.rows.data.site import Site
 from flfed.rows.training.requests import Compute
-from flfed.rows.warm_start import Source
+from flfed.rows.warm_start import Source, SourceRows
 from flfed.signatures import Signer
 from flfed.study.study import Study
 
@@ -45,13 +45,14 @@ class RunResources:
     """Resources of one repeat.
 
     They are the function that answers its requests (None: one by one), its progress and its clock, and the model of
-    an earlier run that it begins from.
+    an earlier run that it begins from, with the rows of that.
     """
 
     answer: Compute | None
     progress: Progress
     clock: Clock = time.monotonic
     source: Source | None = None
+    source_rows: SourceRows | None = None
     _shown: list[str] = field(default_factory=list)
 
     def told(self, sentence: str) -> None:

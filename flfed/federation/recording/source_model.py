@@ -31,7 +31,7 @@ SEEN = (
     "the model that this run began with was trained on other rows than those held out here: at sites that took part in "
     "its run, test rows of this repeat may be among them, and all figures are too good there"
 )
-"""Of a repeat that is not the source's own: each draws test rows of its own."""
+"""Of a repeat that is not the source's own, where its rows are not here: each draws test rows of its own."""
 KEPT = "source"
 """Of a series' copy of the model that it begins from, among its checkpoints."""
 
@@ -208,4 +208,4 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         )
     schema = own or datasets.load(study.dataset.name).schema
     found = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
-    return replace(found, repeat=runs[0].repeat)
+    return replace(found, repeat=runs[0].repeat, run_id=runs[0].run)

@@ -14,6 +14,7 @@ from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
+from flfed.rows.data.site import start_refusal
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.study_model import model_shapes
@@ -60,6 +61,8 @@ def check(study: Study) -> dict[str, str]:
         )
     if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
+    if refused := start_refusal(study):
+        raise UsageError(f"[model]: warm-start={study.warm_start!r}: {refused}")
     _check_trees(study, model)
     _check_frozen(study, model)
     _check_widths(study, model)

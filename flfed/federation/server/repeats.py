@@ -24,6 +24,7 @@ from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun
+from flfed.federation.server.source_rows import counting, source_rows
 from flfed.federation.server.sums.row_sums import conduct_statistic
 from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
@@ -31,6 +32,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
+from flfed.rows.warm_start import SourceRows
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
@@ -106,15 +108,17 @@ class Series:
         again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
         # Several repeats share the tables, so each is read and encoded once.
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
+        before = source_rows(self.study, self.series, None if self.engine.remote else once._here(), self.store.address)
         with rarely_collected():
             while left:
                 some = left[: once._at_once()]
                 if len(some) == 1:
-                    once._repeat(some[0], entries.get(some[0]), RunResources(answer_of(self.path), self.progress))
+                    way = RunResources(answer_of(self.path), self.progress, source_rows=before)
+                    once._repeat(some[0], entries.get(some[0]), way)
                     later = []
                 else:
                     # The first repeat shows how large the tables are; the rest may have to wait for room.
-                    later = once._several(some, entries)
+                    later = once._several(some, entries, before)
                 left = later + left[len(some) :]
                 self.progress("repeats", self.repeats - len(left), self.repeats)
 
@@ -137,10 +141,10 @@ class Series:
         by_rows = ROWS_AT_ONCE // max(1, sum(len(rows.table) for rows in read))
         return max(1, min(AT_ONCE, by_rows, SITES_AT_ONCE // len(self.sites)))
 
-    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry]) -> list[int]:
+    def _several(self, repeats: Sequence[int], entries: Mapping[int, RunEntry], before: SourceRows | None) -> list[int]:
         """Run several repeats side by side.
 
-        An error is raised once all have ended, and it is that of the first.
+        An error is raised once all have ended, and it is that of the first. `before` are rows of the source's run.
 
         Returns those that there was no room for, once the first one had read the tables.
         """
@@ -156,7 +160,7 @@ class Series:
                     if repeat in repeats[self._at_once() :]:
                         later.append(repeat)
                         return
-                    way = RunResources(own.stopped_while(answer), progress.of(repeat), own)
+                    way = RunResources(own.stopped_while(answer), progress.of(repeat), own, source_rows=before)
                     self._repeat(repeat, entries.get(repeat), way)
                 except RunStopped as stopped:
                     raise KeyboardInterrupt from stopped  # a person means all of them
@@ -263,12 +267,11 @@ class Series:
         kept = self.study.dataset.partition is None and self.engine.keeps_replies
         config["run" if kept else "run-here"] = recorder.writer.run
         # Institutions took it in themselves: nobody sends it.
-        source = None if self.engine.remote else source_of(self.study, self.series)
-        way = replace(way, source=source)
-        with (
-            self.engine.started(self.sites, config, way) as (grid, tables),
-            self.engine.after_run(grid, recorder),
-        ):
+        way = replace(way, source=None if self.engine.remote else source_of(self.study, self.series))
+        with self.engine.started(self.sites, config, way) as (grid, tables), self.engine.after_run(grid, recorder):
+            check = self.engine.before_rounds(grid, recorder)
+            # A repeat that goes on has counted its test rows before its first round.
+            before = way.source_rows if checkpoint is None else None
             federated = FederatedRun(
                 grid,
                 self.study,
@@ -280,7 +283,7 @@ class Series:
                 callback=self.callback,
                 clock=way.clock,
                 each_round=self.engine.remote,
-                enrolled=self.engine.before_rounds(grid, recorder),
+                enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
             outcome = conduct_statistic(federated) if is_statistic(self.study) else federated.conduct()
         # The curve is of the series, so one repeat computes it.

@@ -16,7 +16,7 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.recording.privacy_recorder import PrivacyRecord
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.recording.source_model import SEEN, UNCOVERED, source_facts, source_of, start_arrays
+from flfed.federation.recording.source_model import UNCOVERED, source_facts, source_of, start_arrays
 from flfed.federation.server.checkpoint_writer import (
     CheckpointWriter,
     RoundCallback,
@@ -358,8 +358,6 @@ def note_beginnings(run: FederatedRun) -> None:
         run.recorder.writer.summary("warm-start", source_facts(source, run.layout), durable=False)
         if run.study.privacy.name != "none":
             run.recorder.note(UNCOVERED)
-        if run.repeat != source.repeat:
-            run.recorder.note(SEEN)
     if own := own_facts(extra_shapes(run.study, shapes_of(run.first_arrays()))):
         run.recorder.writer.summary("own-parts", own, durable=False)
 

@@ -20,6 +20,7 @@ from flfed.records.statistics.listed.noised_scores import (
     own_under_noise,
     scores_in_words,
 )
+from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_rows_in_words
 from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
@@ -315,7 +316,8 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     metric = metric or primary_of(found)
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
-    lines = [*missing_in_words(found), *_reach(found, metric), *scores_in_words(found), *ranks_in_words(found)]
+    lines = [*missing_in_words(found), *trained_rows_in_words(found.get(TRAINED_TEST_ROWS)), *_reach(found, metric)]
+    lines += [*scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     lines += own_under_noise(found)
     naive = naive_in_words(list(found["sites"].values()), metric)

@@ -23,6 +23,7 @@ from flfed.records.statistics.listed.noised_scores import (
     WHY_NOT_COMPARED,
     is_covered,
 )
+from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_over_repeats
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import NAIVE_ARMS, family_keys
@@ -92,7 +93,8 @@ def report(reader: RunReader, name: str) -> Report:
     score, with their noise. Then `rows` of a site is about how many it trains on; one that is not held against its own
     model has `not-compared`, why, and where none is `mean-gain` is empty. `own-parts` is there where a part of the
     model is each site's own: its `arrays`, and whether they are a model `beside` the shared one. `round-bytes` is what
-    crosses in a round of training (`round_totals.round_bytes`).
+    crosses in a round of training (`round_totals.round_bytes`). `trained-test-rows` is there where the run began with
+    an earlier model: by site, how many test rows that was trained on, over all repeats, or `why` that is not known.
 
     Raises
     ------
@@ -164,6 +166,7 @@ def _where_asked(reader: RunReader, runs: Sequence[RunEntry]) -> Report:
         for name in ("operating-points", "subgroups", "sums-only", "own-parts", "told-outcomes", "statistics", SCORES)
     }
     found["importances"] = over_repeats([reader.summary(run.run, "importances") for run in runs])
+    found[TRAINED_TEST_ROWS] = trained_over_repeats([reader.summary(run.run, TRAINED_TEST_ROWS) for run in runs])
     found["gains"] = gains_over_repeats([reader.summary(run.run, "gains") for run in runs])
     return {name: payload for name, payload in found.items() if payload is not None}
 

@@ -24,6 +24,7 @@ from flfed.records.statistics.listed.noised_scores import (
     scores_in_words,
     trained_on,
 )
+from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_at_site
 from flfed.records.statistics.mean_gain import mean_gain_in_words
 from flfed.records.statistics.own_models import BETTER_OF, SAME, naive_in_words, own_parts_in_words
 from flfed.records.statistics.verdict import (
@@ -147,10 +148,12 @@ def rests_on(found: Report, site: str, metric: str) -> list[str]:
             f"A {better_of(metric)} {metric_name(metric)} is better."
         )
         lines += _few(of_site)
+    before = found.get(TRAINED_TEST_ROWS)
+    lines += trained_at_site(before, site)
     lines += [said for said in (own_parts_in_words(found),) if said]
     lines += _own_model(of_site, metric)
     lines += [said for said in (naive_in_words([of_site], metric),) if said]
-    lines += _began_with(of_site, metric)
+    lines += _began_with(of_site, metric, unknown=site not in (before or {}).get("sites", {}))
     if over:
         lines.append(_two_intervals(of_site, metric))
     if mean := mean_gain_in_words(found["mean-gain"].get(metric), metric):
@@ -177,16 +180,19 @@ def _of_noise(found: Report, site: str) -> list[str]:
     ]
 
 
-def _began_with(of_site: Report, metric: str) -> list[str]:
-    """Return how the model does that the run began with, as it is and fitted to the site's own rows."""
+def _began_with(of_site: Report, metric: str, *, unknown: bool) -> list[str]:
+    """Return how the model does that the run began with, as it is and fitted to the site's own rows.
+
+    `unknown` tells that nobody has counted the test rows that it was trained on.
+    """
     values = [of_site.get(arm, {}).get(metric, {}).get("value") for arm in STARTED]
     if None in values:
         return []
     as_it_is, tuned = map(number, values)
     return [
         f"The model that the run began with reaches {as_it_is} here as it is, and {tuned} where the site draws it to "
-        "its own rows without the others. If this site took part in that earlier run with other test rows, they are "
-        "too good."
+        "its own rows without the others."
+        + (" If this site took part in that earlier run with other test rows, they are too good." if unknown else "")
     ]
 
 

@@ -229,6 +229,11 @@ class OpenStore:
         self._engine = engine
         self._url = url
 
+    @property
+    def address(self) -> str:
+        """Where it is, by which another reader opens it."""
+        return self._url.render_as_string(hide_password=False)
+
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()

@@ -37,6 +37,7 @@ KEPT = {
     "operating-points": ("rows", "asked"),
     "subgroups": ("metric", "rows", "asked"),
     "told-outcomes": (),
+    "trained-test-rows": ("source", "why"),
     "importances": ("loss", "permutations", "rows", "asked"),
     "codec": ("update", "download", "saved-to-site", "saved-to-server"),
     "secure-sums": ("kind", "least"),
@@ -48,6 +49,7 @@ KEPT = {
 """By named object what no row of a site goes into: settings, and sentences that follow from the study."""
 OF_SITES = (
     "score-histograms", "operating-points", "subgroups", "importances", "privacy", "own-models", "told-outcomes",
+    "trained-test-rows",
 )  # fmt: skip
 """Objects with a part for each site."""
 LEAST_TOGETHER = 3

@@ -281,10 +281,12 @@ def dataset_refusal(study: Study, site: Site) -> Refusal | None:
 
 
 def study_refusal(study: Study, site: Site) -> Refusal | None:
-    """Return why the site's policy forbids a study's rows.
+    """Return why the site's policy forbids a study's rows, or nobody can run the study on any.
 
     It is None where the policy allows them. No row is read.
     """
+    if refused := start_refusal(study):
+        return refused
     refused = site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     if study.model.name == TREES:
         least = int(study.strategy.settings.get("min-rows", 0))
@@ -294,6 +296,11 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     elif is_statistic(study):
         refused = refused or site.policy.statistic_refusal(summed=study.secure_aggregation == "on")
     return refused or _width_refusal(study, site.policy.width)
+
+
+def start_refusal(study: Study) -> Refusal | None:
+    """Return why a study cannot begin with the model of an earlier run, None where it can."""
+    return Refusal("start-per-site") if study.warm_start and study.encode.scaler == "per-site" else None
 
 
 def _width_refusal(study: Study, width: float) -> Refusal | None:

@@ -1,0 +1,165 @@
+"""Test rows that the run of a source was trained on, where this process can read the tables of both runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flfed.callbacks import WARNING
+from flfed.errors import FlfedError, UsageError
+from flfed.federation.engines.local_sites import find_sites
+from flfed.federation.recording.pseudonyms import SharedAs
+from flfed.federation.recording.recorder import Recorder
+from flfed.federation.recording.source_model import SEEN, source_of
+from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_rows_in_words
+from flfed.records.store.entries import SiteEntry
+from flfed.records.store.reader import RunReader
+from flfed.rows.data import datasets
+from flfed.rows.data.holdout import canonical_rows
+from flfed.rows.data.own_column import of_schema
+from flfed.rows.data.site import Site
+from flfed.rows.session import study_table
+from flfed.rows.warm_start import SourceRows
+from flfed.study.coverage import is_covered
+from flfed.study.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+EnrolledCheck = Callable[[Mapping[str, int]], None]
+"""Told the nodes by site, once the sites of a run are known."""
+
+
+def source_rows(study: Study, series: str, sites: Sequence[Site] | None, store: str) -> SourceRows | None:
+    """Return the rows that the source of a series was trained on; None where it begins from arrays as drawn.
+
+    Parameters
+    ----------
+    study : Study
+        That begins with it.
+    series : str
+    sites : sequence of Site or None
+        Of that study; None where they are institutions. Where a program gave the sites of the earlier run, those of
+        the same names stand for them.
+    store : str
+        Where the earlier run is.
+    """
+    source = source_of(study, series)
+    if source is None or sites is None:
+        return None if source is None else SourceRows(source)
+    if is_covered(study):
+        return SourceRows(source, why="all that leaves a site is charged, and no exact count of its test rows does")
+    if not source.run_id:
+        return SourceRows(source, why="the model does not say which run it is of")
+    try:
+        return SourceRows(source, _training_texts(source.run_id, study, sites, store))
+    except FlfedError as error:
+        return SourceRows(source, why=str(error))
+
+
+def counting(
+    check: EnrolledCheck, rows: SourceRows | None, study: Study, sites: Sequence[Site], repeat: int, recorder: Recorder
+) -> EnrolledCheck:
+    """Return a check of enrolled sites, after which the test rows that a source was trained on are counted.
+
+    They are recorded, and a warning is told where there are some. Where they are not known it is said of a repeat that
+    is not the source's own: it drew other test rows.
+
+    Parameters
+    ----------
+    check : callable
+        The engine's own.
+    rows : SourceRows or None
+        None where nothing is to be counted: the check stays as it is.
+    study : Study
+        That begins with the source.
+    sites : sequence of Site
+        Whose tables are here.
+    repeat : int
+    recorder : Recorder
+    """
+    if rows is None:
+        return check
+
+    def told(nodes: Mapping[str, int]) -> None:
+        check(nodes)
+        if rows.texts is None and repeat != rows.source.repeat:
+            recorder.note(SEEN)
+        if rows.texts is None and not rows.why:
+            return
+        found: dict[str, Any] = {"source": rows.source.run, "why": rows.why}
+        if rows.texts is not None:
+            taking_part = [site for site in sites if site.name in nodes]
+            found |= _counted(rows.texts, study, taking_part, repeat, recorder.shared_as)
+        recorder.writer.summary(TRAINED_TEST_ROWS, found, durable=False)
+        for sentence in trained_rows_in_words(found):
+            recorder.note(sentence)
+            recorder.progress(WARNING + sentence, 0, 1)
+
+    return told
+
+
+def _counted(
+    texts: Collection[str], study: Study, sites: Sequence[Site], repeat: int, shared: SharedAs
+) -> dict[str, Any]:
+    """Return the counts of test rows among texts that may be recorded."""
+    counts = {site.name: _count(study_table(study, site, repeat).holdout("warm-start"), texts, study) for site in sites}
+    together = [counts[site] for site in shared.summable(counts)]
+    over_all = {key: sum(one[key] for one in together) for key in ("rows", "of")}
+    return {**over_all, "sites": dict(shared.own(counts))}
+
+
+def _count(holdout: pd.DataFrame, texts: Collection[str], study: Study) -> dict[str, int]:
+    """Return how many test rows of a site are among texts, and of how many."""
+    own = _texts(holdout, study)
+    return {"rows": sum(text in texts for text in own), "of": len(own)}
+
+
+def _texts(table: pd.DataFrame, study: Study) -> list[str]:
+    return canonical_rows(of_schema(table, datasets.load(study.dataset.name).schema))
+
+
+def _training_texts(run: str, study: Study, sites: Sequence[Site], store: str | None) -> set[str]:
+    """Return the canonical texts of a run's rows, and of those that its own source was trained on.
+
+    Raises FlfedError, which says why they are not known.
+    """
+    with RunReader.open(store) as reader:
+        entry, series = reader.runs_of(run)[0], reader.series(run)
+        first = reader.runs_of(series.series)[0]
+        asked, entries = reader.summary(first.run, "asked") or {}, reader.sites(entry.run)
+    earlier = Study.parse(series.study_text)
+    if earlier.dataset.name != study.dataset.name:
+        raise UsageError(f"its rows are of dataset {earlier.dataset.name!r}, whose columns are others")
+    if entry.hashes.get("schema") != datasets.load(study.dataset.name).schema.sha256():
+        raise UsageError(f"the schema of dataset {study.dataset.name!r} has changed since its run")
+    found = _training_texts(earlier.warm_start, study, sites, store) if earlier.warm_start else set[str]()
+    of_record = {one.site: one for one in entries}
+    for site in _sites_of(earlier, asked, sites):
+        known = of_record.get(site.name)
+        if known is not None and known.status == "refused":
+            continue
+        training = study_table(earlier, site, entry.repeat).training
+        if _differs(known, len(training)):
+            raise UsageError(f"the table of {site.name} has changed since its run")
+        found.update(_texts(training, study))
+    return found
+
+
+def _sites_of(earlier: Study, asked: Mapping[str, Any], sites: Sequence[Site]) -> list[Site]:
+    """Return the sites of an earlier run; raises FlfedError where they are not on this machine."""
+    names = asked.get("names", ())
+    if not asked.get("given"):
+        return [site for site in find_sites(earlier, asked.get("sites")) if site.name in names]
+    here = {site.name: site for site in sites}
+    if absent := [name for name in names if name not in here]:
+        raise UsageError(f"a program gave the sites of its run, and {absent[0]} is not among those of this one")
+    return [here[name] for name in names]
+
+
+def _differs(known: SiteEntry | None, rows: int) -> bool:
+    """Tell whether a site of the record had another number of training rows."""
+    if known is None or known.rows is None or known.holdout_rows is None:
+        return False
+    return known.rows - known.holdout_rows != rows
