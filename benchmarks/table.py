@@ -100,12 +100,13 @@ def scaling(results: Results) -> str:
 def comparison(results: Results) -> str:
     """Return the table of what the comparison costs, by model and number of sites."""
     found = results.get("comparison", {})
-    head = ["CPU s without", "with the comparison", "ratio", "CPU s of the comparison a site", "most MB", "measured"]
-    rows = [["model", "own models", "sites", *head]]
+    head = ["CPU s without", "with the comparison", "ratio", "CPU s a site", "CPU s, model of all rows", "most MB"]
+    rows = [["model", "own models", "sites", *head, "measured"]]
     for name in sorted(found, key=lambda name: (name.split("-")[0], int(name.split("-")[1]))):
         (model, sites), of = name.split("-"), found[name]
         seconds = [f"{of[f'{way}-cpu-seconds']:,.1f}" for way in ("without", "with")]
-        costs = [f"{of['ratio']:.1f}", f"{of['compare-cpu-seconds-a-site']:.3f}", f"{of['peak-mb']:,.0f}"]
+        costs = [f"{of['ratio']:.1f}", f"{of['sites-cpu-seconds-a-site']:.3f}", f"{of['pooled-cpu-seconds']:,.1f}"]
+        costs.append(f"{of['peak-mb']:,.0f}")
         day = f"{of['date']}, commit {of['commit']}, {of['machine']['load']}"
         rows.append([model, f"`{of['own']}`", f"{int(sites):,}", *seconds, *costs, day])
     return _table(rows) if found else "Not run yet."

@@ -13,7 +13,7 @@ import torch
 from benchmarks import bare, hand_made, noised_counts, secure_sums, table
 from benchmarks.alone import in_child, peak_mb
 from benchmarks.bare import Job, arrays_of, loop, module, read_job, write_job
-from benchmarks.comparison import STAGE, Compared
+from benchmarks.comparison import POOLED, STAGE, Compared
 from benchmarks.limits import CPU, missed
 from benchmarks.ours import Timed, at_work, conducting, run_ours
 from benchmarks.picture import picture
@@ -217,7 +217,7 @@ def test_a_benchmarks_store_has_no_comparison_unless_the_comparison_is_what_is_t
                 arms = {figure.arm for figure in compared[0]}
                 table_one = reader.summary(writer.run, "table-1")
         assert all(compared) == (kind is Compared)
-        assert (STAGE in conductor.stages.cpu) == (kind is Compared)
+        assert ({STAGE, POOLED} <= set(conductor.stages.cpu)) == (kind is Compared)
         # The comparison that is timed is that of `flfed study run`, with the model of all rows.
         assert ({"global", "local-only", "pooled"} <= arms) == (kind is Compared)
         assert (table_one is not None) == (kind is Compared)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count
 
 from flfed import Study, run
-from flfed.cli.progress import ProgressLines
+from flfed.callbacks import WARNING
+from flfed.cli.progress import ProgressLines, progress
 
 
 class Clock:
@@ -58,6 +59,14 @@ def test_a_stage_that_waits_is_said_at_once_and_one_that_cannot_be_counted_is_no
     lines("waiting for cleveland", 0, 1)
     lines("compare", 0, 1)
     assert said == ["waiting for cleveland"]
+
+
+def test_a_warning_is_said_at_once_in_lines_and_where_it_is_quiet(capsys):
+    said: list[str] = []
+    ProgressLines(said.append, Clock())(f"{WARNING}3 of 9 test rows", 0, 1)
+    with progress(quiet=True) as told:
+        told(f"{WARNING}3 of 9 test rows", 0, 1)
+    assert said == ["warning: 3 of 9 test rows"] and capsys.readouterr().err == "warning: 3 of 9 test rows\n"
 
 
 def test_a_real_run_tells_its_rounds_and_nothing_is_said_with_json(home, flfed):
