@@ -12,6 +12,7 @@ import pandas as pd
 import tomli_w
 
 from flfed import Study
+from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.data import datasets, site_discovery
 from flfed.rows.data.mapping import map_table
 from flfed.rows.features.columns import ColumnArrays, coded, joined
@@ -128,9 +129,33 @@ def boosting_of(
     share: float = 0.7,
 ) -> Boosting:
     """Return the rows of sites as codes, 70 of 100 to train on; with a least number of rows and two outcomes a code."""
+    training = np.random.default_rng(seed).random(sum(part.rows for part in parts)) < share
+    return coded_boosting(layout, parts, training, most=most, least=least, outcomes=outcomes)
+
+
+def repeat_of(name: str, repeat: int) -> tuple[Boosting, np.ndarray]:
+    """Return the rows of a study's sites as codes, split as in a repeat of its run, and as XGBoost takes them."""
+    study = Study.load(name)
+    layout = study_layout(study, datasets.load(study.dataset.name).schema)
+    tables = [study_table(study, site, repeat) for site in find_sites(study)]
+    sides = [(table.training, table.holdout("test")) for table in tables]
+    parts = [coded(pd.concat(both), layout) for both in sides]
+    training = np.concatenate([np.arange(len(one) + len(other)) < len(one) for one, other in sides])
+    return coded_boosting(layout, parts, training), plain_inputs(joined(parts), layout).astype(np.float32)
+
+
+def coded_boosting(
+    layout: Layout,
+    parts: list[ColumnArrays],
+    training: np.ndarray,
+    *,
+    most: int = CODES,
+    least: int = 0,
+    outcomes: bool = True,
+) -> Boosting:
+    """Return the rows of sites as codes, `training` telling which are trained on."""
     rows = joined(parts)
     site = np.repeat(np.arange(len(parts)), [part.rows for part in parts])
-    training = np.random.default_rng(seed).random(rows.rows) < share
     own = [training & (site == place) for place in range(len(parts))]
     counts = [half.cell_counts(rows.take(place), layout, least) for place in own]
     merged = {name: np.sum([one[name] for one in counts], axis=0) for name in counts[0]}

@@ -145,6 +145,14 @@ def taiwan(home: Path, test_data: Path) -> datasets.Dataset:
 
 
 @pytest.fixture
+def sba_loans(home: Path, test_data: Path) -> datasets.Dataset:
+    """The sba-loans dataset, its file in this test's home."""
+    dataset = datasets.load("sba-loans")
+    datasets.get(dataset, from_folder=test_data / "sba_loans", progress=lambda line: None)
+    return dataset
+
+
+@pytest.fixture
 def demand(home: Path, test_data: Path) -> datasets.Dataset:
     """The scms-demand dataset, its file in this test's home."""
     dataset = datasets.load("scms-demand")
