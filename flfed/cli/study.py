@@ -15,7 +15,7 @@ from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
 from flfed.cli.data import TO
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.cli.study_text import OPENED, SUMS, TREES, analysis_in_words, can_be_run, sums_in_words
+from flfed.cli.study_text import SUMS, analysis_in_words, can_be_run, sums_in_words, trees_in_words
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def new_study(
     purpose = purpose or (COUNTS if analysis else StudyTemplate.purpose)
     template = StudyTemplate(
         name=named, dataset=dataset, purpose=purpose, model=model, task=schema.task, private=bool(private),
-        covers=covers, columns=known if analysis else (), sums=True,
+        covers=covers, columns=known if analysis else (), sums=True, refit=True,
     )  # fmt: skip
     # What cannot be run is refused before it is written.
     check(Study.parse(text := template.text()))
@@ -129,7 +129,7 @@ def check_study(
     from flfed.federation.server.preflight import check
     from flfed.records.reports.privacy import one_answer
     from flfed.rows.data import datasets
-    from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
+    from flfed.study.exchanges import exchanges_of_run, grows
 
     facts = check(study)
     found = find_sites(study)
@@ -165,8 +165,7 @@ def check_study(
         whose = "Each site" if len(by_words) == 1 else ", ".join(alike) if whole else some(alike)
         output.say(f"{whose}: {said}.")
     if grows(study):
-        opened = "" if study.secure_aggregation == "off" else OPENED
-        output.say(TREES.format(**exchanges, rounds=study.rounds, levels=exchanges_of(study), opened=opened))
+        output.say(trees_in_words(study))
     if study.secure_aggregation in SUMS:
         for line in sums_in_words(study):
             output.say(line)

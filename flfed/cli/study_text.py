@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flfed.study.exchanges import exchanges_of, exchanges_of_run, most_rounds, refits
+
 if TYPE_CHECKING:
     from flfed.study.study import Study
 
-TREES = "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds of {levels} levels{opened}."
+TREES = (
+    "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds{anew} of {levels} levels{opened}."
+)
+ANEW = ", half of them at most to grow the trees anew on all training rows,"
 OPENED = ", and for each sum one that opens it"
 SUMS = {
     "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
@@ -46,6 +51,17 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
     judged = asked if is_statistic(study) else f"judged by {facts['primary']}"
     noise = [] if study.analysis is None else [noise_in_words(study)]
     return [f"{study.name}: can be run ({facts['task']}, {judged}).", *analysis_in_words(study), *noise]
+
+
+def trees_in_words(study: Study) -> str:
+    """Return how many exchanges a run of trees takes, at most."""
+    return TREES.format(
+        exchanges=exchanges_of_run(study),
+        rounds=most_rounds(study),
+        anew=ANEW if refits(study) else "",
+        levels=exchanges_of(study),
+        opened="" if study.secure_aggregation == "off" else OPENED,
+    )
 
 
 def analysis_in_words(study: Study) -> list[str]:

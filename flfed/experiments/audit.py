@@ -32,6 +32,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.coverage import covers_model
+from flfed.study.exchanges import most_rounds
 from flfed.study.tables import Sharing, strictest
 from flfed.summaries.summary import arrays_sha256, fit_encoder, merge, sums_sha256
 from flfed.updates.mechanism import Promise
@@ -159,7 +160,7 @@ def audit(
     answer = answer_of(path_of(engine, study, stacked=True))
     with RunStore.open(store) as opened:
         recorder = Recorder(
-            opened.added_to(entry.run), facts["primary"], study.rounds, progress, SharedAs(series=entry.series)
+            opened.added_to(entry.run), facts["primary"], most_rounds(study), progress, SharedAs(series=entry.series)
         )
         recorder.after(entry.rounds + 1)
         with (

@@ -32,6 +32,7 @@ from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
+from flfed.study.exchanges import refits
 from flfed.study.settings import toml_value
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
@@ -45,7 +46,7 @@ CAUTION = (
 ANEW = "to go on, sweep the values of the grid that are left"
 SWEPT = ("model", "plan", "strategy", "encode.scaler", "encode.missing-indicator")
 """Tables and keys that a grid may change: they leave the rows that judge as they are."""
-FIXED = ("plan.validation",)
+FIXED = ("plan.validation", "strategy.refit")
 """Keys of these tables that change which rows judge."""
 
 Grid = Mapping[str, Sequence[Any]]
@@ -235,8 +236,10 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
     # All keys are checked before any point is built, so that the error names the key.
     for key, values in zip(full, grid.values(), strict=True):
         _check_key(key, values, full)
-    # The curve by round over the holdout would read it.
-    plain = study.replace({"compare.holdout-curve": False}) if study.compare.holdout_curve else study
+    # The curve by round over the holdout would read it, and trees that are grown anew have no rows left to judge them.
+    off = {"compare.holdout-curve": False} if study.compare.holdout_curve else {}
+    off |= {"strategy.refit": False} if refits(study) else {}
+    plain = study.replace(off) if off else study
     points: list[tuple[Settings, Study]] = []
     for values in itertools.product(*grid.values()):
         settings = dict(zip(full, values, strict=True))

@@ -17,6 +17,7 @@ from flfed.rows.features.encode import Encoded, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
 from flfed.rows.holdout_by_order import elapsed_shares
 from flfed.rows.training.functional import probabilities
+from flfed.study.exchanges import refits
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, Layout, Summary, fit_encoder, schema_encoder
 
@@ -225,6 +226,18 @@ class EncodedTable:
             kept |= {"fitted": rows.take(~self._held), "validation": rows.take(self._held)}
             del kept["training"]  # made again after the rounds: else every row would be kept twice
         return kept["fitted"], kept["validation"]
+
+    @property
+    def scored_part(self) -> str:
+        """Part of the rows that a round's model is scored on; trees that were grown anew were trained on all."""
+        return "validation" if self._held_rows and not refits(self.study) else "training"
+
+    def model_rows(self, encoder: Encoder) -> tuple[Encoded, Encoded]:
+        """Return the rows that a round's model is trained on, and scored on; of trees those of the last one."""
+        if self.scored_part == "validation":
+            return self.round_rows(encoder)
+        rows = self.training(encoder)
+        return rows, rows
 
     def scored_rows(self, encoder: Encoder) -> list[Encoded]:
         """Return all encoded rows by part: those to train on, validation rows if there are some, and the holdout."""

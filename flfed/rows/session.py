@@ -202,7 +202,7 @@ class SiteSession(EncodedTable):
         constant, by the names of the model's arrays. Those of `own` are for the site's own model, where it has one.
         """
         arrays = self.own_arrays.at_site(arrays)
-        (rows, scored), scores, held = self.round_rows(encoder), None, None
+        (rows, scored), scores, held = self.model_rows(encoder), None, None
         if score and (self._held_rows or not self.validation_only):
             scores = yield from self._score(arrays, encoder, scored)
         if score and self.study.compare.holdout_curve and not self.validation_only:
@@ -257,8 +257,7 @@ class SiteSession(EncodedTable):
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows without any."""
-        kind = "validation" if self._held_rows else "training"
-        return (yield from self.measured(kind, self.table.training, arrays, encoder, rows))
+        return (yield from self.measured(self.scored_part, self.table.training, arrays, encoder, rows))
 
     def holdout_rows(self, encoder: Encoder) -> tuple[pd.DataFrame, Encoded]:
         """Return the holdout rows of the curve by round, and the same encoded, kept for later rounds."""

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from flfed.rows.comparison.single_rows import holds_models, outputs_refusal
+from flfed.rows.features.columns import ColumnArrays
+from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.statistics.boosted_trees import SiteTrees, cell_counts
 from flfed.rows.training.functional import loss_of_rows
 from flfed.rows.training.requests import ComputeRequest
+from flfed.study.exchanges import refits
 from flfed.summaries.score_bins import RowScores
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.trees.forest import trees_of
+from flfed.trees.forest import trees_of, without_trees
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +31,8 @@ class Level:
     ----------
     round : int
         From 1.
+    before : int
+        Rounds before trees grow anew on all training rows; 0 in these.
     score : bool
         Whether the trees before the round are to be scored, too.
     forest : dict of name to array
@@ -45,6 +50,7 @@ class Level:
     """
 
     round: int
+    before: int = 0
     score: bool
     forest: Mapping[str, np.ndarray]
     sha256: str
@@ -52,6 +58,21 @@ class Level:
     tree: np.ndarray
     asked: np.ndarray
     cuts_sha256: str = ""
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether it is of the first round that grows trees anew, which still scores those before."""
+        return 0 < self.before == self.round - 1
+
+    @property
+    def is_anew(self) -> bool:
+        """Whether the trees before the round were grown anew."""
+        return 0 < self.before < self.round - 1
+
+    @property
+    def place(self) -> int:
+        """The round's place among those whose trees are sent, from 1."""
+        return self.round - self.before if self.is_anew else self.round
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,15 +124,9 @@ def grown(
     counted : bool
         Whether rows are counted beside gradients and Hessians.
     """
-    (fitted, scored), curve = session.round_rows(encoder), _scores_holdout(session)
-    # Another run may have another encoder, and by it another unit of a number that is predicted.
-    if session.trees is None or session.trees.y is not fitted.y:
-        parts = {"fitted": fitted.x, "scored": scored.x} | (
-            {"holdout": session.holdout_rows(encoder)[1].x} if curve or holds_models(session) else {}
-        )
-        session.trees = SiteTrees(parts, fitted.y, session.task)
-    trees = session.trees
-    if not trees.follow(level.round, level.last, level.sha256):
+    fitted, scored = _rows(session, encoder, level)
+    trees = session.trees = _trees(session, encoder, level)
+    if not trees.follow(level.place, level.last, level.sha256):
         # What is sent under a hash must have it: by the hash the site knows what it was asked.
         if not level.forest or arrays_sha256(dict(level.forest)) != level.sha256:
             return None
@@ -120,10 +135,12 @@ def grown(
     if level.cuts_sha256 not in ("", trees.cuts_sha256):
         return None
     growing = trees_of(level.tree, len(session.layout.features))
-    sums = trees.sums(growing, [np.flatnonzero(nodes) for nodes in level.asked], counted=counted)
+    grower = _trees_anew(session, encoder, trees) if level.begins_anew else trees
+    sums = grower.sums(growing, [np.flatnonzero(nodes) for nodes in level.asked], counted=counted)
+    trained = len(grower.y)
     if not level.score:
-        return Grown(sums, len(fitted), None, None, None)
-    validated = scored is not fitted
+        return Grown(sums, trained, None, None, None)
+    validated, curve = scored is not fitted, _scores_holdout(session)
     scores = held = None
     if validated or not session.validation_only:
         own, kind = replace(scored, x=trees.scores["scored"]), "validation" if validated else "training"
@@ -134,8 +151,45 @@ def grown(
         held = yield from session.measured("holdout", table, {}, encoder, own, SCORED)
     if _tell_single_rows(session, trees, validated=validated):
         bare = [None if one is None else one.bare() for one in (scores, held)]
-        return Grown(sums, len(fitted), None, *bare)
-    return Grown(sums, len(fitted), loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores, held)
+        return Grown(sums, trained, None, *bare)
+    return Grown(sums, trained, loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores, held)
+
+
+def _rows(session: SiteSession, encoder: Encoder, level: Level) -> tuple[Encoded, Encoded]:
+    """Return the rows that the trees before the round were grown on, and those that they are scored on."""
+    if not level.is_anew:
+        return session.round_rows(encoder)
+    rows = session.training(encoder)
+    return rows, rows
+
+
+def _trees(session: SiteSession, encoder: Encoder, level: Level) -> SiteTrees:
+    """Return the trees before the round as far as the site knows them."""
+    fitted, scored = _rows(session, encoder, level)
+    known = session.trees
+    if level.is_anew and known is not None and known.anew is not None:
+        known = known.anew
+    # Another run may have another encoder, and by it another unit of a number that is predicted.
+    if known is not None and known.y is fitted.y:
+        return known
+    return _site_trees(session, encoder, fitted, scored)
+
+
+def _site_trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored: Encoded) -> SiteTrees:
+    """Return the trees of a site that knows none yet."""
+    parts = {"fitted": fitted.x, "scored": scored.x}
+    if _scores_holdout(session) or holds_models(session):
+        parts["holdout"] = session.holdout_rows(encoder)[1].x
+    return SiteTrees(parts, fitted.y, session.task)
+
+
+def _trees_anew(session: SiteSession, encoder: Encoder, before: SiteTrees) -> SiteTrees:
+    """Return the trees that are grown anew on all training rows, of which there is none yet."""
+    rows, known = session.training(encoder), before.anew
+    if known is None or known.y is not rows.y or known.grown or known.cuts_sha256 != before.cuts_sha256:
+        known = before.anew = _site_trees(session, encoder, rows, rows)
+        known.take(without_trees(before.arrays))
+    return known
 
 
 def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool) -> bool:
@@ -151,5 +205,15 @@ def _scores_holdout(session: SiteSession) -> bool:
 
 
 def cells_of_rows(session: SiteSession, least: int) -> dict[str, np.ndarray]:
-    """Return the rows that are trained on by cell and outcome, as `cell_counts` does."""
-    return cell_counts(session.fitted_columns(), session.layout, least)
+    """Return the rows that trees grow on in the end by cell and outcome, as `cell_counts` does."""
+    return cell_counts(tree_columns(session), session.layout, least)
+
+
+def tree_columns(session: SiteSession) -> ColumnArrays:
+    """Return the columns of the rows that trees are grown on in the end."""
+    return session.coded(session.table.training) if refits(session.study) else session.fitted_columns()
+
+
+def tree_rows(session: SiteSession, encoder: Encoder) -> Encoded:
+    """Return the encoded rows that trees are grown on in the end."""
+    return session.training(encoder) if refits(session.study) else session.fitted(encoder)

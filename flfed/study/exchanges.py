@@ -11,6 +11,16 @@ def grows(study: Study) -> bool:
     return study.model.name == TREES
 
 
+def refits(study: Study) -> bool:
+    """Tell whether the trees that validation rows chose are grown anew on all training rows."""
+    return grows(study) and bool(study.strategy.settings.get("refit", False))
+
+
+def most_rounds(study: Study) -> int:
+    """Return the most rounds of a run: where trees are grown anew, as many again."""
+    return study.rounds * (2 if refits(study) else 1)
+
+
 def exchanges_of(study: Study) -> int:
     """Return in how many exchanges a round's trees grow, at most: one a level."""
     return int(study.model.build("model").depth)
@@ -19,7 +29,7 @@ def exchanges_of(study: Study) -> int:
 def exchanges_of_run(study: Study) -> int:
     """Return in how many exchanges all trees grow, at most; under secure sums another one opens each sum."""
     opened = study.secure_aggregation != "off"
-    return study.rounds * exchanges_of(study) * (1 + opened)
+    return most_rounds(study) * exchanges_of(study) * (1 + opened)
 
 
 def exchange_number(round: int, level: int, exchanges: int) -> int:

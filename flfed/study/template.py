@@ -51,6 +51,8 @@ class StudyTemplate:
         Whether the updates of three institutions or more are added up in secret.
     covers : {"updates", "study"}
         What ε is of; of all that leaves a site, rows are protected and nothing is added up in secret.
+    refit : bool
+        Whether validation rows choose how many trees there are, which then grow anew on all training rows.
     columns : sequence of str
         Those that are counted in place of training a model; empty for a study with one.
     """
@@ -69,6 +71,7 @@ class StudyTemplate:
     seed: int = 42
     sums: bool = False
     covers: str = "updates"
+    refit: bool = False
     columns: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -89,7 +92,7 @@ class StudyTemplate:
         lines += ["", "[plan]", *self._plan()]
         trees = self.model == TREES
         lines += ["", "[strategy]", _line("name", TREES if trees else "fedavg"), _line("rounds", self.rounds)]
-        lines += ["learning-rate = 0.1  # what each tree's leaves are multiplied by"] if trees else []
+        lines += self._trees() if trees else []
         lines += ["quorum = 0.75  # share of the sites that must answer in a round"]
         sums = self.sums and not trees and not self._covered
         if self._protected or sums:
@@ -131,10 +134,21 @@ class StudyTemplate:
             *([_line("sites", list(self.sites))] if self.sites else []),
         ]
 
+    def _trees(self) -> list[str]:
+        """Return how trees grow, and how many; only open data has its validation rows back."""
+        lines = ["learning-rate = 0.1  # what each tree's leaves are multiplied by"]
+        if not self.refit:
+            return lines
+        lines += ['select = "best"  # the trees up to the one after which validation rows did best']
+        lines += ["patience = 20  # trees without a better one that end these rounds"]
+        again = "then as many trees are grown anew on all training rows; for open data"
+        return [*lines, f"refit = true  # {again}"]
+
     def _plan(self) -> list[str]:
         """Return how sites train; privacy needs a number of steps that no row changes."""
         if self.model == TREES:
-            return ["validation = 0.2  # share of training rows kept apart, for the curves by round"]
+            use = "which choose how many trees there are" if self.refit else "for the curves by round"
+            return [f"validation = 0.2  # share of training rows kept apart, {use}"]
         lr, l2 = PACES.get(self.task, PACE)
         lines = ['optimiser = "sgd"', f"lr = {lr}  # learning rate", 'schedule = "cosine"', "batch = 32"]
         if self._protected:

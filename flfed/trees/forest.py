@@ -199,6 +199,12 @@ def with_round(arrays: Mapping[str, np.ndarray], number: int, stacked: np.ndarra
     return found
 
 
+def without_trees(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a forest's arrays with its cut points and no tree."""
+    rounds, outputs, nodes = arrays["value"].shape
+    return {**arrays, **empty_forest(rounds, outputs, depth_of(nodes))}
+
+
 def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
     """Return the trees that are grown, by round."""
     grown = np.flatnonzero(((arrays["column"] >= 0) | (arrays["value"] != 0)).any(axis=(1, 2)))

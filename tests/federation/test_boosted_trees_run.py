@@ -18,10 +18,10 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import resume, run
-from flfed.rows.features.columns import joined
+from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import plain_inputs
 from flfed.rows.session import SiteSession, first_model
-from flfed.rows.site_trees import Level
+from flfed.rows.site_trees import Level, tree_columns
 from flfed.rows.site_trees import grown as grown_level
 from flfed.rows.statistics.boosted_trees import cell_counts
 from flfed.rows.training.one_by_one import run_client
@@ -47,10 +47,13 @@ def trees(small_study: str) -> Callable[..., str]:
 
 
 def one_table(
-    sessions: Sequence[SiteSession], most: int = 16, least: int = 0
+    sessions: Sequence[SiteSession],
+    most: int = 16,
+    least: int = 0,
+    columns: Callable[[SiteSession], ColumnArrays] = tree_columns,
 ) -> tuple[Boosting, dict[str, np.ndarray]]:
     """Return the rows that sites trained on as one table's codes, and the cut points of that table."""
-    rows = [session.fitted_columns() for session in sessions]
+    rows = [columns(session) for session in sessions]
     layout, whole = sessions[0].layout, joined(rows)
     arrays = chosen_cuts(layout, cell_counts(whole, layout, least), most, least)
     site = np.repeat(np.arange(len(rows)), [part.rows for part in rows])

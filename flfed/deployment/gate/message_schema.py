@@ -63,7 +63,7 @@ from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.coverage import compares_privately, covers_model
-from flfed.study.exchanges import exchanges_of, grows
+from flfed.study.exchanges import exchanges_of, grows, most_rounds, refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, strictest
@@ -168,7 +168,8 @@ class StudyMessages:
             return {"config": _config(pairs, optional=pairs), **sections, "edges": edges_of_bins()}
         if kind == TRAIN and grows(self.study):
             place = {**self._round(kind), **hashes(self.pinned), **compact}
-            return {"config": _config(place, optional=compact), **sections, **level_asked(self.model, self.pinned)}
+            level = level_asked(self.study, self.model, self.pinned)
+            return {"config": _config(place, optional=compact), **sections, **level}
         # Left are training and evaluation: each names its round and the strategy's numbers.
         settings = self._settings()
         more: dict[str, Section] = {"settings": Plain(fields=settings)} if settings else {}
@@ -183,9 +184,10 @@ class StudyMessages:
         """
         # Only a plateau schedule follows what it sees: there alone the coordinator may choose the scale.
         plateau = self.study.plan.schedule == "plateau"
-        first, last = 1, self.study.rounds
+        first, last = 1, most_rounds(self.study)
         if kind == EVALUATE:  # of the final model: before the last round only where a run may end early
-            first, last = 2 if self.study.strategy.settings.get("patience") else last + 1, last + 1
+            early = self.study.strategy.settings.get("patience") or refits(self.study)
+            first, last = 2 if early else last + 1, last + 1
         return {
             "round": whole(first, last),
             "rounds": equal(self.study.rounds),
@@ -255,22 +257,22 @@ class StudyMessages:
             shapes = {"value": shape, "error": shape}
             sections[OFFSET] = Held(shapes=shapes, needed=False, positive=frozenset({"error"}))
         if score and not stays:
-            rows = "validation" if self.study.plan.validation else "training"
-            sections |= self._scores("scores", rows)
+            rows = equal("validation" if self.study.plan.validation else "training")
+            sections |= self._scores("scores", one_of(("training", "validation")) if refits(self.study) else rows)
             if self.study.compare.holdout_curve:
-                sections |= self._scores("holdout", "holdout")
+                sections |= self._scores("holdout", equal("holdout"))
         return sections
 
     def _summary(self, *, needed: bool = True) -> Held:
         return Held(shapes={name: (shape, FLOAT64) for name, shape in self.layout.shapes().items()}, needed=needed)
 
-    def _scores(self, name: str, rows: str) -> dict[str, Section]:
+    def _scores(self, name: str, rows: Field) -> dict[str, Section]:
         # Beside the loss only the primary metric leaves in a round: the others wait for the comparison.
         primary = primary_of(self.schema.task, self.study.compare.primary, self.study.compare.alert_budget)
         figures = {"loss": number(), primary: number()}
         variances = {primary: number(nan=True)}
         return {
-            name: Plain(fields={"rows": equal(rows), "num-examples": whole()}),
+            name: Plain(fields={"rows": rows, "num-examples": whole()}),
             f"{name}-metrics": numbers(figures, needed=False, all_fields=False),
             f"{name}-variances": numbers(variances, needed=False, all_fields=False),
             **self._histogram(f"{name}-histogram"),
@@ -310,7 +312,7 @@ class StudyMessages:
         once = sum(_most(self, kind, way, compact=compact) for kind in asked)
         # The compact form brings the encoder with the first request of training.
         encoder = section_bytes(self.incoming(TRAIN)["encoder"]) if compact and way == "to-site" else 0
-        return once + encoder + self.study.rounds * self.round_bytes(way, compact=compact)
+        return once + encoder + most_rounds(self.study) * self.round_bytes(way, compact=compact)
 
     def round_bytes(self, way: Way = "to-server", *, compact: bool = False) -> int:
         """Return the most bytes of a round of training, the encoder's first delivery not counted.

@@ -34,6 +34,7 @@ from flfed.rows.data.site import Site, dataset_refusal, study_refusal
 from flfed.rows.snapshots import snapshot
 from flfed.rows.snapshots.snapshot import Frozen
 from flfed.study.coverage import is_covered
+from flfed.study.exchanges import most_rounds
 from flfed.study.study import Study
 from flfed.updates.messages.kinds import asks
 
@@ -54,7 +55,7 @@ def study_policy_refusal(study: Study, site: Site, *, noise: bool = True) -> Ref
     if study.dataset.partition is not None:
         return Refusal("research-sites")
     names = {"strategy": study.strategy.name, "model": study.model.name, "mechanism": study.privacy.name}
-    refused = site.policy.not_allowed(**names, codec=study.codec.name, rounds=study.rounds)
+    refused = site.policy.not_allowed(**names, codec=study.codec.name, rounds=most_rounds(study))
     refused = refused or study_refusal(study, site.serving(study.dataset.name))
     # A mechanism whose settings cannot be used raises here; that is the site's answer, and no crash.
     try:

@@ -12,6 +12,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flfed.deployment.gate.message_sections import HEAD, Field, Held, Plain, Section, section_bytes, size_defect, text
 from flfed.deployment.gate.sum_schema import masked_level, masked_summary
 from flfed.refusals import Refusal
+from flfed.study.exchanges import refits
 from flfed.study.study import Study
 from flfed.summaries.summary import Layout
 from flfed.trees.cut_points import are_possible, cells_of, counted_columns
@@ -19,7 +20,7 @@ from flfed.trees.forest import NODES, depth_of
 from flfed.updates.codec import Shapes
 from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.secure_sum import OPENED, SECTION
-from flfed.updates.messages.train import ASKED, CUTS_SHA256, LAST, SUMS, TREE, TREES_SHA256
+from flfed.updates.messages.train import ASKED, CUTS_SHA256, LAST, REFIT, SUMS, TREE, TREES_SHA256
 
 MOST_ATTEMPTS = 1000
 """Times that a tree may begin anew, whatever the sites; a run may at most as often as it has sites."""
@@ -113,7 +114,7 @@ def forest(study: Study, model: Shapes, layout: Layout, *, pinned: int, needed: 
     return Forest(shapes=model, layout=layout, codes=study.model.build("model").codes, needed=needed)
 
 
-def level_asked(model: Shapes, pinned: int = 0) -> dict[str, Section]:
+def level_asked(study: Study, model: Shapes, pinned: int = 0) -> dict[str, Section]:
     """Return the sections of a request of one level beside the trees, of the shapes of the model's arrays.
 
     Under secure sums, where an approval pins sites, no tree begins anew: two sums of one node tell who is in one only.
@@ -122,6 +123,8 @@ def level_asked(model: Shapes, pinned: int = 0) -> dict[str, Section]:
     trees = ((len(NODES), outputs, nodes), FLOAT64)
     given = {LAST: trees, TREE: trees, ASKED: ((outputs, nodes), FLOAT64)}
     places = {"level": _whole(depth_of(nodes) - 1), "attempt": _whole(0 if pinned else MOST_ATTEMPTS)}
+    if refits(study):
+        places[REFIT] = _whole(study.rounds)
     return {"settings": Plain(fields=places), "extra": Held(shapes=given)}
 
 
@@ -184,7 +187,7 @@ def exchange_of(message: Message) -> dict[str, Any]:
     config, settings = content.get("config"), content.get("settings")
     if config is None or settings is None or TREES_SHA256 not in config:
         return {}
-    found = {name: settings.get(name) for name in ("level", "attempt")}
+    found = {name: settings.get(name) for name in ("level", "attempt", REFIT) if name in settings}
     return {
         name: int(value) for name, value in found.items() if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS
     }

@@ -25,7 +25,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
 from flfed.rows.statistics.statistic import statistic_of
 from flfed.study.coverage import by_person, covers_model, is_covered
-from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows
+from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows, most_rounds, refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import Own, Sharing, strictest
@@ -95,6 +95,8 @@ COMPARED: dict[Own, str] = {
     "same": "The shared model is compared with one of its kind, tuned on this site's training rows inside the gate.",
 }
 """What a site's own model is."""
+AGAIN = ", and in at most as many again, in which trees grow anew on all training rows"
+"""Of trees that validation rows chose the number of."""
 
 
 def plain_words(
@@ -325,7 +327,8 @@ def _figures_of_rounds(messages: StudyMessages) -> Iterator[str]:
 
 def _trees(study: Study, messages: StudyMessages) -> str:
     most = _bytes(messages.round_bytes())
-    return f"{study.rounds} rounds, each a tree in at most {exchanges_of(study)} exchanges (at most {most})"
+    again = AGAIN if refits(study) else ""
+    return f"{study.rounds} rounds, each a tree in at most {exchanges_of(study)} exchanges (at most {most}){again}"
 
 
 def _grown(study: Study) -> str:
@@ -362,7 +365,7 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
     more = messages.run_bytes() > site.policy.daily_bytes
     stops = " A run may need more, and would stop: raise daily-bytes in policy.toml first." if more else ""
     trees = f" of at most {exchanges_of_run(study):,} exchanges" if grows(study) else ""
-    rounds = "none, and one exchange" if is_statistic(study) else str(study.rounds)
+    rounds = "none, and one exchange" if is_statistic(study) else str(most_rounds(study))
     return (
         f"{rounds} in a run{trees}, which takes at most {a_run} out of this site if each is asked once. "
         f"The coordinator may run the study {site.policy.runs} times with this one approval; at most {a_day} leave in "

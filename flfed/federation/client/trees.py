@@ -15,6 +15,7 @@ from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
 from flfed.rows.site_trees import Level, cells_of_rows, grown
 from flfed.rows.training.requests import ComputeRequest
+from flfed.study.exchanges import refits
 from flfed.updates.aggregation.loss_sums import Losses
 from flfed.updates.checkpoints.run_state import OF_RUN
 from flfed.updates.masking.rules import Sites
@@ -33,6 +34,7 @@ from flfed.updates.messages.train import (
     ASKED,
     EVALUATE,
     LAST,
+    REFIT,
     SUMS,
     TRAIN,
     TREE,
@@ -146,8 +148,12 @@ def _sums_of(session: SiteSession, own: SiteRun) -> SiteTreeSums | None:
 def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
     """Return the sums of gradients of the nodes that are asked for; raises MalformedMessage where trees are lost."""
     sums = _sums_of(session, own)
+    before = int(request.settings.get(REFIT, 0)) if refits(session.study) else 0
+    if not 0 <= before < request.round:
+        raise MalformedMessage(Refusal("settings-unfit", section="settings"))
     level = Level(
         round=request.round,
+        before=before,
         score=request.score,
         forest=request.arrays,
         sha256=request.trees_sha256,

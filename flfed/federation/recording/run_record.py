@@ -14,6 +14,7 @@ from flfed.callbacks import Clock
 from flfed.errors import FlfedError, RunStopped, interruption
 from flfed.federation.recording.provenance import accountants, code_sha256, versions
 from flfed.records.store.writer import RunStore, RunWriter
+from flfed.study.exchanges import most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.messages.fields import Arrays
@@ -83,7 +84,7 @@ def begin(
         engine=engine,
         path=path,
         seed=study.seed + repeat,
-        rounds_planned=study.rounds,
+        rounds_planned=most_rounds(study),
         versions={**versions(), **accountants(study)},
         hashes={"study": study.sha256(), "schema": facts["schema"], "code": code_sha256()},
         primary=facts["primary"],

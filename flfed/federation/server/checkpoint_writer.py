@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flfed.federation.recording.pooled_figures import overall_figures
+from flfed.study.exchanges import most_rounds
 from flfed.updates.aggregation.rounds import RoundRecord
 from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
@@ -81,6 +82,11 @@ class CheckpointWriter:
     _pending: RoundRecord | None = None
     _due_at: float = 0.0
 
+    @property
+    def last_round(self) -> int:
+        """The last round that there may be."""
+        return most_rounds(self.run.study)
+
     def seconds(self) -> float:
         """Return the seconds that the run has taken."""
         return self.run.clock() - self.began
@@ -98,7 +104,7 @@ class CheckpointWriter:
             self._write(self._pending.round, self._pending.arrays, strategy, common)
         if protected:
             self.run.privacy.asked(record, trained=trained)
-        due = trained and (time.monotonic() >= self._due_at or record.round == self.run.study.rounds)
+        due = trained and (time.monotonic() >= self._due_at or record.round == self.last_round)
         self._pending = record if trained and not due else None
         if due:
             self._write(record.round, record.arrays, strategy, common)
@@ -108,8 +114,8 @@ class CheckpointWriter:
             self.run.privacy.goes_on(record, trained=trained)
         self.run.observer("round" if trained else "evaluation", record.round)
         ends = trained and self.run.callback is not None and bool(self.run.callback(self._figures(record)))
-        if ends and record.round < self.run.study.rounds:
-            self.ended = f"its callback ended it after round {record.round} of {self.run.study.rounds}"
+        if ends and record.round < self.last_round:
+            self.ended = f"its callback ended it after round {record.round} of {self.last_round}"
         return ends
 
     def _keep_evaluated(self, record: RoundRecord) -> None:
@@ -126,7 +132,7 @@ class CheckpointWriter:
         return {
             "run": self.run.recorder.writer.run,
             "round": record.round,
-            "rounds": self.run.study.rounds,
+            "rounds": self.last_round,
             "scored-model": record.model_round,
             "all": {line.metric: line.value for line in overall_figures(record, shared_as) if line.arm != "holdout"},
             "sites": {site: dict(scores.metrics) for site, scores in shared_as.own(record.scores).items()},

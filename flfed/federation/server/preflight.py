@@ -21,6 +21,7 @@ from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.tuning.naive import check_naive
 from flfed.study.coverage import covers_model
+from flfed.study.exchanges import refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
@@ -193,6 +194,12 @@ def _check_trees(study: Study, model: Any) -> None:
             f"[privacy]: {study.privacy.name} does not go with {TREES}: what its noise leaves of trees is worse than a "
             "perceptron with the same promise (on taiwan-credit an AUC of .75 to .77 at epsilon 3, untuned, against "
             ".766): take model 'mlp'"
+        )
+    if refits(study) and study.secure_aggregation != "off":
+        raise UsageError(
+            "[strategy]: refit grows the first trees twice, without the validation rows and with them, and the "
+            "difference is of these rows alone: it is for open data, and does not go with [privacy] "
+            "secure-aggregation: leave one of them out"
         )
     if study.secure_aggregation == "ckks":
         raise UsageError(f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'")

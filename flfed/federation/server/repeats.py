@@ -33,6 +33,7 @@ from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.rows.warm_start import SourceRows
+from flfed.study.exchanges import most_rounds
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.trees.forest import TREES
@@ -197,7 +198,7 @@ class Series:
             else:
                 self._reopen(entry, writer, checkpoint)
             shared_as = SharedAs(series=self.series)
-            recorder = Recorder(writer, self.facts["primary"], self.study.rounds, way.progress, shared_as)
+            recorder = Recorder(writer, self.facts["primary"], most_rounds(self.study), way.progress, shared_as)
             if entry is not None and checkpoint is not None:
                 recorder.resumed(checkpoint.round, entry.reason)
             elif gone:

@@ -38,6 +38,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.study_model import first_model, study_layout
 from flfed.seeds import noise_key
 from flfed.study.coverage import covers_model
+from flfed.study.exchanges import most_rounds
 from flfed.study.study import Study
 from flfed.summaries.leaks import leak_warnings, untested
 from flfed.summaries.summary import (
@@ -318,7 +319,7 @@ class FederatedRun:
         with nullcontext() if kept is None else self.privacy.during(participants):
             if kept is not None and self.checkpoint is None:
                 self.writer.begin(first, strategy, kept)
-            result = strategy.start(self.grid, to_record(first), self.study.rounds)
+            result = strategy.start(self.grid, to_record(first), most_rounds(self.study))
         return strategy, to_arrays(result.arrays)
 
     def compare(self, participants: Mapping[str, Participant], outcome: Outcome, start: str, strategy: FedAvg) -> None:

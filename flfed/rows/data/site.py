@@ -23,6 +23,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.sources import Part, Selection, Source
 from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.holdout_by_order import AnyHoldout
+from flfed.study.exchanges import refits
 from flfed.study.statistic import is_statistic
 from flfed.trees.forest import TREES
 
@@ -290,6 +291,8 @@ def study_refusal(study: Study, site: Site) -> Refusal | None:
     refused = site.policy.refusal(complete=study.encode.rows == "complete", published=bool(study.split.fixed))
     if study.model.name == TREES:
         least = int(study.strategy.settings.get("min-rows", 0))
+        if refits(study) and site.policy.disclosure != "open":
+            refused = refused or Refusal("refit-not-open")
         refused = refused or site.policy.trees_refusal(summed=study.secure_aggregation == "on", least=least)
     if study.analysis is not None:
         refused = refused or site.policy.analysis_refusal(summed=study.secure_aggregation == "on")

@@ -154,6 +154,8 @@ class SiteTrees:
     sha256 : str
         Of the arrays that the scores are of; "" before there are some.
     scores : dict of part to float64 array [rows, outputs]
+    anew : SiteTrees or None
+        Those of all training rows that are grown after these.
     """
 
     def __init__(self, parts: Mapping[str, np.ndarray], y: np.ndarray, task: str) -> None:
@@ -163,6 +165,12 @@ class SiteTrees:
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
         self.sha256 = ""
         self.scores: dict[str, np.ndarray] = {}
+        self.anew: SiteTrees | None = None
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Arrays of the forest that is here."""
+        return self._arrays
 
     @property
     def cuts_sha256(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from flfed.rows.features.encode import plain_inputs
 from flfed.rows.session import SiteSession
+from flfed.rows.site_trees import tree_columns, tree_rows
 from flfed.rows.statistics.boosted_trees import cell_counts, fine_codes
 from flfed.summaries.summary import Encoder
 from flfed.trees.cut_points import chosen_cuts, codes_in, counted_columns, widths_of
@@ -83,7 +84,7 @@ def told_of_sites(
         tell, of the site's own sums and of the sums over all sites.
     """
     missing, depth = widths_of(arrays) - 1, depth_of(arrays["value"].shape[2])
-    rows = [session.round_rows(encoder)[0] for session in sessions]
+    rows = [tree_rows(session, encoder) for session in sessions]
     parts = [(codes_in(own.x, arrays), own.y) for own in rows]
     trees = next(iter(forest_of(arrays)), [])
 
@@ -103,7 +104,7 @@ def told_at_first(session: SiteSession, least: int) -> tuple[int, int]:
     With a least number of rows these are its counts by fine bin and outcome; else the root's sums, whose codes are
     taken from the site's own rows here, since those of all sites are not known before a run.
     """
-    rows, layout = session.fitted_columns(), session.layout
+    rows, layout = tree_columns(session), session.layout
     if least and layout.task != "regression":
         cuts = [fine_codes(rows, column) for column in counted_columns(layout, least)]
         codes = np.stack(cuts)

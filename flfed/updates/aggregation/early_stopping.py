@@ -139,6 +139,10 @@ class Selection:
             self.lr_scale *= self.plan.plateau_factor
             self.waited = 0
 
+    def ends(self, number: int, patience: int) -> bool:
+        """Tell whether a round is not begun any more, by the rounds without improvement; 0 waits for ever."""
+        return 0 < patience <= self.since_best
+
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Return the best arrays, and counters that JSON can hold."""
         plain = {name: getattr(self, name) for name in _COUNTERS}

@@ -151,7 +151,7 @@ class FedAvg(FlowerFedAvg):
         arrays, config, result = initial_arrays, ConfigRecord(dict(train_config or {})), Result(arrays=initial_arrays)
         for number in range(self.rounds_done + 1, num_rounds + 1):
             # The scores that decide came with the round before.
-            if 0 < self.patience <= self.selection.since_best or self.round.ends_run:
+            if self.round.ends_run or self.selection.ends(number, self.patience):
                 break
             updated = _trained(self, number, arrays, config, grid)
             if updated is None:
