@@ -58,3 +58,29 @@ def wine_study() -> str:
     """A study of trees on three sites of one public table."""
     model, partition = {"name": "boosted-trees"}, {"by": "iid", "sites": 3}
     return Study(dataset="wine", rounds=5, model=model, partition=partition).text
+
+
+def test_a_new_study_of_trees_has_its_validation_rows_back_and_a_check_counts_both_parts(
+    flfed, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("study", "new", "--dataset", "preterm-birth", "--model", "boosted-trees", "--not-private", "--name", "t")
+    code, out, err = flfed(*words, "--to", str(tmp_path))
+    assert code == 0, err
+    (written,) = tmp_path.glob("**/t.toml")
+    study = Study.load(written)
+    settings = study.strategy.settings
+    assert (settings["refit"], settings["select"], settings["patience"], study.plan.validation) == (
+        True,
+        "best",
+        20,
+        0.2,
+    )
+    rounds, levels = study.rounds, study.model.build("model").depth
+    code, out, _ = flfed("study", "check", written)
+    said = f"at most {2 * rounds * levels} exchanges, one after the other: {2 * rounds} rounds, half of them at most to"
+    assert code == 0 and said in " ".join(out.split())
+    assert json.loads(flfed("study", "check", written, "--json")[1])["exchanges"] == 2 * rounds * levels
+    # Off unless a study says so, also where one is made in Python.
+    made = Study(dataset="wine", rounds=5, model={"name": "boosted-trees"}, partition={"by": "iid", "sites": 3})
+    assert "refit" not in made.text and "select" not in made.text
