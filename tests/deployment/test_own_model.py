@@ -55,8 +55,8 @@ def test_a_family_that_is_no_word_of_ours_neither_leaves_nor_is_read(gated, cond
         CompareReply.from_record(content)
 
 
-def test_the_reply_of_a_linear_study_is_as_it_was(gated, conducted_through):
-    site = gated()
+def test_a_study_may_hold_the_shared_model_against_its_own_kind_alone(gated, conducted_through, small_study):
+    site = gated(small_study.replace("[compare]\n", '[compare]\nown = "same"\n'))
     assert "compared with one of its kind" in " ".join(plain_words(site.study, site.site, []))
     _, grid = conducted_through(site)
     content = copy.copy(grid.replied[-1].content)

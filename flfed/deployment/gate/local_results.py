@@ -119,7 +119,7 @@ def keep_result(
     try:
         # All of it is from the ledger's facts and the reply.
         found, crossed = (CompareReply.from_record(one.content) for one in (reply, left))
-        if crossed.differences:
+        if any(math.isfinite(one.value) for one in crossed.differences):
             found = crossed
         numbers = {"repeat": facts["repeat"], "rows": found.num_examples, "holdout-rows": found.holdout_rows}
         said = {key: str(facts[key.replace("-", "_")]) for key in FACTS[:-2]}

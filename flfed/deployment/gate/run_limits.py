@@ -96,7 +96,7 @@ def chosen_numbers(message: Message) -> dict[str, float]:
     if message.metadata.message_type != COMPARE:
         return {}
     config = message.content["config"]
-    return {name: float(value) for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
+    return {name: value for name in CHOSEN if isinstance(value := config.get(name), (int, float))}
 
 
 class SumLines:
