@@ -138,3 +138,39 @@ def test_a_gain_of_a_tenth_and_more_is_found_at_most_sites():
     found = {gain: power(gain, 200) for gain in (0.12, 0.09)}
     print(f"a true gain pays at so many of 800 sites: {found}")
     assert found[0.12] >= 0.85
+
+
+def found_at(rows: int, gain: float, studies: int) -> float:
+    """Return the share of sites at which joining pays: four sites, half of the test rows with the outcome.
+
+    The own model's AUC is .75. Scores of the two models correlate by .7 within a class, as those of two good models of
+    the same rows do; with .5 a gain of .05 is seen at two thirds of the sites of 1,000 test rows only.
+    """
+    law = {"rows": rows, "events": 0.5, "shared": gap_for(0.75 + gain), "own": gap_for(0.75), "alike": 0.7}
+    found = verdicts_of(np.random.default_rng([rows, int(1000 * gain)]), 4, studies, **law)
+    return float(np.mean([code == PAYS for of in found for code in of.values()]))
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(3600)
+def test_a_twentieth_is_seen_with_a_thousand_test_rows_and_seldom_called_one_where_there_is_none():
+    null, seen, few = found_at(1000, 0.0, 400), found_at(1000, 0.05, 100), found_at(300, 0.05, 100)
+    print(f"joining pays at {null:.1%} of sites without a gain, at {seen:.0%} and {few:.0%} with one")
+    assert null <= 0.025
+    assert seen >= 0.8
+    assert 0.25 <= few <= 0.55  # three hundred rows are not enough
+
+
+@pytest.mark.proof
+def test_a_rival_that_is_chosen_on_the_holdout_makes_joining_look_bad():
+    rng = np.random.default_rng(5)
+    auc, honest, chosen = RocAucScore(), [], []
+    for _ in range(400):
+        y = (rng.random(300) < 0.5).astype(int)
+        shared, first, second = rng.normal(size=(3, 300)) + gap_for(0.70) * y
+        own = [auc.value(y, one) for one in (first, second)]
+        honest.append(auc.value(y, shared) - own[0])
+        chosen.append(auc.value(y, shared) - max(own))
+    error = float(np.std(honest)) / 20
+    assert abs(np.mean(honest)) < 2.5 * error
+    assert np.mean(chosen) < -2.5 * error
