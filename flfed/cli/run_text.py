@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 SHORTER = {
     "shared model": "shared",
     "adjusted to site": "adjusted",
-    "gain (+ is better), 95 % unadjusted": "gain (95 % CI)",
 }
 """Headers of the table of sites as a terminal has them."""
 SHOW_ALL = "flfed run show {run} --all"
@@ -136,7 +135,7 @@ def _events_in_words(events: Sequence[EventEntry], *, above: Collection[str]) ->
 
 def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[Sequence[str]], *, every: bool) -> None:
     """Print a line a site, and a line for each figure over all of them."""
-    from flfed.records.reports.narrative import GAIN_HEADER, MARK
+    from flfed.records.reports.narrative import GAIN, MARK, interval_name
     from flfed.records.reports.report import metrics_of
     from flfed.records.reports.site_verdict import best_arm
     from flfed.records.statistics.listed.noised_scores import is_covered, over_all_rows
@@ -148,8 +147,11 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
         output.as_table(headers, rows[:many], title, more=more, whole=every, most=FEW)
         output.as_table(*over_all_rows(found))
         return
-    gain = headers.index(GAIN_HEADER)
+    gain = headers.index(GAIN + interval_name(found))
     names = [SHORTER.get(header, header) for header in headers]
+    # For how many sites it is widened stands below the table.
+    rule = found["verdict-rule"]
+    names[gain] = "gain (95 % CI, widened)" if rule["sites"] > 1 else "gain (95 % CI)"
     best = {name: best_arm(site, metric) for name, site in found["sites"].items()}
     shown = list(best) if every else telling(found, metric)[:FEW]
     by_name = {row[0]: list(row) for row in rows[:many]}
@@ -157,7 +159,8 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     adjusted = {name for name, found_there in best.items() if found_there and found_there[0] == "personalised"}
     for name, there in best.items():
         if there is not None:
-            by_name[name][gain] = gain_in_brackets(there[1]) + (MARK if name in adjusted else "")
+            told = gain_in_brackets(there[1], rule["worthwhile"][metric])
+            by_name[name][gain] = told + (MARK if name in adjusted else "")
     order = [*shown, *(name for name in best if name not in set(shown))]
     spare = ("adjusted", "test rows", "site model")
     output.as_table(names, [by_name[name] for name in order], title, spare=spare, more=more, whole=every, most=FEW)

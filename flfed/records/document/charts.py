@@ -210,8 +210,6 @@ class Interval:
     Attributes
     ----------
     value, low, high : float or None
-    wide : (float, float) or None
-        Ends of the interval that decides, drawn thin.
     colour : str
     mean : bool
         Whether it is drawn as a diamond.
@@ -220,7 +218,6 @@ class Interval:
     value: float | None
     low: float | None
     high: float | None
-    wide: tuple[float | None, float | None] = (None, None)
     colour: str = INK
     mean: bool = False
 
@@ -235,23 +232,20 @@ def forest_mark(row: Interval, ticks: Sequence[float], says: str) -> Markup:
         return f"{100 * (value - ticks[0]) / (ticks[-1] - ticks[0]):.3f}%"
 
     parts = [element("line", x1=at(0), x2=at(0), y1="0%", y2="100%", class_="zero")]
-    for (low, high), width in (((row.wide[0], row.wide[1]), 1.5), ((row.low, row.high), 4.5)):
-        if low is not None and high is not None and not (row.mean and width > 2):
-            looks = {"stroke": row.colour, "stroke_width": width}
-            parts.append(element("line", x1=at(low), x2=at(high), y1="50%", y2="50%", **looks))
-    if row.value is not None and row.mean and row.low is not None and row.high is not None:
-        parts.append(_diamond(at, row.value, row.low, row.high, row.colour))
-    elif row.value is not None:
-        parts.append(element("circle", cx=at(row.value), cy="50%", r=5, fill=row.colour))
+    if row.low is not None and row.high is not None:
+        looks = {"stroke": row.colour, "stroke_width": 3}
+        parts.append(element("line", x1=at(row.low), x2=at(row.high), y1="50%", y2="50%", **looks))
+    if row.value is not None:
+        dot = element("circle", cx=at(row.value), cy="50%", r=5, fill=row.colour)
+        parts.append(_diamond(at(row.value), row.colour) if row.mean else dot)
     return element("svg", *parts, role="img", aria_label=says, class_="forest")
 
 
-def _diamond(at: Callable[[float], str], value: float, low: float, high: float, colour: str) -> Markup:
-    """Return the diamond of a mean, from end to end of its interval."""
-    # A line through both ends and a square on its corner: a path knows no shares of a width.
-    ends = element("line", x1=at(low), x2=at(high), y1="50%", y2="50%", stroke=colour, stroke_width=2.5)
+def _diamond(place: str, colour: str) -> Markup:
+    """Return the diamond of a mean."""
+    # A square on its corner, in a picture of its own: a path knows no shares of a width.
     corner = element("path", d="M0 -8L8 0L0 8L-8 0Z", fill=colour)
-    return joined([ends, element("svg", corner, x=at(value), y="50%", overflow="visible", width=1, height=1)])
+    return element("svg", corner, x=place, y="50%", overflow="visible", width=1, height=1)
 
 
 def forest_axis(ticks: Sequence[float], title: str) -> Markup:

@@ -26,11 +26,11 @@ from flfed.records.reports.narrative import (
     doubts,
     forest_lines,
     headline,
+    interval_name,
     over_sites,
     reference_name,
     story,
     verdict_in_words,
-    widened_for,
 )
 from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of, purpose_of
 from flfed.records.reports.round_totals import ON_ROWS, band_of
@@ -51,6 +51,7 @@ from flfed.records.statistics.verdict import (
     gain_in_brackets,
     interval,
     metric_name,
+    name_interval,
     number,
     sentence_case,
 )
@@ -253,7 +254,7 @@ def forest(content: Content) -> Markup:
     rows = forest_lines(found, metric, _sites(content, metric)) if metric else []
     if metric is None or all(row["value"] is None for row in rows):
         return Markup()
-    ends = [row[key] for row in rows for key in ("value", "low", "high", "widened-low", "widened-high")]
+    ends = [row[key] for row in rows for key in ("value", "low", "high")]
     ticks = ticks_of([0.0, *ends], metric, difference=True)
     title = f"gain in {metric_name(metric)} (right of 0: it helps)"
     axis = element("td", charts.forest_axis(ticks, title), class_="drawn")
@@ -261,11 +262,13 @@ def forest(content: Content) -> Markup:
     noised = own_under_noise(found)
     empty = ("Test rows", "Site model") if noised else ()
     foot = element("tr", *(element("td") for _ in range(4 - len(empty))), axis, element("td"), element("td"))
-    read = f"Thick: the 95 % CI of one site alone; thin: the one that its verdict goes by ({widened_for(found)})."
+    read = f"Lines: the interval that the verdict goes by ({interval_name(found)})."
     read += "" if noised else " The gain is that of the better model, which stands beside it."
     if rows[-1]["site"] is None:
-        read += f" Diamond: the mean over sites{'' if noised else ', of the shared model before adjustment'}."
-    lines = [{key: cell for key, cell in _forest_line(row, ticks).items() if key not in empty} for row in rows]
+        of = "" if noised else ", of the shared model before adjustment"
+        read += f" Diamond: the mean over sites{of}; its 95 % CI is not widened."
+    drawn = [_forest_line(row, ticks, found["verdict-rule"], metric) for row in rows]
+    lines = [{key: cell for key, cell in line.items() if key not in empty} for line in drawn]
     return section(
         "Forest plot: what joining gains",
         table(lines, class_="forest", foot=foot),
@@ -273,21 +276,20 @@ def forest(content: Content) -> Markup:
     )
 
 
-def _forest_line(row: Report, ticks: Sequence[float]) -> dict[str, object]:
+def _forest_line(row: Report, ticks: Sequence[float], rule: Report, metric: str) -> dict[str, object]:
     is_mean = row["site"] is None
     gain = Difference(row["value"], row["low"], row["high"])
-    words = ABSENT if gain.value is None else f"{gain_in_brackets(gain)}, {SHORT[row['model']]}"
-    # Of the mean no interval is widened: one look is taken at it.
-    wide = (None, None) if is_mean else (row["widened-low"], row["widened-high"])
+    told = gain_in_brackets(gain, rule["worthwhile"][metric])
+    words = ABSENT if gain.value is None else f"{told}, {SHORT[row['model']]}"
     colour = INK if is_mean else VERDICT_COLOURS[row["verdict"]]
-    mark = charts.Interval(gain.value, gain.low, gain.high, wide, colour, mean=is_mean)
+    mark = charts.Interval(gain.value, gain.low, gain.high, colour, mean=is_mean)
     return {
         "Site": row["name"],
         "Test rows": "" if is_mean else ABSENT if row["rows"] is None else row["rows"],
         "Site model": "" if is_mean else number(row["own"]),
         "Shared": "" if is_mean else number(row["shared"]),
         "Gain": charts.forest_mark(mark, ticks, f"{row['name']}: {words}, {row['verdict']}"),
-        "Gain (95 % CI)": words,
+        f"Gain ({name_interval(rule['sites'])})": words,
         "Verdict": row["verdict"],
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
-from flfed.records.reports.site_verdict import best_arm, site_verdict, too_few
+from flfed.records.reports.site_verdict import best_arm, site_verdict, too_few, worthwhile_at
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     NOT_TOLD,
@@ -43,6 +43,7 @@ from flfed.records.statistics.verdict import (
     has_interval,
     interval,
     metric_name,
+    name_interval,
     number,
     size_and_span,
 )
@@ -50,10 +51,8 @@ from flfed.refusals import read
 
 MOST_LEAKING = 3
 """Columns that a headline names."""
-MANY_SITES = 8
-"""From here on a reader is told that one interval in twenty excludes 0 by chance."""
-GAIN_HEADER = "gain (+ is better), 95 % unadjusted"
-"""Of the column with the intervals that are not widened for the number of sites looked at."""
+GAIN = "gain (+ is better), "
+"""How the head of the column of gains begins; the name of their intervals follows."""
 SHORT = {"global": "shared", "personalised": "adjusted"}
 """Short names of arms in the cells of a table."""
 MARK = " *"
@@ -83,7 +82,7 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
         headers, lines = covered_rows(found, metric)
         return *_with_gains(found, metric, headers, lines), _below_table(found, metric)
     arms, rows = arms_shown(found, metric), []
-    headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN_HEADER, "verdict"]
+    headers = ["site", "test rows", *(COLUMNS[arm] for arm in arms), GAIN + interval_name(found), "verdict"]
     # A site's line has its figures as they are, its gain and its verdict.
     for name, site in found["sites"].items():
         shown = [number(site[arm].get(metric, {}).get("value")) for arm in arms]
@@ -110,7 +109,8 @@ def _with_gains(
         return headers, lines
     told = [[gain_in_words(site, metric), site_verdict(site, metric)[0]] for site in found["sites"].values()]
     told += [["", ""]] * (len(lines) - len(told))
-    return [*headers, GAIN_HEADER, "verdict"], [[*line, *more] for line, more in zip(lines, told, strict=True)]
+    headers = [*headers, GAIN + interval_name(found), "verdict"]
+    return headers, [[*line, *more] for line, more in zip(lines, told, strict=True)]
 
 
 def verdict_in_words(found: Report) -> list[str]:
@@ -204,14 +204,13 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
     list of dict
         `site`, null of the mean; `name`; `rows`, the test rows, and `events`, those with the outcome; `own` and
         `shared`, the figures of the two models; `model`, "global" or "personalised", of which of them the gain is;
-        `value`, `low`, `high`, `widened-low` and `widened-high` of the gain, above 0 where joining is better;
-        `verdict`. Null where it is not known.
+        `value`, `low` and `high` of the gain, above 0 where joining is better, with the interval that the verdict
+        goes by; `verdict`. Null where it is not known.
     """
     lines = []
     for name in sites:
         site, best = found["sites"][name], best_arm(found["sites"][name], metric)
         arm, gain = best or ("global", Difference(None))
-        wide = gain.deciding
         own, shared = (site[of].get(metric, {}).get("value") for of in ("local-only", arm))
         classes = site["holdout-classes"]
         line: Report = {
@@ -223,8 +222,8 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
             "shared": shared,
             "model": arm,
         }
-        line |= {"value": gain.value, "low": gain.low, "high": gain.high}
-        line |= {"widened-low": wide.low, "widened-high": wide.high, "verdict": site_verdict(site, metric)[0]}
+        line |= {"value": gain.value, "low": gain.deciding.low, "high": gain.deciding.high}
+        line |= {"verdict": site_verdict(site, metric)[0]}
         lines.append(line)
     mean = found["mean-gain"].get(metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
@@ -232,7 +231,6 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
         ends = {end: mean[end] for end in ("value", "low", "high")}
         line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "events": None}
         line |= {"own": None, "shared": None, "model": "global"} | ends
-        line |= {"widened-low": mean["low"], "widened-high": mean["high"]}
         code = code_of(Difference(**ends), mean["worthwhile"])
         if code == DO_NOT_USE and not_enough(found["training"]):
             code = CANNOT_BE_TOLD
@@ -305,7 +303,7 @@ def gain_in_words(site: Report, metric: str) -> str:
     if best is None:
         return ABSENT
     arm, gain = best
-    return f"{gain_in_brackets(gain)}, {SHORT[arm]}"
+    return f"{gain_in_brackets(gain, worthwhile_at(site, metric))}, {SHORT[arm]}"
 
 
 def story(found: Report, *, metric: str | None = None, planned: int | None = None) -> list[str]:
@@ -326,10 +324,6 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     lines += [said for said in told if said]
     mean = found["mean-gain"].get(metric)
     lines += [said for said in (apart_in_words(mean, adjusts=not is_covered(found)),) if said]
-    # Where many sites are compared, some intervals exclude 0 by chance.
-    if len(found["sites"]) >= MANY_SITES and not is_uncompared(found):
-        many = f"With {len(found['sites'])} sites compared, about one interval in twenty, if it is not widened,"
-        lines.append(f"{many} excludes 0 by chance alone; verdicts go by wider ones.")
     return [*lines, *odd_sites_in_words(found), _course(found, planned)]
 
 
@@ -414,11 +408,9 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
     """Return the site with the largest clear gain, and the gain.
 
     Only sites at which joining pays count; None where it pays nowhere.
-
-    Its interval is the one that the verdict goes by.
     """
     paying = {
-        name: best[1].deciding
+        name: best[1]
         for name, site in found["sites"].items()
         if (best := best_arm(site, metric)) is not None and site_verdict(site, metric)[0] == PAYS
     }
@@ -426,16 +418,15 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
     return None if name is None else (name, paying[name])
 
 
-def widened_for(found: Report) -> str:
-    """Return the kind of the intervals behind the verdicts.
+def interval_name(found: Report) -> str:
+    """Return the name of the intervals behind a report's verdicts.
 
     Examples
     --------
-    >>> widened_for({"verdict-rule": {"sites": 4}}), widened_for({"verdict-rule": {"sites": 1}})
-    ('95 %, widened for 4 sites looked at', '95 %')
+    >>> interval_name({"verdict-rule": {"sites": 4}}), interval_name({"verdict-rule": {"sites": 1}})
+    ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    sites = found["verdict-rule"]["sites"]
-    return "95 %" + (f", widened for {sites} sites looked at" if sites > 1 else "")
+    return name_interval(found["verdict-rule"]["sites"])
 
 
 def least_gain(found: Report, metric: str) -> str:
@@ -460,8 +451,8 @@ def _who_gains(found: Report, metric: str) -> list[str]:
         return [f"{best[0]} has the largest clear gain: {sentence}"]
     if len(found["sites"]) < 2 or not is_measured(found, metric):
         return []  # the verdict says it already
-    interval_of = f"interval ({widened_for(found)})"
-    return [f"At no site does joining pay: at none the {interval_of} lies above {least_gain(found, metric)}."]
+    least = least_gain(found, metric)
+    return [f"At no site does joining pay: at none the interval ({interval_name(found)}) lies above {least}."]
 
 
 def tally(found: Report, metric: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flfed.records.reports.narrative import gain_in_words
+from flfed.records.reports.narrative import gain_in_words, interval_name
 from flfed.records.reports.report import OWN_COLUMNS, STARTED
 from flfed.records.reports.site_verdict import (
     DIFFERENCES,
@@ -15,6 +15,7 @@ from flfed.records.reports.site_verdict import (
     own_in_words,
     site_verdict,
     varies,
+    worthwhile_at,
 )
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
@@ -54,8 +55,8 @@ SHOULD = {
 MODELS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to site"}
 """The columns of the table, by arm."""
 MEANING = (
-    "A 95 % CI is the range that these test rows leave open. Where that of the gain contains 0, once it is "
-    "widened for the number of sites looked at, joining may as well bring nothing."
+    "A 95 % CI is the range that these test rows leave open; that of the gain is widened for the number of sites "
+    "looked at. Where it contains 0, joining may as well bring nothing."
 )
 COSTS = (
     "Whether it is worth it depends on what joining costs as well: page Privacy says what this run promises about a "
@@ -89,7 +90,8 @@ def _worse_to_better(of_site: Report, metric: str) -> str:
     if best is None or best[1].low is None or best[1].high is None:
         return ""
     deciding = best[1].deciding
-    digits, bounds = decimals_for(deciding), (deciding.low or 0.0, deciding.high or 0.0)
+    bounds = (deciding.low or 0.0, deciding.high or 0.0)
+    digits = decimals_for(deciding, worthwhile_at(of_site, metric))
     return " to ".join(f"{number(abs(bound), digits)} {'worse' if bound < 0 else 'better'}" for bound in bounds)
 
 
@@ -299,12 +301,8 @@ def site_line(found: Report, name: str, metric: str, arms: Sequence[str] = SITE_
     start = {"Site": name, "Test / all rows": f"{holdout} / {rows}"}
     if is_covered(found):
         start = {"Site": name, TRAINED_ON.capitalize(): trained_on(site)}
-    said = site_verdict(site, metric)[0]
-    return (
-        start
-        | cells
-        | {"Gain, + is better (95 %, unadjusted)": _unbroken(gain_in_words(site, metric)), "Verdict": said}
-    )
+    gain = {f"Gain, + is better ({interval_name(found)})": _unbroken(gain_in_words(site, metric))}
+    return start | cells | gain | {"Verdict": site_verdict(site, metric)[0]}
 
 
 def untold_at(found: Report, metric: str, sites: Sequence[str]) -> list[str]:

@@ -17,12 +17,14 @@ from flfed.records.statistics.verdict import (
     Difference,
     better_of,
     code_of,
+    describe_interval,
     gain_in_brackets,
     gain_of,
-    gain_with_interval,
     may_be_chance,
     metric_name,
+    name_interval,
     number,
+    size_and_span,
     why_unclear,
     worthwhile_of,
 )
@@ -72,14 +74,15 @@ def curve_rows(curve: Report) -> tuple[list[str], list[list[str]], list[str]]:
     curve : dict
         From `curve_object`.
     """
-    headers = ["site", "own rows", "site model", "adjusted to site", "gain (+ is better), 95 % unadjusted"]
+    headers = ["site", "own rows", "site model", "adjusted to site"]
+    headers.append(f"gain (+ is better), {name_interval(curve.get('sites', 1))}")
     rows, sentences = [], []
     for site, sizes in by_size(curve).items():
         for size, arms in sizes.items():
             # The largest size of a site is always all of its training rows.
             all_rows = f"{size} (all)" if size == max(sizes) else str(size)
             figures = [number(arms[arm]["value"]) for arm in ("local-only", "personalised")]
-            rows.append([site, all_rows, *figures, gain_in_brackets(gain_at(arms, curve))])
+            rows.append([site, all_rows, *figures, gain_in_brackets(gain_at(arms, curve), worthwhile_in(curve))])
         sentences.append(in_words(site, sizes, curve, draws=max(point["draws"] for point in curve["points"])))
     return headers, rows, sentences
 
@@ -158,7 +161,8 @@ def _gain_in_words(gain: Difference, curve: Report) -> str:
     if gain.low is None or gain.high is None:
         often = "not defined in any draw" if gain.value is None else "defined in too few draws"
         return f"it cannot be told: {name} was {often}"
-    size, _, span = gain_with_interval(gain, worthwhile).partition(", ")
+    size, _ = size_and_span(gain, worthwhile)
+    span = describe_interval(gain, worthwhile)
     code = code_of(gain, worthwhile)
     if code == PAYS:
         return f"joining gains {size} {name} ({span})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -82,8 +82,8 @@ class Difference:
     def deciding(self) -> Difference:
         """Difference with the interval that decides the verdict."""
         if self.wide_low is None or self.wide_high is None:
-            return Difference(self.value, self.low, self.high)
-        return Difference(self.value, self.wide_low, self.wide_high)
+            return self
+        return replace(self, low=self.wide_low, high=self.wide_high, wide_low=None, wide_high=None)
 
 
 def better_of(metric: str) -> Better:
@@ -388,10 +388,8 @@ def why_unclear(gain: Difference, worthwhile: float) -> str:
     deciding = gain.deciding
     value = deciding.value or 0.0
     low = deciding.low or 0.0
-    # "So widened" only where the plain interval would have excluded 0.
     if may_be_chance(gain):
-        wide = ", so widened," if gain.wide_low is not None and gain.low is not None and gain.low > 0 else ""
-        return f"the interval{wide} contains 0, so this may be chance"
+        return "the interval contains 0, so this may be chance"
     side, what = ("above", "gain") if low > 0 else ("below", "loss")
     may = "is" if abs(value) < worthwhile else "may be"
     return f"the interval lies {side} 0, but the {what} {may} {TOO_SMALL} (under {as_given(worthwhile)})"
@@ -410,12 +408,13 @@ def _if_worse(gain: Difference, worthwhile: float) -> str:
     """
     if code_of(gain, worthwhile) != DO_NOT_USE:
         return ""
-    told = gain_with_interval(gain, worthwhile)
+    size, _ = size_and_span(gain, worthwhile)
+    told = f"{size}, {describe_interval(gain, worthwhile)}"
     return f"; without adjustment the shared model is clearly worse here ({told}): do not use it so"
 
 
 def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
-    """Return a gain and its interval as text.
+    """Return a gain and the interval that its verdict goes by, as text.
 
     Both have the decimals that they have wherever they are shown.
 
@@ -423,50 +422,46 @@ def size_and_span(gain: Difference, worthwhile: float = 0.0) -> tuple[str, str]:
     --------
     >>> size_and_span(Difference(0.11, 0.02, 0.19)), size_and_span(Difference(38.2))
     (('+.110', '+.020 to +.190'), ('+38.2', 'n/a'))
+    >>> size_and_span(Difference(0.11, 0.02, 0.2, 0.0051, 0.22, sites=4), 0.005)
+    ('+.1100', '+.0051 to +.2200')
     """
-    digits = decimals_for(gain, worthwhile)
-    return number(gain.value, digits, signed=True), interval(gain.low, gain.high, digits, signed=True)
+    deciding = gain.deciding
+    digits = decimals_for(deciding, worthwhile)
+    return number(gain.value, digits, signed=True), interval(deciding.low, deciding.high, digits, signed=True)
 
 
-def gain_with_interval(gain: Difference, worthwhile: float = 0.0) -> str:
-    """Return a gain with its interval in words.
-
-    The interval widened for the number of sites looked at follows.
+def name_interval(sites: int) -> str:
+    """Return the name of the interval that verdicts go by, of so many sites looked at.
 
     Examples
     --------
-    >>> gain_with_interval(Difference(0.11, 0.02, 0.19))
-    '+.110, 95 % CI +.020 to +.190'
+    >>> name_interval(4), name_interval(1)
+    ('95 % CI, widened for 4 sites', '95 % CI')
     """
-    return ", 95 % CI ".join(size_and_span(gain)) + widened_in_words(gain, worthwhile)
+    return f"95 % CI, widened for {sites} sites" if sites > 1 else "95 % CI"
 
 
-def widened_in_words(gain: Difference, worthwhile: float = 0.0) -> str:
-    """Return the widened interval in words.
-
-    An empty text of one site alone.
+def describe_interval(gain: Difference, worthwhile: float = 0.0) -> str:
+    """Return the interval that a gain's verdict goes by, with its name.
 
     Examples
     --------
-    >>> widened_in_words(Difference(0.11, 0.02, 0.2, 0.001, 0.22, sites=4)), widened_in_words(Difference(0.1, 0, 0.2))
-    ('; widened for 4 sites looked at, +.001 to +.220', '')
+    >>> describe_interval(Difference(0.11, 0.02, 0.2, 0.001, 0.22, sites=4)), describe_interval(Difference(1, 0, 2))
+    ('95 % CI, widened for 4 sites: +.001 to +.220', '95 % CI .00 to +2.00')
     """
-    if gain.wide_low is None or gain.wide_high is None:
-        return ""
-    digits = decimals_for(gain.deciding, worthwhile)
-    span = interval(gain.wide_low, gain.wide_high, digits, signed=True)
-    return f"; widened for {gain.sites} sites looked at, {span}"
+    _, span = size_and_span(gain, worthwhile)
+    return f"{name_interval(gain.sites)}{':' if gain.sites > 1 else ''} {span}"
 
 
-def gain_in_brackets(gain: Difference) -> str:
-    """Return a gain with its interval, for a table.
+def gain_in_brackets(gain: Difference, worthwhile: float = 0.0) -> str:
+    """Return a gain with its interval, for a table whose head names the interval.
 
     Examples
     --------
     >>> gain_in_brackets(Difference(0.11, 0.02, 0.19)), gain_in_brackets(Difference(None))
     ('+.110 (+.020 to +.190)', 'n/a')
     """
-    size, span = size_and_span(gain)
+    size, span = size_and_span(gain, worthwhile)
     return size if gain.value is None else f"{size} ({span})"
 
 
@@ -494,7 +489,7 @@ def _sentence(
     # Both figures get equally many decimals, so that they can be compared.
     digits = decimals_of(with_, own)
     name = sentence_case(metric_name(metric)) + (" (lower is better)" if better == "lower" else "")
-    size, span = size_and_span(gain)
+    size, _ = size_and_span(gain, worthwhile)
     against = "the site's own one" if own is None else f"{number(own, digits)} alone{f' ({alone})' if alone else ''}"
     start = f"{name} {number(with_, digits)} with the {ARM_NAMES[arm]} against {against}"
-    return f"{start}: gain {size} (95 % CI {span}{widened_in_words(gain, worthwhile)})"
+    return f"{start}: gain {size} ({describe_interval(gain, worthwhile)})"

@@ -50,7 +50,6 @@ NAME_LIMIT, ALONE_LIMIT = 125, 260
 whole."""
 REACH = 4
 """A forest plot goes so many times as far as the middle site's interval."""
-ENDS_OF_GAIN = ("value", "low", "high", "wide_low", "wide_high")
 
 Rows = list[dict[str, Any]]
 Layers = alt.LayerChart | alt.FacetChart
@@ -149,13 +148,14 @@ def sites_by_arm(found: Report, metric: str, sites: Sequence[str]) -> Layers | N
 def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | None:
     """Return the forest plot of the gains: a row a site, the mean last.
 
-    Thick is the unadjusted interval, thin the one that the verdict goes by. On a wide screen each row has its
-    figures beside it, on a narrow one its name and gain above it.
+    A line is the interval that the verdict goes by. On a wide screen each row has its figures beside it, on a narrow
+    one its name and gain above it.
     """
     lines = forest_lines(found, metric, sites)
     if all(line["value"] is None for line in lines):
         return None
-    rows = [_forest_row(line) for line in lines]
+    rule = found["verdict-rule"]
+    rows = [_forest_row(line, rule["worthwhile"][metric]) for line in lines]
     colours = alt.Scale(domain=list(VERDICT_COLOURS), range=list(VERDICT_COLOURS.values()))
     # The colours are of all verdicts, but the legend names only those that occur.
     there = [
@@ -168,7 +168,7 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     y = alt.Y("name:N", sort=[row["name"] for row in rows], axis=None)
     # 0 is always on the axis, for it parts gain from loss.
     reach = plot_reach(lines)
-    ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows, *ENDS_OF_GAIN) if end is not None)]
+    ends = [0.0, *(max(-reach, min(reach, end)) for end in _spread(rows, "value", "low", "high") if end is not None)]
     x = figure_x(
         "value", f"gain in {metric_name(metric)} (right of 0: it helps)", ticks_of(ends, metric, difference=True)
     )
@@ -177,13 +177,12 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
     zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     drawn = base.transform_filter("datum.value != null")
+    titles = {"rows": "rows (events)"} if any(line["events"] for line in lines) else {}
+    titles |= {"gain": "gain (95 % CI, widened)"} if rule["sites"] > 1 else {}
     return layered(
         zero.encode(x="at:Q"),
-        drawn.transform_filter("datum.wide_low != null")
-        .mark_rule(strokeWidth=1.5)
-        .encode(x="wide_low:Q", x2="wide_high:Q", y=y, color=colour),
         drawn.transform_filter("datum.low != null")
-        .mark_rule(strokeWidth=4.5)
+        .mark_rule(strokeWidth=3)
         .encode(x="low:Q", x2="high:Q", y=y, color=colour),
         drawn.mark_point(filled=True, opacity=1, size=alt.ExprRef("datum.mean ? 260 : 140")).encode(
             x=x,
@@ -192,7 +191,7 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
             shape=alt.Shape("mean:N", scale=alt.Scale(domain=[False, True], range=["circle", "diamond"]), legend=None),
             tooltip=["name:N", "gain:N", "verdict:N"],
         ),
-        *_forest_columns(base, y, rows, {"rows": "rows (events)"} if any(line["events"] for line in lines) else {}),
+        *_forest_columns(base, y, rows, titles),
         height=ROW_PIXELS * len(rows),
     )
 
@@ -204,13 +203,11 @@ def plot_reach(lines: Sequence[Report]) -> float:
 
     Examples
     --------
-    >>> line = {"site": "a", "value": 0.02, "low": -0.05, "high": 0.09, "widened-low": -0.06, "widened-high": 0.1}
-    >>> plot_reach([line, line, line | {"low": -0.37, "high": 0.47, "widened-low": -0.9, "widened-high": 1.0}])
+    >>> line = {"site": "a", "value": 0.02, "low": -0.06, "high": 0.1}
+    >>> plot_reach([line, line, line | {"low": -0.9, "high": 1.0}])
     0.4
     """
-    widths = [
-        _furthest(line, "widened-low", "widened-high") for line in lines if None not in (line["site"], line["low"])
-    ]
+    widths = [_furthest(line, "low", "high") for line in lines if None not in (line["site"], line["low"])]
     shown = [_furthest(line, "value", *(() if line["site"] is not None else ("low", "high"))) for line in lines]
     return max(REACH * float(median(widths)) if widths else 0.0, *shown)
 
@@ -219,16 +216,16 @@ def _furthest(line: Report, *ends: str) -> float:
     return float(max(abs(line[end] or 0.0) for end in ends))
 
 
-def _forest_row(line: Report) -> dict[str, Any]:
+def _forest_row(line: Report, worthwhile: float) -> dict[str, Any]:
     """Return a line of the forest plot with its texts."""
     gain = Difference(line["value"], line["low"], line["high"])
     row = {key: line[key] for key in ("name", "value", "low", "high", "verdict")}
-    row |= {"wide_low": line["widened-low"], "wide_high": line["widened-high"], "mean": line["site"] is None}
+    row |= {"mean": line["site"] is None}
     row |= {model: "" if line[model] is None else number(line[model]) for model in ("own", "shared")}
     marked = MARK if line["model"] == "personalised" else ""
     rows = "" if line["rows"] is None else str(line["rows"])
     rows += "" if line["events"] is None else f" ({line['events']})"
-    return row | {"rows": rows, "gain": gain_in_brackets(gain) + marked}
+    return row | {"rows": rows, "gain": gain_in_brackets(gain, worthwhile) + marked}
 
 
 def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:

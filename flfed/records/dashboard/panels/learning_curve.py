@@ -19,6 +19,7 @@ from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL, VER
 from flfed.records.dashboard.components.round_chart import BAND
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import Shown
+from flfed.records.reports.narrative import interval_name
 from flfed.records.statistics import Report, learning_curve
 from flfed.records.statistics.learning_curve import GAIN, by_size, curve_object, gain_at, worthwhile_in
 from flfed.records.statistics.verdict import (
@@ -32,6 +33,7 @@ from flfed.records.statistics.verdict import (
     gain_in_brackets,
     interval,
     metric_name,
+    name_interval,
     number,
 )
 from flfed.records.store.entries import CurveArm, LearningPoint
@@ -69,7 +71,7 @@ def curve(shown: Shown, site: str) -> None:
     if models is not None or gains is not None:
         left, right = st.columns(2)
         figure.figure(left, title, models, figures, key="learning-models", says=described(points))
-        title = "Gain by joining (above 0: it helps), with 95 % band"
+        title = f"Gain by joining (above 0: it helps), {interval_name(shown.found)}"
         figure.figure(right, title, gains, figures, key="learning-gains", says=in_words(points, rule))
     tables.table(lines(points, rule))
     st.caption(_caption(points))
@@ -101,8 +103,8 @@ def is_asked(shown: Shown) -> bool:
 def _caption(points: Sequence[LearningPoint]) -> str:
     return (
         "The federation was trained again with this site cut to so many of its training rows, the other sites whole. "
-        f"Means over {max(point.draws for point in points)} draws; the bands are 95 % CIs, widened because "
-        "draws share rows."
+        f"Means over {max(point.draws for point in points)} draws; the bands are intervals which allow for rows that "
+        "draws share."
     )
 
 
@@ -162,6 +164,8 @@ def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[d
 
     It has one line for each number of own rows.
     """
+    curve = curve_object(points, rule) or {}
+    head = f"Gain, + is better ({name_interval(curve['sites'])})"
     by_place = {(point.rows, point.arm): point for point in points}
     sizes = sorted({point.rows for point in points})
     gains = {size: (gain, code) for size, gain, code in gains_of(points, rule)}
@@ -175,7 +179,7 @@ def lines(points: Sequence[LearningPoint], rule: Report | None = None) -> list[d
         # A size whose gain is not defined keeps its line, for its figures may be.
         gain, code = gains.get(rows, (Difference(None), CANNOT_BE_TOLD))
         known = gain.value is not None
-        cells |= {"Gain, + is better (95 %, unadjusted)": gain_in_brackets(gain) if known else ABSENT}
+        cells |= {head: gain_in_brackets(gain, worthwhile_in(curve)) if known else ABSENT}
         cells |= {"In words": IN_WORDS.get(code, code)}
         table.append(cells if known else cells | {"In words": "not defined"})
     return table
@@ -229,9 +233,10 @@ def _gains(points: Sequence[LearningPoint], rule: Report) -> Layers | None:
 
     It has a band and a line at no gain, and what is clear stands out by colour. None without figures.
     """
+    worthwhile = worthwhile_in(curve_object(points, rule) or {})
     rows = [
-        {"rows": size, "value": gain.value, "low": gain.low, "high": gain.high}
-        | {"verdict": code, "shown": gain_in_brackets(gain)}
+        {"rows": size, "value": gain.value, "low": gain.deciding.low, "high": gain.deciding.high}
+        | {"verdict": code, "shown": gain_in_brackets(gain, worthwhile)}
         for size, gain, code in gains_of(points, rule)
         if gain.value is not None
     ]

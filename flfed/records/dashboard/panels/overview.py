@@ -32,6 +32,7 @@ from flfed.records.reports.glossary import GLOSSARY, of_no_model, of_noised_scor
 from flfed.records.reports.narrative import (
     apart,
     doubts,
+    interval_name,
     is_measured,
     joining_in_words,
     least_gain,
@@ -39,7 +40,6 @@ from flfed.records.reports.narrative import (
     story,
     tally,
     under,
-    widened_for,
 )
 from flfed.records.reports.round_totals import bytes_in_words
 from flfed.records.statistics import Report
@@ -59,7 +59,7 @@ from flfed.records.statistics.listed.noised_scores import (
 from flfed.records.statistics.listed.statistic_table import StatisticTable
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import pooled_in_words
-from flfed.records.statistics.verdict import metric_name, number, sentence_case, size_and_span
+from flfed.records.statistics.verdict import describe_interval, metric_name, number, sentence_case, size_and_span
 from flfed.records.store.entries import EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
@@ -287,10 +287,11 @@ def _most(found: Report, metric: str) -> tuple[str, str]:
     """
     best = stands_out(found, metric)
     if best is None:
-        none = f"no interval ({widened_for(found)}) lies above {least_gain(found, metric)}"
+        none = f"no interval ({interval_name(found)}) lies above {least_gain(found, metric)}"
         return "none", none if is_measured(found, metric) else "no gain was measured"
-    size, span = size_and_span(best[1], found["verdict-rule"]["worthwhile"][metric])
-    return size, f"at {best[0]} ({span}; {widened_for(found)})"
+    least = found["verdict-rule"]["worthwhile"][metric]
+    size, _ = size_and_span(best[1], least)
+    return size, f"at {best[0]} ({describe_interval(best[1], least)})"
 
 
 def in_words(found: Report, metric: str | None, planned: int) -> None:

@@ -23,13 +23,13 @@ from flfed.records.reports.narrative import (
     MARK,
     doubts,
     gain_in_words,
+    interval_name,
     least_gain,
     over_sites,
     reference_name,
     tally,
     unadjusted_in_words,
     untold_in_words,
-    widened_for,
 )
 from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of
 from flfed.records.reports.site_answer import (
@@ -66,13 +66,13 @@ from flfed.records.statistics.verdict import (
     NO_CLEAR_GAIN,
     PAYS,
     TOO_SMALL,
+    describe_interval,
     has_interval,
     interval,
     metric_name,
     number,
     sentence_case,
     size_and_span,
-    widened_in_words,
 )
 from flfed.records.store.entries import SiteEntry
 
@@ -80,8 +80,8 @@ FEW_SITES = 8
 """Sites on the page Overview."""
 CARDS = {"global": "Shared model", "local-only": "Site model", "personalised": "Adjusted to the site"}
 HOW_DRAWN = (
-    "Thick lines: 95 % CI. Thin lines: widened for the number of sites looked at; verdicts go by these. "
-    "A line that reaches the edge goes on. The mean weighs each site by how well its gain is known."
+    "Lines: the interval that the verdict goes by. A line that reaches the edge goes on. The mean weighs each site by "
+    "how well its gain is known; its 95 % CI is not widened."
 )
 ADJUSTED = f"{MARK.strip()}: of the shared model adjusted to the site."
 
@@ -156,9 +156,9 @@ def _gain(of_site: Report, metric: str) -> tuple[str, str]:
     best = best_arm(of_site, metric)
     if best is None or not has_interval(best[1]):
         return ABSENT, "it cannot be told"
-    size, span = size_and_span(best[1])
-    wide = widened_in_words(best[1], worthwhile_at(of_site, metric))
-    return size, f"by the {ARM_NAMES[best[0]]}, 95 % CI {span}{wide}; + is better"
+    least = worthwhile_at(of_site, metric)
+    size, _ = size_and_span(best[1], least)
+    return size, f"by the {ARM_NAMES[best[0]]}, {describe_interval(best[1], least)}; + is better"
 
 
 def _figure(entry: Report, metric: str, repeats: int) -> tuple[str, str]:
@@ -217,7 +217,8 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
     says = "; ".join(
         f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
     )
-    figure(left, "Gain of each site, with 95 % CI", gains, lines, key="site-gains", says=f"Gain by joining. {says}")
+    title = f"Gain of each site, {interval_name(found)}"
+    figure(left, title, gains, lines, key="site-gains", says=f"Gain by joining. {says}")
     words = [site_line(found, name, metric, arms) for name in order]
     names = [MODELS[arm] for arm in arms]
     by_site = (
@@ -257,8 +258,8 @@ def _line(found: Report, name: str, metric: str, arms: Sequence[str]) -> Line:
         cells |= {title: entry.get("value"), f"{title}, low": entry.get("low"), f"{title}, high": entry.get("high")}
     gain = best_gain(site, metric)
     if gain is not None:
-        cells |= {"Gain (+ is better)": gain.value, "Gain, low": gain.low, "Gain, high": gain.high}
-        cells |= {"Gain, widened low": gain.deciding.low, "Gain, widened high": gain.deciding.high}
+        ends = {"Gain, low": gain.deciding.low, "Gain, high": gain.deciding.high}
+        cells |= {"Gain (+ is better)": gain.value, **ends}
     return cells if is_uncompared(found) else cells | {"Verdict": site_verdict(site, metric)[0]}
 
 
@@ -299,7 +300,7 @@ def who_gains(found: Report, metric: str) -> None:
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
     drawn = charts.forest_plot(found, metric, shown)
     which = f": of {len(order)} sites, those that gain most and least" if len(shown) < len(order) else ""
-    figure(st, f"Gain by joining, 95 % CI{which}", drawn, lines, key="gains", says=says)
+    figure(st, f"Gain by joining, {interval_name(found)}{which}", drawn, lines, key="gains", says=says)
     marks = []
     if drawn is not None:
         marks.append(HOW_DRAWN)
@@ -341,12 +342,11 @@ def how_to_read(found: Report, metric: str) -> None:
     with st.expander("How to read this"):
         st.markdown(
             f"{models}"
-            f"- **{PAYS}**: the gain's interval ({widened_for(found)}) lies above {least_gain(found, metric)}. "
+            f"- **{PAYS}**: the gain's interval ({interval_name(found)}) lies above {least_gain(found, metric)}. "
             f"**{DO_NOT_USE}**: it lies below {MINUS if least else ''}{least_gain(found, metric)}. "
             f"**{NO_CLEAR_GAIN}**: neither.{small}\n"
-            "- *Widened*: of many sites some seem to gain by chance alone, as one unadjusted interval in twenty "
-            "excludes 0. So verdicts go by intervals that hold at all sites together (Bonferroni), the thin lines of "
-            "the charts; the thick ones, and the table, are unadjusted.\n"
+            "- *Widened*: of many sites some seem to gain by chance alone, as one 95 % interval in twenty excludes 0. "
+            "So the intervals of gains hold at all sites together (Bonferroni).\n"
             "- *On average over sites*: gains weighted by how well each is known, with room for sites that differ "
             f"(random effects, Hartung-Knapp). It holds for {ASSUMES}. {sentence_case(COVERAGE)}."
         )
