@@ -20,8 +20,10 @@ from flfed.federation.engines.registry import engine_of
 from flfed.federation.recording.recorded_study import study_of
 from flfed.folders import RUN
 from flfed.records.reports.narrative import story
-from flfed.records.reports.report import report
+from flfed.records.reports.report import metrics_of, report
+from flfed.records.reports.site_verdict import gain_at
 from flfed.records.statistics.listed.in_words import statistic_in_words
+from flfed.records.statistics.listed.noised_scores import is_uncompared, with_verdict
 from flfed.records.statistics.listed.statistic_object import statistic_object
 from flfed.records.store.entries import EventEntry, MetricRow, RunEntry, SeriesEntry
 from flfed.records.store.reader import RunReader
@@ -36,7 +38,8 @@ from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.site_model import site_model
 from flfed.updates.codec import is_encrypted, shapes_of
 
-COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method", "verdict")
+COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method")
+GAINS = ("run", "site", "metric", "model", "gain", "low", "high", "verdict")
 ROUNDS = ("run", "round", *MetricRow._fields)
 STATISTICS = ("run", *Figure._fields)
 EVENTS = tuple(field.name for field in fields(EventEntry))
@@ -140,6 +143,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         files = {
             "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
             "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
+            "gains.csv": csv_text(GAINS, _gains(found)),
             "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
             "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
             "README.txt": _readme(found, planned, model, reason),
@@ -273,9 +277,19 @@ def _refuse_taken(folder: Path) -> None:
 def _comparison(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
     for run in runs:
         for f in reader.figures(run.run):
-            yield (run.run, f.site, f.arm, None, f.metric, f.value, f.low, f.high, None, f.n, f.method, None)
+            yield (run.run, f.site, f.arm, None, f.metric, f.value, f.low, f.high, None, f.n, f.method)
         for d in reader.differences(run.run):
-            yield (run.run, d.site, d.a, d.b, d.metric, d.value, d.low, d.high, d.p, None, d.method, d.verdict or None)
+            yield (run.run, d.site, d.a, d.b, d.metric, d.value, d.low, d.high, d.p, None, d.method)
+
+
+def _gains(found: Mapping[str, Any]) -> Iterable[tuple[object, ...]]:
+    if is_uncompared(found):
+        return
+    for site, figures in found["sites"].items():
+        for metric in with_verdict(found, metrics_of(dict(found))):
+            told = gain_at(figures, metric)
+            ends = (told["value"], told["low"], told["high"])
+            yield (found["run"], site, metric, told["model"], *ends, told["verdict"])
 
 
 def _rounds(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[object, ...]]:
@@ -332,8 +346,11 @@ ROUNDED = (
 )
 FILES = (
     "report.json     the run's report, as `flfed run show RUN --json` prints it",
+    "gains.csv       what joining gains at each site (above 0 it helps), by which model, with the interval that the",
+    "                verdict goes by: 95 %, widened for the number of sites looked at",
     "comparison.csv  per site and over all (site empty): each arm's figure with its 95 % interval; where `against` is",
-    "                filled in, the difference of the two arms. Metrics are named as in scikit-learn.",
+    "                filled in, the difference of the two arms, its interval not widened. Metrics are named as in",
+    "                scikit-learn.",
     "rounds.csv      the figures of each round; round 0 is before training; `seconds` are seconds of wall clock",
     "events.csv      faults, refusals, warnings and notes, with the time in UTC",
     "                In all CSV files, a text that a spreadsheet would run has an apostrophe before its first sign",

@@ -86,7 +86,7 @@ def labels_array(labels: Sequence[Any]) -> np.ndarray:
     return np.array(list(labels), dtype=object if texts else None)
 
 
-GAINS = ("site", "gain", "low", "high", "widened_low", "widened_high", "verdict", "model")
+GAINS = ("site", "gain", "low", "high", "verdict", "model")
 OTHERS = 3
 """Sentences of a run's story that its `repr` tells after the verdict."""
 
@@ -117,15 +117,14 @@ class Result(server.Result):
     def gains(self) -> pd.DataFrame:
         """Table of what joining gains at each site, in the primary metric.
 
-        One row a site: `gain` (above 0 where joining is better), its 95 % interval `low` and `high`, the `verdict`,
-        and which `model` the gain is of, as the app and `flfed run show` tell them. The verdict goes by the interval
-        `widened_low` to `widened_high`, which is wider because several sites are looked at.
+        One row a site: `gain` (above 0 where joining is better), `low` and `high`, the `verdict`, and which `model` the
+        gain is of, as the app and `flfed run show` tell them. The interval is the one that the verdict goes by: its
+        95 % CI, widened because several sites are looked at. The plain one is in `report`.
         """
         lines = []
         for site, figures in self.report["sites"].items() if self.primary else ():
             told = gain_at(figures, self.primary or "")
-            ends = [told.get(end) for end in ("low", "high", "widened-low", "widened-high")]
-            lines.append([site, told["value"], *ends, told["verdict"], told["model"]])
+            lines.append([site, *(told[key] for key in ("value", "low", "high", "verdict", "model"))])
         return pd.DataFrame(lines, columns=list(GAINS))
 
     @cached_property

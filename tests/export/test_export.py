@@ -63,7 +63,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_an_exported_run_says_what_the_store_says(ran, tmp_path):
     done = export(ran.first, tmp_path / "out")
-    assert done.model == ran.first and len(done.files) == 10
+    assert done.model == ran.first and len(done.files) == 11
     with RunReader.open() as reader:
         assert json.loads((tmp_path / "out" / "report.json").read_text()) == report(reader, ran.first)
         figures, differences = reader.figures(ran.first), reader.differences(ran.first)
@@ -72,6 +72,17 @@ def test_an_exported_run_says_what_the_store_says(ran, tmp_path):
         plain, apart = [row for row in compared if not row["against"]], [row for row in compared if row["against"]]
         assert [float(row["value"]) if row["value"] else None for row in plain] == [f.value for f in figures]
         assert [float(row["low"]) if row["low"] else None for row in apart] == [d.low for d in differences]
+        told = report(reader, ran.first)["sites"]
+        for row in rows_of(tmp_path / "out" / "gains.csv"):
+            better = "difference" if row["model"] == "global" else "difference-personalised"
+            of = told[row["site"]][better][row["metric"]]
+            # The interval is the one that the verdict goes by, turned where lower is better.
+            ends = [of["widened-low"], of["widened-high"]]
+            if row["metric"] in ("log_loss", "brier_score_loss", "expected_calibration_error"):
+                ends = [-end for end in reversed(ends)]
+            assert [float(row["low"]), float(row["high"])] == ends
+            if row["metric"] == "roc_auc_score":
+                assert row["verdict"] == told[row["site"]]["verdict"]
         rounds = rows_of(tmp_path / "out" / "rounds.csv")
         for number in range(6):
             written = [row["value"] for row in rounds if row["round"] == str(number)]

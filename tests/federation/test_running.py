@@ -115,6 +115,7 @@ def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told
     result = run(study, sites=small_sites(3, rows=200))
     gains = result.sites[result.sites["arm"] == "gain"].set_index(["site", "metric"])
     assert {metric for _, metric in gains.index} == set(result.report["global"])
+    least = result.report["verdict-rule"]["worthwhile"]
     for metric in result.report["global"]:
         _, rows, _ = comparison_rows(result.report, metric)
         for name, *_, told, code in rows[:3]:
@@ -122,7 +123,7 @@ def test_gains_of_a_result_have_the_sign_the_model_and_the_verdict_that_are_told
             assert line["verdict"] == code == site_verdict(result.report["sites"][name], metric)[0]
             if told != "n/a":
                 size = Difference(line["value"], line["low"], line["high"])
-                assert told == f"{gain_in_brackets(size)}, {SHORT[line['model']]}"
+                assert told == f"{gain_in_brackets(size, least[metric])}, {SHORT[line['model']]}"
     loss = gains.xs("log_loss", level="metric")
     site = result.report["sites"]["site-01"]
     both = [site[key]["log_loss"]["value"] for key in ("difference", "difference-personalised")]

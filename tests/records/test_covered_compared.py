@@ -130,7 +130,8 @@ def test_the_page_of_a_site_has_its_answer_its_gain_and_what_its_own_model_is(fo
     value = gain_of(found, site)["value"]
     assert cards["Gain by joining"] == ("n/a" if value is None else number(value, signed=True))
     line = next(line for line in cells(opened) if line.get("Site") == site)
-    assert set(line) == {"Site", "Trained on, about", "Shared model", "Gain, + is better (95 %, unadjusted)", "Verdict"}
+    gain = f"Gain, + is better (95 % CI, widened for {len(NAMES)} sites)"
+    assert set(line) == {"Site", "Trained on, about", "Shared model", gain, "Verdict"}
     assert line["Verdict"] == VERDICTS[site]
     # Of models that there are: none is adjusted, and none is of all rows.
     assert "Its own figure does not leave the site" in said and "Adjusted to the site" not in said
@@ -154,9 +155,10 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     assert text.words().count(OWN_UNDER_NOISE) == 1 and NOT_TOLD not in text.words()
     forest = section(text, "Forest plot")
     lines = table(forest.all("table")[0])
-    assert set(lines[0]) == {"Site", "Shared", "Gain", "Gain (95 % CI)", "Verdict"}
+    gain = f"Gain (95 % CI, widened for {len(NAMES)} sites)"
+    assert set(lines[0]) == {"Site", "Shared", "Gain", gain, "Verdict"}
     assert {line["Site"]: line["Verdict"] for line in lines if line["Site"] in NAMES} == VERDICTS
-    assert "adjustment" not in forest.words() and "Diamond: the mean over sites." in forest.words()
+    assert "adjustment" not in forest.words() and "Diamond: the mean over sites; its 95 % CI" in forest.words()
     # The axis stands below the marks: as many cells before it as above.
     foot = forest.all("tfoot")[0].all("td") if forest.all("tfoot") else forest.all("tr")[-1].all("td")
     assert len(foot) == len(lines[0])

@@ -63,10 +63,7 @@ def test_the_page_of_a_run_answers_the_five_questions_in_words(shown: str, heart
     assert "1 of 5 sites took no part: basel (its policy does not allow the data set heart-disease)." in said
     assert "Joining pays at 0 of 4 sites; no clear gain at 3 (cleveland, hungary, long-beach)" in said
     assert "On average over 3 of 4 sites, the shared model, before adjustment, against each one's own: gain +.0" in said
-    assert (
-        "At no site does joining pay: at none the interval (95 %, widened for 4 sites looked at) lies above .005"
-        in said
-    )
+    assert "At no site does joining pay: at none the interval (95 % CI, widened for 4 sites) lies above .005" in said
     assert "would reach .901: .005 better than the shared model" in said
     assert "40 of 40 rounds ran; rejected updates: 2; sites refused: 1 (basel)" in said
     assert "3 values that are not finite" in said
@@ -186,7 +183,7 @@ def test_an_unknown_run_is_answered_with_a_sentence(shown: str, heart: str):
     assert "is not in the store" in words(overview(heart[:-1] + "x"))
 
 
-def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: str, store):
+def test_a_hundred_sites_are_drawn_and_their_intervals_said_to_be_widened(shown: str, store):
     series = store.begin_series(study="many", study_sha256="", study_text="")
     run = store.begin_run(
         series, engine="inprocess", path="stacked", seed=1, rounds_planned=1, primary="roc_auc_score", task="binary"
@@ -202,7 +199,7 @@ def test_a_hundred_sites_are_drawn_without_losing_the_warning_of_chance(shown: s
     run.comparison(figures, differences)
     page = overview(run.run)
     assert not page.exception
-    assert "about one interval in twenty, if it is not widened, excludes 0 by chance" in words(page)
+    assert "no interval (95 % CI, widened for 100 sites) lies above .005" in words(page)
     assert "of 100 sites, those that gain most and least" in words(page)
     assert "12 sites that gain most" in words(overview(run.run, SITES))
 

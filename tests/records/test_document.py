@@ -70,11 +70,12 @@ def check_figures(found: Node, record: dict[str, Any]) -> int:
             assert line["Test / all rows"] == " / ".join(rows)
             assert line["Verdict"] == site_verdict(site, metric)[0]
             best = best_arm(site, metric)
-            gain = line["Gain, + is better (95 %, unadjusted)"]
+            gain = line[f"Gain, + is better (95 % CI, widened for {record['verdict-rule']['sites']} sites)"]
             assert (gain == "n/a") == (best is None)
             if best is not None:
                 told = [float(word.replace("\u2212", "-")) for word in numbers_in(gain)]
-                expected = [v for v in (best[1].value, best[1].low, best[1].high) if v is not None]
+                ends = best[1].value, best[1].deciding.low, best[1].deciding.high
+                expected = [v for v in ends if v is not None]
                 assert told == pytest.approx(expected, abs=0.006 * max(1.0, max(map(abs, expected))))
                 compared += len(told)
     return compared
@@ -130,13 +131,14 @@ def check_forest(found: Node, record: dict[str, Any]) -> int:
         if best is None or best[1].low is None:
             continue
         deciding = best[1].deciding
-        expected = [(place(deciding.low), place(deciding.high)), (place(best[1].low), place(best[1].high))]
-        np.testing.assert_allclose(shares(row), expected, atol=1e-4)
+        assert deciding.low < best[1].low and best[1].high < deciding.high
+        np.testing.assert_allclose(shares(row), [(place(deciding.low), place(deciding.high))], atol=1e-4)
         (dot,) = row.all("circle")
         assert float(dot.attributes["cx"].rstrip("%")) / 100 == pytest.approx(place(best[1].value), abs=1e-4)
     if mean["value"] is not None:
         assert lines[-1]["Site"] == f"Mean of {mean['sites']} sites"
-        told = [float(word.replace("\u2212", "-")) for word in numbers_in(lines[-1]["Gain (95 % CI)"])]
+        head = f"Gain (95 % CI, widened for {record['verdict-rule']['sites']} sites)"
+        told = [float(word.replace("\u2212", "-")) for word in numbers_in(lines[-1][head])]
         assert told == pytest.approx([mean["value"], mean["low"], mean["high"]], abs=6e-4)
         np.testing.assert_allclose(shares(rows[-1]), [(place(mean["low"]), place(mean["high"]))], atol=1e-4)
     return len(lines)

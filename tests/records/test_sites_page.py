@@ -210,11 +210,11 @@ def test_the_overview_shows_the_figures_of_the_command_line(series: str, found: 
         assert ("the same as" in told["All rows in one place"][1]) == (apart == 0)
         looked, best = clear_gain(found, metric)
         value, below = told["Largest clear gain"]
-        assert f"widened for {looked} sites looked at" in below and looked > 1
+        assert f"(95 % CI, widened for {looked} sites" in below and looked > 1
         is_shown(value.replace("none", ""), *([best[1][0]] if best else []))
         if best:
             assert below.startswith(f"at {best[0]} ")
-            is_shown(below.partition("(")[2].partition(";")[0], *best[1][1:])
+            is_shown(below.partition(" sites: ")[2], *best[1][1:])
         mean = three(found["mean-gain"][metric])
         answers = [block.value.replace("\\", "") for block in opened.markdown if " on average" in block.value[:60]]
         assert len(answers) == (mean[0] is not None)
@@ -252,7 +252,9 @@ def test_every_site_shows_the_figures_of_the_command_line(series: str, found: An
             is_shown(answer.partition(": these rows")[2], *(wide if "No clear" in answer else []))
             is_shown(told["Gain by joining"][0].replace("n/a", ""), gain[0])
             if gain[0] is not None:
-                is_shown(told["Gain by joining"][1].partition("95 % CI")[2].partition(";")[0], *gain[1:])
+                assert f"95 % CI, widened for {found['verdict-rule']['sites']} sites: " in told["Gain by joining"][1]
+                wide = widened(found, of_site, metric)
+                is_shown(told["Gain by joining"][1].partition(" sites: ")[2].partition(";")[0], *wide[1:])
                 both = {arm: gain_of(of_site | {key: {}}, metric)[0] for arm, key in OTHER.items()}
                 arm = max(both, key=lambda arm: -math.inf if both[arm] is None else both[arm])
                 assert told["Gain by joining"][1].startswith(f"by the {ARM_NAMES[arm]}, 95 %")
@@ -262,13 +264,14 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
     opened = page("p30_sites", run=series)
     for metric in by_metric(opened, found):
         lines = opened.table[0].value.to_dict("records")
+        head = f"Gain, + is better (95 % CI, widened for {found['verdict-rule']['sites']} sites)"
         for line in lines:
             plain = {key: cell.replace("\\", "").replace("n/a", "") for key, cell in line.items()}
             of_site = found["sites"][plain["Site"]]
             is_shown(plain["Test / all rows"], of_site["holdout-rows"], of_site["rows"])
             for title in ("Shared model", "Site model", "Adjusted to site"):
                 is_shown(plain[title], *three(of_site[ARMS[title]].get(metric, {})))
-            is_shown(plain["Gain, + is better (95 %, unadjusted)"], *gain_of(of_site, metric))
+            is_shown(plain[head], *widened(found, of_site, metric))
         gains = [gain_of(found["sites"][line["Site"].replace("\\", "")], metric)[0] for line in lines]
         known = [gain for gain in gains if gain is not None]
         assert known == sorted(known, reverse=True)
@@ -280,7 +283,7 @@ def test_the_table_and_the_charts_of_all_sites_show_the_figures_of_the_command_l
             assert mean["name"] == f"Mean of {entry['sites']} sites" and three(mean) == three(entry)
         assert [row["value"] for row in gains_drawn if row["value"] is not None] == known
         for row in gains_drawn:
-            assert three(row) == gain_of(found["sites"][row["name"]], metric)
+            assert three(row) == pytest.approx(widened(found, found["sites"][row["name"]], metric), rel=1e-6)
         models_drawn = drawn(opened, "Each model at each site")
         assert len(models_drawn) >= 2 * len(lines)
         for row in models_drawn:

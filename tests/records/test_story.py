@@ -95,7 +95,7 @@ def test_the_largest_gain_that_is_named_is_the_largest_of_those_that_are_clear(s
     assert (gain.value, gain.low, gain.high) == pytest.approx((0.06, 0.06 - 0.03 * by, 0.06 + 0.03 * by), abs=1e-12)
     (said,) = [line for line in story(found) if "largest clear gain" in line]
     assert said.startswith("sure has the largest clear gain: AUC .560 with the shared model against .500 alone")
-    assert said.endswith("+.030 to +.090; widened for 4 sites looked at, +.022 to +.098).")
+    assert said.endswith("gain +.060 (95 % CI, widened for 4 sites: +.022 to +.098).")
     assert found["sites"]["lucky"]["verdict"] == NO_CLEAR_GAIN
 
 

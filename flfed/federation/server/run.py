@@ -68,7 +68,8 @@ class Result:
         The columns hold value, low, high and sd.
 
         Arm "gain" is what `flfed run show` and the app tell: of the `model` that is better there, above 0 where
-        joining is, with the `verdict`. Arm "difference" is the shared model minus the site's own, in the metric's sign.
+        joining is, with the `verdict` and the interval that it goes by. Arm "difference" is the shared model minus the
+        site's own, in the metric's sign, with its plain interval.
         """
         # Sites may miss an arm: one that could not be compared has no figures.
         lines: list[dict[str, Any]] = [

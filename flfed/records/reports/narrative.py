@@ -408,9 +408,11 @@ def stands_out(found: Report, metric: str) -> tuple[str, Difference] | None:
     """Return the site with the largest clear gain, and the gain.
 
     Only sites at which joining pays count; None where it pays nowhere.
+
+    Its interval is the one that the verdict goes by.
     """
     paying = {
-        name: best[1]
+        name: best[1].deciding
         for name, site in found["sites"].items()
         if (best := best_arm(site, metric)) is not None and site_verdict(site, metric)[0] == PAYS
     }

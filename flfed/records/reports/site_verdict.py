@@ -119,15 +119,15 @@ def best_gain(site: Report, metric: str) -> Difference | None:
 def gain_at(site: Report, metric: str) -> Report:
     """Return the gain at a site, with its verdict.
 
-    It is that of the better model, above 0 where joining is better, as it is told everywhere.
+    It is that of the better model, above 0 where joining is better, with the interval that the verdict goes by, as it
+    is told everywhere.
     """
     code, _ = site_verdict(site, metric)
     best = best_arm(site, metric)
     if best is None:
         return {"value": None, "low": None, "high": None, "model": None, "verdict": code}
-    gain, wide = best[1], best[1].deciding
-    bounds = {"low": gain.low, "high": gain.high, "widened-low": wide.low, "widened-high": wide.high}
-    return {"value": gain.value, **bounds, "model": best[0], "verdict": code}
+    gain = best[1].deciding
+    return {"value": gain.value, "low": gain.low, "high": gain.high, "model": best[0], "verdict": code}
 
 
 def varies(site: Report) -> bool:
