@@ -19,7 +19,7 @@ from flfed.errors import UsageError, nearest
 from flfed.federation.server import run as server
 from flfed.notebook.frame_reading import FrameReading
 from flfed.records.reports.faults import missing_in_words, refused_sites
-from flfed.records.reports.narrative import story, verdict_in_words
+from flfed.records.reports.narrative import interval_name, story, verdict_in_words
 from flfed.records.reports.report import primary_of, report
 from flfed.records.reports.site_answer import order_of_sites
 from flfed.records.reports.site_verdict import gain_at
@@ -208,8 +208,10 @@ class Result(server.Result):
         said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in others)
         shown = self.gains[["site", "gain", "low", "high", "verdict"]]
         table = shown.to_html(index=False, na_rep="–", float_format=_signed, border=0)
-        gained = len(shown) and not is_uncompared(self.report)
-        return f"<p><b>{html.escape(first)}</b></p>{said}{table if gained else ''}"
+        if not len(shown) or is_uncompared(self.report):
+            return f"<p><b>{html.escape(first)}</b></p>{said}"
+        named = f"<p>Gain by joining (+ is better), low to high: {interval_name(self.report)}.</p>"
+        return f"<p><b>{html.escape(first)}</b></p>{said}{named}{table}"
 
     def _sentences(self) -> list[str]:
         """Return the verdict, then what comes first of the run's story; without a model the figure, then its notes."""

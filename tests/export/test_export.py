@@ -16,6 +16,7 @@ from flfed.export.model_folder import SharedModel
 from flfed.export.run_folder import EVENTS, export
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
+from flfed.records.statistics.verdict import better_of
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import EventRow, RunStore
 from flfed.rows.data import datasets
@@ -73,12 +74,14 @@ def test_an_exported_run_says_what_the_store_says(ran, tmp_path):
         assert [float(row["value"]) if row["value"] else None for row in plain] == [f.value for f in figures]
         assert [float(row["low"]) if row["low"] else None for row in apart] == [d.low for d in differences]
         told = report(reader, ran.first)["sites"]
-        for row in rows_of(tmp_path / "out" / "gains.csv"):
+        gains = rows_of(tmp_path / "out" / "gains.csv")
+        assert len(gains) == len(told) * len(report(reader, ran.first)["global"]) > 6
+        for row in gains:
             better = "difference" if row["model"] == "global" else "difference-personalised"
             of = told[row["site"]][better][row["metric"]]
             # The interval is the one that the verdict goes by, turned where lower is better.
             ends = [of["widened-low"], of["widened-high"]]
-            if row["metric"] in ("log_loss", "brier_score_loss", "expected_calibration_error"):
+            if better_of(row["metric"]) == "lower":
                 ends = [-end for end in reversed(ends)]
             assert [float(row["low"]), float(row["high"])] == ends
             if row["metric"] == "roc_auc_score":

@@ -66,7 +66,8 @@ def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
     for chart in (result.plot.gains(), result.plot.rounds(), result.plot.rounds(sites=["north", "south"])):
         assert chart.to_dict()["layer"]
     assert len(repr(result).splitlines()) <= 6
-    assert all(word in result._repr_html_() for word in ("north", "verdict", "AUC"))
+    shown = ("north", "verdict", "AUC", f"low to high: 95 % CI, widened for {len(FRAMES)} sites.")
+    assert all(word in result._repr_html_() for word in shown)
 
 
 def test_what_columns_are_taken_for_is_said():

@@ -243,7 +243,7 @@ def test_the_learning_curve_says_and_tabulates_what_joining_is_worth_by_own_rows
     lines = table_of(page)
     assert list(lines) == ["10", "40", "all (140)"]
     assert lines["40"]["Site model"] == ".640 (.590 to .690)"
-    assert lines["40"][GAIN] == "+.1100 (\u2212.0005 to +.2205)"
+    assert lines["40"][GAIN] == "+.11000 (\u2212.00002 to +.22002)"
     assert [line["In words"] for line in lines.values()] == ["clear gain", "no clear gain", "no clear gain"]
     told = [chart.proto.alt for chart in page.get("vega_lite_chart")]
     assert any("10: .560 (.510 to .610) alone, .750 (.700 to .800) joined" in text for text in told)

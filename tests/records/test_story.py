@@ -236,7 +236,7 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
     assert said["rare"] == f"{start}2 of the 38 test rows do not have the outcome; {needed}."
     assert said["sick"] == f"{start}1 of the 31 test rows has the outcome; {needed}."
     assert (best_gain(sites["rare"], AUC), gain_in_words(sites["rare"], AUC)) == (None, "n/a")
-    assert gain_in_words(sites["least"], AUC) == "+.400 (+.100 to +.700), shared"
+    assert gain_in_words(sites["least"], AUC) == "+.400 (+.018 to +.782), shared"
     assert found["mean-gain"][AUC]["sites"] == 2
     rare = "Why it cannot be told at rare: 2 of the 38 test rows do not have the outcome"
     (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Why ")]
