@@ -149,9 +149,7 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
         return
     gain = headers.index(GAIN + interval_name(found))
     names = [SHORTER.get(header, header) for header in headers]
-    # For how many sites it is widened stands below the table.
-    rule = found["verdict-rule"]
-    names[gain] = "gain (95 % CI, widened)" if rule["sites"] > 1 else "gain (95 % CI)"
+    names[gain] = f"gain ({interval_name(found)})"
     best = {name: best_arm(site, metric) for name, site in found["sites"].items()}
     shown = list(best) if every else telling(found, metric)[:FEW]
     by_name = {row[0]: list(row) for row in rows[:many]}
@@ -159,7 +157,7 @@ def _print_sites(found: dict[str, Any], headers: Sequence[str], rows: Sequence[S
     adjusted = {name for name, found_there in best.items() if found_there and found_there[0] == "personalised"}
     for name, there in best.items():
         if there is not None:
-            told = gain_in_brackets(there[1], rule["worthwhile"][metric])
+            told = gain_in_brackets(there[1], found["verdict-rule"]["worthwhile"][metric])
             by_name[name][gain] = told + (MARK if name in adjusted else "")
     order = [*shown, *(name for name in best if name not in set(shown))]
     spare = ("adjusted", "test rows", "site model")

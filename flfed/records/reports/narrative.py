@@ -153,9 +153,8 @@ def _below_table(found: Report, metric: str) -> list[str]:
     differing = apart_in_words(mean, adjusts=not is_covered(found)) if differ else ""
     told = (*doubts(found, metric), unknown_training(found["training"]), *own, differing)
     lines += [said for said in (own_parts_in_words(found), *told) if said]
-    if (many := found["verdict-rule"]["sites"]) > 1 and is_measured(found, metric):
-        least = least_gain(found, metric)
-        lines.append(f"Joining pays where the interval, widened for {many} sites, lies above {least}.")
+    if found["verdict-rule"]["sites"] > 1 and is_measured(found, metric):
+        lines.append(f"Joining pays where the interval of the gain lies above {least_gain(found, metric)}.")
     lines += [*odd_sites_in_words(found), *untold_in_words(found), *unadjusted_in_words(found, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
         if said := over_sites((found[arm] or {}).get(metric, {})):
