@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from flfed.records.dashboard.components.charts import forest_plot
+from flfed.records.document.document import document
 from flfed.records.reports.narrative import (
     comparison_rows,
     gain_in_words,
@@ -129,6 +132,28 @@ def test_a_widened_interval_ends_where_the_metric_does(store, url):
     by = stats.norm.ppf(1 - 0.025 / 6) / stats.norm.ppf(0.975)
     assert 0.6 + 0.35 * by > 1
     assert (gain.low, gain.high) == pytest.approx((0.6 - 0.35 * by, 1.0), abs=1e-12)
+
+
+@pytest.mark.parametrize(("low", "code"), [(0.0052, PAYS), (0.0048, NO_CLEAR_GAIN)])
+def test_a_bound_near_the_limit_is_one_and_the_same_on_every_side(store, url, low, code):
+    by = stats.norm.ppf(1 - 0.025 / 4) / stats.norm.ppf(0.975)
+    near = (0.05, 0.05 - (0.05 - low) / by, 0.05 + (0.05 - low) / by)
+    series = recorded(store, {"near": (near, None), **dict.fromkeys(("b", "c", "d"), ((0.0, -0.1, 0.1), None))})
+    found = found_of(url, series)
+    span = f"+{number(low, 4)} to +{number(0.1 - low, 4)}"
+    assert site_verdict(found["sites"]["near"], AUC)[0] == code
+    assert f"gain +.0500 (95 % CI, widened for 4 sites: {span})" in site_verdict(found["sites"]["near"], AUC)[1]
+    headers, rows, _ = comparison_rows(found)
+    assert headers[-2].endswith("95 % CI, widened for 4 sites")
+    (line,) = [row for row in rows if row[0] == "near"]
+    assert line[-2:] == [f"+.0500 ({span}), shared", code]
+    drawn = json.dumps(forest_plot(found, AUC, list(found["sites"])).to_dict())  # type: ignore[union-attr]
+    assert f"+.0500 ({span})" in drawn and "gain (95 % CI, widened)" in drawn
+    # Nowhere stands the interval of one site looked at alone, which is in the JSON.
+    plain = number(near[1], 3)
+    assert number(found["sites"]["near"]["difference"][AUC]["low"], 3) == plain
+    for text in (document(series, store=url), drawn, "\n".join(story(found))):
+        assert f"+{plain} to" not in text
 
 
 @pytest.mark.parametrize(("comparisons", "freedom"), [(1, None), (8, None), (200, None), (1, 2), (8, 2), (8, 9)])
