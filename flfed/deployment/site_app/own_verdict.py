@@ -19,7 +19,8 @@ PAIRS = {"difference": "global - local-only", "difference-personalised": "person
 def difference_of(result: Result, one: Figure) -> Difference:
     """Return a kept difference with the interval that verdicts go by."""
     entry = widened(_entry(one) | {"freedom": None}, one.metric, _rule(result, one.metric))
-    return Difference(entry["value"], entry["low"], entry["high"], entry["widened-low"], entry["widened-high"])
+    wide = (entry["widened-low"], entry["widened-high"])
+    return Difference(entry["value"], entry["low"], entry["high"], *wide, sites=entry["sites"])
 
 
 def _rule(result: Result, metric: str) -> Report:

@@ -26,6 +26,7 @@ from flfed.records.statistics.verdict import (
     gain_in_brackets,
     interval,
     metric_name,
+    name_interval,
     number,
     sentence_case,
 )
@@ -145,7 +146,7 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
     figure(st, f"{metric_name(metric)} on our test rows, with 95 % CI", drawn, lines, key="own-result", says=says)
     table([
         {"Difference": one.arm.replace(a, ARM_NAMES[a], 1).replace(f"- {b}", f"minus {ARM_NAMES[b]}"),
-         f"{metric_name(metric)} (95 % CI)":
+         f"{metric_name(metric)} ({name_interval(result.sites or 1)})":
          gain_in_brackets(difference_of(result, one))}
         for one in result.differences if one.metric == metric
         for a, _, b in [one.arm.partition(" - ")] if {a, b} <= {line["arm"] for line in of_metric(result, metric)}
