@@ -17,7 +17,10 @@ from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.study.tables import Own
 
-pytestmark = [pytest.mark.slow, pytest.mark.studies, pytest.mark.proof]
+pytestmark = [
+    pytest.mark.slow, pytest.mark.studies, pytest.mark.proof, pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]  # fmt: skip
 
 GRID = {"max_leaf_nodes": [4, 16], "max_iter": [60, 180], "learning_rate": [0.05]}
 SPLITS = 5
@@ -36,7 +39,7 @@ def searched(session: SiteSession) -> float:
     rows, table = session.encode(session.table.training, session.own_encoder()), session.table.holdout("test")
     x, y = session.encode(table, session.own_encoder()).x, session.target(table)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
-    line = LogisticRegressionCV(Cs=10, cv=3, scoring="neg_log_loss", solver="newton-cholesky", l1_ratios=(0,),
+    line = LogisticRegressionCV(Cs=10, cv=3, scoring="neg_log_loss", l1_ratios=(0,),
                                 max_iter=1000, use_legacy_attributes=False)  # fmt: skip
     trees = HistGradientBoostingClassifier(early_stopping=False)
     models = [line, GridSearchCV(trees, GRID, cv=folds, scoring="neg_log_loss")]

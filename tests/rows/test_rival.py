@@ -89,7 +89,7 @@ def test_the_model_is_the_one_that_scikit_learn_finds_by_the_same_folds(task: st
         np.testing.assert_allclose(shares, model.predict_proba(new), atol=1e-5)
 
 
-def test_trees_are_grown_only_from_two_hundred_rows_and_twenty_people_of_each_class_on():
+def test_trees_are_grown_only_from_two_hundred_rows_and_nine_people_of_each_class_on():
     x = np.random.default_rng(3).normal(size=(900, 4))
     product = x[:, 0] * x[:, 1]
     x = x[(product < 0) | (product > 0.5)]  # a law that trees see in few rows, and a line in none
@@ -99,12 +99,12 @@ def test_trees_are_grown_only_from_two_hundred_rows_and_twenty_people_of_each_cl
     for name, chosen in {
         "200": np.arange(200),
         "199": np.arange(199),
-        "20 of a class": np.concatenate([with_[:20], without]),
-        "19 of a class": np.concatenate([with_[:19], without]),
+        "9 of a class": np.concatenate([with_[:9], without]),
+        "8 of a class": np.concatenate([with_[:8], without]),
     }.items():
         families[name] = best_alone(whole.take(chosen), "binary", 2, np.random.default_rng(0)).family
     trees, line = "boosted-trees", "logistic-regression"
-    assert families == {"200": trees, "199": line, "20 of a class": trees, "19 of a class": line}
+    assert families == {"200": trees, "199": line, "9 of a class": trees, "8 of a class": line}
 
 
 def test_people_count_where_each_has_several_rows():

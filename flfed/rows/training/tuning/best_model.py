@@ -38,8 +38,8 @@ TREES = {4: (60, 180), 12: (40, 100)}
 """Numbers of trees by most leaves of a tree: four settings. The few trees are the first of the many."""
 LEARNING_RATE = 0.06
 LEAST_ROWS = 200
-LEAST_OF_A_CLASS = 20
-"""Rows, and people (or rows, where each is its own) of each class, below which no trees are grown."""
+LEAST_OF_A_CLASS = 9
+"""Rows, and people (or rows, where each is its own) of each class, below which no trees are grown: three a fold."""
 
 
 @dataclass(frozen=True, eq=False)
