@@ -200,6 +200,7 @@ def test_a_study_without_expectations_ends_with_2(verified):
     "influenza",
     "drug_reviews",
     "engine_life",
+    "sba_loans",
 )
 def test_every_shipped_study_expects_figures_that_a_run_can_have():
     expecting = [study for study in map(Study.load, names()) if study.expected.figures]

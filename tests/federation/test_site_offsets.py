@@ -185,7 +185,7 @@ def test_counts_of_a_site_that_knows_of_no_other_bins_are_added_to_no_others(
     monkeypatch.setattr(CheckpointWriter, "once", once)
     ran = conduct(small_sites(4, rows=150), small_study, change=of_version("0.1.0", "site-02"))
     compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
-    assert compared.pop("site-02") == {"protocol"}
+    assert compared.pop("site-02") == {"protocol", "sites", "trained"}
     assert all(keys >= {"odds-centre", "odds-spread"} for keys in compared.values())
     counted = ran.reader.summary(ran.run, "score-histograms")
     assert (counted["centre"], counted["spread"], counted["in-all"], counted["asked"]) == (0.5, 1.5, 3, 4)
@@ -199,9 +199,10 @@ def test_a_site_of_an_earlier_version_is_asked_as_before_and_adjusts_as_before(c
     asked = {one.site: set(one.message.content["config"]) for one in ran.sent(EVALUATE, "to-site")}
     compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
     assert asked.pop("site-02") == {"protocol", "round", "rounds", "lr-scale", "fit", "score"}
-    assert compared.pop("site-02") == {"protocol"}
+    assert compared.pop("site-02") == {"protocol", "sites", "trained"}
     assert all("offset" in keys for keys in asked.values()) and len(asked) == 3
-    assert all(keys == {"protocol", "encoder-sha256", "offset-deviation"} for keys in compared.values())
+    sent = {"protocol", "encoder-sha256", "offset-deviation", "sites", "trained"}
+    assert all(keys == sent for keys in compared.values())
     assert offsets(ran)["site-02"] is None
     assert ran.reader.summary(ran.run, SITE_OFFSETS)["sites"] == 3
     # It takes 2.0, the others what the three of them told.
