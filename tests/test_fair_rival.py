@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from flfed import Study
 from flfed.federation.engines.local_sites import find_sites
+from flfed.rows.features.encode import scaled_of
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.study.tables import Own
@@ -36,17 +37,20 @@ def fewest_of_a_class(session: SiteSession) -> int:
 
 def searched(session: SiteSession) -> float:
     """Return the AUC on a site's holdout of the better of scikit-learn's two, by its own cross-validated log loss."""
-    rows, table = session.encode(session.table.training, session.own_encoder()), session.table.holdout("test")
-    x, y = session.encode(table, session.own_encoder()).x, session.target(table)
+    encoder, table = session.own_encoder(), session.table.holdout("test")
+    rows, y = session.encode(session.table.training, encoder), session.target(table)
+    # A line reads scaled inputs, also in a study of trees.
+    inputs = (rows.x, session.encode(table, encoder).x)
+    own, x = (scaled_of(part, session.layout, encoder) for part in inputs)
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     line = LogisticRegressionCV(Cs=10, cv=3, scoring="neg_log_loss", l1_ratios=(0,),
                                 max_iter=1000, use_legacy_attributes=False)  # fmt: skip
     trees = HistGradientBoostingClassifier(early_stopping=False)
     models = [line, GridSearchCV(trees, GRID, cv=folds, scoring="neg_log_loss")]
     with threadpool_limits(1):
-        fitted = [model.fit(rows.x, rows.y) for model in models]
+        fitted = [model.fit(own, rows.y) for model in models]
         shares = [
-            cross_val_predict(model, rows.x, rows.y, cv=folds, method="predict_proba")
+            cross_val_predict(model, own, rows.y, cv=folds, method="predict_proba")
             for model in (
                 clone(trees).set_params(**fitted[1].best_params_),
                 LogisticRegression(C=fitted[0].C_, max_iter=5000),

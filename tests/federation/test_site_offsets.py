@@ -95,7 +95,7 @@ def test_where_adjusting_cannot_change_a_figure_no_column_shows_it_twice(told):
     assert "adjusted to site" not in headers and len(headers) == 6 == len(rows[0])
     (same,) = [line for line in lines if "shown apart" in line]
     assert same.startswith("Adjusted to a site, the shared model has the same AUC there: it is not shown apart. ")
-    assert same.endswith("there, rows of several sites are ranked together.")
+    assert same.endswith("Over all test rows, ranked together, it may differ.")
     # Over all sites together it ranks rows of different sites otherwise: that figure has a line of its own.
     by_name = {row[0]: row for row in rows}
     over_all = [by_name[f"all test rows, {what}"][2] for what in ("shared model", "adjusted to each site")]

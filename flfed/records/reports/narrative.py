@@ -93,7 +93,8 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     overall = ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "pooled-same")
     for arm in (*overall, "own-model-everywhere"):
         entry = (found[arm] or {}).get(metric)
-        if entry:
+        # A linear study's own kind is often the best of all rows itself.
+        if entry and not (arm == "pooled-same" and entry == found["pooled"][metric]):
             label = _OVER_ALL.get(arm) or reference_name(found, arm)
             adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
             cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
@@ -259,7 +260,7 @@ def unadjusted_in_words(found: Report, metric: str) -> list[str]:
     if is_covered(found) or "personalised" in arms_shown(found, metric):
         return []
     same = f"Adjusted to a site, the shared model has the same {metric_name(metric)} there: it is not shown apart."
-    return [f"{same} Over all test rows the figure may differ: there, rows of several sites are ranked together."]
+    return [f"{same} Over all test rows, ranked together, it may differ."]
 
 
 def reference_name(found: Report, arm: str) -> str:

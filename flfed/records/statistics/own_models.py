@@ -13,10 +13,7 @@ from flfed.records.statistics.verdict import metric_name, number
 
 SAME = "same"
 """The family of a model of the shared one's own kind."""
-BETTER_OF = (
-    "the better of logistic (or ridge) regression and boosted decision trees, chosen on training rows that neither was "
-    "fitted on"
-)
+BETTER_OF = "the better, on training rows kept apart, of logistic (or ridge) regression and boosted trees"
 FAMILY_NAMES = {
     "logistic-regression": "logistic regression",
     "ridge-regression": "ridge regression",

@@ -21,7 +21,7 @@ NOT_KNOWN = (
     "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
     "and nobody has a model of all rows."
 )
-TRY = "The shared model was not trained enough to be judged: try more rounds, or a higher learning rate."
+TRY = "The shared model was not trained enough to be judged: try more rounds."
 
 
 def mean_losses(points: Sequence[CurvePoint]) -> list[float]:
@@ -118,7 +118,7 @@ def training_in_words(state: Report | None) -> str:
     --------
     >>> state = training_state([], [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])
     >>> training_in_words(state).partition(". ")[2]
-    'It reaches AUC .700, and one of its kind trained on all rows in one place .800.'
+    'Its AUC is .700; one of its kind trained on all rows has .800.'
     >>> training_in_words(training_state([0.6, 0.54])).partition(". ")[2]
     'Its training loss still fell by 10 % in the last round.'
     """
@@ -131,7 +131,7 @@ def training_in_words(state: Report | None) -> str:
         return TRY  # the figures of others are not shown to one site's people
     name = metric_name(state["metric"])
     return (
-        f"{TRY} It reaches {name} {number(state['shared'])}, and one of its kind trained on all rows in one place "
+        f"{TRY} Its {name} is {number(state['shared'])}; one of its kind trained on all rows has "
         f"{number(state['of-kind'])}."
     )
 
