@@ -93,13 +93,17 @@ def comparison_rows(found: Report, metric: str | None = None) -> tuple[list[str]
     overall = ("global", *([] if beside else ["personalised"]), "sites-mean", "pooled", "pooled-same")
     for arm in (*overall, "own-model-everywhere"):
         entry = (found[arm] or {}).get(metric)
-        # A linear study's own kind is often the best of all rows itself.
-        if entry and not (arm == "pooled-same" and entry == found["pooled"][metric]):
+        if entry and not (arm == "pooled-same" and is_pooled_itself(found, metric)):
             label = _OVER_ALL.get(arm) or reference_name(found, arm)
             adjusted = (found[_ADJUSTED[arm]] or {}).get(metric) if arm in _ADJUSTED else None
             cells = [number(adjusted["value"]) if adjusted else ""] if beside else []
             rows.append([label, "", number(entry["value"]), "", *cells, "", ""])
     return headers, rows, _below_table(found, metric)
+
+
+def is_pooled_itself(found: Report, metric: str) -> bool:
+    """Tell whether the pooled model of the study's kind is the best one itself, as it often is of a linear study."""
+    return bool((found["pooled-same"] or {}).get(metric) == (found["pooled"] or {}).get(metric))
 
 
 def _with_gains(
@@ -350,7 +354,7 @@ def _reach(found: Report, metric: str) -> list[str]:
         ("own-model-everywhere", "A site's model used at all sites would reach, on average over sites,"),
     ):
         other = (found[arm] or {}).get(metric, {}).get("value")
-        if other is not None:
+        if other is not None and not (arm == "pooled-same" and is_pooled_itself(found, metric)):
             lines.append(f"{start} {number(other)}: {apart(other, entry['value'], metric)}.")
     return lines
 
