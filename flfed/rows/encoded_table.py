@@ -68,19 +68,14 @@ class EncodedTable:
         return len(self.schema.classes)
 
     def parts(self) -> dict[str, pd.DataFrame]:
-        """Return the rows that sums are over, by part.
-
-        Fitted and validation rows are parts of their own where the plan keeps them apart.
-        """
+        """Return the rows that sums are over, by part; validation rows are one where the plan keeps them apart."""
         found = {"training": self.table.training, "holdout": self.table.holdout("row-set")}
         if self._held_rows:
             found |= {"fitted": self.table.training[~self._held], "validation": self.table.training[self._held]}
         return found
 
     def too_small(self) -> Refusal | None:
-        """Return which part of the rows is too small.
-
-        It is None where none is too small to be counted for others.
+        """Return which part of the rows is too small to be counted for others, or None.
 
         The exact number of rows of each part crosses with updates and figures, and an update
         from few rows gives them away.
@@ -193,9 +188,8 @@ class EncodedTable:
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
         """Share of the training rows that are of earlier blocks of time than each; None of a holdout at random."""
-        if self.study.split.fixed:
-            return None
-        return elapsed_shares(self.table.training, self.site.holdout, self.schema)
+        fixed = bool(self.study.split.fixed)
+        return None if fixed else elapsed_shares(self.table.training, self.site.holdout, self.schema)
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""
