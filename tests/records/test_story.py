@@ -267,7 +267,7 @@ def test_models_are_not_told_apart_where_one_class_has_too_few_rows(store, url):
     (why,) = [line for line in comparison_rows(found, AUC)[2] if line.startswith("Why ")]
     assert why == f"{rare}; {needed}. It is alike at 1 more."
     whole = {**found, "sites": {"least": sites["least"]}}
-    assert untold_in_words(whole) == []
+    assert untold_in_words(whole, AUC) == []
 
 
 def test_the_counts_of_repeats_are_averaged(store, url):

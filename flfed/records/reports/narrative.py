@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
-from flfed.records.reports.site_verdict import best_arm, site_verdict, too_few, worthwhile_at
+from flfed.records.reports.site_verdict import best_arm, no_interval, site_verdict, too_few, worthwhile_at
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.noised_scores import (
     NOT_TOLD,
@@ -160,7 +160,7 @@ def _below_table(found: Report, metric: str) -> list[str]:
     lines += [said for said in (own_parts_in_words(found), *told) if said]
     if found["verdict-rule"]["sites"] > 1 and is_measured(found, metric):
         lines.append(f"Joining pays where the interval of the gain lies above {least_gain(found, metric)}.")
-    lines += [*odd_sites_in_words(found), *untold_in_words(found), *unadjusted_in_words(found, metric)]
+    lines += [*odd_sites_in_words(found), *untold_in_words(found, metric), *unadjusted_in_words(found, metric)]
     for arm in ("sites-mean", "own-model-everywhere"):
         if said := over_sites((found[arm] or {}).get(metric, {})):
             lines.append(f"{_capital(reference_name(found, arm))}: {said.strip(' ()')}.")
@@ -246,14 +246,12 @@ def _capital(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}"
 
 
-def untold_in_words(found: Report) -> list[str]:
-    """Return why nothing can be told at some sites.
-
-    It is said of the first site whose holdout is too small, with how many more there are.
-    """
-    few = [(name, why) for name, site in found["sites"].items() if (why := too_few(site)) is not None]
-    more = f" It is alike at {len(few) - 1} more." if len(few) > 1 else ""
-    return [f"Why it cannot be told at {few[0][0]}: {few[0][1]}.{more}"] if few else []
+def untold_in_words(found: Report, metric: str) -> list[str]:
+    """Return why nothing can be told at some sites: of the first of them, and how many more there are."""
+    reasons = {name: too_few(site) or no_interval(site, metric) for name, site in found["sites"].items()}
+    untold = [(name, why) for name, why in reasons.items() if why]
+    more = f" It is alike at {len(untold) - 1} more." if len(untold) > 1 else ""
+    return [f"Why it cannot be told at {untold[0][0]}: {untold[0][1]}.{more}"] if untold else []
 
 
 def unadjusted_in_words(found: Report, metric: str) -> list[str]:

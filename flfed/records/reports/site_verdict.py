@@ -28,6 +28,12 @@ def too_few(site: Report) -> str | None:
     return f"{class_words(site)}; at least {LEAST_OF_A_CLASS} with it and {LEAST_OF_A_CLASS} without are needed"
 
 
+def no_interval(site: Report, metric: str) -> str | None:
+    """Return why a site's difference, which is known, has no interval."""
+    entry = site["difference"].get(metric) or {}
+    return entry.get("method") if entry.get("value") is not None and entry["low"] is None else None
+
+
 def class_words(site: Report) -> str:
     """Return the rarer class's rows in a holdout, in words.
 

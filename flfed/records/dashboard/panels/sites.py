@@ -306,7 +306,7 @@ def who_gains(found: Report, metric: str) -> None:
         marks.append(HOW_DRAWN)
         adjusted = [best[0] for site in shown if (best := best_arm(found["sites"][site], metric)) is not None]
         marks += [ADJUSTED] if "personalised" in adjusted else []
-    st.markdown(escape(" ".join([tally(found, metric), *untold_in_words(found)])))
+    st.markdown(escape(" ".join([tally(found, metric), *untold_in_words(found, metric)])))
     st.caption(" ".join(marks))
 
 
