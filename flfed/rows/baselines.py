@@ -202,19 +202,21 @@ def tuned(rows: Encoded, given: Trainable) -> Generator[ComputeRequest, Any, Pre
 
 
 def best(
-    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = ()
+    rows: Encoded, given: Trainable, layout: Layout, encoder: Encoder, naive: Sequence[str] = (), least: int = 0
 ) -> Generator[ComputeRequest, Any, Rival]:
     """Find the best model of one site's rows.
 
     Yields requests and returns what was found, a function of the same inputs: of a linear study whose linear model is
     the best, just what `tuned` finds, of which more penalties are tried. `naive` are columns that are forecasts of the
-    target themselves.
+    target themselves, `least` the rows behind a last value.
     """
     rng = generator(given.seed, site=given.site, purpose="rival")
 
     own = replace(rows, x=scaled_of(rows.x, layout, encoder))
     columns = column_forecasts(naive, layout, encoder)
-    found: Rival = yield RivalRequest(rows=own, task=given.task, classes=given.classes, rng=rng, columns=columns)
+    found: Rival = yield RivalRequest(
+        rows=own, task=given.task, classes=given.classes, rng=rng, columns=columns, least=least
+    )
     if given.model.linear and found.family in LINEAR_FAMILIES:
         return Rival(found.family, (yield from tuned(rows, given)))
     return replace(found, outputs=lambda x: found.outputs(scaled_of(x, layout, encoder)))

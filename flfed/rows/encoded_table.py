@@ -15,7 +15,7 @@ from flfed.rows.data.site import Site, SiteTable
 from flfed.rows.features.columns import ColumnArrays, coded, codes
 from flfed.rows.features.encode import Encoded, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
-from flfed.rows.holdout_by_order import elapsed_shares
+from flfed.rows.holdout_by_order import elapsed_shares, holdout_of
 from flfed.rows.training.functional import probabilities
 from flfed.study.exchanges import refits
 from flfed.study.study import Study
@@ -188,8 +188,7 @@ class EncodedTable:
     @cached_property
     def _elapsed(self) -> np.ndarray | None:
         """Share of the training rows that are of earlier blocks of time than each; None of a holdout at random."""
-        fixed = bool(self.study.split.fixed)
-        return None if fixed else elapsed_shares(self.table.training, self.site.holdout, self.schema)
+        return elapsed_shares(self.table.training, holdout_of(self.study, self.site), self.schema)
 
     def training(self, encoder: Encoder) -> Encoded:
         """Return the encoded training rows, kept for later rounds."""

@@ -310,8 +310,8 @@ class SiteSession(EncodedTable):
             if own == "same":
                 self._local[own] = LocalModel(encoder, (yield from tuned(rows, self.trainable())))
             else:
-                naive = self.study.compare.naive
-                rival = yield from best(rows, self.trainable(), self.layout, encoder, naive)
+                naive, least = self.study.compare.naive, self.site.policy.least_rows()
+                rival = yield from best(rows, self.trainable(), self.layout, encoder, naive, least)
                 self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
         return self._local[own]
 

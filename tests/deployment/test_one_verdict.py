@@ -106,7 +106,7 @@ def test_two_rounds_are_the_headline_and_nobody_is_told_not_to_use_the_model(run
     assert {result.trained for result in kept.values()} == {"not-enough"}
     first = verdict_in_words(found)[0]
     assert first.startswith("The shared model was not trained enough to be judged: try more rounds")
-    assert re.search(r"Its training loss still fell by \d+ % in the last round\.", first)
+    assert re.search(r"Its loss still fell by \d+ % in the last round\.", first)
     agree(found, kept)
     text = json.dumps(found) + "\n".join(comparison_rows(found)[2])
     assert "do not use" not in text

@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flfed import Study, run
 from flfed.records.document.document import document
 from flfed.records.reports.narrative import doubts, verdict_in_words
-from flfed.records.statistics.training_state import mean_losses, over_repeats, training_state
+from flfed.records.statistics.training_state import Fall, loss_fall, over_repeats, training_state
 from flfed.records.store.entries import CurvePoint
 from tests.records.test_dashboard import SITES, overview, words
 from tests.rows.test_reference import crossed
@@ -25,59 +26,85 @@ def ends(value: float) -> dict[str, float | None]:
     return {"value": value, "low": value - 0.05, "high": value + 0.05}
 
 
+FALLING, FLAT = Fall(0.05, 2), Fall(0.01, 2)
+
+
 @pytest.mark.parametrize(
-    ("losses", "beside", "enough", "by"),
+    ("fall", "beside", "enough", "by"),
     [
-        ([], [], None, None),
-        ([0.5], [], None, None),
-        ([0.60, 0.59], [], True, "loss"),
-        ([0.60, 0.58], [], False, "loss"),
-        ([1.0, 0.5, 0.5, 0.5, 0.5, 0.5], [], True, "loss"),
+        (None, [], None, None),
+        (FLAT, [], True, "loss"),
+        (FALLING, [], False, "loss"),
         # The primary figure of a model on all rows decides where there is one, whatever the loss does.
-        ([0.6, 0.5], [(AUC, ends(0.80), 0.84)], True, "pooled"),
-        ([], [(AUC, ends(0.80), 0.86)], False, "pooled"),
-        ([], [(LOSS, ends(0.50), 0.44)], False, "pooled"),  # less is better
+        (FALLING, [(AUC, ends(0.80), 0.84)], True, "pooled"),
+        (None, [(AUC, ends(0.80), 0.86)], False, "pooled"),
+        (None, [(LOSS, ends(0.50), 0.44)], False, "pooled"),  # less is better
         # Log loss beside it counts only while the training loss still falls.
-        ([0.6, 0.5], [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], False, "pooled"),
-        ([0.6, 0.6], [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], True, "pooled"),
+        (FALLING, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], False, "pooled"),
+        (FLAT, [(AUC, ends(0.80), 0.81), (LOSS, ends(0.50), 0.40)], True, "pooled"),
         # Without an interval, or without the other figure, only the loss is left.
-        ([0.6, 0.6], [(AUC, {"value": 0.8, "low": None, "high": None}, 0.9)], True, "loss"),
-        ([0.6, 0.6], [(AUC, ends(0.8), None)], True, "loss"),
+        (FLAT, [(AUC, {"value": 0.8, "low": None, "high": None}, 0.9)], True, "loss"),
+        (FLAT, [(AUC, ends(0.8), None)], True, "loss"),
     ],
 )
-def test_what_a_state_is_known_by(losses, beside, enough, by):
-    state = training_state(losses, beside)
+def test_what_a_state_is_known_by(fall, beside, enough, by):
+    state = training_state(fall, beside)
     assert (state["enough"], state["by"]) == (enough, by)
 
 
-def test_the_last_fifth_of_the_rounds_is_looked_at():
-    falling = [1.0 - 0.004 * number for number in range(10)]  # .8 % of about .97 in two rounds
-    assert training_state(falling)["enough"] is True
-    state = training_state([1.0 - 0.04 * number for number in range(10)])
-    assert (state["enough"], state["rounds"]) == (False, 2)
-    assert state["fall"] == pytest.approx(0.08 / 0.72)
+def point(number: int, site: str | None, value: float | None) -> CurvePoint:
+    return CurvePoint(round=number, site=site, arm="fit", value=value, low=None, high=None, variance=None)
 
 
-def test_losses_of_a_round_are_those_of_all_sites_together_or_else_their_mean():
-    def point(number: int, site: str | None, value: float | None) -> CurvePoint:
-        return CurvePoint(round=number, site=site, arm="fit", value=value, low=None, high=None, variance=None)
+def test_a_fall_is_from_one_fifth_of_the_rounds_to_the_last():
+    found = loss_fall([point(number, "a", 1.0 - 0.04 * number) for number in range(1, 11)])
+    # Rounds 7 and 8 have .70 on average, 9 and 10 .62.
+    assert found is not None and found.rounds == 2
+    assert found.share == pytest.approx(0.08 / 0.70)
+    assert loss_fall([point(1, "a", 0.5)]) is None
+    assert loss_fall([point(1, "a", 0.5), point(2, "a", None)]) is None
+    two = loss_fall([point(1, "a", 0.6), point(2, "a", 0.5)])
+    assert two is not None and two.share == pytest.approx(1 / 6)
 
-    points = [point(2, "a", 0.4), point(1, "a", 0.6), point(1, "b", 0.8), point(2, "b", None), point(3, None, 0.1)]
-    assert mean_losses([*points, point(3, "a", 9.0)]) == pytest.approx([0.7, 0.4, 0.1])
+
+def test_who_is_drawn_for_a_round_moves_no_fall():
+    rng = np.random.default_rng(0)
+    levels = rng.normal(1, 0.1, size=10)
+    for _ in range(50):
+        drawn = [rng.choice(10, size=3, replace=False) for _ in range(40)]
+        points = [point(number, f"s{site}", levels[site]) for number, some in enumerate(drawn, 1) for site in some]
+        found = loss_fall(points)
+        assert found is None or abs(found.share) < 1e-9
+    # A loss of all sites together goes before theirs.
+    both = [point(1, None, 0.8), point(2, None, 0.4), point(1, "a", 0.1), point(2, "a", 0.1)]
+    assert loss_fall(both) == Fall(0.5, 1)
 
 
 def test_a_network_that_had_no_more_rounds_elsewhere_is_told_by_its_loss():
     beside = [(AUC, ends(0.80), 0.81)]
-    assert training_state([0.6, 0.5], beside)["enough"] is True
-    assert training_state([0.6, 0.5], beside, by_rounds=True)["by"] == "loss"
-    assert training_state([0.6, 0.6], beside, by_rounds=True)["enough"] is True
+    assert training_state(FALLING, beside)["enough"] is True
+    assert training_state(FALLING, beside, by_rounds=True)["by"] == "loss"
+    assert training_state(FLAT, beside, by_rounds=True)["enough"] is True
 
 
-def test_of_repeats_most_decide():
-    enough, short = training_state([0.5, 0.5]), training_state([0.6, 0.5])
+def test_of_repeats_most_decide_and_figures_are_of_one_metric():
+    enough, short, unknown = training_state(FLAT), training_state(FALLING), training_state(None)
     assert over_repeats([None]) is None
-    assert over_repeats([short, short, enough])["enough"] is False  # type: ignore[index]
-    assert over_repeats([short, enough])["enough"] is True  # type: ignore[index]
+    assert over_repeats([unknown]) == unknown
+    told = {
+        name: over_repeats(states)
+        for name, states in {
+            "short": [short, short, enough],
+            "even": [short, enough],
+            "unknown": [None, unknown, enough],
+        }.items()
+    }
+    assert {name: state["enough"] for name, state in told.items() if state} == {
+        "short": False, "even": True, "unknown": True}  # fmt: skip
+    by_auc = training_state(None, [(AUC, ends(0.70), 0.80)])
+    by_loss = training_state(FALLING, [(AUC, ends(0.70), 0.70), (LOSS, ends(0.50), 0.40)])
+    mixed = over_repeats([by_auc, by_loss, by_auc])
+    assert mixed is not None and (mixed["metric"], mixed["shared"]) == (AUC, pytest.approx(0.70))
 
 
 @pytest.fixture

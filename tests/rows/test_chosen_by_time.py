@@ -22,7 +22,7 @@ from flfed.rows.holdout_by_order import HoldoutByOrder, block_numbers, elapsed_s
 from flfed.rows.session import SiteSession
 from flfed.rows.training.requests import TuneRequest
 from flfed.rows.training.stacked.answer import compute_stacked
-from flfed.rows.training.tuning.best_model import best_alone
+from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor, tuned_linear
 from flfed.rows.training.tuning.naive import naive_forecasts
 from flfed.study.partition import OrderedHoldout
@@ -43,7 +43,7 @@ def test_the_latest_rows_are_the_last_quarter_in_whole_blocks():
     assert sorted(latest["day"].dt.day) == [9, 9, 10, 10]  # of ten days the eighth begins before three quarters
     assert elapsed_shares(table, Holdout(), SCHEMA) is None
     one_day = replace(rows, elapsed=np.zeros(20))
-    assert one_day.latest() is None
+    assert not one_day.latest().any()  # in one day nothing is later than anything: nothing is chosen on random rows
 
 
 def test_whole_people_are_on_one_side_where_the_holdout_keeps_them_so():
@@ -123,11 +123,11 @@ def test_an_own_model_is_a_forecast_without_a_model_where_none_does_better():
     rng = np.random.default_rng(2)
     noise = rng.normal(size=(160, 3))
     walk = np.cumsum(rng.normal(size=160)) + np.linspace(0, 30, 160)
-    assert best_alone(in_order(noise, walk), "regression", 0, rng).family == "last-value"
+    assert best_alone(in_order(noise, walk), "regression", 0, rng, least=1).family == "last-value"
     # What a column says of the target ends before the latest rows, and the last value is far off.
     level = 5 + rng.normal(size=160) + np.where(np.arange(160) < 120, 3 * noise[:, 0], 0)
     level[[119, 159]] = 14.0
-    assert best_alone(in_order(noise, level), "regression", 0, rng).family == "site-mean"
+    assert best_alone(in_order(noise, level), "regression", 0, rng, least=1).family == "site-mean"
     # Of 20 columns one is a forecast: of 24 rows nobody learns which.
     columns = rng.normal(size=(24, 20))
     target = columns[:, 0] + 0.3 * rng.normal(size=24)
@@ -137,6 +137,31 @@ def test_an_own_model_is_a_forecast_without_a_model_where_none_does_better():
     assert found.outputs(columns)[:, 0] == pytest.approx(columns[:, 0])
     # Rows in no order have no last value.
     assert naive_forecasts(Encoded(noise, level, np.ones(160))) == {}
+
+
+def test_the_last_value_is_of_as_many_rows_and_people_as_may_be_told_of():
+    y = np.arange(12.0)
+    rows = in_order(np.zeros((12, 1)), y)
+    values = {least: naive_forecasts(rows, (), least).get("last-value") for least in (0, 1, 4, 13)}
+    assert {least: None if one is None else float(one.bias[0]) for least, one in values.items()} == {
+        0: None, 1: 11.0, 4: 9.5, 13: None,
+    }  # fmt: skip
+    # Four rows of two people are not enough for three.
+    people = replace(rows, group=np.repeat(np.arange(6), 2))
+    assert "last-value" not in naive_forecasts(people, (), 3)
+    assert "last-value" in naive_forecasts(people, (), 1)
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-class"])
+def test_a_class_that_comes_up_in_the_latest_rows_only_leaves_a_model_all_the_same(task: str):
+    rng = np.random.default_rng(4)
+    x, classes = rng.normal(size=(400, 3)), 2 if task == "binary" else 3
+    y = rng.integers(classes - 1, size=400)
+    y[320:] = classes - 1
+    rows = in_order(x, y.astype(np.int64))
+    found = best_alone(rows, task, classes, np.random.default_rng(0))
+    assert np.isfinite(found.outputs(x)).all()
+    assert np.isfinite(trees_alone(rows, task, classes, np.random.default_rng(0))(x)).all()
 
 
 def test_a_named_column_is_the_forecast_in_the_targets_unit(zone_power):

@@ -74,7 +74,7 @@ from flfed.updates.extra import extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages import kinds
 from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
-from flfed.updates.messages.compare import COMPARE, TRAINED
+from flfed.updates.messages.compare import COMPARE, MOST_SITES, TRAINED
 from flfed.updates.messages.countersign import SEAL, SEALED
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import COUNTS, METRIC, PROTOCOL
@@ -159,7 +159,7 @@ class StudyMessages:
             if self.schema.task == "binary":
                 known |= {"odds-centre": number(), "odds-spread": number(LEAST_SPREAD)}
             known |= compact
-            always = {"sites": whole(1), "trained": one_of(TRAINED)}
+            always = {"sites": whole(1, MOST_SITES), "trained": one_of(TRAINED)}
             return {"config": _config(known | always, optional=known), **sections}
         if kind == AUDIT:
             return {"config": _config({"attack": one_of(attacks())}), **sections}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from flfed.deployment.gate.local_results import Result
 from flfed.records.reports.site_verdict import DIFFERENCES, SITE_ARMS, UNDERTRAINED, widened
 from flfed.records.statistics import Report
+from flfed.records.statistics.intervals import freedom_of
 from flfed.records.statistics.verdict import Difference, worthwhile_of
 from flfed.records.store.bulk_insert import finite
 from flfed.updates.messages.compare import Figure
@@ -18,7 +19,7 @@ PAIRS = {"difference": "global - local-only", "difference-personalised": "person
 
 def difference_of(result: Result, one: Figure) -> Difference:
     """Return a kept difference with the interval that verdicts go by."""
-    entry = widened(_entry(one) | {"freedom": None}, one.metric, _rule(result, one.metric))
+    entry = widened(_entry(one), one.metric, _rule(result, one.metric))
     wide = (entry["widened-low"], entry["widened-high"])
     return Difference(entry["value"], entry["low"], entry["high"], *wide, sites=entry["sites"])
 
@@ -38,7 +39,7 @@ def site_entry(result: Result, metric: str) -> Report:
     differences = {one.arm: _entry(one) for one in result.differences if one.metric == metric}
     for key in DIFFERENCES:
         pair = differences.get(PAIRS[key])
-        entry[key] = {} if pair is None else {metric: widened(pair | {"freedom": None}, metric, rule)}
+        entry[key] = {} if pair is None else {metric: widened(pair, metric, rule)}
     entry["holdout-classes"] = result.classes
     entry["local-only-families"] = {} if result.own_family is None else {result.own_family: 1}
     return entry | {UNDERTRAINED: result.trained == "not-enough"}
@@ -47,7 +48,7 @@ def site_entry(result: Result, metric: str) -> Report:
 def _entry(one: Figure) -> Report:
     """Return a figure as a report has it, with the reason where there is none."""
     value, low, high = (finite(number) for number in (one.value, one.low, one.high))
-    found: Report = {"value": value, "low": low, "high": high}
+    found: Report = {"value": value, "low": low, "high": high, "freedom": freedom_of(one.method)}
     if value is None:
         return found | {"reason": one.method or "it is not defined"}
     return found if low is not None or not one.method else found | {"method": one.method}

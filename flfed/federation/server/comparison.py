@@ -76,9 +76,8 @@ class Comparison:
         reference = self._reference(replies, offsets)
         recorder.comparison(replies, reference, bins)
         # Under noise a shortfall is the price of protection.
-        if replies and self.run.study.privacy.name == "none":
-            network = not (self.run.study.model.build("model").linear or self.run.layout.plain)
-            state = recorded_training(recorder.writer, recorder.primary, reference, by_rounds=network)
+        if self.run.study.privacy.name == "none":
+            state = recorded_training(recorder.writer, recorder.primary, self.run.study, reference)
             recorder.writer.summary("training", state, durable=False)
         self._coefficients()
         self._gains()
@@ -181,7 +180,8 @@ class Comparison:
         """Return whether the model was trained enough, as its sites are told: by the losses that left them."""
         enough = None
         if self.run.study.privacy.name == "none":
-            enough = recorded_training(self.run.recorder.writer, self.run.recorder.primary)["enough"]
+            recorder = self.run.recorder
+            enough = recorded_training(recorder.writer, recorder.primary, self.run.study)["enough"]
         return {None: NOT_KNOWN, True: "enough", False: "not-enough"}[enough]
 
     def _looked_at(self) -> int:

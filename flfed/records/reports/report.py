@@ -27,7 +27,7 @@ from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trai
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
 from flfed.records.statistics.own_models import NAIVE_ARMS, family_keys
-from flfed.records.statistics.training_state import not_enough
+from flfed.records.statistics.training_state import not_enough, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
 from flfed.records.statistics.verdict import worthwhile_of
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
@@ -118,6 +118,8 @@ def report(reader: RunReader, name: str) -> Report:
         sites = {site: of if of["difference"] else of | {NOT_COMPARED: why} for site, of in sites.items()}
     uncompared = COVERS in privacy and COMPARISON not in privacy
     training = training_over_repeats([reader.summary(run.run, "training") for run in runs])
+    if training is None and metrics and privacy["mechanism"] in (None, "none"):
+        training = _training(references, metrics[0], own)
     if not_enough(training):
         sites = {site: _undertrained(of, metrics) for site, of in sites.items()}
     return head(runs, name) | {
@@ -131,7 +133,9 @@ def report(reader: RunReader, name: str) -> Report:
         "verdict-rule": rule,
         "training": training,
         "leaking-columns": _leaking(reader, runs),
-        "mean-gain": {} if uncompared else mean_gains(recorded, sites, metrics, rule),
+        "mean-gain": {}
+        if uncompared
+        else mean_gains(recorded, sites, metrics, rule, undertrained=not_enough(training)),
         "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
         "faults": faults_of(reader, recorded),
         "privacy": privacy,
@@ -142,6 +146,18 @@ def report(reader: RunReader, name: str) -> Report:
         "round-bytes": round_bytes(reader, [run.run for run in runs]),
         **family_keys("pooled", [told.get("pooled") for told in own], other=references["pooled-same"] or None),
     }
+
+
+def _training(references: Report, metric: str, own: Sequence[Report]) -> Report | None:
+    """Return whether the shared model was trained enough, of a run whose record does not say so."""
+    kind = references["pooled-same"]
+    if not kind and not any(told.get("pooled") for told in own):
+        kind = references["pooled"]
+    shared = references["global"].get(metric)
+    if metric not in kind or shared is None:
+        return None
+    ends = {end: shared[end] for end in ("value", "low", "high")}
+    return training_state(None, [(metric, ends, kind[metric]["value"])])
 
 
 def _leaking(reader: RunReader, runs: Sequence[RunEntry]) -> list[str]:
@@ -333,17 +349,24 @@ def _difference(rows: Sequence[DifferenceRow], ratios: Sequence[float | None]) -
         if low != bounds[0] and high != bounds[1]:
             return told | {"low": None, "high": None, "reason": "the repeats leave all that is possible open"}
         return told
+    # Bounds of fewer than half of the repeats stand for none of them.
+    bounded = [row for row in rows if row.low is not None]
+    if 2 * len(bounded) < len(rows):
+        bounded = []
+    freedom = [free for row in bounded if (free := intervals.freedom_of(row.method)) is not None]
     figure: Report = {
         "value": intervals.mean_of(values),
-        "low": intervals.mean_of([row.low for row in rows]),
-        "high": intervals.mean_of([row.high for row in rows]),
+        "low": intervals.mean_of([row.low for row in bounded]),
+        "high": intervals.mean_of([row.high for row in bounded]),
         "p": rows[0].p if len(rows) == 1 else None,
-        "freedom": None,
+        "freedom": min(freedom, default=None),
     }
     return figure | _why_none(figure, rows)
 
 
-def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: Report) -> Report:
+def mean_gains(
+    recorded: Recorded, sites: Report, metrics: Sequence[str], rule: Report, *, undertrained: bool
+) -> Report:
     """Return the shared model's mean gain over sites.
 
     It is by metric. No site's people see it: they see one site.
@@ -353,6 +376,7 @@ def mean_gains(recorded: Recorded, sites: Report, metrics: Sequence[str], rule: 
         told = {site: of_site for site, of_site in sites.items() if too_few(of_site) is None}
         pairs = {site: recorded.differences.get((site, "global", metric), []) for site in told}
         found[metric] = mean_gain(pairs, metric, len(sites)) | {"worthwhile": rule["worthwhile"][metric]}
+        found[metric] |= {"undertrained": True} if undertrained else {}
     return found
 
 

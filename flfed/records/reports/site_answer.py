@@ -27,7 +27,7 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_at_site
 from flfed.records.statistics.mean_gain import mean_gain_in_words
-from flfed.records.statistics.own_models import BETTER_OF, SAME, naive_in_words, own_parts_in_words
+from flfed.records.statistics.own_models import SAME, naive_in_words, own_parts_in_words, rival_in_words
 from flfed.records.statistics.verdict import (
     ABSENT,
     CANNOT_BE_TOLD,
@@ -208,7 +208,7 @@ def _own_model(of_site: Report, metric: str) -> list[str]:
         return _own_columns(of_site, metric)
     which = f": {family}" if (family := own_in_words(of_site)) else ""
     reaches = "" if same is None else f" One of the shared model's own kind, trained here, reaches {number(same)}."
-    return [f"The site's own model is {BETTER_OF}{which}.{reaches}", *_own_columns(of_site, metric)]
+    return [f"The site's own model is {rival_in_words([of_site])}{which}.{reaches}", *_own_columns(of_site, metric)]
 
 
 def _own_columns(of_site: Report, metric: str) -> list[str]:

@@ -6,6 +6,7 @@ The intervals do not pretend to be narrower than the data allow.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
@@ -273,6 +274,18 @@ def chi_squared_beyond(x: float, freedom: int) -> float:
     from scipy.special import chdtrc
 
     return float(chdtrc(freedom, x))
+
+
+def freedom_of(method: str) -> int | None:
+    """Return the degrees of freedom of Student's t behind a difference over blocks of time, None of another.
+
+    Examples
+    --------
+    >>> freedom_of("12 independent blocks of time"), freedom_of("DeLong")
+    (11, None)
+    """
+    found = re.fullmatch(r"(\d+) independent blocks of time", method)
+    return None if found is None else int(found[1]) - 1
 
 
 def widening(comparisons: int, freedom: int | None = None) -> float:

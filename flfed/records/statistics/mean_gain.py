@@ -42,6 +42,7 @@ METHOD = (
     "each site's error from its paired interval, under repeats as Nadeau and Bengio's"
 )
 ASSUMES = "sites like these that train it together"
+LOSS = "a clear loss"
 UNLIKE = 0.05
 """Below this p-value of Cochran's test sites are said to gain differently."""
 Pairs = Sequence[tuple[DifferenceRow, float | None]]
@@ -130,6 +131,8 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     least = entry.get("worthwhile", worthwhile_of(metric))
     size, span = size_and_span(gain, least)
     says = _how_sure(gain, least, entry["sites"])
+    if says == LOSS and entry.get("undertrained"):
+        says = "which says nothing of joining: the shared model was not trained enough"
     sites = f"{entry['sites']} sites" if entry["sites"] == entry["of"] else f"{entry['sites']} of {entry['of']} sites"
     start = (
         f"On average over {sites}, the shared model{', before adjustment,' if adjusts else ''} against each one's own"
@@ -148,7 +151,7 @@ def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
     if code == PAYS:
         return "which is clear"
     if code == DO_NOT_USE:
-        return "a clear loss"
+        return LOSS
     # A gain may be beyond chance and yet not worth joining for.
     if not low <= 0 <= high:
         may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"

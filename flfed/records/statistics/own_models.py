@@ -6,7 +6,7 @@ Each is the best of several families, by repeat. The pooled model is that of all
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import metric_name, number
@@ -14,12 +14,13 @@ from flfed.records.statistics.verdict import metric_name, number
 SAME = "same"
 """The family of a model of the shared one's own kind."""
 BETTER_OF = "the better, on training rows kept apart, of logistic (or ridge) regression and boosted trees"
+BEST_BY_TIME = "the best, on its latest training rows, of ridge regression, boosted trees and forecasts without a model"
 FAMILY_NAMES = {
     "logistic-regression": "logistic regression",
     "ridge-regression": "ridge regression",
     "boosted-trees": "boosted decision trees",
-    "site-mean": "the mean of the site's training rows",
-    "last-value": "the site's last training value",
+    "site-mean": "the mean of the training rows",
+    "last-value": "the last training value",
     "named-column": "a column that the study names",
 }
 """What people call what a site's own model is, where it is the best of several."""
@@ -99,7 +100,13 @@ def own_models_in_words(found: Report) -> str:
     most = "most often " if found["repeats"] > 1 else ""
     sites = ", ".join(f"{FAMILY_NAMES.get(family, family)} at {count}" for family, count in told.items())
     which = f": {most}{sites} of {len(found['sites'])} sites" if told else ""
-    return f"A site's own model is {BETTER_OF}{which}."
+    return f"A site's own model is {rival_in_words(found['sites'].values())}{which}."
+
+
+def rival_in_words(sites: Iterable[Report]) -> str:
+    """Return of what the sites' own models are the best."""
+    by_time = any(site.get(arm) for site in sites for arm in NAIVE_ARMS)
+    return BEST_BY_TIME if by_time else BETTER_OF
 
 
 def naive_in_words(sites: Sequence[Report], metric: str) -> str:
@@ -110,7 +117,7 @@ def naive_in_words(sites: Sequence[Report], metric: str) -> str:
     >>> one = {"site-mean": {"mean_absolute_error": {"value": 3.68}}, "holdout-rows": 20}
     >>> two = {"site-mean": {"mean_absolute_error": {"value": 1.68}}, "holdout-rows": 60}
     >>> naive_in_words([one, two], "mean_absolute_error")
-    "Without a model: mean absolute error 2.18 by the mean of the site's training rows (on all test rows)."
+    'Without a model: mean absolute error 2.18 by the mean of the training rows (on all test rows).'
     """
     told, rows = [], [site.get("holdout-rows") for site in sites]
     # An error that is a mean over rows is one over all sites' rows, too; other figures are not.

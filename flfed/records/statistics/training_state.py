@@ -6,7 +6,9 @@ a model, where its training loss still falls.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from flfed.records.statistics import Report
@@ -24,31 +26,64 @@ NOT_KNOWN = (
 TRY = "The shared model was not trained enough to be judged: try more rounds."
 
 
-def mean_losses(points: Sequence[CurvePoint]) -> list[float]:
-    """Return the mean training loss of each round: that of all sites together where it is known, else over sites.
+@dataclass(frozen=True)
+class Fall:
+    """Fall of a loss at the end of a run.
+
+    Attributes
+    ----------
+    share : float
+        Of the loss before.
+    rounds : int
+        Over so many.
+    """
+
+    share: float
+    rounds: int
+
+
+def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
+    """Return by how much the loss fell from one fifth of the rounds to the last one, None where that is not known.
+
+    Each fifth has one round at least. Only sites with a loss in both are looked at, and each counts as much: who is
+    drawn for a round must not move it. A loss of all sites together stands for itself.
 
     Parameters
     ----------
     points : sequence of CurvePoint
-        Of the arm "fit".
+        Of one arm, of sites or of all of them together.
     """
-    by_round: dict[int, dict[str | None, float]] = {}
+    rounds = sorted({point.round for point in points if point.value is not None})
+    if len(rounds) < 2:
+        return None
+    count = max(1, len(rounds) // 5)
+    early, late = set(rounds[-2 * count : -count]), set(rounds[-count:])
+    by_site: dict[str | None, list[CurvePoint]] = {}
     for point in points:
         if point.value is not None:
-            by_round.setdefault(point.round, {})[point.site] = point.value
-    rounds = [by_round[number] for number in sorted(by_round)]
-    return [of[None] if None in of else fmean(of.values()) for of in rounds]
+            by_site.setdefault(point.site, []).append(point)
+    known = {None: by_site[None]} if None in by_site else by_site
+    before, last = [], []
+    for own in known.values():
+        first = [point.value for point in own if point.round in early and point.value is not None]
+        second = [point.value for point in own if point.round in late and point.value is not None]
+        if first and second:
+            before.append(fmean(first))
+            last.append(fmean(second))
+    if not before or not fmean(before):
+        return None
+    return Fall((fmean(before) - fmean(last)) / abs(fmean(before)), count)
 
 
 def training_state(
-    losses: Sequence[float], beside: Sequence[tuple[str, Report, float | None]] = (), *, by_rounds: bool = False
+    fall: Fall | None, beside: Sequence[tuple[str, Report, float | None]] = (), *, by_rounds: bool = False
 ) -> Report:
     """Return whether the shared model was trained enough, and by what that is known.
 
     Parameters
     ----------
-    losses : sequence of float
-        Mean training loss of each round, in order; empty where none left the sites.
+    fall : Fall or None
+        Of the loss that left the sites.
     beside : sequence of (metric, dict, float or None)
         `value`, `low` and `high` of the shared model's figure over all test rows, and the same figure of a model of its
         own kind that was trained on all rows in one place; the primary metric first.
@@ -65,24 +100,22 @@ def training_state(
 
     Examples
     --------
-    >>> training_state([0.6, 0.5])["enough"], training_state([0.4] * 9)["enough"], training_state([])["enough"]
+    >>> training_state(Fall(0.1, 1))["enough"], training_state(Fall(0.0, 8))["enough"], training_state(None)["enough"]
     (False, True, None)
-    >>> training_state([], [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])["by"]
+    >>> training_state(None, [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])["by"]
     'pooled'
     """
     state: Report = {"enough": None, "by": None, "fall": None, "rounds": None}
     state |= {"metric": None, "shared": None, "of-kind": None}
-    rounds = max(1, len(losses) // 5)
-    if len(losses) > 1:
-        before, last = losses[-1 - rounds], losses[-1]
-        fall = (before - last) / abs(before) if before else 0.0
-        state |= {"enough": fall < FALLS, "by": "loss", "fall": fall, "rounds": rounds}
+    if fall is not None:
+        state |= {"enough": fall.share < FALLS, "by": "loss", "fall": fall.share, "rounds": fall.rounds}
     known = [one for one in beside if one[2] is not None and None not in one[1].values()]
     if not known:
         return state
     # By its primary figure a model is behind; by another one only where its loss still falls, too.
     falls = state["enough"] is False
-    behind = [one for one in known[: None if falls else 1] if _is_behind(*one)]
+    looked_at = known if falls else known[:1]
+    behind = [one for one in looked_at if _is_behind(*one)]
     if by_rounds and falls and not behind:
         return state
     metric, shared, kind = (behind or known)[0]
@@ -101,14 +134,20 @@ def _is_behind(metric: str, shared: Report, of_kind: float | None) -> bool:
 
 
 def over_repeats(states: Sequence[Report | None]) -> Report | None:
-    """Return the state of several repeats: that of most, with the means of its figures; None where there is none."""
-    known = [state for state in states if state is not None]
+    """Return the state of several repeats, None where there is none.
+
+    It is what most of those say that know it, with the means of their figures, all of one metric.
+    """
+    there = [state for state in states if state is not None]
+    known = [state for state in there if state["enough"] is not None]
     if not known:
-        return None
-    short = [state for state in known if state["enough"] is False]
-    alike = short if 2 * len(short) > len(known) else [state for state in known if state not in short] or known
-    means = {key: mean_of([state.get(key) for state in alike]) for key in ("fall", "shared", "of-kind")}
-    return alike[0] | means
+        return there[0] if there else None
+    short = [state for state in known if not state["enough"]]
+    most = short if 2 * len(short) > len(known) else [state for state in known if state["enough"]]
+    kinds = Counter((state["by"], state.get("metric")) for state in most)
+    kind, _ = kinds.most_common(1)[0]
+    alike = [state for state in most if (state["by"], state.get("metric")) == kind]
+    return alike[0] | {key: mean_of([state.get(key) for state in alike]) for key in ("fall", "shared", "of-kind")}
 
 
 def training_in_words(state: Report | None) -> str:
@@ -116,17 +155,17 @@ def training_in_words(state: Report | None) -> str:
 
     Examples
     --------
-    >>> state = training_state([], [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])
+    >>> state = training_state(None, [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])
     >>> training_in_words(state).partition(". ")[2]
     'Its AUC is .700; one of its kind trained on all rows has .800.'
-    >>> training_in_words(training_state([0.6, 0.54])).partition(". ")[2]
-    'Its training loss still fell by 10 % in the last round.'
+    >>> training_in_words(training_state(Fall(0.1, 1))).partition(". ")[2]
+    'Its loss still fell by 10 % in the last round.'
     """
     if state is None or state["enough"] is not False:
         return ""
     if state["by"] == "loss":
         rounds = "round" if state["rounds"] == 1 else f"{state['rounds']} rounds"
-        return f"{TRY} Its training loss still fell by {100 * state['fall']:.0f} % in the last {rounds}."
+        return f"{TRY} Its loss still fell by {100 * state['fall']:.0f} % in the last {rounds}."
     if state.get("shared") is None or state.get("of-kind") is None:
         return TRY  # the figures of others are not shown to one site's people
     name = metric_name(state["metric"])

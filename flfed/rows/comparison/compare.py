@@ -35,7 +35,7 @@ from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.evaluation.time_blocks import row_losses, widen_differences
 from flfed.rows.features.encode import scaled_of
-from flfed.rows.holdout_by_order import block_numbers
+from flfed.rows.holdout_by_order import block_numbers, holdout_of
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.rows.training.tuning.naive import column_forecasts, naive_forecasts
@@ -138,7 +138,8 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.nda
     # They are functions of scaled inputs, also where trees take the columns as they are.
     rows, own = (session.encode(part, encoder) for part in (session.table.training, table))
     rows, own = (replace(part, x=scaled_of(part.x, layout, encoder)) for part in (rows, own))
-    forecasts = naive_forecasts(rows, column_forecasts(session.study.compare.naive, layout, encoder))
+    columns = column_forecasts(session.study.compare.naive, layout, encoder)
+    forecasts = naive_forecasts(rows, columns, session.site.policy.least_rows())
     return {arm: session.predictions(forecast(own.x), encoder) for arm, forecast in forecasts.items()}
 
 
@@ -183,7 +184,7 @@ def compare(
     draws, groups = session.study.compare.draws, groups_of(session, table)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
-    blocks = block_numbers(table, session.site.holdout, session.schema)
+    blocks = block_numbers(table, holdout_of(session.study, session.site), session.schema)
     if blocks is not None:
         losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
@@ -298,9 +299,9 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
 
 
 def _persons(session: SiteSession, table: pd.DataFrame) -> np.ndarray:
-    """Return whose each row is, each its own where the schema names no group."""
-    groups = groups_of(session, table)
-    return np.arange(len(table)) if groups is None else groups
+    """Return whose each row is, each its own where the schema names no group; blocks of time are no people."""
+    group = session.schema.group
+    return pd.factorize(table[group])[0] if group else np.arange(len(table))
 
 
 def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
@@ -309,7 +310,7 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
     None where each row is its own.
     """
-    found = block_numbers(table, session.site.holdout, session.schema)
+    found = block_numbers(table, holdout_of(session.study, session.site), session.schema)
     if found is None and session.schema.group:
         found = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.

@@ -151,7 +151,11 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
     if session.study.compare.own == "same":
         outputs = yield from tuned(rows, given)
     else:
-        outputs = (yield from best(rows, given, wide.layout, encoder, session.study.compare.naive)).outputs
+        outputs = (
+            yield from best(
+                rows, given, wide.layout, encoder, session.study.compare.naive, session.site.policy.least_rows()
+            )
+        ).outputs
     return wide.predictions(outputs(wide.encode(table, encoder).x), encoder)
 
 

@@ -170,7 +170,8 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
         return {"pooled": LocalModel(exact, (yield from by_plan(rows, given, plan)))}
     if sessions[0].study.compare.own == "same":
         return {"pooled": LocalModel(exact, (yield from tuned(rows, given)))}
-    rival, outputs = yield from together([best(rows, given, sessions[0].layout, exact), tuned(rows, given)])
+    naive = sessions[0].study.compare.naive
+    rival, outputs = yield from together([best(rows, given, sessions[0].layout, exact, naive), tuned(rows, given)])
     return {"pooled": LocalModel(exact, rival.outputs, rival.family), "pooled-same": LocalModel(exact, outputs)}
 
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import NAN, Difference
@@ -90,10 +89,12 @@ def _widened(found: Difference, blocks: int, effective: float) -> Difference:
     if effective < LEAST_BLOCKS:
         return Difference(found.value, NAN, NAN, NAN, TOO_FEW_BLOCKS)
     quantile = float(stdtrit(effective - 1, (1 + LEVEL) / 2))
-    factor = math.sqrt(blocks / effective) * quantile / float(stdtrit(blocks - 1, (1 + LEVEL) / 2))
+    # A bootstrap's interval is Student's already, that of a closed form is normal.
+    before = stdtrit(blocks - 1, (1 + LEVEL) / 2) if found.method.startswith("bootstrap") else ndtri((1 + LEVEL) / 2)
+    factor = math.sqrt(blocks / effective) * quantile / float(before)
     low, high = (found.value + factor * (bound - found.value) for bound in (found.low, found.high))
     p = float(2 * stdtr(effective - 1, -abs(found.value) * 2 * quantile / (high - low)))
-    return replace(found, low=low, high=high, p=p)
+    return Difference(found.value, low, high, p, f"{int(effective)} independent blocks of time")
 
 
 def row_losses(task: str, y: Target, score: Score) -> Floats:

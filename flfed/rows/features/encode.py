@@ -62,11 +62,12 @@ class Encoded:
     def latest(self) -> np.ndarray | None:
         """Return a mask of the latest quarter of the rows, in whole blocks, by which models are chosen.
 
-        It is the last block where no block begins in that quarter, and None of rows without order, or of one block.
+        It is the last block where no block begins in that quarter, no row of a single block, and None of rows without
+        order.
         """
-        if self.elapsed is None or not self.elapsed.any():
+        if self.elapsed is None:
             return None
-        return np.asarray(self.elapsed >= min(1 - LATEST, float(self.elapsed.max())))
+        return np.asarray((self.elapsed > 0) & (self.elapsed >= min(1 - LATEST, float(self.elapsed.max(initial=0)))))
 
 
 def input_names(layout: Layout) -> tuple[str, ...]:

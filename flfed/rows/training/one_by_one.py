@@ -47,7 +47,7 @@ def _answer_one(request: Request) -> Any:
     if isinstance(request, TreesRequest):
         return trees_alone(request.rows, request.task, request.classes, request.rng)
     if isinstance(request, RivalRequest):
-        return best_alone(request.rows, request.task, request.classes, request.rng, request.columns)
+        return best_alone(request.rows, request.task, request.classes, request.rng, request.columns, request.least)
     # Alone, too, a search is solved as one stack: scikit-learn's fits, one after another, take twenty times as long.
     return tune_together([request])[0]
 

@@ -185,9 +185,12 @@ class RivalRequest(_OfRowsAlone):
     ----------
     columns : sequence of LinearPredictor
         Columns that are forecasts of a regression's target themselves.
+    least : int
+        Rows behind a site's last value, at least; 0 leaves it out.
     """
 
     columns: Sequence[Any] = ()
+    least: int = 0
 
 
 class TreesRequest(_OfRowsAlone):

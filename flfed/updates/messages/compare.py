@@ -25,6 +25,8 @@ IMPORTANCE = "importance"
 """Section of columns' importances."""
 
 
+MOST_SITES = 100_000
+"""Sites of which a verdict's interval is widened, at most."""
 NOT_KNOWN = "not-known"
 TRAINED = ("enough", "not-enough", NOT_KNOWN)
 """Whether a model was trained enough to be judged, as a request says it."""
@@ -237,7 +239,7 @@ class CompareRequest:
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
         found = cast(CompareRequest, fields.made(cls, read_request(record)))
-        if found.sites < 1 or found.trained not in TRAINED:
+        if not 1 <= found.sites <= MOST_SITES or found.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
             raise fields.MalformedMessage(Refusal("deviation-unfit", message="CompareRequest"))
@@ -300,7 +302,9 @@ class CompareReply:
     chooses, .003 log-odds wide or wider: with few rows most hold one; and where the site's own
     model is the best of several families, which one did best on training rows kept apart (not where
     record-level differential privacy protects these of an "institution", unless its policy names "training-figures").
-    Of a regression at a site that holds out its later rows, figures of forecasts without a model, too.
+    Of a regression at a site that holds out its later rows, figures of forecasts without a model, too: from those the
+    mean outcome of the training rows follows, and that of the latest ones, at an "institution" over at least the cell
+    minimum of rows and persons.
     Where the study names columns of a site's own, that their arm is there says that the site has values of one or more.
     Of a site that shares figures in sums only, under secure sums, the two numbers of rows leave by themselves and
     nothing else. Where three or more such sites take part (more among six sites and up), means over rows, counts at

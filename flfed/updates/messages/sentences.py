@@ -35,7 +35,7 @@ METHODS = (
     "bootstrap over groups", "noised score counts", "identical scores", "order statistics",
     "Steinke, Nasr and Jagielski 2023",
     "the scores are not finite", "undefined in most draws of rows", "every draw of rows gives the same value",
-    "too few independent blocks of time",
+    "too few independent blocks of time", "{n} independent blocks of time",
     "no rows", "fewer than two rows", "only one class in the holdout", "no positive in the holdout",
     "the target is the same in every row", "a small count, withheld", *(f"withheld: {why}" for why in WITHHELD),
 )  # fmt: skip

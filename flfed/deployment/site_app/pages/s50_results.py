@@ -113,6 +113,8 @@ def against_our_own(result: Result, metric: str, *, kept_here: bool = False) -> 
         st.markdown("### The shared model against our own")
         if result.trained == "not-enough":
             st.markdown(f"**{escape(sentence_case(NOT_ENOUGH))}.**")
+        elif result.trained == "not-known" and result.sites is not None:
+            st.caption("Whether the shared model was trained enough is not known here.")
         st.markdown(f"**{escape(code.capitalize())}.** {escape(sentence)}")
         with st.container(horizontal=True):
             for line in of_metric(result, metric):

@@ -54,7 +54,12 @@ class Rival:
 
 
 def best_alone(
-    rows: Encoded, task: str, classes: int, rng: np.random.Generator, columns: Sequence[LinearPredictor] = ()
+    rows: Encoded,
+    task: str,
+    classes: int,
+    rng: np.random.Generator,
+    columns: Sequence[LinearPredictor] = (),
+    least: int = 0,
 ) -> Rival:
     """Find the model of least cross-validated loss.
 
@@ -70,6 +75,8 @@ def best_alone(
         Draws the folds.
     columns : sequence of LinearPredictor
         Columns that are forecasts of a regression's target themselves.
+    least : int
+        As `naive_forecasts` takes it.
 
     Notes
     -----
@@ -86,29 +93,30 @@ def best_alone(
     asked = replace(asked, penalties=PENALTIES)
     losses = held_out_losses(asked)
     place = chosen(losses)
-    naive, least = _best_naive(asked, columns)
+    naive, least_loss = _best_naive(asked, columns, least)
     if _enough(rows, task, classes):
-        trees = _trees_below(asked, min(losses[place], least), seed=int(rng.integers(2**31)))
+        trees = _trees_below(asked, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
         if trees is not None:
             return trees
-    if naive is not None and least < losses[place]:
+    if naive is not None and least_loss < losses[place]:
         return naive
     return Rival(linear, asked.finished(fit_at(asked, float(PENALTIES[place]))))
 
 
-def _best_naive(asked: Search, columns: Sequence[LinearPredictor]) -> tuple[Rival | None, float]:
+def _best_naive(asked: Search, columns: Sequence[LinearPredictor], least: int) -> tuple[Rival | None, float]:
     """Return the naive forecast of least loss over the folds' test rows, and that loss; of none it is infinite."""
     losses: dict[OwnFamily, float] = {}
     if asked.task != "regression":
         return None, float("inf")
     for fold in asked.folds:
         test = asked.rows.take(fold.test)
-        for family, forecast in naive_forecasts(asked.rows.take(fold.train), columns).items():
+        for family, forecast in naive_forecasts(asked.rows.take(fold.train), columns, least).items():
             losses[family] = losses.get(family, 0.0) + squared_error(forecast, test)
     if not losses:
         return None, float("inf")
-    best = min(losses, key=losses.__getitem__)
-    return Rival(best, naive_forecasts(asked.rows, columns)[best]), losses[best]
+    made = naive_forecasts(asked.rows, columns, least)
+    best = min(losses.keys() & made.keys(), key=losses.__getitem__)
+    return Rival(best, made[best]), losses[best]
 
 
 def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator) -> Predictor:
@@ -121,9 +129,13 @@ def trees_alone(rows: Encoded, task: str, classes: int, rng: np.random.Generator
     if not isinstance(asked, Search):
         # Inputs may be missing, which nothing but trees can read.
         return lambda x: np.tile(asked.bias, (len(x), 1))
-    trees = _trees_below(asked, np.inf, seed=int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    trees = _trees_below(asked, np.inf, seed)
     if trees is None:
-        raise ValueError("no setting of boosted trees has a finite loss")
+        # Nothing could be tested, as where a class comes up in the latest rows only: the fewest trees.
+        with _one_thread():
+            model = _boosted(asked.rows, asked.task, min(TREES), min(TREES[min(TREES)]), seed)
+        trees = Rival("boosted-trees", lambda x: _outputs(model, x))
     return trees.outputs if asked.outputs in (1, len(asked.present)) else _whole(trees.outputs, asked)
 
 
@@ -152,8 +164,10 @@ def _enough(rows: Encoded, task: str, classes: int) -> bool:
 def _trees_below(asked: Search, bar: float, seed: int) -> Rival | None:
     """Fit boosted trees at their best setting.
 
-    They are fitted on all rows. None where no setting has less loss than `bar`.
+    They are fitted on all rows. None where no setting has less loss than `bar`, or no fold can be tested.
     """
+    if not asked.folds:
+        return None
     losses: Counter[tuple[int, int]] = Counter()
     # Losses of all folds are added up for each number of leaves and trees.
     with _one_thread():
@@ -185,12 +199,17 @@ def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[
     """
     own = asked.rows.take(fold.train)
     test = asked.rows.take(fold.test)
-    trees = TREES[leaves]
+    trees, task, y = TREES[leaves], asked.task, test.y
+    # By time a fold may lack a class; those of its test rows are all among its own.
+    if task != "regression":
+        present = np.unique(own.y)
+        y = np.searchsorted(present, y)
+        task = "binary" if len(present) == 2 else "multi-class"
     # One model of the largest number of trees gives the smaller ones on the way.
-    model = _boosted(own, asked.task, leaves, max(trees), seed)
-    staged = model.staged_predict if asked.task == "regression" else model.staged_decision_function
+    model = _boosted(own, task, leaves, max(trees), seed)
+    staged = model.staged_predict if task == "regression" else model.staged_decision_function
     by_number = enumerate(staged(test.x), 1)
-    return {(leaves, number): _loss(asked.task, out, test.y) for number, out in by_number if number in trees}
+    return {(leaves, number): _loss(task, out, y) for number, out in by_number if number in trees}
 
 
 def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> Any:

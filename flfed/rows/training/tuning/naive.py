@@ -23,7 +23,9 @@ LAST: OwnFamily = "last-value"
 COLUMN: OwnFamily = "named-column"
 
 
-def naive_forecasts(rows: Encoded, columns: Sequence[LinearPredictor] = ()) -> dict[OwnFamily, LinearPredictor]:
+def naive_forecasts(
+    rows: Encoded, columns: Sequence[LinearPredictor] = (), least: int = 0
+) -> dict[OwnFamily, LinearPredictor]:
     """Return the forecasts that rows in the order of time allow, by family; none of other rows.
 
     Parameters
@@ -32,14 +34,29 @@ def naive_forecasts(rows: Encoded, columns: Sequence[LinearPredictor] = ()) -> d
         Of a regression, to train on.
     columns : sequence of LinearPredictor
         `column_forecasts`, of which the one with the least squared error is taken.
+    least : int
+        Rows, of as many people, that the last value is the mean of at least: figures of a constant tell the constant.
+        0 leaves it out, as of rows of several sites.
     """
     if rows.elapsed is None:
         return {}
-    last = rows.y[rows.elapsed == rows.elapsed.max()]
-    found = {MEAN: _constant(rows, float(rows.y.mean())), LAST: _constant(rows, float(last.mean()))}
+    found = {MEAN: _constant(rows, float(rows.y.mean()))}
+    last = _latest_rows(rows, least)
+    if last.any():
+        found[LAST] = _constant(rows, float(rows.y[last].mean()))
     if columns:
         found[COLUMN] = min(columns, key=lambda column: squared_error(column, rows))
     return found
+
+
+def _latest_rows(rows: Encoded, least: int) -> np.ndarray:
+    """Return a mask of the latest whole blocks with `least` rows of as many people; none where there are none."""
+    elapsed = np.zeros(len(rows)) if rows.elapsed is None else rows.elapsed
+    if not 0 < least <= len(rows):
+        return np.zeros(len(rows), dtype=bool)
+    mask = np.asarray(elapsed >= np.sort(elapsed)[-least])
+    people = int(mask.sum()) if rows.group is None else len(np.unique(rows.group[mask]))
+    return mask if people >= least else np.zeros(len(rows), dtype=bool)
 
 
 def _constant(rows: Encoded, value: float) -> LinearPredictor:
@@ -69,6 +86,8 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
     numbers = {column.name: number for number, column in enumerate(layout.features)}
     found = []
     for name in names:
+        if name not in numbers:
+            continue  # the coordinator's own check refuses it before
         number, weight = numbers[name], np.zeros((inputs, 1))
         # Both are scaled about a centre: what is one deviation of the column is so many of the target.
         weight[places[name].start] = encoder.scale[number] / encoder.scale[-1]
