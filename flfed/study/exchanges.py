@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flfed.study.study import Study
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 
 
 def grows(study: Study) -> bool:

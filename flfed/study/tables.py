@@ -27,6 +27,8 @@ LARGEST_ENTRY = 8.0
 """Largest absolute value of an entry of a site's update under secure aggregation, where a study sets none."""
 TABLE_OF = {"mechanism": "privacy"}
 """The study's table that names a listed kind, where it is not the kind's own name."""
+TREES = "boosted-trees"
+"""Name of the model and of the strategy that grow trees."""
 Own = Literal["best", "same"]
 """What joining is held against: the best model that a site finds alone, or one of the shared model's own kind."""
 OwnFamily = Literal[

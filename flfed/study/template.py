@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import tomli_w
 
 from flfed.errors import UsageError
+from flfed.study.tables import TREES
 
 LARGE = 10_000
 """Training rows of a site from which on a round takes a fixed number of steps."""
@@ -21,10 +22,6 @@ MODELS = {"binary": "logistic", "multi-class": "logistic", "regression": "linear
 PACES = {"multi-class": (0.2, 0.001)}
 """Learning rate and penalty of a task: larger penalties and smaller steps leave many classes far from the optimum."""
 PACE = (0.05, 0.01)
-
-
-TREES = "boosted-trees"
-"""Model and strategy of a study that grows trees; the listing's own name needs numpy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,15 +95,15 @@ def test_studies_runs_and_repeats_count_together(gated, small_study: str):
     assert figures(compare(site, 7)) == []
 
 
-def test_the_site_has_its_verdict_at_home_with_all_digits(gated):
+def test_the_site_has_its_verdict_at_home_by_what_crossed_and_else_with_all_digits(gated):
     site = institution(gated, most=1)
     compare(site, 1)
     compare(site, 2)
     results, problems = results_of(site.folder)
     assert problems == [] and [result.run for result in results] == ["20261120-2", "20261120-1"]
-    for result in results:
+    for result, crossed in zip(results, (False, True), strict=True):
         values = [one.value for one in (*result.arms, *result.differences) if not math.isnan(one.value)]
-        assert values and any(three_digits(value) != value for value in values)
+        assert values and all(three_digits(value) == value for value in values) == crossed
 
 
 def test_an_institution_compares_with_three_digits_and_an_open_site_as_it_is(gated):
