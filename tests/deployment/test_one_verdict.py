@@ -23,7 +23,7 @@ from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from tests.deployment.summing import Consortium, Coordinator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.studies]
 AUC = "roc_auc_score"
 
 

@@ -227,7 +227,7 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
         return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
     split = plain_folds(len(rows), count, int(rng.integers(2**31)))
     if latest is not None:
-        split = [(np.flatnonzero(~latest), np.flatnonzero(latest))]
+        split = [(np.flatnonzero(~latest), np.flatnonzero(latest))] if latest.any() else []
     elif rows.group is not None:
         from sklearn.model_selection import GroupKFold
 
