@@ -84,7 +84,7 @@ def new_study(
 ) -> None:
     """Write a new study, with a comment for each choice."""
     from flfed.federation.server.preflight import check
-    from flfed.rows.data import datasets
+    from flfed.rows.data import datasets, site_discovery
     from flfed.rows.proposals.texts import write_new
     from flfed.rows.statistics.private.analysis import COUNTED
     from flfed.study.study import Study
@@ -99,9 +99,11 @@ def new_study(
     known = [name for name, of in schema.columns.items() if of.kind in COUNTED and name not in schema.unconfirmed]
     named = name or f"{dataset}-{'table' if analysis else 'study'}"
     purpose = purpose or (COUNTS if analysis else StudyTemplate.purpose)
+    # Only open sites have their validation rows back; research sites, cut from one table, are open.
+    opened = all(site.policy.disclosure == "open" for site in site_discovery.of_dataset(dataset))
     template = StudyTemplate(
         name=named, dataset=dataset, purpose=purpose, model=model, task=schema.task, private=bool(private),
-        covers=covers, columns=known if analysis else (), sums=True, refit=True,
+        covers=covers, columns=known if analysis else (), sums=True, refit=opened,
     )  # fmt: skip
     # What cannot be run is refused before it is written.
     check(Study.parse(text := template.text()))

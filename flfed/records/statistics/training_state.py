@@ -18,6 +18,8 @@ from flfed.records.store.entries import CurvePoint
 
 FALLS = 0.02
 """Share of a loss by which it falls in the last fifth of the rounds where training was ended early."""
+FALLS_MUCH = 0.2
+"""The same where a model on all rows says that training was enough: no figure is believed then."""
 NOT_ENOUGH = "the shared model was not trained enough to be judged: try more rounds"
 NOT_KNOWN = (
     "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
@@ -116,7 +118,8 @@ def training_state(
     falls = state["enough"] is False
     looked_at = known if falls else known[:1]
     behind = [one for one in looked_at if _is_behind(*one)]
-    if by_rounds and falls and not behind:
+    much = fall is not None and fall.share >= FALLS_MUCH
+    if falls and not behind and (by_rounds or much):
         return state
     metric, shared, kind = (behind or known)[0]
     return state | {
