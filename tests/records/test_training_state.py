@@ -80,6 +80,12 @@ def test_who_is_drawn_for_a_round_moves_no_fall():
     assert loss_fall(both) == Fall(0.5, 1)
 
 
+def test_a_loss_that_falls_by_a_fifth_is_too_little_training_whatever_a_figure_says():
+    beside = [("r2_score", {"value": 0.9809, "low": 0.978, "high": 0.984}, 0.9832)]
+    assert training_state(Fall(0.7, 1), beside)["by"] == "loss"
+    assert training_state(Fall(0.19, 1), beside)["enough"] is True
+
+
 def test_a_network_that_had_no_more_rounds_elsewhere_is_told_by_its_loss():
     beside = [(AUC, ends(0.80), 0.81)]
     assert training_state(FALLING, beside)["enough"] is True

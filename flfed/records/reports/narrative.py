@@ -316,13 +316,13 @@ def story(found: Report, *, metric: str | None = None, planned: int | None = Non
     metric = metric or primary_of(found)
     if metric is None:
         return [*missing_in_words(found), *odd_sites_in_words(found), _course(found, planned)]
-    lines = [*missing_in_words(found), *trained_rows_in_words(found.get(TRAINED_TEST_ROWS)), *_reach(found, metric)]
+    lines = [*missing_in_words(found), *doubts(found, metric)]
+    lines += [*trained_rows_in_words(found.get(TRAINED_TEST_ROWS)), *_reach(found, metric)]
     lines += [*scores_in_words(found), *ranks_in_words(found)]
     lines += [*_who_gains(found, metric), *headline(found, metric)]
     lines += own_under_noise(found)
     naive = naive_in_words(list(found["sites"].values()), metric)
-    doubt = (*doubts(found, metric), unknown_training(found["training"]))
-    told = (own_parts_in_words(found), *doubt, own_models_in_words(found), naive)
+    told = (own_parts_in_words(found), unknown_training(found["training"]), own_models_in_words(found), naive)
     lines += [said for said in told if said]
     mean = found["mean-gain"].get(metric)
     lines += [said for said in (apart_in_words(mean, adjusts=not is_covered(found)),) if said]
