@@ -171,6 +171,8 @@ def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, f
         (["--keep", "age", "--drop", "age"], "to be kept and to be dropped"),
         (["--drop", "died"], "is target, by, group or time"), (["--keep", "seen"], "nothing can be learnt from column"),
         (["--missing", "ages=9"], "missing: the table has no column 'ages'"), (["--missing", " "], "missing: give"),
+        (["--missing", "-12345"], "missing: no cell has '-12345'"),
+        (["--missing", "age=-12345"], "missing: no cell of column 'age' has '-12345'"),
     ],
 )  # fmt: skip
 def test_a_wrong_choice_is_refused_and_nothing_is_written(folder: Path, flfed: Command, words: list[str], said: str):

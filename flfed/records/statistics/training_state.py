@@ -25,7 +25,7 @@ NOT_KNOWN = (
     "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
     "and nobody has a model of all rows."
 )
-TRY = "The shared model was not trained enough to be judged: try more rounds."
+TRY = "The shared model was not trained enough to be judged: try more rounds or a higher learning rate."
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def training_in_words(state: Report | None) -> str:
     --------
     >>> state = training_state(None, [("roc_auc_score", {"value": 0.7, "low": 0.65, "high": 0.75}, 0.8)])
     >>> training_in_words(state).partition(". ")[2]
-    'Its AUC is .700; one of its kind trained on all rows has .800.'
+    'Its AUC is .700; with all rows in one place .800.'
     >>> training_in_words(training_state(Fall(0.1, 1))).partition(". ")[2]
     'Its loss still fell by 10 % in the last round.'
     """
@@ -172,10 +172,7 @@ def training_in_words(state: Report | None) -> str:
     if state.get("shared") is None or state.get("of-kind") is None:
         return TRY  # the figures of others are not shown to one site's people
     name = metric_name(state["metric"])
-    return (
-        f"{TRY} Its {name} is {number(state['shared'])}; one of its kind trained on all rows has "
-        f"{number(state['of-kind'])}."
-    )
+    return f"{TRY} Its {name} is {number(state['shared'])}; with all rows in one place {number(state['of-kind'])}."
 
 
 def unknown_training(state: Report | None) -> str:

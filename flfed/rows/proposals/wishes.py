@@ -69,6 +69,16 @@ class Wishes:
                 codes.append(value)
         return cls(tuple(kept), tuple(dropped), tuple(codes), by_column)
 
+    def refuse_absent_codes(self, tables: Sequence[pd.DataFrame]) -> None:
+        """Refuse a code for "not known" that no cell has: it is mistyped, or of another column."""
+        wanted = [("", code) for code in self.codes]
+        wanted += [(column, code) for column, codes in self.codes_by_column.items() for code in codes]
+        for column, code in wanted:
+            cells = [table[name] for table in tables for name in table.columns if _is_asked(name, column)]
+            if not any(is_one_of(text, (code,)) for part in cells for text in plain_text(part.dropna()).dropna()):
+                where = f" of column {column!r}" if column else ""
+                raise UsageError(f"missing: no cell{where} has {code!r}")
+
     def without_codes(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return a table in which the codes of every column are missing."""
         if not self.codes:
@@ -84,6 +94,11 @@ class Wishes:
             if bad.any()
         }
         return table.assign(**changed) if changed else table
+
+
+def _is_asked(name: str, column: str) -> bool:
+    """Tell whether a code is meant for a column; one without a column is meant for all."""
+    return not column or plain_name(name) == plain_name(column)
 
 
 def _column_and_value(word: str, names: Sequence[str]) -> tuple[str, str]:

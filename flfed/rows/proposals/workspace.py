@@ -197,6 +197,7 @@ def new_workspace(
     tables = [_with_plain_names(own) for own in tables]
     columns = together({str(place): own.table for place, own in enumerate(tables)})
     wishes = Wishes.of(columns, keep, drop, missing)
+    wishes.refuse_absent_codes([own.table for own in tables])
     tables = [_with_codes(own, wishes) for own in tables]
     for word, option in ((target, "target"), (group, "group"), (time, "time")):
         _refuse_lacking(tables, word, option)
