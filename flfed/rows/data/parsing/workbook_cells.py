@@ -5,6 +5,7 @@ Both read as empty, so that a table would lose them without a word. They are mar
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from flfed.rows.data.parsing.cells import MERGED_CELL, UNSTORED_CELL
 
 _WANTED = (b"mergeCell", b"<f", b":f>", b":f ")
 """What a sheet has that has such cells; a namespace may stand before."""
+_CELL = re.compile(r"([A-Z]{1,3})([1-9][0-9]{0,6})")
 Range = tuple[int, int, int, int]
 """First column and row, last column and row, from 1."""
 
@@ -83,8 +85,9 @@ def _valueless(parts: Iterable[bytes], refusal: str) -> ValuelessCells:
         with foreign_parser(refusal, *DAMAGED):
             parser.feed(part)
             events: Iterator[Any] = parser.read_events()
-            for _, element in events:
-                _add(element, found)
+            elements = [element for _, element in events]
+        for element in elements:
+            _add(element, found)
     return found
 
 
@@ -94,28 +97,33 @@ def _add(element: ElementTree.Element, found: ValuelessCells) -> None:
     if kind == "row":
         element.clear()
     elif kind == "mergeCell":
-        first, _, last = element.attrib["ref"].partition(":")
-        found.merged.append((*_place(first), *_place(last or first)))
+        first, _, last = element.get("ref", "").partition(":")
+        begin, end = _place(first), _place(last or first)
+        if begin and end:
+            found.merged.append((*begin, *end))
     elif kind == "c":
         inner = {_kind(part): part.text for part in element}
         # A formula that gave an empty text has a value: an empty one, and is of that type.
-        if "f" in inner and not inner.get("v") and element.get("t") != "str":
-            found.formulas.append(_place(element.attrib["r"]))
+        place = _place(element.get("r", ""))
+        if place and "f" in inner and not inner.get("v") and element.get("t") != "str":
+            found.formulas.append(place)
 
 
-def _place(name: str) -> tuple[int, int]:
-    """Return the column and the row of a cell's name, from 1.
+def _place(name: str) -> tuple[int, int] | None:
+    """Return the column and the row of a cell's name, from 1; None of a damaged name.
 
     Examples
     --------
-    >>> _place("AB12")
-    (28, 12)
+    >>> _place("AB12"), _place("12")
+    ((28, 12), None)
     """
-    letters = name.rstrip("0123456789")
+    found = _CELL.fullmatch(name)
+    if found is None:
+        return None
     column = 0
-    for letter in letters:
+    for letter in found[1]:
         column = 26 * column + ord(letter) - ord("A") + 1
-    return column, int(name[len(letters) :])
+    return column, int(found[2])
 
 
 def _kind(element: ElementTree.Element) -> str:
