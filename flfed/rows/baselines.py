@@ -25,7 +25,7 @@ from flfed.rows.training.requests import (
     TuneRequest,
     together,
 )
-from flfed.rows.training.tuning.best_model import Rival
+from flfed.rows.training.tuning.best_model import Rival, linear_family, suffice_for_trees
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.training.tuning.naive import column_forecasts
 from flfed.seeds import generator
@@ -210,6 +210,10 @@ def best(
     the best, just what `tuned` finds, of which more penalties are tried. `naive` are columns that are forecasts of the
     target themselves, `least` the rows behind a last value.
     """
+    # Of too few rows for trees, in no order of time, a linear model is the only one.
+    alone = not suffice_for_trees(rows, given.task, given.classes)
+    if given.model.linear and alone and (given.task != "regression" or rows.elapsed is None):
+        return Rival(linear_family(given.task), (yield from tuned(rows, given)))
     rng = generator(given.seed, site=given.site, purpose="rival")
 
     own = replace(rows, x=scaled_of(rows.x, layout, encoder))

@@ -326,8 +326,8 @@ def test_the_arms_of_a_site_ask_side_by_side(small_sites, small_study):
     sessions, encoder = at_work(small_sites(2), small_study)
     work = sessions[0]
     asked = next(arm_scores(work, work.table.holdout("test"), model_of(work, encoder), encoder))
-    # the global model on the holdout, the site's own model found, the global model on training rows
-    assert [type(request).__name__ for request in asked] == ["ScoreRequest", "RivalRequest", "ScoreRequest"]
+    # the global model on the holdout, the own model tuned (too few rows for trees), the global model on training rows
+    assert [type(request).__name__ for request in asked] == ["ScoreRequest", "TuneRequest", "ScoreRequest"]
     assert [len(getattr(asked[place], "x", asked[1].rows.x)) for place in range(3)] == [
         work.table.holdout_rows, len(work.table.training), len(work.table.training),
     ]  # fmt: skip

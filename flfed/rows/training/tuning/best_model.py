@@ -85,7 +85,7 @@ def best_alone(
     `naive_forecasts` are candidates, too. Fewer rows than `LEAST_ROWS`, or a class with fewer people than
     `LEAST_OF_A_CLASS`, leave the linear model alone. Trees take the same inputs and class weights.
     """
-    linear: OwnFamily = "ridge-regression" if task == "regression" else "logistic-regression"
+    linear = linear_family(task)
     asked = search_of(rows, task, classes, rng, folds=FOLDS)
     if not isinstance(asked, Search):
         return Rival(linear, asked)  # the constant model: nothing can be tuned
@@ -94,7 +94,7 @@ def best_alone(
     losses = held_out_losses(asked)
     place = chosen(losses)
     naive, least_loss = _best_naive(asked, columns, least)
-    if _enough(rows, task, classes):
+    if suffice_for_trees(rows, task, classes):
         trees = _trees_below(asked, min(losses[place], least_loss), seed=int(rng.integers(2**31)))
         if trees is not None:
             return trees
@@ -153,7 +153,12 @@ def _whole(outputs: Predictor, asked: Search) -> Predictor:
     return of_all
 
 
-def _enough(rows: Encoded, task: str, classes: int) -> bool:
+def linear_family(task: str) -> OwnFamily:
+    """Return the family of a linear model of a task."""
+    return "ridge-regression" if task == "regression" else "logistic-regression"
+
+
+def suffice_for_trees(rows: Encoded, task: str, classes: int) -> bool:
     """Tell whether rows suffice to grow trees."""
     if len(rows) < LEAST_ROWS or task == "regression":
         return len(rows) >= LEAST_ROWS
