@@ -40,7 +40,7 @@ def test_devices_at_home_share_slopes_and_keep_their_own_intercept(telemonitorin
     # Days of a device are so alike that none has a verdict, and its last score is the better forecast.
     assert {of["verdict"] for of in done["sites"].values()} == {"cannot be told"}
     (naive,) = [line for line in comparison_rows(done)[2] if line.startswith("Without a model")]
-    assert "2.60 by the site's last training value" in naive and "3.68 by the mean of the site's" in naive
+    assert "2.60 by the last training value" in naive and "3.68 by the mean of the training rows" in naive
 
 
 @pytest.mark.proof
