@@ -17,7 +17,7 @@ from flfed.rows.session import study_layout
 from flfed.study.plan import Plan
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study, names
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 
 ERRORS = ("mean_absolute_error", "root_mean_squared_error")
 

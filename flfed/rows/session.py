@@ -31,13 +31,14 @@ from flfed.rows.training.functional import layers_of
 from flfed.rows.training.private.noise import Protection
 from flfed.rows.training.requests import ComputeRequest, FitRequest, Fitted, MeasureRequest, Request, ScoreRequest, Term
 from flfed.rows.training.submodel import narrowed, widened
+from flfed.rows.training.tuning.best_model import Rival
 from flfed.rows.training.tuning.linear import Predictor
 from flfed.rows.warm_start import pulled
 from flfed.seeds import Draws
 from flfed.study.study import Study
 from flfed.study.tables import Own
 from flfed.summaries.score_bins import RowScores
-from flfed.summaries.summary import Encoder, arrays_sha256
+from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 
 Arrays = dict[str, np.ndarray]
 FIT = "fit"
@@ -310,10 +311,14 @@ class SiteSession(EncodedTable):
             if own == "same":
                 self._local[own] = LocalModel(encoder, (yield from tuned(rows, self.trainable())))
             else:
-                naive, least = self.study.compare.naive, self.site.policy.least_rows()
-                rival = yield from best(rows, self.trainable(), self.layout, encoder, naive, least)
+                rival = yield from self.rival(rows, self.layout, encoder)
                 self._local[own] = LocalModel(encoder, rival.outputs, rival.family)
         return self._local[own]
+
+    def rival(self, rows: Encoded, layout: Layout, encoder: Encoder) -> Generator[ComputeRequest, Any, Rival]:
+        """Find the best model of this site's rows in a layout, as the study and the site's policy allow."""
+        naive, least = self.study.compare.naive, self.site.policy.least_rows()
+        return (yield from best(rows, self.trainable(), layout, encoder, naive, least))
 
     def pulled(self, start: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Predictor]:
         """Fit a model to this site that is pulled towards the one that the run began with."""

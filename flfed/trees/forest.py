@@ -11,8 +11,6 @@ import numpy as np
 from flfed.errors import FlfedError
 from flfed.refusals import Refusal
 
-TREES = "boosted-trees"
-"""Name of the model, and of the strategy that grows it."""
 UNIT = 2.0**-30
 """What one of a sum of gradients stands for: they are whole numbers, so that no order of adding changes a bit."""
 

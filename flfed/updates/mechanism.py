@@ -15,7 +15,7 @@ from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
 
 if TYPE_CHECKING:

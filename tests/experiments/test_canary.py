@@ -27,8 +27,8 @@ from flfed.records.store.writer import EventRow, RunStore, RunWriter
 from flfed.rows.data.site import Policy, Site
 from flfed.rows.data.sources import Csv, Frame
 from flfed.study.study import Study
+from flfed.study.tables import TREES
 from flfed.summaries.summary import Encoder
-from flfed.trees.forest import TREES
 from tests.boosting import trees_study
 
 TEXT = "Jane-Roe-7f3a9c"

@@ -12,7 +12,7 @@ from flfed import Study, registry
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import run
 from flfed.rows.data.policy import Policy
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 from tests.boosting import trees_study
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ It is the rule of the coordinator's pages, of the figures as they crossed.
 from __future__ import annotations
 
 from flfed.deployment.gate.local_results import Result
-from flfed.records.reports.site_verdict import DIFFERENCES, SITE_ARMS, UNDERTRAINED, widened
+from flfed.records.reports.site_verdict import DIFFERENCES, SITE_ARMS, UNDERTRAINED, as_difference, widened
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import freedom_of
 from flfed.records.statistics.verdict import Difference, worthwhile_of
@@ -19,9 +19,8 @@ PAIRS = {"difference": "global - local-only", "difference-personalised": "person
 
 def difference_of(result: Result, one: Figure) -> Difference:
     """Return a kept difference with the interval that verdicts go by."""
-    entry = widened(_entry(one), one.metric, _rule(result, one.metric))
-    wide = (entry["widened-low"], entry["widened-high"])
-    return Difference(entry["value"], entry["low"], entry["high"], *wide, sites=entry["sites"])
+    found = as_difference(widened(_entry(one), one.metric, _rule(result, one.metric)))
+    return Difference(None) if found is None else found
 
 
 def _rule(result: Result, metric: str) -> Report:

@@ -13,17 +13,21 @@ from flfed.study.study import Study
 
 def recorded_training(
     writer: RunWriter, primary: str, study: Study, reference: Reference | None = None
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Return whether the shared model was trained enough, by a pooled reference or else by the recorded losses.
 
     Losses are those of validation rows where the study keeps some. Trees, whose training loss always falls, and a run
     whose best round was chosen are not judged by it, nor is one of a cohort that changes where only sums are known.
+    None under noise, where a shortfall is the price of protection.
     """
+    if study.privacy.name != "none":
+        return None
     beside = []
     # Probabilities may be far off while rows are ranked well.
     for metric in dict.fromkeys([primary, "log_loss"]):
         if reference is not None and metric in reference.union:
-            one, kind = reference.union[metric], reference.pooled_same or reference.pooled
+            one = reference.union[metric]
+            kind = reference.pooled_same or reference.pooled
             ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
             beside.append((metric, ends, finite(kind[metric].value)))
     model = study.model.build("model")

@@ -75,10 +75,9 @@ class Comparison:
             raise FlfedError("no site could compare the models: see the faults in the run record")
         reference = self._reference(replies, offsets)
         recorder.comparison(replies, reference, bins)
-        # Under noise a shortfall is the price of protection.
-        if self.run.study.privacy.name == "none":
-            state = recorded_training(recorder.writer, recorder.primary, self.run.study, reference)
-            recorder.writer.summary("training", state, durable=False)
+        training = recorded_training(recorder.writer, recorder.primary, self.run.study, reference)
+        if training is not None:
+            recorder.writer.summary("training", training, durable=False)
         self._coefficients()
         self._gains()
         self._told(replies, strategy.round.incoming)
@@ -178,11 +177,10 @@ class Comparison:
 
     def _trained(self) -> str:
         """Return whether the model was trained enough, as its sites are told: by the losses that left them."""
-        enough = None
-        if self.run.study.privacy.name == "none":
-            recorder = self.run.recorder
-            enough = recorded_training(recorder.writer, recorder.primary, self.run.study)["enough"]
-        return {None: NOT_KNOWN, True: "enough", False: "not-enough"}[enough]
+        training = recorded_training(self.run.recorder.writer, self.run.recorder.primary, self.run.study)
+        if training is None or training["enough"] is None:
+            return NOT_KNOWN
+        return "enough" if training["enough"] else "not-enough"
 
     def _looked_at(self) -> int:
         """Return how many sites take part and share figures of their own, and record it: verdicts go by it."""

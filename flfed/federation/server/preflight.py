@@ -24,7 +24,7 @@ from flfed.study.coverage import covers_model
 from flfed.study.exchanges import refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 from flfed.updates.codec import codec_of, download_of, entries_of
 from flfed.updates.extra import check_extra, extra_shapes
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal

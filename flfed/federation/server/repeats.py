@@ -36,7 +36,7 @@ from flfed.rows.warm_start import SourceRows
 from flfed.study.exchanges import most_rounds
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 from flfed.updates.aggregation.gc_pause import rarely_collected
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint

@@ -21,11 +21,11 @@ from flfed.records.statistics.listed.noised_scores import (
     scores_in_words,
 )
 from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_rows_in_words
-from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, mean_gain_in_words
+from flfed.records.statistics.mean_gain import UNLIKE, apart_in_words, code_of_mean, mean_gain_in_words
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.own_models import naive_in_words, own_models_in_words, own_parts_in_words, pooled_in_words
 from flfed.records.statistics.score_tables import ranks_in_words
-from flfed.records.statistics.training_state import not_enough, training_in_words, unknown_training
+from flfed.records.statistics.training_state import training_in_words, unknown_training
 from flfed.records.statistics.verdict import (
     ABSENT,
     ARM_NAMES,
@@ -36,7 +36,6 @@ from flfed.records.statistics.verdict import (
     Difference,
     as_given,
     better_of,
-    code_of,
     decimals_of,
     gain_in_brackets,
     gain_of,
@@ -181,9 +180,8 @@ def joining_in_words(found: Report, metric: str) -> str:
     if not entry or entry["value"] is None:
         return ""
     gain = Difference(entry["value"], entry["low"], entry["high"])
-    code = code_of(gain, entry["worthwhile"])
-    # A loss of a model that is not trained says nothing of joining.
-    if code == DO_NOT_USE and not_enough(found.get("training")):
+    code = code_of_mean(entry, entry["worthwhile"])
+    if code == CANNOT_BE_TOLD and has_interval(gain):
         return ""
     says = {PAYS: "A clear benefit from joining", DO_NOT_USE: "A clear loss from joining"}.get(code)
     size, span = size_and_span(gain, entry["worthwhile"])
@@ -235,10 +233,7 @@ def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Repor
         ends = {end: mean[end] for end in ("value", "low", "high")}
         line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "events": None}
         line |= {"own": None, "shared": None, "model": "global"} | ends
-        code = code_of(Difference(**ends), mean["worthwhile"])
-        if code == DO_NOT_USE and not_enough(found["training"]):
-            code = CANNOT_BE_TOLD
-        lines.append(line | {"verdict": code})
+        lines.append(line | {"verdict": code_of_mean(mean, mean["worthwhile"])})
     return lines
 
 

@@ -26,7 +26,7 @@ from flfed.records.statistics.listed.noised_scores import (
 from flfed.records.statistics.listed.trained_rows import TRAINED_TEST_ROWS, trained_over_repeats
 from flfed.records.statistics.mean_gain import mean_gain
 from flfed.records.statistics.odd_sites import AUC, apart, reversed_outcomes
-from flfed.records.statistics.own_models import NAIVE_ARMS, family_keys
+from flfed.records.statistics.own_models import family_keys
 from flfed.records.statistics.training_state import not_enough, training_state
 from flfed.records.statistics.training_state import over_repeats as training_over_repeats
 from flfed.records.statistics.verdict import worthwhile_of
@@ -34,6 +34,7 @@ from flfed.records.store.entries import ComparisonRow, DifferenceRow, RunEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
 from flfed.refusals import read
+from flfed.study.tables import NAIVE_FAMILIES
 
 STARTED = ("warm-start", "warm-start-tuned")
 """Arms of a run that began with an earlier model: that model as it is, and pulled towards it on a site's own rows."""
@@ -303,7 +304,7 @@ def _site(
     }
     # Where another family was taken alone, the shared one's own kind is told beside it.
     same = _figures(recorded, site, "local-only-same", metrics)
-    result |= {arm: found for arm in (*STARTED, *NAIVE_ARMS) if (found := _figures(recorded, site, arm, metrics))}
+    result |= {arm: found for arm in (*STARTED, *NAIVE_FAMILIES) if (found := _figures(recorded, site, arm, metrics))}
     result |= family_keys("local-only", [told.get("sites", {}).get(site) for told in own], other=same or None)
     # Only where a site has own columns: reports of other runs stay as they were.
     if own_columns := _figures(recorded, site, OWN_COLUMNS, metrics):

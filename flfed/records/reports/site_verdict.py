@@ -94,10 +94,11 @@ def worthwhile_at(site: Report, metric: str) -> float:
 def _differences_of(site: Report, metric: str) -> tuple[Difference | None, Difference | None]:
     """Return shared and adjusted model, each minus the site's own."""
     shared, adjusted = (site[key].get(metric) for key in DIFFERENCES)
-    return _as_difference(shared), _as_difference(adjusted)
+    return as_difference(shared), as_difference(adjusted)
 
 
-def _as_difference(entry: Report | None) -> Difference | None:
+def as_difference(entry: Report | None) -> Difference | None:
+    """Return a difference of a report with both its intervals, None where there is none."""
     if not entry:
         return None
     found = Difference(entry["value"], entry["low"], entry["high"])

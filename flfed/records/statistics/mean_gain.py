@@ -12,6 +12,7 @@ from dataclasses import astuple
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of, mean_over_sites, possible, standard_error
 from flfed.records.statistics.verdict import (
+    CANNOT_BE_TOLD,
     DO_NOT_USE,
     PAYS,
     TOO_SMALL,
@@ -20,6 +21,7 @@ from flfed.records.statistics.verdict import (
     code_of,
     decimals_for,
     gain_of,
+    has_interval,
     metric_name,
     number,
     size_and_span,
@@ -42,7 +44,6 @@ METHOD = (
     "each site's error from its paired interval, under repeats as Nadeau and Bengio's"
 )
 ASSUMES = "sites like these that train it together"
-LOSS = "a clear loss"
 UNLIKE = 0.05
 """Below this p-value of Cochran's test sites are said to gain differently."""
 Pairs = Sequence[tuple[DifferenceRow, float | None]]
@@ -108,6 +109,12 @@ def _gain(pairs: Pairs, metric: str) -> tuple[float, float] | None:
     return None if gain is None else (gain, error)
 
 
+def code_of_mean(entry: Report, worthwhile: float) -> str:
+    """Return the verdict on a mean gain: a loss of a model that was not trained enough says nothing of joining."""
+    code = code_of(Difference(entry["value"], entry["low"], entry["high"]), worthwhile)
+    return CANNOT_BE_TOLD if code == DO_NOT_USE and entry.get("undertrained") else code
+
+
 def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = True) -> str:
     """Return the mean gain over sites as a sentence.
 
@@ -130,9 +137,7 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     gain = Difference(entry["value"], entry["low"], entry["high"])
     least = entry.get("worthwhile", worthwhile_of(metric))
     size, span = size_and_span(gain, least)
-    says = _how_sure(gain, least, entry["sites"])
-    if says == LOSS and entry.get("undertrained"):
-        says = "which says nothing of joining: the shared model was not trained enough"
+    says = _how_sure(gain, code_of_mean(entry, least), least, entry["sites"])
     sites = f"{entry['sites']} sites" if entry["sites"] == entry["of"] else f"{entry['sites']} of {entry['of']} sites"
     start = (
         f"On average over {sites}, the shared model{', before adjustment,' if adjusts else ''} against each one's own"
@@ -140,18 +145,19 @@ def mean_gain_in_words(entry: Report | None, metric: str, *, adjusts: bool = Tru
     return f"{start}: gain {size} in {metric_name(metric)} (95 % CI {span} for {ASSUMES}), {says}."
 
 
-def _how_sure(gain: Difference, worthwhile: float, sites: int) -> str:
+def _how_sure(gain: Difference, code: str, worthwhile: float, sites: int) -> str:
     """Return whether a mean gain is clear, in words.
 
     The rule is that of a site's gain. Of few sites it says that a mean can hardly be clear.
     """
-    code = code_of(gain, worthwhile)
     low = gain.low or 0.0
     high = gain.high or 0.0
     if code == PAYS:
         return "which is clear"
     if code == DO_NOT_USE:
-        return LOSS
+        return "a clear loss"
+    if code == CANNOT_BE_TOLD and has_interval(gain):
+        return "which says nothing of joining: the shared model was not trained enough"
     # A gain may be beyond chance and yet not worth joining for.
     if not low <= 0 <= high:
         may = "is" if abs(gain.value or 0.0) < worthwhile else "may be"

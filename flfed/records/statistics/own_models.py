@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flfed.records.statistics import Report
 from flfed.records.statistics.verdict import metric_name, number
+from flfed.study.tables import NAIVE_FAMILIES
 
 SAME = "same"
 """The family of a model of the shared one's own kind."""
@@ -24,8 +25,6 @@ FAMILY_NAMES = {
     "named-column": "a column that the study names",
 }
 """What people call what a site's own model is, where it is the best of several."""
-NAIVE_ARMS = ("site-mean", "last-value", "named-column")
-"""Arms of forecasts without a model, of a regression at sites that hold out their later rows."""
 
 
 def families(taken: Sequence[str | None]) -> dict[str, int]:
@@ -105,7 +104,7 @@ def own_models_in_words(found: Report) -> str:
 
 def rival_in_words(sites: Iterable[Report]) -> str:
     """Return of what the sites' own models are the best."""
-    by_time = any(site.get(arm) for site in sites for arm in NAIVE_ARMS)
+    by_time = any(site.get(arm) for site in sites for arm in NAIVE_FAMILIES)
     return BEST_BY_TIME if by_time else BETTER_OF
 
 
@@ -122,7 +121,7 @@ def naive_in_words(sites: Sequence[Report], metric: str) -> str:
     told, rows = [], [site.get("holdout-rows") for site in sites]
     # An error that is a mean over rows is one over all sites' rows, too; other figures are not.
     together = metric == "mean_absolute_error" and None not in rows
-    for arm in NAIVE_ARMS:
+    for arm in NAIVE_FAMILIES:
         values = [site.get(arm, {}).get(metric, {}).get("value") for site in sites]
         weights = [float(count or 0) if together else 1.0 for count in rows]
         known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]

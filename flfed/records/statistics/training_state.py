@@ -13,7 +13,7 @@ from statistics import fmean
 
 from flfed.records.statistics import Report
 from flfed.records.statistics.intervals import mean_of
-from flfed.records.statistics.verdict import better_of, metric_name, number
+from flfed.records.statistics.verdict import better_of, metric_name, number, sentence_case
 from flfed.records.store.entries import CurvePoint
 
 FALLS = 0.02
@@ -25,7 +25,7 @@ NOT_KNOWN = (
     "Whether the shared model was trained enough is not known: no training losses of several rounds left the sites, "
     "and nobody has a model of all rows."
 )
-TRY = "The shared model was not trained enough to be judged: try more rounds or a higher learning rate."
+TRY = f"{sentence_case(NOT_ENOUGH)} or a higher learning rate."
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ def loss_fall(points: Sequence[CurvePoint]) -> Fall | None:
         return None
     count = max(1, len(rounds) // 5)
     early, late = set(rounds[-2 * count : -count]), set(rounds[-count:])
-    by_site: dict[str | None, list[CurvePoint]] = {}
+    by_site: dict[str | None, dict[int, float]] = {}
     for point in points:
         if point.value is not None:
-            by_site.setdefault(point.site, []).append(point)
-    known = {None: by_site[None]} if None in by_site else by_site
+            by_site.setdefault(point.site, {})[point.round] = point.value
+    known = [by_site[None]] if None in by_site else list(by_site.values())
     before, last = [], []
-    for own in known.values():
-        first = [point.value for point in own if point.round in early and point.value is not None]
-        second = [point.value for point in own if point.round in late and point.value is not None]
+    for losses in known:
+        first = [loss for number, loss in losses.items() if number in early]
+        second = [loss for number, loss in losses.items() if number in late]
         if first and second:
             before.append(fmean(first))
             last.append(fmean(second))

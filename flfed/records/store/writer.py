@@ -408,9 +408,7 @@ class RunWriter:
             self._write_held(durable=False)
 
     def _write_held(self, *, durable: bool) -> None:
-        """Write the waiting rounds together.
-
-        Where the database refuses them, each is written by itself up to the one at fault.
+        """Write the waiting rounds together, or each by itself up to the one at fault, where they are refused.
 
         They wait no longer, whatever comes of it: a round that cannot be written ends the run, and how
         it ended must be written without it.
@@ -419,15 +417,17 @@ class RunWriter:
         held, self._held = self._held, []
         with in_words(self._url, "written"):
             try:
-                with self._transaction(durable=durable) as connection:
-                    write_rounds(connection, self.run, held)
+                self._commit(held, durable=durable)
             except DBAPIError as error:
                 # A connection that was lost while it committed may have committed.
                 if len(held) == 1 or error.connection_invalidated:
                     raise
                 for one in held:
-                    with self._transaction(durable=durable) as connection:
-                        write_rounds(connection, self.run, [one])
+                    self._commit([one], durable=durable)
+
+    def _commit(self, rounds: Sequence[HeldRound], *, durable: bool) -> None:
+        with self._transaction(durable=durable) as connection:
+            write_rounds(connection, self.run, rounds)
 
     @contextmanager
     def _writing(self, *, durable: bool = True) -> Iterator[Connection]:

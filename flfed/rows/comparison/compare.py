@@ -29,6 +29,7 @@ from flfed.rows.comparison.operating_points import (
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
+from flfed.rows.data.holdout import Holdout
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
@@ -134,13 +135,16 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.nda
     """Return the predictions of forecasts without a model, of a regression under a holdout by time."""
     if session.task != "regression" or session.study.compare.own != "best":
         return {}
+    if isinstance(holdout_of(session.study, session.site), Holdout):
+        return {}  # rows in no order have no last value
     encoder, layout = session.own_encoder(), session.layout
+    training, holdout = session.encode(session.table.training, encoder), session.encode(table, encoder)
     # They are functions of scaled inputs, also where trees take the columns as they are.
-    rows, own = (session.encode(part, encoder) for part in (session.table.training, table))
-    rows, own = (replace(part, x=scaled_of(part.x, layout, encoder)) for part in (rows, own))
+    rows = replace(training, x=scaled_of(training.x, layout, encoder))
+    x = scaled_of(holdout.x, layout, encoder)
     columns = column_forecasts(session.study.compare.naive, layout, encoder)
     forecasts = naive_forecasts(rows, columns, session.site.policy.least_rows())
-    return {arm: session.predictions(forecast(own.x), encoder) for arm, forecast in forecasts.items()}
+    return {arm: session.predictions(forecast(x), encoder) for arm, forecast in forecasts.items()}
 
 
 def _outputs(session: SiteSession, arrays: Arrays, x: np.ndarray) -> Generator[ComputeRequest, Any, np.ndarray]:
@@ -181,10 +185,10 @@ def compare(
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
-    draws, groups = session.study.compare.draws, groups_of(session, table)
+    blocks = blocks_of(session, table)
+    draws, groups = session.study.compare.draws, _drawn_together(session, table, blocks)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
-    blocks = block_numbers(table, holdout_of(session.study, session.site), session.schema)
     if blocks is not None:
         losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
@@ -310,7 +314,16 @@ def groups_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
     A group is a patient or customer, or a block of a holdout by time; the codes of blocks are in the order of time.
     None where each row is its own.
     """
-    found = block_numbers(table, holdout_of(session.study, session.site), session.schema)
+    return _drawn_together(session, table, blocks_of(session, table))
+
+
+def blocks_of(session: SiteSession, table: pd.DataFrame) -> np.ndarray | None:
+    """Return the number of each row's block, in the order of time; None of a holdout at random."""
+    return block_numbers(table, holdout_of(session.study, session.site), session.schema)
+
+
+def _drawn_together(session: SiteSession, table: pd.DataFrame, blocks: np.ndarray | None) -> np.ndarray | None:
+    found = blocks
     if found is None and session.schema.group:
         found = pd.factorize(table[session.schema.group])[0]
     # Where every row is of another person, groups change nothing and cost time.

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError, nearest
-from flfed.rows.baselines import best, tuned
+from flfed.rows.baselines import tuned
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.encoded_table import EncodedTable
@@ -147,15 +147,12 @@ def local_scores(session: SiteSession, table: pd.DataFrame) -> Asking:
     features = session.schema.features(session.study.dataset.features)
     wide = _with_columns(session, (*features, *used_at(session)))
     encoder = wide.own_encoder()
-    rows, given = wide.encode(session.table.training, encoder), session.trainable()
+    rows = wide.encode(session.table.training, encoder)
     if session.study.compare.own == "same":
-        outputs = yield from tuned(rows, given)
+        outputs = yield from tuned(rows, session.trainable())
     else:
-        outputs = (
-            yield from best(
-                rows, given, wide.layout, encoder, session.study.compare.naive, session.site.policy.least_rows()
-            )
-        ).outputs
+        rival = yield from session.rival(rows, wide.layout, encoder)
+        outputs = rival.outputs
     return wide.predictions(outputs(wide.encode(table, encoder).x), encoder)
 
 

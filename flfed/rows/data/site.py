@@ -25,7 +25,7 @@ from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.study.exchanges import refits
 from flfed.study.statistic import is_statistic
-from flfed.trees.forest import TREES
+from flfed.study.tables import TREES
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -225,13 +225,16 @@ def _regression(rows: Encoded, rng: np.random.Generator, count: int) -> Search |
     if len(rows) < 2 * FOLDS or (latest is None and units < 2):
         mean = rows.y.mean() if len(rows) else 0.0
         return LinearPredictor(np.zeros((rows.x.shape[1], 1)), np.array([mean]))
-    split = plain_folds(len(rows), count, int(rng.integers(2**31)))
+    # Drawn whatever it is for: what is drawn after it must not depend on the kind of folds.
+    seed = int(rng.integers(2**31))
     if latest is not None:
         split = [(np.flatnonzero(~latest), np.flatnonzero(latest))] if latest.any() else []
     elif rows.group is not None:
         from sklearn.model_selection import GroupKFold
 
         split = list(GroupKFold(min(count, units)).split(rows.x, groups=rows.group))
+    else:
+        split = plain_folds(len(rows), count, seed)
     folds = [Fold(a, b) for a, b in split]
     return Search(rows, "regression", folds, np.zeros(0, dtype=np.intp), 1)
 

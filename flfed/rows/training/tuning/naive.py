@@ -15,12 +15,10 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.features.encode import Encoded, input_names, input_slices
 from flfed.rows.training.tuning.linear import LinearPredictor
 from flfed.study.study import Study
-from flfed.study.tables import OwnFamily
+from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
 
-MEAN: OwnFamily = "site-mean"
-LAST: OwnFamily = "last-value"
-COLUMN: OwnFamily = "named-column"
+MEAN, LAST, COLUMN = NAIVE_FAMILIES
 
 
 def naive_forecasts(
