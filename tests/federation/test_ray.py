@@ -25,6 +25,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.updates.checkpoints import checkpoint
 from flfed.updates.checkpoints.run_state import NodeState
+from tests.boosting import trees_study
 
 QUICK = {"rounds": 3, "draws": 200}
 
@@ -144,6 +145,19 @@ def test_codecs_variates_and_own_parts_give_what_the_process_itself_gives_though
             assert all((forgetful[key] == value).all() for key, value in arrays_of(here).items())
             return
         assert max(np.abs(found[key] - value).max() for key, value in forgetful.items()) > 1e-3
+
+
+@pytest.mark.proof
+@pytest.mark.servers
+def test_trees_that_are_grown_anew_are_those_of_the_process_itself(small_sites, small_study, nothing_left):
+    refitted = {"strategy.refit": True, "strategy.select": "best", "strategy.patience": 3, "strategy.rounds": 8}
+    study = Study.parse(trees_study(small_study, **refitted))
+    sites = small_sites(3, rows=150)
+    there, here = run(study, engine="ray", sites=sites), run(study, sites=sites)
+    assert there.status == "completed" and there.report["faults"] == []
+    assert there.report["rounds"] == here.report["rounds"]
+    for key, value in arrays_of(here).items():
+        np.testing.assert_array_equal(arrays_of(there)[key], value)
 
 
 @dataclass(frozen=True, eq=False)
