@@ -58,6 +58,11 @@ CHARTS = (
         const b = t.getBoundingClientRect();
         return [t.textContent, (b.left + b.right) / 2, (b.top + b.bottom) / 2];
       }),
+      // Beside a forest plot stand columns of text: the axis ends before the plot does.
+      lines: [...axis.querySelectorAll('.role-axis-domain line, .role-axis-tick line')].map(l => {
+        const b = l.getBoundingClientRect();
+        return [b.left, b.top, b.right, b.bottom];
+      }),
     })).filter(axis => axis.labels.length);
     const plot = svg.querySelector('.root path.background').getBoundingClientRect();
     const shapes = [...svg.querySelectorAll('.mark-rect path, .mark-area path, .mark-symbol path')];
@@ -162,6 +167,14 @@ def is_risen(labels: list[list[Any]], plot: list[float]) -> tuple[bool, float] |
     return rises, v1 if x1 == x0 else max(v1, v0 + (v1 - v0) * (end - 3 - x0) / (x1 - x0))
 
 
+def around(boxes: list[list[float]]) -> list[float]:
+    """Return the box around some boxes, each left, top, right and bottom; none around none."""
+    if not boxes:
+        return []
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return [min(left), min(top), max(right), max(bottom)]
+
+
 def as_wide(window: Window, width: int) -> None:
     """Make the window so wide, and wait until its charts are drawn again."""
     window.page.set_viewport_size({"width": width, "height": window.page.viewport_size["height"]})
@@ -175,7 +188,7 @@ def wrong_with_charts(window: Window) -> list[str]:
     for place, chart in enumerate(window.page.evaluate(CHARTS)):
         said += [f"chart {place}: cut: {text}" for text in chart["cut"]]
         for axis in chart["axes"]:
-            risen = is_risen(axis["labels"], chart["plot"])
+            risen = is_risen(axis["labels"], around(axis["lines"]) or chart["plot"])
             if risen is None:
                 continue
             if not risen[0]:
