@@ -58,11 +58,6 @@ CHARTS = (
         const b = t.getBoundingClientRect();
         return [t.textContent, (b.left + b.right) / 2, (b.top + b.bottom) / 2];
       }),
-      // Beside a forest plot stand columns of text: the axis ends before the plot does.
-      lines: [...axis.querySelectorAll('.role-axis-domain line, .role-axis-tick line')].map(l => {
-        const b = l.getBoundingClientRect();
-        return [b.left, b.top, b.right, b.bottom];
-      }),
     })).filter(axis => axis.labels.length);
     const plot = svg.querySelector('.root path.background').getBoundingClientRect();
     const shapes = [...svg.querySelectorAll('.mark-rect path, .mark-area path, .mark-symbol path')];
@@ -82,7 +77,9 @@ CHARTS = (
       .filter(m => !m.closest('.role-axis') && ['fill', 'stroke'].some(w => painted(m, w)[3] > 0))
       .map(m => [m.parentElement.getAttribute('class'),
         round(Math.max(...['fill', 'stroke'].map(w => contrast(over(painted(m, w), page), page))))]);
-    return {cut: cut.map(t => t.textContent), axes, words, marks,
+    const lines = [...svg.querySelectorAll('.role-axis line')].map(l => l.getBoundingClientRect())
+      .map(b => [b.left, b.top, b.right, b.bottom]);
+    return {cut: cut.map(t => t.textContent), axes, words, marks, lines,
       plot: [plot.left, plot.top, plot.right, plot.bottom]};
   });
 }"""
@@ -150,29 +147,28 @@ STANDING = """() => {
 NUMBER = re.compile("[\u2212-]?[0-9]*[.]?[0-9]+")
 
 
-def is_risen(labels: list[list[Any]], plot: list[float]) -> tuple[bool, float] | None:
+def is_risen(labels: list[list[Any]], plot: list[float], lines: list[list[float]]) -> tuple[bool, float] | None:
     """Return whether an axis' figures rise to the right or upwards, and its largest figure; None of an axis of names.
 
-    The largest is that of the axis' end, which may lie beyond the last label.
+    The largest is that of the axis' end, which may lie beyond the last label. Lines of ticks and of the grid tell where
+    it ends: beside a forest plot stand columns of text, so that its axis ends before the plot does.
     """
     if not all(NUMBER.fullmatch(str(text).removeprefix("+")) for text, *_ in labels):
         return None
     values = [float(str(text).replace("\u2212", "-")) for text, *_ in labels]
     across = max(y for *_, y in labels) - min(y for *_, y in labels) < 3
     places = [x if across else -y for _, x, y in labels]
+    upright = [right for left, _, right, _ in lines if right - left < 2]
+    level = [-top for _, top, _, bottom in lines if bottom - top < 2]
     end = plot[2] if across else -plot[1]
+    if upright and across:
+        end = max(upright)
+    if level and not across:
+        end = max(level)
     ranked = sorted(zip(places, values, strict=True))
     rises = all(a[1] < b[1] for a, b in zip(ranked, ranked[1:], strict=False))
     (x0, v0), (x1, v1) = ranked[0], ranked[-1]
     return rises, v1 if x1 == x0 else max(v1, v0 + (v1 - v0) * (end - 3 - x0) / (x1 - x0))
-
-
-def around(boxes: list[list[float]]) -> list[float]:
-    """Return the box around some boxes, each left, top, right and bottom; none around none."""
-    if not boxes:
-        return []
-    left, top, right, bottom = zip(*boxes, strict=True)
-    return [min(left), min(top), max(right), max(bottom)]
 
 
 def as_wide(window: Window, width: int) -> None:
@@ -188,7 +184,7 @@ def wrong_with_charts(window: Window) -> list[str]:
     for place, chart in enumerate(window.page.evaluate(CHARTS)):
         said += [f"chart {place}: cut: {text}" for text in chart["cut"]]
         for axis in chart["axes"]:
-            risen = is_risen(axis["labels"], around(axis["lines"]) or chart["plot"])
+            risen = is_risen(axis["labels"], chart["plot"], chart["lines"])
             if risen is None:
                 continue
             if not risen[0]:
