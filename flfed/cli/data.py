@@ -108,6 +108,9 @@ def new_data(
     names: str = NAMES,
     public: bool = PUBLIC,
     to: Path = TO,
+    replace: bool = typer.Option(
+        False, "--replace", help="Write over dataset and sites that are there; holdouts and policies stay as they are."
+    ),
     as_json: bool = output.JSON,
 ) -> None:
     """Write dataset, schema, sites and a first study for tables of your own.
@@ -115,7 +118,9 @@ def new_data(
     Kinds of columns, values, ranges and codes for "not known" are proposed from the rows, and marked for a person to
     confirm. No value that fewer than ten rows have is written down.
     """
+    from flfed.packages import own_root, roots
     from flfed.rows.proposals.cutting import OwnTable
+    from flfed.rows.proposals.earlier import left_behind, with_earlier_holdouts
     from flfed.rows.proposals.files import read_named, source_of
     from flfed.rows.proposals.workspace import new_workspace
 
@@ -125,9 +130,20 @@ def new_data(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
         task=_task(task), open_data=public, keep=keep, drop=drop, missing=missing,
     )  # fmt: skip
+    made, kept = with_earlier_holdouts(made, to, [root for root in roots() if root != own_root()])
+    left = left_behind(made, to)
     study = made.study(sums=True)
-    written = made.write(to, {f"{study.name}.toml": study.text()})
-    output.either(as_json, _as_json(made, written), lambda: _print_new(made, written, to))
+    written = made.write(to, {f"{study.name}.toml": study.text()}, replace=replace, hint=", or --replace it")
+    found = _as_json(made, written) | {"kept-holdouts": list(kept.sites), "moved-holdouts": list(kept.moved)}
+    output.either(as_json, found, lambda: _print_new(made, written, to, [*kept.lines(), *_left_in_words(left)]))
+
+
+def _left_in_words(sites: list[str]) -> list[str]:
+    """Return what is said of sites of the dataset that are not among those that were made."""
+    if not sites:
+        return []
+    return [f"Sites of this dataset that were made before, and are none of its tables now: {', '.join(sites)}. Delete "
+            "their folders if no study is to ask them."]  # fmt: skip
 
 
 def _task(word: str) -> Task | None:
@@ -165,7 +181,7 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
     }
 
 
-def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
+def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str]) -> None:
     from flfed.rows.proposals.workspace import summary_of
 
     rows = []
@@ -182,9 +198,9 @@ def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
         output.say(f"{few} rows are at no site: they are too few for one, or do not say whose they are.")
     if unlabelled := made.proposal.target.unlabelled:
         typer.echo(f"{count_in_words(unlabelled)} rows have no {made.proposal.schema.target}, and are left out.")
-    left = [name for name, column in made.proposal.columns.items() if column.kind == "id"] + list(made.proposal.leaks)
-    if left := [name for name in left if name != made.proposal.schema.group]:
-        output.say(f"Not among the features: {', '.join(left)}. Take one in with --keep COLUMN.")
+    _print_left_out(made)
+    for note in below:
+        output.say(note)
     many = len(made.proposal.schema.unconfirmed)
     output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
     study = next(path for path in written if path.suffix == ".toml" and path.parent == to)
@@ -192,3 +208,15 @@ def _print_new(made: Workspace, written: list[Path], to: Path) -> None:
     typer.echo(f"Written: {len(written)} files. Next:")
     typer.echo(f"  {cd}flfed site check {made.sites[0].name}")
     typer.echo(f"  {cd}flfed study run {study.name} && flfed app")
+
+
+def _print_left_out(made: Workspace) -> None:
+    """Print which columns are no features, and of which of them one can be."""
+    named = [column for name, column in made.proposal.columns.items() if name != made.proposal.schema.group]
+    ids = [column for column in named if column.kind == "id"]
+    left = [column.name for column in ids if column.can_be_kept] + list(made.proposal.leaks)
+    if left:
+        again = "together with --replace, or another --to"
+        output.say(f"Not among the features: {', '.join(left)}. Take one in with --keep COLUMN, {again}.")
+    if rest := [column.name for column in ids if not column.can_be_kept]:
+        output.say(f"No features either, and identifiers, names or texts throughout: {', '.join(rest)}.")

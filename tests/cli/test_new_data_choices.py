@@ -161,7 +161,7 @@ def test_a_person_keeps_columns_and_drops_others(made: Callable, folder: Path, f
     words = ("data", "new", "own.csv", "--target", "died", "--by", "site", "--name", "other", "--to", "other")
     code, out, err = flfed(*words)
     assert code == 0 and "LEFT OUT, for it may leak: nearly all rows with one of its values" in " ".join(out.split())
-    assert "Not among the features: hospitalid, autopsy. Take one in with --keep COLUMN." in out, err
+    assert "Not among the features: hospitalid, autopsy. Take one in with --keep COLUMN, together" in out, err
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,22 @@ def missing_sites(found: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     return {site: (reasons[site], min(repeats[site], found.get("repeats", 1))) for site in sorted(reasons)}
 
 
+def taking_part_in_words(found: Mapping[str, Any]) -> list[str]:
+    """Return how many sites took part, where others did in no repeat; one sentence or none.
+
+    Examples
+    --------
+    >>> taking_part_in_words({"sites": {"bern": {}}, "faults": [
+    ...     {"round": None, "site": "x", "reason": "refused: policy"}]})
+    ['1 of 2 sites took part.']
+    """
+    repeats = found.get("repeats", 1)
+    absent = [site for site, (_, count) in missing_sites(found).items() if count >= repeats]
+    shown = len({*found["sites"]} - {*absent})
+    took_part = shown + (found.get("sums-only") or {}).get("sites", 0)
+    return [f"{took_part} of {took_part + len(absent)} sites took part."] if absent and shown else []
+
+
 def missing_in_words(found: Mapping[str, Any]) -> list[str]:
     """Return which sites took no part, in sentences.
 

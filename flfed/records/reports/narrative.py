@@ -8,7 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from flfed.records.reports.faults import fault_kind, missing_in_words, refused_sites, some, updates_set_aside
+from flfed.records.reports.faults import (
+    fault_kind,
+    missing_in_words,
+    refused_sites,
+    some,
+    taking_part_in_words,
+    updates_set_aside,
+)
 from flfed.records.reports.report import AGAIN, arms_shown, primary_of
 from flfed.records.reports.site_verdict import best_arm, no_interval, site_verdict, too_few, worthwhile_at
 from flfed.records.statistics import Report
@@ -135,8 +142,8 @@ def verdict_in_words(found: Report) -> list[str]:
 
 
 def doubts(found: Report, metric: str) -> list[str]:
-    """Return what goes before any verdict: columns that give the answer away, and too little training."""
-    lines = []
+    """Return what goes before any verdict: few sites, columns that give the answer away, and too little training."""
+    lines = taking_part_in_words(found)
     figure = (found["global"] or {}).get(metric, {}).get("value")
     leaking = found["leaking-columns"]
     if metric == "roc_auc_score" and leaking and figure is not None and number(figure) == number(1.0):

@@ -75,6 +75,18 @@ def of_dataset(dataset: str) -> list[Site]:
     return sites
 
 
+def of_folder(folder: Path) -> Site:
+    """Return the site of a package's folder, wherever it stands.
+
+    Raises
+    ------
+    UsageError
+        As for `load`.
+    """
+    check_package(folder)
+    return _checked(_import_folder(folder), folder.name.replace("_", "-"), folder)
+
+
 def chosen(wanted: Sequence[str | Site]) -> list[Site]:
     """Return the sites of a run, in name order.
 

@@ -57,6 +57,7 @@ MOST_DAYS = 0.9
 """Of a column's whole numbers that are days such as 20240131: more are no amounts."""
 FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
 TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
+COUNTS_ROWS = "it counts the rows"
 OWNER = "its name and how its values repeat say that it names what rows belong to"
 DATES = tuple(
     f"{day}{time}"
@@ -95,6 +96,8 @@ class ColumnProposal:
         Rows whose value is `UNLISTED`.
     gaps : bool
         Whether some rows have no value.
+    can_be_kept : bool
+        Whether an identifier can be a feature all the same, and may well be one: people's names are none.
     """
 
     name: str
@@ -106,6 +109,7 @@ class ColumnProposal:
     from_rows: bool = False
     unlisted: int = 0
     gaps: bool = False
+    can_be_kept: bool = False
 
 
 def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False) -> ColumnProposal:
@@ -128,22 +132,25 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     """
     found = Cells.of(name, cells, codes)
     proposal = _proposal(found, cells)
+    other = _as_feature(found, proposal) if proposal.kind in ("id", "left-out") else None
     if keep and proposal.kind not in FEATURES:
-        proposal = _kept(found, proposal)
+        if other is None:
+            raise UsageError(f"keep: nothing can be learnt from column {name!r}: {proposal.why}")
+        proposal = other
+    elif other is not None:
+        proposal = replace(proposal, can_be_kept=proposal.why != COUNTS_ROWS and not are_people(found))
     return replace(proposal, gaps=found.known < found.rows or bool(proposal.field and proposal.field.missing))
 
 
-def _kept(found: Cells, proposal: ColumnProposal) -> ColumnProposal:
-    """Return a column as a feature, which nobody would take it for."""
-    read = read_numbers(found) if proposal.kind == "id" else None
+def _as_feature(found: Cells, proposal: ColumnProposal) -> ColumnProposal | None:
+    """Return an identifier as a feature, which nobody would take it for; None where nothing can be learnt from it."""
+    read = read_numbers(found)
     repeats = len(found.texts) > 1 and found.share_distinct < 0.5
     why = f"it is kept as was wished, though {proposal.why}"
     if read is not None and len(read.values) > MOST_VALUES:
         return _number(read, why, sure=False)
-    made = _category(found, why, sure=False) if proposal.kind != "date" and repeats else proposal
-    if made.kind not in FEATURES:
-        raise UsageError(f"keep: nothing can be learnt from column {found.name!r}: {proposal.why}")
-    return made
+    made = _category(found, why, sure=False) if repeats else proposal
+    return made if made.kind in FEATURES else None
 
 
 def _proposal(found: Cells, cells: pd.Series) -> ColumnProposal:
@@ -262,7 +269,7 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
     distinct = len(values)
     span = float(values.max() - values.min()) + 1
     if distinct == found.known >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
-        return _identifier(found, "it counts the rows", sure=values.min() in (0, 1) or named)
+        return _identifier(found, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Of so many amounts drawn from this range two or more pairs would be equal.
     if distinct == found.known and distinct * (distinct - 1) > 4 * span:
         return _identifier(found, "each row has another whole number: if they are amounts, a number", sure=False)

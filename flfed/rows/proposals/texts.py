@@ -189,21 +189,37 @@ def policy_text(title: str, disclosure: str) -> str:
     return f"{first}\nformat = 1\n{POLICIES[disclosure]}\n"
 
 
-def write_new(folder: Path, content_by_path: Mapping[str, str | bytes]) -> list[Path]:
-    """Write new files below a folder, and replace none.
+THEIRS = ("policy.toml", "source.toml")
+"""Files of which people decide: none is replaced."""
+
+
+def write_new(
+    folder: Path, content_by_path: Mapping[str, str | bytes], *, replace: bool = False, hint: str = ""
+) -> list[Path]:
+    """Write files below a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    content_by_path : mapping of str to str or bytes
+    replace : bool
+        Whether files that are there are written over, but for policies and what is said of the source.
+    hint : str
+        What else helps where a file is there already.
 
     Raises
     ------
     UsageError
-        If one of them is there already: nothing is written.
+        If one of them is there already, and is not to be replaced: nothing is written.
     """
     files = {folder / path: content for path, content in content_by_path.items()}
     try:
         there = [path for path in files if path.exists()]
-        if there:
+        if there and not replace:
             raise UsageError(
-                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder"
+                f"{there[0]} is there already, and nothing is replaced: give another name, or --to a folder{hint}"
             )
+        files = {path: content for path, content in files.items() if path not in there or path.name not in THEIRS}
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():

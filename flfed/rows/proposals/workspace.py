@@ -91,15 +91,11 @@ class Workspace:
             f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
         } | dict(part for site in self.sites for part in texts.site_files(site))
 
-    def write(self, folder: Path, more: Mapping[str, str | bytes]) -> list[Path]:
-        """Write all files, and `more` of them; nothing is replaced.
-
-        Raises
-        ------
-        UsageError
-            If one of them is there already: nothing is written.
-        """
-        return texts.write_new(folder, {**self.files(), **more})
+    def write(
+        self, folder: Path, more: Mapping[str, str | bytes], *, replace: bool = False, hint: str = ""
+    ) -> list[Path]:
+        """Write all files, and `more` of them; as `write_new` does."""
+        return texts.write_new(folder, {**self.files(), **more}, replace=replace, hint=hint)
 
     def save(self, folder: Path, study: Study, *, institutions: bool = False) -> list[Path]:
         """Write the tables of data frames, with dataset, sites and study, to go on with commands.

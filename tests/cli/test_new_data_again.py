@@ -1,0 +1,141 @@
+"""`flfed data new` over a dataset that is there: holdouts and policies stay, and sites take part again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flfed.rows.data import datasets, site_discovery
+
+Command = Callable[..., Any]
+NEW = ("data", "new", "own.csv", "--target", "died", "--by", "site")
+SITES = ("north", "south", "west")
+
+
+@pytest.fixture
+def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """The table of three institutions, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    rng, rows = np.random.default_rng(9), 900
+    age = rng.normal(60, 10, rows).round()
+    died = np.where(rng.random(rows) < 1 / (1 + np.exp(-0.1 * (age - 62))), "yes", "no")
+    table = pd.DataFrame(
+        {
+            "age": age.astype(int), "pressure": rng.normal(130, 15, rows).round(1),
+            "seen": pd.date_range("2020-01-01", periods=rows).astype(str),
+            "autopsy": np.where((died == "yes") & (rng.random(rows) < 0.5), "1", "0"), "died": died,
+            "site": rng.choice(SITES, rows),
+        }
+    )  # fmt: skip
+    table.to_csv("own.csv", index=False)
+    return table
+
+
+def salts(folder: str = ".") -> list[Any]:
+    return [site_discovery.of_folder(Path(folder) / "sites" / name).holdout for name in SITES]
+
+
+def run(flfed: Command, folder: str = ".") -> tuple[set[str], str]:
+    """Return who took part in a run of the first study, and what is said of the run."""
+    code, out, err = flfed("study", "run", f"{folder}/own-first.toml", "--set", "rounds=2", "--json")
+    assert code == 0, err
+    return set(json.loads(out)["sites"]), flfed("run", "show", "latest")[1]
+
+
+def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes_part(ward, flfed: Command):
+    assert flfed(*NEW)[0] == 0
+    before = salts()
+    took_part, said = run(flfed)
+    assert took_part == set(SITES) and "sites took part" not in said
+    Path("sites/south/policy.toml").write_text('format = 1\ndisclosure = "institution"\ncell-minimum = 12\n')
+    code, _, err = flfed(*NEW, "--keep", "autopsy")
+    assert code == 2 and "or --replace it" in err
+    code, out, err = flfed(*NEW, "--keep", "autopsy", "--replace")
+    assert code == 0, err
+    assert "The holdout of 3 sites is that of the package of before" in out and "change sides" not in out
+    assert salts() == before and "autopsy" in datasets.load("own").schema.features()
+    assert site_discovery.load("south").policy.cell_minimum == 12
+    assert run(flfed)[0] == set(SITES)
+
+
+def test_small_sites_would_refuse_with_another_salt(ward, flfed: Command):
+    names = [f"clinic {number}" for number in range(8)]
+    ward[:440].assign(site=np.resize(names, 440)).to_csv("own.csv", index=False)
+    assert flfed(*NEW)[0] == 0
+    took_part, _ = run(flfed)
+    assert len(took_part) == 8
+    assert flfed(*NEW, "--keep", "autopsy", "--replace")[0] == 0
+    again, said = run(flfed)
+    assert again == took_part and "sites took part" not in said
+
+
+def test_into_another_folder_the_holdout_of_the_same_file_is_kept_too(ward, flfed: Command):
+    assert flfed(*NEW)[0] == 0
+    code, out, err = flfed(*NEW, "--to", "other", "--name", "other", "--json")
+    assert code == 0, err
+    assert salts("other") == salts() and json.loads(out)["kept-holdouts"] == list(SITES)
+    ward.to_csv("more.csv", index=False)
+    code, out, _ = flfed("data", "new", "more.csv", *NEW[3:], "--to", "more", "--json")
+    assert code == 0 and json.loads(out)["kept-holdouts"] == [] and salts("more") != salts()
+
+
+def test_where_other_columns_are_read_it_is_said_that_rows_change_sides(ward, flfed: Command):
+    assert flfed(*NEW)[0] == 0
+    assert run(flfed)[0] == set(SITES)
+    code, out, _ = flfed(*NEW, "--drop", "pressure", "--replace")
+    assert code == 0 and "In 3 sites rows change sides all the same" in " ".join(out.split())
+    # By a date each row stays where it is, whatever columns are read.
+    time = ("--time", "seen", "--to", "time", "--name", "time")
+    assert flfed(*NEW, *time)[0] == 0
+    before = salts("time")
+    code, out, _ = flfed(*NEW, *time, "--drop", "pressure", "--replace", "--json")
+    found = json.loads(out)
+    assert code == 0 and salts("time") == before
+    assert found["kept-holdouts"] == list(SITES) and found["moved-holdouts"] == []
+
+
+def test_of_a_run_from_which_a_site_stays_away_that_is_said_first(ward, flfed: Command):
+    assert flfed(*NEW)[0] == 0
+    run(flfed)
+    # Rows that are gone would be told by two sums.
+    ward.drop(index=ward.index[ward["site"] == "north"][:3]).to_csv("own.csv", index=False)
+    _, _, err = flfed("study", "run", "own-first.toml", "--set", "rounds=3")
+    out = flfed("run", "show", "latest")[1]
+    assert out.splitlines()[1].startswith("2 of 3 sites took part"), out + err
+    assert flfed("run", "report", "latest", "--output", "page.html")[0] == 0
+    page = Path("page.html").read_text()
+    assert "<strong>2 of 3 sites took part" in page
+
+
+def test_sites_that_are_made_no_longer_are_named(ward, flfed: Command):
+    assert flfed(*NEW)[0] == 0
+    ward[ward["site"] != "west"].to_csv("own.csv", index=False)
+    code, out, _ = flfed(*NEW, "--replace")
+    assert code == 0 and "are none of its tables now: west" in " ".join(out.split())
+
+
+def test_only_columns_that_can_be_kept_are_offered(ward, flfed: Command):
+    rng = np.random.default_rng(1)
+    notes = [" ".join(rng.choice(["fell", "felt", "saw", "went", "slept"], 14)) for _ in range(len(ward))]
+    names = rng.choice(
+        [f"{first} {last}" for first in ("Ann", "Bob", "Cy") for last in ("Roe", "Lee", "Poe")], len(ward)
+    )
+    codes = [f"K-{number:05d}" for number in rng.permutation(len(ward))]
+    ward.assign(note=notes, doctor=names, code=codes, wardid=rng.integers(1, 40, len(ward)) ** 2).to_csv("own.csv")
+    code, out, err = flfed(*NEW)
+    assert code == 0, err
+    said = " ".join(out.split())
+    offered = said.partition("Not among the features: ")[2].partition(".")[0].split(", ")
+    assert offered == ["wardid", "autopsy"] and "--keep COLUMN, together with --replace, or another --to" in said
+    assert "identifiers, names or texts throughout: " in said
+    for name in offered:
+        assert flfed(*NEW, "--keep", name, "--to", f"with-{name}")[0] == 0
+    for name in ("note", "code"):
+        code, _, err = flfed(*NEW, "--keep", name, "--to", f"with-{name}")
+        assert code == 2 and "nothing can be learnt" in err
