@@ -106,6 +106,7 @@ def new_data(
     name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
     task: str = typer.Option("", help="binary, multi-class or regression, where the target's values do not say it."),
     names: str = NAMES,
+    sheet: str = typer.Option("", help="The sheet of each workbook; default: the first one."),
     public: bool = PUBLIC,
     to: Path = TO,
     replace: bool = typer.Option(
@@ -124,7 +125,7 @@ def new_data(
     from flfed.rows.proposals.files import read_named, source_of
     from flfed.rows.proposals.workspace import new_workspace
 
-    sources = [(path, source_of(path, names=names)) for path in files]
+    sources = [(path, source_of(path, names=names, sheet=sheet)) for path in files]
     tables = [OwnTable(path.name.split(".")[0], source, read_named(source)) for path, source in sources]
     made = new_workspace(
         tables, target, name=name or tables[0].title, by=by, group=group, time=time,
@@ -174,9 +175,11 @@ def _as_json(made: Workspace, written: list[Path]) -> dict[str, object]:
         "columns": _lines(made),
         "unconfirmed": list(made.proposal.schema.unconfirmed),
         "sites": [site.name for site in made.sites],
+        "offers": [{"option": one.option, "column": one.column, "why": one.why} for one in made.proposal.offers],
         "left-out-rows": count_in_words(made.left_out),
         "rows-without-outcome": count_in_words(made.proposal.target.unlabelled),
         "rows-of-no-class": count_in_words(made.of_no_class),
+        "notes": list(made.notes),
         "files": [str(path) for path in written],
     }
 
@@ -199,7 +202,7 @@ def _print_new(made: Workspace, written: list[Path], to: Path, below: list[str])
     if unlabelled := made.proposal.target.unlabelled:
         typer.echo(f"{count_in_words(unlabelled)} rows have no {made.proposal.schema.target}, and are left out.")
     _print_left_out(made)
-    for note in below:
+    for note in [*made.notes, *below, *map(str, made.proposal.offers)]:
         output.say(note)
     many = len(made.proposal.schema.unconfirmed)
     output.say(f"{many} columns are unconfirmed: look at them in {written[0]}, and take their names out of the list.")
@@ -214,9 +217,9 @@ def _print_left_out(made: Workspace) -> None:
     """Print which columns are no features, and of which of them one can be."""
     named = [column for name, column in made.proposal.columns.items() if name != made.proposal.schema.group]
     ids = [column for column in named if column.kind == "id"]
-    left = [column.name for column in ids if column.can_be_kept] + list(made.proposal.leaks)
+    left = [column.name for column in ids if column.feature] + list(made.proposal.leaks)
     if left:
         again = "together with --replace, or another --to"
         output.say(f"Not among the features: {', '.join(left)}. Take one in with --keep COLUMN, {again}.")
-    if rest := [column.name for column in ids if not column.can_be_kept]:
+    if rest := [column.name for column in ids if not column.feature]:
         output.say(f"No features either, and identifiers, names or texts throughout: {', '.join(rest)}.")

@@ -30,7 +30,7 @@ from flfed.rows.data.schema import Column, Schema, Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.features.encode import encode, input_names
-from flfed.rows.proposals.workspace import slug
+from flfed.rows.proposals.site_names import slug
 from flfed.rows.study_model import study_layout, study_trainable
 from flfed.rows.training.fit import score
 from flfed.rows.training.functional import probabilities

@@ -15,8 +15,11 @@ import pandas as pd
 
 from flfed.errors import count_in_words
 from flfed.paths import write_private
+from flfed.rows.data.findings.foreign_rows import foreign_rows
 from flfed.rows.data.findings.oddities import EMPTY, MAP_TO_NONE, oddities
+from flfed.rows.data.findings.spelling import spelling
 from flfed.rows.data.holdout import Holdout, SortedRows
+from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field, Finding
 from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Schema
@@ -91,17 +94,25 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     raw, table, findings, schema = site.examine()
     every = site.schema_of(schema)
     lines = [_column_line(name, table, every, findings, site) for name in every.columns]
+    foreign = list(foreign_rows(raw))
     extra = [f for f in findings if f.column not in every.columns]
     lines += [Line(finding.column, False, _broken(finding)) for finding in extra]
     features = schema.features()
     mapped = sum(bool(table[name].notna().any()) for name in features)
     # A table that breaks a rule is not split: further checks would speak of other rows.
     if findings:
+        # A row that is none breaks the rules of many columns: it is told first.
+        lines = [
+            *(Line("table", False, words) for words in foreign),
+            *_in_other_case(raw, every, findings, site),
+            *lines,
+        ]
         return Checked(site.name, len(table), 0, 0, len(features), mapped, tuple(lines), tuple(findings))
     if 2 * mapped < len(features):
         lines.append(_few_features(mapped, len(features), partial=site.partial))
     if site.policy.width < 1:
         lines.append(Line("table", True, f"the site {width_in_words(site.policy.width)}", note=True))
+    lines += [Line("table", True, words, note=True) for words in foreign]
     noted = oddities(raw, table, every, site.columns, today=today)
     # Of an empty column that is the line of the column itself.
     lines += [Line(n.column, True, n.text, note=True) for n in noted if n.text != EMPTY + MAP_TO_NONE]
@@ -117,6 +128,23 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += [Line(name, True, words, note=True) for name, words in _others(table, schema, site)]
     training, holdout = len(opened.training), opened.holdout_rows
     return Checked(site.name, len(table), training, holdout, len(features), mapped, tuple(lines), ())
+
+
+def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Iterator[Line]:
+    """Yield how many cells are none of a column's values, and are one in another case."""
+    for name in {finding.column for finding in findings if len(finding.rows)} & set(schema.columns):
+        given = site.columns.get(name, name)
+        values = {spelling(value) for value in schema.columns[name].values}
+        if not isinstance(given, str) or given not in raw.columns or not values:
+            continue
+        wrong = {int(row) for finding in findings if finding.column == name for row in finding.rows}
+        cells = plain_text(raw[given].iloc[sorted(wrong)]).dropna()
+        if many := sum(spelling(text) in values for text in cells):
+            words = (
+                f"{count_in_words(many)} rows have one of its values in another case: write them alike, or map them by "
+                f"Field({given!r}, values={{...}})"
+            )
+            yield Line(name, True, words, note=True)
 
 
 def _few_features(mapped: int, features: int, *, partial: bool) -> Line:
@@ -194,8 +222,13 @@ def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
         lines.append(Line("table", True, words, note=True))
     if schema.task != "regression":
         classes = opened.training[schema.target].nunique()
-        words = "has one class only: rank metrics such as the AUC are undefined here"
-        lines.append(Line(schema.target, True, words if classes < 2 else f"{classes} classes among training rows"))
+        one = classes < 2
+        words = (
+            "has one class only: no figure can tell models apart here, and rank metrics such as the AUC are undefined; "
+            "are rows of the other class missing, or mapped to this one?"
+        )
+        said = words if one else f"{classes} classes among training rows"
+        lines.append(Line(schema.target, True, said, note=one))
     return lines
 
 

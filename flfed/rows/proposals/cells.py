@@ -49,9 +49,9 @@ MOST_CODES = 3
 """A column has at most so many."""
 NEIGHBOURS, HEAPED = 5, 5
 """An end of nines is a heap where it has so many times the rows of each of so many values next to it."""
-FAR_CODE = "one value far from all others is taken for 'not known'"
-BELOW_CODE = "one value below 0 is taken for 'not known'"
-HEAP_CODE = "one value at the end that many rows have is taken for 'not known'"
+FAR_CODE = "far from all others"
+BELOW_CODE = "the only value below 0"
+HEAP_CODE = "at the end, and of many more rows than its neighbours"
 FAR_VALUE = "one value is far from all others: is it a code for 'not known'?"
 
 DIGITS = re.compile(r"\d")
@@ -352,10 +352,11 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
         place, doubt = _suspect(amounts, rows, known)
         if place is None:
             break
-        if doubt not in doubts:
-            doubts.append(doubt)
+        # Of a code value and count are told: it is of ten rows or more, and no amount.
         if doubt == FAR_VALUE:
+            doubts.append(doubt)
             break
+        doubts.append(f"{amounts[place]:.15g} ({rows[place]} rows), {doubt}, is taken for 'not known'")
         codes.append(float(amounts[place]))
         known[place] = False
     return Unknowns(tuple(codes), known[place_of], tuple(doubts))

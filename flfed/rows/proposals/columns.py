@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
+from flfed.rows.data.findings.spelling import rows_in_other_case
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control
 from flfed.rows.data.schema import Column
@@ -57,6 +58,10 @@ MOST_DAYS = 0.9
 """Of a column's whole numbers that are days such as 20240131: more are no amounts."""
 FLAGS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"}, {"ja", "nein"}, {"oui", "non"})
 TRUE = {"1", "yes", "true", "y", "t", "ja", "oui"}
+CASE = (
+    "{} rows have a value that differs from a more frequent one in case or blanks alone: write it in one way, or map "
+    "it in the site's package, as Field(..., values={{...}})"
+)
 COUNTS_ROWS = "it counts the rows"
 OWNER = "its name and how its values repeat say that it names what rows belong to"
 DATES = tuple(
@@ -96,8 +101,8 @@ class ColumnProposal:
         Rows whose value is `UNLISTED`.
     gaps : bool
         Whether some rows have no value.
-    can_be_kept : bool
-        Whether an identifier can be a feature all the same, and may well be one: people's names are none.
+    feature : ColumnProposal or None
+        What an identifier is as a feature, where it may well be one: people's names are none.
     """
 
     name: str
@@ -109,7 +114,7 @@ class ColumnProposal:
     from_rows: bool = False
     unlisted: int = 0
     gaps: bool = False
-    can_be_kept: bool = False
+    feature: ColumnProposal | None = None
 
 
 def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), keep: bool = False) -> ColumnProposal:
@@ -136,9 +141,9 @@ def propose_column(name: str, cells: pd.Series, *, codes: Sequence[str] = (), ke
     if keep and proposal.kind not in FEATURES:
         if other is None:
             raise UsageError(f"keep: nothing can be learnt from column {name!r}: {proposal.why}")
-        proposal = other
-    elif other is not None:
-        proposal = replace(proposal, can_be_kept=proposal.why != COUNTS_ROWS and not are_people(found))
+        proposal = replace(other, why=f"it is kept as was wished, though {other.why}", sure=False)
+    elif other is not None and proposal.why != COUNTS_ROWS and not are_people(found):
+        proposal = replace(proposal, feature=other)
     return replace(proposal, gaps=found.known < found.rows or bool(proposal.field and proposal.field.missing))
 
 
@@ -146,7 +151,7 @@ def _as_feature(found: Cells, proposal: ColumnProposal) -> ColumnProposal | None
     """Return an identifier as a feature, which nobody would take it for; None where nothing can be learnt from it."""
     read = read_numbers(found)
     repeats = len(found.texts) > 1 and found.share_distinct < 0.5
-    why = f"it is kept as was wished, though {proposal.why}"
+    why = proposal.why
     if read is not None and len(read.values) > MOST_VALUES:
         return _number(read, why, sure=False)
     made = _category(found, why, sure=False) if repeats else proposal
@@ -370,6 +375,8 @@ def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
         return _identifier(found, "no value has ten rows", sure=False)
     if len(listed) < len(common):
         why, sure = f"{why}; values with a line break in them are {UNLISTED!r}", False
+    if many := rows_in_other_case(found.texts, found.counts):
+        why, sure = f"{why}; {CASE.format(many)}", False
     unlisted = found.known + found.strays - int(found.counts[listed].sum())
     values = sorted((found.texts[place] for place in listed), key=by_number)
     field = field_of(found)

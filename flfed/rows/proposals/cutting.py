@@ -9,7 +9,7 @@ from keyword import iskeyword
 
 import pandas as pd
 
-from flfed.errors import UsageError
+from flfed.errors import UsageError, count_in_words
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.sources import Frame, Source
@@ -62,6 +62,34 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
             left_out += rest
         left_out += int(cells.isna().sum())
     return parts, left_out
+
+
+def refuse_one_site(tables: Sequence[OwnTable], by: str, parts: Sequence[OwnTable]) -> None:
+    """Refuse a column of sites that gives fewer than two.
+
+    Raises
+    ------
+    UsageError
+        With how many values it has, and of how many rows each.
+    """
+    if len(parts) > 1:
+        return
+    cells = [plain_text(own.table[column_named(by, "by", map(str, own.table.columns))]) for own in tables]
+    counts = pd.concat(cells).value_counts()
+    help_ = "name a column with one value for each institution, or give a file for each"
+    if len(counts) < 2:
+        many = "no value" if counts.empty else "one value only"
+        raise UsageError(f"by: column {by!r} has {many}, and a study needs two sites: {help_}")
+    most = int(counts.iloc[0])
+    rows = "one row each" if most == 1 else f"{count_in_words(most)} rows at most"
+    if most < LEAST_OF_SITE:
+        raise UsageError(
+            f"by: column {by!r} has {len(counts)} values of {rows}, and a site needs {LEAST_OF_SITE}: {help_}"
+        )
+    raise UsageError(
+        f"by: of the {len(counts)} values of column {by!r} one alone has the {LEAST_OF_SITE} rows that a site needs, "
+        f"and a study needs two sites: {help_}"
+    )
 
 
 def _none_of(column: str, values: Sequence[str], taken: Iterable[object]) -> tuple[str, dict[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from flfed.errors import UsageError
 from flfed.rows.data.parsing.cells import valueless_cells
+from flfed.rows.data.parsing.headers import SHEETS, plain_name, where_names_stand
 from flfed.rows.data.parsing.limits import Limits, Reading
 from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Parquet, Source
@@ -16,7 +18,7 @@ from flfed.rows.proposals.cells import is_number_text
 PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xlsm")
 
 
-def source_of(path: Path, *, names: str = "") -> Source:
+def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
     """Return how a file is read, by its ending and its first lines.
 
     Parameters
@@ -25,6 +27,8 @@ def source_of(path: Path, *, names: str = "") -> Source:
         CSV (also .tsv, .txt, and packed as .gz or .zip), Parquet or Excel.
     names : str
         Of the columns, with commas between, where the file has no line of names.
+    sheet : str
+        Of a workbook; "" for its first one.
 
     Raises
     ------
@@ -37,7 +41,7 @@ def source_of(path: Path, *, names: str = "") -> Source:
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)
     if path.suffix.lower() in EXCEL:
-        return Excel(whole)
+        return Excel(whole, sheet=sheet)
     columns = tuple(name.strip() for name in names.split(",")) if names else None
     try:
         separator, encoding = table_format(content_of(path, Reading(path, Limits())), len(columns or ()))
@@ -69,3 +73,32 @@ def read_named(source: Source) -> pd.DataFrame:
     if error := valueless_cells(table):
         raise error
     return table
+
+
+def refuse_lines_above(table: pd.DataFrame, source: Source, title: str, words: Sequence[str]) -> None:
+    """Refuse a table whose first line holds no names, with where these are.
+
+    A title, or a sheet that is none of rows, stands in their place.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As the source gave it.
+    source : Csv, Parquet, Excel, Sql or Frame
+    title : str
+        Of the table, for people.
+    words : sequence of str
+        Columns that a person named.
+
+    Raises
+    ------
+    UsageError
+        If none of them is there, and it can be told why.
+    """
+    own = {plain_name(name) for name in table.columns}
+    if any(plain_name(word) in own for word in words):
+        return
+    why = where_names_stand(table, words[:1])
+    above, other = "further down" in why, isinstance(source, Excel) and SHEETS in table.attrs
+    if above or other:
+        raise UsageError(f"table {title!r} has no column {words[0]!r}: {why.replace('sheet=', '--sheet')}")

@@ -19,9 +19,12 @@ _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ID_WORD = re.compile(r"(^|[^a-z])(id|ids|uid|udi|uuid|guid|mrn|ssn|iban|rowid|identifier)($|[^a-z])|#$")
 _ID_END = re.compile(r"[a-z]{2}id$")
 _NO_ID = re.compile(
-    r"([ps]aid|laid|acid|fluid|liquid|lipid|covid|rapid|solid|grid|void|valid|hybrid|humid|bid|mid|otid|oid)$"
+    r"([ps]aid|laid|acid|fluid|liquid|lipid|covid|rapid|solid|grid|void|valid|hybrid|humid|bid|mid|otid|oid|recid)$"
 )
 _NUMBER_WORD = re.compile(r"(^|[^a-z])index($|[^a-z])|[a-z].*[^a-z](nr|nbr|no|number|key)$|[a-z]{3}num$")
+_AMOUNT_WORD = re.compile(
+    r"(^|[^a-z])(age|year|weight|height|length|day|hour|month|amount|score|rate|price)s?($|[^a-z])"
+)
 _PERSON_WORD = re.compile(r"^(subject|patient|customer|client|person|member|account)s?[^a-z]*$")
 _CODE_WORD = re.compile(
     r"code|type|class|category|group|status|sex|gender|race|ethnic|region|education|marri|marital|source|reason"
@@ -29,14 +32,26 @@ _CODE_WORD = re.compile(
 )
 _NAME_WORD = re.compile(
     r"((first|last|middle|given|family|full|maiden|patient|customer|client|person|employee|doctor|physician) ?names?"
-    r"|sur ?name|fore ?name|first|last|initials|vor ?name|nach ?name|familien ?name|nom|prénom|prenom|apellidos?)"
+    r"|first|last|initials|nom|prénom|prenom|nome|nombres?|navn|namn|nimi|naam)"
 )
+"""Headings of names as a whole: parts of them may be of anything."""
+_SURNAME = re.compile(
+    r"(?<![^\W\d_])(sur ?name|fore ?name|vor ?name|nach ?name|familien ?name|geburts ?name|etter ?navn|for ?navn"
+    r"|mellom ?navn|efter ?namn|för ?namn|fornamn|efter ?navn|suku ?nimi|etu ?nimi|achter ?naam|voor ?naam|roep ?naam"
+    r"|nom de (famille|naissance|jeune fille)|prénoms?|prenoms?|cognome|apellidos?)(?![^\W\d_])"
+)
+"""Words that stand in headings of people's names alone."""
 _WHO_WORD = re.compile(
-    r"(^|[^a-z])(doctor|physician|surgeon|nurse|clinician|therapist|officer|judge|teacher|arzt|ärztin|médecin)s?$|^name$"
+    r"(?<![^\W\d_])(doctor|physician|surgeon|nurse|clinician|therapist|midwife|anaesthetist|anesthetist|officer|judge"
+    r"|teacher|arzt|ärztin|hausarzt|chirurg|chirurgin|pfleger|pflegerin|krankenschwester|hebamme|médecin|medecin|chirurgien"
+    r"|infirmier|infirmière|lege|fastlege|kirurg|sykepleier|jordmor|läkare|sjuksköterska|læge|sygeplejerske|lääkäri|kirurgi"
+    r"|sairaanhoitaja|arts|huisarts|verpleegkundige)s?( ?names?)?$|^name$"
 )
 _TITLE = re.compile(r"(mr|mrs|ms|miss|dr|prof|herr|frau|mme|sr|sra)\b\.? *[^\W\d].*", re.IGNORECASE)
 _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _WORDS = re.compile(r"[^\W\d_]+\.?([-', ]+[^\W\d_]+\.?)*")
+_CAPITAL = re.compile(r"[^\W\d_a-zà-öø-ÿ][^\W\d_]+\.?([-' ][^\W\d_]+\.?)*")
+"""A name that begins with a capital letter, such as Roe or Roe-Lee."""
 _TWO_WORDS = re.compile(r"[^\W\d_]+\.?[-', ]+[^\W\d_].*")
 _SPLIT_WORD = re.compile(r"(is |in )?(selected|fold|folds|split|partition|holdout|hold out|train ?test|training set)")
 
@@ -86,11 +101,15 @@ def is_identifier_name(words: str, *, amounts: bool = False) -> bool:
 
     Examples
     --------
-    >>> is_identifier_name("age at index"), is_identifier_name("age at index", amounts=True)
+    >>> is_identifier_name("place at index"), is_identifier_name("place at index", amounts=True)
     (True, False)
+    >>> is_identifier_name("age at index"), is_identifier_name("age id")
+    (False, True)
     """
     if _ID_WORD.search(words):
         return True
+    if _AMOUNT_WORD.search(words):
+        return False
     ends = bool(_ID_END.search(words)) and not _NO_ID.search(words)
     return not amounts and (ends or bool(_NUMBER_WORD.search(words)) or is_person_word(words))
 
@@ -121,6 +140,40 @@ def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
     return bool(likeness > max(SMOOTH, SMOOTH_ERRORS / np.sqrt(len(roots))))
 
 
+LEAST_COUNTED = 20
+"""Rows of a site from which on it is looked whether a column counts them."""
+
+
+def restarts_in_each_part(numbers: np.ndarray, parts: np.ndarray) -> bool:
+    """Tell whether whole numbers count the rows of each part anew, as those of each of two files.
+
+    Parameters
+    ----------
+    numbers : float array [rows]
+        NaN where missing.
+    parts : array [rows]
+        Which part each row is of.
+
+    Examples
+    --------
+    >>> restarts_in_each_part(np.tile(np.arange(1.0, 31), 2), np.repeat([0, 1], 30))
+    True
+    >>> restarts_in_each_part(np.tile(np.arange(1.0, 31), 2) ** 2, np.repeat([0, 1], 30))
+    False
+    """
+    counted = 0
+    known = np.isfinite(numbers)
+    for part in np.unique(parts):
+        own = numbers[(parts == part) & known]
+        if len(own) < LEAST_COUNTED:
+            continue
+        whole = bool((own == np.rint(own)).all())
+        if not whole or len(np.unique(own)) < len(own) or len(own) < 0.9 * (np.ptp(own) + 1):
+            return False
+        counted += 1
+    return counted > 1
+
+
 def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:
     """Tell whether a few large whole numbers far apart are codes, such as those of industries."""
     large = len(values) > 2 and float(values.min()) >= 1000
@@ -140,10 +193,33 @@ def are_people(found: Cells) -> str:
         return ""
     if _share(found, _TITLE) >= MOST_CELLS:
         return "its texts are names of people"
-    listed = bool(_NAME_WORD.fullmatch(words)) and len(found.texts) > FEW_VALUES
-    if listed or (_WHO_WORD.search(words) and _share(found, _TWO_WORDS) >= MOST_CELLS):
+    many = len(found.texts) > FEW_VALUES
+    listed = is_name_heading(words) and many
+    whole_names = _share(found, _TWO_WORDS) >= MOST_CELLS
+    # Of one word each they may be of a ward or a field, unless there are many and each begins with a capital.
+    surnames = many and _share(found, _CAPITAL) >= MOST_CELLS
+    if listed or (_WHO_WORD.search(words) and (whole_names or surnames)):
         return "its heading and its texts are those of people's names"
     return ""
+
+
+def is_name_heading(words: str) -> bool:
+    """Tell whether a heading is that of people's names, in one of several languages.
+
+    Examples
+    --------
+    >>> is_name_heading("pasient etternavn"), is_name_heading("last name"), is_name_heading("drug name")
+    (True, True, False)
+    """
+    return bool(_NAME_WORD.fullmatch(words)) or bool(_SURNAME.search(words))
+
+
+def holds_whole_names(found: Cells) -> bool:
+    """Tell whether a column has first and last names of people, or their addresses, which tell people apart."""
+    if _share(found, _MAIL) >= MOST_CELLS:
+        return True
+    words = name_words(found.name)
+    return (is_name_heading(words) or words == "name") and _share(found, _TWO_WORDS) >= MOST_CELLS
 
 
 def splits_rows(found: Cells) -> bool:

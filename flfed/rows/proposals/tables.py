@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 
 from flfed.errors import UsageError
+from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control, plain_name
 from flfed.rows.data.schema import CONTROL, Column, Schema, Task
 from flfed.rows.proposals.cells import Cells, read_numbers
 from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, ColumnProposal, propose_column
+from flfed.rows.proposals.identifiers import restarts_in_each_part
 from flfed.rows.proposals.leaks import find_leaks
+from flfed.rows.proposals.offers import Offer, offers_of
 from flfed.rows.proposals.targets import FEW_CLASSES, TargetProposal, propose_target
 from flfed.rows.proposals.wishes import Wishes, column_named
 
@@ -32,6 +36,8 @@ class TableProposal:
         Columns that may tell the outcome, with how well they do.
     rows : int
         Of all tables together.
+    offers : tuple of Offer
+        Options that may fit.
     """
 
     schema: Schema
@@ -39,6 +45,7 @@ class TableProposal:
     target: TargetProposal
     leaks: Mapping[str, str]
     rows: int
+    offers: tuple[Offer, ...] = ()
 
     def fields(self) -> dict[str, Field | None]:
         """Return how each column of the schema is read, None where it is as it stands."""
@@ -129,8 +136,9 @@ def propose_schema(
     _refuse_wishes(wishes, {target, group, time} | unread)
     codes = wishes.codes_by_column
     predicted = propose_target(target, columns[target], task, codes=codes.get(target, ()))
+    parts = _parts(tables, [columns[name] for name in sorted(unread)])
     proposals = {
-        name: _forced(_proposed(name, cells, wishes), name, group, time)
+        name: _forced(_proposed(name, cells, wishes, parts), name, group, time)
         for name, cells in columns.items()
         if name != target and name not in unread
     }
@@ -138,7 +146,14 @@ def propose_schema(
     kept = {
         n: proposal for n, proposal in proposals.items() if proposal.column and (proposal.kind != "id" or n == group)
     }
-    leaks = find_leaks(columns, kept, predicted, target)
+    # A heading alone makes an identifier of a column of few values: where it tells the outcome, that is the reason.
+    by_heading = {
+        n: p.feature for n, p in proposals.items() if n not in kept and p.feature and p.feature.kind == "category"
+    }
+    leaks = find_leaks(columns, kept | by_heading, predicted, target)
+    told = {n: p for n, p in by_heading.items() if n in leaks}
+    proposals |= told
+    kept |= told
     for one in sorted(leaks.keys() & set(wishes.keep)):
         why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
         proposals[one] = kept[one] = replace(proposals[one], why=why, sure=False)
@@ -159,7 +174,18 @@ def propose_schema(
         columns={n: made[n] for n in columns if n in made},
         unconfirmed=tuple(n for n in columns if n in unsure),
     )
-    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]))
+    free = {n: proposal for n, proposal in proposals.items() if n not in leaks}
+    offers = offers_of(columns, free, parts, group, time)
+    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
+
+
+def _parts(tables: Mapping[str, pd.DataFrame], by: Sequence[pd.Series]) -> np.ndarray:
+    """Return which table and site each row is of [rows]."""
+    parts = np.repeat(np.arange(len(tables)), [len(table) for table in tables.values()])
+    for cells in by:
+        place = pd.factorize(plain_text(cells))[0]
+        parts = parts * (int(place.max(initial=0)) + 2) + place + 1
+    return parts
 
 
 def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
@@ -169,11 +195,20 @@ def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
             raise UsageError(f"{option}: column {taken[0]!r} is target, by, group or time, and no feature")
 
 
-def _proposed(name: str, cells: pd.Series, wishes: Wishes) -> ColumnProposal:
+def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: np.ndarray) -> ColumnProposal:
     """Return what a column is taken for, where a person does not drop it."""
     if name in wishes.drop:
         return ColumnProposal(name, "left-out", "is dropped as was wished")
-    return propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
+    found = propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
+    if found.kind != "number" or found.column is None or name in wishes.keep:
+        return found
+    numbers = read_column(cells, name, found.column, found.field or Field(name))[0]
+    if not restarts_in_each_part(numbers, parts):
+        return found
+    return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=found)
+
+
+RESTARTS = "it counts the rows of each file or site, from the first one on"
 
 
 def _options(target: str, group: str, time: str) -> list[tuple[str, str]]:

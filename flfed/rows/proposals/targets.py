@@ -12,6 +12,7 @@ import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
 from flfed.rows.data.findings.codes import is_code
+from flfed.rows.data.findings.spelling import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import has_control
@@ -26,7 +27,7 @@ from flfed.rows.proposals.cells import (
     is_number_text,
     read_numbers,
 )
-from flfed.rows.proposals.columns import FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
+from flfed.rows.proposals.columns import CASE, FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
 
 FEW_CLASSES = 5
 """Whole numbers of at most so many values are classes; more are a number to predict."""
@@ -148,6 +149,7 @@ def unknown_classes(found: Cells) -> list[str]:
 def _classes(found: Cells, task: Task | None) -> TargetProposal:
     """Return classes for a target, the one that a study is after last."""
     codes = unknown_classes(found) if task is None else []
+    rows_of = dict(zip(found.texts, found.counts.tolist(), strict=True))
     found = found.with_missing(codes)
     counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
     common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
@@ -169,7 +171,10 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
         raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
     why = f"{len(values)} classes" + (f"; {values[-1]!r} is the one that is predicted" if chosen == "binary" else "")
     if codes:
-        why, sure = f"{why}; {', '.join(map(repr, codes))} is taken for 'not known'", False
+        named = ", ".join(f"{code!r} ({count_in_words(rows_of[code])} rows)" for code in codes)
+        why, sure = f"{why}; {named} is taken for 'not known'", False
+    if many := rows_in_other_case(found.texts, found.counts):
+        why, sure = f"{why}; {CASE.format(many)}", False
     if rare:
         few = count_in_words(sum(counts[text] for text in counts if text not in common))
         why, sure = f"{why}; {UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each", False

@@ -48,6 +48,8 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
     lines = [tomli_w.dumps(top).rstrip()]
     if unlabelled := proposal.target.unlabelled:
         lines += _comment(f"{count_in_words(unlabelled)} of {proposal.rows} rows have no outcome, and are left out.")
+    for offer in proposal.offers:
+        lines += _comment(f"Not applied: {offer}")
     lines += [*_comment(CONFIRM), _list("unconfirmed", schema.unconfirmed)]
     for name, column in schema.columns.items():
         lines += ["", tomli_w.dumps({"columns": {name: {}}}).strip()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -14,20 +13,21 @@ import pandas as pd
 
 from flfed.errors import UsageError, count_in_words
 from flfed.rows.data import datasets
+from flfed.rows.data.findings.foreign_rows import foreign_rows
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.mapping import map_table, plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import plain_name, with_text_names
-from flfed.rows.data.partition import site_name
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet, Source
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import READINGS
-from flfed.rows.proposals.cutting import OwnTable, cut_by, with_classes
-from flfed.rows.proposals.files import read_named
+from flfed.rows.proposals.cutting import OwnTable, cut_by, refuse_one_site, with_classes
+from flfed.rows.proposals.files import read_named, refuse_lines_above
 from flfed.rows.proposals.matching import Match, mapping_of, propose_mapping
+from flfed.rows.proposals.site_names import names_of_sites, slug
 from flfed.rows.proposals.tables import TableProposal, check_alike, propose_schema, refuse_names, together
 from flfed.rows.proposals.targets import RareClasses, find_rare_classes
 from flfed.rows.proposals.wishes import Wishes, column_named
@@ -37,10 +37,6 @@ from flfed.study.template import MODELS, StudyTemplate
 SMALL_SITE, DRAWS = 150, 20
 """Rows up to which a salt may hold out too few of them, and how many salts are tried then."""
 HOLDOUT_SHARE = Holdout.share
-UMLAUTS = {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o", "æ": "ae", "ł": "l"}
-"""Letters that are no a-z with a mark, or that a name writes as two."""
-LONGEST_NAME = 60
-"""Signs of a site's name: what stands in messages, folders and records has no more."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,8 @@ class Workspace:
         Rows of too small a site to train or to judge at.
     of_no_class : int
         Rows that are left out, for their outcome is none of the classes.
+    notes : tuple of str
+        Rows that belong to no table, such as sums, by their number.
     """
 
     proposal: TableProposal
@@ -63,6 +61,7 @@ class Workspace:
     title: str = ""
     left_out: int = 0
     of_no_class: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -190,6 +189,9 @@ def new_workspace(
     UsageError
         If a column is not there, or no site has enough rows.
     """
+    for own in tables:
+        refuse_lines_above(own.table, own.source, own.title, [word for word in (target, by, group, time) if word])
+    notes = tuple(f"{own.title}: {words}" for own in tables for words in foreign_rows(own.table))
     tables = [_with_plain_names(own) for own in tables]
     columns = together({str(place): own.table for place, own in enumerate(tables)})
     wishes = Wishes.of(columns, keep, drop, missing)
@@ -199,6 +201,8 @@ def new_workspace(
         _refuse_lacking(tables, word, option)
     tables, rare = _without_rare_classes(tables, target, task, wishes)
     parts, left_out = cut_by(tables, by) if by else (list(tables), 0)
+    if by:
+        refuse_one_site(tables, by, parts)
     parts = [with_classes(part, target, rare.classes) for part in parts] if rare else parts
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
@@ -210,7 +214,7 @@ def new_workspace(
     )
     if rare:
         proposal = proposal.with_doubt(rare.words(proposal.schema.target))
-    names = _site_names(parts)
+    names = names_of_sites(parts)
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
     cut_at = _cut_date(parts, proposal, time, holdout) if holdout else None
@@ -228,7 +232,7 @@ def new_workspace(
         )
         for site, part in zip(names, parts, strict=True)
     )
-    return Workspace(proposal, sites, title, left_out, int(rare.rows.sum()) if rare else 0)
+    return Workspace(proposal, sites, title, left_out, int(rare.rows.sum()) if rare else 0, notes)
 
 
 def _with_codes(own: OwnTable, wishes: Wishes) -> OwnTable:
@@ -322,41 +326,6 @@ def _likeliest(readings: Sequence[Field], cells: pd.Series, name: str, column: C
 def _unread(cells: pd.Series, name: str, column: Column, field: Field) -> int:
     """Return how many cells break a rule where they are read so."""
     return sum(len(finding.rows) for finding in read_column(cells, name, column, field)[1])
-
-
-def slug(text: str) -> str:
-    """Return a text as a name of a-z, 0-9 and single hyphens.
-
-    Examples
-    --------
-    >>> slug("St. Mary's (2024)"), slug("Klinik Köln")
-    ('st-mary-s-2024', 'klinik-koeln')
-    """
-    made = _signs(text)
-    if not made:
-        raise UsageError(f"{text!r} gives no name of a-z and 0-9: give another one with --name")
-    return made
-
-
-def _signs(text: str) -> str:
-    """Return what of a text a name can have, maybe nothing."""
-    plain = text.translate({ord(sign): pair for sign, pair in UMLAUTS.items()})
-    return site_name(unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode())
-
-
-def _site_names(parts: Sequence[OwnTable]) -> list[str]:
-    for part in parts:
-        if not 0 < len(_signs(part.title)) <= LONGEST_NAME:
-            many = f"1 to {LONGEST_NAME} letters a-z and digits"
-            raise UsageError(f"site {part.title[:40]!r}: its name must have {many}: rename it")
-    names = [slug(part.title) for part in parts]
-    twice = next((name for name in names if names.count(name) > 1), "")
-    if twice:
-        titles = " and ".join(repr(part.title) for part, name in zip(parts, names, strict=True) if name == twice)
-        raise UsageError(
-            f"two sites would be called {twice!r} ({titles}): rename one (a file, or a value of the column of sites)"
-        )
-    return names
 
 
 def _cut_date(parts: Sequence[OwnTable], proposal: TableProposal, time: str, share: float) -> HoldoutByTime | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
+import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
@@ -14,6 +15,7 @@ from flfed.rows.data.findings.dates import odd_dates
 from flfed.rows.data.findings.identifiers import odd_identifiers
 from flfed.rows.data.findings.order import first_of_each, half_a_unit, once_a_block, row_of_means, unit_change
 from flfed.rows.data.findings.repeats import contradictions, copies
+from flfed.rows.data.findings.spelling import rows_in_other_case
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.parsing.headers import alike
@@ -100,6 +102,8 @@ def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, to
         return
     if column.leak:
         return
+    if column.values and (twice := rows_in_other_case(*_counted(known))):
+        yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
     if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
         yield f"{count_in_words(blanks)} rows are empty, as if it stood once a block (merged cells?): fill each cell"
     elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
@@ -113,6 +117,11 @@ def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, to
         yield from _of_numbers(cells)
     elif column.kind == "date" and (many := far_from_all(known)):
         yield _code(many)
+
+
+def _counted(known: pd.Series) -> tuple[list[str], np.ndarray]:
+    sizes = known.astype(str).value_counts()
+    return [str(text) for text in sizes.index], sizes.to_numpy()
 
 
 RARE, LARGE = 500, 10_000

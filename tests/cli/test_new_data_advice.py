@@ -1,0 +1,148 @@
+"""What `flfed data new` and `flfed site check` advise where a table is not as it should be, with counts and no cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+Command = Callable[..., Any]
+ROWS = 300
+NEW = ("data", "new", "own.csv", "--target", "died", "--by", "site")
+
+
+@pytest.fixture
+def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    """The table of two institutions, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(3)
+    return pd.DataFrame(
+        {
+            "who": rng.choice(["walker", "resident"], ROWS), "age": rng.integers(20, 90, ROWS),
+            "pressure": rng.normal(130, 15, ROWS).round(1), "sex": rng.choice(["Male", "Female"], ROWS),
+            "died": rng.choice(["yes", "no"], ROWS), "site": np.resize(["north", "south"], ROWS),
+        }
+    )  # fmt: skip
+
+
+def words(*parts: str) -> str:
+    return " ".join(" ".join(parts).split())
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "said"),
+    [
+        ("id", np.arange(ROWS), "has 300 values of one row each, and a site needs 50"),
+        ("id", np.arange(ROWS) // 30, "has 10 values of 30 rows at most, and a site needs 50"),
+        ("id", np.full(ROWS, 7), "has one value only, and a study needs two sites"),
+        ("id", np.r_[np.zeros(280), np.arange(1, 21)], "of the 21 values of column 'id' one alone has the 50 rows"),
+    ],
+)  # fmt: skip
+def test_a_column_that_makes_no_two_sites_is_told_with_its_values(ward, flfed: Command, column, cells, said):
+    ward.assign(**{column: cells.astype(int)}).to_csv("own.csv", index=False)
+    code, _, err = flfed("data", "new", "own.csv", "--target", "died", "--by", column)
+    assert code == 2 and said in err and "name a column with one value for each institution" in err
+
+
+def sheets(table: pd.DataFrame, above: int = 0) -> None:
+    """Write a workbook whose first sheet is a cover, and its table below some lines."""
+    with pd.ExcelWriter("own.xlsx") as book:
+        if not above:
+            pd.DataFrame({"Clinic export": ["made in May"]}).to_excel(book, sheet_name="cover", index=False)
+        table.to_excel(book, sheet_name="rows", index=False, startrow=above)
+        if above:
+            book.sheets["rows"].cell(1, 1, "Clinic export")
+
+
+def test_a_workbook_with_a_cover_is_read_once_its_sheet_is_named(ward, flfed: Command):
+    sheets(ward)
+    new = ("data", "new", "own.xlsx", "--target", "died", "--by", "site")
+    code, _, err = flfed(*new)
+    assert code == 2 and "the first sheet was read, of 'cover', 'rows': name the one that is meant with --sheet" in err
+    assert flfed(*new, "--sheet", "rows")[0] == 0
+    assert 'sheet="rows"' in Path("sites/north/__init__.py").read_text()
+    assert flfed("site", "check", "north")[0] == 0
+    sheets(ward, above=3)
+    code, _, err = flfed(*new)
+    assert code == 2 and "the names stand 3 lines further down: remove what is above them" in err
+
+
+def written(lines: list[str]) -> None:
+    Path("own.csv").write_text("\n".join(lines) + "\n")
+
+
+FOREIGN = {
+    "comment": (lambda lines: [*lines[:150], "# checked, by, the, ward, again,", *lines[150:]], "row 150 is a comment"),
+    "header": (lambda lines: [*lines[:150], lines[0], *lines[150:]], "row 150 is the names of the columns once more"),
+    "sum": (lambda lines: [*lines, "Total,16000,39000,,,"], "row 301, at the end, is one of sums or counts: remove it"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_row_that_is_none_is_named_by_its_number(ward, flfed: Command, what):
+    change, said = FOREIGN[what]
+    lines = ward.to_csv(index=False).splitlines()
+    written(lines)
+    assert flfed(*NEW)[0] == 0
+    code, out, err = flfed("site", "check", "north")
+    assert code == 0 and "remove it" not in out
+    # A file of one site: rows are numbered as in the file.
+    package = Path("sites/north/__init__.py")
+    package.write_text(package.read_text().replace("""where="site == 'north'\"""", 'where=""'))
+    written(change(lines))
+    code, out, err = flfed("site", "check", "north")
+    assert code == 2 and said in words(out, err), out + err
+    assert err.partition("dataset 'own': ")[2].startswith(said) and "39000" not in out + err
+    code, out, err = flfed(*NEW, "--to", "again", "--name", "again")
+    assert code == 0 and f"own: {said}" in words(out), out + err
+
+
+def test_sound_tables_have_no_row_that_is_none(ward, flfed: Command):
+    ward.loc[ward.index[-1], "who"] = "sum"
+    ward = ward.assign(who=np.where(np.arange(ROWS) % 5 == 0, "#walker", ward["who"]), kind=np.resize(["total", "T3"], ROWS))
+    ward.loc[ROWS - 1, "who"] = "walker"
+    ward.to_csv("own.csv", index=False)
+    code, out, err = flfed(*NEW)
+    assert code == 0 and "remove it" not in out, err
+
+
+def test_values_in_two_cases_are_counted_with_the_remedy(ward, flfed: Command):
+    sex = ward["sex"].mask(np.arange(ROWS) < 80, ward["sex"].str.lower()).mask(np.arange(ROWS) > 280, "MALE")
+    ward.assign(sex=sex).to_csv("own.csv", index=False)
+    code, out, err = flfed(*NEW)
+    assert code == 0 and "99 rows have a value that differs from a more frequent one in case" in words(out), err
+    code, out, _ = flfed("site", "check", "north")
+    assert code == 0 and "rows have a value that differs from another one in case or blanks alone" in words(out)
+    # A site that writes a value in another case than the schema.
+    ward.to_csv("own.csv", index=False)
+    assert flfed(*NEW, "--replace")[0] == 0
+    ward.assign(sex=ward["sex"].str.upper()).to_csv("own.csv", index=False)
+    code, out, err = flfed("site", "check", "north")
+    assert code == 2 and "150 rows have one of its values in another case" in words(out) and "Field('sex'" in words(out)
+
+
+def test_one_class_is_no_pass(ward, flfed: Command):
+    died = ward["died"].mask((ward["site"] == "north"), "no")
+    ward.assign(died=died).to_csv("own.csv", index=False)
+    assert flfed(*NEW)[0] == 0
+    code, out, _ = flfed("site", "check", "north", "--json")
+    assert code == 0
+    import json
+
+    line = next(line for line in json.loads(out)["columns"] if "one class only" in line["detail"])
+    assert line["column"] == "died" and line["note"] and "mapped to this one?" in line["detail"]
+
+
+def test_codes_are_named_with_their_counts(ward, flfed: Command):
+    age = ward["age"].mask(np.arange(ROWS) % 20 == 3, -1).mask(np.arange(ROWS) % 20 == 7, 999)
+    died = ward["died"].map({"yes": "1", "no": "0"}).mask(np.arange(ROWS) % 20 == 9, "9")
+    ward.assign(age=age, died=died).to_csv("own.csv", index=False)
+    code, out, err = flfed(*NEW)
+    said = words(out)
+    assert code == 0 and "999 (15 rows), far from all others, is taken for 'not known'" in said, err
+    assert "-1 (15 rows), the only value below 0, is taken for 'not known'" in said
+    assert "'9' (15 rows) is taken for 'not known'" in said
