@@ -146,17 +146,7 @@ def propose_schema(
     kept = {
         n: proposal for n, proposal in proposals.items() if proposal.column and (proposal.kind != "id" or n == group)
     }
-    # A heading alone makes an identifier of a column of few values: where it tells the outcome, that is the reason.
-    by_heading = {
-        n: p.feature for n, p in proposals.items() if n not in kept and p.feature and p.feature.kind == "category"
-    }
-    leaks = find_leaks(columns, kept | by_heading, predicted, target)
-    told = {n: p for n, p in by_heading.items() if n in leaks}
-    proposals |= told
-    kept |= told
-    for one in sorted(leaks.keys() & set(wishes.keep)):
-        why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
-        proposals[one] = kept[one] = replace(proposals[one], why=why, sure=False)
+    leaks = _take_leaks(columns, proposals, kept, predicted, target, wishes)
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
         raise UsageError(
             "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
@@ -177,6 +167,29 @@ def propose_schema(
     free = {n: proposal for n, proposal in proposals.items() if n not in leaks}
     offers = offers_of(columns, free, parts, group, time)
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
+
+
+def _take_leaks(
+    columns: Mapping[str, pd.Series],
+    proposals: dict[str, ColumnProposal],
+    kept: dict[str, ColumnProposal],
+    predicted: TargetProposal,
+    target: str,
+    wishes: Wishes,
+) -> dict[str, str]:
+    """Return the columns that tell the outcome, and write into `proposals` and `kept` what that makes of them."""
+    # A heading alone makes an identifier of a column of few values: where it tells the outcome, that is the reason.
+    by_heading = {
+        n: p.feature for n, p in proposals.items() if n not in kept and p.feature and p.feature.kind == "category"
+    }
+    leaks = find_leaks(columns, kept | by_heading, predicted, target)
+    told = {n: p for n, p in by_heading.items() if n in leaks}
+    proposals |= told
+    kept |= told
+    for one in sorted(leaks.keys() & set(wishes.keep)):
+        why = f"{proposals[one].why}; it is kept as was wished, though {leaks.pop(one)}"
+        proposals[one] = kept[one] = replace(proposals[one], why=why, sure=False)
+    return leaks
 
 
 def _parts(tables: Mapping[str, pd.DataFrame], by: Sequence[pd.Series]) -> np.ndarray:
