@@ -144,3 +144,16 @@ def test_codes_are_named_with_their_counts(ward, flfed: Command):
     assert code == 0 and "999 (15 rows), far from all others, is taken for 'not known'" in said, err
     assert "-1 (15 rows), the only value below 0, is taken for 'not known'" in said
     assert "'9' (15 rows) is taken for 'not known'" in said
+
+
+def test_sites_are_no_words_for_not_known(ward, flfed: Command):
+    ward.assign(site=np.resize(["north", "south", "?"], ROWS)).to_csv("own.csv", index=False)
+    code, out, err = flfed(*NEW)
+    assert code == 0 and "100 rows are at no site" in words(out), err
+    assert sorted(path.name for path in Path("sites").iterdir()) == ["north", "south"]
+    few = np.where(
+        np.arange(ROWS) % 4 == 3, np.resize([f"v{n}" for n in range(25)], ROWS), np.resize(["a", "?", "b", ""], ROWS)
+    )
+    ward.assign(site=few).to_csv("own.csv", index=False)
+    assert flfed(*NEW, "--to", "more")[0] == 0
+    assert "'?'" in Path("more/sites/other/__init__.py").read_text()

@@ -359,7 +359,10 @@ WRITTEN = [
     case("a tar archive in gzip", tar, "refused", "it is a tar archive: unpack it", file="rows.tar.gz"),
     case("a tar archive", lambda text: gzip.decompress(tar(text)), "refused", "it is a tar archive: unpack it", file="rows.tar"),
     case("20 rows shifted by a cell", table(lambda found: pd.concat([found[:20].shift(1, axis=1), found[20:]])), "refused", "is not a"),
-    case("the names in the middle", lines(lambda found: [*found[:400], found[0], *found[400:]]), "refused", "is not a"),
+    case("the names in the middle", lines(lambda found: [*found[:400], found[0], *found[400:]]), "refused", "row 400 is the names of the columns once more: remove it"),
+    case("a comment with as many commas as a row", lines(lambda found: [*found[:400], "# checked" + "," * found[0].count(","), *found[400:]]), "refused", "row 400 is a comment: remove it"),
+    case("a sum of all columns at the end", lines(lambda found: [*found, "Total" + ",900" * found[0].count(",")]), "refused", "row 901, at the end, is one of sums or counts: remove it"),
+    case("a category in upper case", lines(lambda found: [found[0], *(text.replace("female", "FEMALE") if place % 9 == 0 else text for place, text in enumerate(found[1:]))]), "refused", "rows have one of its values in another case: write them alike"),
 ]  # fmt: skip
 
 TURNED = {"no": "yes", "yes": "no", "female": "male", "male": "female", "0": "1", "1": "0"}

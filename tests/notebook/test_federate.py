@@ -245,9 +245,10 @@ def test_the_verdict_comes_first_also_where_a_site_took_no_part(model: str):
     # One row trains nothing.
     tables = FRAMES | {"tiny": FRAMES["north"].head(1)}
     found = flfed.federate(tables, "died", model=model, rounds=2, say=lambda line: None)
-    # Two rounds are too few to judge the shared model: that stands before all.
+    # Two rounds are too few to judge the shared model: after who took part that stands before all.
     verdict = verdict_in_words(found.report)
-    assert verdict[0].startswith("The shared model was not trained enough to be judged")
+    assert verdict[0] == "4 of 5 sites took part."
+    assert verdict[1].startswith("The shared model was not trained enough to be judged")
     assert repr(found).splitlines()[1 : 1 + len(verdict)] == verdict and "took no part" in repr(found)
     shown = found._repr_html_()
     assert shown.startswith(f"<p><b>{html.escape(verdict[0])}") and f"<p>{html.escape(verdict[1])}</p>" in shown

@@ -145,6 +145,7 @@ def test_two_rounds_are_the_headline_everywhere_and_nobody_is_told_not_to_use_th
 
 def test_a_column_that_gives_the_answer_away_is_the_headline_of_an_auc_of_one():
     found: dict[str, Any] = {"global": {AUC: {"value": 0.99997}}, "leaking-columns": ["slope"], "training": None}
+    found |= {"sites": {}, "faults": []}
     assert doubts(found, AUC) == ["The AUC is 1.000 because of columns that may give the answer away: slope."]
     assert doubts(found | {"global": {AUC: {"value": 0.97}}}, AUC) == []
     assert doubts(found | {"leaking-columns": []}, AUC) == []

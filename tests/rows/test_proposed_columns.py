@@ -94,9 +94,12 @@ def test_people_who_repeat_are_offered_as_a_group_and_ordered_dates_as_time():
     )
     found = propose_schema({"a": table}, "died", name="own")
     said = {offer.option: str(offer) for offer in found.offers}
-    assert said["group"].startswith("600 rows have 200 values of 'mrn'") and said["group"].endswith(": --group mrn")
+    assert said["group"].startswith("600 rows have 200 values of 'mrn'; ") and said["group"].endswith(": --group mrn")
     assert said["time"].endswith(": --time seen")
     assert found.schema.group == "" and "# Not applied: " in schema_text(found) and "K0" not in schema_text(found)
+    # Many rows of each are of people where the heading says so.
+    few = propose_schema({"a": table.assign(subject=drawn(13).integers(0, 30, ROWS))}, "died", name="own").offers
+    assert [offer.column for offer in few] == ["mrn", "subject", "seen"]
     named = propose_schema({"a": table}, "died", name="own", group="mrn", time="seen")
     assert named.offers == ()
 

@@ -13,6 +13,7 @@ from flfed.errors import UsageError, count_in_words
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.expressions import LONGEST
 from flfed.rows.data.sources import Frame, Source
+from flfed.rows.proposals.cells import MISSING
 from flfed.rows.proposals.columns import UNLISTED
 from flfed.rows.proposals.wishes import column_named
 
@@ -47,6 +48,8 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
     for own in tables:
         named = column_named(by, "by", map(str, own.table.columns), f"table {own.title!r}")
         cells = plain_text(own.table[named])
+        absent = [str(text) for text in cells.dropna().unique() if str(text).casefold() in MISSING]
+        cells = cells.where(~cells.isin(absent), None)
         counts = cells.value_counts()
         large = [str(value) for value in counts.index if counts[value] >= LEAST_OF_SITE]
         if len(large) > MOST_SITES:
@@ -57,7 +60,7 @@ def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
         # Rare names are not written down: the others are those that are none of the large ones.
         if rest >= LEAST_OF_SITE and large:
             others = cells.notna() & ~cells.isin(large)
-            parts.append(_part(own, UNLISTED, *_none_of(column, large, own.table.columns), others))
+            parts.append(_part(own, UNLISTED, *_none_of(column, [*large, *absent], own.table.columns), others))
         else:
             left_out += rest
         left_out += int(cells.isna().sum())

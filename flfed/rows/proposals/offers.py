@@ -14,7 +14,13 @@ from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
 from flfed.rows.proposals.cells import LEAST_ROWS, Cells
 from flfed.rows.proposals.columns import ColumnProposal
-from flfed.rows.proposals.identifiers import holds_whole_names, is_identifier_name, name_words, names_owner
+from flfed.rows.proposals.identifiers import (
+    holds_whole_names,
+    is_identifier_name,
+    is_person_word,
+    name_words,
+    names_owner,
+)
 
 FEWEST_VALUES, MOST_ROWS_EACH = 20, 20
 """Values of a column of people at least, and rows of one on average at most: more are of places."""
@@ -23,6 +29,7 @@ REPEATED = 0.05
 ORDERED = 0.95
 """Of the rows: so many are no earlier than the one before (or no later)."""
 FEWEST_DAYS = 10
+GROUPED = "where rows of one are of one person or customer, keep them on one side of the holdout"
 MOST_OFFERED = 3
 
 
@@ -78,11 +85,10 @@ def _groups(columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProp
         named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
         known, distinct = cells.known, len(cells.texts)
         repeats = known - distinct >= max(LEAST_ROWS, REPEATED * known)
-        if named and repeats and distinct >= FEWEST_VALUES and known <= MOST_ROWS_EACH * distinct:
-            yield Offer(
-                "group", name, f"{known} rows have {distinct} values of {name!r}: where rows of one are of one person, "
-                "or customer, keep them on one side of the holdout"
-            )  # fmt: skip
+        # A heading of people tells them from places, however many rows one has.
+        few_each = known <= MOST_ROWS_EACH * distinct or is_person_word(words)
+        if named and repeats and distinct >= FEWEST_VALUES and few_each:
+            yield Offer("group", name, f"{known} rows have {distinct} values of {name!r}; {GROUPED}")
 
 
 def _times(
@@ -99,4 +105,4 @@ def _times(
         if len(steps) < 2 * LEAST_ROWS or moments.dt.normalize().nunique() < FEWEST_DAYS:
             continue
         if max((steps >= 0).mean(), (steps <= 0).mean()) >= ORDERED:
-            yield Offer("time", name, f"rows stand in the order of {name!r}: to predict later rows from earlier ones")
+            yield Offer("time", name, f"Rows stand in the order of {name!r}; to predict later rows from earlier ones")
