@@ -81,7 +81,8 @@ def test_headings_of_people_are_known_where_the_texts_look_like_names(heading):
 @pytest.mark.parametrize(
     ("heading", "texts"),
     [("nurse", ["day", "night"]), ("surgeon", ["General", "Vascular", "Cardiac"]), ("doctor", ["yes", "no"]),
-     ("drug name", SURNAMES), ("nom", ["oui", "non", "peut-être"]), ("judge", [f"panel {n}" for n in range(20)])],
+     ("drug name", SURNAMES), ("nom", ["oui", "non", "peut-être"]), ("name", SURNAMES),
+     ("navn", SURNAMES), ("judge", [f"panel {n}" for n in range(20)])],
 )  # fmt: skip
 def test_other_texts_under_such_a_heading_are_values(heading, texts):
     assert propose_column(heading, pd.Series(drawn(9).choice(texts, ROWS))).kind in ("category", "flag")

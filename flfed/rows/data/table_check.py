@@ -175,7 +175,8 @@ def _others(table: pd.DataFrame, schema: Schema, site: Site) -> Iterator[tuple[s
         field = site.mapping.get(name)
         if isinstance(field, Field) and field.other is not None:
             others = int((table[name] == field.other).sum())
-            yield name, f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
+            if others:
+                yield name, f"{count_in_words(others)} rows have another value than those listed: {field.other!r}"
 
 
 def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Line:

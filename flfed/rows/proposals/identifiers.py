@@ -32,7 +32,7 @@ _CODE_WORD = re.compile(
 )
 _NAME_WORD = re.compile(
     r"((first|last|middle|given|family|full|maiden|patient|customer|client|person|employee|doctor|physician) ?names?"
-    r"|first|last|initials|nom|prénom|prenom|nome|nombres?|navn|namn|nimi|naam)"
+    r"|first|last|initials|nom|prénom|prenom)"
 )
 """Headings of names as a whole: parts of them may be of anything."""
 _SURNAME = re.compile(
@@ -45,8 +45,10 @@ _WHO_WORD = re.compile(
     r"(?<![^\W\d_])(doctor|physician|surgeon|nurse|clinician|therapist|midwife|anaesthetist|anesthetist|officer|judge"
     r"|teacher|arzt|ärztin|hausarzt|chirurg|chirurgin|pfleger|pflegerin|krankenschwester|hebamme|médecin|medecin|chirurgien"
     r"|infirmier|infirmière|lege|fastlege|kirurg|sykepleier|jordmor|läkare|sjuksköterska|læge|sygeplejerske|lääkäri|kirurgi"
-    r"|sairaanhoitaja|arts|huisarts|verpleegkundige)s?( ?names?)?$|^name$"
+    r"|sairaanhoitaja|arts|huisarts|verpleegkundige)s?( ?names?)?$"
 )
+_ANY_NAME = re.compile(r"name|navn|namn|nimi|naam|nome|nombre")
+"""Headings of names of anything: of people where there are first and last ones."""
 _TITLE = re.compile(r"(mr|mrs|ms|miss|dr|prof|herr|frau|mme|sr|sra)\b\.? *[^\W\d].*", re.IGNORECASE)
 _MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _WORDS = re.compile(r"[^\W\d_]+\.?([-', ]+[^\W\d_]+\.?)*")
@@ -198,7 +200,8 @@ def are_people(found: Cells) -> str:
     whole_names = _share(found, _TWO_WORDS) >= MOST_CELLS
     # Of one word each they may be of a ward or a field, unless there are many and each begins with a capital.
     surnames = many and _share(found, _CAPITAL) >= MOST_CELLS
-    if listed or (_WHO_WORD.search(words) and (whole_names or surnames)):
+    who = bool(_WHO_WORD.search(words)) and (whole_names or surnames)
+    if listed or who or (_ANY_NAME.fullmatch(words) and whole_names):
         return "its heading and its texts are those of people's names"
     return ""
 
@@ -219,7 +222,7 @@ def holds_whole_names(found: Cells) -> bool:
     if _share(found, _MAIL) >= MOST_CELLS:
         return True
     words = name_words(found.name)
-    return (is_name_heading(words) or words == "name") and _share(found, _TWO_WORDS) >= MOST_CELLS
+    return (is_name_heading(words) or bool(_ANY_NAME.fullmatch(words))) and _share(found, _TWO_WORDS) >= MOST_CELLS
 
 
 def splits_rows(found: Cells) -> bool:
