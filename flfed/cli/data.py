@@ -22,6 +22,7 @@ app = typer.Typer(
 
 TABLE_KINDS = "CSV, Parquet or Excel"
 NAMES = typer.Option("", help="Names of the columns, with commas, where a file has no line of names.")
+SHEET = typer.Option("", help="The sheet of a workbook; default: the first one.")
 PUBLIC = typer.Option(False, "--public", help="The rows are public: exact figures may be shown.")
 TO = typer.Option(Path(), help="Write what is new into this folder.")
 """Options of every command that writes packages and studies for a person's own tables."""
@@ -106,7 +107,7 @@ def new_data(
     name: str = typer.Option("", help="Name of the dataset; default: the first file's."),
     task: str = typer.Option("", help="binary, multi-class or regression, where the target's values do not say it."),
     names: str = NAMES,
-    sheet: str = typer.Option("", help="The sheet of each workbook; default: the first one."),
+    sheet: str = SHEET,
     public: bool = PUBLIC,
     to: Path = TO,
     replace: bool = typer.Option(

@@ -67,9 +67,12 @@ def test_a_workbook_with_a_cover_is_read_once_its_sheet_is_named(ward, flfed: Co
     assert flfed(*new, "--sheet", "rows")[0] == 0
     assert 'sheet="rows"' in Path("sites/north/__init__.py").read_text()
     assert flfed("site", "check", "north")[0] == 0
+    more = ("site", "new", "east", "--from", "own.xlsx", "--dataset", "own", "--sheet", "rows")
+    assert flfed(*more)[0] == 0 and 'sheet="rows"' in Path("sites/east/__init__.py").read_text()
     sheets(ward, above=3)
-    code, _, err = flfed(*new)
-    assert code == 2 and "the names stand 3 lines further down: remove what is above them" in err
+    for command in (new, ("site", "new", "west", *more[3:-2])):
+        code, _, err = flfed(*command)
+        assert code == 2 and "the names stand 3 lines further down: remove what is above them" in err
 
 
 def written(lines: list[str]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from flfed.cli import completion, output
-from flfed.cli.data import NAMES, PUBLIC, TABLE_KINDS, TO
+from flfed.cli.data import NAMES, PUBLIC, SHEET, TABLE_KINDS, TO
 from flfed.errors import UsageError, count_in_words
 
 if TYPE_CHECKING:
@@ -281,6 +281,7 @@ def new_site(
     query: str = typer.Option("", help="Or one SELECT on a database; its address stands in --url-variable."),
     url_variable: str = typer.Option("FLFED_SITE_URL", help="Environment variable that holds the database's URL."),
     names: str = NAMES,
+    sheet: str = SHEET,
     title: str = typer.Option("", help="The institution's name for people."),
     public: bool = PUBLIC,
     to: Path = TO,
@@ -292,7 +293,7 @@ def new_site(
     """
     from flfed.rows.proposals.workspace import propose_site
 
-    source = _source(from_file, query, url_variable, names)
+    source = _source(from_file, query, url_variable, names, sheet)
     made = propose_site(name, dataset, source, title=title, open_data=public)
     written = made.write(to)
     if as_json:
@@ -319,7 +320,7 @@ def new_site(
     typer.echo(f"Next: {cd}flfed site check {name}")
 
 
-def _source(file: Path | None, query: str, url_variable: str, names: str) -> Source:
+def _source(file: Path | None, query: str, url_variable: str, names: str, sheet: str) -> Source:
     """Return the source that the options name."""
     from flfed.rows.data.sources import Sql
     from flfed.rows.proposals.files import source_of
@@ -328,7 +329,7 @@ def _source(file: Path | None, query: str, url_variable: str, names: str) -> Sou
         raise UsageError("give either --from FILE or --query SELECT")
     if file is None:
         return Sql(query, url_variable)
-    return source_of(file, names=names)
+    return source_of(file, names=names, sheet=sheet)
 
 
 def _advice(made: SiteProposal, path: Path) -> list[str]:

@@ -75,7 +75,9 @@ def read_named(source: Source) -> pd.DataFrame:
     return table
 
 
-def refuse_lines_above(table: pd.DataFrame, source: Source, title: str, words: Sequence[str]) -> None:
+def refuse_lines_above(
+    table: pd.DataFrame, source: Source, title: str, words: Sequence[str], *, named: bool = True
+) -> None:
     """Refuse a table whose first line holds no names, with where these are.
 
     A title, or a sheet that is none of rows, stands in their place.
@@ -88,7 +90,9 @@ def refuse_lines_above(table: pd.DataFrame, source: Source, title: str, words: S
     title : str
         Of the table, for people.
     words : sequence of str
-        Columns that a person named.
+        Columns that are looked for.
+    named : bool
+        Whether a person named them: else the table may well have others.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def refuse_lines_above(table: pd.DataFrame, source: Source, title: str, words: S
     own = {plain_name(name) for name in table.columns}
     if any(plain_name(word) in own for word in words):
         return
-    why = where_names_stand(table, words[:1])
-    above, other = "further down" in why, isinstance(source, Excel) and SHEETS in table.attrs
+    why = where_names_stand(table, words)
+    above, other = "further down" in why, named and isinstance(source, Excel) and SHEETS in table.attrs
     if above or other:
         raise UsageError(f"table {title!r} has no column {words[0]!r}: {why.replace('sheet=', '--sheet')}")

@@ -422,6 +422,7 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str = "", op
     """
     schema = datasets.load(dataset).schema
     table = read_named(source)
+    refuse_lines_above(table, source, name, list(schema.columns), named=False)
     matches = propose_mapping(table, schema)
     used = {match.own for match in matches}
     unread = tuple(str(name) for name in table.columns if str(name) not in used)
