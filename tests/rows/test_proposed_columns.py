@@ -58,6 +58,7 @@ def test_a_row_counter_that_restarts_at_each_site_is_left_out(cut):
         found = propose_schema({"a": mixed.reset_index(drop=True)}, "died", name="own", leave_out=["ward"])
     assert found.schema.features() == ("age", "visits")
     assert "counts the rows of each file or site" in found.columns["nr_in_list"].why
+    assert found.offers == ()
     kept = propose_schema({"a": table.assign(nr_in_list=table["visits"])}, "died", name="own")
     assert "nr_in_list" in kept.schema.features()
 

@@ -41,14 +41,12 @@ class Kept:
     def lines(self) -> Iterator[str]:
         """Yield what is said of them."""
         if self.sites:
-            yield (
-                f"The holdout of {_many(len(self.sites))} is that of the package of before: salt or date are kept, "
-                "so that what was trained on is no test row now."
-            )
+            stays = "" if self.moved else ", so that no row that was trained on is a test row now"
+            yield f"At {_many(len(self.sites))} the salt, or the date, of the holdout stays as before{stays}."
         if self.moved:
             yield (
-                f"In {_many(len(self.moved))} rows change sides all the same, for a row's side follows from the "
-                "columns that are read: a small site that took part in a run may refuse the next one."
+                f"In {_many(len(self.moved))} rows change sides all the same, for these follow from the group, or else "
+                "from the columns that are read: a small site that took part in a run may refuse the next one."
             )
 
 

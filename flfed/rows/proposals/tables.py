@@ -164,7 +164,7 @@ def propose_schema(
         columns={n: made[n] for n in columns if n in made},
         unconfirmed=tuple(n for n in columns if n in unsure),
     )
-    free = {n: proposal for n, proposal in proposals.items() if n not in leaks}
+    free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
     offers = offers_of(columns, free, parts, group, time)
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
 
