@@ -63,7 +63,7 @@ def test_a_dataset_that_is_written_again_keeps_its_holdouts_and_every_site_takes
     code, out, err = flfed(*NEW, "--keep", "autopsy", "--replace")
     assert code == 0, err
     assert (
-        "3 sites keep the salt, or the date, of the holdout of before, so that no row" in words(out)
+        "At 3 sites the salt, or the date, of the holdout stays as before, so that no row" in words(out)
         and "change sides" not in out
     )
     assert salts() == before and "autopsy" in datasets.load("own").schema.features()
