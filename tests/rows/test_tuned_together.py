@@ -102,6 +102,13 @@ def test_where_a_fold_lacks_one_of_several_classes_the_fit_is_scikit_learns_own(
     np.testing.assert_array_equal(found.bias, alone.bias)
 
 
+@pytest.mark.parametrize("task", ["binary", "multi-class", "regression"])
+def test_rows_of_a_single_block_of_time_get_the_model_that_they_get_alone(task):
+    rows = table(task, 40, 5)
+    # No row is later than another, so that no penalty can be tested: the strongest is taken.
+    check_alike([request(replace(rows, elapsed=np.zeros(40)), task)])
+
+
 def test_a_site_gets_the_same_model_in_any_company():
     rows = table("binary", 80, 1)
     alone = tune_together([request(rows, "binary")])[0]

@@ -156,7 +156,7 @@ class Stack:
         found, flat = np.zeros((w.shape[0] * w.shape[1], self.weight.shape[1])), w.reshape(-1, w.shape[-1])
         for table, some in self.each(w.shape[1]):
             found[some, : len(table.x)] = flat[some] @ table.x.T
-        return found.reshape(*w.shape[:2], -1)
+        return found.reshape(*w.shape[:2], found.shape[1])
 
     def inputs(self, z: np.ndarray) -> np.ndarray:
         """Return `z @ x`, summed over rows.
