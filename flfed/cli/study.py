@@ -129,14 +129,15 @@ def check_study(
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
     from flfed.federation.server.preflight import check
-    from flfed.records.reports.privacy import one_answer
+    from flfed.records.reports.privacy import without_model
     from flfed.rows.data import datasets
     from flfed.study.exchanges import exchanges_of_run, grows
 
     facts = check(study)
     found = find_sites(study)
     sites = [site.name for site in found]
-    privacy = promised(study, len(sites)) | one_answer(study.analysis is not None)
+    asked = {"statistic": study.statistic.name != "none", "analysis": study.analysis is not None}
+    privacy = promised(study, len(sites)) | without_model(**asked)
     sizes = bytes_of_runs(study, datasets.load(study.dataset.name).schema, found)
     began = source_in_words(study)
     exchanges = {"exchanges": exchanges_of_run(study)} if grows(study) else {}

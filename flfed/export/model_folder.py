@@ -128,7 +128,9 @@ class SharedModel:
         if all(value.dtype == np.float32 for value in self.arrays.values()):
             return self
         if self.layout.plain:
-            raise UsageError(f"model {self.study.model.name!r} has cut points that are not rounded to float32")
+            raise UsageError(
+                f"model {self.study.model.name!r} has cut points that are not rounded to float32: leave --dtype out"
+            )
         with np.errstate(over="ignore"):
             rounded = {name: value.astype(np.float32) for name, value in self.arrays.items()}
         if not all(np.isfinite(value).all() for value in rounded.values()):
@@ -146,7 +148,9 @@ class SharedModel:
             If a weight is not finite, or the model is trees, which have none.
         """
         if self.layout.plain:
-            raise UsageError(f"model {self.study.model.name!r} has no weights that could be written as int8")
+            raise UsageError(
+                f"model {self.study.model.name!r} has no weights that could be written as int8: leave --dtype out"
+            )
         stored, layout = quantise(self.arrays), self.layout
         # Under scaler "none" the encoder knows no deviations; the schema's are near enough to draw rows by.
         plain = self.study.encode.scaler == "none"

@@ -150,7 +150,7 @@ def test_float32_of_a_run_in_float32_is_the_same_file_and_trees_are_not_rounded(
         export(result.run, tmp_path / dtype, dtype=dtype)
     one, other = ((tmp_path / dtype / "model.json").read_text() for dtype in ("trained", "float32"))
     assert one == other
-    with pytest.raises(UsageError, match="cut points that are not rounded"):
+    with pytest.raises(UsageError, match="cut points that are not rounded to float32: leave --dtype out"):
         export(trained(model="boosted-trees").run, tmp_path / "trees", dtype="float32")
     assert not (tmp_path / "trees").exists()
     beyond = replace(result.model.shared, arrays={"w": np.array([1e300])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from flfed.federation.client.site_run import forget_compared
 from flfed.federation.server.preflight import check
 from flfed.paths import home
 from flfed.records.document.document import document
+from flfed.records.reports.privacy_tables import mechanism_lines
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.partition import cut
@@ -171,6 +173,9 @@ def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_
         assert "the odds of the outcome are" in text
         assert "nothing was trained and nothing is predicted" in text
         assert "Nothing was compared" not in text
+        # It sends no update, and has no model to attack.
+        assert "sums can learn about its rows." in text
+        assert re.search("flfed audit|attack|update", text) is None
     assert export(done["run"], tmp_path / "kept").reason == NO_MODEL
     assert "odds-ratio" in (tmp_path / "kept" / "report.json").read_text()
     words = " ".join(plain_words(Study.parse(ODDS), sites[0], ["site-02", "site-03"]))
@@ -178,6 +183,9 @@ def test_a_run_of_it_is_told_in_a_table_a_document_and_before_an_approval(small_
     assert "of each group, how many rows have the outcome" in words
     assert "Rounds: none, and one exchange" in words
     assert "update" not in words
+    with RunReader.open() as reader:
+        mechanisms = mechanism_lines(done["privacy"], reader.sites(done["run"]))
+    assert "update" not in json.dumps(mechanisms)
 
 
 @pytest.fixture

@@ -140,7 +140,8 @@ def privacy(content: Content) -> Markup:
     box = element("div", element("p", element("strong", sentence_case(code))), bullets(lines), class_="verdict")
     spent = {site: line for site, line in of["sites"].items() if line["epsilon"] is not None}
     parts = [box, bullets([f"Warning: {said}" for said in of["warnings"]], class_="warnings")]
-    parts.append(bullets(unpromised_in_words(len(of["uncharged"]), audit, only=only)))
+    trained = of.get(private.TRAINED, True)
+    parts.append(bullets(unpromised_in_words(len(of["uncharged"]), audit, only=only, trained=trained)))
     parts.append(element("h3", "ε spent, against each site's budget"))
     parts.append(
         table([privacy_tables.spent_line(site, line, of) for site, line in spent.items()])

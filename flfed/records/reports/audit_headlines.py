@@ -273,7 +273,9 @@ def _uncovered(lines: Sequence[Line], audit: Sequence[Line], only: str | None) -
     return f"{worst['attack']}: {said}, {where}: no promise covers {'them' if metric.endswith('away') else 'it'}."
 
 
-def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | None = None) -> list[str]:
+def unpromised_in_words(
+    uncharged: int, audit: Sequence[Line], *, only: str | None = None, trained: bool = True
+) -> list[str]:
     """Return what no guarantee covers, and what attacks reached.
 
     There is always at least one sentence.
@@ -285,12 +287,18 @@ def unpromised_in_words(uncharged: int, audit: Sequence[Line], *, only: str | No
     audit : sequence of Line
     only : str, optional
         The one site whose people read it, and see the figures of no other.
+    trained : bool
+        Whether the run has a model that could be attacked, or can come to one.
     """
     found = not_promised(audit, only=only)
     # That no attack succeeded is told apart from no attack having been tried.
     if found:
         return found
     things = f"{uncharged} things that leave the sites, or steer the run" if uncharged else "what else leaves the sites"
+    if uncharged == 1:
+        things = "one thing that leaves the sites, or steers the run"
+    if not trained:
+        return [f"No promise covers {things}."]
     tried = any(line["verdict"] == "no promise" and line["value"] is not None for line in audit)
     known = "no attack that was tried certainly got anywhere with them" if tried else "no attack was tried on them"
     where = "" if only is None else " at your site"

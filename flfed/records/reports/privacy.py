@@ -59,6 +59,8 @@ GIVEN = ", given the encoder"
 """Condition of an ε where rows move the encoder too."""
 ONE_ANSWER = "one-answer"
 """Key that is there, and true, where sites answer once and nothing is trained: in an analysis."""
+TRAINED = "trained"
+"""Key that is there, and false, where nothing is trained: of a statistic or an analysis."""
 SENT_AGAIN = (
     "A site that had answered this very text before, over the same rows, sent the same numbers again: that costs "
     "nothing more, and its ledger has less than the sum above."
@@ -103,8 +105,9 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     promised; the sums over repeats have the larger one. `noise-from` is "seed" where the noise follows from the study's
     seed, as in a simulation, and "system" in a deployment and of an analysis of sites that have tables of their own.
     `one-answer` is there, and true, of an analysis: each site answers once, with noise on all numbers of its answer,
-    and `steps`, `sampling` and `clip` are 1. `secure-sums` has `kind`: "masked" where updates left for
-    sums only, of `least` sites or more; "encrypted"; "rehearsed", "rehearsed-encrypted"; "off"; or "not begun".
+    and `steps`, `sampling` and `clip` are 1. `trained` is there, and
+    false, of a statistic or an analysis. `secure-sums` has `kind`: "masked" where updates left for sums only, of
+    `least` sites or more; "encrypted"; "rehearsed", "rehearsed-encrypted"; "off"; or "not begun".
     `covers` is there, and "study", of a study with a model where all that leaves a site is charged. `answers` are then
     its noised answers beside training, each with the side of its rows, its noise multiplier and its share of the
     budget, and `kept-back` the shares of what is not asked for.
@@ -139,7 +142,7 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
         "warnings": _all_of(found, "warnings"),
         "uncharged": _all_of(found, "uncharged"),
         "sites": _sites(found),
-        **one_answer("analysis" in study),
+        **without_model(statistic="statistic" in study, analysis="analysis" in study),
         **_charged(first, study),
     }
 
@@ -163,9 +166,10 @@ def sums_in_words(privacy: Private) -> list[str]:
     # Reports of earlier versions, and a study's promise, say nothing of it.
     found = privacy.get(SUMS) or {"kind": "off", "least": None}
     said = [SUMS_IN_WORDS[kind].format(least=found["least"]) for kind in (found["kind"],) if kind in SUMS_IN_WORDS]
-    if privacy.get(ONE_ANSWER):
+    if privacy.get(TRAINED) is False:
         said = [line.replace("Updates", "Answers").replace("updates", "answers") for line in said]
-        said += [NOISE_OF_ALL.format(least=found["least"])] if found["kind"] == "masked" else []
+    if privacy.get(ONE_ANSWER) and found["kind"] == "masked":
+        said += [NOISE_OF_ALL.format(least=found["least"])]
     return said
 
 
@@ -204,9 +208,11 @@ def _charged(recorded: Mapping[str, Any], study: Mapping[str, Any]) -> Private:
     }
 
 
-def one_answer(is_analysis: bool) -> Private:
-    """Return what an object `privacy` has more where sites answer once and nothing is trained."""
-    return {ONE_ANSWER: True} if is_analysis else {}
+def without_model(*, statistic: bool, analysis: bool) -> Private:
+    """Return what an object `privacy` has more where nothing is trained."""
+    if analysis:
+        return {ONE_ANSWER: True, TRAINED: False}
+    return {TRAINED: False} if statistic else {}
 
 
 def _of_each(payload: Mapping[str, Any], key: str) -> list[Any]:
@@ -385,11 +391,12 @@ def promise_in_words(privacy: Private) -> list[str]:
     if privacy["mechanism"] is None:
         return [f"Privacy: not known; {privacy['reason']}."]
     if privacy["mechanism"] == "none":
-        return [
-            "No privacy mechanism: the run promises nothing. Whoever sees a site's updates can learn about its rows; "
-            "`flfed audit RUN` measures how much.",
-            *sums_in_words(privacy),
-        ]
+        nothing = "No privacy mechanism: the run promises nothing. Whoever sees a site's"
+        learns = "updates can learn about its rows; `flfed audit RUN` measures how much."
+        # A statistic has no updates, and no model that could be attacked.
+        if privacy.get(TRAINED) is False:
+            learns = "sums can learn about its rows."
+        return [f"{nothing} {learns}", *sums_in_words(privacy)]
     # A mechanism without noise has no ε to tell.
     if privacy["epsilon"] is None:
         nothing = f"{privacy['mechanism']} promises nothing: there is no noise that an ε would follow from."

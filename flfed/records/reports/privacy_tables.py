@@ -9,6 +9,7 @@ from typing import Any
 from flfed.records.reports.privacy import (
     ONE_ANSWER,
     SUMS,
+    TRAINED,
     Private,
     bound_in_words,
     counted,
@@ -90,12 +91,17 @@ def mechanism_lines(privacy: Private, sites: Sequence[SiteEntry], *, only: str |
     """
     taking_part = [site for site in sites if site.status != "refused"]
     small = SMALL_IN_NOISE if privacy.get(ONE_ANSWER) or COVERS in privacy else None
-    return [_noise(privacy), *_of_sites(taking_part, only, small), _sums(privacy)]
+    return [_noise(privacy), *_of_sites(taking_part, only, small, _sent(privacy)), _sums(privacy)]
+
+
+def _sent(privacy: Private) -> str:
+    """Return what a site sends, by the word of a run's page."""
+    return "answer" if privacy.get(TRAINED) is False else "update"
 
 
 def _noise(privacy: Private) -> dict[str, str]:
     name = "not recorded" if privacy["mechanism"] is None else str(privacy["mechanism"])
-    said = "nothing is added to updates"
+    said = f"nothing is added to {_sent(privacy)}s"
     if privacy["mechanism"] is None:
         said = "not known"
     elif privacy.get(ONE_ANSWER):
@@ -115,12 +121,14 @@ def _noise(privacy: Private) -> dict[str, str]:
     return {"Mechanism": "differential privacy", "Is": name, "How": said, "Promises": bound}
 
 
-def _of_sites(sites: Sequence[SiteEntry], only: str | None, small_cells: dict[str, str] | None) -> list[dict[str, str]]:
+def _of_sites(
+    sites: Sequence[SiteEntry], only: str | None, small_cells: dict[str, str] | None, sent: str
+) -> list[dict[str, str]]:
     """Return lines on the sites' policies; `small_cells` stands in place of that on suppression, where given."""
     closed = sum(site.disclosure == "institution" for site in sites)
     shared = {how: sum(site.shared_as == how for site in sites) for how in ("named", "pseudonym", "aggregate-only")}
     ways = ", ".join(f"{how} at {count if only is None else 'your site'}" for how, count in shared.items() if count)
-    small = "no small count leaves there, but for what updates tell" if closed else "nothing: exact sums leave"
+    small = f"no small count leaves there, but for what {sent}s tell" if closed else "nothing: exact sums leave"
     at = f"at {closed} of {len(sites)} sites"
     if only is not None:
         at = f"{'on' if closed else 'off'}, at your site"
@@ -130,7 +138,7 @@ def _of_sites(sites: Sequence[SiteEntry], only: str | None, small_cells: dict[st
             "how sites' figures are written down",
             ways or ABSENT,
             "the stricter of policy and study",
-            "nothing of updates" if small_cells is None else "nothing",
+            f"nothing of {sent}s" if small_cells is None else "nothing",
         ),
     )
     told = [{"Mechanism": what, "Is": is_, "How": how, "Promises": bound} for what, is_, how, bound in lines]
@@ -157,7 +165,7 @@ def _sums(privacy: Private) -> dict[str, str]:
             "one sum tells no single update; differences of sums may",
         ),
     }[found["kind"]]
-    if privacy.get(ONE_ANSWER):
+    if privacy.get(TRAINED) is False:
         how, bound = how.replace("update", "answer"), bound.replace("update", "answer")
     return {"Mechanism": "secure aggregation", "Is": is_, "How": how, "Promises": bound}
 
@@ -221,6 +229,8 @@ def why_nothing_spent(privacy: Private) -> str:
     if privacy["epsilon"] is not None:
         whose = "is the whole run's, not a site's own" if privacy["unit"] == "site" else "was not spent at any site yet"
         return f"The promise of ε = {epsilon_in_words(privacy['epsilon'])} {whose}: no site's ledger counts it."
+    if privacy.get(TRAINED) is False:
+        return "No ε is counted: nothing was promised. An [analysis] has noise, and each site counts what it spends."
     return (
         'No ε is counted: nothing was promised. With [privacy] name = "record-dp", and [plan] steps, in the study '
         "each site counts what it spends."

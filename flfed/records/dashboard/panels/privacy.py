@@ -109,7 +109,9 @@ def limits_of_promise(privacy: Private, audit: Sequence[Private], *, only: str |
         st.markdown("### What is not promised")
         # What an attack has shown to leak is red, what is merely not covered is not.
         colour = "red" if not_promised(audit) else "orange"
-        said = unpromised_in_words(len(privacy["uncharged"]), audit, only=only)
+        said = unpromised_in_words(
+            len(privacy["uncharged"]), audit, only=only, trained=privacy.get(private.TRAINED, True)
+        )
         st.markdown("\n".join(f"- :{colour}[**{escape(line)}**]" for line in said))
 
 
