@@ -146,34 +146,23 @@ LEAST_COUNTED = 20
 """Rows of a site from which on it is looked whether a column counts them."""
 
 
-def restarts_in_each_part(numbers: np.ndarray, parts: np.ndarray) -> bool:
-    """Tell whether whole numbers count the rows of each part anew, as those of each of two files.
+def count_rows(numbers: np.ndarray) -> bool:
+    """Tell whether whole numbers count the rows, some of them missing.
 
     Parameters
     ----------
     numbers : float array [rows]
         NaN where missing.
-    parts : array [rows]
-        Which part each row is of.
 
     Examples
     --------
-    >>> restarts_in_each_part(np.tile(np.arange(1.0, 31), 2), np.repeat([0, 1], 30))
-    True
-    >>> restarts_in_each_part(np.tile(np.arange(1.0, 31), 2) ** 2, np.repeat([0, 1], 30))
-    False
+    >>> count_rows(np.arange(1.0, 31)), count_rows(np.arange(1.0, 31) ** 2)
+    (True, False)
     """
-    counted = 0
-    known = np.isfinite(numbers)
-    for part in np.unique(parts):
-        own = numbers[(parts == part) & known]
-        if len(own) < LEAST_COUNTED:
-            continue
-        whole = bool((own == np.rint(own)).all())
-        if not whole or len(np.unique(own)) < len(own) or len(own) < 0.9 * (np.ptp(own) + 1):
-            return False
-        counted += 1
-    return counted > 1
+    own = numbers[np.isfinite(numbers)]
+    if len(own) < LEAST_COUNTED or not (own == np.rint(own)).all():
+        return False
+    return len(np.unique(own)) == len(own) and len(own) >= 0.9 * (np.ptp(own) + 1)
 
 
 def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ from flfed.rows.data.parsing.headers import has_control, plain_name
 from flfed.rows.data.schema import CONTROL, Column, Schema, Task
 from flfed.rows.proposals.cells import Cells, read_numbers
 from flfed.rows.proposals.columns import FEATURES, MOST_VALUES, ColumnProposal, propose_column
-from flfed.rows.proposals.identifiers import restarts_in_each_part
+from flfed.rows.proposals.identifiers import LEAST_COUNTED, count_rows
 from flfed.rows.proposals.leaks import find_leaks
 from flfed.rows.proposals.offers import Offer, offers_of
 from flfed.rows.proposals.targets import FEW_CLASSES, TargetProposal, propose_target
@@ -137,8 +137,9 @@ def propose_schema(
     codes = wishes.codes_by_column
     predicted = propose_target(target, columns[target], task, codes=codes.get(target, ()))
     parts = _parts(tables, [columns[name] for name in sorted(unread)])
+    large = _large_parts(parts)
     proposals = {
-        name: _forced(_proposed(name, cells, wishes, parts), name, group, time)
+        name: _forced(_proposed(name, cells, wishes, large), name, group, time)
         for name, cells in columns.items()
         if name != target and name not in unread
     }
@@ -201,6 +202,13 @@ def _parts(tables: Mapping[str, pd.DataFrame], by: Sequence[pd.Series]) -> np.nd
     return parts
 
 
+def _large_parts(parts: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each part that has enough of them to tell whether a column counts them."""
+    order = np.argsort(parts, kind="stable")
+    starts = np.flatnonzero(np.diff(parts[order])) + 1
+    return [own for own in np.split(order, starts) if len(own) >= LEAST_COUNTED]
+
+
 def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
     """Refuse to drop or keep a column that has another part already."""
     for option, columns in (("keep", wishes.keep), ("drop", wishes.drop)):
@@ -208,15 +216,18 @@ def _refuse_wishes(wishes: Wishes, named: Collection[str]) -> None:
             raise UsageError(f"{option}: column {taken[0]!r} is target, by, group or time, and no feature")
 
 
-def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: np.ndarray) -> ColumnProposal:
-    """Return what a column is taken for, where a person does not drop it."""
+def _proposed(name: str, cells: pd.Series, wishes: Wishes, parts: Sequence[np.ndarray]) -> ColumnProposal:
+    """Return what a column is taken for, where a person does not drop it; `parts` are the rows of each site."""
     if name in wishes.drop:
         return ColumnProposal(name, "left-out", "is dropped as was wished")
     found = propose_column(name, cells, codes=wishes.codes_by_column.get(name, ()), keep=name in wishes.keep)
     if found.kind != "number" or found.column is None or name in wishes.keep:
         return found
-    numbers = read_column(cells, name, found.column, found.field or Field(name))[0]
-    if not restarts_in_each_part(numbers, parts):
+    field = found.field or Field(name)
+    # Of most columns the first part tells that they count nothing.
+    if len(parts) < 2 or not all(
+        count_rows(read_column(cells.iloc[own], name, found.column, field)[0]) for own in parts
+    ):
         return found
     return ColumnProposal(name, "id", RESTARTS, sure=False, column=Column(kind="id"), feature=found)
 
