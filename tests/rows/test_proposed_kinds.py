@@ -283,6 +283,8 @@ def test_a_word_between_numbers_is_a_code_where_ten_rows_have_it(others: list[st
     found = made.columns["lab"]
     assert (found.kind, found.sure) == ("number", sure) and "Roe" not in found.why + schema_text(made)
     assert (found.field.missing if found.field else ()) == missing
+    told = [word for word in missing if f"{word!r} ({others.count(word)} rows)" in found.why]
+    assert told == [word for word in missing if others.count(word) >= 10]
     mapped, findings = map_table(table, made.schema, made.mapping(list(table.columns)))
     strays = sum(others.count(word) for word in {"see Jane Roe", "Dr Roe"})
     assert [(finding.rule, len(finding.rows)) for finding in findings] == [("is not a number", strays)][: not sure]

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from flfed.errors import count_in_words
-from flfed.rows.data.findings.codes import FAR, LEAST, MOST, SHARE, WIDE, is_code
 from flfed.rows.data.mapping import plain_text, read_column
 from flfed.rows.data.parsing.fields import Field
 from flfed.rows.data.schema import Column
@@ -45,14 +44,7 @@ READINGS = tuple(
 )
 """Ways to read numbers, the plain one first."""
 
-MOST_CODES = 3
-"""A column has at most so many."""
-NEIGHBOURS, HEAPED = 5, 5
-"""An end of nines is a heap where it has so many times the rows of each of so many values next to it."""
-FAR_CODE = "far from all others"
-BELOW_CODE = "the only value below 0"
-HEAP_CODE = "at the end, and of many more rows than its neighbours"
-FAR_VALUE = "one value is far from all others: is it a code for 'not known'?"
+TAKEN = "{} ({} rows), {}, is taken for 'not known'"
 
 DIGITS = re.compile(r"\d")
 _NUMBER = re.compile(r"[+-]?\d+([.,]\d+)*")
@@ -80,6 +72,8 @@ class Cells:
         Rows with words among numbers that are not in `texts`, for too few rows have them to write them down.
     as_written : Cells or None
         The same with "35.000" as it stands, where such a text is there: in `texts` it is 35.
+    named : tuple of str
+        What is said of words of ten rows or more that were taken for "not known".
     """
 
     name: str
@@ -89,6 +83,7 @@ class Cells:
     rows: int
     strays: int = 0
     as_written: Cells | None = None
+    named: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str, cells: pd.Series, codes: Sequence[str] = ()) -> Cells:
@@ -137,18 +132,19 @@ class Cells:
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""
         kept = np.array([text not in words for text in self.texts], dtype=bool)
-        codes, strays = [], 0
+        codes, strays, named = list[str](), 0, list(self.named)
         for text, count in zip(self.texts, self.counts.tolist(), strict=True):
             # What has figures in it, such as "60+", is known in part: it is no code.
             code = text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))
             if text in words and code:
                 codes.append(text)
+                named += [TAKEN.format(repr(text), count, "no number")] if count >= LEAST_ROWS else []
             elif text in words:
                 strays += count
-        texts = [text for text, keep in zip(self.texts, kept, strict=True) if keep]
-        missing = (*self.missing, *sorted(codes))
+        texts = [text for text in self.texts if text not in words]
+        rest = replace(self, texts=texts, counts=self.counts[kept], missing=(*self.missing, *sorted(codes)))
         whole = self.as_written and self.as_written.without(words)
-        return replace(self, texts=texts, counts=self.counts[kept], missing=missing, strays=strays, as_written=whole)
+        return replace(rest, strays=strays, as_written=whole, named=tuple(named))
 
 
 @dataclass(frozen=True)
@@ -308,91 +304,3 @@ def _with_either_mark(found: Cells) -> Numbers | None:
 def breaks(texts: Sequence[str], column: Column, field: Field) -> bool:
     """Tell whether some texts cannot be read so."""
     return bool(read_column(pd.Series(texts, dtype=object), "", column, field)[1])
-
-
-@dataclass(frozen=True)
-class Unknowns:
-    """Numbers of a column that stand for "not known".
-
-    Attributes
-    ----------
-    codes : tuple of float
-    known : bool array [values]
-        Which values are none of them.
-    doubts : tuple of str
-        Why a person should look.
-    """
-
-    codes: tuple[float, ...]
-    known: np.ndarray
-    doubts: tuple[str, ...]
-
-
-def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
-    """Return which numbers stand for "not known".
-
-    Only a value of ten rows or more is written down as a code.
-
-    Parameters
-    ----------
-    values, counts : array [values]
-        Distinct numbers, and how many rows have each.
-
-    Examples
-    --------
-    >>> find_unknowns(np.array([*range(20, 90), -1]), np.array([9] * 70 + [30])).codes
-    (-1.0,)
-    """
-    # The same number may be written in several ways: -200 and -200,0.
-    amounts, place_of = np.unique(values, return_inverse=True)
-    rows = np.bincount(place_of, counts).astype(int)
-    known = np.ones(len(amounts), dtype=bool)
-    codes, doubts = list[float](), list[str]()
-    for _ in range(MOST_CODES):
-        place, doubt = _suspect(amounts, rows, known)
-        if place is None:
-            break
-        # Of a code value and count are told: it is of ten rows or more, and no amount.
-        if doubt == FAR_VALUE:
-            doubts.append(doubt)
-            break
-        doubts.append(f"{amounts[place]:.15g} ({rows[place]} rows), {doubt}, is taken for 'not known'")
-        codes.append(float(amounts[place]))
-        known[place] = False
-    return Unknowns(tuple(codes), known[place_of], tuple(doubts))
-
-
-def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple[int | None, str]:
-    """Return the place of a value that is probably no amount, None where there is none; and why."""
-    order = np.flatnonzero(known)[np.argsort(values[known])]
-    rows = int(counts[known].sum())
-    if len(order) < 4 or rows < 2 * LEAST_ROWS:
-        return None, ""
-    for place, others in ((order[-1], order[:-1]), (order[0], order[1:])):
-        value, count = float(values[place]), int(counts[place])
-        if value == 0 and MOST * count > rows:
-            continue
-        below = _is_below(value, values[others])
-        far = below or _is_far(value, values[others])
-        enough = count >= LEAST_ROWS
-        if far and enough and (is_code(value) or (value < 0 and value.is_integer())):
-            return int(place), BELOW_CODE if below else FAR_CODE
-        if far and count >= max(LEAST, SHARE * rows):
-            return int(place), FAR_VALUE
-        near = counts[others[-NEIGHBOURS:]] if place == order[-1] else counts[others[:NEIGHBOURS]]
-        if enough and value and is_code(value) and len(order) > FEW_VALUES and count > HEAPED * np.median(near):
-            return int(place), HEAP_CODE
-    return None, ""
-
-
-def _is_below(value: float, others: np.ndarray) -> bool:
-    """Tell whether a value is the only one below 0, and a whole number."""
-    return value < 0 <= float(others.min()) and value.is_integer()
-
-
-def _is_far(value: float, others: np.ndarray) -> bool:
-    """Tell whether a value is further from the others than they are from each other."""
-    ordered = np.sort(others)
-    span, step = float(ordered[-1] - ordered[0]), float(np.median(np.diff(ordered)))
-    gap = float(np.abs(ordered - value).min())
-    return gap > span or (is_code(value) and gap > max(FAR * step, WIDE * span))

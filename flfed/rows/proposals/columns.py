@@ -29,7 +29,6 @@ from flfed.rows.proposals.cells import (
     Numbers,
     breaks,
     field_of,
-    find_unknowns,
     is_number_text,
     read_numbers,
 )
@@ -44,6 +43,7 @@ from flfed.rows.proposals.identifiers import (
     repeat_as_amounts,
     splits_rows,
 )
+from flfed.rows.proposals.unknowns import find_unknowns
 
 ProposedKind = Literal["number", "category", "flag", "date", "id", "left-out"]
 FEATURES = ("number", "category", "flag")
@@ -307,7 +307,7 @@ def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     low, high = float(values.min()), float(values.max())
     column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=unknown.codes)
     field = field_of(found, read.reading)
-    why = "; ".join([why, *doubts])
+    why = "; ".join([why, *found.named, *doubts])
     return ColumnProposal(found.name, "number", why, sure and not doubts, column, field, from_rows=True)
 
 
@@ -323,7 +323,8 @@ def _as_date(found: Cells) -> ColumnProposal | None:
         return None
     # 3.4.2026 may be March or April, where no day is above 12.
     exchanged = "" if len(forms) == 1 else "; day and month could be exchanged"
-    return _date(found, forms[0], f"its values are dates{exchanged}", sure=not exchanged)
+    why = "; ".join([f"its values are dates{exchanged}", *found.named])
+    return _date(found, forms[0], why, sure=not exchanged)
 
 
 def _formats(texts: Sequence[str]) -> Iterator[str]:

@@ -162,7 +162,7 @@ def count_rows(numbers: np.ndarray) -> bool:
     own = numbers[np.isfinite(numbers)]
     if len(own) < LEAST_COUNTED or not (own == np.rint(own)).all():
         return False
-    return len(np.unique(own)) == len(own) and len(own) >= 0.9 * (np.ptp(own) + 1)
+    return bool(len(np.unique(own)) == len(own) and len(own) >= 0.9 * (np.ptp(own) + 1))
 
 
 def are_spread_codes(values: np.ndarray, counts: np.ndarray) -> bool:

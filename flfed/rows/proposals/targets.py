@@ -23,11 +23,11 @@ from flfed.rows.proposals.cells import (
     Cells,
     Numbers,
     field_of,
-    find_unknowns,
     is_number_text,
     read_numbers,
 )
 from flfed.rows.proposals.columns import CASE, FLAGS, MOST_VALUES, UNLISTED, by_number, round_outward, unit_of
+from flfed.rows.proposals.unknowns import find_unknowns
 
 FEW_CLASSES = 5
 """Whole numbers of at most so many values are classes; more are a number to predict."""
@@ -123,7 +123,7 @@ def _amounts(numbers: Numbers) -> TargetProposal:
     doubts = [*unknown.doubts, *([numbers.doubt] if numbers.doubt else [])]
     sure = len(values) > FEW_VALUES and not doubts
     unlabelled = found.rows - int(found.counts[unknown.known].sum()) - found.strays
-    why = "; ".join(["its values are numbers", *doubts])
+    why = "; ".join(["its values are numbers", *found.named, *doubts])
     return TargetProposal("regression", column, field_of(found, numbers.reading), why, sure, unlabelled)
 
 
