@@ -1,334 +1,365 @@
-"""The figures of the house: how a reader finds a line's room, printed beside what they are to be.
+"""Counters of the house: how large the code is, how dense, and how many modules know each feature.
 
-`python -m tests.house [ROOT] [--places]` reads the package `flfed/` below ROOT (this checkout by default) and prints
-a table; nothing of it is imported, and one process runs a study. Definitions, in the table's order:
+`python -m tests.house [ROOT] [--places]` reads `flfed/` and `tests/` below ROOT (this checkout by default) and prints a
+table; nothing of it is imported. `tests/test_budgets.py` holds the same counters as a ratchet. Definitions:
 
-- **folders above 16 files**: folders of `flfed/` with more than 16 Python files. Not counted are `__init__.py`, and
-  the files of a folder that is a listing (one file an extension: metrics, models, attacks, strategies, privacy,
-  codecs, splits, pages) or holds migrations' versions.
-- **largest folder**: its Python files, counted so.
-- **modules with one importer**: modules that exactly one other module of `flfed/` imports, at its head or within a
-  function. Not counted are `__init__`, files of listings, and what is never imported (started as a process, or a
-  command).
-- **largest class**: lines from its `class` to its end; the most attributes of one class that its methods assign
-  (`self.name = ...`; class-level fields are not counted).
-- **conditions on a sentence's text**: `.startswith(X)`, `.endswith(X)`, `.partition(X)`, `X in text` and
-  `re.match|search|fullmatch(X, text)` within a condition (of `if`, `while`, `assert`, a conditional expression, a
-  comprehension's `if`, or what a function returns), where X is a sentence: a text with a blank in it that is not
-  only punctuation, or a name that stands for one in this module or the one that it is imported from.
-- **engine names compared**: files with a comparison (`==`, `!=`, `in`) to a text that names an engine ("inprocess",
-  "in-process", "ray", "deployment", "flower").
-- **two-way pairs**: pairs of folders that import from each other, a folder and its own part aside; **cycles**: groups
-  of modules that import one another in a ring, imports within functions included, those for typing alone not.
-- **first docstring paragraph**: the median of its words, over all docstrings of modules, classes and functions.
-- **comment lines**: lines that hold a comment alone, over all lines that are not blank; `# fmt` and `# noqa` apart.
-- **duplicate pairs**: pairs of places at which at least six lines in a row are the same, blanks and comments left
-  out, indentation removed, imports and lines of brackets alone not counted; overlapping pairs are one.
-- **tuples of three or more targets**: assignments `a, b, c = x, y, z`, a tuple on both sides.
-- **files for one round's updates**: files of `flfed/` in which a function is called while the third round of
-  `breast-cancer` goes on in process, by `sys.setprofile`: from one round's record to the next one's. Scores and the
-  record are among them, which the count by hand of 19 files left out: 12 of 19 is the target's share.
-- **code lines**: lines that are neither blank, a comment alone, nor part of a docstring.
+- **code line**: a line with a token that is no comment and no docstring, also of constants; **tokens** are
+  those of the code lines.
+- **imports of a module**: modules of `flfed` in which the names that it imports are defined, imports within functions
+  and for type checking included.
+- **circles**: groups of modules that import one another in a ring, counted so.
+- **complexity**: 1 + each if, for, while, except, conditional expression, comprehension, and, or.
+- **packed assignment**: `a, b = x, y` of two or more values.
+- **nested**: a comprehension within another one, or with two `for`; a conditional expression within any other
+  expression, so that it is not the whole value of an assignment, of `return` or of `yield`.
+- **concepts**: features of a study that cross the house, by their words in code without strings and docstrings.
+- **mode's name**: a comparison (`==`, `!=`, `in`) with a text that names a mode of a study, outside `updates/parts/`.
+- **keys by string**: `x["key"]` and `x.get("key")` in `records/`.
 """
 
 from __future__ import annotations
 
 import ast
 import io
-import os
 import re
-import subprocess
 import sys
-import tempfile
 import tokenize
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 
-ONE_ROUND = """
-import sys, threading
-from flfed import run
-
-files, on = set(), False
-
-def profile(frame, event, arg):
-    name = frame.f_code.co_filename
-    if on and event == "call" and "/flfed/" in name:
-        files.add(name.rpartition("/flfed/")[2])
-
-def progress(stage, done, of):
-    global on
-    on = (stage, done) == ("rounds", 2)
-
-threading.setprofile(profile)
-sys.setprofile(profile)
-run("breast-cancer", progress=progress)
-sys.setprofile(None)
-print("\\n".join(sorted(files)))
-"""
-"""Prints the files of one round."""
-LISTINGS = {"metrics", "models", "attacks", "strategies", "privacy", "codecs", "splits", "pages", "versions"}
-MOST_FILES = 16
-SAME_LINES = 6
-ENGINES = {"inprocess", "in-process", "ray", "deployment", "flower", "simulation"}
+CONCEPTS = {
+    "secure aggregation": r"secure|mask",
+    "covering noise": r"\bcovers?\b|is_covered",
+    "trees": r"\btrees?\b|_trees?\b|forest|\bgrows?\b|boost",
+    "codecs": r"codec|packed_|packing",
+    "own parts": r"own_part|ownpart|personal",
+    "statistics": r"statistic\b|statistics?_of|statisticreply",
+    "analysis": r"analysis|analyses",
+    "audits": r"audit|attack",
+}
+"""Expressions that find each concept in code without strings, of whatever case."""
+AGGREGATE_ONLY = r"share_metrics|aggregate"
+"""Expression that finds what a site which shares sums only is known by, in code with its strings."""
+MODES = {
+    "secure-aggregation", "on", "ckks", "masks", "record-dp", "site-dp", "aggregate-only", "statistic", "analysis",
+    "gradient-boosting",
+}  # fmt: skip
+"""Texts that name a mode of a study."""
+BRANCHES = (ast.If, ast.For, ast.While, ast.ExceptHandler, ast.IfExp, ast.comprehension, ast.BoolOp)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+NO_CODE = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
+    tokenize.ENCODING,
+}  # fmt: skip
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@dataclass(frozen=True)
+class Place:
+    """One thing that was counted.
+
+    Attributes
+    ----------
+    module : str
+    line : int
+    size : int
+        Where it has one: lines, complexity or imports.
+    name : str
+    """
+
+    module: str
+    line: int = 0
+    size: int = 1
+    name: str = ""
+
+    def __str__(self) -> str:
+        size = "" if self.size == 1 else f" {self.size}"
+        return f"{self.module}:{self.line} {self.name}{size}".rstrip()
+
+
 class Module:
-    """One Python file of the package."""
+    """One Python file."""
 
     def __init__(self, file: Path, root: Path) -> None:
-        self.file, self.text = file, file.read_text()
+        self.file = file
+        self.text = file.read_text()
         parts = file.relative_to(root).with_suffix("").parts
         self.is_package = parts[-1] == "__init__"
         self.name = ".".join(parts[:-1] if self.is_package else parts)
         self.folder = ".".join(parts[:-1])
-        self.tree = ast.parse(self.text)
-        self.listed = not self.is_package and parts[-2] in LISTINGS
 
     @cached_property
-    def imports(self) -> set[str]:
-        """Names of modules that are imported anywhere, those for typing alone left out."""
-        found = set[str]()
-        for node in _running(self.tree):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        return found
-
-    @cached_property
-    def documented(self) -> list[tuple[ast.AST, str]]:
-        """Every docstring with its owner."""
-        owners = [n for n in ast.walk(self.tree) if isinstance(n, (ast.Module, ast.ClassDef, *Function.__args__))]
-        return [(owner, text) for owner in owners if (text := ast.get_docstring(owner))]
+    def tree(self) -> ast.Module:
+        """Syntax tree."""
+        return ast.parse(self.text)
 
     @cached_property
     def docstring_lines(self) -> set[int]:
-        """Lines that are part of a docstring, attribute docstrings included."""
-        lines = set[int]()
+        """Lines that are part of a docstring, those of constants included."""
+        lines: set[int] = set()
         for node in ast.walk(self.tree):
-            if (
-                isinstance(node, ast.Expr)
-                and isinstance(node.value, ast.Constant)
-                and isinstance(node.value.value, str)
-            ):
-                lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                if isinstance(node.value.value, str):
+                    lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
         return lines
 
     @cached_property
-    def code(self) -> list[tuple[int, str]]:
-        """Lines of code with their numbers."""
-        return [
-            (number, line.strip())
-            for number, line in enumerate(self.text.splitlines(), 1)
-            if line.strip() and not line.strip().startswith("#") and number not in self.docstring_lines
-        ]
+    def tokens(self) -> list[tokenize.TokenInfo]:
+        """Tokens of code."""
+        every = tokenize.generate_tokens(io.StringIO(self.text).readline)
+        return [one for one in every if one.type not in NO_CODE and one.start[0] not in self.docstring_lines]
 
+    @cached_property
+    def code_lines(self) -> set[int]:
+        """Numbers of the lines of code."""
+        lines: set[int] = set()
+        for token in self.tokens:
+            lines.update(range(token.start[0], token.end[0] + 1))
+        return lines - self.docstring_lines
 
-def _running(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the nodes of a module but those under `if TYPE_CHECKING`."""
-    todo: list[ast.AST] = [tree]
-    while todo:
-        node = todo.pop()
-        yield node
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            todo += node.orelse
-        else:
-            todo += ast.iter_child_nodes(node)
+    @cached_property
+    def functions(self) -> list[Function]:
+        """Functions and methods."""
+        return [node for node in ast.walk(self.tree) if isinstance(node, Function)]
+
+    @cached_property
+    def parents(self) -> dict[ast.AST, ast.AST]:
+        """The node that each node stands in."""
+        return {child: node for node in ast.walk(self.tree) for child in ast.iter_child_nodes(node)}
 
 
 class House:
-    """The modules of a package below `root`."""
+    """The modules below `root`."""
 
     def __init__(self, root: Path) -> None:
-        self.modules = {m.name: m for f in sorted((root / "flfed").rglob("*.py")) for m in [Module(f, root)]}
+        self.modules = _modules(root, "flfed")
+        self.tests = _modules(root, "tests")
+
+    def code_lines(self) -> int:
+        """Return the lines of code in `flfed/`."""
+        return sum(len(module.code_lines) for module in self.modules.values())
+
+    def test_lines(self) -> int:
+        """Return the lines of code in `tests/`."""
+        return sum(len(module.code_lines) for module in self.tests.values())
+
+    def tokens(self) -> int:
+        """Return the tokens of code in `flfed/`."""
+        return sum(len(module.tokens) for module in self.modules.values())
 
     @cached_property
-    def edges(self) -> dict[str, set[str]]:
-        """Return the modules that each one imports."""
-        found = {
-            name: {found for found in m.imports if found in self.modules and found != name}
-            for name, m in self.modules.items()
-        }
-        return {  # `from a.b import c` names both a.b and a.b.c
-            name: {t for t in targets if not (self.modules[t].is_package and self._only_way(name, t))}
-            for name, targets in found.items()
-        }
+    def imports(self) -> dict[str, set[str]]:
+        """Modules in which the names that each module imports are defined."""
+        return {name: self._imports_of(module) for name, module in self.modules.items()}
 
-    def _only_way(self, name: str, package: str) -> bool:
-        """Tell whether a package is named only on the way to modules in it."""
-        for node in _running(self.modules[name].tree):
-            if isinstance(node, ast.Import) and package in {alias.name for alias in node.names}:
-                return False
-            if isinstance(node, ast.ImportFrom) and node.module == package:
-                own = [alias.name for alias in node.names if f"{package}.{alias.name}" not in self.modules]
-                if own:
-                    return False
-        return True
+    def _imports_of(self, module: Module) -> set[str]:
+        found: set[str] = set()
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names if alias.name in self.modules}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                for alias in node.names:
+                    found.add(self._definition(node.module, alias.name))
+        return {name for name in found if name in self.modules and name != module.name}
 
-    def folders(self) -> Counter[str]:
-        """Return how many files each folder has."""
-        return Counter(m.folder for m in self.modules.values() if not (m.is_package or m.listed))
+    def _definition(self, module: str, name: str) -> str:
+        """Return the module that defines a name, followed through one that only passes it on."""
+        if f"{module}.{name}" in self.modules:
+            return f"{module}.{name}"
+        passed = self._passed_on.get(module, {})
+        if name in passed and passed[name] != module:
+            return self._definition(passed[name], name)
+        return module
 
-    def one_importer(self) -> list[str]:
-        """Return the modules that one other imports."""
-        importers = Counter(target for targets in self.edges.values() for target in targets)
-        return [n for n, m in self.modules.items() if importers[n] == 1 and not (m.is_package or m.listed)]
+    @cached_property
+    def _passed_on(self) -> dict[str, dict[str, str]]:
+        """Names that a package imports from its own modules, with the module of each."""
+        found: dict[str, dict[str, str]] = {}
+        for name, module in self.modules.items():
+            if not module.is_package:
+                continue
+            found[name] = {}
+            for node in ast.walk(module.tree):
+                if isinstance(node, ast.ImportFrom) and node.module is not None:
+                    found[name] |= {alias.asname or alias.name: node.module for alias in node.names}
+        return found
+
+    def circles(self) -> list[list[str]]:
+        """Return groups of modules that import one another in a ring (Tarjan 1972)."""
+        return rings(self.imports)
+
+    def functions(self) -> list[Place]:
+        """Return every function with its complexity."""
+        found = []
+        for name, module in self.modules.items():
+            for function in module.functions:
+                complexity = 1 + sum(isinstance(node, BRANCHES) for node in ast.walk(function))
+                found.append(Place(name, function.lineno, complexity, function.name))
+        return found
 
     def classes(self) -> list[tuple[str, int, int]]:
         """Return every class with its lines and the attributes that its methods assign."""
-        return [
-            (f"{name}:{node.name}", (node.end_lineno or 0) - node.lineno + 1, len(_assigned(node)))
-            for name, module in self.modules.items()
-            for node in ast.walk(module.tree)
-            if isinstance(node, ast.ClassDef)
-        ]
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return pairs of folders that import from each other."""
-        arrows = {(self.modules[a].folder, self.modules[b].folder) for a, bs in self.edges.items() for b in bs}
-        return sorted(
-            (a, b) for a, b in arrows
-            if a < b and (b, a) in arrows and not b.startswith(f"{a}.") and not a.startswith(f"{b}.")
-        )  # fmt: skip
-
-    def cycles(self) -> list[list[str]]:
-        """Return groups of modules that import one another in a ring (Tarjan 1972)."""
-        number: dict[str, int] = {}
-        low: dict[str, int] = {}
-        stack: list[str] = []
-        found: list[list[str]] = []
-
-        def visit(name: str) -> None:
-            number[name] = low[name] = len(number)
-            stack.append(name)
-            for target in self.edges[name]:
-                if target not in number:
-                    visit(target)
-                    low[name] = min(low[name], low[target])
-                elif target in stack:
-                    low[name] = min(low[name], number[target])
-            if low[name] == number[name]:
-                place = stack.index(name)
-                ring, stack[place:] = stack[place:], []
-                if len(ring) > 1:
-                    found.append(sorted(ring))
-
-        sys.setrecursionlimit(10_000)
-        for name in self.edges:
-            if name not in number:
-                visit(name)
-        return found
-
-    def sentences(self) -> dict[str, set[str]]:
-        """Return, by module, the names at its head that stand for a sentence."""
-        own = {name: _sentence_names(module.tree) for name, module in self.modules.items()}
-        known = {name: set(names) for name, names in own.items()}
-        for name, module in self.modules.items():
-            for node in ast.walk(module.tree):
-                if isinstance(node, ast.ImportFrom) and node.module in own:
-                    known[name] |= {a.asname or a.name for a in node.names if a.name in own[node.module]}
-        return known
-
-    def conditions_on_text(self) -> list[str]:
-        """Return the places at which a condition looks at a sentence's text."""
-        names, found = self.sentences(), []
-        for name, module in self.modules.items():
-            for condition in _conditions(module.tree):
-                looking = (node for node in ast.walk(condition) if _looks_at_text(node, names[name]))
-                found += [f"{name}:{getattr(node, 'lineno', 0)}" for node in looking]
-        return sorted(set(found))
-
-    def engines_compared(self) -> list[str]:
-        """Return the files that compare with an engine's name, with the lines."""
         found = []
         for name, module in self.modules.items():
             for node in ast.walk(module.tree):
-                if isinstance(node, ast.Compare):
-                    texts = {
-                        n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)
-                    }
-                    if texts & ENGINES:
-                        found.append(f"{name}:{node.lineno}")
-        return sorted(set(found))
-
-    def first_paragraphs(self) -> list[int]:
-        """Return the words of each docstring's first paragraph."""
-        return [len(t.split("\n\n")[0].split()) for m in self.modules.values() for _, t in m.documented]
-
-    def comments(self) -> tuple[int, int]:
-        """Return lines that are a comment alone, and lines that are not blank."""
-        alone = lines = 0
-        for module in self.modules.values():
-            rows = module.text.splitlines()
-            lines += sum(bool(row.strip()) for row in rows)
-            for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
-                if token.type == tokenize.COMMENT and not re.match(r"#\s*(noqa|fmt|type:)", token.string):
-                    alone += rows[token.start[0] - 1].strip().startswith("#")
-        return alone, lines
-
-    def duplicates(self) -> list[tuple[str, str, int]]:
-        """Return pairs of places with the same lines, and how many."""
-        seen = defaultdict[tuple[str, ...], list[tuple[str, int]]](list)
-        lines = {}
-        for name, module in self.modules.items():
-            lines[name] = [
-                (n, re.sub(r"\s+#.*$", "", line)) for n, line in module.code
-                if not re.match(r"(from|import) ", line) and re.search(r"\w", line)
-            ]  # fmt: skip
-            texts = [text for _, text in lines[name]]
-            for place in range(len(texts) - SAME_LINES + 1):
-                seen[tuple(texts[place : place + SAME_LINES])].append((name, place))
-        matches = set()
-        for places in seen.values():
-            matches |= {(a, b) for a in places for b in places if a < b}
-        starts = [(a, b) for a, b in matches if ((a[0], a[1] - 1), (b[0], b[1] - 1)) not in matches]
-        found = []
-        for a, b in sorted(starts):
-            size = SAME_LINES
-            while ((a[0], a[1] + size - SAME_LINES + 1), (b[0], b[1] + size - SAME_LINES + 1)) in matches:
-                size += 1
-            found.append((f"{a[0]}:{lines[a[0]][a[1]][0]}", f"{b[0]}:{lines[b[0]][b[1]][0]}", size))
+                if isinstance(node, ast.ClassDef):
+                    lines = (node.end_lineno or 0) - node.lineno + 1
+                    found.append((f"{name}:{node.name}", lines, len(_assigned(node))))
         return found
 
-    def packed(self) -> list[str]:
-        """Return the assignments of a tuple of three or more to as many targets."""
-        return [
-            f"{name}:{node.lineno}"
-            for name, module in self.modules.items()
-            for node in ast.walk(module.tree)
-            if isinstance(node, ast.Assign)
-            and isinstance(node.targets[0], ast.Tuple)
-            and len(node.targets[0].elts) >= 3
-            and isinstance(node.value, ast.Tuple)
-        ]
+    def conditional_expressions(self) -> list[Place]:
+        """Return the conditional expressions."""
+        return list(self._nodes(lambda node: isinstance(node, ast.IfExp)))
 
-    def code_lines(self) -> int:
-        """Return the lines of code."""
-        return sum(len(module.code) for module in self.modules.values())
+    def folded_conditional_expressions(self) -> list[Place]:
+        """Return the conditional expressions within another expression."""
+        whole = (ast.Assign, ast.AnnAssign, ast.Return, ast.Yield)
+        found = []
+        for name, module in self.modules.items():
+            for node in ast.walk(module.tree):
+                if isinstance(node, ast.IfExp) and not isinstance(module.parents[node], whole):
+                    found.append(Place(name, node.lineno))
+        return found
+
+    def comprehensions(self) -> list[Place]:
+        """Return the comprehensions."""
+        return list(self._nodes(lambda node: isinstance(node, COMPREHENSIONS)))
+
+    def nested_comprehensions(self) -> list[Place]:
+        """Return the comprehensions within another one, or with two `for`."""
+        found = []
+        for name, module in self.modules.items():
+            for node in ast.walk(module.tree):
+                if not isinstance(node, COMPREHENSIONS):
+                    continue
+                if len(node.generators) > 1 or _within(node, module.parents, COMPREHENSIONS):
+                    found.append(Place(name, node.lineno))
+        return found
+
+    def packed(self) -> list[Place]:
+        """Return the packed assignments."""
+        return list(self._nodes(_is_packed))
+
+    def comparisons_with_modes(self) -> list[Place]:
+        """Return the comparisons with a mode's name outside parts."""
+        found = []
+        for name, module in self.modules.items():
+            if name.startswith("flfed.updates.parts."):
+                continue
+            for node in ast.walk(module.tree):
+                if isinstance(node, ast.Compare) and _texts(node) & MODES:
+                    found.append(Place(name, node.lineno))
+        return found
+
+    def keys_by_string(self) -> list[Place]:
+        """Return the keys by string in `records/`."""
+        found = self._nodes(_is_key)
+        return [place for place in found if place.module.startswith("flfed.records.")]
+
+    def knowing(self) -> dict[str, set[str]]:
+        """Return the concepts that each module knows."""
+        patterns = {concept: re.compile(words, re.IGNORECASE) for concept, words in CONCEPTS.items()}
+        found: dict[str, set[str]] = {}
+        for name, module in self.modules.items():
+            code = " ".join(token.string for token in module.tokens if token.type != tokenize.STRING)
+            found[name] = {concept for concept, pattern in patterns.items() if pattern.search(code)}
+        return found
+
+    def knowing_aggregate_only(self) -> list[str]:
+        """Return the modules that know of sites which share sums only."""
+        pattern = re.compile(AGGREGATE_ONLY)
+        found = []
+        for name, module in self.modules.items():
+            if pattern.search(" ".join(token.string for token in module.tokens)):
+                found.append(name)
+        return found
+
+    def _nodes(self, counts: object) -> Iterator[Place]:
+        for name, module in self.modules.items():
+            for node in ast.walk(module.tree):
+                if callable(counts) and counts(node):
+                    yield Place(name, getattr(node, "lineno", 0))
 
 
-def one_round(root: Path) -> list[str]:
-    """Return the files of `flfed/` below `root` in which a function is called during one round."""
-    with tempfile.TemporaryDirectory() as home:
-        place = {"PYTHONPATH": str(root), "FLFED_HOME": home, "FLFED_PATH": str(root)}
-        done = subprocess.run(
-            [sys.executable, "-c", ONE_ROUND],
-            env=os.environ | place,
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    return done.stdout.split()
+def _modules(root: Path, folder: str) -> dict[str, Module]:
+    found = {}
+    for file in sorted((root / folder).rglob("*.py")):
+        module = Module(file, root)
+        found[module.name] = module
+    return found
+
+
+def rings(edges: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return groups of names that lead to one another in a ring.
+
+    Examples
+    --------
+    >>> rings({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})
+    [['a', 'b', 'c']]
+    """
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        number[name] = low[name] = len(number)
+        stack.append(name)
+        for target in edges[name]:
+            if target not in number:
+                visit(target)
+                low[name] = min(low[name], low[target])
+            elif target in stack:
+                low[name] = min(low[name], number[target])
+        if low[name] == number[name]:
+            place = stack.index(name)
+            ring = stack[place:]
+            del stack[place:]
+            if len(ring) > 1:
+                found.append(sorted(ring))
+
+    sys.setrecursionlimit(10_000)
+    for name in edges:
+        if name not in number:
+            visit(name)
+    return found
+
+
+def _within(node: ast.AST, parents: Mapping[ast.AST, ast.AST], kinds: tuple[type[ast.AST], ...]) -> bool:
+    """Tell whether a node stands within one of some kinds, in the same statement."""
+    above = parents.get(node)
+    while isinstance(above, (ast.expr, ast.comprehension, ast.keyword)):
+        if isinstance(above, kinds):
+            return True
+        above = parents.get(above)
+    return False
+
+
+def _is_packed(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
+        return False
+    return isinstance(node.targets[0], ast.Tuple)
+
+
+def _is_key(node: ast.AST) -> bool:
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+        return False
+    first = node.args[0]
+    return node.func.attr == "get" and isinstance(first, ast.Constant) and isinstance(first.value, str)
+
+
+def _texts(node: ast.AST) -> set[str]:
+    return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
 
 
 def _assigned(node: ast.ClassDef) -> set[str]:
     """Return the attributes of itself that a class's methods assign."""
-    found = set[str]()
+    found: set[str] = set()
     for method in node.body:
         if not isinstance(method, Function):
             continue
@@ -339,91 +370,67 @@ def _assigned(node: ast.ClassDef) -> set[str]:
     return found
 
 
-def _is_sentence(value: object) -> bool:
-    return isinstance(value, str) and bool(
-        re.search(r"[A-Za-z]{2,}.* .*[A-Za-z]|[A-Za-z]+ |: [A-Za-z]| [A-Za-z]{2,}", value)
-    )
+def counters(house: House) -> dict[str, tuple[float, float, list[object]]]:
+    """Return each counter's figure, what it is to be at most, and its places."""
+    code = house.code_lines()
+    imports = sorted((Place(name, 0, len(of)) for name, of in house.imports.items()), key=lambda one: -one.size)
+    functions = sorted(house.functions(), key=lambda one: -one.size)
+    knowing = house.knowing()
+    many = [f"{name}: {', '.join(sorted(known))}" for name, known in knowing.items() if len(known) >= 4]
+    sums = [name for name, known in knowing.items() if "secure aggregation" in known]
+    covers = [name for name, known in knowing.items() if "covering noise" in known]
+    aggregate = house.knowing_aggregate_only()
+    expressions = house.conditional_expressions()
+    packed = house.packed()
+    comprehensions = house.comprehensions()
 
+    def listed(places: list[Place], least: int = 0) -> tuple[int, list[object]]:
+        there: list[object] = [one for one in places if one.size > least]
+        return len(there), there
 
-def _sentence_names(tree: ast.Module) -> set[str]:
-    found = set[str]()
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            value, targets = node.value, node.targets
-            if isinstance(targets[0], ast.Tuple) and isinstance(value, ast.Tuple):
-                pairs = list(zip(targets[0].elts, value.elts, strict=False))
-            else:
-                pairs = [(target, value) for target in targets]
-            for target, made in pairs:
-                texts = [n.value for n in ast.walk(made) if isinstance(n, ast.Constant)]
-                plain = isinstance(made, (ast.Constant, ast.JoinedStr))
-                if isinstance(target, ast.Name) and plain and any(map(_is_sentence, texts)):
-                    found.add(target.id)
-    return found
+    def per_thousand(places: list[Place]) -> float:
+        return round(1000 * len(places) / code, 1)
 
-
-def _conditions(tree: ast.AST) -> Iterator[ast.AST]:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.If, ast.While, ast.IfExp, ast.Assert)):
-            yield node.test
-        elif isinstance(node, ast.comprehension):
-            yield from node.ifs
-        elif isinstance(node, ast.Return) and node.value is not None:
-            yield node.value
-        elif isinstance(node, ast.BoolOp):
-            yield node
-
-
-def _looks_at_text(node: ast.AST, names: set[str]) -> bool:
-    def sentence(part: ast.AST) -> bool:
-        if isinstance(part, ast.Constant):
-            return _is_sentence(part.value)
-        if isinstance(part, ast.JoinedStr):
-            return any(_is_sentence(n.value) for n in ast.walk(part) if isinstance(n, ast.Constant))
-        if isinstance(part, ast.Tuple):
-            return any(map(sentence, part.elts))
-        return isinstance(part, ast.Name) and part.id in names
-
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-        return node.func.attr in ("startswith", "endswith", "partition", "removeprefix") and sentence(node.args[0])
-    if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
-        return sentence(node.left) and not isinstance(node.comparators[0], (ast.Tuple, ast.List, ast.Set))
-    return False
+    wide, wide_places = listed(imports, 15)
+    complex_, complex_places = listed(functions, 10)
+    very, very_places = listed(functions, 20)
+    modes, mode_places = listed(house.comparisons_with_modes())
+    folded, folded_places = listed(house.folded_conditional_expressions())
+    nested, nested_places = listed(house.nested_comprehensions())
+    keys, key_places = listed(house.keys_by_string())
+    circles = house.circles()
+    files = Counter(place.module for place in house.keys_by_string())
+    return {
+        "tokens of code": (house.tokens(), 570_000, []),
+        "lines of code": (code, 56_000, []),
+        "Python files": (len(house.modules), 480, []),
+        "most imports of a module": (imports[0].size, 25, [imports[0]]),
+        "modules with more than 15 imports": (wide, 20, wide_places),
+        "modules that know four or more concepts": (len(many), 2, [*many]),
+        "modules that know secure sums": (len(sums), 40, [*sums]),
+        "modules that know covers": (len(covers), 20, [*covers]),
+        "modules that know aggregate-only": (len(aggregate), 12, [*aggregate]),
+        "comparisons with a mode's name": (modes, 0, mode_places),
+        "circles of imports": (len(circles), 0, [*circles]),
+        "functions of complexity above 10": (complex_, 150, complex_places),
+        "functions of complexity above 20": (very, 0, very_places),
+        "conditional expressions per 1,000 lines": (per_thousand(expressions), 30, []),
+        "packed assignments per 1,000 lines": (per_thousand(packed), 4, [*packed]),
+        "comprehensions per 1,000 lines": (per_thousand(comprehensions), 55, []),
+        "conditional expressions within another": (folded, 250, folded_places),
+        "nested comprehensions": (nested, 100, nested_places),
+        "keys by string in records/": (keys, 400, [*files.most_common(20)] or key_places),
+        "test lines per line of code": (round(house.test_lines() / code, 3), 1.25, []),
+    }
 
 
 def main(root: Path, *, whole: bool) -> None:
-    """Print the figures."""
-    house = House(root)
-    folders = {name: count for name, count in house.folders().items() if count > MOST_FILES}
-    classes, (alone, lines) = house.classes(), house.comments()
-    longest, most = max(classes, key=lambda c: c[1]), max(classes, key=lambda c: c[2])
-    texts, engines = house.conditions_on_text(), house.engines_compared()
-    rings, both = house.cycles(), house.pairs()
-    twice, packed = house.duplicates(), house.packed()
-    largest = house.folders().most_common(1)[0]
-    rows: list[tuple[str, object, str, object]] = [
-        ("Python files", len(house.modules), "about 315", ""),
-        ("folders above 16 files", len(folders), "0", folders),
-        ("largest folder", largest[1], "16", largest[0]),
-        ("modules with one importer", len(one := house.one_importer()), "50", one),
-        ("largest class, lines", longest[1], "250", longest[0]),
-        ("most attributes", most[2], "12", [c for c in classes if c[2] > 12]),
-        ("conditions on a sentence's text", len(texts), "0", texts),
-        ("files that compare engine names", len({e.split(":")[0] for e in engines}), "1", engines),
-        ("engine names compared", len(engines), "1", ""),
-        ("two-way pairs of folders", len(both), "0", both),
-        ("cycles", len(rings), "0", rings),
-        ("first docstring paragraph, median words", median(house.first_paragraphs()), "9", ""),
-        ("comment lines, per cent", round(100 * alone / lines, 2), "2 to 4", ""),
-        ("duplicate pairs", len(twice), "45", twice),
-        ("tuples of three or more targets", len(packed), "10", packed),
-        ("files for one round's updates", len(files := one_round(root)), "12 of 19 of 84971ec's", files),
-        ("code lines", house.code_lines(), "not above the first commit's", ""),
-    ]
-    for what, today, target, places in rows:
-        print(f"{what:42} {today!s:>8}   {target}")
-        if whole and places:
-            print(f"    {places}")
+    """Print the counters."""
+    for name, (today, most, places) in counters(House(root)).items():
+        print(f"{name:42} {today:>10,}   at most {most:,}")
+        if whole:
+            for place in places:
+                print(f"    {place}")
 
 
 if __name__ == "__main__":

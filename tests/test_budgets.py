@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-from tests.house import House
+from tests.house import House, counters
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted([*(ROOT / "flfed").rglob("*.py"), ROOT / "app.py", *(ROOT / "sites").rglob("*.py")])
@@ -20,6 +20,29 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
+RATCHET = {
+    "tokens of code": 637_815,
+    "lines of code": 59_690,
+    "Python files": 595,
+    "most imports of a module": 44,
+    "modules with more than 15 imports": 56,
+    "modules that know four or more concepts": 17,
+    "modules that know secure sums": 72,
+    "modules that know covers": 42,
+    "modules that know aggregate-only": 25,
+    "comparisons with a mode's name": 65,
+    "circles of imports": 7,
+    "functions of complexity above 10": 284,
+    "functions of complexity above 20": 23,
+    "conditional expressions per 1,000 lines": 45.7,
+    "packed assignments per 1,000 lines": 17.3,
+    "comprehensions per 1,000 lines": 64.5,
+    "conditional expressions within another": 1_014,
+    "nested comprehensions": 350,
+    "keys by string in records/": 1_629,
+    "test lines per line of code": 1.277,
+}
+"""Most that each counter of `tests/house.py` may reach: what it was when the last change was made, or less."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -51,17 +74,26 @@ def body_lines(function: Function) -> int:
     return (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def test_no_file_is_longer_than_500_lines_and_few_are_longer_than_400():
+def test_no_counter_of_the_house_rises():
+    house = House(ROOT)
+    assert len(house.modules) > 300
+    today = {name: figure for name, (figure, _, _) in counters(house).items()}
+    assert {name: figure for name, figure in today.items() if figure > RATCHET[name]} == {}
+    # What fell is written down, so that it cannot rise again.
+    assert {name: figure for name, figure in today.items() if figure < 0.98 * RATCHET[name] - 1} == {}
+
+
+def test_no_file_is_longer_than_700_lines_and_few_are_longer_than_400():
     lines = {named(file): len(file.read_text().splitlines()) for file in OURS}
-    assert {file: count for file, count in lines.items() if count > 500} == {}
-    assert sum(count > 400 for count in lines.values()) <= 0.05 * len(lines)
+    assert {file: count for file, count in lines.items() if count > 700} == {}
+    assert sum(count > 400 for count in lines.values()) <= 0.08 * len(lines)
 
 
 def test_functions_are_short():
     sizes = {f"{named(file)}:{f.name}": body_lines(f) for file in SOURCES for f in functions(file)}
     assert len(sizes) > 300
-    assert {name: size for name, size in sizes.items() if size > 50} == {}
-    assert median(sizes.values()) <= 10
+    assert {name: size for name, size in sizes.items() if size > 80} == {}
+    assert median(sizes.values()) <= 12
 
 
 def public_without_docstring(node: ast.AST, where: str) -> Iterator[str]:
@@ -101,7 +133,7 @@ def test_no_file_or_folder_has_a_vague_name():
 def test_classes_are_short_and_keep_few_things():
     classes = House(ROOT).classes()
     assert len(classes) > 300
-    assert [name for name, lines, attributes in classes if lines > 250 or attributes > 12] == []
+    assert [name for name, lines, attributes in classes if lines > 300 or attributes > 12] == []
 
 
 def test_our_own_classes_inherit_at_most_twice():
