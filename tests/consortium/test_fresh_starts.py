@@ -104,7 +104,7 @@ def _run(made: Consortium, file: Path) -> tuple[list[str], float]:
 def _read(stream: IO[str], said: list[str]) -> None:
     with stream:
         for line in stream:
-            said.append(line.strip())  # noqa: PERF401 - each line as it comes
+            said.append(line.strip())
 
 
 def starts(late: set[str]) -> None:
