@@ -177,9 +177,14 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     return SiteArrays(received=received, kept={} if arrays_defect(kept, shapes.kept) else kept)
 
 
-def state_of(kept: Arrays, own: Arrays) -> Arrays:
-    """Return a site's state after a round: a strategy's arrays, and what is the site's own of the model."""
-    return {f"{before}{name}": value for before, found in ((KEPT, kept), (OWN, own)) for name, value in found.items()}
+def kept_state(kept: Arrays) -> Arrays:
+    """Return a strategy's arrays under their names in a site's state."""
+    return {f"{KEPT}{name}": value for name, value in kept.items()}
+
+
+def own_state(own: Arrays) -> Arrays:
+    """Return what is a site's own of the model under its names in the site's state."""
+    return {f"{OWN}{name}": value for name, value in own.items()}
 
 
 def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import logging
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -17,45 +16,39 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 import flfed
-from flfed import registry
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError, UsageError
 from flfed.federation.client.audit import attacked
-from flfed.federation.client.packing import extra_shapes_of, packed_update, packing_of, study_of
+from flfed.federation.client.packing import study_of
+from flfed.federation.client.parts.step import SiteStep
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
     CROSSING,
     NotTakingPart,
-    losses_of,
     redact,
     redact_comparison,
     redacted,
-    said_by,
-    scores_of,
-    training_stays,
 )
 from flfed.federation.client.released.later_figures import later_figures
-from flfed.federation.client.released.model_answers import charged_request, count_scores, is_last
+from flfed.federation.client.released.model_answers import count_scores, is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
 from flfed.federation.client.run_keys import Approving, check_lasting
+from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import (
     SiteRun,
     answer_sums,
     compared_model,
-    figures_may_leave,
-    own_part_trained,
-    own_terms_of,
-    summed,
 )
 from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
+from flfed.federation.client.training import train_round
 from flfed.federation.client.trees import count_cells, grow, grows
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
-from flfed.rows.session import FIT, SiteSession, Trained, redraws
+from flfed.rows.session import FIT, SiteSession, redraws
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
@@ -65,15 +58,11 @@ from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.codec import flattened
-from flfed.updates.extra import ExtraArrays, ExtraShapes, LocalUpdate, client_terms, site_arrays, state_of
-from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
-from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
 from flfed.updates.messages.summarise import (
     BINS,
@@ -87,7 +76,6 @@ from flfed.updates.messages.summarise import (
     SummariseRequest,
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
-from flfed.updates.strategies.fedavg import FedAvg
 
 LOG = logging.getLogger("flfed.site")
 
@@ -228,7 +216,7 @@ class SiteClient:
         # The site's policy comes first, also before an old reply.
         session = self.session(context, message.metadata.message_type)
         request = read(TrainRequest, message.content)
-        return kept_or_trained(request, session, own, kept, lambda: run_client(_trained(request, session, own)))
+        return kept_or_trained(request, session, own, kept, lambda: run_client(train_round(request, session, own)))
 
     def _handled(
         self, handler: Handler, message: Message, open_session: Callable[[], SiteSession], own: SiteRun
@@ -365,88 +353,16 @@ def _refusal(site: str, reason: Refusal) -> EnrolReply:
 
 def summarise(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Return the sums over training rows that may leave."""
-    SummariseRequest.from_record(message.content)
+    request = SummariseRequest.from_record(message.content)
     session = open_session()
-    sums = own.sums(session.study)
-    # Where one site shares figures in sums only, those of all cross in their sum only: what is left of it would tell.
-    if sums is None or not sums.keys.rows_leave_masked():
-        return SummariseReply(summary=session.summary())
-    own.under(session)
-    return SummariseReply(masked=sums.masked_numbers(SUMMARISE, flattened(session.summary().arrays()), session.seed))
-    yield
+    step = SiteStep(asked=request, session=session, own=own)
+    return (yield from leave(step, SummariseReply(summary=session.summary())))
 
 
 def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
     """Score the incoming model, train from it, or both."""
     request, session = read(TrainRequest, message.content), open_session()
-    return (yield from (grow(request, session, own) if request.trees_sha256 else _trained(request, session, own)))
-
-
-# arrays ──► unpacked ──► training, with the mechanism's noise on each row ──► delta ──► the strategy's own arrays are
-# made of it ──► the part that was left out of the round before is added ──► packed, where the study names a codec
-def _trained(asked: TrainRequest, session: SiteSession, own: SiteRun) -> Generator[ComputeRequest, Any, TrainReply]:
-    request = charged_request(replace(asked, arrays=own.opened(asked, session.study)), session)
-    packing = packing_of(session.study.text) if request.fit else None
-    strategy, shapes = _strategy(session.study.strategy.name), extra_shapes_of(session.study.text)
-    stateful = request.fit and bool(shapes.stay or (packing is not None and packing.feedback))
-    before = own.before(request.round, session) if stateful or shapes.own else {}
-    arrays = site_arrays(request.extra, before, shapes if request.fit else ExtraShapes())
-    by_arrays = bool(shapes.sent) and not request.fit
-    terms, correction = ((), {}) if by_arrays else client_terms(strategy, request.settings, arrays)
-    incoming = request.arrays if packing is None else packing.model(request.arrays)
-    session.own_arrays = own_part_trained(strategy, request, before, shapes, incoming)
-    done = yield from session.train(
-        incoming,
-        request.encoder,
-        round=request.round,
-        rounds=request.rounds,
-        lr_scale=request.lr_scale,
-        fit=request.fit,
-        score=request.score,
-        terms=terms,
-        correction=correction,
-        own=own_terms_of(strategy, request, session, incoming),
-    )
-    may_leave = yield from figures_may_leave(request, session, own, incoming)
-    done = done if may_leave else done.without_figures()
-    delta, made = done.delta, ExtraArrays()
-    if request.fit and (shapes.returned or shapes.kept):
-        made = strategy.client_extra(request.settings, arrays, _local_update(done, session))
-    state = state_of(made.kept, done.own)
-    if packing is not None:
-        delta, left = yield from packed_update(packing, delta, session, request.round, before)
-        state |= left
-    # Before the reply leaves: a round that is asked again starts from what there was before it.
-    if stateful and state:
-        own.state.keep(request.round, state)
-    said, compact = said_by(session), bool(request.encoder_sha256)
-    offset = (yield from session.offset(request.arrays, request.encoder)) if request.offset and may_leave else None
-    reply = TrainReply(
-        delta=delta,
-        num_examples=float(done.rows),
-        loss=None if done.loss is None or training_stays(session) else said(done.loss),
-        steps=done.steps,
-        scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
-        holdout=scores_of(done.holdout, said, compact=compact),
-        offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
-        extra=made.returned,
-    )
-    losses = losses_of(done.rows, done.loss if request.fit else None, done.scores, session)
-    return (yield from summed(asked, reply, losses, session, own, model=request.arrays))
-
-
-def _local_update(done: Trained, session: SiteSession) -> LocalUpdate:
-    return LocalUpdate(delta=done.delta, steps=done.steps, lr=done.lr, plan=session.study.plan)
-
-
-@cache
-def _strategy(name: str) -> type[FedAvg]:
-    """Return the class of a strategy.
-
-    Its client half is in the same file.
-    """
-    found: type[FedAvg] = registry.load("strategy", name)
-    return found
+    return (yield from (grow(request, session, own) if request.trees_sha256 else train_round(request, session, own)))
 
 
 def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
@@ -466,22 +382,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
             differences=(),
             note=str(refused),
         )
-    return _in_sum(session, request, reply, own)
-
-
-def _in_sum(session: SiteSession, request: CompareRequest, reply: CompareReply, own: SiteRun) -> CompareReply:
-    """Return a comparison with its figures under masks, too, where sites that share none add theirs up."""
-    sums = own.figures(session.study)
-    if sums is None:
-        return reply
-    own.under(session)
-    layout = FigureLayout.of(session.task, session.study.compare.points, request.encoder)
-    try:
-        return replace(reply, masked=sums.masked_figures(request, reply, layout, session.seed))
-    except NotTakingPart as error:
-        # They stay, and the site's own people have them all the same.
-        LOG.warning("the figures of the comparison are in no sum: %s", error)
-        return reply
+    return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))
 
 
 HANDLERS: dict[str, Handler] = {

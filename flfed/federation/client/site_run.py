@@ -12,10 +12,9 @@ from flwr.app import Context, Message
 from flfed.federation.client.packing import extra_shapes_of, model_shapes_of
 from flfed.federation.client.redaction import NotTakingPart, redact_round
 from flfed.federation.client.run_keys import Approving, Known, RunKeys
-from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums, masked_losses
+from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums
 from flfed.federation.client.trees import SiteTreeSums
 from flfed.refusals import Refusal
-from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.session import SiteSession
@@ -26,7 +25,6 @@ from flfed.study.exchanges import grows
 from flfed.study.study import Study
 from flfed.study.tables import strictest
 from flfed.summaries.summary import Encoder, arrays_sha256
-from flfed.updates.aggregation.loss_sums import Losses
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
@@ -214,32 +212,6 @@ def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSessio
         return NOTHING_ADDED
     terms, correction = own_terms(strategy, request.settings, model, incoming)
     return AddedGradients(terms=terms, correction=correction)
-
-
-def figures_may_leave(
-    request: TrainRequest, session: SiteSession, own: SiteRun, incoming: Arrays
-) -> Generator[ComputeRequest, Any, bool]:
-    """Yield requests and tell whether figures of a round's model may leave."""
-    refused = yield from model_refusal(session, incoming, request.encoder, lambda: own.start(session, request.encoder))
-    if refused is not None:
-        LOG.warning("no figure of the model of round %d leaves: %s", request.round, refused)
-    return refused is None
-
-
-def summed(
-    request: TrainRequest, reply: TrainReply, losses: Losses, session: SiteSession, own: SiteRun, *, model: Arrays
-) -> Generator[ComputeRequest, Any, TrainReply]:
-    """Return a reply as it goes into the run's secure sums, itself where there are none.
-
-    The request is as it came; `model` is what it opened to.
-    """
-    sums = own.sums(session.study)
-    if sums is None:
-        return reply
-    if not request.fit:
-        own.under(session)
-        return replace(reply, masked=masked_losses(sums, request, losses, session.seed))
-    return (yield from sums.masked(request, reply, losses, session.seed, model=model))
 
 
 SumReply = KeysReply | ListReply | UnmaskReply

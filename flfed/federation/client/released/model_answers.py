@@ -42,7 +42,6 @@ from flfed.updates.codec import shapes_of
 from flfed.updates.mechanism import AnswerRelease, mechanism_of
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.summarise import ScoresReply, ScoresRequest
-from flfed.updates.messages.train import TrainRequest
 
 CELLS = "cells"
 """What is asked for the encoder, in a file's name."""
@@ -104,18 +103,6 @@ def trained_units(session: SiteSession) -> KnownUnits:
     """
     rows, deviation = noised_rows(session.layout, cells_of(session.study, session.layout, noised_cells(session)))
     return KnownUnits(units=max(1.0, round(rows)), most=max(1, round(rows + FAR * deviation)))
-
-
-def charged_request(request: TrainRequest, session: SiteSession) -> TrainRequest:
-    """Return a request of training without what is not charged, where all that leaves is; its session knows by what.
-
-    No score is told then, and no number of rows but the noised one.
-    """
-    if not covers_model(session.study):
-        return request
-    if session.protection is not None:
-        session.protection = replace(session.protection, units=trained_units(session))
-    return replace(request, score=False)
 
 
 def is_last(reply: object) -> bool:

@@ -1,0 +1,28 @@
+"""Noise that covers all that leaves a site: what is not charged to the privacy budget is not asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from flfed.federation.client.parts.step import SitePart, TrainingStep
+from flfed.federation.client.released.model_answers import trained_units
+from flfed.study.coverage import covers_model
+from flfed.study.study import Study
+
+
+@dataclass(frozen=True)
+class CoveringNoise(SitePart):
+    """The privacy budget of a study whose every release is charged to it."""
+
+    @classmethod
+    def of_study(cls, study: Study) -> Self | None:
+        """Return the part, None where only updates are charged, or nothing is."""
+        return cls() if covers_model(study) else None
+
+    def before(self, step: TrainingStep) -> None:
+        """Ask for no score, and divide by the noised number of rows; raises NotSpent."""
+        session = step.session
+        if session.protection is not None:
+            session.protection = replace(session.protection, units=trained_units(session))
+        step.request = replace(step.request, score=False)

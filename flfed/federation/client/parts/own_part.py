@@ -1,0 +1,47 @@
+"""A site's own part of the model, or its own model beside the shared one: it is kept at the site, and in no message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from flfed.federation.client.packing import extra_shapes_of
+from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
+from flfed.federation.client.site_run import own_part_trained, own_terms_of
+from flfed.federation.client.strategies import strategy_class
+from flfed.study.study import Study
+from flfed.updates.extra import ExtraShapes, own_state
+from flfed.updates.strategies.fedavg import FedAvg
+
+
+@dataclass(frozen=True, eq=False)
+class OwnPart(SitePart):
+    """What each site has of its own of a study's model.
+
+    Attributes
+    ----------
+    strategy : type of FedAvg
+    shapes : ExtraShapes
+        Which arrays they are.
+    """
+
+    strategy: type[FedAvg]
+    shapes: ExtraShapes
+
+    @classmethod
+    def of_study(cls, study: Study) -> Self | None:
+        """Return the part, None where all of the model is shared."""
+        shapes = extra_shapes_of(study.text)
+        return cls(strategy_class(study.strategy.name), shapes) if shapes.own else None
+
+    def before(self, step: TrainingStep) -> None:
+        """Put the site's own arrays in place."""
+        found = own_part_trained(self.strategy, step.request, step.kept, self.shapes, step.model)
+        step.session.own_arrays = found
+        step.own_gradients = own_terms_of(self.strategy, step.request, step.session, step.model)
+
+    def after(self, step: TrainingStep) -> Work:
+        """Keep them as they are after the round."""
+        step.state |= own_state(step.trained.own)
+        return
+        yield

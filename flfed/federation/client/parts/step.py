@@ -1,0 +1,121 @@
+"""A request at a site on its way through the parts of its study, and what a part is there."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Self
+
+from flfed.federation.client.site_run import SiteRun
+from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients
+from flfed.rows.session import SiteSession, Trained
+from flfed.rows.training.requests import ComputeRequest, Term
+from flfed.study.study import Study
+from flfed.updates.messages.compare import CompareReply, CompareRequest
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.messages.summarise import SummariseReply, SummariseRequest
+from flfed.updates.messages.train import TrainReply, TrainRequest
+
+PartReply = TrainReply | SummariseReply | CompareReply
+Work = Generator[ComputeRequest, Any, None]
+"""What a part does to an update; it may have requests computed."""
+Leaving = Generator[ComputeRequest, Any, PartReply]
+"""What a part makes of a reply."""
+
+
+@dataclass(kw_only=True, eq=False)
+class SiteStep:
+    """One request at a site.
+
+    Attributes
+    ----------
+    asked : TrainRequest, SummariseRequest or CompareRequest
+        The request as it came.
+    session : SiteSession
+    own : SiteRun
+        What the site has of the run.
+    """
+
+    asked: TrainRequest | SummariseRequest | CompareRequest
+    session: SiteSession
+    own: SiteRun
+
+
+@dataclass(kw_only=True, eq=False)
+class TrainingStep(SiteStep):
+    """One request to train or to score: each part changes it on the way in, and its update on the way out.
+
+    Attributes
+    ----------
+    request : TrainRequest
+        As far as the parts have read it.
+    model : dict of name to array
+        From which training starts.
+    terms : tuple of functions
+        Gradients that are added in every step of the optimiser.
+    correction : dict of name to array
+        A gradient that is constant in the round.
+    own_gradients : AddedGradients
+        The same of the site's own model, where it trains one.
+    done : Trained or None
+        What training came to.
+    delta : dict of name to array
+        The update as it leaves.
+    returned : dict of name to array
+        Arrays of the strategy that leave with it.
+    state : dict of name to array
+        What the site keeps for its next round.
+    """
+
+    asked: TrainRequest
+    request: TrainRequest
+    model: Arrays = field(init=False)
+    terms: tuple[Term, ...] = ()
+    correction: Arrays = field(default_factory=dict)
+    own_gradients: AddedGradients = NOTHING_ADDED
+    done: Trained | None = None
+    delta: Arrays = field(default_factory=dict)
+    returned: Arrays = field(default_factory=dict)
+    state: Arrays = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model = self.request.arrays
+
+    @cached_property
+    def kept(self) -> Arrays:
+        """What the site kept in its last round before this one; read where a part asks for it."""
+        return self.own.before(self.request.round, self.session)
+
+    @property
+    def trained(self) -> Trained:
+        """What training came to; raises ValueError before it."""
+        if self.done is None:
+            raise ValueError("the round is not trained yet")
+        return self.done
+
+
+class SitePart:
+    """A feature of a study at a site.
+
+    The parts of a study stand around its training like the skins of an onion, the outermost first: `before` is called
+    inwards, `after` and `reply` outwards. A part does nothing that it does not define.
+    """
+
+    @classmethod
+    def of_study(cls, study: Study) -> Self | None:
+        """Return the part of a study, None where the study does not have it."""
+        raise NotImplementedError  # pragma: no cover
+
+    def before(self, step: TrainingStep) -> None:
+        """Read a request to train: change `step.request`, `step.model` or what is added to gradients."""
+
+    def after(self, step: TrainingStep) -> Work:
+        """Change the update, and what the site keeps for its next round."""
+        return
+        yield  # a generator, also where nothing is to be computed
+
+    def reply(self, step: SiteStep, reply: PartReply) -> Leaving:
+        """Return the reply as it leaves."""
+        return reply
+        yield

@@ -1,0 +1,35 @@
+"""List of a study's parts at a site; nothing else there names one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from flfed.federation.client.packing import study_of
+from flfed.federation.client.parts.codec import Codec
+from flfed.federation.client.parts.covering_noise import CoveringNoise
+from flfed.federation.client.parts.own_part import OwnPart
+from flfed.federation.client.parts.secure_aggregation import SecureAggregation
+from flfed.federation.client.parts.step import Leaving, PartReply, SitePart, SiteStep
+from flfed.federation.client.parts.strategy_rule import StrategyRule
+
+PARTS: tuple[type[SitePart], ...] = (SecureAggregation, CoveringNoise, Codec, OwnPart, StrategyRule)
+"""From the outermost to the innermost: the first one sees a request as it came, and a reply as it leaves."""
+
+
+@lru_cache(maxsize=64)
+def site_parts(text: str) -> tuple[SitePart, ...]:
+    """Return the parts of a study, given its text, the outermost first."""
+    study = study_of(text)
+    found = []
+    for part in PARTS:
+        made = part.of_study(study)
+        if made is not None:
+            found.append(made)
+    return tuple(found)
+
+
+def leave(step: SiteStep, reply: PartReply) -> Leaving:
+    """Return a reply as it leaves the site, through all parts of its study."""
+    for part in reversed(site_parts(step.session.study.text)):
+        reply = yield from part.reply(step, reply)
+    return reply
