@@ -17,7 +17,6 @@ from flfed.study.study import Study
 from flfed.testing import MECHANISM_RULES, RuleBroken, Subject, check_mechanism, keep
 from flfed.updates.mechanism import Mechanism, mechanism_of, uncharged_outputs
 from flfed.updates.privacy.record_dp import RecordDp
-from flfed.updates.privacy.row_clip import RowClip
 from flfed.updates.privacy.site_dp import SiteDp
 
 MECHANISMS = names("mechanism")
@@ -29,8 +28,8 @@ def test_a_mechanism_keeps_every_rule_of_the_contract(name, rule):
     keep(rule, Subject(load("mechanism", name)))
 
 
-def test_the_listing_has_our_three_and_every_rule_says_why_there_is_one():
-    assert {"record-dp", "row-clip", "site-dp"} <= set(MECHANISMS)
+def test_the_listing_has_our_two_and_every_rule_says_why_there_is_one():
+    assert {"record-dp", "site-dp"} <= set(MECHANISMS)
     assert len(MECHANISM_RULES) >= 13
     assert all(len(inspect.getdoc(rule).split()) > 5 for rule in MECHANISM_RULES)
 
@@ -38,10 +37,9 @@ def test_the_listing_has_our_three_and_every_rule_says_why_there_is_one():
 def test_ours_keep_the_contract_with_other_settings_too():
     check_mechanism(RecordDp, {"epsilon": 0.5, "clip": 0.01, "sampling": 1.0, "unit": "row"})
     check_mechanism(SiteDp, {"noise": 2.0, "clip": 30.0})
-    check_mechanism(RowClip, {"clip": 3.0})
 
 
-@pytest.mark.parametrize("mechanism", [Mechanism(), RecordDp(unit="row", delta=1e-4), RecordDp(), SiteDp(), RowClip()])
+@pytest.mark.parametrize("mechanism", [Mechanism(), RecordDp(unit="row", delta=1e-4), RecordDp(), SiteDp()])
 def test_what_a_ledger_counts_is_told_without_the_accountant_as_the_promise_has_it(mechanism: Mechanism):
     plan = Plan(steps=4)
     release, promise = mechanism.round_release(plan, 3), mechanism.promise(plan, 3)
@@ -56,22 +54,22 @@ class Unbased:
     """Source: none. Guarantee: none; neighbours: none."""
 
 
-class Unsourced(RowClip):
+class Unsourced(RecordDp):
     """Guarantee: none; neighbours are tables."""
 
 
-class Vague(RowClip):
+class Vague(RecordDp):
     """Guarantee: all is safe. Source: none."""
 
 
-class Loose(RowClip):
+class Loose(RecordDp):
     """Source: none. Guarantee: none; neighbours: none."""
 
     def __init__(self, clip: float = 1.0) -> None:
         super().__init__(clip=clip)
 
 
-class Tabular(RowClip):
+class Tabular(RecordDp):
     """Source: none. Guarantee: none; neighbours: none."""
 
 
@@ -135,7 +133,7 @@ def test_every_rule_is_broken_by_one_that_breaks_only_it(monkeypatch: pytest.Mon
     broken = (Unbased, Unsourced, Loose, Vague, Tabular, Boasting, Flat, Loud, Long, Quiet, Judging, Silent, Lax)
     for rule, kind in zip(MECHANISM_RULES, broken, strict=True):
         # Where a class is defined, all that its file imports comes along: this file's is not what is looked at.
-        monkeypatch.setattr(kind, "__module__", "flfed.rows.data.site" if kind is Tabular else RowClip.__module__)
+        monkeypatch.setattr(kind, "__module__", "flfed.rows.data.site" if kind is Tabular else RecordDp.__module__)
         with pytest.raises(RuleBroken) as told:
             check_mechanism(kind)
         assert rule.__name__.replace("_", " ") in str(told.value), (rule, str(told.value))
@@ -179,9 +177,7 @@ def test_a_study_that_keeps_the_promise_passes_and_its_mechanism_is_built_of_its
         ({"plan.steps": 0}, r"record-dp: needs \[plan\] steps"),
         ({"plan.clip": 1.0}, "clip is of whole gradients"),
         ({"encode.scaler": "per-site"}, r"one more moves the gradients of all, and \[privacy\] record-dp bounds"),
-        ({"privacy.name": "row-clip", "encode.scaler": "per-site"}, r"per-site.* \[privacy\] row-clip bounds"),
         (CURVE, r"curve trains again and again .* \[privacy\] record-dp"),
-        ({"privacy.name": "row-clip", "plan.steps": 0}, r"row-clip: needs \[plan\] steps"),
         ({"privacy.epsilon": 0.0}, r"epsilon=0.0 must be in \(0, 100\]"),
         ({"privacy.epsilon": float("nan")}, "epsilon=nan"),
         ({"privacy.delta": 0.5}, "delta=0.5 must be"),
@@ -229,15 +225,14 @@ def test_what_is_uncharged_follows_from_the_study():
     assert any("which round's model is the result" in said for said in after)
     assert len(after) == len(before) + 1
     # Without a mechanism the updates themselves are the first to be named; record-dp has noise on them.
-    assert len(Mechanism().uncharged(plain)) == len(before) + 1 == len(RowClip().uncharged(plain))
+    assert len(Mechanism().uncharged(plain)) == len(before) + 1
     found = RecordDp().uncharged(plain)
     assert len(found) == len(before) + 2 and "three digits" in found[-1]
 
 
 def test_a_budget_is_named_among_what_leaves_only_where_the_run_counts_epsilon():
     said = "What a site's budget of epsilon is, and how much of it all studies have spent."
-    row_clip = STUDY.replace("record-dp", "row-clip")
-    for text, leaves in ((STUDY, True), (SITE_DP, False), (row_clip, False), (STUDY.partition("[privacy]")[0], False)):
+    for text, leaves in ((STUDY, True), (SITE_DP, False), (STUDY.partition("[privacy]")[0], False)):
         study = Study.parse(text)
         assert (said in (mechanism_of(study) or Mechanism()).uncharged(study)) == leaves, study.privacy.name
 
@@ -271,7 +266,7 @@ def test_site_dp_refuses_a_strategy_that_could_pass_its_noise_by(tmp_path: Path,
 
 
 def test_another_packages_mechanism_is_listed_built_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    source = Path(inspect.getfile(RowClip)).read_text().replace("RowClip", "EvenClip")
+    source = Path(inspect.getfile(RecordDp)).read_text().replace("RecordDp", "EvenClip")
     installed(tmp_path, "even_clip", source, "[flfed.mechanism]\neven-clip = even_clip:EvenClip\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert "even-clip" in names("mechanism") and "even-clip" in registry.others("mechanism")

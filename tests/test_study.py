@@ -348,7 +348,7 @@ def test_rows_that_are_promised_something_go_through_the_schemas_encoder_unless_
     assert bare != PROTECTED
     assert Study.parse(bare).encode.scaler == "schema"
     assert Study.parse(PROTECTED).encode.scaler == "none"
-    assert Study.parse(bare.replace("'record-dp'", "'row-clip'")).encode.scaler == "global"
+    assert Study.parse(bare.replace("'record-dp'", "'site-dp'")).encode.scaler == "global"
 
 
 def test_weights_that_count_the_rows_of_each_class_are_refused_where_no_row_has_a_say():

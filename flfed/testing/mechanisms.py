@@ -64,8 +64,8 @@ def check_mechanism(mechanism: type[Any], settings: Mapping[str, Any] | None = N
 
     Examples
     --------
-    >>> from flfed.updates.privacy.row_clip import RowClip
-    >>> check_mechanism(RowClip)
+    >>> from flfed.updates.privacy.site_dp import SiteDp
+    >>> check_mechanism(SiteDp)
     """
     check(MECHANISM_RULES, Subject(mechanism, settings or {}))
 

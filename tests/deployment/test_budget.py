@@ -158,7 +158,7 @@ def test_figures_of_the_budget_pass_the_gate_and_no_other_numbers_do(protected):
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({"mechanisms": ("none", "row-clip")}, "its policy allows mechanisms none, row-clip, the study asks for 'reco"),
+        ({"mechanisms": ("none", "site-dp")}, "its policy allows mechanisms none, site-dp, the study asks for 'reco"),
         ({"delta": 1e-6}, "its policy allows delta up to 1e-06, the study asks for 1e-05"),
     ],
 )

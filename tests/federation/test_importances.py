@@ -173,8 +173,10 @@ def test_a_site_in_sums_only_has_none_of_its_own(small_sites, asking):
         ("importance = -1", "importance=-1 must be 0 to 100"),
         ("importance = 101", "importance=101 must be 0 to 100"),
         ("importance = 2.5", "importance=2.5 must be a whole number"),
-        ('importance = 5\n[privacy]\nname = "row-clip"\nclip = 1.0', "importance asks for exact figures of single"),
-        ('importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0', "on which there is no noise"),
+        (
+            'importance = 5\n[privacy]\nname = "record-dp"\nepsilon = 3.0\nclip = 1.0',
+            "importance asks for exact figures of single",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_in_one_sentence(small_study, line, said):

@@ -102,14 +102,6 @@ def test_sites_that_were_asked_less_spent_less(small_sites, private):
         assert line["epsilon"] <= found["epsilon"]
 
 
-def test_a_mechanism_without_a_promise_has_no_epsilon_and_its_steps(small_sites, private):
-    found = of(run(private({"name": "row-clip", "sampling": 0.2}), sites=small_sites(2)))
-    assert (found["epsilon"], found["delta"], found["noise"], found["steps"]) == (None, None, 0.0, 12)
-    assert [line["steps"] for line in found["sites"].values()] == [12, 12]
-    assert [line["epsilon"] for line in found["sites"].values()] == [None, None]
-    assert "nothing is promised" in found["warnings"][0]
-
-
 def test_site_dp_promises_of_its_rounds_and_warns_of_few_sites(small_sites, private):
     found = of(run(private(SITE_DP), sites=small_sites(3)))
     assert (found["unit"], found["steps"], found["sampling"]) == ("site", ROUNDS, 1.0)

@@ -215,7 +215,7 @@ def test_open_records_and_never_refuses(small_sites: Callable[..., list[Site]], 
     [
         ({"epsilon": 3.0}, {"privacy": None}, "its policy allows studies with record-level differential privacy only"),
         ({"epsilon": 3.0}, {"delta": 1e-4}, "its policy allows delta up to 1e-05, the study asks for 0.0001"),
-        ({"mechanisms": ("row-clip",)}, {}, "its policy allows mechanisms row-clip, the study asks for 'record-dp'"),
+        ({"mechanisms": ("site-dp",)}, {}, "its policy allows mechanisms site-dp, the study asks for 'record-dp'"),
         ({"delta": 0.05}, {"delta": 0.02}, "the study's delta=0.02 is not below one over the training rows here"),
         ({"epsilon": 0.01}, {}, "privacy budget: epsilon 0 of 0.01 is spent at delta 1e-05, and one more round"),
     ],

@@ -90,9 +90,9 @@ def test_a_run_without_a_mechanism_says_so_plainly(told, payload):
 
 def test_clipping_alone_promises_nothing(told, payload):
     sites = {site: line | {"epsilon": None} for site, line in payload["sites"].items()}
-    found = told(payload | {"mechanism": "row-clip", "epsilon": None, "noise": 0.0, "sites": sites})
+    found = told(payload | {"mechanism": "even-clip", "epsilon": None, "noise": 0.0, "sites": sites})
     assert promise_in_words(found["privacy"]) == [
-        "row-clip promises nothing: there is no noise that an ε would follow from."
+        "even-clip promises nothing: there is no noise that an ε would follow from."
     ]
     assert spending_in_words(found["privacy"]) == []
     assert found["privacy"]["noise"] == 0.0

@@ -82,7 +82,7 @@ def test_what_another_package_brings_must_be_named(tmp_path: Path, monkeypatch: 
         ({}, "record-dp", 1.1e-5, "its policy allows delta up to 1e-05, the study asks for 1.1e-05"),
         ({"delta": 1e-3}, "record-dp", 1e-3, None),
         ({"epsilon": 3}, "record-dp", 1e-6, None),
-        ({"epsilon": 3}, "row-clip", None, "its policy allows studies with record-level differential privacy only"),
+        ({"epsilon": 3}, "site-dp", None, "its policy allows studies with record-level differential privacy only"),
         ({"epsilon": 3, "disclosure": "open"}, "none", None, None),
         ({"disclosure": "open"}, "record-dp", 0.01, None),
         ({"mechanisms": ["record-dp"], "disclosure": "open"}, "none", None, "its policy allows mechanisms record-dp"),
