@@ -56,7 +56,6 @@ PERSONAL: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "ditto": ({"strategy.name": "ditto"}, {SITES_MEAN: "personalised-sites-mean"}),
     "ditto, lam 0": ({"strategy.name": "ditto", "strategy.lam": 0.0}, {SITES_MEAN: "personalised-sites-mean"}),
     "fedper": ({"strategy.name": "fedper"}, {"global": "global", SITES_MEAN: SITES_MEAN}),
-    "fedrep": ({"strategy.name": "fedrep"}, {"global": "global", SITES_MEAN: SITES_MEAN}),
 }
 """What sites have of their own: settings, and by the arm of plain averaging the arm that is held against it."""
 QUICK = {"compare.own": "same", "compare.draws": 200}

@@ -29,8 +29,6 @@ OWN = {
     ("fine-tuned", "sites-mean"): "beside it: the shared model fine-tuned, no strategy",
     ("fedper", "global"): "`fedper`, all test rows",
     ("fedper", "sites-mean"): "`fedper`, mean of sites",
-    ("fedrep", "global"): "`fedrep`, all test rows",
-    ("fedrep", "sites-mean"): "`fedrep`, mean of sites",
 }
 WAYS = {
     "bare": "bare PyTorch loop",

@@ -23,7 +23,7 @@ from flfed.rows.encoded_table import EncodedTable
 from flfed.rows.evaluation.scoring import Measured, RoundFigures, metrics_asked, primary_of, too_few
 from flfed.rows.features.encode import Encoded
 from flfed.rows.own_intercept import own_intercept, own_offset, site_deviation
-from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays, own_part_first
+from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
 from flfed.rows.statistics.boosted_trees import SiteTrees
 from flfed.rows.study_model import first_model as first_model
 from flfed.rows.study_model import study_layout, study_trainable
@@ -216,15 +216,13 @@ class SiteSession(EncodedTable):
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
         shared = AddedGradients(terms=terms, correction=correction or {})
-        request = _round_fit(self, arrays, rows, round, lr, shared)
-        request, first = yield from own_part_first(request, self.own_arrays, arrays)
-        fits: list[Request] = [request]
+        fits: list[Request] = [_round_fit(self, arrays, rows, round, lr, shared)]
         if self.own_arrays.model is not None:
             fits.append(_round_fit(self, self.own_arrays.model, rows, round, lr, own))
         # Side by side, so that an engine may stack each with those of other sites.
         found: list[Fitted] = yield fits
         delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
-        delta, kept = self.own_arrays.parted(arrays, delta | first, beside)
+        delta, kept = self.own_arrays.parted(arrays, delta, beside)
         return Trained(delta, _told_rows(rows, self.protection), found[0].loss, found[0].steps, scores, held, lr, kept)
 
     @property

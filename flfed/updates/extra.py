@@ -40,9 +40,6 @@ class ExtraShapes:
         update they are zero. They stay at the site.
     own_model : mapping of name to (shape, dtype)
         The model's arrays, where each site trains a model of its own beside the shared one. They stay at the site.
-    own_first : bool
-        Whether a site trains its own part before the rest of the model, and not together with it; then the strategy's
-        `own_epochs` says by how many passes over the rows.
     """
 
     sent: Shapes = field(default_factory=dict)
@@ -50,7 +47,6 @@ class ExtraShapes:
     kept: Shapes = field(default_factory=dict)
     own_part: Shapes = field(default_factory=dict)
     own_model: Shapes = field(default_factory=dict)
-    own_first: bool = False
 
     @property
     def own(self) -> Shapes:
@@ -142,11 +138,10 @@ def check_extra(study: Study, model: Shapes, *, by_row: bool) -> None:
         What of the study does not go with them.
     """
     shapes = extra_shapes(study, model)
-    if by_row and (shapes.own_model or shapes.own_first):
-        what = "each site trains a second model" if shapes.own_model else "each site first trains its own layer"
+    if by_row and shapes.own_model:
         raise UsageError(
-            f"[strategy] {study.strategy.name}: {what} on the same rows, which {study.privacy.name} under [privacy] "
-            "neither protects nor charges: leave one of them out"
+            f"[strategy] {study.strategy.name}: each site trains a second model on the same rows, which "
+            f"{study.privacy.name} under [privacy] neither protects nor charges: leave one of them out"
         )
     if not (shapes.sent or shapes.returned):
         return
@@ -204,11 +199,6 @@ def own_terms(
 ) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds to those of a site's own model, as `client_terms` does."""
     return _parted(strategy.own_terms(settings, start, incoming))
-
-
-def own_epochs(strategy: type[Any], settings: Mapping[str, float], shapes: ExtraShapes) -> int:
-    """Return by how many passes a site's own part is trained before the rest; 0 where both are trained together."""
-    return int(strategy.own_epochs(settings)) if shapes.own_first else 0
 
 
 def _parted(found: tuple[Any, ...]) -> tuple[Any, Arrays]:

@@ -19,7 +19,7 @@ def test_what_is_a_sites_own_is_at_that_site_alone(consortium: Any):
     network = ('name = "logistic"', 'name = "mlp"\nhidden = [8]')
     studies = {
         name: consortium.study(('name = "fedavg"', f'name = "{name}"'), network, ("lr = 0.1", f"lr = {lr}"))
-        for name, lr in (("ditto", 0.1), ("fedper", 0.2), ("fedrep", 0.3))
+        for name, lr in (("ditto", 0.1), ("fedper", 0.2))
     }
     for name in THREE:
         consortium.allow_every_strategy(name)

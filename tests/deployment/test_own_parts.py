@@ -47,18 +47,7 @@ def figures(run: str) -> Mapping[str, Any]:
     return {f"{site} {arm}": told["sites"][site][arm]["roc_auc_score"]["value"] for site in SITES for arm in arms}
 
 
-def test_three_gates_end_where_one_process_does_where_layers_are_trained_one_after_the_other(
-    small_sites: Any, small_study: str
-):
-    consortium = consortium_of(small_sites, small_study, "fedrep")
-    whole = Coordinator(consortium).run()
-    here = run(consortium.study, sites=list(consortium.sites.values()))
-    for name, value in checkpoint.final(here.run).arrays.items():
-        np.testing.assert_allclose(checkpoint.final(whole.run).arrays[name], value, rtol=0, atol=1e-12)
-    assert figures(here.run) == pytest.approx(figures(whole.run), abs=1e-12)
-
-
-@pytest.mark.parametrize("strategy", ["ditto", "fedper", pytest.param("fedrep", marks=pytest.mark.proof)])
+@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
 def test_three_gates_end_where_one_process_does_also_after_a_crash(
     small_sites: Any, small_study: str, strategy: str, monkeypatch: pytest.MonkeyPatch
 ):
@@ -150,7 +139,6 @@ def test_the_approval_says_what_stays(small_sites: Any, small_study: str):
     (site,) = small_sites(1)
     for strategy, said in (
         ("fedper", "Of the model this site has its own weight-1, bias-1, which it trains on its own rows"),
-        ("fedrep", "Of the model this site has its own weight-1, bias-1, which it trains on its own rows"),
         ("ditto", "Beside the shared model this site trains a model of its own on the same rows."),
         ("fedavg", ""),
     ):
@@ -175,7 +163,7 @@ def test_under_secure_sums_gates_keep_what_is_a_sites_own_too(
     assert all(np.abs(value).max() > 0 for arrays in own.values() for value in arrays.values()) and all(own.values())
 
 
-@pytest.mark.parametrize("strategy", ["ditto", "fedper", "fedrep"])
+@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
 def test_a_round_is_computed_again_where_its_update_does_not_follow_from_what_is_kept(
     gated: Any, small_study: str, strategy: str
 ):

@@ -201,7 +201,6 @@ def test_a_run_that_begins_with_an_earlier_model_goes_on_after_a_kill_while_that
 TOP_K = CHANGES | {"codec.name": "top-k", "codec.share": 0.1, "codec.download": "int8"}
 VARIATES = CHANGES | {"strategy.name": "scaffold"}
 OWN_LAYER = CHANGES | {"strategy.name": "fedper", "strategy.select": "last"}
-HEAD_FIRST = OWN_LAYER | {"strategy.name": "fedrep"}
 OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
 
 
@@ -210,7 +209,6 @@ OWN_MODEL = CHANGES | {"strategy.name": "ditto"}
         pytest.param(TOP_K, id="top-k"),
         pytest.param(VARIATES, id="scaffold", marks=pytest.mark.proof),
         pytest.param(OWN_LAYER, id="fedper", marks=pytest.mark.proof),
-        pytest.param(HEAD_FIRST, id="fedrep", marks=pytest.mark.proof),
         pytest.param(OWN_MODEL, id="ditto", marks=pytest.mark.proof),
     ]
 )
@@ -256,9 +254,7 @@ def test_what_sites_keep_is_there_after_a_kill_and_without_it_the_arrays_are_oth
 @pytest.mark.servers
 @pytest.mark.parametrize("strategy", registry.names("strategy"))
 def test_a_run_of_any_strategy_goes_on_after_a_kill(strategy: str, home: Path, record: Record):
-    last = (
-        {"strategy.select": "last"} if strategy in ("fedper", "fedrep") else {}
-    )  # own layers of an earlier round are gone
+    last = {"strategy.select": "last"} if strategy == "fedper" else {}  # own layers of an earlier round are gone
     children = Children(CHANGES | {"strategy.name": strategy, **last})
     try:
         with threadpool_limits(1):

@@ -199,9 +199,7 @@ def test_what_is_put_on_updates_changes_the_shared_model_as_it_does_fedavgs(smal
 # FedPer: the last layer, or the intercept, is each site's own.
 
 
-def by_hand(
-    done: Conducted, own: Sequence[str], of_round: Callable[..., Arrays] = trained
-) -> tuple[list[Arrays], dict[str, list[Arrays]]]:
+def by_hand(done: Conducted, own: Sequence[str]) -> tuple[list[Arrays], dict[str, list[Arrays]]]:
     """Return the shared model before each round and after the last, and each site's own arrays likewise."""
     study, sessions = done.study, done.sessions()
     shared = [models_sent(done)[0]]
@@ -210,7 +208,7 @@ def by_hand(
         moved = {}
         for session in sessions:
             start = {**shared[-1], **kept[session.site.name][-1]}
-            after = of_round(session, done, start, round)
+            after = trained(session, done, start, round)
             kept[session.site.name].append({name: after[name] for name in own})
             moved[session.site.name] = {name: after[name] - shared[-1][name] for name in after if name not in own}
         rows = {session.site.name: len(session.table.training) for session in sessions}
@@ -292,7 +290,7 @@ def test_a_site_that_has_not_trained_predicts_with_the_layer_as_it_was_drawn(sma
             assert apart > 1e-4 if site in trained_at else apart < 1e-12
 
 
-@pytest.mark.parametrize(("strategy", "model"), [("ditto", MLP), ("fedper", MLP), ("fedper", {}), ("fedrep", MLP)])
+@pytest.mark.parametrize(("strategy", "model"), [("ditto", MLP), ("fedper", MLP), ("fedper", {})])
 def test_no_message_holds_what_is_a_sites_own(
     small_sites, small_study, conduct: Callable[..., Conducted], strategy: str, model: Any
 ):
@@ -317,7 +315,7 @@ def test_no_message_holds_what_is_a_sites_own(
 
 
 @pytest.mark.parametrize("changes", [{}, {"plan.precision": "float32"}, {"plan.optimiser": "adam", "plan.lr": 0.01}])
-@pytest.mark.parametrize("strategy", ["ditto", "fedper", "fedrep"])
+@pytest.mark.parametrize("strategy", ["ditto", "fedper"])
 def test_sites_that_train_together_get_what_each_gets_alone_weak_ones_too(
     small_sites, small_study, strategy: str, changes: Any
 ):
@@ -378,7 +376,7 @@ def test_the_coordinator_has_no_model_to_take_out(small_sites, small_study, tmp_
 
 def test_a_learning_curve_is_of_the_same_models(small_sites, small_study):
     sites = small_sites(3, rows=120)
-    for strategy in ("ditto", "fedper", "fedrep"):
+    for strategy in ("ditto", "fedper"):
         study = Study.parse(with_strategy(small_study, strategy, **MLP))
         done = run(study, sites=sites, stacked=False)
         places = {site.name: SiteSession(site, study) for site in sites}
@@ -389,60 +387,6 @@ def test_a_learning_curve_is_of_the_same_models(small_sites, small_study):
             for arm in ("global", "personalised"):
                 told = done.report["sites"][name][arm][AUC]["value"]
                 assert judged[arm].value == pytest.approx(told, abs=1e-12)
-
-
-# FedRep: each site's own last layer is trained first, and then the shared layers.
-
-
-def full_gradient(model: Arrays, x: np.ndarray, y: np.ndarray, l2: float) -> Arrays:
-    """Return the gradient of the mean log loss and the penalty of weights, written out."""
-    if "weight" in model:
-        residual = (1 / (1 + np.exp(-(x @ model["weight"] + model["bias"]))) - y[:, None]) / len(y)
-        return {"weight": x.T @ residual + l2 * model["weight"], "bias": residual.sum(axis=0)}
-    hidden = np.maximum(x @ model["weight-0"] + model["bias-0"], 0)
-    residual = (1 / (1 + np.exp(-(hidden @ model["weight-1"] + model["bias-1"]))) - y[:, None]) / len(y)
-    back = residual @ model["weight-1"].T * (hidden > 0)
-    found = {"weight-1": hidden.T @ residual, "bias-1": residual.sum(axis=0)}
-    found |= {"weight-0": x.T @ back, "bias-0": back.sum(axis=0)}
-    return {name: g + l2 * model[name] if name.startswith("weight") else g for name, g in found.items()}
-
-
-def descended(parts: Sequence[tuple[int, Sequence[str]]]) -> Callable[..., Arrays]:
-    """Return a round at a site: so many full steps of each of some arrays, one part after the other."""
-
-    def of_round(session: SiteSession, done: Conducted, start: Arrays, round: int) -> Arrays:
-        assert done.outcome is not None
-        plan, rows, model = done.study.plan, session.training(done.outcome.encoder), dict(start)
-        for steps, names in parts:
-            for _ in range(steps):
-                g = full_gradient(model, rows.x, rows.y, plan.l2)
-                model |= {name: model[name] - plan.lr * g[name] for name in names}
-        return model
-
-    return of_round
-
-
-@pytest.mark.parametrize("given", [{}, {"plan.epochs": 1, "plan.steps": 2}])
-@pytest.mark.parametrize(
-    ("model", "own", "shared"),
-    [({}, ["bias"], ["weight"]), (MLP, ["weight-1", "bias-1"], ["weight-0", "bias-0"])],
-)
-def test_a_site_trains_its_own_layer_first_and_then_the_shared_ones_beside_it(
-    small_sites, small_study, conduct: Callable[..., Conducted], model: Any, own: Any, shared: Any, given: Any
-):
-    changes = {**ONE_BATCH, **model, **given, "strategy.head-epochs": 4}
-    done = conduct(small_sites(3, rows=200), with_strategy(small_study, "fedrep", **changes), tables=True)
-    steps = 2 if given else 3
-    sent, kept = by_hand(done, own, descended([(4, own), (steps, shared)]))
-    assert done.outcome is not None
-    assert max(map(distance, sent, [*models_sent(done), done.outcome.arrays])) < 1e-12
-    assert max(distance(kept[site][-1], part) for site, part in own_of(done).items()) < 1e-12
-    for name in own:  # to the bit what was drawn
-        np.testing.assert_array_equal(done.outcome.arrays[name], sent[0][name])
-    # Wrong: the other way round; both together, as FedPer does; and both at once in as many steps.
-    for wrong in ([(steps, shared), (4, own)], [(steps, own + shared)], [(4, own), (steps, own + shared)]):
-        other, _ = by_hand(done, own, descended(wrong))
-        assert distance(other[-1], done.outcome.arrays) > 1e-5, wrong
 
 
 # What it is worth on real studies (FIGURES.md, G).

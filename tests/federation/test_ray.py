@@ -114,7 +114,6 @@ class Noted(Frame):
         {"codec.name": "top-k", "codec.share": 0.4, "codec.download": "int8"},
         {"strategy.name": "scaffold"},
         {"strategy.name": "fedper", "model.name": "mlp", "model.hidden": [8]},
-        {"strategy.name": "fedrep", "model.name": "mlp", "model.hidden": [8]},
         {"strategy.name": "ditto"},
         {"codec.name": "int8", "codec.download": "int8"},
     ],

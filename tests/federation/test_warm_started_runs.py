@@ -39,7 +39,6 @@ GOING_WITH: dict[str, dict[str, Any]] = {
     "frozen layers": {"model.frozen": 1},
     "ditto": {"strategy.name": "ditto"},
     "own last layers": {"strategy.name": "fedper"},
-    "own last layers first": {"strategy.name": "fedrep"},
     "control variates": {"strategy.name": "scaffold"},
     "a learning curve": {"compare.curve": {"rows": [20], "draws": 3}},
 }  # fmt: skip

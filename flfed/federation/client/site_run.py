@@ -29,7 +29,7 @@ from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
 from flfed.updates.codec import arrays_defect
-from flfed.updates.extra import ExtraShapes, own_arrays, own_epochs, own_terms
+from flfed.updates.extra import ExtraShapes, own_arrays, own_terms
 from flfed.updates.masking.order import sum_name
 from flfed.updates.masking.question import question_sha256, rows_question
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -195,14 +195,6 @@ def own_part_of(kept: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArray
     if shapes.own_model:
         return OwnArrays(model=kept or incoming)
     return OwnArrays(part=kept, names=tuple(shapes.own_part))
-
-
-def own_part_trained(
-    strategy: type[Any], request: TrainRequest, before: Arrays, shapes: ExtraShapes, incoming: Arrays
-) -> OwnArrays:
-    """Return what a site has of its own of the model as it trains, by its state `before` the round."""
-    epochs = own_epochs(strategy, request.settings, shapes) if request.fit else 0
-    return replace(own_part_of(own_arrays(before, shapes), shapes, incoming), epochs=epochs)
 
 
 def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSession, incoming: Arrays) -> AddedGradients:

@@ -13,11 +13,10 @@ from flfed.federation.server.preflight import check
 from flfed.study.study import Study
 from flfed.testing.strategies import check_strategy
 from flfed.updates.codec import shapes_of
-from flfed.updates.extra import own_epochs, own_terms
+from flfed.updates.extra import own_terms
 from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.strategies.personal.ditto import Ditto
 from flfed.updates.strategies.personal.fedper import FedPer
-from flfed.updates.strategies.personal.fedrep import FedRep
 
 
 def test_dittos_gradient_is_lam_times_the_distance_from_the_shared_model_at_every_step():
@@ -50,21 +49,8 @@ def test_a_second_training_that_no_budget_is_charged_for_is_refused(small_sites:
     private = {"privacy.name": "record-dp", "privacy.epsilon": 8.0, "privacy.delta": 1e-3, "plan.steps": 4}
     study = Study.parse(small_study).replace({**private, "plan.epochs": 1})
     check(study)
-    for strategy, what in (("ditto", "a second model"), ("fedrep", "each site first trains its own layer")):
-        with pytest.raises(UsageError, match=f"{what} on the same rows, which record-dp under .privacy. neither"):
-            check(study.replace({"strategy.name": strategy}))
-
-
-def test_fedrep_sends_how_often_a_site_fits_its_own_layer_which_is_that_of_fedper():
-    model = shapes_named("weight-0", "bias-0", "weight-1", "bias-1")
-    shapes = FedRep.extra_shapes(model)
-    assert shapes.own_part == FedPer.extra_shapes(model).own_part and shapes.own_first
-    assert own_epochs(FedRep, FedRep(head_epochs=3).client_settings(), shapes) == 3
-    assert own_epochs(FedPer, {}, FedPer.extra_shapes(model)) == 0
-    with pytest.raises(MalformedMessage, match="head-epochs"):
-        own_epochs(FedRep, {}, shapes)
-    with pytest.raises(UsageError, match="head-epochs=0"):
-        FedRep(head_epochs=0)
+    with pytest.raises(UsageError, match="a second model on the same rows, which record-dp under .privacy. neither"):
+        check(study.replace({"strategy.name": "ditto"}))
 
 
 def shapes_named(*names: str) -> dict[str, Any]:
@@ -92,13 +78,10 @@ def test_a_model_whose_last_layer_is_not_known_is_refused():
         FedPer.extra_shapes(shapes_named("hidden.weight", "hidden.bias", "out.weight", "out.bias"))
 
 
-@pytest.mark.parametrize("strategy", [FedPer, FedRep])
-def test_own_last_layers_keep_strategies_contract_and_take_no_earlier_round(
-    small_sites: Any, small_study: str, strategy: Any
-):
-    check_strategy(strategy)
+def test_own_last_layers_keep_strategies_contract_and_take_no_earlier_round(small_sites: Any, small_study: str):
+    check_strategy(FedPer)
     small_sites(1)
-    study = Study.parse(small_study).replace({"strategy.name": strategy.__name__.lower(), "plan.validation": 0.3})
+    study = Study.parse(small_study).replace({"strategy.name": "fedper", "plan.validation": 0.3})
     check(study)
     with pytest.raises(UsageError, match="the sites' own are those of the last"):
         check(study.replace({"strategy.select": "best"}))

@@ -7,10 +7,10 @@ from typing import Self
 
 from flfed.federation.client.packing import extra_shapes_of
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
-from flfed.federation.client.site_run import own_part_trained, own_terms_of
+from flfed.federation.client.site_run import own_part_of, own_terms_of
 from flfed.federation.client.strategies import strategy_class
 from flfed.study.study import Study
-from flfed.updates.extra import ExtraShapes, own_state
+from flfed.updates.extra import ExtraShapes, own_arrays, own_state
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -36,8 +36,8 @@ class OwnPart(SitePart):
 
     def before(self, step: TrainingStep) -> None:
         """Put the site's own arrays in place."""
-        found = own_part_trained(self.strategy, step.request, step.kept, self.shapes, step.model)
-        step.session.own_arrays = found
+        kept = own_arrays(step.kept, self.shapes)
+        step.session.own_arrays = own_part_of(kept, self.shapes, step.model)
         step.own_gradients = own_terms_of(self.strategy, step.request, step.session, step.model)
 
     def after(self, step: TrainingStep) -> Work:

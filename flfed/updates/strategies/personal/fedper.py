@@ -36,7 +36,11 @@ class FedPer(FedAvg):
     def check(self, plan: Plan) -> None:
         """Refuse to take the shared layers of an earlier round."""
         super().check(plan)
-        refuse_earlier_round("fedper", self.select)
+        if self.select == "best":
+            raise UsageError(
+                "[strategy] fedper: select='best' takes the shared layers of an earlier round, and the sites' own are "
+                "those of the last: leave it out"
+            )
 
     @classmethod
     def extra_shapes(cls, model: Shapes) -> ExtraShapes:
@@ -47,38 +51,12 @@ class FedPer(FedAvg):
         UsageError
             If which layer is the last one does not follow from the names of the model's arrays.
         """
-        return own_last_layer("fedper", model)
+        # Of ciphertexts the coordinator knows no layer; sites open them first.
+        names = () if is_encrypted(model) else _last_layer(model)
+        return ExtraShapes(own_part={name: model[name] for name in names})
 
 
-def refuse_earlier_round(strategy: str, select: str) -> None:
-    """Refuse to take the shared layers of a round whose own layers are gone.
-
-    Raises
-    ------
-    UsageError
-        If the best round's model is to be taken.
-    """
-    if select == "best":
-        raise UsageError(
-            f"[strategy] {strategy}: select='best' takes the shared layers of an earlier round, and the sites' own are "
-            "those of the last: leave it out"
-        )
-
-
-def own_last_layer(strategy: str, model: Shapes) -> ExtraShapes:
-    """Return that a model's last layer is each site's own; of a model of one layer, its intercepts.
-
-    Raises
-    ------
-    UsageError
-        If which layer is the last one does not follow from the names of the model's arrays.
-    """
-    # Of ciphertexts the coordinator knows no layer; sites open them first.
-    names = () if is_encrypted(model) else _last_layer(strategy, model)
-    return ExtraShapes(own_part={name: model[name] for name in names})
-
-
-def _last_layer(strategy: str, model: Shapes) -> tuple[str, ...]:
+def _last_layer(model: Shapes) -> tuple[str, ...]:
     """Return the arrays of the layer with the highest number; of a model of one layer, its intercepts."""
     numbers = {name: [int(number) for number in re.findall(r"\d+", name)] for name in model}
     last = max(numbers.values())
@@ -88,7 +66,7 @@ def _last_layer(strategy: str, model: Shapes) -> tuple[str, ...]:
     intercepts = tuple(name for name, (shape, _) in model.items() if len(shape) == 1)
     if len(model) != 2 or len(intercepts) != 1:
         raise UsageError(
-            f"[strategy] {strategy}: which layer is the last one does not follow from the names {', '.join(model)}: "
+            f"[strategy] fedper: which layer is the last one does not follow from the names {', '.join(model)}: "
             "take a model whose arrays have their layer's number in their names"
         )
     return intercepts
