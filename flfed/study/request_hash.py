@@ -19,6 +19,8 @@ WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected"
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
 AFTERWARDS = ("curve", "pooled", "union_scaler", "worthwhile")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
+FORMER: dict[str, Any] = {"own_columns": []}
+"""Fields that `[compare]` had once, with their defaults: the hashes on ledgers have them."""
 _KINDS = {"privacy": "mechanism"}
 
 
@@ -52,7 +54,7 @@ def asks_sha256(text: str) -> str:
 
 def _compared(study: Study) -> dict[str, Any]:
     read = [one.name for one in fields(Compare) if one.name not in AFTERWARDS]
-    return {name: _plain(getattr(study.compare, name)) for name in read}
+    return FORMER | {name: _plain(getattr(study.compare, name)) for name in read}
 
 
 def _whole(named: Named, kind: str) -> dict[str, Any]:

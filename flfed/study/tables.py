@@ -222,13 +222,11 @@ class Compare(Settings, where="[compare]", frozen=True):
         Permutations of each column: sites shuffle its values among their own test rows, and say by how much the shared
         model's loss grows. 0 asks for nothing. An institution gives it only as its policy allows, and of any row in one
         run alone, as of exact counts. Example: `importance = 10`.
-    own_columns : tuple of str
-        Columns that `features` leaves out, for the comparison at sites that have them: where at least half of a site's
-        training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in no
-        message of rounds. Example: `own-columns = ["ca", "thal"]`.
     declared_columns : bool
-        Whether each site uses the columns that its own package declares beside the schema's, in the same way. The
-        coordinator learns neither which there are nor their names. Example: `declared-columns = true`.
+        Whether each site uses the columns that its own package declares beside the schema's: where at least half of
+        its training rows have a value, the model adjusted to that site adds their fit to the shared score. They are in
+        no message, and the coordinator learns neither which there are nor their names.
+        Example: `declared-columns = true`.
     worthwhile : float or None, >= 0
         Gain in the primary metric from which on joining is worth it: a smaller one is never told as
         "joining pays". None means .005 for an AUC and 0 for any other. Example: `worthwhile = 0.01`.
@@ -260,7 +258,6 @@ class Compare(Settings, where="[compare]", frozen=True):
     rank_within: str = ""
     by: tuple[str, ...] = ()
     importance: Annotated[int, Field(ge=0, le=100), "0 to 100"] = 0
-    own_columns: tuple[str, ...] = ()
     declared_columns: bool = False
     worthwhile: Annotated[float | None, Field(ge=0), "0 or more"] = None
     own: Own = "best"

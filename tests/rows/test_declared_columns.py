@@ -19,11 +19,8 @@ from flfed.rows.data.site import Mapped, Policy, Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.data.table_check import check_site
 from flfed.rows.snapshots.snapshot import freeze, load
-from tests.conftest import SMALL_SCHEMA
 
-TWO = OwnColumn("x2", kind="number", range=(-5, 5))
 MARKER = OwnColumn(Field("MARKER", missing=("-1",)), kind="number", range=(0, 1000), unit="ng/L", transform="log1p")
-PARTS = ("personalised", "local-only-own-columns", "global", "local-only")
 
 
 def with_marker(number: int, table: pd.DataFrame) -> pd.DataFrame:
@@ -69,36 +66,6 @@ def test_rows_that_are_alike_in_the_schema_stand_in_one_order_whatever_the_sourc
         replace(site, source=Frame(rows.reset_index(drop=True))).sorted_rows().table for rows in (twice, twice[::-1])
     )
     assert one.equals(other) and one["marker"].duplicated().sum() < len(one) / 2
-
-
-def grouped(folder: Path, name: str, *, without: str = "") -> None:
-    """Write a dataset like "small" whose rows are held out by person, with or without a column."""
-    text = SMALL_SCHEMA.replace('name = "small"', f'name = "{name}"\ngroup = "person"')
-    if without:
-        start = text.index(f"[columns.{without}]")
-        text = text[:start] + text[text.index("[columns.", start + 1) :]
-    place = folder / "datasets" / name
-    place.mkdir(parents=True)
-    (place / "schema.toml").write_text(text)
-    (place / "source.toml").write_text((folder / "datasets" / "small" / "source.toml").read_text())
-
-
-def test_a_declared_column_counts_as_one_of_the_schema_that_the_study_leaves_out(small_sites, small_study, tmp_path):
-    sites = small_sites(2, rows=150)
-    grouped(tmp_path / "root", "whole")
-    grouped(tmp_path / "root", "less", without="x2")
-    study = Study.parse(small_study).replace({"dataset.features": ["x1", "colour"]})
-    named = study.replace({"dataset.name": "whole", "compare.own-columns": ["x2"]})
-    declared = study.replace({"dataset.name": "less", "compare.declared-columns": True})
-    of_schema = run(named, sites=[replace(site, dataset="whole") for site in sites])
-    of_sites = run(declared, sites=[replace(site, dataset="less", own={"own x2": replace(TWO)}) for site in sites])
-    for site in sites:
-        ours, theirs = (found.report["sites"][site.name] for found in (of_sites, of_schema))
-        assert ours["rows"] == theirs["rows"]
-        for arm in PARTS:
-            for metric, figure in theirs[arm].items():
-                assert ours[arm][metric]["value"] == pytest.approx(figure["value"], abs=1e-9), (arm, metric)
-    assert of_sites.report["arrays-sha256"] == of_schema.report["arrays-sha256"]
 
 
 def test_only_the_site_that_declares_it_gains_and_a_run_that_was_ended_goes_on_with_it(marked, small_study):

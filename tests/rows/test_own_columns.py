@@ -10,15 +10,12 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
-from flfed import Study, run
-from flfed.errors import UsageError
-from flfed.federation.server.preflight import check
-from flfed.records.reports.recorded_run import Recorded
+from flfed import OwnColumn, Study, run
+from flfed.federation.engines.local_sites import find_sites
 from flfed.records.reports.site_answer import rests_on
-from flfed.records.store.reader import RunReader
 from flfed.rows.comparison.compare import OWN_COLUMNS, arm_scores
 from flfed.rows.comparison.own_columns import DEVIATIONS, own_fit, own_part, used_at
-from flfed.rows.data import datasets
+from flfed.rows.data.schema import Column
 from flfed.rows.features.encode import Encoded
 from flfed.rows.session import SiteSession
 from flfed.rows.training.one_by_one import run_client
@@ -26,9 +23,17 @@ from flfed.rows.training.tuning.beside import fit_beside
 from flfed.summaries.summary import fit_encoder
 
 AUC = "roc_auc_score"
-OWN = {"dataset.features": ["x1", "colour"], "compare.own-columns": ["x2"]}
+DECLARED = {"second": OwnColumn("x2", kind="number", range=(-5, 5))}
+OWN = {"dataset.features": ["x1", "colour"], "compare.declared-columns": True}
 TEN = ["age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak"]
-HEART = {"dataset.features": TEN, "compare.own-columns": ["ca", "thal", "slope"], "compare.draws": 200}
+HEART = {"dataset.features": TEN, "compare.declared-columns": True, "compare.draws": 200}
+THREE = ("ca", "thal", "slope")
+
+
+def declared(site, name: str, meaning: Column) -> OwnColumn:
+    """Return a column of the schema as a site's package would declare it."""
+    given = {key: getattr(meaning, key) for key in ("kind", "range", "values", "unit", "transform")}
+    return OwnColumn(site.mapping.get(name, name), **given)
 
 
 def drawn(rows: int, seed: int = 0) -> tuple[Encoded, np.ndarray]:
@@ -106,27 +111,22 @@ def test_without_the_shared_score_twenty_rows_rank_worse():
 
 def test_rows_held_out_do_not_move_the_fit(small_sites, small_study):
     (site,) = small_sites(1, rows=300)
+    site = replace(site, own=DECLARED)
     work, arrays, encoder = at_work(site, Study.parse(small_study).replace(OWN))
     fitted = run_client(own_part(work, arrays, encoder))
     held = work.table.holdout("test")
-    spoilt = held.assign(y=np.where(held["y"] == "yes", "no", "yes"), x2=-held["x2"], x1=held["x1"].to_numpy()[::-1])
+    spoilt = held.assign(
+        y=np.where(held["y"] == "yes", "no", "yes"), second=-held["second"], x1=held["x1"].to_numpy()[::-1]
+    )
     other = SiteSession(site, work.study, table=replace(work.table, _holdout=spoilt))
     again = run_client(own_part(other, arrays, encoder))
     assert np.array_equal(fitted(held), again(held))
     # The control: a training row that changes moves it.
-    changed = work.table.training.assign(x2=-work.table.training["x2"])
+    changed = work.table.training.assign(second=-work.table.training["second"])
     moved = run_client(
         own_part(SiteSession(site, work.study, table=replace(work.table, training=changed)), arrays, encoder)
     )
     assert np.abs(moved(held) - fitted(held)).max() > 0.1
-
-
-def test_same_rows_are_held_out_and_same_keys_are_theirs(small_sites, small_study):
-    (site,) = small_sites(1, rows=200)
-    plain = Study.parse(small_study)
-    tables = [SiteSession(site, study).table for study in (plain, plain.replace(OWN))]
-    pd.testing.assert_frame_equal(*(table.holdout("test") for table in tables))
-    assert tables[0].training_keys() == tables[1].training_keys()
 
 
 def test_the_arm_adds_the_fit_and_the_sites_own_model_stands_beside_it(small_sites, small_study):
@@ -134,7 +134,7 @@ def test_the_arm_adds_the_fit_and_the_sites_own_model_stands_beside_it(small_sit
     study = Study.parse(small_study)
     found = {}
     for name, changes in {"with": OWN, "without": {"dataset.features": OWN["dataset.features"]}}.items():
-        work, arrays, encoder = at_work(site, study.replace(changes))
+        work, arrays, encoder = at_work(replace(site, own=DECLARED), study.replace(changes))
         held = work.table.holdout("test")
         found[name] = run_client(arm_scores(work, held, arrays, encoder, same=True))
     assert set(found["with"]) - set(found["without"]) == {OWN_COLUMNS}
@@ -151,64 +151,29 @@ def test_a_site_without_values_leaves_the_column_out(small_sites, small_study):
     def gaps(number: int, table: pd.DataFrame) -> pd.DataFrame:
         return table if number == 0 else table.assign(x2=table["x2"].where(table.index % (3 * number) == 0))
 
-    first, half, few = small_sites(3, rows=200, change=gaps)
-    assert used_at(SiteSession(first, study)) == ("x2",)
+    first, half, few = (replace(site, own=DECLARED) for site in small_sites(3, rows=200, change=gaps))
+    assert used_at(SiteSession(first, study)) == ("second",)
     assert used_at(SiteSession(half, study)) == used_at(SiteSession(few, study)) == ()
     work, arrays, encoder = at_work(few, study)
     scores = run_client(arm_scores(work, work.table.holdout("test"), arrays, encoder, same=True))
     assert OWN_COLUMNS not in scores
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"compare.own-columns": ["x2"]}, "names 'x2', which the shared model has"),
-        (OWN | {"compare.own-columns": ["x3"]}, "names 'x3', which is no feature that the study leaves out"),
-        (OWN | {"compare.own-columns": ["person"]}, "which is no feature"),
-        (OWN | {"compare.own-columns": ["y"]}, "which is no feature"),
-        (OWN | {"compare.own-columns": ["x2", "x2"]}, "must name different columns"),
-    ],
-)
-def test_columns_that_cannot_be_own_ones_are_refused_when_the_study_is_checked(small_sites, small_study, changes, said):
-    small_sites(1)
-    with pytest.raises(UsageError, match=said):
-        check(Study.parse(small_study).replace(changes))
-
-
-def test_a_task_of_several_classes_is_refused():
-    wine = Study.load("wine")
-    features = datasets.load("wine").schema.features()
-    with pytest.raises(UsageError, match="yes or no, or numbers"):
-        check(wine.replace({"dataset.features": list(features[1:]), "compare.own-columns": [features[0]]}))
-
-
 @pytest.mark.slow
 @pytest.mark.studies
 def test_cleveland_gains_from_its_own_columns(heart):
-    found = run(Study.load("heart-disease").replace(HEART), repeats=5).report
+    study, columns = Study.load("heart-disease").replace(HEART), heart.schema.columns
+    # Three columns of the schema, as if Cleveland alone had them.
+    sites = [
+        replace(site, own={f"own {name}": declared(site, name, columns[name]) for name in THREE})
+        if site.name == "cleveland"
+        else site
+        for site in find_sites(study)
+    ]
+    found = run(study, sites=sites, repeats=5).report
     of = found["sites"]["cleveland"]
     value = {arm: of[arm][AUC]["value"] for arm in ("global", "local-only", "personalised", OWN_COLUMNS)}
     assert value["personalised"] >= value["global"] + 0.02  # found .039, and .040 over ten
     assert value[OWN_COLUMNS] > value["local-only"]
     assert OWN_COLUMNS not in found["sites"]["hungary"]
     assert "columns that only this site uses" in "\n".join(rests_on(found, "cleveland", AUC))
-
-
-@pytest.mark.slow
-@pytest.mark.studies
-@pytest.mark.proof
-@pytest.mark.usefixtures("heart")
-def test_cleveland_gains_by_its_own_columns_with_all_rows_and_with_twenty():
-    # Seeds of which no figure was looked at before the candidates of the penalty were chosen.
-    study = Study.load("heart-disease").replace({**HEART, "seed": 500, "compare.curve": {"rows": [20], "draws": 20}})
-    done = run(study, repeats=20)
-    with RunReader.open() as reader:
-        runs = reader.runs_of(done.report["run"])
-        figures = Recorded.read(reader, runs).figures
-        curve = {(p.rows, p.arm): p.value for p in reader.learning_curve(runs[0].series) if p.site == "cleveland"}
-    shared, adjusted, own = (
-        float(np.mean([row.value for row in figures["cleveland", arm, AUC]]))
-        for arm in ("global", "personalised", OWN_COLUMNS)
-    )
-    assert adjusted - shared >= 0.02 and own - shared >= 0.02  # found .031, .032
-    assert curve[20, "personalised"] - curve[20, "global"] >= 0.01  # found .023

@@ -174,11 +174,6 @@ def test_the_gate_lets_no_other_column_group_or_word_out(small_sites, asking):
     words = " ".join(plain_words(study, site, []))
     assert "With it, by colour; flag; x1 at 45, 55: how well the shared model ranks" in words
     assert "colour (not for the model, only to look at it group by group: category, red, green, blue)" in words
-    # A column that a site adjusts the model by does leave, by its groups.
-    own = study.replace({"dataset.features": ["x1"], "compare.own-columns": ["colour", "x2"]})
-    words = " ".join(plain_words(own, site, []))
-    assert "and leaves by its groups alone: category, red, green, blue" in words
-    assert words.count("and leaves in no form") == 1
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,6 @@ from flfed.deployment.gate.tree_schema import counted, forest, hashes, level_ans
 from flfed.refusals import LONGEST
 from flfed.rows.comparison.compare import OWN_SAME, PAIRS, STARTED
 from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
-from flfed.rows.comparison.own_columns import asks_for_own_columns
 from flfed.rows.data.policy import RoundFigures
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -407,7 +406,7 @@ def _more_arms(messages: StudyMessages) -> set[str]:
     """Return the arms that a comparison may have beside the usual ones."""
     study = messages.study
     arms = set(STARTED) if study.warm_start else set()
-    if asks_for_own_columns(study):
+    if study.compare.declared_columns:
         arms.add(OWN_COLUMNS)
     if messages.schema.task == "regression" and study.compare.own == "best":
         arms |= set(NAIVE_FAMILIES)

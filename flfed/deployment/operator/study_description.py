@@ -244,10 +244,8 @@ def _columns(study: Study, schema: Schema, site: Site) -> Iterator[str]:
         if one.column not in features:
             kind = _kind(schema.columns[one.column])
             yield f"{one.column} (not for the model, only to look at it group by group: {kind})"
-    grouped = {one.column for one in groupings(study.compare.by, schema)}
+    used = "not for the shared model: used at this site only, to adjust it to this site, and leaves in no form"
     for name in asked_of(study, site):
-        leaves = "leaves by its groups alone" if name in grouped else "leaves in no form"
-        used = f"not for the shared model: used at this site only, to adjust it to this site, and {leaves}"
         yield f"{name} ({used}: {_kind(site.schema_of(schema).columns[name])})"
     yield f"{schema.target} (what is predicted: {_kind(schema.columns[schema.target])})"
     if schema.group:

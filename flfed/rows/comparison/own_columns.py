@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flfed.errors import UsageError, nearest
+from flfed.errors import UsageError
 from flfed.rows.baselines import tuned
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
@@ -39,46 +39,23 @@ Asking = Generator[ComputeRequest, Any, np.ndarray]
 
 
 def check_own_columns(study: Study, schema: Schema) -> None:
-    """Refuse own columns that a study cannot have.
+    """Refuse own columns where the outcome has several classes.
 
     Raises
     ------
     UsageError
-        For a column that is unknown, no feature, in the shared model already, or named twice; and for a task of
-        several classes.
+        For a study that asks for them.
     """
-    names = study.compare.own_columns
-    if asks_for_own_columns(study) and schema.task == "multi-class":
-        key = "own-columns" if names else "declared-columns"
+    if study.compare.declared_columns and schema.task == "multi-class":
         raise UsageError(
-            f"[compare]: {key} is for outcomes that are yes or no, or numbers; the dataset's task is 'multi-class'"
+            "[compare]: declared-columns is for outcomes that are yes or no, or numbers; the dataset's task is "
+            "'multi-class'"
         )
-    shared = schema.features(study.dataset.features)
-    allowed = [name for name in schema.features() if name not in shared]
-    for name in names:
-        if name in shared:
-            raise UsageError(
-                f"[compare]: own-columns names {name!r}, which the shared model has: leave it out of [dataset] features"
-            )
-        if name not in allowed:
-            known = ", ".join(allowed) or "none, as [dataset] features leaves none out"
-            raise UsageError(
-                f"[compare]: own-columns names {name!r}, which is no feature that the study leaves out"
-                f"{nearest(name, allowed)} Known: {known}"
-            )
-    if len(set(names)) < len(names):
-        raise UsageError(f"[compare]: own-columns={list(names)} must name different columns")
-
-
-def asks_for_own_columns(study: Study) -> bool:
-    """Tell whether sites are asked to adjust the shared model by columns of their own."""
-    return bool(study.compare.own_columns) or study.compare.declared_columns
 
 
 def asked_of(study: Study, site: Site) -> tuple[str, ...]:
-    """Return the own columns that a study asks a site for: those that it names, and those that the site declares."""
-    compare = study.compare
-    return (*compare.own_columns, *(site.own if compare.declared_columns else ()))
+    """Return the columns of a site's own that a study asks it for: all that it declares, or none."""
+    return tuple(site.own) if study.compare.declared_columns else ()
 
 
 def used_at(session: SiteSession) -> tuple[str, ...]:

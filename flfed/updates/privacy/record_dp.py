@@ -266,8 +266,7 @@ def check_covered(study: Study) -> None:
         "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
         "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
         or settings.get("patience"),
-        "[compare]: by, own-columns, declared-columns or holdout-curve, whose figures are exact": compare.by
-        or compare.own_columns
+        "[compare]: by, declared-columns or holdout-curve, whose figures are exact": compare.by
         or compare.declared_columns
         or compare.holdout_curve,
         "[privacy]: secure-aggregation": study.secure_aggregation != "off",
