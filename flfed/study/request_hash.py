@@ -20,7 +20,8 @@ WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected"
 AFTERWARDS = ("curve", "pooled", "union_scaler", "worthwhile")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
 FORMER: dict[str, Any] = {"own_columns": []}
-"""Fields that `[compare]` had once, with their defaults: the hashes on ledgers have them."""
+FORMER_SHARES: dict[str, Any] = {"training_shares": (), "holdout_shares": ()}
+"""Fields that `[compare]`, and `record-dp`, had once, with their defaults: the hashes on ledgers have them."""
 _KINDS = {"privacy": "mechanism"}
 
 
@@ -64,7 +65,8 @@ def _whole(named: Named, kind: str) -> dict[str, Any]:
     made = registry.load(kind, named.name)
     every = inspect.signature(made).parameters.values()
     defaults = {one.name: one.default for one in every if one.default is not one.empty}
-    return {"name": named.name, **defaults, **read_settings(made, named.settings, kind)}
+    former = FORMER_SHARES if (kind, named.name) == ("mechanism", "record-dp") else {}
+    return {"name": named.name, **former, **defaults, **read_settings(made, named.settings, kind)}
 
 
 def _plain(value: Any) -> Any:

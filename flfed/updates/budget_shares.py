@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
-from flfed.errors import UsageError
-from flfed.updates.accounting import Release, epsilon, noise_beside, noise_for
+from flfed.updates.accounting import Release, noise_beside, noise_for
 
 # a person's account     histograms  sums   what is left
 # training, ε at δ       .20         .05    .75 training
@@ -24,24 +23,7 @@ ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shares:
-    def __post_init__(self) -> None:
-        """Refuse shares that are not above 0, or more than 1 together."""
-        shares = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, share in shares.items():
-            if share is not None and not share > 0:
-                raise UsageError(f"[privacy]: the share of {name} is {share}; it must be above 0")
-        if not self.total <= 1 + ROUNDING:
-            raise UsageError(f"[privacy]: the shares add up to {self.total:g}; they may be 1 together at most")
-
-    @property
-    def total(self) -> float:
-        """Sum of the shares; what is left of 1 is kept back."""
-        return math.fsum(getattr(self, field.name) or 0.0 for field in fields(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingShares(_Shares):
+class TrainingShares:
     """Shares of the budget of persons who are trained on.
 
     Attributes
@@ -74,25 +56,28 @@ class TrainingShares(_Shares):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HoldoutShares(_Shares):
+class HoldoutShares:
     """Shares of the budget of persons who are held out.
 
     Attributes
     ----------
     histograms : float in (0, 1)
         Of the first counts of scores, which give the edges of the others.
-    sums : float in (0, 1) or None
+    sums : float in (0, 1)
         Of the number of rows of each class, which follows from the counts of scores: nobody asks for it.
     scores : float in (0, 1)
         Of the counts of scores by class.
-    comparison : float in (0, 1) or None
+    comparison : float in (0, 1)
         Of pairs won by the shared model minus those won by the own one, and of its variance.
     """
 
     histograms: float = 0.2
-    sums: float | None = 0.05
+    sums: float = 0.05
     scores: float = 0.35
-    comparison: float | None = 0.4
+    comparison: float = 0.4
+
+
+HOLDOUT_SHARES = HoldoutShares()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,19 +113,18 @@ class HoldoutReleases:
     Attributes
     ----------
     histograms, sums, scores, comparison : Release
-        One answer each, of noise in its own sensitivities; None of what has no share.
+        One answer each, of noise in its own sensitivities.
     """
 
     histograms: Release
-    sums: Release | None
+    sums: Release
     scores: Release
-    comparison: Release | None
+    comparison: Release
 
     @property
     def all(self) -> tuple[Release, ...]:
         """All releases, as an account has them."""
-        every = (self.histograms, self.sums, self.scores, self.comparison)
-        return tuple(release for release in every if release is not None)
+        return (self.histograms, self.sums, self.scores, self.comparison)
 
 
 @lru_cache(maxsize=256)
@@ -214,8 +198,7 @@ def training_releases(
     -------
     TrainingReleases
         The noise of training is the least, in thousandths, that the accountant leaves: whatever is not training's
-        stands in the account as the Gaussian query of its share, what is kept back included. The own model has what is
-        left then.
+        stands in the account as the Gaussian query of its share. The own model has what is left then.
 
     Raises
     ------
@@ -230,24 +213,20 @@ def training_releases(
     >>> found.training, round(epsilon(found.all, 1e-5), 2)
     (Release(noise=1.81, sampling=0.05, steps=400), 3.0)
     """
-    back = 1 - shares.total
-    kept = (back,) if back > ROUNDING else ()
     own = () if shares.own is None else (shares.own,)
-    histograms, sums, *others = gaussian_releases((shares.histograms, shares.sums, *kept, *own), target, delta)
+    histograms, sums, *others = gaussian_releases((shares.histograms, shares.sums, *own), target, delta)
     training = _trained((histograms, sums, *others), target, delta, sampling, steps)
     if shares.own is None:
         return TrainingReleases(histograms=histograms, sums=sums, training=training)
-    beside = (histograms, sums, *others[: len(kept)], training)
-    own_training = _trained(beside, target, delta, sampling, steps)
+    own_training = _trained((histograms, sums, training), target, delta, sampling, steps)
     return TrainingReleases(histograms=histograms, sums=sums, training=training, own=own_training)
 
 
-def holdout_releases(shares: HoldoutShares, target: float, delta: float) -> HoldoutReleases:
+def holdout_releases(target: float, delta: float) -> HoldoutReleases:
     """Return what may be released of persons who are held out.
 
     Parameters
     ----------
-    shares : HoldoutShares
     target, delta : float
         The budget of one person. What a query may fail by is taken off δ first: the cap of the comparison.
 
@@ -255,22 +234,14 @@ def holdout_releases(shares: HoldoutShares, target: float, delta: float) -> Hold
 
     Examples
     --------
-    >>> holdout_releases(HoldoutShares(), 3.0, 1e-5).scores
+    >>> holdout_releases(3.0, 1e-5).scores
     Release(noise=2.352, sampling=1.0, steps=1)
     """
-    given = [share for share in (shares.histograms, shares.sums, shares.scores, shares.comparison) if share is not None]
-    found = iter(gaussian_releases(tuple(given), target, delta))
-    return HoldoutReleases(
-        histograms=next(found),
-        sums=None if shares.sums is None else next(found),
-        scores=next(found),
-        comparison=None if shares.comparison is None else next(found),
+    of = HOLDOUT_SHARES
+    histograms, sums, scores, comparison = gaussian_releases(
+        (of.histograms, of.sums, of.scores, of.comparison), target, delta
     )
-
-
-def largest_epsilon(training: TrainingReleases, holdout: HoldoutReleases, delta: float) -> float:
-    """Return the ε of a person, who is on one side: the larger of both."""
-    return max(epsilon(training.all, delta), epsilon(holdout.all, delta))
+    return HoldoutReleases(histograms=histograms, sums=sums, scores=scores, comparison=comparison)
 
 
 def _trained(beside: Sequence[Release], target: float, delta: float, sampling: float, steps: int) -> Release:

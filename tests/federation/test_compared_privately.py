@@ -110,34 +110,6 @@ def test_a_table_of_few_rows_tells_nothing_of_joining(small_sites: Small):
         assert gain is None or gain["value"] is None and "under this budget" in gain["reason"]
 
 
-SHARED_OUT = [
-    ("training-shares = [0.3, 0.1, 0.5, 0.1]\nholdout-shares = [0.2, 0.5, 0.3]", "own-model", True),
-    ("training-shares = [0.1, 0.05, 0.85]", "none", True),
-    ("holdout-shares = [0.4, 0.6]", "none", True),
-    ("training-shares = [0.1, 0.05, 0.85]", "own-model", "has 3 numbers and must have 4: histograms, sums"),
-    ("holdout-shares = [0.4, 0.4, 0.2]", "none", "has 3 numbers and must have 2: histograms, scores"),
-    ("training-shares = [0.5, 0.1, 0.6]", "none", "they may be 1 together at most"),
-    ("holdout-shares = [0.4, 0.0]", "none", "the share of scores is 0.0; it must be above 0"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("given", "compared", "said"), SHARED_OUT)
-def test_a_study_may_set_the_shares(small_sites: Small, given: str, compared: str, said: str | bool):
-    text = COMPARED.replace('comparison = "own-model"', f'comparison = "{compared}"\n{given}')
-    sites = [replace(site, policy=Policy()) for site in small_sites(2, rows=1500)]
-    if isinstance(said, str):
-        with pytest.raises(UsageError, match=said):
-            run(Study.parse(text), sites=sites)
-        return
-    found = run(Study.parse(text), sites=sites).report
-    assert 7.9 <= max(site["epsilon"] for site in found["privacy"]["sites"].values()) <= 8.0
-    shares = {one["name"]: one["share"] for one in found["privacy"]["answers"]}
-    assert all(str(share) in given or share in (0.2, 0.05, 0.35, 0.4, 0.25) for share in shares.values())
-    every = [*found["privacy"]["answers"], *found["privacy"]["kept-back"]]
-    assert sum(one["share"] for one in every if one["side"] == "holdout") == pytest.approx(1)
-
-
-def test_shares_and_a_comparison_are_of_a_study_that_is_charged_as_a_whole(small_sites: Small):
-    for line in ("training-shares = [0.1, 0.05, 0.85]", 'comparison = "own-model"'):
-        with pytest.raises(UsageError, match="needs? covers = 'study'"):
-            run(Study.parse(STUDY.replace('covers = "study"', line)), sites=small_sites(2))
+def test_a_comparison_is_of_a_study_that_is_charged_as_a_whole(small_sites: Small):
+    with pytest.raises(UsageError, match="needs covers = 'study'"):
+        run(Study.parse(STUDY.replace('covers = "study"', 'comparison = "own-model"')), sites=small_sites(2))

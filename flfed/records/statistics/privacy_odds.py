@@ -84,7 +84,6 @@ def odds_in_words(
 KEPT_FOR = {
     "comparison": "a comparison with the sites' own models",
     "sums": "numbers of rows by class",
-    "nothing": "nothing, as the study shares out less than all",
 }
 """What a part of a budget is kept back for, by its name in the record."""
 

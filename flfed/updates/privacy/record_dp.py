@@ -18,8 +18,7 @@ from flfed.summaries.noised_scores import FIRST, SCORES
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES
 from flfed.updates.accounting import Clip, Delta, Epsilon, Release, Sampling, epsilon, noise_for, quick_epsilon
 from flfed.updates.budget_shares import (
-    ROUNDING,
-    HoldoutShares,
+    HOLDOUT_SHARES,
     TrainingReleases,
     TrainingShares,
     holdout_releases,
@@ -36,8 +35,6 @@ from flfed.updates.mechanism import (
     uncharged_outputs,
 )
 
-REST = "nothing"
-"""Name of what is kept back where a study's shares are less than 1 together."""
 ROUNDED = (
     "Of these, a site with disclosure 'institution' keeps the losses and metrics over rows that are trained on (unless "
     "its policy names the output 'training-figures'), and rounds those over other rows, and the comparison's, to three "
@@ -75,10 +72,6 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     comparison : {"none", "own-model"}
         Where ε covers the study: whether each site trains a model of its own under the same ε, and tells under noise by
         how many pairs of people the shared one is better. Example: `comparison = "own-model"`.
-    training_shares, holdout_shares : tuple of float in (0, 1)
-        Shares of μ² (see below) in place of the usual ones. Of persons trained on: histograms, counts, training and,
-        where models are compared, the own model. Of persons held out: edges of score bins, counts of scores and, where
-        models are compared, pairs. Examples: `training-shares = [0.1, 0.05, 0.85]`, `holdout-shares = [0.3, 0.7]`.
 
     Notes
     -----
@@ -105,8 +98,6 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
     unit: Literal["person", "row"] = "person"
     covers: Literal["updates", "study"] = "updates"
     comparison: Literal["none", "own-model"] = "none"
-    training_shares: tuple[float, ...] = ()
-    holdout_shares: tuple[float, ...] = ()
 
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
@@ -117,12 +108,11 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
             check_steps(study)
         if self.comparison != "none" and self.covers != "study":
             raise UsageError("[privacy]: comparison = 'own-model' needs covers = 'study'")
-        if self.covers != "study" and (self.training_shares or self.holdout_shares):
-            raise UsageError("[privacy]: training-shares and holdout-shares need covers = 'study'")
         if self.covers == "study":
             check_covered(study)
-            self.answer_releases(study.plan, study.rounds)  # there may be a share too many
-        self._noise(study.plan, study.rounds)  # there may be none that is enough
+        # There may be no noise that is enough.
+        self.answer_releases(study.plan, study.rounds)
+        self._noise(study.plan, study.rounds)
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
         """Return how sites take their steps."""
@@ -164,15 +154,14 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         if self.covers == "updates" or not rounds:
             return {}
         of, training = self._training_shares(), self._training(plan, rounds)
-        to = self._holdout_shares()
-        holdout = holdout_releases(to, self.epsilon, self.delta)
+        to, holdout = HOLDOUT_SHARES, holdout_releases(self.epsilon, self.delta)
         found = {
             HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
             VALUES: AnswerRelease("training", training.sums, of.sums),
             FIRST: AnswerRelease("holdout", holdout.histograms, to.histograms),
             SCORES: AnswerRelease("holdout", holdout.scores, to.scores),
         }
-        if training.own and of.own and holdout.comparison and to.comparison:
+        if training.own and of.own:
             found[OWN] = AnswerRelease("training", training.own, of.own)
             found[PAIRS] = AnswerRelease("holdout", holdout.comparison, to.comparison)
         return found
@@ -181,11 +170,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """Return which shares of the budget beside the updates nobody asks for."""
         if self.covers == "updates":
             return ()
-        to = self._holdout_shares()
-        unasked = {"sums": to.sums, "comparison": to.comparison if self.comparison == "none" else None}
-        found = [(name, "holdout", share) for name, share in unasked.items() if share is not None]
-        rest = {"training": 1 - self._training_shares().total, "holdout": 1 - to.total}
-        return [*found, *((REST, side, share) for side, share in rest.items() if share > ROUNDING)]
+        found = [("sums", "holdout", HOLDOUT_SHARES.sums)]
+        if self.comparison == "none":
+            found.append(("comparison", "holdout", HOLDOUT_SHARES.comparison))
+        return found
 
     def warnings(self, study: Study, sites: int) -> tuple[str, ...]:
         """Return warnings on weak promises and repeated persons.
@@ -214,21 +202,7 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
 
     def _training_shares(self) -> TrainingShares:
-        given, compared = self.training_shares, self.comparison != "none"
-        if not given:
-            return TrainingShares.with_own() if compared else TrainingShares()
-        names = ("histograms", "sums", "training", *(("own",) if compared else ()))
-        _check_shares(given, names, "training-shares")
-        return TrainingShares(**dict(zip(names, given, strict=True)))
-
-    def _holdout_shares(self) -> HoldoutShares:
-        given, compared = self.holdout_shares, self.comparison != "none"
-        if not given:
-            return HoldoutShares()
-        names = ("histograms", "scores", *(("comparison",) if compared else ()))
-        _check_shares(given, names, "holdout-shares")
-        histograms, scores, *pairs = given
-        return HoldoutShares(histograms=histograms, sums=None, scores=scores, comparison=pairs[0] if pairs else None)
+        return TrainingShares() if self.comparison == "none" else TrainingShares.with_own()
 
     def _noise(self, plan: Plan, rounds: int) -> float:
         if self.covers == "study" and rounds:
@@ -240,12 +214,6 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
     def _release(self, plan: Plan, rounds: int, asked: int) -> Release:
         return Release(self._noise(plan, rounds), self._sampling(rounds), _steps(plan, rounds) * asked)
-
-
-def _check_shares(shares: Sequence[float], names: Sequence[str], key: str) -> None:
-    """Refuse shares that are not as many as what they are of."""
-    if len(shares) != len(names):
-        raise UsageError(f"[privacy]: {key} has {len(shares)} numbers and must have {len(names)}: {', '.join(names)}")
 
 
 def check_covered(study: Study) -> None:
