@@ -33,7 +33,6 @@ hidden = [8, 4]
 [plan]
 optimiser = "adam"
 lr = 1
-betas = [0.8, 0.99]
 batch = 16
 [strategy]
 name = "fedavg"
@@ -71,7 +70,7 @@ def test_every_table_of_the_file_becomes_a_part_of_the_study():
     assert study.dataset.sites == ("cleveland", "hungary")
     assert (study.encode.scaler, study.encode.missing_indicator) == ("none", True)
     assert study.model == Named(name="mlp", settings={"hidden": [8, 4]})
-    assert study.plan == Plan(optimiser="adam", lr=1.0, betas=(0.8, 0.99), batch=16)
+    assert study.plan == Plan(optimiser="adam", lr=1.0, batch=16)
     assert study.strategy == Named(name="fedavg", settings={"server-lr": 0.5})
     assert (study.compare.primary, study.compare.draws) == ("log_loss", 500)
     assert study.text == TEXT

@@ -12,6 +12,9 @@ from flfed.errors import UsageError
 from flfed.study.settings import Settings
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+BETAS = (0.9, 0.999)
+EPS = 1e-8
+"""Of Adam and AdamW, as in PyTorch."""
 
 
 class Plan(Settings, where="[plan]", frozen=True):
@@ -28,14 +31,11 @@ class Plan(Settings, where="[plan]", frozen=True):
     schedule : {"constant", "cosine", "plateau"}
         `cosine` falls to zero over the rounds; `plateau` is decided by the server on the
         federated validation loss.
-    plateau_factor : float in (0, 1)
-        What a plateau multiplies the learning rate by. Example: `plateau-factor = 0.1`.
     plateau_patience : int, >= 1
-        Rounds without a better validation loss that make a plateau. Example: `plateau-patience = 10`.
+        Rounds without a better validation loss that make a plateau, which halves the learning rate.
+        Example: `plateau-patience = 10`.
     momentum : float in [0, 1)
         Of `sgd` only. Example: `momentum = 0.9`.
-    betas, eps : floats
-        Of `adam` and `adamw`. Examples: `betas = [0.9, 0.99]`, `eps = 1e-6`.
     weight_decay : float, >= 0
         Decoupled, of `adamw` only. Example: `weight-decay = 0.001`.
     batch : int, >= 0
@@ -63,11 +63,8 @@ class Plan(Settings, where="[plan]", frozen=True):
     optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0)] = 0.05
     schedule: Literal["constant", "cosine", "plateau"] = "constant"
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     plateau_patience: Annotated[int, Field(ge=1)] = 5
     momentum: Share = 0.0
-    betas: Annotated[tuple[Share, ...], Field(min_length=2, max_length=2), "two numbers in [0, 1)"] = (0.9, 0.999)
-    eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     batch: Annotated[int, Field(ge=0), ">= 0; 0 means all rows"] = 32
     epochs: Annotated[int, Field(ge=1)] = 1

@@ -19,9 +19,14 @@ WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected"
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
 AFTERWARDS = ("curve", "pooled", "union_scaler", "worthwhile")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
-FORMER: dict[str, Any] = {"own_columns": []}
-FORMER_SHARES: dict[str, Any] = {"training_shares": (), "holdout_shares": ()}
-"""Fields that `[compare]`, and `record-dp`, had once, with their defaults: the hashes on ledgers have them."""
+FORMER: dict[str, dict[str, Any]] = {
+    "compare": {"own_columns": ()},
+    "encode": {"impute": "mean"},
+    "plan": {"betas": (0.9, 0.999), "eps": 1e-8, "plateau_factor": 0.5},
+    "privacy record-dp": {"training_shares": (), "holdout_shares": ()},
+    "strategy boosted-trees": {"least_gain": 0.0},
+}
+"""Fields that tables had once, with their defaults: the hashes on ledgers have them."""
 _KINDS = {"privacy": "mechanism"}
 
 
@@ -46,8 +51,10 @@ def asks_sha256(text: str) -> str:
     asked = {name: _plain(value) for name, value in vars(study).items() if name not in WORDS}
     for name, value in vars(study).items():
         if isinstance(value, Named):
-            asked[name] = _whole(value, _KINDS.get(name, name))
-    asked["compare"] = _compared(study)
+            asked[name] = FORMER.get(f"{name} {value.name}", {}) | _whole(value, _KINDS.get(name, name))
+    for name in ("encode", "plan"):
+        asked[name] |= _plain(FORMER[name])
+    asked["compare"] = _plain(FORMER["compare"]) | _compared(study)
     # A model to begin from is known by its hash: its name is the coordinator's word for it.
     asked["warm_start"] = bool(study.warm_start)
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
@@ -55,7 +62,7 @@ def asks_sha256(text: str) -> str:
 
 def _compared(study: Study) -> dict[str, Any]:
     read = [one.name for one in fields(Compare) if one.name not in AFTERWARDS]
-    return FORMER | {name: _plain(getattr(study.compare, name)) for name in read}
+    return {name: _plain(getattr(study.compare, name)) for name in read}
 
 
 def _whole(named: Named, kind: str) -> dict[str, Any]:
@@ -65,8 +72,7 @@ def _whole(named: Named, kind: str) -> dict[str, Any]:
     made = registry.load(kind, named.name)
     every = inspect.signature(made).parameters.values()
     defaults = {one.name: one.default for one in every if one.default is not one.empty}
-    former = FORMER_SHARES if (kind, named.name) == ("mechanism", "record-dp") else {}
-    return {"name": named.name, **former, **defaults, **read_settings(made, named.settings, kind)}
+    return {"name": named.name, **defaults, **read_settings(made, named.settings, kind)}
 
 
 def _plain(value: Any) -> Any:

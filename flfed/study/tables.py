@@ -96,6 +96,9 @@ class Dataset(Settings, where="[dataset]", frozen=True):
 class Encode(Settings, where="[encode]", frozen=True):
     """Encoding of mapped rows.
 
+    Missing cells become the mean over all sites' training rows; under scaler "schema" the centre of the column's
+    typical span.
+
     Attributes
     ----------
     scaler : {"global", "per-site", "none", "schema", "private"}
@@ -103,9 +106,6 @@ class Encode(Settings, where="[encode]", frozen=True):
         `record-dp`. `private` takes them from noised counts that are charged to the study's ε: the default where
         that covers the study. `per-site` exists to reproduce others' results: it costs accuracy, the run warns, and it
         does not go with `warm-start`.
-    impute : {"mean"}
-        Missing cells become the mean over all sites' training rows; under scaler "schema" the centre of the
-        column's typical span.
     missing_indicator : bool
         Whether a column's being missing is an input of its own, for every column. Look at the
         leak warnings first: a value may be missing because of the outcome.
@@ -115,7 +115,6 @@ class Encode(Settings, where="[encode]", frozen=True):
     """
 
     scaler: Literal["global", "per-site", "none", "schema", "private"] = "global"
-    impute: Literal["mean"] = "mean"
     missing_indicator: bool = False
     rows: Literal["all", "complete"] = "all"
 

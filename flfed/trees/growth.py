@@ -29,8 +29,6 @@ class TreeSettings:
         Ridge penalty of a leaf's value.
     least_hessian : float
         Least sum of Hessians in a child.
-    least_gain : float
-        Least gain of a split.
     least_rows : int
         Fewest rows in a child; where it is not 0, sums come with counts of rows.
     """
@@ -39,7 +37,6 @@ class TreeSettings:
     learning_rate: float = 0.1
     l2: float = 1.0
     least_hessian: float = 1.0
-    least_gain: float = 0.0
     least_rows: int = 0
 
 
@@ -91,7 +88,7 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     gain = (_gain(left, settings) + _gain(right, settings)) - parent[:, :, None]
     least = settings.least_hessian
     allowed = (left[..., 1] * UNIT >= least) & (right[..., 1] * UNIT >= least)
-    allowed &= (left[..., 1] > 0) & (right[..., 1] > 0) & (gain > LEAST_GAIN) & (gain >= settings.least_gain)
+    allowed &= (left[..., 1] > 0) & (right[..., 1] > 0) & (gain > LEAST_GAIN)
     if settings.least_rows:
         allowed &= (left[..., 2] >= settings.least_rows) & (right[..., 2] >= settings.least_rows)
     gain = np.where(allowed, gain, -np.inf).astype(np.float32)

@@ -138,8 +138,8 @@ OPTIMISERS = {
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     ),
     "adam": (
-        Plan(optimiser="adam", lr=0.02, betas=(0.8, 0.99), eps=1e-6),
-        lambda p: torch.optim.Adam(p, lr=0.02, betas=(0.8, 0.99), eps=1e-6),
+        Plan(optimiser="adam", lr=0.02),
+        lambda p: torch.optim.Adam(p, lr=0.02),
     ),
     "adamw": (
         Plan(optimiser="adamw", lr=0.02, weight_decay=0.1),

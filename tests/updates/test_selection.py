@@ -60,7 +60,7 @@ def test_a_run_waits_as_many_rounds_as_its_patience_and_0_is_for_ever(bench, sit
 
 
 def test_a_plateau_multiplies_the_learning_rate_after_its_patience_and_starts_anew():
-    plan = Plan(schedule="plateau", plateau_patience=2, plateau_factor=0.5, validation=0.2)
+    plan = Plan(schedule="plateau", plateau_patience=2, validation=0.2)
     scales = [followed([1.0] * length, plan).lr_scale for length in range(1, 8)]
     assert scales == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125]
     assert followed([1.0, 1.0, 0.9, 0.9], plan).lr_scale == 1.0
@@ -162,7 +162,7 @@ def test_the_plateau_reaches_the_sites_as_a_scale_of_their_learning_rate(bench, 
     from flfed.updates.messages.train import TrainRequest
 
     strategy = FedAvg()
-    plan = Plan(schedule="plateau", plateau_patience=1, plateau_factor=0.1, validation=0.2)
+    plan = Plan(schedule="plateau", plateau_patience=1, validation=0.2)
     made = bench(strategy, 2, plan=plan, rounds=4)
     scales = []
 
@@ -173,7 +173,7 @@ def test_the_plateau_reaches_the_sites_as_a_scale_of_their_learning_rate(bench, 
 
     strategy.start(Listening(made, lambda *_: reply(0, like=START, loss=1.0)), to_record(START), 4)
     # Round 1 sets the best; from round 2 on each round is one without improvement.
-    np.testing.assert_allclose([scale.pop() for scale in scales], [1, 1, 0.1, 0.01, 0.001])
+    np.testing.assert_allclose([scale.pop() for scale in scales], [1, 1, 0.5, 0.25, 0.125])
 
 
 def test_a_round_that_was_asked_twice_counts_once_for_patience(bench, sites, reply):

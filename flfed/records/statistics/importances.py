@@ -33,7 +33,7 @@ GAIN_SAYS = (
 )
 NO_SPLIT = (
     "No tree of the model has a split, so that it predicts the same for every row: validation rows did best without "
-    "trees (select), or no split leaves both sides enough (min-rows, least-hessian, least-gain)."
+    "trees (select), or no split leaves both sides enough (min-rows, least-hessian)."
 )
 BESIDE = ", nor about test rows: [compare] importance in a study asks how much predictions of those need each column"
 

@@ -20,7 +20,7 @@ from flfed.rows.session import Arrays
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.requests import ComputeRequest, FitRequest
 from flfed.rows.training.submodel import narrowed, widened
-from flfed.study.plan import Plan
+from flfed.study.plan import EPS, Plan
 from flfed.study.settings import Settings
 
 NAME = "gradient-inversion"
@@ -203,7 +203,7 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
         if plan.optimiser == "adamw":
             change = change + plan.lr * plan.weight_decay * before
         length = np.abs(change)
-        g = -np.sign(change) * plan.eps * length / np.maximum(plan.lr - length, plan.lr * 1e-16)
+        g = -np.sign(change) * EPS * length / np.maximum(plan.lr - length, plan.lr * 1e-16)
     return np.asarray(g - plan.l2 * before if penalised and plan.l2 else g)
 
 

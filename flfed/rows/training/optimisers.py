@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flfed.study.plan import Plan
+from flfed.study.plan import BETAS, EPS, Plan
 
 Tensors = dict[str, Tensor]
 State = dict[str, Tensors]
@@ -44,7 +44,7 @@ def _adam(
 
     Kingma and Ba 2015, algorithm 1; decay as Loshchilov and Hutter 2019, algorithm 2.
     """
-    first, second = plan.betas
+    first, second = BETAS
     zeros = {name: torch.zeros_like(value) for name, value in w.items()}
     m, v = state.get("m", zeros), state.get("v", zeros)
     m = {name: first * m[name] + (1 - first) * g[name] for name in w}
@@ -52,7 +52,7 @@ def _adam(
     stepped = {}
     for name in w:
         # Both moments start at zero: the divisors take that bias away in the first steps.
-        unit = (m[name] / (1 - first**step)) / ((v[name] / (1 - second**step)).sqrt() + plan.eps)
+        unit = (m[name] / (1 - first**step)) / ((v[name] / (1 - second**step)).sqrt() + EPS)
         stepped[name] = w[name] * (1 - lr * decay) - lr * unit
     return stepped, {"m": m, "v": v}
 

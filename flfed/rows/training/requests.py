@@ -362,7 +362,7 @@ def _shared(request: FitRequest) -> Hashable | None:
     shapes = tuple([(arrays[weight].shape, arrays[bias].shape) for weight, bias in model.layers])
     if not _fitting(shapes, request.rows.x.shape, request.task):
         return None
-    rule = (plan.optimiser, plan.momentum, tuple(plan.betas), plan.eps, plan.weight_decay, plan.clip, plan.l1)
+    rule = (plan.optimiser, plan.momentum, plan.weight_decay, plan.clip, plan.l1)
     return (shapes, rule, plan.l2 > 0, (plan.batch, plan.epochs, plan.steps, plan.precision))
 
 

@@ -17,6 +17,8 @@ from flfed.updates.aggregation.rounds import summable
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
 
+PLATEAU_FACTOR = 0.5
+"""What a plateau multiplies the learning rate by."""
 IMPROVEMENT = 1e-6
 """A loss must fall by more than this to count as better: less is rounding."""
 
@@ -136,7 +138,7 @@ class Selection:
         self.since_best += 1
         # A plateau lowers the learning rate, and the wait begins anew.
         if self.plan.schedule == "plateau" and self.waited >= self.plan.plateau_patience:
-            self.lr_scale *= self.plan.plateau_factor
+            self.lr_scale *= PLATEAU_FACTOR
             self.waited = 0
 
     def ends(self, number: int, patience: int) -> bool:

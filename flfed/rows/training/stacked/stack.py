@@ -19,7 +19,7 @@ from flfed.rows.training.functional import as_expected, expected, row_losses
 from flfed.rows.training.optimisers import soft_threshold
 from flfed.rows.training.requests import FitRequest, Fitted
 from flfed.rows.training.stacked.batches import Batches, BufferPool
-from flfed.study.plan import Plan
+from flfed.study.plan import BETAS, EPS, Plan
 
 
 # A layer of all sites is one tensor, the intercepts its last row; a step of all sites is one batched product.
@@ -252,13 +252,13 @@ def _sgd_in_place(tensors: OptimiserState, lr: Tensor, momentum: float) -> None:
 
 
 def _adam_in_place(tensors: OptimiserState, lr: Tensor, step: int, plan: Plan) -> None:
-    (first, second), (m, v) = plan.betas, tensors.memory
+    (first, second), (m, v) = BETAS, tensors.memory
     m.mul_(first).add_(tensors.g, alpha=1 - first)
     v.mul_(second).addcmul_(tensors.g, tensors.g, value=1 - second)
     if plan.optimiser == "adamw":
         tensors.w.mul_(1 - lr * plan.weight_decay)
     # The gradient is used up by now: its memory serves for the root.
-    root = torch.div(v, 1 - second**step, out=tensors.g).sqrt_().add_(plan.eps)
+    root = torch.div(v, 1 - second**step, out=tensors.g).sqrt_().add_(EPS)
     unit = torch.div(m, root, out=root)
     tensors.w.addcmul_(unit, lr / (1 - first**step), value=-1)
 

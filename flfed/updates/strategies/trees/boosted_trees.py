@@ -51,8 +51,6 @@ class BoostedTrees(FedAvg):
         Ridge penalty of a leaf's value. Example: `l2 = 2.0`.
     least_hessian : float, >= 0
         Least sum of Hessians in a child. Example: `least-hessian = 5.0`.
-    least_gain : float, >= 0
-        Least gain of a split. Example: `least-gain = 0.1`.
     min_rows : int, >= 0
         Fewest rows of each code of a column and of each leaf; each code has two outcomes then. Sites send counts of
         rows besides. 0 asks for none. Example: `min-rows = 10`.
@@ -88,7 +86,6 @@ class BoostedTrees(FedAvg):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
     l2: Annotated[float, Field(ge=0)] = 1.0
     least_hessian: Annotated[float, Field(ge=0)] = 1.0
-    least_gain: Annotated[float, Field(ge=0)] = 0.0
     min_rows: Annotated[int, Field(ge=0)] = 0
     refit: bool = False
     sums: ClassVar[bool] = False  # of updates; its own sums are another vector
@@ -139,7 +136,6 @@ class BoostedTrees(FedAvg):
             learning_rate=self.learning_rate,
             l2=self.l2,
             least_hessian=self.least_hessian,
-            least_gain=self.least_gain,
             least_rows=self.min_rows,
         )
         return GrowingRound(widths_of(incoming), settings, incoming["value"].shape[1])
