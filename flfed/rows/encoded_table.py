@@ -11,11 +11,11 @@ import pandas as pd
 from flfed.refusals import Refusal
 from flfed.rows.data.holdout import for_validation
 from flfed.rows.data.schema import Schema
-from flfed.rows.data.site import Site, SiteTable
+from flfed.rows.data.site import Site, SiteTable, holdout_of
 from flfed.rows.features.columns import ColumnArrays, coded, codes
 from flfed.rows.features.encode import Encoded, decode_target, encode
 from flfed.rows.features.summarise import leaving, one_of_each, summarise
-from flfed.rows.holdout_by_order import elapsed_shares, holdout_of
+from flfed.rows.holdout_by_order import elapsed_shares
 from flfed.rows.training.functional import probabilities
 from flfed.study.exchanges import refits
 from flfed.study.study import Study

@@ -16,9 +16,6 @@ from flfed.study.partition import OrderedHoldout
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flfed.rows.data.site import Site
-    from flfed.study.study import Study
-
 
 @dataclass(frozen=True)
 class HoldoutByOrder:
@@ -98,11 +95,6 @@ class HoldoutByOrder:
 
 
 AnyHoldout = Holdout | HoldoutByTime | HoldoutByOrder
-
-
-def holdout_of(study: Study, site: Site) -> AnyHoldout:
-    """Return the holdout that a study goes by: one at random where it has a published split."""
-    return Holdout() if study.split.fixed else site.holdout
 
 
 def elapsed_shares(table: pd.DataFrame, holdout: AnyHoldout, schema: Schema) -> np.ndarray | None:

@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from flfed.errors import UsageError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flfed.study.study import Study
-
-
-def protected_scaler(privacy: Mapping[str, Any]) -> str:
-    """Return the scaler of a study that protects rows and names none: by any other one row moves the inputs of all."""
-    return "private" if privacy.get("covers") == "study" else "schema"
-
-
-def check_scaler(scaler: str, class_weight: str, privacy: Mapping[str, Any], *, counts: bool) -> None:
-    """Refuse inputs that are scaled by what nothing charges; `counts` tells whether it is a study of an analysis.
-
-    Raises
-    ------
-    UsageError
-        For the first such thing.
-    """
-    if counts and "covers" in privacy:
-        raise UsageError(
-            "[privacy]: covers is of a study with a model, and an analysis is charged as a whole: leave it out"
-        )
-    if scaler == "private" and privacy.get("covers") != "study":
-        raise UsageError(
-            "[encode]: scaler = 'private' is made of noised counts, which are charged where [privacy] has covers = "
-            "'study' alone: add that, or write scaler = \"schema\""
-        )
-    if scaler == "schema" and class_weight == "balanced":
-        raise UsageError(
-            "[plan]: class-weight='balanced' counts the classes of all rows, and [encode] scaler='schema' (the default "
-            'under record-dp) takes nothing from rows: leave it out, or write scaler = "global"'
-        )
 
 
 def is_covered(study: Study) -> bool:

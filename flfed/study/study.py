@@ -19,11 +19,10 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
-from flfed.study.coverage import check_scaler, protected_scaler
+from flfed.study.key_rules import check_scaler, protected_scaler, without_model
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.settings import read_settings
-from flfed.study.statistic import without_model
 from flfed.study.tables import (
     LARGEST_ENTRY,
     STARTS,

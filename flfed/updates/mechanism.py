@@ -5,11 +5,9 @@ A mechanism says what it promises of a run, and how rounds are changed for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
 
 from flfed.errors import UsageError
 from flfed.study.plan import Plan, PrivateSteps
@@ -17,16 +15,13 @@ from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.accounting import Release
+from flfed.updates.masking.site_noise import Normals, SiteNoise
 
 if TYPE_CHECKING:
-    from flfed.updates.masking.site_noise import SiteNoise
     from flfed.updates.messages.fields import Arrays
 
 WEAK_EPSILON = 10.0
 """Above which a promise hardly says anything, and the record says that."""
-
-Normals = Callable[[int], np.ndarray]
-"""Draws so many numbers of mean 0 and deviation 1, as float64: the server's own noise of one round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,3 +354,22 @@ def mechanism_of(study: Study) -> Mechanism | None:
         return None
     found: Mechanism = study.privacy.build("mechanism")
     return found
+
+
+def noise_of_site(study: Study, least: int) -> SiteNoise | None:
+    """Return what sites do to their updates before a secure sum, None for nothing.
+
+    Parameters
+    ----------
+    study : Study
+    least : int
+        The threshold of the pinned sites.
+    """
+    mechanism = mechanism_of(study)
+    return None if mechanism is None else mechanism.site_noise(study.rounds, least)
+
+
+def largest_entry(study: Study, least: int) -> float:
+    """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
+    noise = noise_of_site(study, least)
+    return study.largest_entry if noise is None else noise.largest

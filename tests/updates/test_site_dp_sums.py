@@ -17,7 +17,8 @@ from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.updates.masking.ring import rings
 from flfed.updates.masking.rules import threshold
-from flfed.updates.masking.site_noise import SiteNoise, largest_entry, noise_of_site
+from flfed.updates.masking.site_noise import SiteNoise
+from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.privacy.site_dp import SiteDp, site_epsilon
 
 ROUNDS = 10

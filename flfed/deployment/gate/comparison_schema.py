@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flfed.deployment.gate.message_sections import SENTENCE, WORDS, Columns, Field, number, one_of, text
+from flfed.deployment.gate.message_sections import SENTENCE, WORDS, Columns, Field, Sections, number, one_of, text
 from flfed.rows.comparison.subgroups import groupings
 from flfed.study.tables import POINT_KINDS
 from flfed.updates.messages.fields import LARGEST
 
 if TYPE_CHECKING:
-    from flfed.deployment.gate.message_schema import Sections, StudyMessages
+    from flfed.rows.data.policy import Policy
+    from flfed.rows.data.schema import Schema
     from flfed.study.study import Study
     from flfed.summaries.summary import Layout
 
 
-def points(messages: StudyMessages) -> Sections:
+def points(study: Study, schema: Schema, policy: Policy) -> Sections:
     """Return the section of exact counts, none where the study asks for none.
 
     A count is large enough for the policy, or is not there.
     """
-    points = messages.study.compare.points if messages.schema.task == "binary" else ()
-    if not points:
+    points = study.compare.points
+    if not points or schema.task != "binary":
         return {}
-    least, known = messages.site.policy.least_rows(), {at for _, at in points}
+    known = {at for _, at in points}
+    least = policy.least_rows()
     small = 0 if least == 1 else least
     at = Field(fits=lambda value: type(value) is float and value in known)
     count = Field(fits=lambda value: type(value) is int and (value == -1 or small <= value <= LARGEST))
@@ -32,9 +34,9 @@ def points(messages: StudyMessages) -> Sections:
     return {"points": Columns(fields=fields, longest=len(points))}
 
 
-def groups(messages: StudyMessages) -> Sections:
+def groups(study: Study, schema: Schema) -> Sections:
     """Return the section of figures by group, none where the study names no column."""
-    found = groupings(messages.study.compare.by, messages.schema)
+    found = groupings(study.compare.by, schema)
     if not found:
         return {}
     labels = [label for one in found for label in one.labels]

@@ -26,6 +26,7 @@ from flfed.deployment.gate.message_sections import (
     Held,
     Plain,
     Section,
+    Sections,
     attacks,
     equal,
     flag,
@@ -57,8 +58,8 @@ from flfed.rows.data.policy import RoundFigures
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import metrics_asked, primary_of
+from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.private.model_counts import shapes_of_cells
-from flfed.rows.statistics.statistic import statistic_of
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.coverage import compares_privately, covers_model
@@ -89,7 +90,6 @@ KINDS = (
 """Kinds of messages that a site answers."""
 FLOAT64 = np.dtype(np.float64)
 REASON = 500
-Sections = Mapping[str, Section]
 Way = Literal["to-server", "to-site"]
 """Which way a message goes."""
 
@@ -345,8 +345,8 @@ def _comparison(messages: StudyMessages) -> Sections:
         "summary": messages._summary(needed=False),
         **messages._histogram("histogram"),
         **family,
-        **points(messages),
-        **groups(messages),
+        **points(messages.study, messages.schema, messages.site.policy),
+        **groups(messages.study, messages.schema),
         **importance(messages.study, messages.layout),
     }
 

@@ -52,6 +52,10 @@ class Section(Protocol):
         ...
 
 
+Sections = Mapping[str, Section]
+"""What a message may hold, by the names of its sections."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Field:
     """One plain value's check and largest size in bytes."""

@@ -23,7 +23,7 @@ from flfed.rows.data.policy import width_in_words
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Selection
-from flfed.rows.statistics.statistic import statistic_of
+from flfed.rows.statistics.of_study import statistic_of
 from flfed.study.coverage import by_person, covers_model, is_covered
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows, most_rounds, refits
 from flfed.study.statistic import is_statistic

@@ -25,7 +25,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.holdout_by_order import AnyHoldout, HoldoutByOrder
 from flfed.rows.snapshots.snapshot import Frozen, FrozenSite
-from flfed.rows.statistics.statistic import statistic_of
+from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.training.private.noise import NoiseSource, Protection, SeededNoise, SystemNoise, no_spending
 from flfed.seeds import noise_key
 from flfed.study.coverage import covers_model, is_covered

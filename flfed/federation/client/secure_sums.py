@@ -28,7 +28,7 @@ from flfed.updates.masking.order import FACTS, Asked, QuestionOrder, order_of, s
 from flfed.updates.masking.question import SumContext, question_sha256, rounding_sha256, rows_question
 from flfed.updates.masking.ring import Ring, ring_of_counts, rings
 from flfed.updates.masking.rules import Sites
-from flfed.updates.masking.site_noise import largest_entry, noise_of_site
+from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.secure_sum import (

@@ -13,7 +13,7 @@ from flfed.federation.client.packing import extra_shapes_of, model_shapes_of
 from flfed.federation.client.redaction import NotTakingPart, redact_round
 from flfed.federation.client.run_keys import Approving, Known, RunKeys
 from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteFigures, SiteSums
-from flfed.federation.client.trees import SiteTreeSums
+from flfed.federation.client.tree_sums import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy, RoundFigures
 from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays

@@ -19,8 +19,9 @@ from flfed.federation.client.secure_sums import SiteSums
 from flfed.federation.client.site_run import SiteRun
 from flfed.refusals import Refusal
 from flfed.rows.session import SiteSession
+from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
-from flfed.rows.statistics.statistic import Statistic, entries, statistic_of
+from flfed.rows.statistics.statistic import Statistic, entries
 from flfed.rows.training.requests import ComputeRequest
 from flfed.study.coverage import covers_model, is_covered
 from flfed.study.statistic import ANALYSIS, is_statistic

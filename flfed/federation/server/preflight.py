@@ -16,7 +16,7 @@ from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import start_refusal
 from flfed.rows.evaluation.scoring import primary_of
-from flfed.rows.statistics.statistic import statistic_of
+from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.tuning.naive import check_naive

@@ -30,13 +30,14 @@ from flfed.rows.comparison.own_columns import ARM as OWN_COLUMNS
 from flfed.rows.comparison.own_columns import adjusted_scores, local_scores, used_at
 from flfed.rows.comparison.subgroups import GroupFigure, GroupScores, groupings
 from flfed.rows.data.holdout import Holdout
+from flfed.rows.data.site import holdout_of
 from flfed.rows.evaluation.bootstrap import Pair
 from flfed.rows.evaluation.intervals import Difference, Estimate
 from flfed.rows.evaluation.intervals import compare as compare_scores
 from flfed.rows.evaluation.scoring import histogram, is_count, too_few, withheld, within_steps
 from flfed.rows.evaluation.time_blocks import row_losses, widen_differences
 from flfed.rows.features.encode import scaled_of
-from flfed.rows.holdout_by_order import block_numbers, holdout_of
+from flfed.rows.holdout_by_order import block_numbers
 from flfed.rows.session import Arrays, SiteSession
 from flfed.rows.training.requests import ComputeRequest, ScoreRequest, together
 from flfed.rows.training.tuning.naive import column_forecasts, naive_forecasts

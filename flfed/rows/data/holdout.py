@@ -24,8 +24,6 @@ from flfed.rows.data.schema import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flfed.rows.holdout_by_order import AnyHoldout
-
 CELLS_AT_ONCE = 2**20
 """Cells whose texts are made in one piece."""
 FIRST_DAY, LAST_DAY = "1678-01-01", "2262-01-01"
@@ -41,6 +39,16 @@ class PublishedSplit(Protocol):
     """
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Return two masks [rows]: training, holdout."""
+        ...
+
+
+class SplitRule(Protocol):
+    """A site's own holdout, whatever it goes by."""
+
+    def split(
+        self, table: pd.DataFrame, schema: Schema, repeat: int = 0, texts: list[str] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout."""
         ...
 
@@ -361,7 +369,7 @@ class SortedRows:
         """The `canonical_rows`, made when they are first needed."""
         return canonical_rows(of_schema(self.table, self.schema))
 
-    def sides(self, holdout: AnyHoldout, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+    def sides(self, holdout: SplitRule, repeat: int) -> tuple[np.ndarray, np.ndarray]:
         """Split the rows by the site's own rule.
 
         Returns two masks [rows]: training, holdout.
@@ -381,7 +389,7 @@ class SortedRows:
         return training[self.order], held[self.order]
 
 
-def for_validation(keys: list[str], holdout: AnyHoldout, site: str, seed: int, share: float) -> np.ndarray:
+def for_validation(keys: list[str], holdout: SplitRule, site: str, seed: int, share: float) -> np.ndarray:
     """Return a mask of rows kept for validation.
 
     It is of training rows that a run keeps for selection and round curves, by their `row_keys`; [rows] of bool.

@@ -273,6 +273,11 @@ class Site:
         return SiteTable(training=training, schema=rows.schema, _holdout=holdout, left_out=rows.left_out)
 
 
+def holdout_of(study: Study, site: Site) -> AnyHoldout:
+    """Return the holdout that a study goes by: one at random where it has a published split."""
+    return Holdout() if study.split.fixed else site.holdout
+
+
 def dataset_refusal(study: Study, site: Site) -> Refusal | None:
     """Return why a site has no table for a study's dataset, None where it has one."""
     if study.dataset.name in site.datasets:

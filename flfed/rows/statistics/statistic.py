@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from flfed import registry
 from flfed.errors import FlfedError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from flfed.rows.data.schema import Schema
-    from flfed.study.study import Study
 
 Sums = Mapping[str, np.ndarray]
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
@@ -79,25 +76,6 @@ def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> dic
             raise FlfedError("the sums of all sites are not those that the statistic has: a count is below 0")
         found[name] = part * largest[name] if name in largest else np.rint(part).astype(kind)
     return found
-
-
-def statistic_of(study: Study) -> Statistic:
-    """Return the statistic that a study names, or its analysis; raises UsageError for a setting that it does not take.
-
-    Of an analysis it has columns and shapes, and no noise yet: `NoisedAnalysis.of_study` has.
-    """
-    if study.analysis is not None:
-        from flfed.rows.statistics.private.analysis import NoisedAnalysis  # which is a statistic itself
-
-        return NoisedAnalysis.of_study(study, math.nan)
-    try:
-        made: Statistic = study.statistic.build("statistic")
-    # All that stands there is known and of the right kind: what is left is what is not there.
-    except TypeError:
-        parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
-        needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
-        raise UsageError(f"[statistic] {study.statistic.name}: a setting is missing; it needs {needed}") from None
-    return made
 
 
 def column_of(name: str, schema: Schema, *, where: str, kinds: tuple[str, ...]) -> str:

@@ -18,7 +18,8 @@ from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
 from flfed.updates.aggregation.guard import BLOCK, GuardResult, guard
 from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions
 from flfed.updates.codec import Codec, Shapes, entries_of, shapes_of
-from flfed.updates.mechanism import Mechanism, Normals
+from flfed.updates.masking.site_noise import Normals
+from flfed.updates.mechanism import Mechanism
 from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
 from flfed.updates.messages.fields import Arrays, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read

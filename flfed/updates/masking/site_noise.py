@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from flfed.study.study import Study
 from flfed.updates.masking.ring import Ring
-from flfed.updates.mechanism import Normals, mechanism_of
+
+Normals = Callable[[int], np.ndarray]
+"""Draws so many numbers of mean 0 and deviation 1, as float64: the server's own noise of one round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,22 +92,3 @@ class SiteNoise:
 def summed(study: Study) -> bool:
     """Tell whether sites add the noise themselves, before a secure sum."""
     return study.secure_aggregation == "on"
-
-
-def noise_of_site(study: Study, least: int) -> SiteNoise | None:
-    """Return what sites do to their updates before a secure sum, None for nothing.
-
-    Parameters
-    ----------
-    study : Study
-    least : int
-        The threshold of the pinned sites.
-    """
-    mechanism = mechanism_of(study)
-    return None if mechanism is None else mechanism.site_noise(study.rounds, least)
-
-
-def largest_entry(study: Study, least: int) -> float:
-    """Return the largest entry of a site in the ring of a study's updates; parameters as of `noise_of_site`."""
-    noise = noise_of_site(study, least)
-    return study.largest_entry if noise is None else noise.largest

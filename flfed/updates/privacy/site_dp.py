@@ -19,11 +19,10 @@ from flfed.study.study import Study
 from flfed.updates.accounting import LEAST_NOISE, MOST_NOISE, Clip, Delta, Epsilon, gaussian_epsilon, least_noise
 from flfed.updates.aggregation.guard import joint_norms, weighted_mean
 from flfed.updates.masking.rules import threshold
-from flfed.updates.masking.site_noise import SiteNoise, summed
+from flfed.updates.masking.site_noise import Normals, SiteNoise, summed
 from flfed.updates.mechanism import (
     WEAK_EPSILON,
     Mechanism,
-    Normals,
     Promise,
     check_curve,
     uncharged_outputs,

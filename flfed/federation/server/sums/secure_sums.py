@@ -29,8 +29,8 @@ from flfed.updates.masking.ckks import PublicContext, range_refusal
 from flfed.updates.masking.figure_sums import FigureLayout, SummedFigures
 from flfed.updates.masking.ring import ring_of_counts
 from flfed.updates.masking.rules import LEAST, Sites, lifted_sites
-from flfed.updates.masking.site_noise import largest_entry, noise_of_site
 from flfed.updates.masking.statement import Statement, read
+from flfed.updates.mechanism import largest_entry, noise_of_site
 from flfed.updates.messages.compare import COMPARE, CompareReply
 from flfed.updates.messages.secure_sum import KEYS, KeysReply, KeysRequest, Masked
 from flfed.updates.messages.summarise import (

@@ -1,0 +1,30 @@
+"""The statistic that a study asks for."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+from flfed import registry
+from flfed.errors import UsageError
+from flfed.rows.statistics.statistic import Statistic
+from flfed.study.study import Study
+
+
+def statistic_of(study: Study) -> Statistic:
+    """Return the statistic that a study names, or its analysis; raises UsageError for a setting that it does not take.
+
+    Of an analysis it has columns and shapes, and no noise yet: `NoisedAnalysis.of_study` has.
+    """
+    if study.analysis is not None:
+        from flfed.rows.statistics.private.analysis import NoisedAnalysis  # it needs torch
+
+        return NoisedAnalysis.of_study(study, math.nan)
+    try:
+        made: Statistic = study.statistic.build("statistic")
+    # All that stands there is known and of the right kind: what is left is what is not there.
+    except TypeError:
+        parameters = inspect.signature(registry.load("statistic", study.statistic.name)).parameters.values()
+        needed = ", ".join(one.name for one in parameters if one.default is inspect.Parameter.empty)
+        raise UsageError(f"[statistic] {study.statistic.name}: a setting is missing; it needs {needed}") from None
+    return made
