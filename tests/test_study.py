@@ -300,12 +300,7 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
     ("text", "said"),
     [
         (with_line("encode", "rows = 3"), "[encode]: rows=3 must be one of 'all', 'complete'"),
-        (
-            with_line("compare", "curve = { rows = [1] }"),
-            "[compare] curve: rows=[1] must be different whole numbers >= 2",
-        ),
-        (with_line("compare", "curve = { draws = 1 }"), "[compare] curve: draws=1 must be at least 2"),
-        (with_line("compare", "curve = 5"), "[compare]: curve=5 must be a table"),
+        (with_line("compare", "pooled = 5"), "[compare]: pooled=5 must be a table"),
         (with_line("compare", "pooled = { lr = -1 }"), "[plan]: lr=-1.0 must be > 0"),
         (with_line("compare", "alert-budget = 1.5"), "[compare]: alert-budget=1.5 must be in (0, 1)"),
         (with_line("compare", "worthwhile = -0.1"), "[compare]: worthwhile=-0.1 must be 0 or more"),
@@ -322,18 +317,17 @@ def test_a_name_that_could_not_be_a_key_everywhere_is_refused(name):
         (TEXT + "[expected]\n'a.b' = { least = 1 }", "[expected] 'a.b': source must say where the figure comes from"),
     ],
 )
-def test_a_wrong_curve_split_sweep_or_expectation_is_named(text: str, said: str):
+def test_a_wrong_pooled_plan_split_sweep_or_expectation_is_named(text: str, said: str):
     assert said in refused(text)
 
 
 def test_what_a_study_expects_and_sweeps_is_read_with_its_numbers():
     study = Study.parse(
-        with_line("compare", "curve = { rows = [10, 20], draws = 7 }\npooled = { optimiser = 'adam', epochs = 50 }")
+        with_line("compare", "pooled = { optimiser = 'adam', epochs = 50 }")
         + "[expected]\nrepeats = 5\n'global.accuracy_score' = { value = 0.748, tolerance = 0.02, source = 'FLamby' }\n"
         + "[sweep]\n'plan.lr' = [0.1, 0.2]\n"
     )
-    assert study.compare.curve is not None and study.compare.pooled is not None
-    assert (study.compare.curve.rows, study.compare.curve.draws) == ((10, 20), 7)
+    assert study.compare.pooled is not None
     assert (study.compare.pooled.optimiser, study.compare.pooled.epochs) == ("adam", 50)
     assert (study.expected.repeats, study.expected.figures[0].value) == (5, 0.748)
     assert study.sweep == {"plan.lr": (0.1, 0.2)}

@@ -49,7 +49,6 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
     from flfed.records.reports.narrative import comparison_rows, doubts, joining_in_words, tally
     from flfed.records.reports.report import primary_of, purpose_of
     from flfed.records.statistics.importances import largest_gains
-    from flfed.records.statistics.learning_curve import curve_rows
     from flfed.records.store.reader import RunReader
 
     # Events and notes are not in the report, which is of the figures.
@@ -74,12 +73,6 @@ def print_report(found: dict[str, Any], *, whole: bool = False) -> None:
         _print_sites(found, headers, rows, every=whole or len(found["sites"]) <= MANY)
     for line in [*_of_statistic(found, below, whole=whole), *unfinished_in_words(found)]:
         output.say(line)
-    if found["learning-curve"]:
-        headers, rows, footer = curve_rows(found["learning-curve"])
-        title = "Learning curve: with few rows of its own, and with all"
-        output.as_table(headers, rows, title=title, more=f"lines: flfed run show {found['run']} --all", whole=whole)
-        for line in footer:
-            output.say(line)
     if "gains" in found:
         output.say(largest_gains(found["gains"], len(found["gains"]["columns"]) if whole else FEW))
     output.privacy(found, whole=whole)

@@ -195,6 +195,11 @@ def run_study(
         metavar="FILE",
         help="Run it once more without the rows of the people in FILE (as excluded.csv), and say what moves.",
     ),
+    curve: str | None = typer.Option(
+        None,
+        metavar="SITE",
+        help="Run it with growing shares of SITE's training rows, and say what joining is worth to it with each.",
+    ),
     as_json: bool = output.JSON,
 ) -> None:
     """Run a study and print how every site did.
@@ -205,6 +210,11 @@ def run_study(
         if engine != "inprocess" or repeats != 1 or sites or one_by_one:
             raise UsageError("--without runs a study in process, once with all rows and once without: no other option")
         _run_without(name, changes, without, as_json)
+        return
+    if curve is not None:
+        if engine != "inprocess" or sites or one_by_one:
+            raise UsageError("--curve runs a study in process, several times: no option but --repeats")
+        _run_curve(name, changes, curve, repeats, as_json)
         return
     options: dict[str, Any] = {"engine": engine, "repeats": repeats, "sites": sites or None, "stacked": not one_by_one}
     with stoppable():
@@ -238,6 +248,26 @@ def _run_without(name: str, changes: list[str], people: Path, as_json: bool) -> 
         f"Runs: {found.whole.report['run']} and {found.left.report['run']}. Test rows of these people are left out, "
         "too. One person's leaving must not show to others: of open data alone is it told."
     )
+
+
+def _run_curve(name: str, changes: list[str], site: str, repeats: int, as_json: bool) -> None:
+    """Run a study with growing shares of a site's training rows, and say what joining is worth to it."""
+    with stoppable():
+        with loading():
+            study = study_of(name, changes)
+            from flfed.experiments.learning_curve import run_curve
+        with progress(quiet=as_json) as told:
+            points = run_curve(study, site, repeats=repeats, progress=told)
+    if as_json:
+        output.as_json({"study": study.name, "site": site, "points": [point.as_object() for point in points]})
+        return
+    lines = [
+        [f"{point.share:.0%}", ABSENT if point.rows is None else str(point.rows), _signed(point.gain["value"]),
+         _signed(point.gain["low"]), _signed(point.gain["high"]), point.gain["verdict"], point.run]
+        for point in points
+    ]  # fmt: skip
+    headers = ["share", "training rows", "gain (+ is better)", "low", "high", "verdict", "run"]
+    output.as_table(headers, lines, title=f"{study.name}: what joining is worth to {site}", spare=("share", "run"))
 
 
 @app.command("resume", epilog="Example: flfed study resume latest")

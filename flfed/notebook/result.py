@@ -143,12 +143,6 @@ class Result(server.Result):
         return pd.DataFrame(lines, columns=["round", "site", "arm", "metric", "value"])
 
     @cached_property
-    def learning_curve(self) -> pd.DataFrame:
-        """Table of figures by own training rows; empty unless the study asks with `compare.curve`."""
-        curve = self.report["learning-curve"]
-        return pd.DataFrame(curve["points"] if curve else [])
-
-    @cached_property
     def model(self) -> Model:
         """Shared model, to predict with; of a series the first repeat's.
 

@@ -148,9 +148,6 @@ class SiteSession(EncodedTable):
         Of the study's fits, where sites share one: what each draws does not depend on it.
     protection : Protection, optional
         How rows are protected while they are trained on; else they are not.
-    validation_only : bool
-        Whether rounds score nothing but validation rows, by which the server decides. What is trained does not
-        change: so is a rerun for the learning curve, which is judged once, at its end.
     """
 
     def __init__(
@@ -162,13 +159,11 @@ class SiteSession(EncodedTable):
         table: SiteTable | None = None,
         draws: Draws | None = None,
         protection: Protection | None = None,
-        validation_only: bool = False,
     ) -> None:
         seed, schema = study.seed + repeat, datasets.load(study.dataset.name).schema
         table = study_table(study, site, repeat) if table is None else table
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
-        self.validation_only = validation_only
         # Who answers for the site says otherwise, once it has looked at what left before.
         self.counts_may_leave: ClaimCounts = _never
         self.own_arrays = OwnArrays()
@@ -204,9 +199,9 @@ class SiteSession(EncodedTable):
         """
         arrays = self.own_arrays.at_site(arrays)
         (rows, scored), scores, held = self.model_rows(encoder), None, None
-        if score and (self._held_rows or not self.validation_only):
+        if score:
             scores = yield from self._score(arrays, encoder, scored)
-        if score and self.study.compare.holdout_curve and not self.validation_only:
+        if score and self.study.compare.holdout_curve:
             table, held_rows = self.holdout_rows(encoder)
             held = yield from self.measured("holdout", table, arrays, encoder, held_rows)
         # A site that only scores draws nothing and spends nothing.

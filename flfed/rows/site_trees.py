@@ -141,10 +141,9 @@ def grown(
     if not level.score:
         return Grown(sums, trained, None, None, None)
     validated, curve = scored is not fitted, _scores_holdout(session)
-    scores = held = None
-    if validated or not session.validation_only:
-        own, kind = replace(scored, x=trees.scores["scored"]), "validation" if validated else "training"
-        scores = yield from session.measured(kind, session.table.training, {}, encoder, own, SCORED)
+    held = None
+    own, kind = replace(scored, x=trees.scores["scored"]), "validation" if validated else "training"
+    scores = yield from session.measured(kind, session.table.training, {}, encoder, own, SCORED)
     if curve:
         table, rows = session.holdout_rows(encoder)
         own = replace(rows, x=trees.scores["holdout"])
@@ -201,7 +200,7 @@ def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool
 
 
 def _scores_holdout(session: SiteSession) -> bool:
-    return session.study.compare.holdout_curve and not session.validation_only
+    return session.study.compare.holdout_curve
 
 
 def cells_of_rows(session: SiteSession, least: int) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from flfed.study.tables import Compare, Named
 
 WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected", "sweep")
 """Fields of a study that ask nothing of a site's rows; the seed says only which chance a run has."""
-AFTERWARDS = ("curve", "pooled", "union_scaler", "worthwhile")
+AFTERWARDS = ("pooled", "union_scaler", "worthwhile")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
 FORMER: dict[str, dict[str, Any]] = {
     "compare": {"own_columns": ()},

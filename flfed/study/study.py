@@ -33,7 +33,6 @@ from flfed.study.tables import (
     Download,
     Encode,
     Expected,
-    LearningCurve,
     Named,
     SecureAggregation,
     Split,
@@ -304,12 +303,11 @@ def names() -> list[str]:
 
 
 _TABLES = {"dataset": Dataset, "split": Split, "encode": Encode, "plan": Plan, "compare": Compare}
-_NESTED = {("dataset", "partition"): Partition, ("compare", "curve"): LearningCurve, ("compare", "pooled"): Plan}
+_NESTED = {("dataset", "partition"): Partition, ("compare", "pooled"): Plan}
 _LISTED = {TABLE_OF.get(kind, kind): kind for kind in ("model", "strategy", "mechanism", "codec", "statistic")}
 """Tables that name a listed thing, with its kind."""
 _EXAMPLES = {
     "partition": "{ by = 'iid', sites = 4 }",
-    "curve": "{ rows = [10, 40], draws = 20 }",
     "pooled": "{ optimiser = 'adam', epochs = 50 }",
 }
 _LOOSE = ("expected", "sweep")

@@ -119,33 +119,6 @@ class Encode(Settings, where="[encode]", frozen=True):
     rows: Literal["all", "complete"] = "all"
 
 
-class LearningCurve(Settings, where="[compare] curve", frozen=True):
-    """Learning curve of a study.
-
-    It is the federation again, with one site cut to few rows of its own.
-
-    Attributes
-    ----------
-    rows : tuple of int, each >= 2
-        Sizes that a site's training rows are cut to; all of them is always added. Example: `rows = [10, 40]`.
-    draws : int, >= 2
-        Times, each with other rows and, where the site's policy allows, another holdout. Example: `draws = 10`.
-    """
-
-    rows: tuple[int, ...] = (10, 20, 40, 80)
-    draws: Annotated[int, Field(ge=2), "at least 2"] = 20
-
-    def __post_init__(self) -> None:
-        """Refuse sizes and draws that tell nothing.
-
-        No model can learn from fewer than two rows, and a single draw has no spread.
-        """
-        super().__post_init__()
-        # A size that stands twice would be run twice for one point of the curve.
-        if not self.rows or any(rows < 2 for rows in self.rows) or len(set(self.rows)) < len(self.rows):
-            raise UsageError(f"[compare] curve: rows={list(self.rows)} must be different whole numbers >= 2")
-
-
 class Split(Settings, where="[split]", frozen=True):
     """A published split in place of sites' own holdouts.
 
@@ -187,9 +160,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         Score the holdout each round, for reporting only.
     draws : int, 200 to 100,000
         Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end. Example: `draws = 1000`.
-    curve : LearningCurve or None
-        Reruns the federation with each site cut to few rows; once a series.
-        Example: `curve = { rows = [10, 40], draws = 20 }`.
     pooled : Plan or None
         How the model of all rows together is trained, to repeat a published table; None takes what `own`
         says. Example: `pooled = { optimiser = "adam", epochs = 50 }`.
@@ -247,7 +217,6 @@ class Compare(Settings, where="[compare]", frozen=True):
     draws: Annotated[int, Field(ge=200, le=100_000), "200 to 100,000"] = (
         2000  # the ends of a 95 % interval are then the fifth from either
     )
-    curve: LearningCurve | None = None
     pooled: Plan | None = None
     union_scaler: Literal["same", "global"] = "same"
     alert_budget: Annotated[float | None, Field(gt=0, lt=1)] = None

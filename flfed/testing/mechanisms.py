@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from flfed.errors import UsageError
 from flfed.rows.features.encode import Encoded
 from flfed.rows.models.logistic import Logistic
 from flfed.rows.training.private.noise import SeededNoise
@@ -18,7 +17,7 @@ from flfed.rows.training.requests import FitRequest
 from flfed.rows.training.stacked.private_fit import private_fit
 from flfed.study.plan import Plan, PrivateSteps
 from flfed.study.study import Study
-from flfed.study.tables import LearningCurve, Named
+from flfed.study.tables import Named
 from flfed.testing.rules import LISTED, Rule, Subject, check, hold
 from flfed.testing.strategies import importing_it_brings_no_tables
 from flfed.updates.accounting import Release, epsilon
@@ -176,20 +175,6 @@ def it_says_what_is_not_in_its_promise(subject: Subject) -> None:
     hold(all(isinstance(text, str) and text.strip().endswith(".") for text in said), "not all of it are sentences")
 
 
-def it_refuses_what_its_promise_does_not_count(subject: Subject) -> None:
-    """A learning curve trains again and again on a site's rows: no promise of the run's rounds has that in it."""
-    made, study = subject.make(), _study()
-    made.check(study)
-    if made.promise(study.plan, ROUNDS) is None:
-        return
-    curve = replace(study.compare, curve=LearningCurve(rows=(10, 20), draws=2))
-    try:
-        made.check(replace(study, compare=curve))
-    except UsageError:
-        return
-    hold(False, "a study with [compare] curve passes its check; see flfed.updates.mechanism.check_curve")
-
-
 MECHANISM_RULES: tuple[Rule, ...] = (
     it_builds_on_mechanism,
     *LISTED,
@@ -202,7 +187,6 @@ MECHANISM_RULES: tuple[Rule, ...] = (
     the_mean_has_the_noise_of_the_promise,
     one_site_is_not_judged_by_the_others,
     it_says_what_is_not_in_its_promise,
-    it_refuses_what_its_promise_does_not_count,
 )
 
 

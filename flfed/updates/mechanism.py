@@ -290,8 +290,6 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
         )
     if study.compare.holdout_curve:
         found.append("Metrics of every round's model on each site's holdout rows.")
-    if study.compare.curve is not None:
-        found.append("The learning curve: figures of many models, each trained on some of a site's rows.")
     if steered:
         found.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
     if study.sweep:
@@ -307,8 +305,7 @@ def check_steps(study: Study) -> None:
     Raises
     ------
     UsageError
-        If the plan fixes no steps, clips whole gradients too, each site scales its rows by its own means, or a
-        learning curve is asked for.
+        If the plan fixes no steps, clips whole gradients too, or each site scales its rows by its own means.
     """
     name, plan = study.privacy.name, study.plan
     # Each step is charged, so that their number must not depend on the rows.
@@ -321,24 +318,6 @@ def check_steps(study: Study) -> None:
         raise UsageError(
             "[encode]: scaler='per-site' scales all rows of a site by means and deviations to which each row belongs: "
             f"one more moves the gradients of all, and [privacy] {name} bounds one alone; use 'schema' or 'global'"
-        )
-    check_curve(study)
-
-
-def check_curve(study: Study) -> None:
-    """Refuse a study with a learning curve.
-
-    It trains many more models on a site's rows than the promise counts.
-
-    Raises
-    ------
-    UsageError
-        If the study asks for it.
-    """
-    if study.compare.curve is not None:
-        raise UsageError(
-            f"[compare]: curve trains again and again on some of a site's rows, which [privacy] {study.privacy.name} "
-            "does not count: leave one of them out"
         )
 
 

@@ -364,7 +364,6 @@ def test_columns_and_sites_with_little_in_them_give_finite_trees(least: int, con
 
 
 REFUSED = {
-    "curve": ({"compare.curve.rows": [20]}, "curve does not go with boosted-trees"),
     "model": ({"model.name": "logistic", "model.depth": None, "model.codes": None}, "name it under both"),
     "lr": ({"plan.lr": 0.1}, "lr: trees are grown"),
     "float32": ({"plan.precision": "float32"}, "float64"),

@@ -12,15 +12,12 @@ from flfed import Study, registry, run
 from flfed.errors import UsageError
 from flfed.experiments.audit import audit
 from flfed.export.run_folder import export
-from flfed.federation.server.learning_curve import federate
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import report
 from flfed.records.store.reader import RunReader
-from flfed.rows.comparison.learning_curve import judge
 from flfed.rows.data import datasets
 from flfed.rows.session import FIT, SiteSession, first_model
 from flfed.rows.training.fit import fit
-from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import FitRequest
 from flfed.seeds import generator
 from flfed.updates.checkpoints import checkpoint
@@ -372,21 +369,6 @@ def test_the_coordinator_has_no_model_to_take_out(small_sites, small_study, tmp_
     assert export(
         run(Study.parse(with_strategy(small_study, "ditto")), sites=small_sites(3)).run, tmp_path / "it"
     ).model
-
-
-def test_a_learning_curve_is_of_the_same_models(small_sites, small_study):
-    sites = small_sites(3, rows=120)
-    for strategy in ("ditto", "fedper"):
-        study = Study.parse(with_strategy(small_study, strategy, **MLP))
-        done = run(study, sites=sites, stacked=False)
-        places = {site.name: SiteSession(site, study) for site in sites}
-        found = federate(study, 0, places, {name: place.summary() for name, place in places.items()})
-        assert found is not None
-        for name, place in places.items():
-            judged = run_client(judge(place, *found, intervals=False))
-            for arm in ("global", "personalised"):
-                told = done.report["sites"][name][arm][AUC]["value"]
-                assert judged[arm].value == pytest.approx(told, abs=1e-12)
 
 
 # What it is worth on real studies (FIGURES.md, G).

@@ -18,7 +18,6 @@ from hypothesis import strategies as draw
 from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import SharedAs, pseudonyms
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.server.run import run as run_study
 from flfed.federation.server.server import FederatedRun
 from flfed.records.reports.narrative import comparison_rows
 from flfed.records.reports.report import report
@@ -42,7 +41,7 @@ def sites(small_sites: Callable[..., list[Site]]) -> Callable[..., list[Site]]:
     """A function that makes open sites of which some share their figures otherwise: `sites(4, {"site-02": ...})`."""
 
     def make(count: int, shares: Shares) -> list[Site]:
-        policy = Policy(disclosure="open", resplit=True, outputs=("score-histogram", "learning-curve"))
+        policy = Policy(disclosure="open", resplit=True, outputs=("score-histogram",))
         made = small_sites(count, rows=150, policy=policy)
         return [
             replace(site, policy=policy.model_copy(update={"share_metrics": shares.get(site.name, "named")}))
@@ -314,14 +313,6 @@ def test_what_a_site_asked_for_stays_when_its_run_is_gone_on_with(sites, small_s
     assert LONE not in str(said.value)
     assert recorder.shared_as.in_sums_only == {"site-03"}
     assert LONE not in repr(run_writer.said) and "did not come back" in repr(run_writer.said)
-
-
-def test_the_learning_curve_of_a_site_in_sums_only_is_not_written_down(sites, small_study, home):
-    text = small_study.replace("[compare]", "[compare]\ncurve = { rows = [40], draws = 2 }")
-    result = run_study(Study.parse(text), sites=sites(3, {LONE: "aggregate-only", "site-03": "pseudonym"}))
-    curve = result.report["learning-curve"]
-    aliases = {name for name in result.report["sites"] if re.fullmatch("site-[0-9a-f]{10}", name)}
-    assert len(aliases) == 1 and {point["site"] for point in curve["points"]} == {"site-01", *aliases}
 
 
 class _Kept:

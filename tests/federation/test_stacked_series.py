@@ -151,24 +151,6 @@ def test_a_repeat_that_misses_its_quorum_stops_alone(small_sites, small_study):
     assert rounds == sorted(set(rounds)) and rounds[-1] == 9
 
 
-@pytest.mark.slow
-@pytest.mark.studies
-def test_a_learning_curve_is_that_of_the_first_repeat(small_sites, small_study):
-    study = Study.parse(small_study).replace(QUICK | {"compare.curve": {"rows": [20], "draws": 2}})
-    done = [run(study, sites=small_sites(2), repeats=2, stacked=stacked) for stacked in (True, False)]
-    curves = []
-    for result in done:
-        with RunReader.open() as reader:
-            curves.append(reader.learning_curve(result.run))
-            opened = [{e.run[-3:] for e in reader.events([of.run]) if e.reason == "learning-curve"}
-                      for of in reader.runs_of(result.run)]  # fmt: skip
-        assert opened == [{"r01"}, set()]
-    assert len(curves[0]) == len(curves[1]) > 0
-    for one, other in zip(*curves, strict=True):
-        assert (one.site, one.rows, one.draws, one.arm) == (other.site, other.rows, other.draws, other.arm)
-        np.testing.assert_allclose(one.value, other.value, atol=1e-6)
-
-
 def test_what_cannot_be_stacked_runs_one_by_one_and_the_record_says_so(
     small_sites, small_study, tmp_path: Path, monkeypatch
 ):

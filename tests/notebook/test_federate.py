@@ -59,7 +59,6 @@ def test_six_lines_give_figures_gains_rounds_charts_and_a_model(result: Result):
     for line in result.gains.itertuples():
         assert line.gain == told.loc[line.site, "value"] and line.verdict == told.loc[line.site, "verdict"]
     assert set(result.rounds["round"]) == set(range(5))
-    assert result.learning_curve.empty
     probabilities = result.model.predict_proba(FRAMES["north"].drop(columns="died"))
     assert probabilities.shape == (300, 2) and np.allclose(probabilities.sum(axis=1), 1)
     assert set(result.model.predict(FRAMES["north"])) == {False, True}

@@ -76,7 +76,6 @@ def test_the_page_of_a_site_has_its_figures_and_no_verdict(found):
     opened = page("p30_sites", found["run"], site="bern")
     said = words(opened)
     assert "### Whether joining pays at bern is not told." in said and not OF_JOINING.search(said)
-    assert "own rows?" not in said  # a learning curve needs models that a site trains alone
     assert opened.metric[0].value == number(found["sites"]["bern"]["global"][AUC]["value"])
     line = next(line for line in cells(opened) if line.get("Site") == "geneva")
     assert line == {"Site": "geneva", "Trained on, about": "3003", "Shared model": "n/a"}

@@ -6,21 +6,12 @@ from pathlib import Path
 import pytest
 
 from flfed.records.document.document import document
-from flfed.records.store.entries import LearningPoint, MetricRow
+from flfed.records.store.entries import MetricRow
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 ROOT = Path(__file__).parents[2]
-CURVES = {  # own rows: site model, joined, half the interval of the difference
-    "cleveland": {
-        10: (0.84, 0.885, 0.02),
-        20: (0.86, 0.884, 0.02),
-        80: (0.88, 0.886, 0.015),
-        212: (0.883, 0.886, 0.024),
-    },
-    "long-beach": {10: (0.56, 0.72, 0.07), 20: (0.58, 0.72, 0.07), 80: (0.63, 0.715, 0.075), 140: (0.65, 0.711, 0.09)},
-}
-AUC, CHANGE = "roc_auc_score", "personalised - local-only"
+AUC = "roc_auc_score"
 CHARTS = "[data-testid=stVegaLiteChart]"
 CUT_OFF = """[...document.querySelectorAll('body *')].filter(part => {
   if (part.closest('svg') && part.tagName !== 'text') return false;
@@ -29,14 +20,6 @@ CUT_OFF = """[...document.querySelectorAll('body *')].filter(part => {
   return box.width > 0 && (box.right > innerWidth + 1 || box.left < -1 || over);
 }).map(part => part.tagName + ' ' + part.textContent.slice(0, 40))"""
 """Words of a document that reach beyond the screen, or beyond what holds them."""
-
-
-def points(site: str, figures: dict[int, tuple[float, float, float]]) -> list[LearningPoint]:
-    found = []
-    for rows, (alone, joined, reach) in figures.items():
-        arms = [("local-only", alone, 0.05), ("personalised", joined, 0.04), (CHANGE, joined - alone, reach)]
-        found += [LearningPoint(site, rows, 20, arm, AUC, value, value - by, value + by) for arm, value, by in arms]
-    return found
 
 
 @pytest.fixture
@@ -117,32 +100,6 @@ def test_a_page_stops_looking_when_its_run_has_ended(window, store, going_begun)
     quiet = len(window.answers)
     page.wait_for_timeout(6000)
     assert len(window.answers) == quiet
-
-
-def test_the_learning_curve_is_drawn_with_bands_and_its_table_can_be_kept(window, store, write):
-    page = window.page
-    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
-    run = write(store, series)
-    run.learning_curve([point for site, figures in CURVES.items() for point in points(site, figures)])
-    page.goto(f"{window.address}/?run={series}")
-    window.turn_to("Sites")
-    main = page.locator("[data-testid=stMain]")
-    main.get_by_role("combobox").first.click()
-    page.get_by_role("option", name="long-beach").click()
-    page.get_by_text("AUC at long-beach", exact=False).first.wait_for()
-    window.drawn()
-    panel = page.locator("[data-testid=stVerticalBlock]", has=page.get_by_role("heading", name="own rows?")).last
-    drawn = panel.locator(CHARTS)
-    figures, gains = drawn.nth(drawn.count() - 2), drawn.last  # below the site's models
-    assert figures.locator(".mark-area path").count() == 2  # a band for each model
-    assert gains.locator(".mark-area path").count() == 1
-    assert gains.locator(".mark-symbol path").count() >= 5
-    with page.expect_download() as kept:
-        panel.get_by_role("button", name="Download as CSV").click()
-    lines = kept.value.path().read_text().splitlines()
-    assert len(lines) == 1 + 3 * sum(len(figures) for figures in CURVES.values())
-    panel.screenshot(path=ROOT / "artefacts" / "learning-curve.png")
-    window.picture("overview-learning-curve", whole=True)
 
 
 def test_a_runs_report_can_be_downloaded_from_its_overview_and_fits_every_screen(window, heart, url, tmp_path):

@@ -3,7 +3,6 @@
 import csv
 import io
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from flfed.records.dashboard.refresh import LOOK_SECONDS, SLOW_SECONDS, course_of, course_of_list, mark_of
 from flfed.records.store.database import engine_to_write, store_url
-from flfed.records.store.entries import EventRow, LearningPoint, MetricRow
+from flfed.records.store.entries import EventRow, MetricRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Run
 
@@ -23,9 +22,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-AUC, LOSS = "roc_auc_score", "log_loss"
-CHANGE = "personalised - local-only"
-GAIN = "Gain, + is better (95 % CI, widened for 4 sites)"
+AUC = "roc_auc_score"
 
 
 def app() -> AppTest:
@@ -40,11 +37,6 @@ def overview(run: str, name: str = "p20_overview", **asked: str) -> AppTest:
     page.run()
     assert not page.exception
     return page
-
-
-def at_site(run: str, site: str = "long-beach") -> AppTest:
-    """The page Sites, at one site."""
-    return overview(run, "p30_sites", site=site)
 
 
 def words(page: AppTest) -> str:
@@ -209,108 +201,10 @@ def test_a_figure_that_only_sites_have_is_drawn_alone(store):
     assert "no figure over all sites together by round" in words(overview(run.run))
 
 
-def points(site: str, metric: str, figures: dict[int, tuple[float, float, float]]) -> list[LearningPoint]:
-    """Own model and joined one by own rows, and the difference with an interval of +- `reach`."""
-    found = []
-    for rows, (alone, joined, reach) in figures.items():
-        found.append(LearningPoint(site, rows, 10, "local-only", metric, alone, alone - 0.05, alone + 0.05))
-        found.append(LearningPoint(site, rows, 10, "personalised", metric, joined, joined - 0.05, joined + 0.05))
-        gap = joined - alone
-        found.append(LearningPoint(site, rows, 10, CHANGE, metric, gap, gap - reach, gap + reach, 9))
-    return found
-
-
-def table_of(page: AppTest) -> dict[str, dict[str, str]]:
-    lines = next(table.value for table in page.table if "Own rows" in table.value.columns).to_dict("records")
-    return {line["Own rows"].replace("\\", ""): {k: v.replace("\\", "") for k, v in line.items()} for line in lines}
-
-
-def test_the_learning_curve_says_and_tabulates_what_joining_is_worth_by_own_rows(store, write):
-    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
-    few = {10: (0.56, 0.75, 0.10), 40: (0.64, 0.75, 0.08), 140: (0.70, 0.74, 0.08)}
-    run = write(store, series)
-    run.learning_curve([*points("long-beach", AUC, few), *points("cleveland", AUC, {10: (0.8, 0.81, 0.05)})])
-    page = at_site(series, "cleveland")
-    assert "with 10 rows of its own" not in words(page)
-    page.selectbox(key="site-cleveland").set_value("long-beach").run()
-    assert not page.exception
-    assert page.query_params["site"] == "long-beach"
-    said = words(page)
-    widened = "(95 % CI, widened for 4 sites: +.052 to +.328)"
-    assert f"with 10 rows of its own, joining gains +.190 AUC {widened}" in said
-    # With 40 rows +.110, and widened as those of 10 by 1.38: from -.000.
-    assert "The gain is clear with 10 rows, not with the other sizes." in said
-    lines = table_of(page)
-    assert list(lines) == ["10", "40", "all (140)"]
-    assert lines["40"]["Site model"] == ".640 (.590 to .690)"
-    assert lines["40"][GAIN] == "+.11000 (\u2212.00002 to +.22002)"
-    assert [line["In words"] for line in lines.values()] == ["clear gain", "no clear gain", "no clear gain"]
-    told = [chart.proto.alt for chart in page.get("vega_lite_chart")]
-    assert any("10: .560 (.510 to .610) alone, .750 (.700 to .800) joined" in text for text in told)
-
-
-def test_a_lower_loss_is_a_gain_and_a_clear_loss_is_said(store, write):
-    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
-    run = write(store, series)
-    run.learning_curve(points("long-beach", LOSS, {10: (0.9, 0.5, 0.1), 20: (0.6, 0.6, 0.1), 80: (0.4, 0.5, 0.05)}))
-    lines = table_of(at_site(series))
-    assert lines["10"][GAIN] == "+.400 (+.262 to +.538)"
-    assert [line["In words"] for line in lines.values()] == ["clear gain", "no clear gain", "clear loss"]
-
-
-def test_a_site_without_a_figure_at_any_size_is_a_sentence_and_no_empty_chart(store, write):
-    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
-    nothing = [
-        LearningPoint("long-beach", n, 0, arm, AUC, None, None, None)
-        for n in (10, 86)
-        for arm in ("local-only", CHANGE)
-    ]
-    write(store, series).learning_curve(nothing)
-    page = at_site(series)
-    assert "AUC was not defined in any draw" in words(page)
-    assert table_of(page)["10"]["In words"] == "not defined"
-    assert "AUC at long-beach" not in words(page)
-
-
-def test_a_gain_without_an_interval_cannot_be_told_in_table_chart_and_words(store, write):
-    series = store.begin_series(study="heart-disease", study_sha256="", study_text="")
-    found = points("long-beach", AUC, {10: (0.56, 0.75, 0.10), 86: (0.64, 0.75, 0.08)})
-    write(store, series).learning_curve([replace(p, low=None, high=None) if p.rows == 86 else p for p in found])
-    page = at_site(series)
-    assert "with all its 86 rows, it cannot be told: AUC was defined in too few draws" in words(page)
-    assert table_of(page)["all (86)"]["In words"] == "cannot be told"
-    drawn = [chart.proto.spec for chart in page.get("vega_lite_chart") if "gain in AUC" in chart.proto.spec]
-    assert any('"cannot be told"' in spec for spec in drawn)
-
-
-@pytest.mark.parametrize(
-    ("text", "status", "note", "says"),
-    [
-        ("", "completed", "", "The study asks for no learning curve. With `curve = {"),
-        ("[compare]\ncurve = { rows = [10] }", "running", "", "It is drawn when the comparison is made."),
-        ("[compare]\ncurve = { rows = [10] }", "failed", "", "The run ended before it could be drawn."),
-        ("[compare]\ncurve = {}", "completed", "no learning curve: the policy of a", "There is no learning curve: the"),
-    ],
-)
-def test_where_there_is_no_learning_curve_one_sentence_says_why(store, write, text, status, note, says):
-    series = store.begin_series(study="heart-disease", study_sha256="", study_text=text)
-    run = write(store, series) if status == "completed" else begin(store, series=series)
-    if note:
-        run.events([EventRow(None, None, "note", note, "no-learning-curve")])
-    if status == "failed":
-        run.finish(status="failed", reason="it")
-    assert says in words(at_site(series))
-
-
-def test_the_download_holds_every_point_and_no_formula(store, write):
+def test_a_download_holds_no_formula():
     from flfed.records.dashboard.components.figure import csv_of
-    from flfed.records.dashboard.panels.learning_curve import COLUMNS
 
-    given = points("=cmd|' /C calc'!A0", AUC, {10: (0.8, 0.7, 0.05)})
-    text = csv_of([{name: getattr(point, name) for name in COLUMNS} for point in given])
+    text = csv_of([{"site": "=cmd|' /C calc'!A0", "value": -0.1}])
     lines = list(csv.reader(io.StringIO(text)))
-    assert lines[0] == ["site", "rows", "draws", "arm", "metric", "value", "low", "high"]
-    assert len(lines) == 4
-    assert all(line[0].startswith("'=cmd") for line in lines[1:])
-    value = float(lines[3][5])
-    assert value == pytest.approx(-0.1)  # a negative number stays a number
+    assert lines[0] == ["site", "value"] and lines[1][0].startswith("'=cmd")
+    assert float(lines[1][1]) == -0.1  # a negative number stays a number

@@ -11,7 +11,7 @@ from sqlalchemy import event, select, text
 
 from flfed.errors import FlfedError
 from flfed.records.store.bulk_insert import VALUES
-from flfed.records.store.entries import EventRow, LearningPoint, MetricRow, SentRow
+from flfed.records.store.entries import EventRow, MetricRow, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Event, Metric, Run, Sent, Series
 from flfed.records.store.writer import RunStore, RunWriter
@@ -21,7 +21,6 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 TOGETHER = (VALUES - 1) // 6
 """Rows of a statement here: six columns have a value, and the run is given once."""
-POINT = LearningPoint("a", 50, 3, "global", "log_loss", 0.5, 0.4, 0.6)
 CALLS: dict[str, Callable[[RunWriter], None]] = {
     "site": lambda run: run.site("a"),
     "metrics": lambda run: run.metrics(9, [MetricRow("a", "validation", "log_loss", 0.1)]),
@@ -30,12 +29,11 @@ CALLS: dict[str, Callable[[RunWriter], None]] = {
     "summary": lambda run: run.summary("table-1", {}),
     "summary-soon": lambda run: run.summary("table-1", {}, durable=False),
     "comparison": lambda run: run.comparison([], []),
-    "learning-curve": lambda run: run.learning_curve([POINT]),
     "finish": lambda run: run.finish(status="stopped"),
     "flush": lambda run: run.flush(),
     "durable-round": lambda run: run.round(9),
 }
-WAITS = {"events", "summary", "comparison", "learning-curve", "finish", "durable-round"}
+WAITS = {"events", "summary", "comparison", "finish", "durable-round"}
 """Calls after which a power cut costs nothing that was written before."""
 
 

@@ -13,7 +13,7 @@ from flfed.records.reports.events import holdout_in_words
 from flfed.records.reports.glossary import GLOSSARY
 from flfed.records.reports.report import report
 from flfed.records.reports.site_answer import site_line
-from flfed.records.store.entries import EventEntry, EventRow
+from flfed.records.store.entries import EventEntry
 from flfed.records.store.reader import RunReader
 from flfed.spreadsheet import plain_cell
 from tests.browser import Window
@@ -95,10 +95,6 @@ def opened(run: str, times: dict[str, int], site: str = "a") -> list[EventEntry]
         ([{"compare": 1}], ["once for the comparison, after the last round"]),
         ([{"compare": 1}] * 3, ["once in each of 3 repeats for the comparison, after the last round"]),
         (
-            [{"learning-curve": 1, "compare": 1}],
-            ["once for the comparison", "for each point of the learning curve; nothing was selected by it"],
-        ),
-        (
             [{"compare": 1, "holdout-curve": 1, "audit": 1}],
             ["once for the comparison", "in each round, for a curve", "once for `flfed audit`"],
         ),
@@ -114,17 +110,6 @@ def test_what_the_holdouts_were_read_for_is_told_reason_by_reason(runs, said):
     assert len(lines) == len(said)
     for line, wanted in zip(lines, said, strict=True):
         assert line.startswith(f"Test rows were read {wanted}")
-
-
-def test_the_page_of_a_run_with_a_learning_curve_speaks_of_no_curve_by_round(store, write, url, monkeypatch):
-    from tests.records.test_dashboard import overview, words
-
-    monkeypatch.setenv("FLFED_STORE", url)
-    run = write(store, store.begin_series(study="s", study_sha256="", study_text=""), rounds=2)
-    run.events([EventRow(3, site, "holdout-opened", why) for site in "ab" for why in ("compare", "learning-curve")])
-    said = words(overview(run.run))
-    assert "read once for the comparison, after the last round. Test rows were read for each point" in said
-    assert "in each round, for a curve" not in said
 
 
 def test_how_to_go_on_is_told_once(store, write, url, monkeypatch):

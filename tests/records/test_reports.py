@@ -25,7 +25,7 @@ KEYS = [
     "run", "study", "status", "reason", "engine", "path", "rounds", "seconds", "repeats", "arrays-sha256",
     "global", "sites-mean", "personalised", "personalised-sites-mean", "pooled", "own-model-everywhere", "sites",
     "verdict-rule", "training", "leaking-columns", "mean-gain",
-    "learning-curve", "faults", "privacy", "audit", "apart", "outcome-reversed",
+    "faults", "privacy", "audit", "apart", "outcome-reversed",
     "round-bytes", "pooled-same", "pooled-family", "pooled-families",
 ]  # fmt: skip
 

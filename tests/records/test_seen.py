@@ -10,14 +10,14 @@ import pytest
 from flfed.records.reports import round_totals as by_database
 from flfed.records.reports.catalogue import run_list
 from flfed.records.reports.report import REFERENCES, primary_of, purpose_of, report
-from flfed.records.store.entries import EventEntry, EventRow, LearningPoint, SentRow
+from flfed.records.store.entries import EventEntry, EventRow, SentRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import LARGER, NO_OTHERS, TRAINING_ONLY, WHY, of_event, of_summary
 from flfed.updates.aggregation.guard import guard
 from flfed.updates.messages.train import TrainReply
 
 MORE_SPENT = "More than planned may have been spent"
-NO_CURVE, NO_TABLE_1 = "no learning curve", "no Table 1"
+NO_TABLE_1 = "no Table 1"
 
 AUC = "roc_auc_score"
 OTHERS = ("cleveland", "long-beach", "switzerland", "basel")
@@ -52,8 +52,6 @@ def full(store, heart: str, url, monkeypatch, payload, attacks) -> str:
     run.summary("leaks", {"warnings": ["slope: AUC 0.77774 over all rows"]})
     run.events([EventRow(None, None, kind, "moved by 0.77775 over all holdouts") for kind in ("note", "fault", "leak")])
     run.events([EventRow(2, "hungary", "flag", "cleveland: late; hungary: in time")])
-    points = [LearningPoint(site, 10, 20, "global", AUC, 0.7, 0.6, 0.8) for site in ("cleveland", "hungary")]
-    run.learning_curve(points)
     store.audit(heart, attacks)
     return heart
 
@@ -65,7 +63,7 @@ def everything(run: str, only: str | None) -> str:
         found += [reader.summary(run, name) for name in ("table-1", "leaks", "privacy", *SUMMARIES)]
         for rows in (
             reader.sites(run), reader.events([run]), reader.crossed([run]), reader.audits(run), reader.figures(run),
-            reader.differences(run), reader.learning_curve(run), reader.curves([run], arm="training", metric=AUC),
+            reader.differences(run), reader.curves([run], arm="training", metric=AUC),
             by_database.participation(reader, [run], rounds=40, width=5),
         ):  # fmt: skip
             found.append([asdict(row) for row in rows])
@@ -201,10 +199,8 @@ def test_what_the_guard_says_beside_the_other_sites_is_cut():
 
 @pytest.mark.parametrize("kind", ["note", "fault", "leak", "refused", "flag", "holdout-opened"])
 def test_of_the_whole_run_only_that_something_is_missing_is_told(kind):
-    for what in (NO_CURVE, NO_TABLE_1):
-        code = {NO_CURVE: "no-learning-curve", NO_TABLE_1: "no-table-1"}[what]
-        seen = of_event(EventEntry("r", "", 3, None, kind, f"{what}: site b has 7 rows", code), plain=str)
-        assert (seen and seen.reason) == (f"{what}: ask the coordinator why" if kind == "note" else None)
+    seen = of_event(EventEntry("r", "", 3, None, kind, f"{NO_TABLE_1}: site b has 7 rows", "no-table-1"), plain=str)
+    assert (seen and seen.reason) == (f"{NO_TABLE_1}: ask the coordinator why" if kind == "note" else None)
     for other in ("no pooled reference: b", "moved AUC by +0.0123", "no Table 1", "b: no Table 1: c"):
         assert of_event(EventEntry("r", "", 3, None, kind, other), plain=str) is None
 

@@ -65,7 +65,7 @@ def test_every_command_says_in_one_sentence_that_the_store_is_of_an_earlier_revi
     code, out, err = flfed(*words)
     said = " ".join(err.split())
     assert (code, out) == (2, "")
-    assert "the run store is of an earlier revision (m0001, this flfed needs m0004)" in said
+    assert "the run store is of an earlier revision (m0001, this flfed needs m0005)" in said
     assert said.endswith("update it with `flfed run upgrade-store`")
     # A study run that updates the tables, as it did once, changes the file.
     assert (older[1].read_bytes(), revision(older[1])) == (before, "m0001")
@@ -75,8 +75,8 @@ def test_the_command_copies_the_file_and_then_brings_it_up_to_date(older, flfed,
     name, file = older
     code, out, _ = flfed("run", "upgrade-store", "--json")
     told, copy = json.loads(out), file.with_name("runs.db.m0001")
-    assert code == 0 and told == {"store": shown, "before": "m0001", "after": "m0004", "copy": str(copy)}
-    assert (revision(copy), revision(file)) == ("m0001", "m0004")
+    assert code == 0 and told == {"store": shown, "before": "m0001", "after": "m0005", "copy": str(copy)}
+    assert (revision(copy), revision(file)) == ("m0001", "m0005")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT id FROM run").fetchall() == [(name,)]
@@ -84,7 +84,7 @@ def test_the_command_copies_the_file_and_then_brings_it_up_to_date(older, flfed,
         assert [(run.run, run.status) for run in reader.runs()] == [(name, "completed")]
     assert flfed("run", "show")[0] == 0
     code, out, _ = flfed("run", "upgrade-store")
-    assert code == 0 and "revision m0004 is the newest, nothing is to be done" in " ".join(out.split())
+    assert code == 0 and "revision m0005 is the newest, nothing is to be done" in " ".join(out.split())
     # Put back, the copy is the store as it was.
     file.write_bytes(copy.read_bytes())
     assert flfed("run", "list")[0] == 2

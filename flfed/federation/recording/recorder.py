@@ -26,7 +26,6 @@ from flfed.records.store.entries import (
     ComparisonRow,
     DifferenceRow,
     EventRow,
-    LearningPoint,
     MetricRow,
     SentRow,
     SiteRow,
@@ -284,15 +283,6 @@ class Recorder:
             self.writer.summary("subgroups", groups, durable=False)
         self.events("holdout-opened", dict.fromkeys(replies, "compare"))
         self.writer.comparison(figures, differences)
-
-    def learning_curve(self, points: Sequence[LearningPoint]) -> None:
-        """Record the learning curve of the series.
-
-        It has the sites that share figures of their own.
-        """
-        shared = [p for p in points if p.site not in self.shared_as.in_sums_only]
-        self.events("holdout-opened", dict.fromkeys(sorted({point.site for point in points}), "learning-curve"))
-        self.writer.learning_curve([replace(point, site=self.shared_as.name(point.site)) for point in shared])
 
     def _sent(self, kind: str, to_site: Mapping[str, int], to_server: Mapping[str, int]) -> list[SentRow]:
         rows = [SentRow(site, "to-site", kind, size) for site, size in self.shared_as.under_names(to_site).items()]

@@ -185,7 +185,6 @@ def _check_trees(study: Study, model: Any) -> None:
         "[codec]: download": study.download != "none",
         "[encode]: missing-indicator": study.encode.missing_indicator,
         "[compare]: pooled": study.compare.pooled is not None,
-        "[compare]: curve": study.compare.curve is not None,
     }
     if found := [key for key, given in asked.items() if given]:
         raise UsageError(f"{found[0]} does not go with {TREES}: leave it out")
@@ -281,8 +280,6 @@ def _check_encrypted(study: Study, schema: Schema) -> None:
         raise UsageError(f"[codec]: download packs a model, and under {asked} it is encrypted: leave one of them out")
     if study.compare.share_metrics == "aggregate-only":
         raise UsageError(f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {asked} has none")
-    if study.compare.curve is not None:
-        raise UsageError(f"[compare]: a learning curve is of models, and under {asked} the server has none")
     if vector_entries(entries := entries_of(model_shapes(study, schema))) > MOST_ENTRIES:
         raise UsageError(f"[model]: {entries} parameters are too many under {asked}: at most 199,999 are encrypted")
     if why := range_refusal(LEAST, study.largest_entry):

@@ -22,13 +22,11 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.federation.server.learning_curve import learning_curve
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.source_rows import counting, source_rows
 from flfed.federation.server.sums.row_sums import conduct_statistic
-from flfed.records.store.entries import EventRow, LearningPoint, RunEntry
+from flfed.records.store.entries import EventRow, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
-from flfed.refusals import Refusal
 from flfed.rows.data.site import CachedSite, Site
 from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
@@ -105,8 +103,8 @@ class Series:
         left = [
             number for number in range(self.repeats) if number not in entries or entries[number].status != "completed"
         ]
-        # Repeats, and draws of the learning curve, differ in the split only.
-        again = self.path == "stacked" and (len(left) > 1 or self.study.compare.curve is not None)
+        # Repeats differ in the split only.
+        again = self.path == "stacked" and len(left) > 1
         # Several repeats share the tables, so each is read and encoded once.
         once = replace(self, sites=[CachedSite.of(site) for site in self._here()]) if again else self
         before = source_rows(self.study, self.series, None if self.engine.remote else once._here(), self.store.address)
@@ -286,27 +284,7 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
-            outcome = conduct_statistic(federated) if is_statistic(self.study) else federated.conduct()
-        # The curve is of the series, so one repeat computes it.
-        if self.study.compare.curve is not None and repeat == 0 and outcome.status == "completed":
-            taking_part = [site for site in self._here() if site.name in outcome.sites]
-            self._learning_curve(recorder, taking_part if tables is not None else None, way)
-        return outcome
-
-    def _learning_curve(self, recorder: Recorder, held: Sequence[Site] | None, way: RunResources) -> None:
-        """Add the learning curve to the record.
-
-        Where there is none, the reason is recorded. `held` are sites whose tables are here.
-        """
-        points: list[LearningPoint] = []
-        reason: str = Refusal("no-learning-curve", why=f"engine {self.engine.name!r} does not hold every table")
-        if held is not None:
-            points, reason = learning_curve(
-                self.study, held, answer=way.answer, progress=way.progress, series=self.series
-            )
-        recorder.learning_curve(points)
-        if reason:
-            recorder.note(reason)
+            return conduct_statistic(federated) if is_statistic(self.study) else federated.conduct()
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:

@@ -19,7 +19,7 @@ from flfed.records.reports.recorded_run import methods_of
 from flfed.records.reports.report import report
 from flfed.records.statistics import Report
 from flfed.records.store.database import store_url
-from flfed.records.store.entries import CurvePoint, EventEntry, LearningPoint, RunEntry, SiteEntry
+from flfed.records.store.entries import CurvePoint, EventEntry, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 
 LOOK_SECONDS = 0.5
@@ -88,7 +88,6 @@ class Shown:
     events: list[EventEntry]
     sites: list[SiteEntry]
     curve_names: dict[str, list[str]]
-    learning: list[LearningPoint]
     leaks: dict[str, Any] | None
     study_text: str
 
@@ -115,7 +114,6 @@ def read(store: str, name: str, mark: Mark, only: str | None = None) -> Shown:
             events=reader.events(names),
             sites=reader.sites(names[0]),
             curve_names=reader.curve_names(names),
-            learning=reader.learning_curve(series.series),
             leaks=reader.summary(names[0], "leaks"),
             study_text=series.study_text,
         )

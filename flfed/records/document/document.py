@@ -36,7 +36,6 @@ from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of, pur
 from flfed.records.reports.round_totals import ON_ROWS, band_of
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
-from flfed.records.statistics.learning_curve import curve_rows
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
 from flfed.records.statistics.listed.noised_scores import (
     NO_ROUNDS,
@@ -348,17 +347,6 @@ def whole_ticks(last: int) -> list[float]:
     return list(range(0, max(last, 1) + 1, step))
 
 
-def learning(content: Content) -> Markup:
-    """Return the learning curve, where the study asks for one."""
-    curve = content.found["learning-curve"]
-    if not curve:
-        return Markup()
-    headers, rows, sentences = curve_rows(curve)
-    lines = [dict(zip(map(sentence_case, headers), row, strict=True)) for row in rows]
-    title = f"Learning curve: {metric_name(curve['metric'])} with few rows of its own, and with all"
-    return section(title, table(lines), bullets(sentences, class_="notes"))
-
-
 SECTIONS = (
     answer,
     forest,
@@ -366,7 +354,6 @@ SECTIONS = (
     evidence.sites,
     evidence.table_1,
     by_round,
-    learning,
     scores.curves,
     scores.calibrated,
     scores.flagged,

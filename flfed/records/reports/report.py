@@ -13,7 +13,6 @@ from flfed.records.reports.round_totals import round_bytes
 from flfed.records.reports.site_verdict import SITE_ARMS, UNDERTRAINED, site_verdict, too_few, widened
 from flfed.records.statistics import Report, intervals
 from flfed.records.statistics.importances import gains_over_repeats, over_repeats
-from flfed.records.statistics.learning_curve import curve_object
 from flfed.records.statistics.listed.noised_scores import (
     COMPARISON,
     COVERS,
@@ -137,7 +136,6 @@ def report(reader: RunReader, name: str) -> Report:
         "mean-gain": {}
         if uncompared
         else mean_gains(recorded, sites, metrics, rule, undertrained=not_enough(training)),
-        "learning-curve": curve_object(reader.learning_curve(runs[0].series), rule),
         "faults": faults_of(reader, recorded),
         "privacy": privacy,
         "audit": audit_of(reader, recorded.runs),

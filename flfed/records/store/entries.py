@@ -270,45 +270,6 @@ class CurvePoint:
     most: float | None = None
 
 
-CurveArm = Literal["local-only", "personalised", "global", "personalised - local-only"]
-"""What a point of the learning curve is about: a model, or the paired difference of two."""
-
-
-@dataclass(frozen=True)
-class LearningPoint:
-    """Figure of a learning curve on one site's holdout, over draws.
-
-    Parameters
-    ----------
-    site : str
-        The site whose training rows were cut, and whose holdout was scored.
-    rows : int
-        The site's own training rows; the largest of a site is all of them.
-    draws : int
-        Draws behind the figure. Fewer than the study's where the figure was undefined in some
-        (one class only).
-    arm : {"local-only", "personalised", "global", "personalised - local-only"}
-    metric : str
-        The study's primary metric.
-    value : float or None
-        Mean over the draws; None where no draw has one.
-    low, high : float or None
-        95 % interval of the mean, widened because draws share rows.
-    freedom : int or None
-        Degrees of freedom of Student's t behind the interval; None of a normal one, as where the holdout stays.
-    """
-
-    site: str
-    rows: int
-    draws: int
-    arm: CurveArm
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    freedom: int | None = None
-
-
 @dataclass(frozen=True)
 class EventEntry:
     """An event with its run and time of writing."""

@@ -24,7 +24,6 @@ from flfed.records.store.entries import (
     CurvePoint,
     DifferenceRow,
     EventEntry,
-    LearningPoint,
     MetricRow,
     RunEntry,
     SeriesEntry,
@@ -33,7 +32,7 @@ from flfed.records.store.entries import (
     audits_of,
     latest,
 )
-from flfed.records.store.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import Writer, is_gone
 from flfed.records.store.visibility import OtherNames, Rows, of_event, of_run, of_study, of_summary
 
@@ -222,13 +221,6 @@ class RunReader(OpenStore):
             rows = self.rows(_by_block(of, width), site=of.site)
         found = (CurvePoint(**row) for row in rows)
         return sorted(found, key=lambda point: (point.round, point.site or "", point.arm))
-
-    def learning_curve(self, series: str) -> list[LearningPoint]:
-        """Return the learning curve's points by site, rows and arm."""
-        columns = [column for column in Curve.__table__.c if column.name not in ("id", "series_id")]
-        query = select(*columns).where(Curve.series_id == series).order_by(Curve.id)
-        found = (LearningPoint(**row) for row in self.rows(query, site=Curve.site))
-        return sorted(found, key=lambda point: (point.site, point.rows))
 
     def events(self, runs: Sequence[str]) -> list[EventEntry]:
         """Return the events of some runs in order of writing."""

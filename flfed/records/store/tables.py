@@ -166,23 +166,6 @@ class Comparison(Base):
     verdict: Mapped[str] = mapped_column(Prose)
 
 
-class Curve(Base):
-    """Figure with a site cut to `rows` rows, over `draws` draws."""
-
-    __tablename__ = "curve"
-    id: Mapped[int] = mapped_column(LONG, primary_key=True)
-    series_id: Mapped[str] = mapped_column(ForeignKey("series.id"), index=True)
-    site: Mapped[str] = mapped_column(Word(120))
-    rows: Mapped[int] = mapped_column(BigInteger)
-    draws: Mapped[int]
-    arm: Mapped[str] = mapped_column(Word(40))
-    metric: Mapped[str] = mapped_column(Word(120))
-    value: Mapped[float | None]
-    low: Mapped[float | None]
-    high: Mapped[float | None]
-    freedom: Mapped[int | None]
-
-
 class Summary(Base):
     """A named object of a run: `table-1`, `encoder`, `leaks`."""
 

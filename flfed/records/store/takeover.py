@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, delete, or_, select, update
 
 from flfed.errors import UsageError
 from flfed.records.store.entries import PERSONS_NOTE
-from flfed.records.store.tables import Audit, Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ OF_A_RUN = (Metric, Comparison, Summary, Event, Sent, Audit, RunSite)
 def delete_runs(connection: Connection, runs: Sequence[str]) -> None:
     """Delete everything of some runs, in the caller's transaction.
 
-    A series goes with the last of its runs, and its learning curve with it.
+    A series goes with the last of its runs.
 
     Raises
     ------
@@ -179,5 +179,4 @@ def delete_runs(connection: Connection, runs: Sequence[str]) -> None:
     connection.execute(delete(Run).where(Run.id.in_(runs)))
     for series in {row["series_id"] for row in found}:
         if connection.execute(select(Run.id).where(Run.series_id == series)).first() is None:
-            connection.execute(delete(Curve).where(Curve.series_id == series))
             connection.execute(delete(Series).where(Series.id == series))

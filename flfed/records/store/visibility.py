@@ -222,7 +222,7 @@ def of_event(event: EventEntry, *, plain: Callable[[str], str]) -> EventEntry | 
     """
     if event.site is not None:
         return replace(event, reason=THAN_OTHERS.sub(LARGER, plain(event.reason)))
-    if event.kind != "note" or event.code not in ("no-learning-curve", "no-table-1"):
+    if event.kind != "note" or event.code != "no-table-1":
         return None
     return replace(event, reason=Refusal(event.code, why="ask the coordinator why"))
 

@@ -26,14 +26,13 @@ from flfed.records.store.entries import (
     ComparisonRow,
     DifferenceRow,
     EventRow,
-    LearningPoint,
     MetricRow,
     SentRow,
     SiteRow,
     insert_audit,
 )
 from flfed.records.store.reader import RunReader
-from flfed.records.store.tables import Comparison, Curve, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.store.tables import Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
 from flfed.records.store.takeover import delete_runs, lock_run, rewind, take_over, this_process
 
 Line = tuple[Any, ...]
@@ -106,7 +105,6 @@ __all__ = ["ComparisonRow", "DifferenceRow", "EventRow", "MetricRow", "RunStore"
 
 HELD = timedelta(seconds=0.25)
 """Rounds that follow each other faster are written together: a transaction each costs as much as a small round."""
-POINTS = tuple(field.name for field in fields(LearningPoint))
 NEW_SITE = {
     "status": "accepted", "reason": "", "rows": None, "holdout_rows": None,
     "disclosure": "open", "shared_as": "named", "resplit": False,
@@ -470,13 +468,6 @@ class RunWriter:
             insert_all(connection, Comparison, FIGURES, map(_values, figures), mine | {"verdict": ""})
             insert_all(connection, Comparison, DIFFERENCES, map(_values, differences), mine)
 
-    def learning_curve(self, points: Iterable[LearningPoint]) -> None:
-        """Write or replace the learning curve of the run's series."""
-        with self._writing() as connection:
-            series = connection.execute(select(Run.series_id).where(Run.id == self.run)).scalar_one()
-            connection.execute(delete(Curve).where(Curve.series_id == series))
-            insert_all(connection, Curve, POINTS, map(_values, points), {"series_id": series})
-
     def finish(
         self,
         *,
@@ -495,6 +486,6 @@ class RunWriter:
             connection.execute(update(Run).where(Run.id == self.run).values(row))
 
 
-def _values(row: ComparisonRow | DifferenceRow | LearningPoint) -> tuple[Any, ...]:
+def _values(row: ComparisonRow | DifferenceRow) -> tuple[Any, ...]:
     """Return a row's values in field order."""
     return tuple(vars(row).values())

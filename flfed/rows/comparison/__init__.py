@@ -1,4 +1,4 @@
 """Comparisons at a site.
 
-They are of shared against own model, of learning curves, and of attacks on both.
+They are of shared against own model, and of attacks on both.
 """

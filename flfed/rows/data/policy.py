@@ -15,7 +15,7 @@ from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
 from flfed.study.tables import Sharing
 
-Output = Literal["score-histogram", "complete-rows", "learning-curve", "training-figures", "single-cells-in-sums"]
+Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums"]
 RoundFigures = Literal["exact", "rounded", "none"]
 """How the figures of a round leave a site."""
 
@@ -39,8 +39,7 @@ class Policy(Strict):
         or in sums over sites only. A study may be stricter.
     outputs : tuple of str
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
-        leave out the rows with a missing feature, and say how many are left; "learning-curve" lets
-        it train and judge again with few of the site's rows; "training-figures" lets losses and metrics
+        leave out the rows with a missing feature, and say how many are left; "training-figures" lets losses and metrics
         leave each round, with three digits, where they else stay: over rows that noise protects in the updates
         (record-level differential privacy), over all rows where updates are added up in secret, and, behind a
         gate, as they are over test rows (a study's holdout curve);

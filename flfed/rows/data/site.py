@@ -373,7 +373,7 @@ class SiteTable:
         Parameters
         ----------
         purpose : str
-            "compare", "holdout-curve" or "learning-curve".
+            "compare" or "holdout-curve".
         """
         self.opened.append(purpose)
         return self._holdout
@@ -383,8 +383,8 @@ class SiteTable:
 class CachedSite(Site):
     """A site whose table is read only once.
 
-    It is mapped, checked and sorted once, and split anew each time it is asked. Made for one series of repeats, one
-    sweep or one learning curve, and given up with it: before the next one the institution's data may change.
+    It is mapped, checked and sorted once, and split anew each time it is asked. Made for one series of repeats or one
+    sweep, and given up with it: before the next one the institution's data may change.
 
     Attributes
     ----------

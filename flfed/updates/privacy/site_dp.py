@@ -24,7 +24,6 @@ from flfed.updates.mechanism import (
     WEAK_EPSILON,
     Mechanism,
     Promise,
-    check_curve,
     uncharged_outputs,
 )
 from flfed.updates.messages.fields import Arrays
@@ -94,7 +93,7 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
     def check(self, study: Study) -> None:
         """Refuse a study that would break the promise.
 
-        It has unequal weights, a strategy that does not aggregate as FedAvg does, or a learning curve.
+        It has unequal weights, or a strategy that does not aggregate as FedAvg does.
         """
         from flfed.updates.strategies.fedavg import FedAvg  # loads Flower, which who only promises does without
 
@@ -110,7 +109,6 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         weights = study.strategy.settings.get("weights", "equal")
         if weights != "equal":
             raise UsageError(f"[strategy]: weights={weights!r} lets one site count more; site-dp needs 'equal'")
-        check_curve(study)
         self._noise(study.rounds)  # there may be none that is enough
 
     def check_sites(self, sites: int) -> None:

@@ -9,11 +9,11 @@ import streamlit as st
 
 from flfed.records.dashboard import run_page
 from flfed.records.dashboard.components.text import escape
-from flfed.records.dashboard.panels import learning_curve, overview, sites
+from flfed.records.dashboard.panels import overview, sites
 from flfed.records.dashboard.run_page import Opened
 from flfed.records.reports import report
 from flfed.records.reports.site_answer import own_figures, together
-from flfed.records.statistics.listed.noised_scores import is_covered, is_uncompared
+from flfed.records.statistics.listed.noised_scores import is_uncompared
 
 
 def show() -> None:
@@ -49,9 +49,6 @@ def parts(opened: Opened) -> None:
                 site = run_page.choose_site(own, label=label)
                 sites.answer(found, site, metric)
                 overview.warn(overview.leak_warnings(shown))
-                # A learning curve needs exact figures of models that a site trains alone.
-                if not is_covered(found):
-                    learning_curve.curve(shown, site)
             else:
                 st.info("Nothing can be told of one site: all share their figures in sums over all sites only.")
     with st.container():
@@ -62,8 +59,6 @@ def parts(opened: Opened) -> None:
             for line in [] if opened.only else together(found, ""):
                 st.info(escape(line))
             overview.who_takes_part(found, shown.sites)
-            if learning_curve.is_asked(shown):
-                learning_curve.curve(shown, "")
 
 
 if __name__ == "__main__":
