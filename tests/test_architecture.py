@@ -133,6 +133,48 @@ def test_folders_are_small():
     assert {place: count for place, count in counts.items() if count > 16} == {}
 
 
+PARTS = {
+    "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"part", "every_part"}),
+    "flfed/federation/client/parts": ("flfed/federation/client/site_parts.py", {"step"}),
+}
+"""Folders of a study's parts, with the one file that lists them and what they have in common."""
+
+
+def named_parts(source: str, place: str) -> list[str]:
+    """Return the parts that a file imports by name, given the folder of the parts."""
+    before = f"{place.replace('/', '.')}."
+    found = {name.removeprefix(before).split(".")[0] for name in imported(source) if name.startswith(before)}
+    return sorted(found - PARTS[place][1])
+
+
+@pytest.mark.parametrize("place", PARTS)
+def test_only_the_list_of_parts_names_one_and_no_part_names_another(place: str):
+    listing = PARTS[place][0]
+    files = [file for file in sorted((ROOT / "flfed").rglob("*.py")) if str(file.relative_to(ROOT)) != listing]
+    found = {str(file.relative_to(ROOT)): named_parts(file.read_text(), place) for file in files}
+    assert {file: names for file, names in found.items() if names} == {}
+    # The list has all of them.
+    stems = {file.stem for file in (ROOT / place).glob("*.py")} - PARTS[place][1] - {"__init__"}
+    assert named_parts((ROOT / listing).read_text(), place) == sorted(stems)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from flfed.updates.parts.trees import Trees", ["trees"]),
+        ("import flfed.updates.parts.codec", ["codec"]),
+        ("from flfed.updates.parts.part import Part", []),
+        ("def f():\n    from flfed.updates.parts.strategy import Strategy", ["strategy"]),
+    ],
+)
+def test_a_part_that_is_imported_by_name_would_be_found(source: str, expected: list[str]):
+    assert named_parts(source, "flfed/updates/parts") == expected
+
+
+def test_rows_in_a_part_that_crosses_would_be_found():
+    assert breaches("from flfed.rows.session import SiteSession", FORBIDDEN["flfed/updates"]) != []
+
+
 def test_site_packages_import_only_public_names_of_flfed():
     files = files_of("sites")
     assert len(files) >= 12

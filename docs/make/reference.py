@@ -33,6 +33,7 @@ from flfed.rows.data.transactions.source import Transactions
 from flfed.study import study as studies
 from flfed.study.analysis import Analysis
 from flfed.study.tables import Expectation, Expected, Named
+from flfed.updates.parts.every_part import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -421,8 +422,27 @@ def _entries(title: str, entries: Sequence[Entry]) -> str:
     return table((what, "type", "meaning"), rows)
 
 
+def exclusions_page() -> str:
+    """Return the page of what does not go together in a study."""
+    names = ("task", "model", "strategy", "mechanism", "frozen", "layers", "widths", "entries")
+    words = {name: f"‹{name}›" for name in names}
+    rows = [
+        [part.title, exclusion.other, exclusion.sentence.format(**words)]
+        for part in PARTS
+        for exclusion in part.exclusions
+    ]
+    intro = (
+        "`flfed study check` refuses a study that has two of these. A word in ‹ › is the study's own. Strategies and "
+        "mechanisms have checks of their own besides; what goes with each strategy is in [Methods](../methods.md)."
+    )
+    return page(
+        "What does not go together", intro, table(("part of a study", "does not go with", "what is said"), rows)
+    )
+
+
 PAGES: Mapping[str, tuple[Callable[[], str], str]] = {
     "study": (study_page, "The study file: every key, with each model, strategy, mechanism and codec"),
+    "exclusions": (exclusions_page, "What does not go together in a study, and why"),
     "policy": (policy_page, "`policy.toml`: what a site allows"),
     "schema": (schema_page, "`schema.toml`: what a dataset's columns mean"),
     "source": (source_page, "`source.toml`: licence, citation and files of a dataset"),

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from flfed import registry
-from flfed.errors import UsageError
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.updates.codec import Shapes, arrays_defect
@@ -120,37 +119,6 @@ def extra_shapes(study: Study, model: Shapes) -> ExtraShapes:
     """Return the arrays that a study's strategy has beside a model."""
     found: ExtraShapes = registry.load("strategy", study.strategy.name).extra_shapes(model)
     return found
-
-
-def check_extra(study: Study, model: Shapes, *, by_row: bool) -> None:
-    """Refuse a study whose strategy sends arrays that noise, sums or a codec are not put on, or trains without noise.
-
-    Parameters
-    ----------
-    study : Study
-    model : mapping of name to (shape, dtype)
-    by_row : bool
-        Whether the study's mechanism protects rows while they are trained on.
-
-    Raises
-    ------
-    UsageError
-        What of the study does not go with them.
-    """
-    shapes = extra_shapes(study, model)
-    if by_row and shapes.own_model:
-        raise UsageError(
-            f"[strategy] {study.strategy.name}: each site trains a second model on the same rows, which "
-            f"{study.privacy.name} under [privacy] neither protects nor charges: leave one of them out"
-        )
-    if not (shapes.sent or shapes.returned):
-        return
-    where = f"[strategy] {study.strategy.name}: arrays beside the update cross as they are"
-    if study.privacy.name != "none" or study.secure_aggregation != "off":
-        asked = study.privacy.name if study.privacy.name != "none" else "secure-aggregation"
-        raise UsageError(f"{where}, and {asked} under [privacy] would protect the update alone: leave one of them out")
-    if study.codec.name != "none" or study.download != "none":
-        raise UsageError(f"{where}, and a codec packs the model and the update alone: leave [codec] out")
 
 
 def own_facts(shapes: ExtraShapes) -> dict[str, Any]:

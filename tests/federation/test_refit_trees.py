@@ -175,6 +175,17 @@ def test_what_does_not_go_with_refit_is_refused_before_a_run(name: str, small_si
         check(Study.parse(trees(**changes)))
 
 
+def test_all_that_does_not_fit_is_told_at_once_and_each_once(small_sites, trees):
+    small_sites(2)
+    asked = {"encode.missing-indicator": True, "strategy.refit": True, "privacy.secure-aggregation": "on"}
+    study = Study.parse(trees(**asked, **{"compare.by": ["nowhere"]}))
+    with pytest.raises(UsageError) as error:
+        check(study)
+    told = str(error.value).split(". Also: ")
+    assert [words.partition(":")[0] for words in told] == ["[encode]", "[strategy]", "[compare]"]
+    assert ["does not go with boosted-trees" in told[0], "refit" in told[1], "nowhere" in told[2]] == [True] * 3
+
+
 def test_a_sweep_is_judged_on_validation_rows_and_grows_nothing_anew(small_sites, trees):
     study = Study.parse(trees(**{"strategy.rounds": 3}))
     sites = small_sites(2, rows=100)

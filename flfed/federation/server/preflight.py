@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
-from flfed import registry
-from flfed.errors import UsageError, require_extra
+from flfed.errors import UsageError
 from flfed.federation.server.codecs import UNREADABLE
 from flfed.refusals import Refusal
 from flfed.rows.comparison.own_columns import check_own_columns
@@ -20,18 +19,12 @@ from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.study_model import model_shapes
 from flfed.rows.training.functional import layers_of
 from flfed.rows.training.tuning.naive import check_naive
-from flfed.study.coverage import covers_model
-from flfed.study.exchanges import refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.study.tables import TREES
-from flfed.updates.codec import codec_of, download_of, entries_of
-from flfed.updates.extra import check_extra, extra_shapes
-from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
-from flfed.updates.masking.encrypted_model import vector_entries
 from flfed.updates.masking.rules import LEAST
-from flfed.updates.mechanism import Mechanism, mechanism_of
-from flfed.updates.strategies.fedavg import FedAvg
+from flfed.updates.mechanism import mechanism_of
+from flfed.updates.parts.every_part import PARTS
+from flfed.updates.parts.part import StudyFacts, check_each
 
 
 def check(study: Study) -> dict[str, str]:
@@ -46,7 +39,7 @@ def check(study: Study) -> dict[str, str]:
     Raises
     ------
     UsageError
-        For the first thing that does not fit.
+        For all that does not fit, as far as one thing can be looked at without another.
     """
     dataset = datasets.load(study.dataset.name)
     dataset.schema.features(study.dataset.features)
@@ -60,44 +53,44 @@ def check(study: Study) -> dict[str, str]:
             f"[model] {study.model.name}: is for {' and '.join(model.tasks)}, "
             f"the dataset's task is {dataset.schema.task!r}"
         )
-    if study.plan.class_weight == "balanced" and dataset.schema.task == "regression":
+    schema = dataset.schema
+    facts = StudyFacts(
+        study=study,
+        task=schema.task,
+        model=model,
+        layers=len(layers_of(model)),
+        shapes=model_shapes(study, schema),
+    )
+    checks: list[Callable[[], object]] = [partial(_check_plan, study, schema)]
+    checks += [partial(part.check, facts) for part in PARTS]
+    checks += [
+        partial(_check_confirmed, facts, dataset),
+        partial(_check_points, study, schema),
+        partial(_check_steps, study, schema),
+        partial(groupings, study.compare.by, schema),
+        partial(check_own_columns, study, schema),
+        partial(check_naive, study, schema),
+        partial(_check_expired, study),
+    ]
+    check_each(checks)
+    primary = primary_of(schema.task, study.compare.primary, study.compare.alert_budget)
+    return {"schema": schema.sha256(), "task": schema.task, "primary": primary}
+
+
+def _check_plan(study: Study, schema: Schema) -> None:
+    """Refuse class weights of numbers, and a start that is no model of this study."""
+    if study.plan.class_weight == "balanced" and schema.task == "regression":
         raise UsageError("[plan]: class-weight='balanced' needs classes; the dataset's task is 'regression'")
     if refused := start_refusal(study):
         raise UsageError(f"[model]: warm-start={study.warm_start!r}: {refused}")
-    _check_trees(study, model)
-    _check_frozen(study, model)
-    _check_widths(study, model)
-    # Strategy and mechanism know best which plans they can run.
-    study.strategy.build("strategy").check(study.plan)
-    mechanism = mechanism_of(study)
-    if mechanism is not None:
-        mechanism.check(study)
-    codec_of(study)
-    _check_sums(study)
-    if study.secure_aggregation == "ckks":
-        _check_encrypted(study, dataset.schema)
-    by_row = mechanism is not None and mechanism.private_steps(study.plan, study.rounds) is not None
-    check_extra(study, model_shapes(study, dataset.schema), by_row=by_row)
-    # Nobody knows whether one row's output in a module depends on the rows beside it.
-    if by_row and not getattr(model, "rows_apart", True):
-        raise UsageError(
-            f"[privacy]: {study.privacy.name} needs a model whose rows do not see each other; a torch.nn.Module is not "
-            "looked through for that: use a listed model, or a model's class"
-        )
-    unconfirmed = dataset.schema.unconfirmed_features(study.dataset.features)
-    # A range that was read off rows tells of them, and so does whatever is scaled by it.
-    if by_row and unconfirmed:
+
+
+def _check_confirmed(facts: StudyFacts, dataset: datasets.Dataset) -> None:
+    """Refuse ranges that were read off rows, and that nobody has confirmed, where noise protects rows."""
+    unconfirmed = dataset.schema.unconfirmed_features(facts.study.dataset.features)
+    # Such a range tells of the rows, and so does whatever is scaled by it.
+    if facts.protects_rows and unconfirmed:
         raise UsageError(unconfirmed_in_words(unconfirmed, dataset))
-    if covers_model(study):
-        _check_covered(study, dataset.schema)
-    _check_points(study, dataset.schema)
-    _check_steps(study, dataset.schema)
-    groupings(study.compare.by, dataset.schema)
-    check_own_columns(study, dataset.schema)
-    check_naive(study, dataset.schema)
-    primary = primary_of(dataset.schema.task, study.compare.primary, study.compare.alert_budget)
-    _check_expired(study)
-    return {"schema": dataset.schema.sha256(), "task": dataset.schema.task, "primary": primary}
 
 
 def unconfirmed_in_words(columns: Sequence[str], dataset: datasets.Dataset) -> str:
@@ -107,20 +100,6 @@ def unconfirmed_in_words(columns: Sequence[str], dataset: datasets.Dataset) -> s
         f"{dataset.folder / 'schema.toml'}, which were read off rows: correct them from public knowledge and take the "
         "names out of unconfirmed"
     )
-
-
-def _check_covered(study: Study, schema: Schema) -> None:
-    """Refuse a study of which all that leaves would be charged, where its scores cannot be counted by class."""
-    if schema.task != "binary":
-        raise UsageError(
-            "[privacy]: covers = 'study' is for outcomes that are yes or no, by which scores are counted; the task of "
-            f"the dataset is {schema.task!r}"
-        )
-    if extra_shapes(study, model_shapes(study, schema)).own_part:
-        raise UsageError(
-            f"[strategy] {study.strategy.name}: a part of the model is each site's own, and [privacy] covers = 'study' "
-            "scores the shared one: leave one of them out"
-        )
 
 
 def _check_statistic(study: Study, schema: Schema) -> None:
@@ -167,123 +146,6 @@ def _check_steps(study: Study, schema: Schema) -> None:
 def _check_expired(study: Study) -> None:
     if study.expires is not None and datetime.date.today() > study.expires:
         raise UsageError(f"the study expired on {study.expires.isoformat()}; its sites would refuse it")
-
-
-def _check_trees(study: Study, model: Any) -> None:
-    """Refuse trees with another strategy, the strategy of trees with another model, and what does not go with them."""
-    plain = getattr(model, "plain", False)
-    if not plain and study.strategy.name != TREES:
-        return
-    if not plain or study.strategy.name != TREES:
-        raise UsageError(
-            f"[model] {study.model.name} and [strategy] {study.strategy.name}: {TREES} is a model and a strategy: name "
-            "it under both, or under neither"
-        )
-    asked = {
-        "[model]: warm-start": study.warm_start,
-        "[codec]: name": study.codec.name != "none",
-        "[codec]: download": study.download != "none",
-        "[encode]: missing-indicator": study.encode.missing_indicator,
-        "[compare]: pooled": study.compare.pooled is not None,
-    }
-    if found := [key for key, given in asked.items() if given]:
-        raise UsageError(f"{found[0]} does not go with {TREES}: leave it out")
-    if study.privacy.name != "none":
-        raise UsageError(
-            f"[privacy]: {study.privacy.name} does not go with {TREES}: what its noise leaves of trees is worse than a "
-            "perceptron with the same promise (on taiwan-credit an AUC of .75 to .77 at epsilon 3, untuned, against "
-            ".766): take model 'mlp'"
-        )
-    if refits(study) and study.secure_aggregation != "off":
-        raise UsageError(
-            "[strategy]: refit grows the first trees twice, without the validation rows and with them, and the "
-            "difference is of these rows alone: it is for open data, and does not go with [privacy] "
-            "secure-aggregation: leave one of them out"
-        )
-    if study.secure_aggregation == "ckks":
-        raise UsageError(f"[privacy]: secure-aggregation='ckks' is of models; the sums of {TREES} are masked: set 'on'")
-
-
-def _check_frozen(study: Study, model: Any) -> None:
-    """Refuse frozen layers of a model that has no other, or under noise."""
-    if not study.frozen:
-        return
-    if study.frozen >= len(layers_of(model)):
-        raise UsageError(
-            f"[model] {study.model.name}: frozen={study.frozen} leaves no layer to train; it has "
-            f"{len(layers_of(model)) or 'none that it names'}"
-        )
-    if study.privacy.name == "record-dp":
-        raise UsageError("[model]: frozen does not go with record-dp, whose noise falls on every layer: leave one out")
-
-
-def _check_widths(study: Study, model: Any) -> None:
-    """Refuse a partition whose sites train a part of the model, with what needs all of it."""
-    partition = study.dataset.partition
-    if partition is None or model.linear or all(width == 1 for width in partition.widths):
-        return
-    whole = ""
-    if study.warm_start:
-        whole = "warm-start under [model] begins with all of them"
-    elif not layers_of(model):
-        whole = f"which they are of model {study.model.name!r} is not known: it names no layers"
-    elif not getattr(registry.load("strategy", study.strategy.name), "parts", True):
-        whole = f"strategy {study.strategy.name!r} needs updates of the whole model"
-    if whole:
-        raise UsageError(
-            f"[dataset] partition: widths={list(partition.widths)} lets sites train a part of the hidden units, and "
-            f"{whole}: leave one of them out"
-        )
-
-
-def _check_sums(study: Study) -> None:
-    """Refuse secure aggregation with what needs the sites' own updates."""
-    # Trees have sums of their own.
-    if study.secure_aggregation == "off" or study.strategy.name == TREES:
-        return
-    kind = type(study.strategy.build("strategy"))
-    if not (kind.sums and kind.aggregate_train is FedAvg.aggregate_train):
-        raise UsageError(
-            f"[strategy] {study.strategy.name}: looks at the sites' own updates, of which the server has none under "
-            "[privacy] secure-aggregation: leave one of them out"
-        )
-    name, mechanism = study.privacy.name, type(mechanism_of(study) or Mechanism())
-    if mechanism.merged is Mechanism.merged:
-        return
-    # At the server such a mechanism needs each site's update.
-    if mechanism.site_noise is Mechanism.site_noise:
-        raise UsageError(
-            f"[privacy] {name}: changes the sites' own updates at the server, which has none of them under "
-            "secure-aggregation: leave one of them out"
-        )
-    if study.secure_aggregation == "ckks":
-        raise UsageError(
-            f"[privacy]: sites add the noise of {name} under secure-aggregation='on' only, not under 'ckks'"
-        )
-    if study.secure_aggregation == "auto":
-        raise UsageError(
-            f"[privacy]: secure-aggregation='auto' leaves open who adds the noise of {name}, and with it what it "
-            "promises: set 'on' (the sites, and the server need not be trusted) or 'off' (the server)"
-        )
-
-
-def _check_encrypted(study: Study, schema: Schema) -> None:
-    """Refuse what a server cannot do with models that stand encrypted."""
-    require_extra("tenseal", "secure-aggregation = 'ckks'", "he")
-    asked = "[privacy] secure-aggregation='ckks'"
-    if type(study.strategy.build("strategy")).combine is not FedAvg.combine:
-        raise UsageError(
-            f"[strategy] {study.strategy.name}: makes the next model of the one before and the mean update, and under "
-            f"{asked} the server has neither: take one that averages"
-        )
-    if download_of(study) is not None:
-        raise UsageError(f"[codec]: download packs a model, and under {asked} it is encrypted: leave one of them out")
-    if study.compare.share_metrics == "aggregate-only":
-        raise UsageError(f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {asked} has none")
-    if vector_entries(entries := entries_of(model_shapes(study, schema))) > MOST_ENTRIES:
-        raise UsageError(f"[model]: {entries} parameters are too many under {asked}: at most 199,999 are encrypted")
-    if why := range_refusal(LEAST, study.largest_entry):
-        raise UsageError(f"[privacy]: largest-entry: {why}")
 
 
 def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:

@@ -1,0 +1,1 @@
+"""Parts of a study, a file a feature: what it does not go with, in one place."""

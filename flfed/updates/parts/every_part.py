@@ -1,0 +1,29 @@
+"""The list of all parts of a study."""
+
+from __future__ import annotations
+
+from flfed.updates.parts.codec import PackedArrays
+from flfed.updates.parts.covering_noise import CoveringNoise
+from flfed.updates.parts.frozen_layers import FrozenLayers
+from flfed.updates.parts.mechanism import NoiseOnRows, PrivacyMechanism
+from flfed.updates.parts.part import Part
+from flfed.updates.parts.part_of_units import PartOfUnits
+from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
+from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
+from flfed.updates.parts.trees import Trees
+
+PARTS: tuple[Part, ...] = (
+    Trees(),
+    FrozenLayers(),
+    PartOfUnits(),
+    # Strategy and mechanism know best which plans they can run.
+    Strategy(),
+    PrivacyMechanism(),
+    PackedArrays(),
+    SecureAggregation(),
+    EncryptedModels(),
+    ArraysBesideModel(),
+    NoiseOnRows(),
+    CoveringNoise(),
+)
+"""In the order in which they check a study."""

@@ -1,0 +1,63 @@
+"""The strategy of a study, with the arrays that it sends beside the model."""
+
+from __future__ import annotations
+
+from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+
+_BESIDE = "[strategy] {strategy}: arrays beside the update cross as they are"
+_ALONE = "under [privacy] would protect the update alone: leave one of them out"
+
+
+def _sends_arrays(facts: StudyFacts) -> bool:
+    return bool(facts.extra.sent or facts.extra.returned)
+
+
+def _packs(facts: StudyFacts) -> bool:
+    return facts.study.codec.name != "none" or facts.study.download != "none"
+
+
+class Strategy(Part):
+    """The strategy's own check of the plan."""
+
+    title = "a strategy"
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell that every study has one."""
+        return True
+
+    def check(self, facts: StudyFacts) -> None:
+        """Refuse a plan that the strategy cannot run; raises UsageError."""
+        facts.strategy.check(facts.study.plan)
+
+
+class ArraysBesideModel(Part):
+    """Arrays of a strategy, on which neither noise, nor masks, nor a codec is put."""
+
+    title = "a strategy that sends arrays beside the model, or trains a second one"
+    exclusions = (
+        Exclusion(
+            other="[privacy]: record-dp, with a second model on the same rows",
+            applies=lambda facts: facts.protects_rows and bool(facts.extra.own_model),
+            sentence="[strategy] {strategy}: each site trains a second model on the same rows, which {mechanism} under "
+            "[privacy] neither protects nor charges: leave one of them out",
+        ),
+        Exclusion(
+            other="[privacy]: name",
+            applies=lambda facts: _sends_arrays(facts) and facts.study.privacy.name != "none",
+            sentence=f"{_BESIDE}, and {{mechanism}} {_ALONE}",
+        ),
+        Exclusion(
+            other="[privacy]: secure-aggregation",
+            applies=lambda facts: _sends_arrays(facts) and facts.study.secure_aggregation != "off",
+            sentence=f"{_BESIDE}, and secure-aggregation {_ALONE}",
+        ),
+        Exclusion(
+            other="[codec]",
+            applies=lambda facts: _sends_arrays(facts) and _packs(facts),
+            sentence=f"{_BESIDE}, and a codec packs the model and the update alone: leave [codec] out",
+        ),
+    )
+
+    def is_asked(self, facts: StudyFacts) -> bool:
+        """Tell whether the strategy has any."""
+        return _sends_arrays(facts) or bool(facts.extra.own_model)
