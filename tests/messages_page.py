@@ -21,7 +21,7 @@ import flfed.updates.messages as package
 from flfed.deployment.operator.reveals import reveals
 from flfed.study.tables import OWN_FAMILIES
 from flfed.updates.messages.compare import ColumnImportance, CompareReply, GroupFigure, PointCounts, WithheldColumn
-from flfed.updates.messages.train import EVALUATE, TrainReply
+from flfed.updates.messages.train import EVALUATE
 from tests.updates import test_auditing, test_messages, test_sealing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "messages.md"
@@ -32,11 +32,9 @@ IMPORTANCE = {
     "withheld": (WithheldColumn(column="sex", method="withheld: fewer than 10 rows with one of its values"),),
 }
 FULL = [
-    dataclasses.replace(example, holdout=test_messages.SCORES)
-    if isinstance(example, TrainReply)
-    else dataclasses.replace(example, own_family=OWN_FAMILIES[0], points=(POINT,), groups=(GROUP,), **IMPORTANCE)
+    dataclasses.replace(example, own_family=OWN_FAMILIES[0], points=(POINT,), groups=(GROUP,), **IMPORTANCE)
     for example in test_messages.EVERY
-    if isinstance(example, (TrainReply, CompareReply))
+    if isinstance(example, CompareReply)
 ]
 """With every section that a message may have."""
 EXAMPLES = (*test_messages.EVERY, *FULL, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES)

@@ -71,7 +71,6 @@ def test_it_names_sgd_and_float64(study: Study):
 def test_it_scores_the_last_model_and_never_selects_on_the_holdout(study: Study):
     strategy = study.strategy.build("strategy")
     assert (strategy.select, strategy.patience, study.plan.validation) == ("last", 0, 0.0)
-    assert study.compare.holdout_curve is False
 
 
 def test_its_encoder_is_of_all_sites(study: Study):

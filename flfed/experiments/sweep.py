@@ -236,10 +236,8 @@ def points_of(study: Study, grid: Grid) -> list[tuple[Settings, Study]]:
     # All keys are checked before any point is built, so that the error names the key.
     for key, values in zip(full, grid.values(), strict=True):
         _check_key(key, values, full)
-    # The curve by round over the holdout would read it, and trees that are grown anew have no rows left to judge them.
-    off = {"compare.holdout-curve": False} if study.compare.holdout_curve else {}
-    off |= {"strategy.refit": False} if refits(study) else {}
-    plain = study.replace(off) if off else study
+    # Trees that are grown anew have no rows left to judge them.
+    plain = study.replace({"strategy.refit": False}) if refits(study) else study
     points: list[tuple[Settings, Study]] = []
     for values in itertools.product(*grid.values()):
         settings = dict(zip(full, values, strict=True))

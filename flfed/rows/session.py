@@ -60,8 +60,6 @@ class Trained:
         Rows trained on.
     scores : RowScores or None
         On validation rows, or on training rows where the plan keeps none.
-    holdout : RowScores or None
-        On holdout rows, where the study asks for that curve.
     lr : float
         Learning rate of the round; 0 where nothing was trained.
     own : dict of name to array
@@ -73,14 +71,12 @@ class Trained:
     loss: float | None
     steps: int
     scores: RowScores | None
-    holdout: RowScores | None
     lr: float = 0.0
     own: Arrays = field(default_factory=dict)
 
     def without_figures(self) -> Trained:
         """Return the round without loss and metrics; how many rows there are crosses anyway."""
-        scores, holdout = (None if one is None else one.bare() for one in (self.scores, self.holdout))
-        return replace(self, loss=None, scores=scores, holdout=holdout)
+        return replace(self, loss=None, scores=None if self.scores is None else self.scores.bare())
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
@@ -198,15 +194,12 @@ class SiteSession(EncodedTable):
         constant, by the names of the model's arrays. Those of `own` are for the site's own model, where it has one.
         """
         arrays = self.own_arrays.at_site(arrays)
-        (rows, scored), scores, held = self.model_rows(encoder), None, None
+        (rows, scored), scores = self.model_rows(encoder), None
         if score:
             scores = yield from self._score(arrays, encoder, scored)
-        if score and self.study.compare.holdout_curve:
-            table, held_rows = self.holdout_rows(encoder)
-            held = yield from self.measured("holdout", table, arrays, encoder, held_rows)
         # A site that only scores draws nothing and spends nothing.
         if not fit:
-            return Trained({}, _told_rows(rows, self.protection), 0.0, 0, scores, held)
+            return Trained({}, _told_rows(rows, self.protection), 0.0, 0, scores)
         if self.protection is not None:
             self.protection.spend(round)  # on the disk before anything is computed
         lr = self.study.plan.lr * self.study.plan.factor(round, rounds) * lr_scale
@@ -218,7 +211,7 @@ class SiteSession(EncodedTable):
         found: list[Fitted] = yield fits
         delta, beside = (widened(fitted.arrays, arrays) for fitted in (found[0], found[-1]))
         delta, kept = self.own_arrays.parted(arrays, delta, beside)
-        return Trained(delta, _told_rows(rows, self.protection), found[0].loss, found[0].steps, scores, held, lr, kept)
+        return Trained(delta, _told_rows(rows, self.protection), found[0].loss, found[0].steps, scores, lr, kept)
 
     @property
     def width(self) -> float:
@@ -253,17 +246,17 @@ class SiteSession(EncodedTable):
         """Score validation rows, or training rows without any."""
         return (yield from self.measured(self.scored_part, self.table.training, arrays, encoder, rows))
 
-    def holdout_rows(self, encoder: Encoder) -> tuple[pd.DataFrame, Encoded]:
-        """Return the holdout rows of the curve by round, and the same encoded, kept for later rounds."""
-        table, kept = self.table.holdout("holdout-curve"), self._encoded.through(encoder)
+    def holdout_rows(self, encoder: Encoder) -> Encoded:
+        """Return the holdout rows encoded, kept for later rounds."""
+        kept = self._encoded.through(encoder)
         if "holdout" not in kept:
-            kept["holdout"] = self.encode(table, self.in_use(encoder))
-        return table, kept["holdout"]
+            kept["holdout"] = self.encode(self.table.holdout("rounds"), self.in_use(encoder))
+        return kept["holdout"]
 
     def measured(
         self, kind: str, table: pd.DataFrame, arrays: Arrays, encoder: Encoder, rows: Encoded, model: Any = None
     ) -> Asking:
-        """Score rows of a kind, "training", "validation" or "holdout", by the study's model or another one.
+        """Score rows of a kind, "training" or "validation", by the study's model or another one.
 
         Yields the request and returns the scores that may leave.
         """

@@ -86,7 +86,7 @@ class Grown:
         Rows trained on.
     loss : float or None
         Mean loss of these rows before the round; None where only sums were asked for.
-    scores, holdout : RowScores or None
+    scores : RowScores or None
         Of the trees before the round.
     """
 
@@ -94,7 +94,6 @@ class Grown:
     rows: int
     loss: float | None
     scores: RowScores | None
-    holdout: RowScores | None
 
 
 class _Scored:
@@ -139,19 +138,13 @@ def grown(
     sums = grower.sums(growing, [np.flatnonzero(nodes) for nodes in level.asked], counted=counted)
     trained = len(grower.y)
     if not level.score:
-        return Grown(sums, trained, None, None, None)
-    validated, curve = scored is not fitted, _scores_holdout(session)
-    held = None
+        return Grown(sums, trained, None, None)
+    validated = scored is not fitted
     own, kind = replace(scored, x=trees.scores["scored"]), "validation" if validated else "training"
     scores = yield from session.measured(kind, session.table.training, {}, encoder, own, SCORED)
-    if curve:
-        table, rows = session.holdout_rows(encoder)
-        own = replace(rows, x=trees.scores["holdout"])
-        held = yield from session.measured("holdout", table, {}, encoder, own, SCORED)
     if _tell_single_rows(session, trees, validated=validated):
-        bare = [None if one is None else one.bare() for one in (scores, held)]
-        return Grown(sums, trained, None, *bare)
-    return Grown(sums, trained, loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores, held)
+        return Grown(sums, trained, None, scores.bare())
+    return Grown(sums, trained, loss_of_rows(session.task, trees.scores["fitted"], fitted.y), scores)
 
 
 def _rows(session: SiteSession, encoder: Encoder, level: Level) -> tuple[Encoded, Encoded]:
@@ -177,8 +170,8 @@ def _trees(session: SiteSession, encoder: Encoder, level: Level) -> SiteTrees:
 def _site_trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored: Encoded) -> SiteTrees:
     """Return the trees of a site that knows none yet."""
     parts = {"fitted": fitted.x, "scored": scored.x}
-    if _scores_holdout(session) or holds_models(session):
-        parts["holdout"] = session.holdout_rows(encoder)[1].x
+    if holds_models(session):
+        parts["holdout"] = session.holdout_rows(encoder).x
     return SiteTrees(parts, fitted.y, session.task)
 
 
@@ -197,10 +190,6 @@ def _tell_single_rows(session: SiteSession, trees: SiteTrees, *, validated: bool
         return False
     parts = ("fitted", "scored", "holdout") if validated else ("fitted", "holdout")
     return outputs_refusal(session, [trees.scores[part] for part in parts]) is not None
-
-
-def _scores_holdout(session: SiteSession) -> bool:
-    return session.study.compare.holdout_curve
 
 
 def cells_of_rows(session: SiteSession, least: int) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ WORDS = ("name", "purpose", "legal_basis", "expires", "seed", "text", "expected"
 AFTERWARDS = ("pooled", "union_scaler", "worthwhile")
 """Fields of `[compare]` that no site behind a gate reads: they judge or rerun what left."""
 FORMER: dict[str, dict[str, Any]] = {
-    "compare": {"own_columns": ()},
+    "compare": {"holdout_curve": False, "own_columns": ()},
     "encode": {"impute": "mean"},
     "plan": {"betas": (0.9, 0.999), "eps": 1e-8, "plateau_factor": 0.5},
     "privacy record-dp": {"training_shares": (), "holdout_shares": ()},

@@ -156,8 +156,6 @@ class Compare(Settings, where="[compare]", frozen=True):
         The metric of the verdict; empty means the task's first. Example: `primary = "roc_auc_score"`.
     share_metrics : {"named", "pseudonym", "aggregate-only"}
         How each site's own figures may be written down, at most; a site's policy may be stricter.
-    holdout_curve : bool
-        Score the holdout each round, for reporting only.
     draws : int, 200 to 100,000
         Bootstrap resamples; of 200 the ends of a 95 % interval are the fifth from either end. Example: `draws = 1000`.
     pooled : Plan or None
@@ -213,7 +211,6 @@ class Compare(Settings, where="[compare]", frozen=True):
 
     primary: str = ""
     share_metrics: Sharing = "named"
-    holdout_curve: bool = False
     draws: Annotated[int, Field(ge=200, le=100_000), "200 to 100,000"] = (
         2000  # the ends of a 95 % interval are then the fifth from either
     )

@@ -288,8 +288,6 @@ def uncharged_outputs(study: Study) -> tuple[str, ...]:
             "After the last round, how far each site's own intercept lies from the shared model's, with its standard "
             "error; and to the sites, how far such intercepts differ over all of them."
         )
-    if study.compare.holdout_curve:
-        found.append("Metrics of every round's model on each site's holdout rows.")
     if steered:
         found.append(f"Choices by the losses on validation rows: {' and '.join(steered)}.")
     if study.sweep:

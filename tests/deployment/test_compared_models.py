@@ -12,7 +12,6 @@ from flwr.app import Message
 
 from flfed.deployment.gate.compared_models import Comparisons
 from flfed.deployment.gate.local_results import results_of
-from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.run_budget import comparisons_in_words
 from flfed.deployment.site_state.comparisons import TELLS, add_comparisons, comparisons_left
 from flfed.deployment.site_state.ledger_loss import restart
@@ -28,7 +27,7 @@ from flfed.rows.session import SiteSession
 from flfed.study.study import Study
 from flfed.updates.messages.audit import AUDIT, AuditRequest
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
-from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
+from flfed.updates.messages.train import EVALUATE, TrainRequest
 from tests.deployment.summing import Consortium, SummingGrid, conduct
 
 ROWS = 240
@@ -246,20 +245,6 @@ def test_nothing_is_added_to_a_ledger_that_was_lost(gated):
 def test_an_open_site_has_no_words_of_it(gated):
     site = institution(gated, disclosure="open")
     assert comparisons_in_words(site.folder, site.site, site.study) == comparisons_left(site.folder, site.site) == []
-
-
-@pytest.mark.parametrize(
-    ("policy", "leave"),
-    [({}, False), ({"outputs": ("training-figures",)}, True), ({"disclosure": "open"}, True)],
-)
-def test_figures_of_rounds_over_test_rows_stay_where_they_would_be_uncounted(gated, small_study, policy, leave):
-    site = institution(gated, small_study.replace("draws = 200", "draws = 200\nholdout-curve = true"), **policy)
-    trained, evaluated = site.trained(), site.trained(round=6, evaluate=True)
-    for reply in (site.answer(trained), site.answer(evaluated)):
-        found = TrainReply.from_record(reply.content)
-        assert found.scores is not None and (found.holdout is not None) == leave
-    # What is computed again from the frozen rows is what left.
-    assert replay(site.folder, site.site, "20261120-abcd", 1).matches
 
 
 def test_a_site_in_sums_only_has_no_part_in_the_sum_of_figures_of_one_model_too_many(small_sites, small_study: str):

@@ -39,7 +39,7 @@ def of(dataset: str) -> list[Site]:
         ("fed-heart", {"rounds": 3}, {}),
         ("fed-heart-flamby", {"rounds": 2}, {}),
         ("heart-disease", {"rounds": 4}, {}),
-        ("heart-disease", {"rounds": 2, "plan.validation": 0.2, "compare.holdout-curve": True}, {"stacked": False}),
+        ("heart-disease", {"rounds": 2, "plan.validation": 0.2}, {"stacked": False}),
         ("heart-disease", {"rounds": 2}, {"repeats": 3}),
         ("preterm-birth", {"rounds": 4}, {}),
         ("loan-default", {"rounds": 2}, {}),

@@ -23,7 +23,7 @@ VARIANTS = {
     "fedprox": [FEDPROX],
     "validation": [("l2 = 0.01", "l2 = 0.01\nvalidation = 0.3\nschedule = 'plateau'\nplateau-patience = 1")],
     "float32 mlp": [('name = "logistic"', 'name = "mlp"\nhidden = [4, 3]'), ("l2 = 0.01", "precision = 'float32'")],
-    "holdout curve": [("draws = 200", "draws = 200\nholdout-curve = true\nalert-budget = 0.3")],
+    "alert budget": [("draws = 200", "draws = 200\nalert-budget = 0.3")],
     "missing, best": [("l2 = 0.01", "validation = 0.3\n[encode]\nmissing-indicator = true"),
                       ("rounds = 5", "rounds = 5\nselect = 'best'\npatience = 2")],
     "balanced, unscaled": [("l2 = 0.01", "class-weight = 'balanced'\n[encode]\nscaler = 'none'")],

@@ -65,10 +65,9 @@ def rounds_of(grid: SummingGrid) -> Iterator[TrainReply]:
 def figures_of(reply: TrainReply) -> list[float]:
     """Return all figures of a reply to a round."""
     found = [] if reply.loss is None else [reply.loss]
-    for scores in (reply.scores, reply.holdout):
-        if scores is not None:
-            found += [*scores.metrics.values(), *scores.variances.values()]
-            found += [] if scores.histogram is None else [float(cell) for cell in scores.histogram.ravel()]
+    if (scores := reply.scores) is not None:
+        found += [*scores.metrics.values(), *scores.variances.values()]
+        found += [] if scores.histogram is None else [float(cell) for cell in scores.histogram.ravel()]
     if reply.offset is not None:
         found += [float(value) for part in (reply.offset.value, reply.offset.error) for value in part]
     return found
@@ -89,7 +88,7 @@ def in_one_process(found: Consortium) -> RunEntry:
 
 
 KINDS = {
-    "linear": {"compare__holdout_curve": True},
+    "linear": {},
     "network": {"model__name": "mlp", "model__hidden": [3]},
     "no validation rows": {"plan__validation": 0.0},
 }
@@ -112,11 +111,10 @@ def test_no_section_of_any_reply_to_a_round_has_a_figure_of_an_institution(conso
 
 def test_where_the_policy_names_them_figures_leave_with_three_digits(consortium: Make):
     outputs = ("training-figures", "score-histogram")
-    coordinator = Coordinator(consortium(outputs=outputs, compare__holdout_curve=True))
+    coordinator = Coordinator(consortium(outputs=outputs))
     assert coordinator.run().status == "completed"
     found = [figure for reply in rounds_of(coordinator.grid) for figure in figures_of(reply)]
     assert len(found) > 100 and all(figure == three_digits(figure) for figure in found if math.isfinite(figure))
-    assert any(reply.holdout is not None for reply in rounds_of(coordinator.grid))
     assert any(reply.offset is not None for reply in rounds_of(coordinator.grid))
 
 

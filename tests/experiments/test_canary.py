@@ -155,8 +155,11 @@ def test_nothing_of_a_cell_crosses_or_is_written_down(
     strategy: str,
     disclosure: str,
 ):
-    text = small_study.replace("draws = 200", "draws = 200\nholdout-curve = true")
-    text = trees_study(text) if strategy == TREES else text.replace('name = "fedavg"', f'name = "{strategy}"')
+    text = (
+        trees_study(small_study)
+        if strategy == TREES
+        else small_study.replace('name = "fedavg"', f'name = "{strategy}"')
+    )
     text = Study.parse(text).replace({"strategy.rounds": 2}).text
     with caplog.at_level(logging.DEBUG):
         done = conduct(planted(Policy(disclosure=disclosure)), text, tables=True)

@@ -134,8 +134,8 @@ def test_no_cell_of_a_holdout_row_moves_a_figure_and_no_holdout_is_opened(small_
     path.write_text(path.read_text().replace('target = "y"', 'target = "y"\ngroup = "person"', 1))
     schema = plain[0].inspect()[2]
     others = [Noting(**vars(site)) for site in small_sites(2, rows=120, change=spoiled)]
-    curve = study.replace({"compare.holdout-curve": True, "select": "best"})
-    one, two = (swept(curve, sites, plan__lr=(0.1, 0.5)) for sites in (plain, others))
+    best = study.replace({"select": "best"})
+    one, two = (swept(best, sites, plan__lr=(0.1, 0.5)) for sites in (plain, others))
     assert [p.loss for p in one.points] == [p.loss for p in two.points]
     for site in (*plain, *others):
         assert [table.opened for table in site.given] == [[], []]

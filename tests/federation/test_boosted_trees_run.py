@@ -18,6 +18,7 @@ from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.federation.engines.local_sites import find_sites
 from flfed.federation.server.preflight import check
 from flfed.federation.server.run import resume, run
+from flfed.records.reports.report import report
 from flfed.rows.features.columns import ColumnArrays, joined
 from flfed.rows.features.encode import plain_inputs
 from flfed.rows.session import SiteSession, first_model
@@ -89,15 +90,15 @@ def test_a_run_grows_the_trees_of_one_table(least: int, conduct: Conduct, small_
 
 
 def test_what_a_site_is_told_of_the_model_is_of_its_trees(conduct: Conduct, small_sites, trees):
-    done = conduct(small_sites(3, rows=150), trees(**{"compare.holdout-curve": True}))
+    done = conduct(small_sites(3, rows=150), trees(), tables=True)
     shared = forest_of(done.outcome.arrays)
-    told = {(row.site, row.arm): row.value for row in done.reader.metrics(done.run, 8) if row.metric == "roc_auc_score"}
+    told = report(done.reader, done.run)["sites"]
     for session in done.sessions():
         table = session.table.holdout("test")
         x = session.encode(table, done.outcome.encoder).x
         score = margins(shared, codes_in(x, done.outcome.arrays), widths_of(done.outcome.arrays) - 1)[:, 0]
         expected = session.metrics["roc_auc_score"].value(session.target(table), score)
-        assert told[session.site.name, "holdout"] == pytest.approx(expected, abs=1e-12)
+        assert told[session.site.name]["global"]["roc_auc_score"]["value"] == pytest.approx(expected, abs=1e-12)
         assert expected > 0.6
 
 

@@ -47,7 +47,6 @@ def record_of(number: int, **fields: Any) -> RoundRecord:
         "model_round": number - 1,
         "arrays": {},
         "scores": {site: scores("training", 10, loss=0.5) for site in "ab"},
-        "holdout": {},
         "losses": {"a": 0.6, "b": 0.4},
         "refused": {},
         "flagged": {},
@@ -110,28 +109,7 @@ def test_a_sites_curve_is_its_own_rows(plain):
     assert own["roc_auc_score"].variance > 0
 
 
-def test_the_holdout_curve_stands_beside_the_other_and_its_opening_is_an_event(
-    small_sites, small_study, conduct: Conduct
-):
-    text = small_study.replace("draws = 200", "draws = 200\nholdout-curve = true")
-    done = conduct(small_sites(2), text)
-    figures = overall(done.reader, done.run, 5)
-    parts = [w.table.holdout("test") for w in done.sessions()]
-    x = np.concatenate([w.encode(t, done.outcome.encoder).x for w, t in zip(done.sessions(), parts, strict=True)])
-    y = np.concatenate([w.target(t) for w, t in zip(done.sessions(), parts, strict=True)])
-    outputs = x @ done.outcome.arrays["weight"] + done.outcome.arrays["bias"]
-    assert figures["holdout", "loss"] == pytest.approx(loss_of_rows("binary", outputs, y), abs=1e-12)
-    assert figures["training", "loss"] != figures["holdout", "loss"]
-    events = [(e.round, e.site, e.reason) for e in done.reader.events([done.run]) if e.kind == "holdout-opened"]
-    assert events == [
-        (1, "site-01", "holdout-curve"),
-        (1, "site-02", "holdout-curve"),
-        (6, "site-01", "compare"),
-        (6, "site-02", "compare"),
-    ]
-
-
-def test_without_a_holdout_curve_only_the_comparison_opens_it(small_sites, small_study, conduct: Conduct):
+def test_only_the_comparison_opens_the_holdout(small_sites, small_study, conduct: Conduct):
     done = conduct(small_sites(2), small_study)
     names = ["site-01", "site-02"]
     assert {w.site.name: set(w.table.opened) for w in done.sessions()} == dict.fromkeys(names, {"compare"})

@@ -41,7 +41,7 @@ def answers(small_sites, small_study, ask: Ask) -> Callable[[str, Policy], tuple
     arrays = {name: value + 0.3 for name, value in arrays.items()}
 
     def go(privacy: str, policy: Policy) -> tuple[TrainReply, CompareReply]:
-        study = small_study.replace("epochs = 1", "steps = 4") + "holdout-curve = true\n" + privacy
+        study = small_study.replace("epochs = 1", "steps = 4") + privacy
         side = SiteClient(lambda name, _: replace(site, policy=policy), protect=LocalProtection())
         sent = TrainRequest(arrays=arrays, encoder=encoder, round=1, rounds=5)
         trained = ask(side, site.name, TRAIN, sent, study)
@@ -54,9 +54,9 @@ def answers(small_sites, small_study, ask: Ask) -> Callable[[str, Policy], tuple
 def numbers(trained: TrainReply, compared: CompareReply) -> dict[str, float]:
     """Return all figures of the replies by name, but for those that are not numbers."""
     found = {} if trained.loss is None else {"loss": trained.loss}
-    for name, scores in (("scores", trained.scores), ("holdout", trained.holdout)):
-        found |= {f"{name} {key}": value for key, value in (scores.metrics if scores else {}).items()}
-        found |= {f"{name} {key} variance": value for key, value in (scores.variances if scores else {}).items()}
+    scores = trained.scores
+    found |= {f"scores {key}": value for key, value in (scores.metrics if scores else {}).items()}
+    found |= {f"scores {key} variance": value for key, value in (scores.variances if scores else {}).items()}
     for figure in (*compared.arms, *compared.differences):
         for part in ("value", "low", "high", "extra"):
             found[f"{figure.metric} {figure.arm} {part}"] = getattr(figure, part)
@@ -72,7 +72,7 @@ def test_under_record_dp_an_institutions_figures_have_three_digits_and_an_open_s
         for kind in ("open", "institution")
     )
     assert len(rounded) > 40 and set(rounded) <= set(exact)
-    assert {"loss", "scores loss", "holdout loss", "scores roc_auc_score variance"} <= set(rounded)
+    assert {"loss", "scores loss", "scores roc_auc_score variance"} <= set(rounded)
     for name, value in rounded.items():
         assert value == three_digits(exact[name]) == float(f"{exact[name]:.3g}"), name
     assert abs(rounded["loss"] - exact["loss"]) > 1e-7

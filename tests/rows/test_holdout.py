@@ -284,8 +284,8 @@ def came_to(study: Study, sites: list[Site]) -> tuple[tuple, list, list]:
 @pytest.mark.studies
 @pytest.mark.parametrize(
     "changes",
-    [{}, SELECTING, {**SELECTING, "compare.holdout-curve": True}],
-    ids=["last round", "selected by validation rows", "with a holdout curve"],
+    [{}, SELECTING],
+    ids=["last round", "selected by validation rows"],
 )
 def test_no_cell_of_a_holdout_row_changes_the_model_or_a_figure_of_any_round(outcome, changes):
     study = Study.parse(STUDY).replace(changes)
@@ -306,11 +306,6 @@ def test_every_figure_depends_on_the_training_rows(outcome):
     assert all(one != other for one, other in zip(plain, spoilt, strict=True))
 
 
-def test_a_holdout_curve_leaves_the_selected_model_as_it_is(outcome):
-    study = Study.parse(STUDY).replace(SELECTING)
-    assert outcome(study) == outcome(study.replace({"compare.holdout-curve": True}))
-
-
 class Watched(InProcessGrid):
     """The in-process grid, which notes after each exchange what the sites' holdouts were opened for."""
 
@@ -328,11 +323,8 @@ class Watched(InProcessGrid):
 
 @pytest.mark.slow
 @pytest.mark.studies
-@pytest.mark.parametrize("curve", [False, True])
-def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_study_asks_for(
-    grouped_sites, recorder, curve
-):
-    study = Study.parse(STUDY).replace({**SELECTING, "compare.holdout-curve": curve})
+def test_the_holdout_is_opened_first_by_the_comparison(grouped_sites, recorder):
+    study = Study.parse(STUDY).replace(SELECTING)
     sites = {site.name: site for site in grouped_sites()}
     side = SiteClient(lambda name, _: sites[name])
     grid = Watched(side.app(), list(sites), {"study": study.text, "repeat": 0})
@@ -343,8 +335,8 @@ def test_the_holdout_is_opened_first_by_the_comparison_or_by_the_curve_that_the_
     before = [opened for kind, opened in seen if re.match("query.enrol|query.summarise", kind)]
     rounds = [opened for kind, opened in seen if kind in ("train", "evaluate")]
     assert len(before) == 2 and not set().union(*before)
-    assert len(rounds) >= 4 and set().union(*rounds) == ({"holdout-curve"} if curve else set())
-    assert seen[-1] == ("query.compare", {"compare", "holdout-curve"} if curve else {"compare"})
+    assert len(rounds) >= 4 and not set().union(*rounds)
+    assert seen[-1] == ("query.compare", {"compare"})
 
 
 @pytest.fixture

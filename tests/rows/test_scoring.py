@@ -299,23 +299,22 @@ def asked_in_a_round(place: SiteSession, encoder: Encoder) -> list:
 
 
 def test_rows_are_split_and_encoded_once_for_all_rounds_of_equal_encoders(small_sites, small_study):
-    study = Study.parse(small_study).replace({"plan.validation": 0.3, "compare.holdout-curve": True})
+    study = Study.parse(small_study).replace({"plan.validation": 0.3})
     place = SiteSession(small_sites(1)[0], study)
     first = fit_encoder(place.layout, place.summary())
     equal = Encoder(**{name: value.copy() for name, value in first.arrays().items()})
     moved = replace(first, center=first.center + 1)
     rounds = [asked_in_a_round(place, encoder) for encoder in (first, equal, moved, first)]
-    assert len(rounds[0]) == 3
+    assert len(rounds[0]) == 2
     assert all(one is other for one, other in zip(rounds[0], rounds[1], strict=True))
     for one, other, back in zip(rounds[0], rounds[2], rounds[3], strict=True):
         assert np.abs(one.x - other.x).max() > 0
         np.testing.assert_array_equal(one.x, back.x)
-    validation, holdout, fitted = rounds[0]
+    validation, fitted = rounds[0]
     assert len(validation) + len(fitted) == len(place.table.training) and len(validation) > 5
-    assert len(holdout) == place.table.holdout_rows
     both = np.concatenate([validation.x, fitted.x])
     np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(place.training(first).x, axis=0))
-    assert place.table.opened == ["holdout-curve"] * 4
+    assert place.table.opened == []
 
 
 class Matthews:

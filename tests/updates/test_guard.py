@@ -349,11 +349,10 @@ def test_scores_that_could_mislead_the_selection_are_refused_in_training_and_in_
         assert set(found.refused) == {"bad"} and len(found.accepted) == 5
 
 
-def test_scores_over_no_rows_or_over_a_larger_holdout_are_honest(reply):
-    holdout = Scores(rows="holdout", num_examples=5000, metrics={"loss": 1.0})
+def test_scores_over_no_rows_are_honest(reply):
     unknown = Scores(rows="training", num_examples=9, metrics={"loss": 1.0}, variances={"roc_auc_score": np.nan})
     empty = Scores(rows="training", num_examples=0, metrics={})
-    replies = replies_of(reply) | {"odd": reply(9, like=LIKE, scores=unknown, holdout=holdout)}
+    replies = replies_of(reply) | {"odd": reply(9, like=LIKE, scores=unknown)}
     replies |= {"none": reply(8, like=LIKE, scores=empty)}
     assert not guard(replies, LIKE, bands(replies)).refused
 

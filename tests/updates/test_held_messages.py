@@ -43,12 +43,12 @@ arrays = st.dictionaries(
 )
 figures = st.dictionaries(st.text(max_size=5), st.floats(), max_size=3)
 scores = st.none() | st.builds(
-    Scores, rows=st.sampled_from(["validation", "holdout", ""]), num_examples=st.integers(0, 99),
+    Scores, rows=st.sampled_from(["validation", "training", ""]), num_examples=st.integers(0, 99),
     metrics=figures, variances=figures, histogram=st.none() | st.just(np.ones((2, 256))),
 )  # fmt: skip
 replies = st.builds(
     TrainReply, delta=arrays, num_examples=st.floats() | st.integers(0, 9), loss=st.floats(),
-    steps=st.integers(0, 99), scores=scores, holdout=scores, kind=st.text(max_size=5),
+    steps=st.integers(0, 99), scores=scores, kind=st.text(max_size=5),
 )  # fmt: skip
 
 
@@ -149,10 +149,10 @@ def test_messages_that_differ_in_a_name_a_type_or_a_shape_are_each_counted():
         {"": np.ones(1)}, {"": np.ones(1, dtype=np.float32)}, {"": np.ones((1,) * 40)},
     ]  # fmt: skip
     many = [
-        TrainReply(delta=delta, num_examples=1.0, loss=0.0, steps=1, kind=kind, scores=scored, holdout=held)
+        TrainReply(delta=delta, num_examples=1.0, loss=0.0, steps=1, kind=kind, scores=scored)
         for delta in deltas
         for kind in ("", "delta")
-        for scored, held in ((None, None), (SCORES, None), (None, SCORES), (SCORES, SCORES))
+        for scored in (None, SCORES)
     ]
     sizes = Sizes()
     assert [sizes.of(InMemoryRecord(one)) for one in many] == [count_bytes(one.to_record()) for one in many]

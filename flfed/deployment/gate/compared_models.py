@@ -14,7 +14,6 @@ from flfed.federation.client.redaction import (
     rounded_comparison,
     with_later_figures,
     withheld_comparison,
-    without_holdout,
 )
 from flfed.federation.client.released.sets import RowSets
 from flfed.folders import SiteFolder
@@ -24,7 +23,6 @@ from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
-from flfed.updates.messages.train import EVALUATE, TRAIN
 
 Facts = Mapping[str, Any]
 Later = Callable[[], tuple[Figure, ...]]
@@ -66,7 +64,7 @@ class Comparisons:
         """Return an institution's reply as it leaves, and what its line says.
 
         Figures of a comparison have three digits, or stay where their model is one too many: the site's own people
-        have them exact. Figures of rounds over the same rows would be uncounted, and stay.
+        have them exact.
 
         Parameters
         ----------
@@ -78,9 +76,6 @@ class Comparisons:
         later : callable () → tuple of Figure
             Returns figures with noise of the model that was compared.
         """
-        if message.metadata.message_type in (TRAIN, EVALUATE):
-            leaves = without_holdout(reply.content, self._policy)
-            return reply if leaves is reply.content else Message(leaves, reply_to=message), facts
         if not self._counts(message, COMPARE):
             return reply, facts
         try:

@@ -258,8 +258,6 @@ class StudyMessages:
         if score and not stays:
             rows = equal("validation" if self.study.plan.validation else "training")
             sections |= self._scores("scores", one_of(("training", "validation")) if refits(self.study) else rows)
-            if self.study.compare.holdout_curve:
-                sections |= self._scores("holdout", equal("holdout"))
         return sections
 
     def _summary(self, *, needed: bool = True) -> Held:

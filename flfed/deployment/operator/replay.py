@@ -16,7 +16,6 @@ import flfed
 from flfed.deployment.site_state.request_archive import ArchivedRequest, asked, content_sha256, kept_rounds
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.client import SiteClient
-from flfed.federation.client.redaction import without_holdout
 from flfed.federation.engines.inprocess import InProcessGrid
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger
@@ -227,5 +226,5 @@ def _again(site: FrozenSite, messages: Sequence[ArchivedRequest], today: datetim
         if reply.has_error():
             refused = reason_of(reply)
         else:
-            found.append(content_sha256(without_holdout(reply.content, site.policy)))
+            found.append(content_sha256(reply.content))
     return tuple(found), refused

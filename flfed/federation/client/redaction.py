@@ -14,14 +14,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp.typing import ClientAppCallable
 
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
 from flfed.refusals import Refusal, of_table, refusal_of
 from flfed.rows.comparison.compare import SiteComparison
-from flfed.rows.data.policy import Policy, RoundFigures
+from flfed.rows.data.policy import RoundFigures
 from flfed.rows.evaluation.scoring import three_digits
 from flfed.rows.session import SiteSession
 from flfed.study.coverage import covers_model
@@ -39,7 +39,6 @@ from flfed.updates.messages.compare import (
 )
 from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.fields import MalformedMessage
-from flfed.updates.messages.in_memory import own_copy
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import Scores, TrainReply, small
 
@@ -194,13 +193,12 @@ def redact_round(reply: TrainReply, figures: RoundFigures) -> TrainReply:
     if figures == "exact":
         return reply
     if figures == "none":
-        return replace(reply, loss=None, scores=None, holdout=None, offset=None)
+        return replace(reply, loss=None, scores=None, offset=None)
     loss = None if reply.loss is None else three_digits(reply.loss)
     offset = None
     if reply.offset is not None:
         offset = Offset(value=_three_digits(reply.offset.value), error=_three_digits(reply.offset.error))
-    scores, holdout = _rounded(reply.scores), _rounded(reply.holdout)
-    return replace(reply, loss=loss, scores=scores, holdout=holdout, offset=offset)
+    return replace(reply, loss=loss, scores=_rounded(reply.scores), offset=offset)
 
 
 def _rounded(scores: Scores | None) -> Scores | None:
@@ -243,16 +241,6 @@ def differences_of(found: SiteComparison, said: Said) -> tuple[Figure, ...]:
 def _figure(metric: str, arm: str, fields: Mapping[str, Any], extra: str, said: Said) -> Figure:
     value, low, high, further = (said(fields[name]) for name in ("value", "low", "high", extra))
     return Figure(metric=metric, arm=arm, value=value, low=low, high=high, extra=further, method=fields["method"])
-
-
-def without_holdout(record: RecordDict, policy: Policy) -> RecordDict:
-    """Return a reply to a round without scores of holdout rows, where they would be figures that nobody counts."""
-    if "holdout" not in record or policy.allows("training-figures"):
-        return record
-    kept = own_copy(record)
-    for name in [name for name in kept if name.startswith("holdout")]:
-        del kept[name]
-    return kept
 
 
 def rounded_comparison(reply: CompareReply) -> CompareReply:

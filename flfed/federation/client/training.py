@@ -83,7 +83,6 @@ def _reply(step: TrainingStep, *, may_leave: bool) -> Generator[ComputeRequest, 
         loss=loss,
         steps=done.steps,
         scores=scores_of(done.scores, said, stays=stays, compact=compact),
-        holdout=scores_of(done.holdout, said, compact=compact),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
         extra=step.returned,
     )

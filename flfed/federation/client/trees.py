@@ -84,7 +84,6 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
         loss=None if done.loss is None or training_stays(session) else said(done.loss),
         steps=1,
         scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
-        holdout=scores_of(done.holdout, said, compact=compact),
         extra={SUMS: done.sums} if sums is None else {},
         masked=masked,
     )

@@ -284,7 +284,7 @@ def round_figures(scores: Mapping[str, Scores], shared_as: SharedAs) -> list[Met
 
 def overall_figures(record: RoundRecord, shared_as: SharedAs) -> list[MetricRow]:
     """Return a round's figures over all sites: of the sites' own, and the mean losses of a secure sum."""
-    found = [*round_figures(record.scores, shared_as), *round_figures(record.holdout, shared_as)]
+    found = round_figures(record.scores, shared_as)
     # Beside the sum, a mean over the sites that sent their own would be another figure.
     own = [row for row in found if row.metric != "loss" or row.arm not in record.mean_losses]
     return own + [MetricRow(None, arm, "loss", value) for arm, value in record.mean_losses.items() if arm != "fit"]

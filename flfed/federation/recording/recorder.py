@@ -73,7 +73,6 @@ class Recorder:
     taking_part: set[str] = field(default_factory=set, init=False)
     _latest: int = field(default=0, init=False)
     _resumed: bool = field(default=False, init=False)
-    _opened: set[str] = field(default_factory=set, init=False)
 
     def share(self, sharing: Mapping[str, Sharing]) -> None:
         """Add the sites' sharing policies.
@@ -197,13 +196,12 @@ class Recorder:
         self._latest = record.round
         scored = [
             MetricRow(site, scores.rows, name, value, None, None, scores.variances.get(name), scores.num_examples)
-            for by_site in map(self.shared_as.own, (record.scores, record.holdout))
-            for site, scores in by_site.items()
+            for site, scores in self.shared_as.own(record.scores).items()
             for name, value in scores.metrics.items()
         ]
         overall = overall_figures(record, self.shared_as)
         events = self._events(record.round, "fault", record.refused)
-        events += [*self._events(record.round, "flag", record.flagged), *self._opened_now(record)]
+        events += self._events(record.round, "flag", record.flagged)
         kind = "train" if record.fit else "evaluate"
         sent = self._sent(kind, record.bytes_to_site, record.bytes_to_server)
         for further, crossed in record.of_sums.items():
@@ -228,15 +226,6 @@ class Recorder:
             durable=durable,
         )
         self.progress("rounds", record.round, self.rounds)
-
-    def _opened_now(self, record: RoundRecord) -> list[EventRow]:
-        """Return an event for each newly opened holdout.
-
-        A site's holdout was read for the curve by round, for the first time.
-        """
-        sites = sorted(set(record.holdout) - self._opened)
-        self._opened.update(sites)
-        return self._events(record.round, "holdout-opened", dict.fromkeys(sites, "holdout-curve"))
 
     def table_one(self, layout: Layout, training: Mapping[str, Summary], replies: Mapping[str, CompareReply]) -> None:
         """Record Table 1 over training and holdout rows.

@@ -134,7 +134,7 @@ class CheckpointWriter:
             "round": record.round,
             "rounds": self.last_round,
             "scored-model": record.model_round,
-            "all": {line.metric: line.value for line in overall_figures(record, shared_as) if line.arm != "holdout"},
+            "all": {line.metric: line.value for line in overall_figures(record, shared_as)},
             "sites": {site: dict(scores.metrics) for site, scores in shared_as.own(record.scores).items()},
         }
 

@@ -22,7 +22,6 @@ STATUS_WORDS = {
 }
 HOLDOUT_READ = {
     "compare": "{often} for the comparison, after the last round",
-    "holdout-curve": "in each round, for a curve that the study asks for; nothing was selected by it",
     "audit": "{often} for `flfed audit`, which needs rows that the model was not trained on",
 }
 """For what test rows were read, by the reason in the record."""

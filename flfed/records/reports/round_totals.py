@@ -24,7 +24,6 @@ TRAIN = "train"
 ON_ROWS = {
     "training": "measured on the rows the model was trained on, so they look better than they are",
     "validation": "measured on validation rows that were kept out of training",
-    "holdout": "measured on the test rows, for reporting only",
 }
 
 

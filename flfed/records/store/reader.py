@@ -36,7 +36,7 @@ from flfed.records.store.tables import Audit, Comparison, Event, Metric, Run, Ru
 from flfed.records.store.takeover import Writer, is_gone
 from flfed.records.store.visibility import OtherNames, Rows, of_event, of_run, of_study, of_summary
 
-CURVE_ARMS = ("validation", "training", "holdout")
+CURVE_ARMS = ("validation", "training")
 """Arms of the curves by round, the most telling first."""
 
 

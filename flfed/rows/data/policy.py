@@ -41,8 +41,7 @@ class Policy(Strict):
         Outputs allowed besides the usual ones: "score-histogram"; "complete-rows" lets a study
         leave out the rows with a missing feature, and say how many are left; "training-figures" lets losses and metrics
         leave each round, with three digits, where they else stay: over rows that noise protects in the updates
-        (record-level differential privacy), over all rows where updates are added up in secret, and, behind a
-        gate, as they are over test rows (a study's holdout curve);
+        (record-level differential privacy), and over all rows where updates are added up in secret;
         "single-cells-in-sums" lets cells of few rows into secure sums, from which boosted trees grow.
         Example: `outputs = ["score-histogram"]`.
     strategies, models, codecs, mechanisms : tuple of str or None

@@ -373,7 +373,7 @@ class SiteTable:
         Parameters
         ----------
         purpose : str
-            "compare" or "holdout-curve".
+            Such as "compare".
         """
         self.opened.append(purpose)
         return self._holdout

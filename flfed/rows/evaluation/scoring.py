@@ -216,7 +216,7 @@ class RoundFigures:
 
     Parameters
     ----------
-    rows : {"training", "validation", "holdout"}
+    rows : {"training", "validation"}
     y : array [rows]
         Class codes, or the target in its own unit.
     task : str

@@ -211,19 +211,17 @@ def _rows_defect(reply: TrainReply, rows_high: int) -> Refusal | None:
 
 def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
     """Return why a reply's scores are unusable, else None."""
-    allowed = (("scores", reply.scores, ("training", "validation")), ("holdout", reply.holdout, ("holdout",)))
-    for name, scores, kinds in allowed:
-        if scores is None:
-            continue
-        if scores.rows not in kinds:
-            return Refusal("scores-other-rows", scores=name, parts=" or ".join(kinds))
-        least = 1 if scores.metrics else 0
-        # The band is of training rows; a holdout may be larger, and nothing is selected by it.
-        if scores.num_examples < least or (name == "scores" and scores.num_examples > rows_high):
-            return Refusal("scores-outside-band", scores=name)
-        # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
-        if not all(map(math.isfinite, scores.metrics.values())):
-            return Refusal("scores-infinite", scores=name)
+    scores = reply.scores
+    if scores is None:
+        return None
+    kinds = ("training", "validation")
+    if scores.rows not in kinds:
+        return Refusal("scores-other-rows", scores="scores", parts=" or ".join(kinds))
+    if scores.num_examples < (1 if scores.metrics else 0) or scores.num_examples > rows_high:
+        return Refusal("scores-outside-band", scores="scores")
+    # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
+    if not all(map(math.isfinite, scores.metrics.values())):
+        return Refusal("scores-infinite", scores="scores")
     return None
 
 

@@ -75,8 +75,8 @@ class RoundRecord:
         After how many rounds of training the model that was scored came: `round - 1`.
     arrays : dict of name to array
         The global model after the round.
-    scores, holdout : dict of site to Scores
-        Of the model that came into the round, on validation (or training) and on holdout rows.
+    scores : dict of site to Scores
+        Of the model that came into the round, on validation (or training) rows.
     losses : dict of site to float or None
         Mean training loss over the steps of each site that trained; None where the site keeps it.
     refused, flagged : dict of site to Refusal
@@ -96,7 +96,6 @@ class RoundRecord:
     model_round: int
     arrays: Arrays
     scores: Mapping[str, Scores]
-    holdout: Mapping[str, Scores]
     losses: Mapping[str, float | None]
     refused: Mapping[str, Refusal]
     flagged: Mapping[str, Refusal]
@@ -420,7 +419,6 @@ class Round:
             model_round=number - 1,
             arrays=arrays,
             scores={site: reply.scores for site, reply in accepted.items() if reply.scores is not None},
-            holdout={site: reply.holdout for site, reply in accepted.items() if reply.holdout is not None},
             losses={site: reply.loss for site, reply in accepted.items() if reply.steps},
             refused={**self.earlier, **self.result.refused},
             flagged=self.result.flagged,

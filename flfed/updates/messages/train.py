@@ -138,7 +138,7 @@ class Scores(RowScores):
     Attributes
     ----------
     rows : str
-        "training", "validation" or "holdout".
+        "training" or "validation".
     num_examples : int
         Rows scored.
     metrics, variances : dict of name to float
@@ -200,8 +200,6 @@ class TrainReply:
         Steps of the optimiser.
     scores : Scores or None
         On validation rows, or on training rows where the plan keeps none.
-    holdout : Scores or None
-        On holdout rows, where the study asks for the holdout curve and the policy lets it leave; nothing is selected.
     offset : Offset or None
         Of the site's own intercept, after the last round, where it was asked for and may leave.
     masked : Masked or None
@@ -232,7 +230,6 @@ class TrainReply:
     loss: float | None = None
     steps: int
     scores: Scores | None = None
-    holdout: Scores | None = None
     offset: Offset | None = None
     kind: str = "delta"
     masked: Masked | None = None
@@ -251,9 +248,8 @@ class TrainReply:
         }
         if self.delta:
             records["arrays"] = array_record(self.delta)
-        for prefix, scores in (("scores", self.scores), ("holdout", self.holdout)):
-            if scores is not None:
-                scores.into(records, prefix)
+        if self.scores is not None:
+            self.scores.into(records, "scores")
         if self.offset is not None:
             self.offset.into(records)
         if self.masked is not None:
@@ -281,7 +277,6 @@ class TrainReply:
             loss=values.get("loss"),
             steps=int(values["steps"]) if math.isfinite(values["steps"]) else 0,
             scores=Scores.out_of(record, "scores"),
-            holdout=Scores.out_of(record, "holdout"),
             offset=Offset.out_of(record),
             masked=Masked.out_of(record),
             encrypted=read_encrypted(record),

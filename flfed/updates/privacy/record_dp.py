@@ -234,9 +234,7 @@ def check_covered(study: Study) -> None:
         "[encode]: rows = 'complete', of which a count is told": study.encode.rows == "complete",
         "[strategy]: select or patience, which follow losses": settings.get("select") == "best"
         or settings.get("patience"),
-        "[compare]: by, declared-columns or holdout-curve, whose figures are exact": compare.by
-        or compare.declared_columns
-        or compare.holdout_curve,
+        "[compare]: by or declared-columns, whose figures are exact": compare.by or compare.declared_columns,
         "[privacy]: secure-aggregation": study.secure_aggregation != "off",
         "[split]: fixed, of which all rows are on both sides": study.split.fixed,
     }
