@@ -3,8 +3,8 @@
 It has two small files that nobody executes.
 
 A site runs the client app that it installed, the coordinator the server app that it installed.
-The bundle's bytes are those of flfed 0.2.0 in every version since, so that institutions of two versions meet in one
-run: what a site reads follows from the version in its enrolment. A bundle with code in it has another hash.
+The bundle's bytes are those of flfed 0.2.0 in every version since: approvals name its hash. A bundle with code in it
+has another one.
 
 It is written as Flower's own command writes it (a test compares the bytes), without loading Flower: `flfed site status`
 asks for its hash.

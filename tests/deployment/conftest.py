@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
+import flfed
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
@@ -112,17 +113,17 @@ class Gated:
         record = content if isinstance(content, RecordDict) else content.to_record()
         return self._grid().numbered(Message(record, dst_node_id=1, message_type=kind))
 
-    def trained(self, *, round: int = 1, evaluate: bool = False, version: str = "", holder: bool = False) -> Message:
+    def trained(self, *, round: int = 1, evaluate: bool = False, holder: bool = False) -> Message:
         """Return a message as the study's own strategy builds it, with the model's first arrays.
 
-        It is in the form of the site's `version`; a `holder` has the encoder.
+        A `holder` has the encoder.
         """
         session = SiteSession(self.others[0], self.study)
         encoder = fit_encoder(session.layout, session.summary(), self.study.encode.scaler)
         strategy: FedAvg = self.study.strategy.build("strategy")
         strategy.assign(
             RunContext(
-                participants={self.folder.site: Participant(node_id=1, rows_high=99, version=version)},
+                participants={self.folder.site: Participant(node_id=1, rows_high=99, version=flfed.__version__)},
                 encoder=encoder, plan=self.study.plan, rounds=self.study.rounds, seed=1, observer=print,
                 codec=codec_of(self.study), download=download_of(self.study),
             )

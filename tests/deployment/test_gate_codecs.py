@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 
-import flfed
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.operator.replay import replay
 from flfed.deployment.operator.study_description import plain_words
@@ -106,16 +104,12 @@ def test_the_guard_sets_a_site_aside_whose_update_is_badly_packed_and_says_why(c
     assert list(faults) == ["site-02"] and any(word in faults["site-02"] for word in said.split("|")), faults
 
 
-def compact(site: Any, **given: Any) -> Message:
-    return site.trained(version=flfed.__version__, **given)
-
-
 def test_a_request_by_hash_is_answered_hashed_and_replayed_as_if_it_had_crossed_whole(gated, small_study):
     site, twin = gated(), gated()
-    first = site.answer(compact(site))
+    first = site.answer(site.trained())
     assert not first.has_error()
-    by_hash = site.answer(compact(site, round=2, holder=True))
-    whole = twin.answer(compact(twin, round=2), run="20261120-other")
+    by_hash = site.answer(site.trained(round=2, holder=True))
+    whole = twin.answer(twin.trained(round=2), run="20261120-other")
     assert content_sha256(by_hash.content) == content_sha256(whole.content)
     lines = {(line.facts["run"], line.facts["round"]): line.facts for line in site.lines() if line.kind == "train"}
     assert lines[RUN, 2]["asked-sha256"] == lines["20261120-other", 2]["asked-sha256"]
@@ -126,24 +120,24 @@ def test_a_request_by_hash_is_answered_hashed_and_replayed_as_if_it_had_crossed_
 
 def test_a_gate_that_lost_the_encoder_says_so_and_takes_it_whole(gated):
     site = gated()
-    site.answer(compact(site))
+    site.answer(site.trained())
     shutil.rmtree(kept_replies(site.folder.site, RUN).folder)
-    lost = site.answer(compact(site, round=2, holder=True))
+    lost = site.answer(site.trained(round=2, holder=True))
     assert lost.has_error() and lost.error.reason == str(ENCODER_MISSING)
-    assert not site.answer(compact(site, round=2)).has_error()
-    assert not site.answer(compact(site, round=3, holder=True)).has_error()
+    assert not site.answer(site.trained(round=2)).has_error()
+    assert not site.answer(site.trained(round=3, holder=True)).has_error()
     again = Gate(site.folder, site.site, today=lambda: site.today, expected_bundle=site.bundle)  # a new process
-    assert not again.answer(compact(site, round=4, holder=True), site.context(), site.bundle).has_error()
+    assert not again.answer(site.trained(round=4, holder=True), site.context(), site.bundle).has_error()
 
 
 def test_an_encoder_that_was_changed_on_the_disk_is_not_used(gated):
     site = gated()
-    site.answer(compact(site))
+    site.answer(site.trained())
     path = kept_replies(site.folder.site, RUN).folder / "encoder.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert site.answer(compact(site, round=2, holder=True)).error.reason == str(ENCODER_MISSING)
+    assert site.answer(site.trained(round=2, holder=True)).error.reason == str(ENCODER_MISSING)
 
 
 def test_what_top_k_leaves_out_is_on_the_sites_disk_alone_and_is_added_to_the_next_update(gated, small_study):
@@ -208,7 +202,7 @@ def test_a_question_in_another_form_is_the_same_question(gated):
     site = gated()
     first = site.answer(site.trained())  # of a coordinator of flfed 0.2
     assert not first.has_error()
-    kept = site.answer(compact(site))  # which was upgraded before it resumed the run
+    kept = site.answer(site.trained())  # which was upgraded before it resumed the run
     assert not kept.has_error() and content_sha256(kept.content) == content_sha256(first.content)
     lines = [line.facts for line in site.lines() if line.kind == "train"]
     assert len({line["asked-sha256"] for line in lines}) == 1

@@ -17,16 +17,14 @@ from flfed.records.store.database import engine_to_read, store_url
 from flfed.study.plan import Plan
 from flfed.study.study import Study
 from flfed.updates.aggregation.rounds import Participant, Round, RunContext
-from flfed.updates.messages.compare import COMPARE, CompareReply
-from flfed.updates.messages.enrol import ENROL, EnrolReply
-from flfed.updates.messages.fields import MalformedMessage, ndarrays
+from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.fields import MalformedMessage
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import (
     ENCODER_MISSING,
     ENCODER_SHA256,
     EVALUATE,
     TRAIN,
-    TrainReply,
     TrainRequest,
     lacks_encoder,
     with_encoder,
@@ -98,32 +96,6 @@ def test_a_site_that_lost_the_encoder_says_so_and_is_asked_again_in_the_same_rou
         assert to_sites(ran.run)["site-02", round] == sum(bytes_of)
 
 
-def of_todays_version(reply: Message) -> Message:
-    """Let site-02 say that it has the flfed before codecs."""
-    if reply.metadata.message_type == ENROL and EnrolReply.from_record(reply.content).site == "site-02":
-        reply.content["config"]["version"] = "0.2.0"
-    return reply
-
-
-def test_a_site_of_todays_version_is_asked_and_answers_as_before(conduct, small_sites, small_study):
-    ran = conduct(small_sites(3), small_study, change=of_todays_version)
-    assert {whole for _, whole in crossings(ran, "site-02")} == {True}
-    sent = [h.message.content for h in ran.grid.heard if h.site == "site-02" and h.direction == "to-site"]
-    assert not any(ENCODER_SHA256 in content["config"] for content in sent)
-    for kind in (TRAIN, COMPARE):
-        counts = "scores-histogram" if kind == TRAIN else "histogram"
-        heard = ran.sent(kind, "to-server")
-        types = {h.site: {str(v.dtype) for v in ndarrays(h.message.content, counts).values()} for h in heard}
-        assert types["site-02"] == {"float64"} and types["site-01"] == types["site-03"] == {"uint16"}
-    same = conduct(small_sites(3), small_study)
-    for name, value in same.outcome.arrays.items():
-        np.testing.assert_array_equal(value, ran.outcome.arrays[name])
-    for kind, reader in ((TRAIN, TrainReply), (COMPARE, CompareReply)):
-        one, other = (reader.from_record(r.sent(kind, "to-server")[1].message.content) for r in (ran, same))
-        first, second = (getattr(r, "scores", r).histogram for r in (one, other))
-        np.testing.assert_array_equal(first, second)
-
-
 def test_an_encoder_that_is_not_the_one_its_hash_names_is_refused(plain):
     content = plain.sent(TRAIN, "to-site")[-1].message.content
     encoder = plain.outcome.encoder.arrays()
@@ -143,17 +115,6 @@ def test_after_a_resume_the_encoder_crosses_whole_once_more(small_sites, small_s
     sent = to_sites(stopped)
     first, second, third, fourth = (sent["site-01", number] for number in (1, 2, 3, 4))
     assert first == third > second == fourth
-
-
-def test_a_site_of_todays_version_is_not_asked_to_use_a_codec_and_is_named(conduct, small_sites, small_study):
-    text = small_study + '[codec]\nname = "int8"\ndownload = "float16"\n'
-    ran = conduct(small_sites(3), text, change=of_todays_version)
-    assert ran.outcome.status == "completed"
-    asked = {h.site for h in ran.sent(TRAIN, "to-site")}
-    assert asked == {"site-01", "site-03"}
-    (site,) = (one for one in ran.reader.sites(ran.run) if one.site == "site-02")
-    assert site.status == "refused"
-    assert site.reason == "it has flfed 0.2.0, which knows no codecs, and the study asks for int8, float16"
 
 
 def test_a_site_without_the_encoder_is_not_asked_again_when_no_time_is_left(plain):

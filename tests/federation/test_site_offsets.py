@@ -19,7 +19,6 @@ from flfed.federation.recording import pooled_figures
 from flfed.federation.recording.pooled_figures import SCORE_BINS
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server import comparison
-from flfed.federation.server.checkpoint_writer import CheckpointWriter
 from flfed.federation.server.run import resume
 from flfed.federation.server.server import FederatedRun
 from flfed.federation.server.site_offsets import SITE_OFFSETS, offset_deviation
@@ -30,12 +29,11 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.sources import Frame
-from flfed.rows.own_intercept import own_intercept, own_offset
+from flfed.rows.own_intercept import own_offset
 from flfed.study.study import Study
 from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.messages.compare import COMPARE, CompareRequest
-from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.offset import Offset
 from flfed.updates.messages.train import EVALUATE, TrainReply, TrainRequest
 from tests.conftest import small_table
@@ -160,65 +158,6 @@ def test_sites_tell_what_their_training_rows_say_and_are_sent_what_follows(plain
         np.testing.assert_allclose([said.value, said.error], [value, error], rtol=1e-9)
     assert {request.deviation for request in comparisons(plain).values()} == {deviation}
     assert plain.reader.summary(plain.run, SITE_OFFSETS) == {"sites": 3, "deviation": deviation}
-
-
-def of_version(version: str, site: str) -> Callable[[Message], Message]:
-    """Change the version that a site says it has."""
-
-    def change(message: Message) -> Message:
-        if message.metadata.message_type == ENROL:
-            reply = EnrolReply.from_record(message.content)
-            if reply.site == site:
-                message.content = replace(reply, version=version).to_record()
-        return message
-
-    return change
-
-
-def test_counts_of_a_site_that_knows_of_no_other_bins_are_added_to_no_others(
-    conduct, small_sites, small_study, monkeypatch
-):
-    # As after a resume, before which the other sites heard of bins.
-    def once(_: CheckpointWriter, name: str, facts: dict[str, Any]) -> dict[str, Any]:
-        return {"centre": 0.5, "spread": 1.5} if name == SCORE_BINS else facts
-
-    monkeypatch.setattr(CheckpointWriter, "once", once)
-    ran = conduct(small_sites(4, rows=150), small_study, change=of_version("0.1.0", "site-02"))
-    compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
-    assert compared.pop("site-02") == {"protocol", "sites", "trained"}
-    assert all(keys >= {"odds-centre", "odds-spread"} for keys in compared.values())
-    counted = ran.reader.summary(ran.run, "score-histograms")
-    assert (counted["centre"], counted["spread"], counted["in-all"], counted["asked"]) == (0.5, 1.5, 3, 4)
-    assert sorted(counted["sites"]) == ["site-01", "site-03", "site-04"]
-
-
-def test_a_site_of_an_earlier_version_is_asked_as_before_and_adjusts_as_before(conduct, small_sites, small_study):
-    sites = small_sites(4, rows=150)
-    ran = conduct(sites, small_study, change=of_version("0.1.0", "site-02"), tables=True)
-    assert ran.outcome.status == "completed"
-    asked = {one.site: set(one.message.content["config"]) for one in ran.sent(EVALUATE, "to-site")}
-    compared = {one.site: set(one.message.content["config"]) for one in ran.sent(COMPARE, "to-site")}
-    assert asked.pop("site-02") == {"protocol", "round", "rounds", "lr-scale", "fit", "score"}
-    assert compared.pop("site-02") == {"protocol", "sites", "trained"}
-    assert all("offset" in keys for keys in asked.values()) and len(asked) == 3
-    sent = {"protocol", "encoder-sha256", "offset-deviation", "sites", "trained"}
-    assert all(keys == sent for keys in compared.values())
-    assert offsets(ran)["site-02"] is None
-    assert ran.reader.summary(ran.run, SITE_OFFSETS)["sites"] == 3
-    # It takes 2.0, the others what the three of them told.
-    deviation = comparisons(ran)["site-01"].deviation
-    replies = {one.site: one.message.content for one in ran.sent(COMPARE, "to-server")}
-    for session in ran.sessions():
-        rows, arrays = session.training(ran.outcome.encoder), ran.outcome.arrays
-        name = session.site.name
-        sd = None if name == "site-02" else deviation
-        shift = own_intercept(rows.x @ arrays["weight"] + arrays["bias"], rows.y, "binary", sd)
-        holdout = session.encode(session.table.holdout("test"), ran.outcome.encoder)
-        odds = (holdout.x @ arrays["weight"] + arrays["bias"] + shift)[:, 0]
-        wanted = float(np.mean(np.logaddexp(0, odds) - holdout.y * odds))
-        figures = dict(zip(zip(replies[name]["arms"]["arm"], replies[name]["arms"]["metric"], strict=True),
-                           replies[name]["arms"]["value"], strict=True))  # fmt: skip
-        assert figures["personalised", LOSS] == pytest.approx(wanted, rel=1e-9)
 
 
 NOT_ASKED = {

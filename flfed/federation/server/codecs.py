@@ -1,18 +1,15 @@
-"""Codecs at the server: who knows them, what they save, and what sites had left out before a break."""
+"""Codecs at the server: what they save, and what sites had left out before a break."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from flwr.serverapp import Grid
 
-from flfed.refusals import Refusal
 from flfed.seeds import generator
 from flfed.study.study import Study
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of
-from flfed.updates.messages.enrol import EnrolReply, reads_compact
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.in_memory import count_array_bytes
 from flfed.updates.strategies.fedavg import FedAvg
@@ -26,35 +23,10 @@ UNKEPT = (
     "is lost, and the arrays are not those of a run without a break"
 )
 
-UNREADABLE = ("study-unusable", "study-unusable-untold")
-"""Codes of gates that cannot read a study, as those of earlier versions cannot."""
-
 
 def _codecs(study: Study) -> str:
     """Return the names of the codecs that sites must know, "" where there is none."""
     return ", ".join(dict.fromkeys(name for name in (study.codec.name, study.download) if name != "none"))
-
-
-def reading(reply: EnrolReply, study: Study) -> EnrolReply:
-    """Return an enrolment, refused where the site's version does not know the study's codecs."""
-    # A site that refused read the study with such a version: that its table would not open says nothing of its table.
-    if not _codecs(study) or reads_compact(reply.version):
-        return reply
-    return replace(
-        reply,
-        accepted=False,
-        reason=str(Refusal("codec-unknown", version=reply.version or "0.1", codecs=_codecs(study))),
-    )
-
-
-def explained(said: Mapping[str, Refusal], study: Study) -> dict[str, Refusal]:
-    """Return why gates refused, with what an earlier version cannot use named where a study was not usable."""
-    return {
-        site: Refusal("codec-unread", why=why, codecs=_codecs(study))
-        if _codecs(study) and why.cause.code in UNREADABLE
-        else why
-        for site, why in said.items()
-    }
 
 
 def packing_saves(study: Study, arrays: Arrays) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from flfed.rows.comparison.subgroups import groupings
 from flfed.rows.data import datasets
 from flfed.rows.features.encode import input_names
 from flfed.summaries.drift import encoder_moved
-from flfed.summaries.score_bins import EVEN_ODDS, ScoreBins
+from flfed.summaries.score_bins import ScoreBins
 from flfed.summaries.summary import Encoder
 from flfed.trees.forest import forest_of, gains_by_column
 from flfed.updates.aggregation.encoder_delivery import EncoderDelivery
@@ -32,7 +32,6 @@ from flfed.updates.codec import is_encrypted, shapes_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.masking.figure_sums import FigureLayout
 from flfed.updates.messages.compare import COMPARE, NOT_KNOWN, CompareReply, CompareRequest
-from flfed.updates.messages.enrol import reads_offset
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -149,20 +148,22 @@ class Comparison:
         return found
 
     def _score_bins(self) -> ScoreBins:
-        """Return the score bins that all sites can read."""
-        all_read = all(reads_offset(enrolled.version) for enrolled in self.participants.values())
-        found = score_bins(self.run.writer.scores, self.run.recorder.shared_as) if all_read else EVEN_ODDS
+        """Return the score bins of the comparison."""
+        found = score_bins(self.run.writer.scores, self.run.recorder.shared_as)
         return ScoreBins(**self.run.writer.once(SCORE_BINS, asdict(found)))
 
     def _replies(self, offsets: SiteOffsets, bins: ScoreBins, delivery: EncoderDelivery) -> dict[str, CompareReply]:
         """Return the sites' comparisons that can be used."""
-        plain = CompareRequest(arrays=self.outcome.arrays, encoder=self.outcome.encoder)
-        plain = replace(plain, sites=self._looked_at(), trained=self._trained())
-        known = replace(plain, offset_deviation=offsets.sent())
+        request = CompareRequest(
+            arrays=self.outcome.arrays,
+            encoder=self.outcome.encoder,
+            sites=self._looked_at(),
+            trained=self._trained(),
+            offset_deviation=offsets.sent(),
+        )
         if bins.centre is not None and bins.spread is not None:
-            known = replace(known, odds_centre=bins.centre, odds_spread=bins.spread)
-        knowing = {site for site, enrolled in self.participants.items() if reads_offset(enrolled.version)}
-        answers = self._ask({s: known if s in knowing else plain for s in self.participants}, delivery)
+            request = replace(request, odds_centre=bins.centre, odds_spread=bins.spread)
+        answers = self._ask(request, delivery)
         self.run.recorder.events(
             "fault", {site: Refusal("no-comparison", why=reason) for site, reason in answers.faults.items()}
         )
@@ -171,8 +172,6 @@ class Comparison:
             self.run.recorder.note(Refusal("figures-kept", sites=", ".join(reserved[:3])))
             self._together(replies)
             replies = {site: reply for site, reply in replies.items() if site not in reserved}
-        for site in () if bins == EVEN_ODDS else replies.keys() - knowing:  # of those it knows: it came with a resume
-            replies[site] = replace(replies[site], histogram=None)
         return replies
 
     def _trained(self) -> str:
@@ -200,13 +199,12 @@ class Comparison:
             recorder.note(Refusal("figures-summed", sites=found.sites))
             recorder.writer.summary("sums-only", together(found), durable=False)
 
-    def _ask(self, requests: Mapping[str, CompareRequest], delivery: EncoderDelivery) -> Answers[CompareReply]:
+    def _ask(self, request: CompareRequest, delivery: EncoderDelivery) -> Answers[CompareReply]:
         """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""
         nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
-        forms = {site: (delivery.form(site), id(request)) for site, request in requests.items()}
-        # Sites of one form are sent one request, which is written once.
-        written = {forms[site]: delivery.addressed(request, forms[site][0]) for site, request in requests.items()}
-        sent = {site: written[form] for site, form in forms.items()}
+        # Sites that have the encoder are sent one request, which is written once, and so are the others.
+        written = {by_hash: delivery.addressed(request, by_hash=by_hash) for by_hash in (False, True)}
+        sent = {site: written[site in delivery.holders] for site in self.participants}
         answers = ask(self.run.grid, COMPARE, sent, nodes, CompareReply.from_record, timeout=timeout)
         log_bytes(self.run.recorder, COMPARE, answers)
         lacking = {site: nodes[site] for site, reason in answers.faults.items() if delivery.lost(site, reason)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
+import flfed
 from flfed.errors import UsageError
-from flfed.federation.server.codecs import UNREADABLE
 from flfed.refusals import Refusal
 from flfed.rows.comparison.own_columns import check_own_columns
 from flfed.rows.comparison.subgroups import groupings
@@ -23,6 +24,7 @@ from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.masking.rules import LEAST
 from flfed.updates.mechanism import mechanism_of
+from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.parts.every_part import PARTS
 from flfed.updates.parts.part import StudyFacts, check_each
 
@@ -149,7 +151,7 @@ def _check_expired(study: Study) -> None:
 
 
 def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: Study) -> None:
-    """Refuse a run with sums that too few sites take part in, or that an earlier flfed was asked to take part in.
+    """Refuse a run with sums that too few sites take part in.
 
     Parameters
     ----------
@@ -165,17 +167,21 @@ def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: 
         Which names the sites and says what to do.
     """
     asked = study.secure_aggregation
-    old = sorted(site for site, why in refused.items() if why.cause.code in UNREADABLE)
-    too_few = asked != "auto" and refused and len(sites) < LEAST
-    if asked == "off" or not (old or too_few):
+    if asked in ("off", "auto") or not refused or len(sites) >= LEAST:
         return
-    few = f"secure aggregation needs {LEAST} sites, and {len(sites)} take part"
-    whom = f"{', '.join(old)} cannot read a study with sums" if old else few
-    said = "; ".join(f"{site}: {refused[site]}" for site in old or sorted(refused))
+    said = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
     raise UsageError(
-        f"[privacy]: {whom} ({said}); flfed before 0.4 "
-        "knows no sums: install today's there and let the site approve the study, or begin the run without it (--site)"
+        f"[privacy]: secure aggregation needs {LEAST} sites, and {len(sites)} take part ({said}): let the site approve "
+        "the study, or begin the run without it (--site)"
     )
+
+
+def of_own_version(reply: EnrolReply) -> EnrolReply:
+    """Return an enrolment, refused where the site has another version of flfed than the coordinator."""
+    if not reply.accepted or reply.version == flfed.__version__:
+        return reply
+    reason = Refusal("other-version", theirs=reply.version or "none", ours=flfed.__version__)
+    return replace(reply, accepted=False, reason=str(reason))
 
 
 def check_losses(study: Study, keeping: Collection[str]) -> None:

@@ -24,10 +24,10 @@ from flfed.federation.server.checkpoint_writer import (
     no_observer,
     restored,
 )
-from flfed.federation.server.codecs import explained, packing_saves, reading, restore_sites
+from flfed.federation.server.codecs import packing_saves, restore_sites
 from flfed.federation.server.comparison import Comparison
 from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of, unenrolled
-from flfed.federation.server.preflight import check_cohort
+from flfed.federation.server.preflight import check_cohort, of_own_version
 from flfed.federation.server.site_offsets import offset_outputs
 from flfed.federation.server.sums.noised_counts import noised_encoder, scored_under_noise
 from flfed.federation.server.sums.row_sums import begun_forest
@@ -237,7 +237,7 @@ class FederatedRun:
         for node, reply in sorted(answers.replies.items(), key=lambda item: item[1].site):
             if reply.site in replies:
                 raise FlfedError(f"two nodes say they are site {reply.site!r}; a site's name must be unique")
-            reply = replies[reply.site] = reading(reply, self.study)
+            reply = replies[reply.site] = of_own_version(reply)
             if reply.accepted and (not cohort or reply.site in cohort):
                 participants[reply.site] = Participant.of(nodes[node], reply)
         self.recorder.enrolled(replies, earlier)
@@ -245,7 +245,6 @@ class FederatedRun:
         said, absent, unnamed = unenrolled(self.grid, answers.faults)
         if not earlier:
             check_cohort(participants, said, self.study)
-        said = explained(said, self.study)
         own = {reply.site: reply.reason for reply in replies.values() if not reply.accepted}
         whys = {**own, **said, **absent}
         gone = {site: whys.get(site, "") for site in earlier if site not in participants}

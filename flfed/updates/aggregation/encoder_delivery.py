@@ -23,24 +23,16 @@ class EncoderDelivery:
     Attributes
     ----------
     encoder : Encoder
-    compact : frozenset of str
-        Sites whose version reads the compact form; the others get every request whole, as before.
     holders : set of str
         Sites that answered a request which brought the encoder.
     """
 
     encoder: Encoder
-    compact: frozenset[str]
     holders: set[str] = field(default_factory=set)
 
-    def form(self, site: str) -> tuple[bool, bool]:
-        """Return whether a site is asked in the compact form, and by the encoder's hash alone."""
-        return site in self.compact, site in self.holders
-
-    def addressed(self, request: Request, form: tuple[bool, bool]) -> Request:
-        """Return a request in the form of the sites that it goes to."""
-        compact, by_hash = form
-        return replace(request, encoder_sha256=sha256_of(self.encoder), by_hash=by_hash) if compact else request
+    def addressed(self, request: Request, *, by_hash: bool) -> Request:
+        """Return a request in the form of the sites that it goes to, by the encoder's hash alone where they have it."""
+        return replace(request, encoder_sha256=sha256_of(self.encoder), by_hash=by_hash)
 
     def answered(self, site: str, reply: Message) -> bool:
         """Take note of a site's reply; returns whether the site lacks the encoder.
@@ -49,8 +41,7 @@ class EncoderDelivery:
         """
         if reply.has_error():
             return self.lost(site, reason_of(reply, site))
-        if site in self.compact:
-            self.holders.add(site)
+        self.holders.add(site)
         return False
 
     def lost(self, site: str, reason: Refusal) -> bool:

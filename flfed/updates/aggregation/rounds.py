@@ -20,7 +20,7 @@ from flfed.updates.aggregation.secure_sum import SecureSums, SumQuestions
 from flfed.updates.codec import Codec, Shapes, entries_of, shapes_of
 from flfed.updates.masking.site_noise import Normals
 from flfed.updates.mechanism import Mechanism
-from flfed.updates.messages.enrol import EnrolReply, reads_compact, reads_offset
+from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.fields import Arrays, receive
 from flfed.updates.messages.in_memory import InMemoryRecord, Sizes, addressed, immutable, read
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply, TrainRequest
@@ -172,8 +172,7 @@ class RunContext:
     @cached_property
     def delivery(self) -> EncoderDelivery:
         """Which sites have the encoder, over all rounds of the run."""
-        compact = frozenset(site for site, enrolled in self.participants.items() if reads_compact(enrolled.version))
-        return EncoderDelivery(self.encoder, compact)
+        return EncoderDelivery(self.encoder)
 
     def packed(self, request: TrainRequest) -> TrainRequest:
         """Return a request to train as its model crosses: all sites train from the same arrays."""
@@ -202,8 +201,7 @@ class RunContext:
 
     def offset_sites(self) -> set[str]:
         """Return the sites that are asked for their offset after the last round."""
-        known = self.participants.items() if self.outputs > 0 else ()
-        return {site for site, enrolled in known if reads_offset(enrolled.version)}
+        return set(self.participants) if self.outputs > 0 else set()
 
     def judge(
         self,
@@ -315,9 +313,10 @@ class Round:
         asked, delivery = [site for site in self.asked if site not in self.spent], run.delivery
         request = run.packed(request) if request.fit else request
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
-        form_of = {site: (delivery.form(site), site in with_offset) for site in asked}
+        form_of = {site: (site in delivery.holders, site in with_offset) for site in asked}
         requests = {
-            form: replace(delivery.addressed(request, form[0]), offset=form[1]) for form in set(form_of.values())
+            form: replace(delivery.addressed(request, by_hash=form[0]), offset=form[1])
+            for form in set(form_of.values())
         }
         self._run, self.number = run, request.round
         self._requests = {site: requests[form] for site, form in form_of.items()}

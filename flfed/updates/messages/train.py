@@ -75,13 +75,13 @@ class TrainRequest:
     fit, score : bool
         Whether the site is to train, and to score the model.
     offset : bool
-        Whether the site's own offset is asked for; crosses only where it is, for earlier versions do not know it.
+        Whether the site's own offset is asked for; crosses only where it is.
     settings : dict of name to float
         The strategy's numbers for its client half.
     extra : dict of name to array
         The strategy's arrays for its client half, of names and shapes that follow from the study.
     encoder_sha256 : str
-        The encoder's hash, which asks for the compact form; "" for sites of an earlier version.
+        The encoder's hash, which asks for the compact form; "" for the plain one.
     by_hash : bool
         Whether the encoder crosses as its hash alone, since the site has it; and the trees before the round likewise.
     trees_sha256 : str

@@ -22,6 +22,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+import flfed
 from flfed.deployment.flower.packing import apart, joined
 from flfed.updates.messages.enrol import EnrolReply
 
@@ -33,7 +34,7 @@ app = ClientApp()
 
 @app.query("enrol")
 def enrol(message, context):
-    reply = EnrolReply(site=name, title=name, version="1", accepted=True)
+    reply = EnrolReply(site=name, title=name, version=flfed.__version__, accepted=True)
     return Message(reply.to_record(), reply_to=message)
 
 
