@@ -15,74 +15,47 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-import flfed
 from flfed.callbacks import Today
-from flfed.errors import FlfedError, TableError, UsageError
-from flfed.federation.client.audit import attacked
+from flfed.errors import FlfedError, TableError
+from flfed.federation.client.handlers import HANDLERS, Handler, Reply, Replying, train
 from flfed.federation.client.packing import study_of
-from flfed.federation.client.parts.step import SiteStep
-from flfed.federation.client.privacy_budget import NotSpent
 from flfed.federation.client.protection import LocalProtection, privacy_refusal, promise_defect
 from flfed.federation.client.redaction import (
     CROSSING,
     NotTakingPart,
     redact,
-    redact_comparison,
     redacted,
 )
 from flfed.federation.client.released.later_figures import later_figures
-from flfed.federation.client.released.model_answers import count_scores, is_last
+from flfed.federation.client.released.model_answers import is_last
 from flfed.federation.client.released.rows import Releases
 from flfed.federation.client.rounds_once import LastUpdates, kept_or_trained
 from flfed.federation.client.run_keys import Approving, check_lasting
-from flfed.federation.client.site_parts import leave
 from flfed.federation.client.site_run import (
     SiteRun,
-    answer_sums,
-    compared_model,
 )
-from flfed.federation.client.statistic import account_of, count_statistic, rows_band, too_small
+from flfed.federation.client.statistic import too_small
 from flfed.federation.client.training import train_round
-from flfed.federation.client.trees import count_cells, grow, grows
-from flfed.refusals import Refusal, of_table, refusal_of
-from flfed.rows.comparison.compare import compare
-from flfed.rows.comparison.single_rows import model_refusal
+from flfed.federation.client.trees import grows
+from flfed.refusals import Refusal, of_table
 from flfed.rows.data.site import Site, dataset_refusal, study_refusal
-from flfed.rows.session import FIT, SiteSession, redraws
+from flfed.rows.session import FIT, SiteSession
 from flfed.rows.training.one_by_one import run_client
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source
 from flfed.seeds import Draws
 from flfed.study.coverage import is_covered
 from flfed.study.study import Study
-from flfed.study.tables import strictest
 from flfed.updates.checkpoints.reply_cache import KeptReplies, kept_replies
 from flfed.updates.checkpoints.run_state import NodeState, RunState, keep_encoder, run_state, whole_message
-from flfed.updates.messages.audit import AUDIT, AuditReply
-from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure
-from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.compare import COMPARE, CompareReply, Figure
+from flfed.updates.messages.enrol import ENROL
 from flfed.updates.messages.in_memory import InMemoryRecord, is_in_memory, read, replying
 from flfed.updates.messages.kinds import asks
-from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
-from flfed.updates.messages.summarise import (
-    BINS,
-    SCORES,
-    STATISTIC,
-    SUMMARISE,
-    BinsReply,
-    ScoresReply,
-    StatisticReply,
-    SummariseReply,
-    SummariseRequest,
-)
-from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+from flfed.updates.messages.train import TrainRequest
 
 LOG = logging.getLogger("flfed.site")
 
-Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
-Reply = EnrolReply | Sums | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
-Replying = Generator[ComputeRequest, Any, Reply]
-Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
 FindSite = Callable[[str, Study], Site]
 
 
@@ -305,97 +278,3 @@ def _opened(site: Site, study: Study, repeat: int, draws: Draws) -> SiteSession:
     if unfit:
         raise NotTakingPart(unfit)
     return session
-
-
-def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
-    """Return the site's enrolment.
-
-    It has the site's name, and whether it takes part by its own policy.
-    """
-    request, site = EnrolRequest.from_record(message.content), own.site
-    try:
-        session = open_session()
-        budget, spent = account_of(session)
-    except (NotTakingPart, NotSpent) as error:
-        return _refusal(site, refusal_of(error))
-    except TableError as error:
-        return _refusal(site, of_table(error, CROSSING))
-    except UsageError:
-        # Its text may hold the path or the address of the site's table.
-        return _refusal(site, Refusal("table-unopened", site=site))
-    if session.schema.sha256() != request.schema_sha256:
-        return _refusal(site, Refusal("other-schema", dataset=request.dataset))
-    policy, (low, high) = session.site.policy, rows_band(session)
-    share = strictest(session.study.compare.share_metrics, policy.share_metrics)
-    sums = own.sums(session.study)
-    keeps_rounds = share == "aggregate-only" or policy.round_figures(summed=True) == "none"
-    return EnrolReply(
-        site=site,
-        title=session.site.title or site,
-        version=flfed.__version__,
-        accepted=True,
-        rows_low=low,
-        rows_high=high,
-        disclosure=policy.disclosure,
-        share_metrics=share,
-        resplit=redraws(session.study, session.site),
-        epsilon_budget=budget,
-        epsilon_spent=spent,
-        statement=b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds),
-        width=session.width,
-    )
-    yield  # a handler is a generator, also one that asks for nothing
-
-
-def _refusal(site: str, reason: Refusal) -> EnrolReply:
-    return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(reason))
-
-
-def summarise(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
-    """Return the sums over training rows that may leave."""
-    request = SummariseRequest.from_record(message.content)
-    session = open_session()
-    step = SiteStep(asked=request, session=session, own=own)
-    return (yield from leave(step, SummariseReply(summary=session.summary())))
-
-
-def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
-    """Score the incoming model, train from it, or both."""
-    request, session = read(TrainRequest, message.content), open_session()
-    return (yield from (grow(request, session, own) if request.trees_sha256 else train_round(request, session, own)))
-
-
-def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
-    """Compare all arms on the site's holdout."""
-    request, session = CompareRequest.from_record(message.content), open_session()
-    arrays = compared_model(request, session, own)
-    start = own.start(session, request.encoder)
-    refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
-    if refused is None:
-        found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
-        reply = redact_comparison(session, found, compact=bool(request.encoder_sha256))
-    else:
-        reply = CompareReply(
-            num_examples=len(session.table.training),
-            holdout_rows=session.table.holdout_rows,
-            arms=(),
-            differences=(),
-            note=str(refused),
-        )
-    return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))
-
-
-HANDLERS: dict[str, Handler] = {
-    ENROL: enrol,
-    SUMMARISE: summarise,
-    BINS: count_cells,
-    STATISTIC: count_statistic,
-    SCORES: count_scores,
-    TRAIN: train,
-    EVALUATE: train,
-    KEYS: answer_sums,
-    LIST: answer_sums,
-    UNMASK: answer_sums,
-    COMPARE: judge,
-    AUDIT: attacked,
-}

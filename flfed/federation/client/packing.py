@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
+from flfed import registry
 from flfed.rows.data import datasets
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import model_shapes
@@ -19,6 +20,7 @@ from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.messages.fields import Arrays, MalformedMessage
 from flfed.updates.messages.in_memory import immutable
 from flfed.updates.messages.train import Same
+from flfed.updates.strategies.fedavg import FedAvg
 
 FAR = 1 << 96
 """Draws between a fit's and those by which its update is rounded: no fit takes so many."""
@@ -123,6 +125,13 @@ def model_shapes_of(text: str) -> Shapes:
 def extra_shapes_of(text: str) -> ExtraShapes:
     """Return the arrays that a study's strategy has beside the model."""
     return extra_shapes(study_of(text), model_shapes_of(text))
+
+
+@cache
+def strategy_class(name: str) -> type[FedAvg]:
+    """Return the class of a strategy, whose client half stands in the same file as the server's."""
+    found: type[FedAvg] = registry.load("strategy", name)
+    return found
 
 
 def packed_update(

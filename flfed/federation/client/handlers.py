@@ -1,0 +1,151 @@
+"""What a site answers to each kind of message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+from flwr.app import Message
+
+import flfed
+from flfed.errors import TableError, UsageError
+from flfed.federation.client.audit import attacked
+from flfed.federation.client.parts.step import SiteStep
+from flfed.federation.client.privacy_budget import NotSpent
+from flfed.federation.client.redaction import (
+    CROSSING,
+    NotTakingPart,
+    redact_comparison,
+)
+from flfed.federation.client.released.model_answers import count_scores
+from flfed.federation.client.site_parts import leave
+from flfed.federation.client.site_run import (
+    SiteRun,
+    answer_sums,
+    compared_model,
+)
+from flfed.federation.client.statistic import account_of, count_statistic, rows_band
+from flfed.federation.client.training import train_round
+from flfed.federation.client.trees import count_cells, grow
+from flfed.refusals import Refusal, of_table, refusal_of
+from flfed.rows.comparison.compare import compare
+from flfed.rows.comparison.single_rows import model_refusal
+from flfed.rows.session import SiteSession, redraws
+from flfed.rows.training.requests import ComputeRequest
+from flfed.study.tables import strictest
+from flfed.updates.messages.audit import AUDIT, AuditReply
+from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
+from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
+from flfed.updates.messages.in_memory import read
+from flfed.updates.messages.secure_sum import KEYS, LIST, UNMASK, KeysReply, ListReply, UnmaskReply
+from flfed.updates.messages.summarise import (
+    BINS,
+    SCORES,
+    STATISTIC,
+    SUMMARISE,
+    BinsReply,
+    ScoresReply,
+    StatisticReply,
+    SummariseReply,
+    SummariseRequest,
+)
+from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
+
+Sums = SummariseReply | BinsReply | StatisticReply | ScoresReply
+Reply = EnrolReply | Sums | TrainReply | KeysReply | ListReply | UnmaskReply | CompareReply | AuditReply
+Replying = Generator[ComputeRequest, Any, Reply]
+Handler = Callable[[Message, Callable[[], SiteSession], SiteRun], Replying]
+
+
+def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+    """Return the site's enrolment.
+
+    It has the site's name, and whether it takes part by its own policy.
+    """
+    request, site = EnrolRequest.from_record(message.content), own.site
+    try:
+        session = open_session()
+        budget, spent = account_of(session)
+    except (NotTakingPart, NotSpent) as error:
+        return _refusal(site, refusal_of(error))
+    except TableError as error:
+        return _refusal(site, of_table(error, CROSSING))
+    except UsageError:
+        # Its text may hold the path or the address of the site's table.
+        return _refusal(site, Refusal("table-unopened", site=site))
+    if session.schema.sha256() != request.schema_sha256:
+        return _refusal(site, Refusal("other-schema", dataset=request.dataset))
+    policy, (low, high) = session.site.policy, rows_band(session)
+    share = strictest(session.study.compare.share_metrics, policy.share_metrics)
+    sums = own.sums(session.study)
+    keeps_rounds = share == "aggregate-only" or policy.round_figures(summed=True) == "none"
+    return EnrolReply(
+        site=site,
+        title=session.site.title or site,
+        version=flfed.__version__,
+        accepted=True,
+        rows_low=low,
+        rows_high=high,
+        disclosure=policy.disclosure,
+        share_metrics=share,
+        resplit=redraws(session.study, session.site),
+        epsilon_budget=budget,
+        epsilon_spent=spent,
+        statement=b"" if sums is None else sums.keys.statement(share, keeps_rounds=keeps_rounds),
+        width=session.width,
+    )
+    yield  # a handler is a generator, also one that asks for nothing
+
+
+def _refusal(site: str, reason: Refusal) -> EnrolReply:
+    return EnrolReply(site=site, title=site, version=flfed.__version__, accepted=False, reason=str(reason))
+
+
+def summarise(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+    """Return the sums over training rows that may leave."""
+    request = SummariseRequest.from_record(message.content)
+    session = open_session()
+    step = SiteStep(asked=request, session=session, own=own)
+    return (yield from leave(step, SummariseReply(summary=session.summary())))
+
+
+def train(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+    """Score the incoming model, train from it, or both."""
+    request, session = read(TrainRequest, message.content), open_session()
+    return (yield from (grow(request, session, own) if request.trees_sha256 else train_round(request, session, own)))
+
+
+def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRun) -> Replying:
+    """Compare all arms on the site's holdout."""
+    request, session = CompareRequest.from_record(message.content), open_session()
+    arrays = compared_model(request, session, own)
+    start = own.start(session, request.encoder)
+    refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
+    if refused is None:
+        found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
+        reply = redact_comparison(session, found, compact=bool(request.encoder_sha256))
+    else:
+        reply = CompareReply(
+            num_examples=len(session.table.training),
+            holdout_rows=session.table.holdout_rows,
+            arms=(),
+            differences=(),
+            note=str(refused),
+        )
+    return (yield from leave(SiteStep(asked=request, session=session, own=own), reply))
+
+
+HANDLERS: dict[str, Handler] = {
+    ENROL: enrol,
+    SUMMARISE: summarise,
+    BINS: count_cells,
+    STATISTIC: count_statistic,
+    SCORES: count_scores,
+    TRAIN: train,
+    EVALUATE: train,
+    KEYS: answer_sums,
+    LIST: answer_sums,
+    UNMASK: answer_sums,
+    COMPARE: judge,
+    AUDIT: attacked,
+}
