@@ -139,6 +139,17 @@ def test_an_own_model_is_a_forecast_without_a_model_where_none_does_better():
     assert naive_forecasts(Encoded(noise, level, np.ones(160))) == {}
 
 
+def test_a_last_value_that_is_near_the_next_ones_by_chance_is_no_rival():
+    chosen = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        # Forty blocks of five rows that have nothing to do with each other: the mean is the best forecast.
+        y = np.repeat(rng.normal(size=40), 5) + rng.normal(scale=0.1, size=200)
+        rows = Encoded(rng.normal(size=(200, 2)), y, np.ones(200), None, np.repeat(np.arange(40) / 40, 5))
+        chosen.append(best_alone(rows, "regression", 0, rng, least=5).family)
+    assert chosen.count("last-value") == 0  # by one last value alone 9 of 40
+
+
 def test_the_last_value_is_of_as_many_rows_and_people_as_may_be_told_of():
     y = np.arange(12.0)
     rows = in_order(np.zeros((12, 1)), y)

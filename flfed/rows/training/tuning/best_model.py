@@ -28,7 +28,7 @@ from flfed.rows.training.tuning.linear import (
     search_of,
     units_by_class,
 )
-from flfed.rows.training.tuning.naive import naive_forecasts, squared_error
+from flfed.rows.training.tuning.naive import LAST, MEAN, last_over_mean, naive_forecasts, squared_error
 from flfed.study.tables import OwnFamily
 
 FOLDS = 3
@@ -114,6 +114,8 @@ def _best_naive(asked: Search, columns: Sequence[LinearPredictor], least: int) -
             losses[family] = losses.get(family, 0.0) + squared_error(forecast, test)
     if not losses:
         return None, float("inf")
+    if LAST in losses:
+        losses[LAST] = losses[MEAN] * last_over_mean(asked.rows, least)
     made = naive_forecasts(asked.rows, columns, least)
     best = min(losses.keys() & made.keys(), key=losses.__getitem__)
     return Rival(best, made[best]), losses[best]

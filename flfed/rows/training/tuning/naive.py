@@ -19,6 +19,8 @@ from flfed.study.tables import NAIVE_FAMILIES, OwnFamily
 from flfed.summaries.summary import Encoder, Layout
 
 MEAN, LAST, COLUMN = NAIVE_FAMILIES
+ORIGINS = 10
+"""Blocks, twice as many at most, from which on a last value is tried."""
 
 
 def naive_forecasts(
@@ -64,6 +66,25 @@ def _constant(rows: Encoded, value: float) -> LinearPredictor:
 def squared_error(forecast: LinearPredictor, rows: Encoded) -> float:
     """Return the summed squared error of a forecast."""
     return float(np.square(forecast(rows.x)[:, 0] - rows.y).sum())
+
+
+def last_over_mean(rows: Encoded, least: int) -> float:
+    """Return the squared error of the last value over that of the mean, of rows in the order of time.
+
+    Both are made of the rows before a block and tried on all from that block on, for blocks of `Encoded.latest`: a
+    single last value may be near the next ones by chance. Infinite where there is no last value; `least` as
+    `naive_forecasts` takes it.
+    """
+    latest, elapsed, errors = rows.latest(), rows.elapsed, np.zeros(2)
+    if latest is None or elapsed is None:
+        return np.inf
+    starts = np.unique(elapsed[latest])
+    for start in starts[:: max(1, len(starts) // ORIGINS)]:
+        found = naive_forecasts(rows.take(np.flatnonzero(elapsed < start)), least=least)
+        after = rows.take(np.flatnonzero(elapsed >= start))
+        if LAST in found:
+            errors += [squared_error(found[LAST], after), squared_error(found[MEAN], after)]
+    return float(errors[0] / errors[1]) if errors[1] else np.inf
 
 
 def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> list[LinearPredictor]:
