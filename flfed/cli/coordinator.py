@@ -351,5 +351,6 @@ def run_deployed(
         sites=sites,
         one_by_one=False,
         without=None,
+        curve=None,
         as_json=as_json,
     )

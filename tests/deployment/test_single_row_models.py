@@ -161,7 +161,7 @@ def figures_of(reply: Any, kind: str) -> list[Any]:
         found = CompareReply.from_record(reply.content)
         return [*found.arms, *found.differences, *found.points, *found.groups, *found.importance, found.histogram]
     trained = TrainReply.from_record(reply.content)
-    return [trained.loss, *(trained.scores.metrics if trained.scores else ()), trained.offset, trained.holdout]
+    return [trained.loss, *(trained.scores.metrics if trained.scores else ()), trained.offset]
 
 
 @pytest.mark.parametrize("kind", [TRAIN, EVALUATE, COMPARE])

@@ -87,3 +87,15 @@ def test_what_cannot_have_a_curve_is_refused_in_one_sentence(small_sites, small_
     closed = [replace(site, policy=Policy()) for site in small_sites(2)]
     with pytest.raises(UsageError, match="the policy of site-01, site-02 is not 'open'"):
         run_curve(study, "site-01", sites=closed)
+
+
+def test_the_command_prints_a_line_a_share_and_takes_no_other_engine(flfed, home):
+    words = ("study", "run", "breast-cancer", "--set", "rounds=2", "--set", "compare.own=same")
+    words += ("--curve", "breast-cancer-2")
+    code, out, _ = flfed(*words, "--json")
+    found = json.loads(out)
+    assert (found["study"], found["site"]) == ("breast-cancer", "breast-cancer-2")
+    assert [point["share"] for point in found["points"]] == list(SHARES)
+    code_shown, shown, _ = flfed(*words)
+    assert (code, code_shown) == (0, 0) and "what joining is worth to breast-cancer-2" in shown
+    assert flfed(*words, "--engine", "ray")[0] == 2

@@ -58,7 +58,7 @@ def figures_of(run, site: str) -> dict[str, float]:
         for number, heard in enumerate(h for h in run.sent(kind, "to-server") if h.site == site):
             reply = TrainReply.from_record(heard.message.content)
             found |= {f"{kind} {number} loss": reply.loss} if reply.steps else {}
-            for scores in filter(None, (reply.scores, reply.holdout)):
+            if (scores := reply.scores) is not None:
                 found |= {f"{kind} {number} {scores.rows} {name}": value for name, value in scores.metrics.items()}
                 found |= {f"{kind} {number} {scores.rows} var {n}": value for n, value in scores.variances.items()}
     for heard in (h for h in run.sent(COMPARE, "to-server") if h.site == site):
