@@ -31,6 +31,7 @@ RUNS = 16
 """Runs whose messages stay, the latest ones."""
 BYTES_A_RUN = 256 * 2**20
 """Of one run; beyond them its earliest messages go. 400 rounds of 60,000 parameters are 192 MB."""
+_METADATA = {"asked", "sha256", "version", "encoder-sha256"}
 _PLAIN = ("round", "rounds", "lr_scale", "fit", "score")
 
 
@@ -196,13 +197,15 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     try:
         arrays, metadata = read_file(path)
         # Only a file whose content still has its hash is answered again.
-        if metadata["sha256"] != _sha256(arrays, metadata["asked"]):
+        if metadata["sha256"] != _sha256(arrays, metadata["asked"]) or metadata.keys() - _METADATA:
             return None
         found = json.loads(metadata["asked"])
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
     form = metadata.get("encoder-sha256", "")
+    if form not in ("", encoder.sha256()):
+        return None
     model, extra = (dict(_section(arrays, section)) for section in ("arrays", EXTRA))
     request = TrainRequest(arrays=model, encoder=encoder, encoder_sha256=form, extra=extra, **found["request"])
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
