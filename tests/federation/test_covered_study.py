@@ -272,7 +272,7 @@ def test_the_encoder_is_that_of_the_noised_counts_of_all_sites(done: Any, sites:
             "where [privacy] has covers = 'study' alone",
         ),
         (("[plan]", '[encode]\nrows = "complete"\n[plan]'), "rows = 'complete'"),
-        (("[privacy]", '[compare]\nby = ["colour"]\n[privacy]'), "by, declared-columns"),
+        (("[privacy]", '[compare]\nby = ["colour"]\n[privacy]'), "by or declared-columns"),
         (("sampling = 0.2", 'sampling = 0.2\nsecure-aggregation = "on"'), "secure-aggregation"),
         (('name = "fedavg"', 'name = "fedper"'), "a part of the model is each site's own"),
         (('covers = "study"', 'covers = "all"'), "covers='all' must be one of 'updates', 'study'"),
