@@ -21,8 +21,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 637_578,
-    "lines of code": 59_917,
+    "tokens of code": 637_635,
+    "lines of code": 59_923,
     "Python files": 621,
     "most imports of a module": 37,
     "modules with more than 15 imports": 56,

@@ -209,6 +209,7 @@ def training_releases(
 
     Examples
     --------
+    >>> from flfed.updates.accounting import epsilon
     >>> found = training_releases(TrainingShares(), 3.0, 1e-5, sampling=0.05, steps=400)
     >>> found.training, round(epsilon(found.all, 1e-5), 2)
     (Release(noise=1.81, sampling=0.05, steps=400), 3.0)

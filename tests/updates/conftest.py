@@ -21,11 +21,7 @@ from flfed.summaries.summary import Encoder
 from flfed.updates.aggregation.rounds import Participant, RoundRecord, RunContext
 from flfed.updates.messages.train import TRAIN, Scores, TrainReply
 from flfed.updates.strategies.fedavg import FedAvg
-
-ENCODER = Encoder(
-    center=np.array([1.5, 0.0]), scale=np.array([2.0, 1.0]), frequency=np.array([0.25, 0.75, 0.1]),
-    spread=np.array([0.4, 0.4, 0.3]), class_weight=np.array([0.6, 3.0]),
-)  # fmt: skip
+from tests.updates.whole_requests import ENCODER, whole_request
 
 
 @pytest.fixture(autouse=True)
@@ -90,12 +86,10 @@ class Sites:
 
     def send_and_receive(self, messages: list[Message], *, timeout: float | None = None) -> list[Message]:
         """Answer each message."""
-        from flfed.updates.messages.train import TrainRequest
-
         replies = {}
         for message in messages:
             name = next(n for n, node in self.bench.nodes.items() if node == message.metadata.dst_node_id)
-            request = TrainRequest.from_record(message.content)
+            request = whole_request(message, ENCODER)
             reply = self.answer(name, request.round, request.arrays)
             if message.metadata.message_type == TRAIN:
                 self.asked.append((name, request.round))

@@ -12,6 +12,7 @@ from flfed.study.plan import Plan
 from flfed.updates.aggregation.early_stopping import IMPROVEMENT, Selection
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+from tests.updates.whole_requests import ENCODER, whole_request
 
 HELD = Plan(validation=0.2)
 START = {"w": np.zeros(2)}
@@ -154,8 +155,6 @@ def test_a_round_that_a_site_did_not_answer_is_neither_the_best_nor_counted_for_
 
 
 def test_the_plateau_reaches_the_sites_as_a_scale_of_their_learning_rate(bench, sites, reply):
-    from flfed.updates.messages.train import TrainRequest
-
     strategy = FedAvg()
     plan = Plan(schedule="plateau", plateau_patience=1, validation=0.2)
     made = bench(strategy, 2, plan=plan, rounds=4)
@@ -163,7 +162,7 @@ def test_the_plateau_reaches_the_sites_as_a_scale_of_their_learning_rate(bench, 
 
     class Listening(sites):
         def send_and_receive(self, messages, *, timeout=None):
-            scales.append({TrainRequest.from_record(m.content).lr_scale for m in messages})
+            scales.append({whole_request(message, ENCODER).lr_scale for message in messages})
             return super().send_and_receive(messages, timeout=timeout)
 
     strategy.start(Listening(made, lambda *_: reply(0, like=START, loss=1.0)), to_record(START), 4)

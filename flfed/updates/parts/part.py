@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,7 +100,7 @@ class Exclusion:
     alone: bool = False
 
 
-class Part:
+class Part(ABC):
     """A feature of a study.
 
     Attributes
@@ -113,9 +114,9 @@ class Part:
     title: ClassVar[str]
     exclusions: ClassVar[tuple[Exclusion, ...]] = ()
 
+    @abstractmethod
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study has the part."""
-        raise NotImplementedError  # pragma: no cover
 
     def check(self, facts: StudyFacts) -> None:
         """Refuse a study with what the part does not go with.

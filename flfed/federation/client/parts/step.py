@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,7 +96,7 @@ class TrainingStep(SiteStep):
         return self.done
 
 
-class SitePart:
+class SitePart(ABC):
     """A feature of a study at a site.
 
     The parts of a study stand around its training like the skins of an onion, the outermost first: `before` is called
@@ -103,11 +104,11 @@ class SitePart:
     """
 
     @classmethod
+    @abstractmethod
     def of_study(cls, study: Study) -> Self | None:
         """Return the part of a study, None where the study does not have it."""
-        raise NotImplementedError  # pragma: no cover
 
-    def before(self, step: TrainingStep) -> None:
+    def before(self, step: TrainingStep) -> None:  # noqa: B027 - a part may have nothing to read
         """Read a request to train: change `step.request`, `step.model` or what is added to gradients."""
 
     def after(self, step: TrainingStep) -> Work:
