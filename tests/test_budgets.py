@@ -21,16 +21,16 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 637_635,
-    "lines of code": 59_923,
+    "tokens of code": 637_730,
+    "lines of code": 59_930,
     "Python files": 621,
     "most imports of a module": 37,
     "modules with more than 15 imports": 56,
     "modules that know four or more concepts": 17,
     "modules that know secure sums": 78,
     "modules that know covers": 41,
-    "modules that know aggregate-only": 25,
-    "comparisons with a mode's name": 61,
+    "modules that know aggregate-only": 20,
+    "comparisons with a mode's name": 43,
     "circles of imports": 1,
     "functions of complexity above 10": 280,
     "functions of complexity above 20": 23,

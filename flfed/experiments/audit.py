@@ -33,7 +33,7 @@ from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import Site
 from flfed.study.coverage import covers_model
 from flfed.study.exchanges import most_rounds
-from flfed.study.tables import Sharing, strictest
+from flfed.study.tables import Sharing, in_sums_only, strictest
 from flfed.summaries.summary import arrays_sha256, fit_encoder, merge, sums_sha256
 from flfed.updates.mechanism import Promise
 from flfed.updates.messages.audit import AUDIT, AuditFigure, AuditReply, AuditRequest
@@ -189,7 +189,7 @@ def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None
         if name not in recorded:
             names = sorted(recorded)
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
-        if recorded[name].shared_as == "aggregate-only":
+        if in_sums_only(recorded[name].shared_as):
             raise UsageError(f"site {name!r} shares no figures of its own: what an attack reached there is one")
 
 
@@ -321,7 +321,7 @@ class Auditor:
 
         Their sums did. A site that gave none was not compared.
         """
-        compared = {n for n, e in self.recorded.items() if e.rows is not None or e.shared_as == "aggregate-only"}
+        compared = {n for n, e in self.recorded.items() if e.rows is not None or in_sums_only(e.shared_as)}
         return {self.recorder.shared_as.name(site) for site in sites} == compared == set(self.recorded)
 
     def _check_rows(self, tables: PooledReference, sites: list[str]) -> None:

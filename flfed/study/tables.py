@@ -49,6 +49,17 @@ SHARINGS: tuple[Sharing, ...] = get_args(Sharing)
 """Ways of sharing, the strictest last."""
 
 
+def in_sums_only(sharing: str) -> bool:
+    """Tell whether figures of a site leave it in sums over several sites only.
+
+    Examples
+    --------
+    >>> in_sums_only("aggregate-only"), in_sums_only("named")
+    (True, False)
+    """
+    return sharing == "aggregate-only"
+
+
 def strictest(*given: Sharing) -> Sharing:
     """Return the strictest of some ways of sharing.
 

@@ -28,7 +28,7 @@ from flfed.study.coverage import by_person, covers_model, is_covered
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, grows, most_rounds, refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.study.tables import Own, Sharing, strictest
+from flfed.study.tables import Own, Sharing, in_sums_only, strictest
 from flfed.updates.codec import codec_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.masking.rules import least_of_figures, threshold
@@ -125,7 +125,7 @@ def plain_words(
     pinned = taking_part if agreement.sums else 0
     messages = StudyMessages(study, schema, site.serving(study.dataset.name), pinned)
     sharing = strictest(study.compare.share_metrics, site.policy.share_metrics)
-    shares = STAYING if agreement.sums and sharing == "aggregate-only" else SHARED[sharing]
+    shares = STAYING if agreement.sums and in_sums_only(sharing) else SHARED[sharing]
     others = ", ".join(sorted(set(co_sites) - {site.name})) or "no other site"
     leaving = _leaving(study, messages, audits=site.policy.audits)
     if is_statistic(study):
@@ -312,7 +312,7 @@ def _figures_of_rounds(messages: StudyMessages) -> Iterator[str]:
     """Yield what leaves of losses and metrics in each round."""
     study = messages.study
     size = _bytes(most_bytes(messages.leaving(EVALUATE)))
-    named = strictest(study.compare.share_metrics, messages.site.policy.share_metrics) != "aggregate-only"
+    named = not in_sums_only(strictest(study.compare.share_metrics, messages.site.policy.share_metrics))
     if messages.pinned and (not named or messages.round_figures == "none"):
         encrypted = study.secure_aggregation == "ckks"
         yield ROUNDS_STAY.format(size=size, instead=LOSSES_STAY if encrypted else LOSSES_IN_SUM)

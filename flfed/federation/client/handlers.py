@@ -32,7 +32,7 @@ from flfed.rows.comparison.compare import compare
 from flfed.rows.comparison.single_rows import model_refusal
 from flfed.rows.session import SiteSession, redraws
 from flfed.rows.training.requests import ComputeRequest
-from flfed.study.tables import strictest
+from flfed.study.tables import in_sums_only, strictest
 from flfed.updates.messages.audit import AUDIT, AuditReply
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
 from flfed.updates.messages.enrol import ENROL, EnrolReply, EnrolRequest
@@ -78,7 +78,7 @@ def enrol(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     policy, (low, high) = session.site.policy, rows_band(session)
     share = strictest(session.study.compare.share_metrics, policy.share_metrics)
     sums = own.sums(session.study)
-    keeps_rounds = share == "aggregate-only" or policy.round_figures(summed=True) == "none"
+    keeps_rounds = in_sums_only(share) or policy.round_figures(summed=True) == "none"
     return EnrolReply(
         site=site,
         title=session.site.title or site,

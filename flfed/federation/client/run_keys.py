@@ -19,7 +19,7 @@ from flfed.federation.client.redaction import NotTakingPart
 from flfed.refusals import Refusal
 from flfed.signatures import canonical
 from flfed.study.study import Study
-from flfed.study.tables import Sharing
+from flfed.study.tables import Sharing, in_sums_only
 from flfed.updates.checkpoints.run_state import OF_RUN, RunState
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
@@ -304,7 +304,7 @@ class RunKeys:
             sites=sites,
             most_rows=request.most_rows,
             lifted=tuple(sorted(rules.lifted_sites({site: one.lifted for site, one in found.items()}))),
-            in_sums_only=tuple(site for site, one in found.items() if one.share_metrics == "aggregate-only"),
+            in_sums_only=tuple(site for site, one in found.items() if in_sums_only(one.share_metrics)),
             keep_rounds=tuple(site for site, one in found.items() if one.keeps_rounds),
             sha256=sha256,
             pins=statements.pins_hash(approval.pinned),

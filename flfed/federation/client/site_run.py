@@ -23,7 +23,7 @@ from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source, rewritten
 from flfed.study.exchanges import grows
 from flfed.study.study import Study
-from flfed.study.tables import strictest
+from flfed.study.tables import in_sums_only, strictest
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
@@ -304,7 +304,7 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         return NO_SUM
     facts: dict[str, Any] = {}
     reserved = sums.in_sums_only
-    if strictest(study.compare.share_metrics, policy.share_metrics) == "aggregate-only":
+    if in_sums_only(strictest(study.compare.share_metrics, policy.share_metrics)):
         reserved = tuple(sorted({*reserved, own.site}))
     if isinstance(sums, SiteCiphers):
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from flfed.errors import FlfedError
 from flfed.paths import home, replace_whole
-from flfed.study.tables import Sharing, strictest
+from flfed.study.tables import Sharing, in_sums_only, strictest
 
 T = TypeVar("T")
 DIGITS = 10
@@ -60,7 +60,7 @@ class SharedAs:
     @cached_property
     def in_sums_only(self) -> frozenset[str]:
         """Return the sites that share figures in sums only."""
-        return frozenset(site for site, how in self.sharing.items() if how == "aggregate-only")
+        return frozenset(site for site, how in self.sharing.items() if in_sums_only(how))
 
     @cached_property
     def _pseudonyms(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from flfed.records.statistics.odd_sites import CHANCE
 from flfed.records.statistics.verdict import interval, metric_name, number
 from flfed.records.store.entries import RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
+from flfed.study.tables import in_sums_only
 
 Runs = Sequence[tuple[RunEntry, Mapping[str, SiteEntry]]]
 """The repeats of a run, as `Recorded` has them."""
@@ -318,7 +319,7 @@ def audit_of(reader: RunReader, runs: Runs) -> list[Line]:
     for run, sites in runs:
         for entry in reader.audits(run.run):
             site = sites.get(entry.site) if entry.site is not None else None
-            if entry.site is None or (site is not None and site.shared_as != "aggregate-only"):
+            if entry.site is None or (site is not None and not in_sums_only(site.shared_as)):
                 gaps = {"promise": None, "method": "", "rows": None, "verdict": NO_PROMISE, "says": ""}
                 rows.append(_judged(gaps | entry.as_object() | {"run": run.run}))
     return rows

@@ -22,6 +22,7 @@ from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import AT_INSTITUTIONS, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import parsed_study
+from flfed.study.tables import in_sums_only
 
 Private = dict[str, Any]
 
@@ -231,7 +232,7 @@ def _sites(found: Sequence[tuple[Mapping[str, Any], Mapping[str, SiteEntry]]]) -
     for payload, sites in found:
         for name, spent in (payload.get("sites") or {}).items():
             if name in sites:
-                hidden = OWN if sites[name].shared_as == "aggregate-only" else ()
+                hidden = OWN if in_sums_only(sites[name].shared_as) else ()
                 line = {key: None if key in hidden else spent.get(key) for key in SPENT}
                 # A record of an earlier version does not say what such a run is on both sides.
                 added = None if COVERS in payload else line["epsilon"]

@@ -42,6 +42,7 @@ from flfed.records.statistics.verdict import (
     sentence_case,
 )
 from flfed.records.store.entries import SiteEntry
+from flfed.study.tables import in_sums_only
 
 FEW_HOLDOUT_ROWS = 100
 """Below so many test rows, of the rarer class where both are counted, an interval is wide: of 100 rows a share of
@@ -104,7 +105,7 @@ def why_not_told(found: Report, sites: Sequence[SiteEntry], site: str) -> str:
     entry = next((entry for entry in sites if entry.site == site), None)
     if entry is not None and entry.status == "refused":
         return f"{site} did not take part in this run: {entry.reason.rstrip('.')}."
-    if entry is not None and entry.shared_as == "aggregate-only" and found["status"] == "completed":
+    if entry is not None and in_sums_only(entry.shared_as) and found["status"] == "completed":
         return f"{site} shares its figures in sums over all sites only: the record has none of its own."
     return ""
 
@@ -114,7 +115,7 @@ def own_figures(found: Report, sites: Sequence[SiteEntry]) -> list[str]:
 
     Sites that share sums only have none.
     """
-    hidden = {site.site for site in sites if site.shared_as == "aggregate-only"}
+    hidden = {site.site for site in sites if in_sums_only(site.shared_as)}
     return sorted(set(found["sites"]) - hidden)
 
 
@@ -258,7 +259,7 @@ def left_out(sites: Sequence[SiteEntry]) -> list[str]:
     """Return which sites have no line, and why."""
     refused = [f"{site.site}: {site.reason.rstrip('.')}" for site in sites if site.status == "refused"]
     # A site in sums only took part, and so is not named among those that refused.
-    hidden = [site.site for site in sites if site.status != "refused" and site.shared_as == "aggregate-only"]
+    hidden = [site.site for site in sites if site.status != "refused" and in_sums_only(site.shared_as)]
     lines = [f"Refused to take part: {'; '.join(refused)}."] if refused else []
     if hidden:
         lines.append(f"In sums over all sites only, as they share no figures of their own: {', '.join(hidden)}.")

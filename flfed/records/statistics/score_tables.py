@@ -24,6 +24,7 @@ from flfed.records.statistics.score_curves import (
 )
 from flfed.records.statistics.verdict import ABSENT, interval, number
 from flfed.records.store.entries import RunEntry, SiteEntry
+from flfed.study.tables import in_sums_only
 from flfed.summaries.score_bins import ScoreBins
 
 TOGETHER = "sites together"
@@ -114,8 +115,8 @@ def says_whose(payload: Mapping[str, Any], sites: Sequence[SiteEntry], *, only: 
         lines[0] += f" The counts of {payload['in-all']} of {payload['asked']} sites may be added up."
     without = [site for site in sites if site.status != "refused" and site.site not in payload["sites"]]
     # A site in sums only would get no curve of its own by naming the key.
-    hidden = [site.site for site in without if site.shared_as == "aggregate-only"]
-    silent = [site.site for site in without if site.shared_as != "aggregate-only"]
+    hidden = [site.site for site in without if in_sums_only(site.shared_as)]
+    silent = [site.site for site in without if not in_sums_only(site.shared_as)]
     if silent:
         lines.append(f"No curve of {_names(silent)}: no counts of predictions came. Its policy.toml has to name {KEY}.")
     if hidden:

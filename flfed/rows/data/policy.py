@@ -13,7 +13,7 @@ from flfed import registry
 from flfed.errors import nearest
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
-from flfed.study.tables import Sharing
+from flfed.study.tables import Sharing, in_sums_only
 
 Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums"]
 RoundFigures = Literal["exact", "rounded", "none"]
@@ -255,14 +255,14 @@ class Policy(Strict):
 
         Under `institution` they leave only in secure sums of which single ones may be told.
         """
-        reserved = self.share_metrics == "aggregate-only" and not summed
+        reserved = in_sums_only(self.share_metrics) and not summed
         if not reserved and (self.disclosure == "open" or (summed and self.allows("single-cells-in-sums"))):
             return None
         return Refusal("statistic-exact")
 
     def analysis_refusal(self, *, summed: bool) -> Refusal | None:
         """Return why an analysis, whose answer has noise and is the site's own unless `summed`, is refused."""
-        return Refusal("analysis-own") if self.share_metrics == "aggregate-only" and not summed else None
+        return Refusal("analysis-own") if in_sums_only(self.share_metrics) and not summed else None
 
 
 def _check_names(policy: Policy) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flfed.errors import UsageError, require_extra
-from flfed.study.tables import TREES
+from flfed.study.tables import TREES, in_sums_only
 from flfed.updates.codec import download_of, entries_of
 from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
 from flfed.updates.masking.encrypted_model import vector_entries
@@ -87,7 +87,7 @@ class EncryptedModels(Part):
         ),
         Exclusion(
             other="[compare]: share-metrics = 'aggregate-only'",
-            applies=lambda facts: facts.study.compare.share_metrics == "aggregate-only",
+            applies=lambda facts: in_sums_only(facts.study.compare.share_metrics),
             sentence=f"[compare]: share-metrics='aggregate-only' needs sums under masks, and {_CKKS} has none",
         ),
         Exclusion(

@@ -18,6 +18,7 @@ from flfed.rows.data import datasets
 from flfed.rows.study_model import model_shapes
 from flfed.study.exchanges import exchanges_of, grows
 from flfed.study.study import Study
+from flfed.study.tables import in_sums_only
 from flfed.summaries.summary import Summary
 from flfed.updates.aggregation.cipher_sum import CipherSums
 from flfed.updates.aggregation.loss_check import LossCheck
@@ -131,7 +132,7 @@ def sums_of(run: FederatedRun, participants: Mapping[str, Participant], back: Co
     if not deployed:
         return _sums(study, participants, least)
     lifted = lifted_sites({site: one.lifted for site, one in stated.items()})
-    reserved = frozenset(site for site, one in stated.items() if one.share_metrics == "aggregate-only")
+    reserved = frozenset(site for site, one in stated.items() if in_sums_only(one.share_metrics))
     each: dict[str, Any] = {"lifted": dict.fromkeys(sorted(participants), lifted), "in_sums_only": reserved}
     return _sums(study, participants, least, masked=True, store=SumFile(name), **each)
 
