@@ -66,7 +66,7 @@ from flfed.study.coverage import compares_privately, covers_model
 from flfed.study.exchanges import exchanges_of, grows, most_rounds, refits
 from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
-from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES, in_sums_only, strictest
+from flfed.study.tables import NAIVE_FAMILIES, OWN_FAMILIES
 from flfed.summaries.score_bins import BINS, LEAST_SPREAD
 from flfed.summaries.summary import Layout, schema_encoder
 from flfed.updates.codec import Codec, Shapes, codec_of, download_of, entries_of
@@ -370,8 +370,8 @@ def _most(messages: StudyMessages, kind: str, way: Way, *, compact: bool) -> int
 
 def _keeps_figures(messages: StudyMessages) -> bool:
     """Tell whether the site's figures leave in sums only, of updates too."""
-    asked, own = messages.study.compare.share_metrics, messages.site.policy.share_metrics
-    return bool(messages.pinned) and in_sums_only(strictest(asked, own))
+    asked = messages.study.compare.share_metrics
+    return bool(messages.pinned) and messages.site.policy.shares_in_sums_only(asked)
 
 
 def _enrolled(site: Site) -> dict[str, Field]:

@@ -312,7 +312,7 @@ def _figures_of_rounds(messages: StudyMessages) -> Iterator[str]:
     """Yield what leaves of losses and metrics in each round."""
     study = messages.study
     size = _bytes(most_bytes(messages.leaving(EVALUATE)))
-    named = not in_sums_only(strictest(study.compare.share_metrics, messages.site.policy.share_metrics))
+    named = not messages.site.policy.shares_in_sums_only(study.compare.share_metrics)
     if messages.pinned and (not named or messages.round_figures == "none"):
         encrypted = study.secure_aggregation == "ckks"
         yield ROUNDS_STAY.format(size=size, instead=LOSSES_STAY if encrypted else LOSSES_IN_SUM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,20 +15,19 @@ from flfed.federation.client.secure_sums import ModelRequest, SiteCiphers, SiteF
 from flfed.federation.client.tree_sums import SiteTreeSums
 from flfed.refusals import Refusal
 from flfed.rows.data.policy import Policy, RoundFigures
-from flfed.rows.own_parts import NOTHING_ADDED, AddedGradients, OwnArrays
+from flfed.rows.own_parts import OwnArrays
 from flfed.rows.session import SiteSession
 from flfed.rows.study_model import first_model
 from flfed.rows.training.requests import ComputeRequest
 from flfed.rows.warm_start import FindSource, no_source, rewritten
 from flfed.study.exchanges import grows
 from flfed.study.study import Study
-from flfed.study.tables import in_sums_only, strictest
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import kept_replies
 from flfed.updates.checkpoints.run_state import RunState, StateFiles
 from flfed.updates.checkpoints.site_model import SiteModel, site_model
 from flfed.updates.codec import arrays_defect
-from flfed.updates.extra import ExtraShapes, own_arrays, own_terms
+from flfed.updates.extra import ExtraShapes, own_arrays
 from flfed.updates.masking.order import sum_name
 from flfed.updates.masking.question import question_sha256, rows_question
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest
@@ -51,8 +49,6 @@ from flfed.updates.messages.secure_sum import (
 from flfed.updates.messages.secure_sum import SECTION as MASKED
 from flfed.updates.messages.summarise import BINS, STATISTIC, SUMMARISE
 from flfed.updates.messages.train import EVALUATE, TRAIN, TrainReply, TrainRequest
-
-LOG = logging.getLogger("flfed.site")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -197,15 +193,6 @@ def own_part_of(kept: Arrays, shapes: ExtraShapes, incoming: Arrays) -> OwnArray
     return OwnArrays(part=kept, names=tuple(shapes.own_part))
 
 
-def own_terms_of(strategy: type[Any], request: TrainRequest, session: SiteSession, incoming: Arrays) -> AddedGradients:
-    """Return what a strategy adds to the gradients of the site's own model, where it trains one."""
-    model = session.own_arrays.model
-    if model is None or not request.fit:
-        return NOTHING_ADDED
-    terms, correction = own_terms(strategy, request.settings, model, incoming)
-    return AddedGradients(terms=terms, correction=correction)
-
-
 SumReply = KeysReply | ListReply | UnmaskReply
 _ANSWERS: dict[str, tuple[type[Any], Callable[[SiteSums, Any], SumReply]]] = {
     KEYS: (KeysRequest, lambda sums, request: sums.keys.take(request)),
@@ -304,7 +291,7 @@ def in_sum_of(message: Message, own: SiteRun, study: Study, policy: Policy) -> I
         return NO_SUM
     facts: dict[str, Any] = {}
     reserved = sums.in_sums_only
-    if in_sums_only(strictest(study.compare.share_metrics, policy.share_metrics)):
+    if policy.shares_in_sums_only(study.compare.share_metrics):
         reserved = tuple(sorted({*reserved, own.site}))
     if isinstance(sums, SiteCiphers):
         return InSum(reserved=reserved) if own.site in reserved else NO_SUM

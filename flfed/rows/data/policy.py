@@ -13,7 +13,7 @@ from flfed import registry
 from flfed.errors import nearest
 from flfed.refusals import Refusal
 from flfed.rows.data.schema import Strict
-from flfed.study.tables import Sharing, in_sums_only
+from flfed.study.tables import Sharing, in_sums_only, strictest
 
 Output = Literal["score-histogram", "complete-rows", "training-figures", "single-cells-in-sums"]
 RoundFigures = Literal["exact", "rounded", "none"]
@@ -249,6 +249,10 @@ class Policy(Strict):
         if not summed or self.disclosure == "open":
             return "exact"
         return "rounded" if self.allows("training-figures") else "none"
+
+    def shares_in_sums_only(self, asked: Sharing) -> bool:
+        """Tell whether the site's figures leave in sums only, by what a study asks and by this policy."""
+        return in_sums_only(strictest(asked, self.share_metrics))
 
     def statistic_refusal(self, *, summed: bool) -> Refusal | None:
         """Return why a statistic's sums, which are exact, are refused; `summed` in secret they are those of all sites.

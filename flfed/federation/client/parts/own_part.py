@@ -7,9 +7,10 @@ from typing import Self
 
 from flfed.federation.client.packing import extra_shapes_of, strategy_class
 from flfed.federation.client.parts.step import SitePart, TrainingStep, Work
-from flfed.federation.client.site_run import own_part_of, own_terms_of
+from flfed.federation.client.site_run import own_part_of
+from flfed.rows.own_parts import AddedGradients
 from flfed.study.study import Study
-from flfed.updates.extra import ExtraShapes, own_arrays, own_state
+from flfed.updates.extra import ExtraShapes, own_arrays, own_state, own_terms
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -34,10 +35,14 @@ class OwnPart(SitePart):
         return cls(strategy_class(study.strategy.name), shapes) if shapes.own else None
 
     def before(self, step: TrainingStep) -> None:
-        """Put the site's own arrays in place."""
+        """Put the site's own arrays in place, and what the strategy adds to the gradients of its own model."""
         kept = own_arrays(step.kept, self.shapes)
         step.session.own_arrays = own_part_of(kept, self.shapes, step.model)
-        step.own_gradients = own_terms_of(self.strategy, step.request, step.session, step.model)
+        own_model = step.session.own_arrays.model
+        if own_model is None or not step.request.fit:
+            return
+        terms, correction = own_terms(self.strategy, step.request.settings, own_model, step.model)
+        step.own_gradients = AddedGradients(terms=terms, correction=correction)
 
     def after(self, step: TrainingStep) -> Work:
         """Keep them as they are after the round."""
