@@ -134,7 +134,7 @@ def test_folders_are_small():
 
 
 PARTS = {
-    "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"part", "every_part"}),
+    "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"border", "part", "every_part"}),
     "flfed/federation/client/parts": ("flfed/federation/client/site_parts.py", {"step"}),
 }
 """Folders of a study's parts, with the one file that lists them and what they have in common."""

@@ -16,8 +16,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from flfed.deployment.bundle import bundle, bundle_sha256
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import message_defect, most_bytes
 from flfed.deployment.site_state import approval
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
@@ -27,6 +27,7 @@ from flfed.updates.messages.countersign import SEAL, SEALED, SealedReply, Sealed
 from flfed.updates.messages.enrol import ENROL, EnrolRequest
 from flfed.updates.messages.summarise import SUMMARISE, SummariseRequest
 from flfed.updates.messages.train import EVALUATE, TRAIN
+from flfed.updates.sections import most_bytes
 
 FEDPROX = 'name = "fedprox"\nmu = 0.1'
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import message_defect, most_bytes
 from flfed.deployment.operator.replay import replay
 from flfed.federation.engines.local_sites import find_sites
 from flfed.rows.data import datasets
@@ -14,6 +14,7 @@ from flfed.rows.data.policy import Policy
 from flfed.study.study import Study
 from flfed.updates.messages.in_memory import count_bytes
 from flfed.updates.messages.train import lacks_encoder, with_encoder
+from flfed.updates.sections import most_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.studies]
 

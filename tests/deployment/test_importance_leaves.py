@@ -7,8 +7,8 @@ import copy
 import pytest
 from flwr.app import ConfigRecord
 
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.records.ledger.ledger import ledger_of

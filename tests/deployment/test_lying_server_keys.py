@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flfed.deployment.gate import sum_schema
-from flfed.deployment.gate.message_sections import message_defect
+from flfed.deployment.gate import message_check
+from flfed.deployment.gate.message_check import message_defect
+from flfed.deployment.gate.message_schema import StudyMessages
 from flfed.deployment.gate.run_limits import SumLines
-from flfed.deployment.gate.sum_schema import summed_in
 from flfed.federation.client import run_keys
 from flfed.federation.client.secure_sums import SiteSums
 from flfed.paths import home
+from flfed.rows.data import datasets
+from flfed.rows.data.site import Site
 from flfed.study.study import Study
 from flfed.updates.masking import rules
 from flfed.updates.masking import statement as statements
@@ -234,10 +236,15 @@ def test_runs_that_begin_at_once_go_by_their_names_at_every_site(scene: Make) ->
     assert found.add_up(then, found.all[1:]) == 3
 
 
-def test_what_opens_a_sum_is_measured_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch, small_study: str) -> None:
+def test_what_opens_a_sum_is_measured_before_it_is_decoded(
+    monkeypatch: pytest.MonkeyPatch, small_study: str, small_sites: Callable[..., list[Site]]
+) -> None:
     request = UnmaskRequest(
         kind="train", round=1, listed="a,b,c", shares=np.zeros((4096, 48), np.uint8), codes=np.zeros((3, 32), np.uint8)
     )
-    monkeypatch.setattr(sum_schema, "ndarrays", lambda record, name: pytest.fail("it was decoded"))
-    said = message_defect(request.to_record(), summed_in(UNMASK, 4, Study.parse(small_study)))
+    monkeypatch.setattr(message_check, "ndarrays", lambda record, name: pytest.fail("it was decoded"))
+    study = Study.parse(small_study)
+    site = small_sites(4)[0]
+    messages = StudyMessages(study, datasets.load("small").schema, site, pinned=4)
+    said = message_defect(request.to_record(), messages.incoming(UNMASK))
     assert said is not None and "an array 'shares' that is too large (196736 bytes, where 448 are enough)" in said

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord
 
-from flfed.deployment.gate import run_limits, tree_schema
+from flfed.deployment.gate import message_check, run_limits
 from flfed.federation.client import secure_sums, site_run
 from flfed.federation.server.sums import row_sums
 from flfed.rows.data.site import Site
@@ -224,7 +224,7 @@ PLAYS: dict[str, tuple[Callable[[Liar], tuple[object, object]], str, tuple[str, 
 def take_away(rules: tuple[str, ...], patch: pytest.MonkeyPatch) -> None:
     """Take rules away."""
     if "any cuts" in rules:
-        patch.setattr(tree_schema, "are_possible", lambda *given: True)
+        patch.setattr(message_check, "are_possible", lambda *given: True)
     if "cuts of a round" in rules:
         patch.setattr(run_limits, "HASHED", {})
     if "any list" in rules:

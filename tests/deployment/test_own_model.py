@@ -11,8 +11,8 @@ import pytest
 from flwr.app import ConfigRecord
 
 from flfed.deployment.gate.local_results import results_of
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.operator.study_description import plain_words
 from flfed.folders import SiteFolder
 from flfed.rows.data import datasets

@@ -199,12 +199,12 @@ def test_the_bytes_of_a_run_are_within_what_is_said_before_it(gated: Consortium)
         found = rounds.setdefault(int(message.content["config"]["round"]), [0, 0])
         found[0] += count_bytes(message.content)
         found[1] += count_bytes(reply.content)
-    most = messages.round_bytes("to-site", compact=True), messages.round_bytes(compact=True)
+    most = messages.round_bytes("to-site"), messages.round_bytes()
     for round, (to_site, to_server) in rounds.items():
         assert round == 1 or to_site <= most[0]
         assert to_server <= most[1] < 3 * to_server
     total = sum(count_bytes(r.content) for s, _, r in coordinator.grid.sent if s == "site-01" and not r.has_error())
-    assert total <= messages.run_bytes(compact=True) and entry.status == "completed"
+    assert total <= messages.run_bytes() and entry.status == "completed"
 
 
 def test_an_institution_grows_no_trees_and_sends_nothing(small_sites: Any, small_study: str):

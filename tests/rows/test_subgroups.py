@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from flfed import Study, run
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.operator.study_description import plain_words
 from flfed.errors import UsageError
 from flfed.records.store.reader import RunReader

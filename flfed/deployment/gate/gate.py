@@ -16,11 +16,11 @@ from flwr.app import Context, Message
 import flfed
 from flfed.callbacks import Today, today_utc
 from flfed.deployment.gate.local_results import keep_result
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import KINDS
-from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.outbound import Leaving, error_reply
+from flfed.deployment.gate.run_limits import attempts_refusal
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
-from flfed.deployment.gate.tree_schema import attempts_refusal
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep

@@ -15,16 +15,16 @@ from flwr.app import Error, Message, RecordDict
 
 from flfed.callbacks import Today
 from flfed.deployment.gate.compared_models import Comparisons, Later, no_later_figures
+from flfed.deployment.gate.message_check import message_defect
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import message_defect
 from flfed.deployment.gate.run_limits import (
     OpenedLists,
     RunLimits,
     asked_sha256,
     chosen_hashes,
     chosen_numbers,
+    exchange_of,
 )
-from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.deployment.site_state.run_models import trained_from

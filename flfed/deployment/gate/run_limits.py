@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
-from flwr.app import Message
+from flwr.app import Context, Message
 
-from flfed.deployment.gate.score_schema import edges_sha256
-from flfed.deployment.gate.tree_schema import exchange_of
 from flfed.deployment.site_state.comparisons import ComparedLines
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.deployment.site_state.run_models import FROM, model_sha256, other_model_refusal
@@ -35,12 +34,14 @@ from flfed.records.ledger.line import (
     run_of,
 )
 from flfed.refusals import Refusal
+from flfed.summaries.summary import arrays_sha256
 from flfed.updates.masking.rules import Sites
 from flfed.updates.messages.audit import AUDIT
 from flfed.updates.messages.compare import COMPARE
+from flfed.updates.messages.fields import ndarrays
 from flfed.updates.messages.kinds import SCORES, SUMMARISE
 from flfed.updates.messages.secure_sum import KEYS, parted
-from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, TRAIN, formless
+from flfed.updates.messages.train import CUTS_SHA256, EVALUATE, MOST_ATTEMPTS, REFIT, TRAIN, TREES_SHA256, formless
 
 QUESTIONS = {TRAIN: "train from", EVALUATE: "evaluate", SCORES: "score", COMPARE: "compare", AUDIT: "audit"}
 """Kinds of messages whose answer is a function of the rows and of arrays that the coordinator chose."""
@@ -82,7 +83,9 @@ def chosen_hashes(message: Message) -> dict[str, str]:
     """Return the hashes of a request's bins or cut points, by the keys of `HASHED`."""
     found: dict[str, str] = {}
     if message.metadata.message_type == SCORES:
-        found[EDGES] = edges_sha256(message.content)
+        content = message.content
+        # A request for counts by class names its bins; the first one has none.
+        found[EDGES] = arrays_sha256(ndarrays(content, "edges")) if "edges" in content else ""
     elif message.metadata.message_type == TRAIN:
         found[CUTS_SHA256] = str(message.content["config"].get(CUTS_SHA256, ""))
     return {name: sha256 for name, sha256 in found.items() if sha256}
@@ -360,3 +363,22 @@ class OpenedLists:
         """Tell whether the site took the keys of a run."""
         with self._ledger.held() as held:
             return self._limits.sums(held).has_keys(run)
+
+
+def attempts_refusal(message: Message, context: Context) -> Refusal | None:
+    """Return why a tree may not begin anew, None where it may: at most once for each site of the run."""
+    names = str(context.run_config.get("sites", "")).split(",")
+    more = exchange_of(message).get("attempt", 0) > len(names)
+    return Refusal("too-many-attempts", most=len(names)) if more else None
+
+
+def exchange_of(message: Message) -> dict[str, Any]:
+    """Return the level and the attempt of a request of trees, as a ledger's facts; empty of any other request."""
+    content = message.content if message.has_content() else {}
+    config, settings = content.get("config"), content.get("settings")
+    if config is None or settings is None or TREES_SHA256 not in config:
+        return {}
+    found = {name: settings.get(name) for name in ("level", "attempt", REFIT) if name in settings}
+    return {
+        name: int(value) for name, value in found.items() if isinstance(value, float) and 0 <= value <= MOST_ATTEMPTS
+    }

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.gate.message_sections import most_bytes
 from flfed.deployment.operator.reveals import reveals
 from flfed.rows.statistics.private.analysis import NoisedAnalysis
 from flfed.study.study import Study
 from flfed.updates.messages.enrol import EnrolReply
 from flfed.updates.messages.secure_sum import KeysReply, ListReply, UnmaskReply
 from flfed.updates.messages.summarise import STATISTIC, StatisticReply
+from flfed.updates.sections import most_bytes
 
 EXACT = (
     "No noise is added to what leaves, and it is not added up in secret: the coordinator's memory holds this site's "

@@ -10,7 +10,6 @@ from typing import get_args
 
 from flfed import registry
 from flfed.deployment.gate.message_schema import StudyMessages, Way
-from flfed.deployment.gate.message_sections import most_bytes
 from flfed.deployment.operator.privacy_words import NO_EXACT_COUNT, of_covered, privacy_in_words, without_noise
 from flfed.deployment.operator.reveals import learnt, reveals
 from flfed.deployment.operator.secure_sums import Agreement, has_sums, words_of_sums
@@ -45,6 +44,7 @@ from flfed.updates.messages.summarise import (
     SummariseReply,
 )
 from flfed.updates.messages.train import EVALUATE, TRAIN, Scores, TrainReply
+from flfed.updates.sections import most_bytes
 
 LONGEST = 600
 """Characters of a text that came with the study: a longer one could push the rest off the screen."""
@@ -388,12 +388,12 @@ def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[s
 
 
 def _bytes_of_runs(messages: StudyMessages) -> dict[str, int]:
-    a_run, a_day = messages.run_bytes(compact=True), messages.site.policy.daily_bytes
+    a_run, a_day = messages.run_bytes(), messages.site.policy.daily_bytes
     return {
         "run-to-server": a_run,
-        "run-to-site": messages.run_bytes("to-site", compact=True),
-        "round-to-server": messages.round_bytes(compact=True),
-        "round-to-site": messages.round_bytes("to-site", compact=True),
+        "run-to-site": messages.run_bytes("to-site"),
+        "round-to-server": messages.round_bytes(),
+        "round-to-site": messages.round_bytes("to-site"),
         "daily-bytes": a_day,
         "runs-a-day": a_day // a_run,
     }

@@ -37,6 +37,8 @@ TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
 ENCODER_SHA256 = "encoder-sha256"
 """Key of the encoder's hash in a request of the compact form."""
+MOST_ATTEMPTS = 1000
+"""Times that a tree may begin anew, whatever the sites; a run may at most as often as it has sites."""
 EXTRA = "extra"
 """Section of the strategy's own arrays; there only where it has some."""
 TREES_SHA256 = "trees-sha256"

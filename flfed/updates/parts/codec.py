@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from flfed.updates.codec import codec_of
+from flfed.updates.codec import codec_of, download_of
+from flfed.updates.messages.kinds import TRAIN
+from flfed.updates.parts.border import Border, Wanted
 from flfed.updates.parts.part import Part, StudyFacts
+from flfed.updates.sections import Sections, packed_arrays
 
 
 class PackedArrays(Part):
@@ -18,3 +21,17 @@ class PackedArrays(Part):
     def check(self, facts: StudyFacts) -> None:
         """Refuse settings that the codec does not take; raises UsageError."""
         codec_of(facts.study)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Pack the model that a site trains from; the one that is scored and compared at the end is whole."""
+        codec = download_of(border.study)
+        if kind != TRAIN or codec is None:
+            return sections
+        return {**sections, "arrays": packed_arrays(border.model, codec)}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Pack an update."""
+        codec = codec_of(border.study)
+        if wanted.kind != TRAIN or codec is None:
+            return sections
+        return {**sections, "arrays": packed_arrays(border.model, codec)}

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from flfed.study.coverage import covers_model
+from dataclasses import replace
+
+import numpy as np
+
+from flfed.study.coverage import compares_privately, covers_model
+from flfed.summaries.noised_calibration import GRID
+from flfed.summaries.noised_scores import MORE_BINS
+from flfed.updates.messages.kinds import COMPARE, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.offset import SECTION as OFFSET
+from flfed.updates.parts.border import Border, Exchanges, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.sections import ArrayField, ArraySection, Plain, Sections, arrays, config, equal
+
+_SMALLEST = (1,)
 
 
 class CoveringNoise(Part):
@@ -28,3 +40,44 @@ class CoveringNoise(Part):
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study is covered."""
         return covers_model(facts.study)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return a request for noised scores: of a model, in bins that an earlier answer gave."""
+        if kind != SCORES:
+            return sections
+        pairs = {"pairs": equal(True)} if compares_privately(border.study) else {}
+        longest = (MORE_BINS + 1,)
+        edges = ArrayField(shape=longest, dtype=np.dtype(np.int64), others=((_SMALLEST, longest),), edges_to=GRID.bins)
+        # The first request has no bins yet.
+        more = {"edges": ArraySection(arrays={"edges": edges}, needed=False)}
+        return {**sections, "config": config(pairs, optional=pairs), **more}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return noised counts alone: no loss, no score and no intercept of a round leaves."""
+        if wanted.kind == SCORES:
+            # By cell, by class and bin, or two numbers about pairs.
+            others = (((2,), (2,)), ((2, 1), (2, MORE_BINS)))
+            counts = ArrayField(shape=(GRID.bins,), others=others)
+            return {"config": config({}), "scores": ArraySection(arrays={"counts": counts})}
+        if not covers_model(border.study):
+            return sections
+        if wanted.kind == STATISTIC:
+            return {"config": config({}), "sums": arrays(border.noised_cells)}
+        return _without_figures(sections) if wanted.kind in (TRAIN, EVALUATE) else sections
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Replace sums over rows and the comparison by noised counts."""
+        if not covers_model(border.study):
+            return without
+        scores = (SCORES,) * (3 if compares_privately(border.study) else 2)
+        others = [kind for kind in without.once if kind not in (SUMMARISE, EVALUATE, COMPARE)]
+        return replace(without, once=(*others, STATISTIC, *scores))
+
+
+def _without_figures(sections: Sections) -> Sections:
+    """Return the sections of an update alone."""
+    left = {name: section for name, section in sections.items() if name != OFFSET and not name.startswith("scores")}
+    metrics = left["metrics"]
+    if isinstance(metrics, Plain):
+        left["metrics"] = replace(metrics, fields={name: of for name, of in metrics.fields.items() if name != "loss"})
+    return left

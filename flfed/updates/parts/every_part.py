@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flfed.updates.parts.audit import Audit
 from flfed.updates.parts.codec import PackedArrays
 from flfed.updates.parts.covering_noise import CoveringNoise
 from flfed.updates.parts.frozen_layers import FrozenLayers
@@ -9,7 +10,9 @@ from flfed.updates.parts.mechanism import NoiseOnRows, PrivacyMechanism
 from flfed.updates.parts.part import Part
 from flfed.updates.parts.part_of_units import PartOfUnits
 from flfed.updates.parts.secure_aggregation import EncryptedModels, SecureAggregation
+from flfed.updates.parts.statistic import Statistic
 from flfed.updates.parts.strategy import ArraysBesideModel, Strategy
+from flfed.updates.parts.training import Training
 from flfed.updates.parts.trees import Trees
 
 PARTS: tuple[Part, ...] = (
@@ -27,3 +30,17 @@ PARTS: tuple[Part, ...] = (
     CoveringNoise(),
 )
 """In the order in which they check a study."""
+
+BORDER: tuple[Part, ...] = (
+    Training(),
+    Statistic(),
+    Audit(),
+    Strategy(),
+    ArraysBesideModel(),
+    PackedArrays(),
+    Trees(),
+    SecureAggregation(),
+    EncryptedModels(),
+    CoveringNoise(),
+)
+"""In the order in which they change a message, the innermost first: the last one has the last word on what leaves."""

@@ -13,6 +13,8 @@ from flfed.study.study import Study
 from flfed.updates.codec import Shapes, entries_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
+from flfed.updates.parts.border import Border, Exchanges, Wanted
+from flfed.updates.sections import Sections
 from flfed.updates.strategies.fedavg import FedAvg
 
 
@@ -117,6 +119,22 @@ class Part(ABC):
     @abstractmethod
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether a study has the part."""
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return what a request of a kind may hold, given what it may hold without the part."""
+        return sections
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return what a reply may hold, given what it may hold without the part."""
+        return sections
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Return the kinds of messages of a run, given those without the part."""
+        return without
+
+    def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
+        """Return the most bytes of training in a round, given those of one exchange and its sections."""
+        return once
 
     def check(self, facts: StudyFacts) -> None:
         """Refuse a study with what the part does not go with.

@@ -2,17 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
 from flfed.errors import UsageError, require_extra
 from flfed.study.tables import TREES, in_sums_only
+from flfed.updates.aggregation.loss_sums import ENTRIES as LOSSES
 from flfed.updates.codec import download_of, entries_of
-from flfed.updates.masking.ckks import MOST_ENTRIES, range_refusal
+from flfed.updates.masking import keys, shares
+from flfed.updates.masking.ckks import CONTEXT_BYTES, MOST_ENTRIES, range_refusal
 from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.masking.figure_sums import FigureLayout
+from flfed.updates.masking.order import order_of
+from flfed.updates.masking.protocol import SEALED
 from flfed.updates.masking.rules import LEAST
+from flfed.updates.masking.statement import LONGEST
 from flfed.updates.mechanism import Mechanism
+from flfed.updates.messages.kinds import BINS, COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.secure_sum import (
+    ENCRYPTED,
+    KEYS,
+    LIST,
+    NAME,
+    OPENED,
+    SECTION,
+    SHARED,
+    SIGNED,
+    UNMASK,
+)
+from flfed.updates.messages.train import EXTRA
+from flfed.updates.parts.border import Border, Exchanges, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.sections import (
+    HASH,
+    ArrayField,
+    ArraySection,
+    Columns,
+    Encrypted,
+    Field,
+    Plain,
+    Section,
+    Sections,
+    byte_string,
+    config,
+    list_of,
+    one_of,
+    rows_of_bytes,
+    text,
+    whole,
+    with_fields,
+)
 from flfed.updates.strategies.fedavg import FedAvg
 
 _CKKS = "[privacy] secure-aggregation='ckks'"
+_LISTS = 64
+"""Lists of one question that a site names; consent alone makes several."""
+_LONGEST_NAME = 101
+_STATEMENT = byte_string(LONGEST)
+"""A signed key."""
+_SUMMABLE = {SUMMARISE, BINS, STATISTIC, TRAIN, EVALUATE, COMPARE}
+"""Kinds of messages whose answers are added up."""
+_ENCRYPTED = {TRAIN, EVALUATE, SCORES, COMPARE}
+"""Kinds of requests whose model may stand encrypted."""
+_SUMMED = {SUMMARISE: "summary", STATISTIC: "sums", BINS: "counts"}
+"""Sections of sums over rows, by the kinds of messages that have them."""
 
 
 def _needs_updates(facts: StudyFacts) -> bool:
@@ -68,6 +123,128 @@ class SecureAggregation(Part):
         """Tell whether a study has sums of models; trees have sums of their own."""
         return facts.study.secure_aggregation != "off" and facts.study.strategy.name != TREES
 
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return what a request about a sum may hold."""
+        pinned = border.pinned
+        if kind == KEYS:
+            signed = Columns(fields={"statements": _STATEMENT}, longest=max(1, pinned))
+            return {"config": config({"most-rows": whole(1), "cohort": _names(pinned)}), SIGNED: signed}
+        if kind not in (LIST, UNMASK):
+            return sections
+        asked = {*border.exchanges.once, *border.exchanges.each_round}
+        last = order_of(border.study).last
+        fields = {"kind": one_of(asked & _SUMMABLE), "round": whole(0, last), "listed": _names(pinned)}
+        if kind == LIST:
+            return {"config": config(fields)}
+        sealed = {"shares": rows_of_bytes(LEAST, pinned, SEALED), "codes": rows_of_bytes(LEAST, pinned, keys.BYTES)}
+        return {"config": config(fields), "sealed": ArraySection(arrays=sealed)}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return what a reply about a sum may hold, and masked numbers in place of a site's own."""
+        pinned = border.pinned
+        kind = wanted.kind
+        if kind == KEYS:
+            return {"config": config({"sha256": text(HASH, 64), "least": whole(LEAST, max(LEAST, pinned))})}
+        if kind == LIST:
+            codes = {"codes": rows_of_bytes(LEAST, pinned, keys.BYTES)}
+            return {"config": config({}), "confirmed": ArraySection(arrays=codes)}
+        if kind == UNMASK:
+            opened = {
+                "shares": rows_of_bytes(LEAST, pinned, shares.BYTES),
+                "seeds": rows_of_bytes(0, pinned, keys.BYTES),
+            }
+            return {"config": config({}), "unmasked": ArraySection(arrays=opened)}
+        return _with_masks(border, wanted, sections) if pinned else sections
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Add the keys of a run, and what opens each sum."""
+        if not border.pinned:
+            return without
+        once = (*without.once, KEYS, *(LIST, UNMASK) * without.sums)
+        if COMPARE in without.once and border.keeps_figures:
+            once += (UNMASK,)
+        opened = (LIST, UNMASK) * without.sums_a_round if _masks_updates(border) else ()
+        return replace(without, once=once, each_round=without.each_round + opened)
+
+
+def _masks_updates(border: Border) -> bool:
+    return bool(border.pinned) and border.study.secure_aggregation != "ckks"
+
+
+def _with_masks(border: Border, wanted: Wanted, sections: Sections) -> Sections:
+    """Return a reply's sections with masked numbers in place of those that the server learns in sums only."""
+    kind = wanted.kind
+    pinned = border.pinned
+    if kind == ENROL:
+        # The site's signed key, which it has once it has one.
+        signed = with_fields(sections["config"], {"statement": _STATEMENT}, optional=("statement",))
+        return {**sections, "config": signed}
+    if kind in _SUMMED and (kind != SUMMARISE or wanted.masked_sums):
+        name = _SUMMED[kind]
+        left = {other: section for other, section in sections.items() if other != name}
+        return {**left, **_masked(pinned, sums=1 + _entries(sections[name]))}
+    if kind == COMPARE and not wanted.score:
+        entries = FigureLayout(border.task, border.study.compare.points).entries
+        return {**sections, **_masked(pinned, sums=1 + entries, needed=False)}
+    if not _masks_updates(border):
+        return sections
+    # A model that is only scored has losses alone; a site whose run is over sends none.
+    if kind == EVALUATE:
+        return {**sections, **_masked(pinned, sums=1 + LOSSES, needed=False)}
+    if kind == TRAIN:
+        return _with_masked_update(border, sections)
+    return sections
+
+
+def _with_masked_update(border: Border, sections: Sections) -> Sections:
+    """Return an update's sections with masks, with the site's weight and losses; of trees the sums of one level."""
+    left = {name: section for name, section in sections.items() if name not in ("arrays", EXTRA)}
+    if "arrays" in sections:
+        return {**left, **_masked(border.pinned, vector=1 + entries_of(border.model), sums=2 + LOSSES)}
+    return {**left, **_masked(border.pinned, sums=1 + _entries(sections[EXTRA]) + LOSSES, shorter=True)}
+
+
+def _entries(section: Section) -> int:
+    if not isinstance(section, ArraySection):
+        raise TypeError("only arrays are masked")
+    return section.entries
+
+
+def _names(pinned: int) -> Field:
+    return text(rf"{NAME}(,{NAME})*", max(1, pinned) * _LONGEST_NAME)
+
+
+def _masked(
+    pinned: int, *, sums: int, vector: int = 0, needed: bool = True, shorter: bool = False
+) -> dict[str, Section]:
+    """Return the sections of masked numbers.
+
+    Parameters
+    ----------
+    pinned : int
+    sums, vector : int
+        Masked numbers of 64 bits, and of 32.
+    needed : bool
+    shorter : bool
+        Whether there may be fewer.
+    """
+    # Of a level there are few lists: lists of one question lie within each other.
+    longest = min(pinned, _LISTS) if shorter else _LISTS
+    masked = {
+        "shares": rows_of_bytes(LEAST, pinned, SEALED),
+        "vector": _vector(vector, np.uint32, shorter=shorter),
+        "sums": _vector(sums, np.uint64, shorter=shorter),
+    }
+    return {
+        SECTION: ArraySection(arrays=masked, needed=needed),
+        OPENED: Columns(fields={"lists": _names(pinned)}, longest=longest),
+    }
+
+
+def _vector(length: int, dtype: type[np.unsignedinteger[Any]], *, shorter: bool) -> ArrayField:
+    others = (((0,), (length,)),) if shorter else ()
+    return ArrayField(shape=(length,), dtype=np.dtype(dtype), others=others)
+
 
 class EncryptedModels(Part):
     """Models that stand encrypted at the server."""
@@ -116,3 +293,36 @@ class EncryptedModels(Part):
         refused = range_refusal(LEAST, facts.study.largest_entry)
         if refused:
             raise UsageError(f"[privacy]: largest-entry: {refused}")
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return a request whose model may stand encrypted, and that for keys with the run's own."""
+        if not _encrypts(border):
+            return sections
+        if kind == KEYS:
+            return {**sections, SHARED: _shared_key(1)}
+        plain = sections.get("arrays")
+        if kind not in _ENCRYPTED or not isinstance(plain, ArraySection):
+            return sections
+        return {**sections, "arrays": Encrypted(entries=entries_of(border.model), plain=plain)}
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return an update as ciphertexts."""
+        if not _encrypts(border):
+            return sections
+        if wanted.kind == KEYS:
+            return {**sections, SHARED: _shared_key(border.pinned)}
+        if wanted.kind != TRAIN:
+            return sections
+        left = {name: section for name, section in sections.items() if name != "arrays"}
+        return {**left, ENCRYPTED: Encrypted(entries=entries_of(border.model))}
+
+
+def _encrypts(border: Border) -> bool:
+    return border.study.secure_aggregation == "ckks"
+
+
+def _shared_key(receivers: int) -> Plain:
+    """Return the section of a run's sealed key of homomorphic encryption, with its key for so many sites."""
+    sealed = byte_string(SEALED, SEALED)
+    fields = {"sealed": byte_string(CONTEXT_BYTES), "keys": list_of(sealed, receivers)}
+    return Plain(fields=fields, needed=False)

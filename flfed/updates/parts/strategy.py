@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+
+from flfed.updates.extra import extra_shapes
+from flfed.updates.messages.train import EVALUATE, EXTRA, TRAIN
+from flfed.updates.parts.border import Border, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.sections import Field, Plain, Sections, arrays, equal, number
 
 _BESIDE = "[strategy] {strategy}: arrays beside the update cross as they are"
 _ALONE = "under [privacy] would protect the update alone: leave one of them out"
@@ -28,6 +34,18 @@ class Strategy(Part):
     def check(self, facts: StudyFacts) -> None:
         """Refuse a plan that the strategy cannot run; raises UsageError."""
         facts.strategy.check(facts.study.plan)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Add the strategy's numbers; one that the study itself sets must have exactly that value."""
+        if kind not in (TRAIN, EVALUATE):
+            return sections
+        strategy = border.study.strategy.build("strategy")
+        parameters = set(inspect.signature(type(strategy)).parameters)
+        fields: dict[str, Field] = {}
+        for name, value in strategy.client_settings().items():
+            # Flower's records have kebab-case keys wherever ours are made.
+            fields[name.replace("_", "-")] = equal(float(value)) if name in parameters else number()
+        return {**sections, "settings": Plain(fields=fields)} if fields else sections
 
 
 class ArraysBesideModel(Part):
@@ -61,3 +79,13 @@ class ArraysBesideModel(Part):
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether the strategy has any."""
         return _sends_arrays(facts) or bool(facts.extra.own_model)
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Add the arrays that the strategy sends with a model that is trained."""
+        sent = extra_shapes(border.study, border.model).sent if kind == TRAIN else {}
+        return {**sections, EXTRA: arrays(sent)} if sent else sections
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Add the arrays that come back with an update."""
+        returned = extra_shapes(border.study, border.model).returned if wanted.kind == TRAIN else {}
+        return {**sections, EXTRA: arrays(returned)} if returned else sections

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from flfed.study.exchanges import refits
+import numpy as np
+
+from flfed.study.exchanges import exchanges_of, grows, most_rounds, refits
 from flfed.study.tables import TREES
+from flfed.trees.cut_points import cells_of, counted_columns
+from flfed.trees.forest import NODES, depth_of
+from flfed.updates.messages.kinds import BINS, EVALUATE, TRAIN
+from flfed.updates.messages.train import ASKED, CUTS_SHA256, EXTRA, LAST, MOST_ATTEMPTS, REFIT, SUMS, TREE, TREES_SHA256
+from flfed.updates.parts.border import Border, Exchanges, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
+from flfed.updates.sections import (
+    HASH,
+    ArrayField,
+    ArraySection,
+    Plain,
+    Section,
+    Sections,
+    arrays,
+    config,
+    one_of,
+    section_bytes,
+    text,
+    whole,
+    whole_float,
+    with_fields,
+)
+
+_BESIDE = 512
+"""Bytes of a reply's plain values and of an array's head, at most."""
 
 
 def _is_model_alone(facts: StudyFacts) -> bool:
@@ -82,3 +109,122 @@ class Trees(Part):
     def is_asked(self, facts: StudyFacts) -> bool:
         """Tell whether the model or the strategy is of trees."""
         return _are_trees(facts.model) or facts.study.strategy.name == TREES
+
+    def request_sections(self, border: Border, kind: str, sections: Sections) -> Sections:
+        """Return a request with trees, and of one level where a tree grows."""
+        if kind == BINS:
+            return {"config": config({})}
+        if not grows(border.study):
+            return sections
+        found = dict(sections)
+        if "arrays" in sections:
+            found["arrays"] = _forest(border, needed=kind != TRAIN)
+        if kind == TRAIN:
+            names = (TREES_SHA256, CUTS_SHA256) if border.pinned else (TREES_SHA256,)
+            found["config"] = with_fields(sections["config"], dict.fromkeys(names, text(HASH, 64)))
+            found |= _level(border)
+        if kind == EVALUATE and refits(border.study):
+            # Validation rows end the first growing, and the last model is scored before its last round.
+            found["config"] = with_fields(sections["config"], {"round": whole(2, most_rounds(border.study) + 1)})
+        return found
+
+    def reply_sections(self, border: Border, wanted: Wanted, sections: Sections) -> Sections:
+        """Return counts for cut points, and sums of one level in place of an update."""
+        study = border.study
+        if wanted.kind == BINS:
+            return {"config": config({}), "counts": _counts(border)}
+        if not grows(study):
+            return sections
+        found = {name: section for name, section in sections.items() if name != "arrays"}
+        if wanted.kind == TRAIN:
+            found[EXTRA] = _node_sums(border, whole_tree=False)
+        if refits(study) and "scores" in found:
+            found["scores"] = with_fields(found["scores"], {"rows": one_of(("training", "validation"))})
+        return found
+
+    def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
+        """Add the counts for cut points; a round opens a sum for each level."""
+        if not grows(border.study):
+            return without
+        return replace(
+            without,
+            once=(*without.once, BINS),
+            sums=without.sums + 1,
+            sums_a_round=exchanges_of(border.study),
+        )
+
+    def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
+        """Return the most bytes of a round; all exchanges but the first bring neither scores nor the trees before."""
+        if not grows(border.study):
+            return once
+        levels = exchanges_of(border.study)
+        if "arrays" in sections:
+            return (once - section_bytes(sections["arrays"])) * levels
+        level = 8 * _node_sums(border, whole_tree=False).entries
+        of_all_nodes = 8 * _node_sums(border, whole_tree=True).entries
+        # Masks bring shares, and names of lists, with each level.
+        beside = sum(section.most for name, section in sections.items() if name not in _ONCE) - level
+        return once - level - beside + of_all_nodes + levels * (beside + _BESIDE)
+
+
+_ONCE = ("config", "metrics", "scores", "scores-metrics", "scores-variances", "scores-histogram")
+"""Sections of a reply that stand in the first one of a round only."""
+
+
+def _least(border: Border) -> int:
+    return int(border.study.strategy.settings.get("min-rows", 0))
+
+
+def _codes(border: Border) -> int:
+    return int(border.study.model.build("model").codes)
+
+
+def _counts(border: Border) -> ArraySection:
+    """Return the section of rows by cell."""
+    layout = border.layout
+    least = _least(border)
+    classes = len(layout.target.cells) - 1 if least and layout.task != "regression" else 1
+    small = (np.dtype(np.uint16),)
+    counts = {}
+    for column in counted_columns(layout, least):
+        counts[column.name] = ArrayField(shape=(cells_of(column), classes), dtype=np.dtype(np.uint32), dtypes=small)
+    return ArraySection(arrays=counts)
+
+
+def _forest(border: Border, *, needed: bool) -> ArraySection:
+    """Return the section of the trees of a request; any cut points where the sites' sums are not added up."""
+    found = arrays(border.model, needed=needed)
+    return replace(found, cuts=(border.layout, _codes(border))) if border.pinned else found
+
+
+def _level(border: Border) -> dict[str, Section]:
+    """Return the sections of a request of one level beside the trees, of the shapes of the model's arrays.
+
+    Under secure sums no tree begins anew: two sums of one node tell who is in one only.
+    """
+    (_, outputs, nodes), _ = border.model["value"]
+    trees = ArrayField(shape=(len(NODES), outputs, nodes))
+    attempts = 0 if border.pinned else MOST_ATTEMPTS
+    places = {"level": whole_float(depth_of(nodes) - 1), "attempt": whole_float(attempts)}
+    if refits(border.study):
+        places[REFIT] = whole_float(border.study.rounds)
+    given = {LAST: trees, TREE: trees, ASKED: ArrayField(shape=(outputs, nodes))}
+    return {"settings": Plain(fields=places), EXTRA: ArraySection(arrays=given)}
+
+
+def _node_sums(border: Border, *, whole_tree: bool) -> ArraySection:
+    """Return the section of the sums of one level, or of all nodes of a round that are asked for.
+
+    They are of gradients and Hessians, and of rows where these are counted, by node and code.
+    """
+    (_, outputs, nodes), _ = border.model["value"]
+    depth = depth_of(nodes)
+    # Of each split the smaller child: 1, 1, 2, 4, ... nodes, together as many as the last level but one has.
+    asked = 2 ** (depth - 1) if whole_tree else max(1, 2 ** (depth - 2))
+    cells = 0
+    for column in border.layout.features:
+        cells += _codes(border) + 1 if column.kind == "number" else len(column.cells)
+    kinds = 3 if _least(border) else 2
+    most = (outputs * asked, cells, kinds)
+    sums = ArrayField(shape=most, dtype=np.dtype(np.int64), others=(((0, 0, kinds), most),))
+    return ArraySection(arrays={SUMS: sums})

@@ -1,0 +1,266 @@
+"""The gate's checks of messages against their declared sections.
+
+What a section may hold follows from the study and the schema alone, in both directions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from flfed.refusals import Refusal
+from flfed.trees.cut_points import are_possible
+from flfed.updates.codec import CIPHERTEXT
+from flfed.updates.masking import ckks
+from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.messages.fields import LARGEST, Arrays, MalformedMessage, ndarrays
+from flfed.updates.messages.in_memory import InMemoryArray, count_bytes
+from flfed.updates.sections import (
+    ArrayField,
+    ArraySection,
+    Columns,
+    Encrypted,
+    Field,
+    Plain,
+    Section,
+    Sections,
+    Shape,
+    most_bytes,
+)
+
+PACKED_UNFIT = Refusal("packed-unfit")
+"""What a gate says of arrays that the codec of another package refuses for a reason of its own."""
+
+
+def message_defect(record: RecordDict, sections: Sections) -> Refusal | None:
+    """Return why a message does not fit its sections.
+
+    None where it does.
+
+    Parameters
+    ----------
+    record : RecordDict
+    sections : mapping of name to Section
+
+    Notes
+    -----
+    The sentence names only what was expected: a name that somebody else chose may say something.
+    """
+    many = len(set(record) - set(sections))
+    if many:
+        return Refusal("extra-sections", many=many)
+    for name, section in sections.items():
+        if name not in record:
+            if section.needed:
+                return Refusal("section-missing", section=name)
+            continue
+        try:
+            wrong = _section_defect(section, record, name)
+        except MalformedMessage:
+            wrong = Refusal("unreadable")
+        if wrong:
+            return Refusal("section-unfit", section=name, wrong=wrong)
+    # The whole is measured too: there could be bytes beside the values that were checked.
+    size = count_bytes(record)
+    most = most_bytes(sections)
+    return Refusal("too-large", size=size, most=most) if size > most else None
+
+
+def _section_defect(section: Section, record: RecordDict, name: str) -> Refusal | None:
+    """Return why the named section does not fit, None where it does; no text has a word of the content."""
+    found = record[name]
+    if isinstance(section, Plain):
+        kind = MetricRecord if section.metrics else ConfigRecord
+        return _plain_defect(section, found) if type(found) is kind else Refusal("other-kind")
+    if isinstance(section, Columns):
+        return _columns_defect(section, found) if type(found) is ConfigRecord else Refusal("other-kind")
+    if type(found) is not ArrayRecord:
+        return Refusal("other-kind")
+    if isinstance(section, Encrypted):
+        return _ciphertexts_defect(section, found, record, name)
+    return _arrays_defect(section, found, record, name)
+
+
+def _plain_defect(section: Plain, found: Mapping[str, Any]) -> Refusal | None:
+    needed = set(section.fields) - section.optional if section.all_fields else set[str]()
+    wrong = _names_defect(found, section.fields, "value", needed=needed)
+    if wrong:
+        return wrong
+    for key, value in found.items():
+        if not fits(section.fields[key], value):
+            return Refusal("value-unfit", key=key)
+    return None
+
+
+def _columns_defect(section: Columns, found: Mapping[str, Any]) -> Refusal | None:
+    wrong = _names_defect(found, section.fields, "list", needed=section.fields)
+    if wrong:
+        return wrong
+    if not all(isinstance(values, list) for values in found.values()):
+        return Refusal("no-list")
+    # Lists of one length are the columns of a table; more rows than there are figures are refused.
+    lengths = {len(values) for values in found.values()}
+    if len(lengths) != 1 or not 1 <= lengths.pop() <= section.longest:
+        return Refusal("lengths-unfit")
+    for key, values in found.items():
+        if not all(fits(section.fields[key], value) for value in values):
+            return Refusal("list-unfit", key=key)
+    distinct = section.distinct
+    if distinct and len(set(found[distinct])) < len(found[distinct]):
+        return Refusal("list-unfit", key=distinct)
+    return None
+
+
+def fits(field: Field, value: Any) -> bool:
+    """Tell whether a plain value is what a field says.
+
+    Examples
+    --------
+    >>> from flfed.updates.sections import number, whole
+    >>> fits(number(0), 2.5), fits(number(0), -1.0), fits(whole(), True)
+    (True, False, False)
+    """
+    # A boolean is an int in Python and none here.
+    if type(value) not in field.types:
+        return False
+    if field.values is not None:
+        return value in field.values
+    if isinstance(value, (str, bytes, list)):
+        return field.shortest <= len(value) <= field.longest and _content_fits(field, value)
+    return isinstance(value, bool) or _number_fits(field, value)
+
+
+def _content_fits(field: Field, value: str | bytes | list[Any]) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(field.pattern, value) is not None
+    return field.item is None or all(fits(field.item, one) for one in value)
+
+
+def _number_fits(field: Field, value: float) -> bool:
+    # Larger ints lose digits as floats.
+    if isinstance(value, int):
+        return value == field.beside or (abs(value) <= LARGEST and field.low <= value <= field.high)
+    if math.isnan(value):
+        return field.nan
+    if field.integral and not value.is_integer():
+        return False
+    return math.isfinite(value) and field.low <= value <= field.high
+
+
+def _arrays_defect(section: ArraySection, found: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
+    """Return why a section's arrays do not fit; nothing is decoded before its size is known to fit."""
+    wrong = _names_defect(found, section.arrays, "array", needed=section.arrays)
+    wrong = wrong or _size_defect(found, {key: array.most for key, array in section.arrays.items()})
+    if wrong:
+        return wrong
+    content = ndarrays(record, name)
+    for key, array in section.arrays.items():
+        wrong = _array_defect(key, content[key], array)
+        if wrong:
+            return wrong
+    if section.cuts is not None and not are_possible(content["cuts"], *section.cuts):
+        return Refusal("cuts-unfit")
+    return _packed_defect(section, content)
+
+
+def _array_defect(name: str, value: np.ndarray, array: ArrayField) -> Refusal | None:
+    others = (_is_between(value.shape, least, most) for least, most in array.others)
+    if value.shape != array.shape and not any(others):
+        return Refusal("other-shape", key=name, shape=array.shape)
+    if value.dtype != array.dtype and value.dtype not in array.dtypes:
+        return Refusal("other-dtype", key=name, dtype=array.dtype)
+    # A value that is not finite would spread through every later sum.
+    if not np.isfinite(value).all():
+        return Refusal("infinite", key=name)
+    if array.positive and not (value > 0).all():
+        return Refusal("not-positive", key=name)
+    if array.values is not None and not np.array_equal(value, array.values):
+        return Refusal("other-values", key=name)
+    if array.edges_to and not _are_edges(value, array.edges_to):
+        return Refusal("edges-unfit", bins=array.edges_to)
+    return None
+
+
+def _is_between(shape: Shape, least: Shape, most: Shape) -> bool:
+    """Tell whether a shape is between two; nothing is missing from an array without rows, which may have no columns."""
+    if len(shape) != len(most):
+        return False
+    if shape[0] == least[0] == 0:
+        return True
+    return all(low <= length <= high for low, length, high in zip(least, shape, most, strict=True))
+
+
+def _are_edges(value: np.ndarray, last: int) -> bool:
+    spans_all = len(value) > 1 and value[0] == 0 and value[-1] == last
+    return bool(spans_all and (np.diff(value) > 0).all())
+
+
+def _packed_defect(section: ArraySection, content: Arrays) -> Refusal | None:
+    if section.codec is None:
+        return None
+    found = section.codec.defect(content, section.packed)
+    if found is None:
+        return None
+    if found.code == "scale-unfit":
+        return Refusal("not-positive", key=found.facts["array"])
+    if found.code == "index-unfit":
+        return Refusal("places-unfit", key=found.facts["array"])
+    return PACKED_UNFIT
+
+
+def _ciphertexts_defect(section: Encrypted, found: ArrayRecord, record: RecordDict, name: str) -> Refusal | None:
+    """Return why ciphertexts do not fit; whether one is one, nobody tells without the key's settings."""
+    if set(found) != {CIPHERTEXT}:
+        if section.plain is None:
+            return Refusal("ciphertexts-unfit")
+        return _arrays_defect(section.plain, found, record, name)
+    wrong = _size_defect(found, {CIPHERTEXT: section.most})
+    if wrong:
+        return wrong
+    chunks = ckks.unpacked(ndarrays(record, name)[CIPHERTEXT], vector_entries(section.entries))
+    return Refusal("ciphertexts-unfit") if isinstance(chunks, Refusal) else None
+
+
+def _names_defect(
+    found: Mapping[str, Any], known: Collection[str], word: str, *, needed: Iterable[str]
+) -> Refusal | None:
+    """Return why the names in a section do not fit, None where they do.
+
+    Parameters
+    ----------
+    found : mapping of name to value
+    known : collection of str
+    word : str
+        What a name is of: "array", "list" or "value".
+    needed : iterable of str
+        Names that must be there.
+    """
+    # An unknown name is counted and not repeated: whoever chose it may have put something into it.
+    many = len(set(found) - set(known))
+    if many:
+        return Refusal("extra-items", many=many, item=word)
+    absent = sorted(set(needed) - set(found))
+    return Refusal("item-missing", item=word, key=absent[0]) if absent else None
+
+
+def _size_defect(found: Mapping[str, Array], most: Mapping[str, int]) -> Refusal | None:
+    """Return why arrays that are not yet decoded are too large, None where none is.
+
+    Parameters
+    ----------
+    found : mapping of name to Array
+        With these names at least.
+    most : mapping of name to int
+        Bytes that each may have.
+    """
+    for name, limit in most.items():
+        array = found[name]
+        size = array.count_bytes() if type(array) is InMemoryArray else len(array.data)
+        if size > limit:
+            return Refusal("array-too-large", key=name, size=size, most=limit)
+    return None

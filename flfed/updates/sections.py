@@ -1,0 +1,325 @@
+"""Declarations of what a message may hold, by its sections.
+
+They are data: the parts of a study declare, and a gate has the checks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from flfed.summaries.summary import Layout
+from flfed.updates.codec import CIPHERTEXT, Codec, Shapes
+from flfed.updates.masking import ckks
+from flfed.updates.masking.encrypted_model import vector_entries
+from flfed.updates.messages.fields import LARGEST, PROTOCOL
+from flfed.updates.messages.in_memory import count_array_bytes
+
+Shape = tuple[int, ...]
+WORDS = r"[A-Za-z0-9 .,:;'()<>=/%+-]*"
+"""Fixed phrases of ours have no other characters; a name with an accent has."""
+SENTENCE = 200
+"""Characters of a fixed phrase, at most."""
+HASH = r"[0-9a-f]{64}"
+HEAD = 256
+"""Most bytes before an array's own in NumPy's format, for the few dimensions that ours have."""
+FLOAT64 = np.dtype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """What one plain value may be.
+
+    Attributes
+    ----------
+    types : tuple of type
+        Just these, without subclasses.
+    most : int
+        Bytes, at most.
+    values : frozenset, optional
+        The only ones.
+    low, high : float
+        Bounds of a number, included.
+    nan : bool
+        Whether a number may be unknown.
+    integral : bool
+        Whether a float must be whole.
+    beside : int, optional
+        A whole number that may stand in place of one within the bounds.
+    pattern : str
+        Of a whole text.
+    shortest, longest : int
+        Characters of a text, bytes, or items of a list.
+    item : Field, optional
+        Of each item of a list.
+    """
+
+    types: tuple[type, ...]
+    most: int = 8
+    values: frozenset[Any] | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    nan: bool = False
+    integral: bool = False
+    beside: int | None = None
+    pattern: str = ""
+    shortest: int = 0
+    longest: int = 0
+    item: Field | None = None
+
+
+def equal(wanted: str | int | float | bool) -> Field:
+    """Return the field of one value and type."""
+    return Field(types=(type(wanted),), values=frozenset({wanted}), most=_bytes_of(wanted))
+
+
+def one_of(words: Collection[str]) -> Field:
+    """Return the field of one text of several."""
+    return Field(types=(str,), values=frozenset(words), most=max(map(len, words)))
+
+
+def text(pattern: str, longest: int) -> Field:
+    """Return the field of a text, all of which fits the pattern, with at most `longest` characters."""
+    return Field(types=(str,), pattern=pattern, longest=longest, most=longest)
+
+
+def flag() -> Field:
+    """Return the field of true or false."""
+    return Field(types=(bool,), most=1)
+
+
+def whole(low: int = 0, high: int = LARGEST, *, beside: int | None = None) -> Field:
+    """Return the field of a whole number, bounds included; `beside` is one more that it may be."""
+    return Field(types=(int,), low=low, high=high, beside=beside)
+
+
+def number(low: float = -math.inf, high: float = math.inf, *, nan: bool = False) -> Field:
+    """Return the field of a finite number within bounds; with `nan` an unknown number passes too."""
+    return Field(types=(float, int), low=low, high=high, nan=nan)
+
+
+def whole_float(high: float) -> Field:
+    """Return the field of a float from 0 that is a whole number: Flower's metrics have few integers."""
+    return Field(types=(float,), low=0, high=high, integral=True)
+
+
+def float_of(values: Collection[float]) -> Field:
+    """Return the field of one float of several."""
+    return Field(types=(float,), values=frozenset(values))
+
+
+def byte_string(longest: int, shortest: int = 0) -> Field:
+    """Return the field of so many bytes."""
+    return Field(types=(bytes,), shortest=shortest, longest=longest, most=longest)
+
+
+def list_of(item: Field, longest: int) -> Field:
+    """Return the field of a list of at most so many items."""
+    return Field(types=(list,), item=item, longest=longest, most=longest * item.most)
+
+
+def _bytes_of(value: str | int | float | bool) -> int:
+    return len(value) if isinstance(value, str) else 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """A section of plain values.
+
+    Attributes
+    ----------
+    fields : mapping of key to Field
+    metrics : bool
+        Whether it is Flower's record of numbers only, else that of any plain values.
+    needed, all_fields : bool
+        Whether the section, and each of its fields, must be there.
+    optional : frozenset of str
+        Fields that need not be there where all others must.
+    """
+
+    fields: Mapping[str, Field]
+    metrics: bool = False
+    needed: bool = True
+    all_fields: bool = True
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return sum(len(key) + field.most for key, field in self.fields.items())
+
+
+def config(fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:
+    """Return the section that each message has, with the protocol's number and these fields."""
+    return Plain(fields={"protocol": equal(PROTOCOL), **fields}, optional=frozenset(optional))
+
+
+def numbers(fields: Mapping[str, Field], *, needed: bool = True) -> Plain:
+    """Return a section of numbers, each of which may be absent."""
+    return Plain(fields=fields, metrics=True, needed=needed, all_fields=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """A section of equally long lists.
+
+    Attributes
+    ----------
+    fields : mapping of key to Field
+        Of one item of each list.
+    longest : int
+        Most items.
+    distinct : str
+        Key of the list whose items all differ; "" where none must.
+    """
+
+    fields: Mapping[str, Field]
+    longest: int
+    needed: bool = False
+    distinct: str = ""
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return sum(len(key) + field.most * self.longest for key, field in self.fields.items())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayField:
+    """What one array may be.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Its shape; the largest one where it has `others`.
+    dtype : dtype
+        Its type; the largest that flfed writes where it has `dtypes`.
+    others : tuple of (least, most)
+        Shapes that it may have as well, between two of as many dimensions. Without rows it may have any columns.
+    dtypes : tuple of dtype
+        Types that it may have as well.
+    positive : bool
+        Whether all values must be > 0.
+    values : array, optional
+        What it must equal.
+    edges_to : int
+        Where > 0, its numbers rise from 0 to this one.
+    """
+
+    shape: Shape
+    dtype: np.dtype[Any] = FLOAT64
+    others: tuple[tuple[Shape, Shape], ...] = ()
+    dtypes: tuple[np.dtype[Any], ...] = ()
+    positive: bool = False
+    values: np.ndarray | None = None
+    edges_to: int = 0
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have, its head included."""
+        itemsize = max(dtype.itemsize for dtype in (self.dtype, *self.dtypes))
+        return HEAD + math.prod(self.shape) * itemsize
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArraySection:
+    """A section of arrays.
+
+    Attributes
+    ----------
+    arrays : mapping of name to ArrayField
+    needed : bool
+    codec : Codec, optional
+        Which packed them, of a model of the shapes `packed`.
+    packed : mapping of name to (shape, dtype)
+    cuts : tuple of (Layout, int), optional
+        Of a forest: its cut points are some of those that these columns and so many codes of a number have.
+    """
+
+    arrays: Mapping[str, ArrayField]
+    needed: bool = True
+    codec: Codec | None = None
+    packed: Shapes = field(default_factory=dict)
+    cuts: tuple[Layout, int] | None = None
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        return sum(len(name) + array.most for name, array in self.arrays.items())
+
+    @property
+    def entries(self) -> int:
+        """Numbers in its arrays, at most."""
+        return sum(math.prod(array.shape) for array in self.arrays.values())
+
+
+def arrays(shapes: Shapes, *, needed: bool = True) -> ArraySection:
+    """Return the section of arrays of just these shapes and types."""
+    known = {name: ArrayField(shape=shape, dtype=dtype) for name, (shape, dtype) in shapes.items()}
+    return ArraySection(arrays=known, needed=needed)
+
+
+def packed_arrays(model: Shapes, codec: Codec | None) -> ArraySection:
+    """Return the section of a model's arrays, or an update's, as a codec packs them."""
+    if codec is None:
+        return arrays(model)
+    return ArraySection(arrays=arrays(codec.shapes(model)).arrays, codec=codec, packed=model)
+
+
+def rows_of_bytes(least: int, most: int, columns: int) -> ArrayField:
+    """Return an array of bytes with a row, of so many bytes, for each of several sites."""
+    return ArrayField(shape=(most, columns), dtype=np.dtype(np.uint8), others=(((least, columns), (most, columns)),))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encrypted:
+    """A section of a model that stands encrypted.
+
+    Attributes
+    ----------
+    entries : int
+        Of the model.
+    plain : ArraySection, optional
+        What it may be in place of ciphertexts: the first model of a run follows from the study.
+    """
+
+    entries: int
+    plain: ArraySection | None = None
+    needed: bool = True
+
+    @property
+    def most(self) -> int:
+        """Most bytes that it may have."""
+        encrypted = len(CIPHERTEXT) + HEAD + ckks.most_bytes(vector_entries(self.entries))
+        if self.plain is None:
+            return encrypted
+        return max(encrypted, self.plain.most)
+
+
+Section = Plain | Columns | ArraySection | Encrypted
+Sections = Mapping[str, Section]
+"""What a message may hold, by the names of its sections."""
+
+
+def with_fields(section: Section, fields: Mapping[str, Field], *, optional: Collection[str] = ()) -> Plain:
+    """Return a section of plain values with further fields; raises TypeError for any other section."""
+    if not isinstance(section, Plain):
+        raise TypeError("only a section of plain values has fields")
+    return replace(section, fields={**section.fields, **fields}, optional=section.optional | frozenset(optional))
+
+
+def most_bytes(sections: Sections) -> int:
+    """Return the most bytes that these sections may have."""
+    return sum(section.most for section in sections.values())
+
+
+def section_bytes(section: Section) -> int:
+    """Return the most bytes of a section as flfed writes it."""
+    if not isinstance(section, ArraySection):
+        return section.most
+    largest = {name: np.empty(array.shape, array.dtype) for name, array in section.arrays.items()}
+    return count_array_bytes(largest)

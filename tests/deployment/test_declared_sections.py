@@ -1,0 +1,88 @@
+"""What parts declare of messages: data, which the gate's own checker reads, and no code of theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+
+from flfed.deployment.gate.message_check import fits
+from flfed.deployment.gate.message_schema import KINDS, StudyMessages
+from flfed.rows.data import datasets
+from flfed.rows.data.site import Site
+from flfed.rows.data.sources import Csv
+from flfed.study.study import Study
+from flfed.updates.codec import Codec
+from flfed.updates.messages.kinds import COMPARE, TRAIN
+from flfed.updates.sections import Field, byte_string, equal, list_of, number, text, whole, whole_float
+
+STUDIES = ("breast-cancer", "taiwan-credit-trees", "breast-cancer-dp-3", "heart-disease")
+
+
+def values_of(declared: object) -> Iterator[object]:
+    """Yield all that a declaration is made of."""
+    if dataclasses.is_dataclass(declared) and not isinstance(declared, type):
+        for name in declared.__dataclass_fields__:
+            yield from values_of(getattr(declared, name))
+    elif isinstance(declared, Mapping):
+        for value in declared.values():
+            yield from values_of(value)
+    elif isinstance(declared, (tuple, frozenset)):
+        for value in declared:
+            yield from values_of(value)
+    else:
+        yield declared
+
+
+@pytest.mark.parametrize("pinned", [0, 4])
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_declaration_is_data(name: str, pinned: int):
+    study = Study.load(name)
+    schema = datasets.load(study.dataset.name).schema
+    site = Site(name="site-01", dataset=study.dataset.name, source=Csv("table.csv"))
+    messages = StudyMessages(study, schema, site, pinned)
+    seen = 0
+    for kind in KINDS:
+        if kind == "query.statistic":
+            continue
+        for sections in (messages.incoming(kind), messages.leaving(kind)):
+            for value in values_of(sections):
+                seen += 1
+                if not isinstance(value, (type, np.dtype, np.ndarray, Codec)):
+                    assert not callable(value), (kind, value)
+    assert seen > 200
+    # The walk does find code.
+    assert any(callable(value) for value in values_of({"planted": (lambda value: True,)}))
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        (equal(1.0), [1.0], [1, True, 1.5, "1.0"]),
+        (equal(True), [True], [1, 1.0, False]),
+        (whole(1, 5), [1, 5], [0, 6, 1.0, True]),
+        (whole(10, beside=-1), [10, -1], [9, 0, -2, -1.0]),
+        (whole(), [0, 2**53], [2**53 + 1, -1]),
+        (number(0), [0, 0.5, 2**53], [-0.5, float("nan"), float("inf"), 2**53 + 1, True]),
+        (number(nan=True), [float("nan"), -3.5], [float("inf"), "nan"]),
+        (whole_float(4), [0.0, 4.0], [4, 0.5, 5.0, -1.0, float("nan")]),
+        (text("[a-c]*", 3), ["", "abc"], ["abca", "d", "ab\n", b"a"]),
+        (byte_string(3, 2), [b"ab", b"abc"], [b"a", b"abcd", "ab"]),
+        (list_of(byte_string(2, 2), 2), [[], [b"ab", b"cd"]], [[b"a"], [b"ab"] * 3, b"ab"]),
+    ],
+)
+def test_a_value_fits_what_is_declared_of_it(field: Field, right: list[object], wrong: list[object]):
+    assert [value for value in right if not fits(field, value)] == []
+    assert [value for value in wrong if fits(field, value)] == []
+
+
+def test_a_codec_packs_the_update_and_not_the_model_that_is_compared():
+    study = Study.load("breast-cancer").replace({"codec.name": "int8"})
+    schema = datasets.load(study.dataset.name).schema
+    site = Site(name="site-01", dataset=study.dataset.name, source=Csv("table.csv"))
+    messages = StudyMessages(study, schema, site)
+    assert set(messages.incoming(COMPARE)["arrays"].arrays) == set(messages.model)
+    packed = messages.leaving(TRAIN)["arrays"]
+    assert packed.codec is not None and packed.packed == messages.model
