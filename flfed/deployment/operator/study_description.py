@@ -374,7 +374,7 @@ def _rounds(study: Study, site: Site, messages: StudyMessages) -> str:
 def bytes_of_runs(study: Study, schema: Schema, sites: Sequence[Site]) -> dict[str, dict[str, int]]:
     """Return the most bytes of a run of the study at each site, and how many runs its policy's day has room for.
 
-    Coordinator and sites have this version, and every round is asked once. No table is read.
+    Every round is asked once. No table is read.
     """
     known: dict[tuple[int, int, str], dict[str, int]] = {}
     found, pinned = {}, len(sites) if has_sums(study, len(sites)) else 0
