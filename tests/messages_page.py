@@ -40,6 +40,7 @@ FULL = [
 EXAMPLES = (*test_messages.EVERY, *FULL, test_auditing.REQUEST, test_auditing.REPLY, *test_sealing.EXAMPLES)
 TYPES = {bool: "flag", bytes: "byte string", int: "whole number", float: "number", str: "text"}
 PROTOCOL = "Version of the messages; another one is refused."
+ENCODER_SHA256 = "The encoder's hash; a site that has this encoder is sent the hash alone, without the section."
 HEAD = """# The messages
 
 All that crosses between the coordinator and a site: {count} messages, in the order of a run. Each is one class in
@@ -107,6 +108,8 @@ def words(kind: type, section: str, key: str) -> str:
     part = part_of(kind, field)
     if key == "protocol":
         return PROTOCOL
+    if key == "encoder_sha256":
+        return ENCODER_SHA256
     said = said_of(part or kind)
     return said.get(inner) or said.get(key) or said.get(field, "")
 

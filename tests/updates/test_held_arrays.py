@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -196,6 +197,9 @@ def test_the_encoder_is_read_once_for_all_rounds_and_sites_and_only_where_it_is_
     # Not by value, nor by name: another array in the message is another encoder.
     edited = own_copy(first)
     edited["encoder"]["scale"] = InMemoryArray(encoder.scale * 2)
+    with pytest.raises(MalformedMessage, match="not the one that its hash names"):
+        TrainRequest.from_record(edited)
+    edited["config"]["encoder-sha256"] = replace(encoder, scale=encoder.scale * 2).sha256()
     np.testing.assert_array_equal(TrainRequest.from_record(edited).encoder.scale, encoder.scale * 2)
     same = own_copy(first)
     same["encoder"]["scale"] = Array(encoder.scale)

@@ -11,7 +11,7 @@ from typing import Any
 
 from flfed.deployment.coordinator import admission
 from flfed.deployment.coordinator.certificates import server_days_left, settings
-from flfed.deployment.flower.link import ANSWER_SECONDS, LAST_REQUESTS, NODES, Link, Node, NoRoute, pem_of
+from flfed.deployment.flower.link import LAST_REQUESTS, NODES, Link, Node, pem_of
 from flfed.errors import FlfedError
 from flfed.federation.recording.pseudonyms import pseudonyms
 from flfed.folders import CoordinatorFolder
@@ -132,26 +132,11 @@ def _nodes(folder: CoordinatorFolder) -> tuple[dict[bytes, Node] | None, dict[st
     """
     try:
         link = Link.of(folder)
-        nodes = _registered(link)
+        nodes = [Node.from_json(found) for found in link.ask(NODES)]
+        seconds = {str(site): float(found) for site, found in link.ask(LAST_REQUESTS).items()}
     except FlfedError:
         return None, {}
-    try:
-        return nodes, {str(site): float(seconds) for site, seconds in link.ask(LAST_REQUESTS).items()}
-    except FlfedError:
-        return nodes, {}  # a server of an earlier version that is still running
-
-
-def _registered(link: Link) -> dict[bytes, Node]:
-    """Return every node ever registered, by its key."""
-    try:
-        nodes = [Node.from_json(found) for found in link.ask(NODES)]
-    except NoRoute:
-        # A server of an earlier version that is still running is asked as Flower does it, which takes a second more.
-        from flfed.deployment.flower.control import Control
-
-        with Control(link, timeout=ANSWER_SECONDS) as control:
-            return control.nodes()
-    return {node.public_key: node for node in nodes}
+    return {node.public_key: node for node in nodes}, seconds
 
 
 def _site(

@@ -199,8 +199,6 @@ class Link:
 
         Raises
         ------
-        NoRoute
-            If the server has none: an earlier version's is still running.
         FlfedError
             If the server does not answer, or refuses.
         """
@@ -216,7 +214,7 @@ class Link:
         if reply.status == http.HTTPStatus.FORBIDDEN:
             raise FlfedError(REFUSED)
         if reply.status != http.HTTPStatus.OK:
-            raise NoRoute(f"the coordinator's server has no answer to {route}")
+            raise FlfedError(f"the coordinator's server has no answer to {route}")
         return json.loads(content)
 
     def _trusted(self) -> ssl.SSLContext:
@@ -224,10 +222,6 @@ class Link:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=self.certificate)
         return context
-
-
-class NoRoute(FlfedError):
-    """A route that the running server does not have."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ class Task:
         found = opened(self.envelope, self._contents)
         if not found.has_content():
             raise MalformedMessage(Refusal("no-message"))
-        # The reply travels as the message came: an older coordinator knows no packed message.
+        # The reply travels as the message came.
         whole = apart(found)
         self._in_one_piece = whole is not found
         return whole

@@ -25,7 +25,7 @@ from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import NotKept
 from flfed.updates.checkpoints.tensor_file import file_content, read_file
 from flfed.updates.messages import fields
-from flfed.updates.messages.train import EXTRA, HASHES, TRAIN, TrainRequest
+from flfed.updates.messages.train import EXTRA, HASHES, TRAIN, TrainRequest, sha256_of
 
 RUNS = 16
 """Runs whose messages stay, the latest ones."""
@@ -180,8 +180,7 @@ def _as_file(request: TrainRequest, study: str, repeat: int) -> tuple[str, bytes
     asked = {"request": plain, "study": study, "repeat": repeat}
     digest = _sha256(arrays, json.dumps(asked, sort_keys=True))
     metadata = {"asked": json.dumps(asked, sort_keys=True), "sha256": digest, "version": flfed.__version__}
-    # Nor is the form in it: a question that is asked again in another form is the same one.
-    metadata |= {"encoder-sha256": request.encoder_sha256} if request.encoder_sha256 else {}
+    metadata |= {"encoder-sha256": sha256_of(request.encoder)}
     return digest, b"".join(file_content(arrays, metadata))
 
 
@@ -203,11 +202,10 @@ def _from_file(path: Path) -> ArchivedRequest | None:
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
     encoder = fields.made(Encoder, dict(_section(arrays, "encoder")))
-    form = metadata.get("encoder-sha256", "")
-    if form not in ("", encoder.sha256()):
+    if metadata.get("encoder-sha256") != sha256_of(encoder):
         return None
     model, extra = (dict(_section(arrays, section)) for section in ("arrays", EXTRA))
-    request = TrainRequest(arrays=model, encoder=encoder, encoder_sha256=form, extra=extra, **found["request"])
+    request = TrainRequest(arrays=model, encoder=encoder, extra=extra, **found["request"])
     return ArchivedRequest(request, found["study"], found["repeat"], metadata.get("version", ""))
 
 

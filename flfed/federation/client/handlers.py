@@ -123,7 +123,7 @@ def judge(message: Message, open_session: Callable[[], SiteSession], own: SiteRu
     refused = yield from model_refusal(session, arrays, request.encoder, lambda: start)
     if refused is None:
         found = yield from compare(session, arrays, request.encoder, request.deviation, request.bins, start=start)
-        reply = redact_comparison(session, found, compact=bool(request.encoder_sha256))
+        reply = redact_comparison(session, found)
     else:
         reply = CompareReply(
             num_examples=len(session.table.training),

@@ -132,8 +132,8 @@ def _noisy(session: SiteSession) -> bool:
     return steps is not None and steps.noise > 0
 
 
-def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False, compact: bool = False) -> Scores | None:
-    """Return a model's scores as they leave.
+def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False) -> Scores | None:
+    """Return a model's scores as they leave, counts in the smallest whole type.
 
     They are None where there are none.
 
@@ -143,8 +143,6 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False, comp
     said : callable
     stays : bool
         Whether figures over training rows stay: of those only the number of rows leaves, which crosses anyway.
-    compact : bool
-        Whether counts leave in the smallest whole type.
     """
     if scores is None:
         return None
@@ -157,8 +155,13 @@ def scores_of(scores: RowScores | None, said: Said, *, stays: bool = False, comp
         num_examples=scores.num_examples,
         metrics={name: said(value) for name, value in scores.metrics.items()},
         variances={name: said(value) for name, value in scores.variances.items()},
-        histogram=small(scores.histogram) if compact else scores.histogram,
+        histogram=_small(scores.histogram),
     )
+
+
+def _small(counts: np.ndarray | None) -> np.ndarray | None:
+    """Return counts of rows as they cross, None where there are none."""
+    return None if counts is None else small(counts)
 
 
 def losses_of(rows: float, loss: float | None, scores: RowScores | None, session: SiteSession) -> dict[str, RowLoss]:
@@ -285,8 +288,8 @@ def _with_all(figure: Figure, said: Said) -> Figure:
     return replace(figure, value=value, low=low, high=high, extra=extra)
 
 
-def redact_comparison(session: SiteSession, found: SiteComparison, *, compact: bool) -> CompareReply:
-    """Return a comparison as it leaves; `compact` has counts in the smallest whole type."""
+def redact_comparison(session: SiteSession, found: SiteComparison) -> CompareReply:
+    """Return a comparison as it leaves, counts in the smallest whole type."""
     said = said_by(session)
     return CompareReply(
         num_examples=found.training_rows,
@@ -294,7 +297,7 @@ def redact_comparison(session: SiteSession, found: SiteComparison, *, compact: b
         arms=arms_of(found, said),
         differences=differences_of(found, said),
         summary=found.summary,
-        histogram=small(found.histogram) if compact else found.histogram,
+        histogram=_small(found.histogram),
         note=found.note,
         own_family=None if training_stays(session) else found.own_family,
         points=tuple(PointCounts(**asdict(point)) for point in found.points),

@@ -70,7 +70,6 @@ def _reply(step: TrainingStep, *, may_leave: bool) -> Generator[ComputeRequest, 
     done = step.trained
     stays = training_stays(session)
     said = said_by(session)
-    compact = bool(request.encoder_sha256)
     loss = None
     if done.loss is not None and not stays:
         loss = said(done.loss)
@@ -82,7 +81,7 @@ def _reply(step: TrainingStep, *, may_leave: bool) -> Generator[ComputeRequest, 
         num_examples=float(done.rows),
         loss=loss,
         steps=done.steps,
-        scores=scores_of(done.scores, said, stays=stays, compact=compact),
+        scores=scores_of(done.scores, said, stays=stays),
         offset=None if offset is None else Offset(value=offset[0], error=offset[1]),
         extra=step.returned,
     )

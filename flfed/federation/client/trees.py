@@ -73,7 +73,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
     done = yield from grown(session, request.encoder, level, counted=least_rows(session) > 0)
     if done is None:
         raise MalformedMessage(TREES_MISSING)
-    said, compact = said_by(session), bool(request.encoder_sha256)
+    said = said_by(session)
     masked = None
     if sums is not None:
         losses = losses_of(done.rows, done.loss, done.scores, session)
@@ -83,7 +83,7 @@ def grow(request: TrainRequest, session: SiteSession, own: SiteRun) -> Generator
         num_examples=float(done.rows),
         loss=None if done.loss is None or training_stays(session) else said(done.loss),
         steps=1,
-        scores=scores_of(done.scores, said, stays=training_stays(session), compact=compact),
+        scores=scores_of(done.scores, said, stays=training_stays(session)),
         extra={SUMS: done.sums} if sums is None else {},
         masked=masked,
     )

@@ -203,7 +203,7 @@ class Comparison:
         """Return the sites' answers; who has lost the encoder is asked again, and gets it whole."""
         nodes, timeout = nodes_of(self.participants), deadline_of(self.run.study)
         # Sites that have the encoder are sent one request, which is written once, and so are the others.
-        written = {by_hash: delivery.addressed(request, by_hash=by_hash) for by_hash in (False, True)}
+        written = {by_hash: replace(request, by_hash=by_hash) for by_hash in (False, True)}
         sent = {site: written[site in delivery.holders] for site in self.participants}
         answers = ask(self.run.grid, COMPARE, sent, nodes, CompareReply.from_record, timeout=timeout)
         log_bytes(self.run.recorder, COMPARE, answers)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 from flwr.app import Message
 
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Encoder
-from flfed.updates.messages.compare import CompareRequest
 from flfed.updates.messages.fields import reason_of
-from flfed.updates.messages.train import LOST, TrainRequest, sha256_of
-
-Request = TypeVar("Request", TrainRequest, CompareRequest)
+from flfed.updates.messages.train import LOST
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +25,6 @@ class EncoderDelivery:
 
     encoder: Encoder
     holders: set[str] = field(default_factory=set)
-
-    def addressed(self, request: Request, *, by_hash: bool) -> Request:
-        """Return a request in the form of the sites that it goes to, by the encoder's hash alone where they have it."""
-        return replace(request, encoder_sha256=sha256_of(self.encoder), by_hash=by_hash)
 
     def answered(self, site: str, reply: Message) -> bool:
         """Take note of a site's reply; returns whether the site lacks the encoder.

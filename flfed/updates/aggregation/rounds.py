@@ -314,10 +314,7 @@ class Round:
         request = run.packed(request) if request.fit else request
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
         form_of = {site: (site in delivery.holders, site in with_offset) for site in asked}
-        requests = {
-            form: replace(delivery.addressed(request, by_hash=form[0]), offset=form[1])
-            for form in set(form_of.values())
-        }
+        requests = {form: replace(request, by_hash=form[0], offset=form[1]) for form in set(form_of.values())}
         self._run, self.number = run, request.round
         self._requests = {site: requests[form] for site, form in form_of.items()}
         return self._addressed(asked)

@@ -201,7 +201,7 @@ def whole_message(message: Message, state: RunState) -> Message:
 
 
 def keep_encoder(message: Message, state: RunState) -> None:
-    """Keep the encoder that came with a compact request; raises NotKept."""
+    """Keep the encoder that came with a request; raises NotKept."""
     named, encoder = named_encoder(message.content)
     if named and state.encoder(named) is None:
         state.write(ENCODER, encoder)

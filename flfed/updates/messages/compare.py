@@ -18,7 +18,7 @@ from flfed.updates.messages.fields import PROTOCOL, Arrays, MetricName
 from flfed.updates.messages.in_memory import array_record, config_record, kebab_record, record_of
 from flfed.updates.messages.secure_sum import Masked
 from flfed.updates.messages.sentences import recorded_note
-from flfed.updates.messages.train import read_request, request_sections
+from flfed.updates.messages.train import hashed_sections, read_hashed, small
 
 COMPARE = kinds.COMPARE
 IMPORTANCE = "importance"
@@ -199,7 +199,7 @@ class CompareRequest:
         How many sites take part and share figures of their own: intervals behind verdicts are widened for so many.
     trained : {"enough", "not-enough", "not-known"}
         Whether the model was trained enough to be judged, by the losses that left the sites.
-    encoder_sha256, by_hash
+    by_hash : bool
         As in `TrainRequest`.
 
     Reveals: nothing about rows of the site it goes to, and how many sites share figures; whether the mean training loss
@@ -215,19 +215,17 @@ class CompareRequest:
     odds_spread: float = math.nan
     sites: int = 1
     trained: str = NOT_KNOWN
-    encoder_sha256: str = ""
     by_hash: bool = False
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        # What is not known does not cross, as earlier versions would refuse the field.
+        # What is not known does not cross.
         chosen = ("offset_deviation", "odds_centre", "odds_spread")
         known = {name: value for name in chosen if not math.isnan(value := getattr(self, name))}
         return record_of(
-            request_sections(
+            hashed_sections(
                 self.arrays,
                 self.encoder,
-                encoder_sha256=self.encoder_sha256,
                 by_hash=self.by_hash,
                 sites=self.sites,
                 trained=self.trained,
@@ -238,7 +236,7 @@ class CompareRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> CompareRequest:
         """Read the message's content."""
-        found = cast(CompareRequest, fields.made(cls, read_request(record)))
+        found = cast(CompareRequest, fields.made(cls, read_hashed(cls, record)))
         if not 1 <= found.sites <= MOST_SITES or found.trained not in TRAINED:
             raise fields.MalformedMessage(Refusal("sites-unfit", message="CompareRequest"))
         if found.offset_deviation < 0 or math.isinf(found.offset_deviation):
@@ -278,8 +276,7 @@ class CompareReply:
     note : str
         What was left out and why, in fixed words.
     own_family : str or None
-        Of the site's own model, where that is the best of several families. A section of its own, which earlier
-        versions do not read.
+        Of the site's own model, where that is the best of several families; a section of its own.
     points : tuple of PointCounts
         Of the global model.
     groups : tuple of GroupFigure
@@ -335,7 +332,7 @@ class CompareReply:
         if self.summary is not None:
             records["summary"] = array_record(self.summary.arrays())
         if self.histogram is not None:
-            records["histogram"] = array_record({"counts": self.histogram})
+            records["histogram"] = array_record({"counts": small(self.histogram)})
         if self.own_family is not None:
             records["own-model"] = config_record({"family": self.own_family})
         for name in ("points", "groups", IMPORTANCE, "withheld"):

@@ -34,8 +34,8 @@ from flfed.updates.messages.in_memory import STYPE, InMemoryArray, Sizes, kebab_
 from flfed.updates.messages.sentences import recorded_words
 
 PROTOCOL = 1
-COUNTS = tuple(map(np.dtype, (np.float64, np.uint16, np.uint32)))
-"""Types of counts: of an earlier version's reply, and of the compact form."""
+COUNTS = tuple(map(np.dtype, (np.uint16, np.uint32)))
+"""Types of counts of rows by class and predicted probability."""
 LARGEST = 2**53
 """Of a whole number: every one up to it is a float too, and a database holds the sum of many."""
 SiteName = Annotated[str, r"(?=.{1,100}$)[a-z0-9]+(-[a-z0-9]+)*"]
@@ -147,16 +147,14 @@ def read_settings(record: RecordDict, name: str) -> dict[str, float]:
 def read_histogram(record: RecordDict, name: str) -> np.ndarray | None:
     """Return counts [2, bins], None where there are none.
 
-    They are by class and predicted probability, float64 or in a small whole type.
+    They are by class and predicted probability, and cross in a small whole type.
     """
     if name not in record:
         return None
     counts = ndarrays(record, name).get("counts")
     if counts is None or counts.shape != (2, BINS) or counts.dtype not in COUNTS:
         raise MalformedMessage(Refusal("bins-unfit", section=name, bins=BINS))
-    if not (counts.min() >= 0 and counts.max() < math.inf):  # which NaN is not either
-        raise MalformedMessage(Refusal("counts-unfit", section=name))
-    return counts.astype(np.float64, copy=False)
+    return counts.astype(np.float64)
 
 
 def made(kind: type[Any], values: Mapping[str, Any]) -> Any:

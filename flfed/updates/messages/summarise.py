@@ -112,7 +112,7 @@ class BinsReply:
 
     def to_record(self) -> RecordDict:
         """Return the message's content."""
-        counts = {name: np.asarray(small(values)) for name, values in self.counts.items()}
+        counts = {name: small(values) for name, values in self.counts.items()}
         records: dict[str, Any] = {"config": kebab_record(protocol=PROTOCOL)}
         if self.masked is None:
             records["counts"] = array_record(counts)

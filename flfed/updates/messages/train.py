@@ -1,7 +1,7 @@
 """Messages of a round: the global model goes out, an update and scores come back.
 
-The model's two sections, arrays and encoder, are written once and read once for all sites. A site that has the encoder
-is sent its hash instead; a request that names the hash is answered in the compact form: counts in small whole numbers.
+The model's two sections, arrays and encoder, are written once and read once for all sites. A request always names the
+encoder's hash, and a site that has the encoder is sent this alone. Counts of rows come back in small whole numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from flfed.updates.messages.secure_sum import ENCRYPTED, Masked, read_encrypted
 TRAIN = kinds.TRAIN
 EVALUATE = kinds.EVALUATE
 ENCODER_SHA256 = "encoder-sha256"
-"""Key of the encoder's hash in a request of the compact form."""
+"""Key of the encoder's hash in a request."""
 MOST_ATTEMPTS = 1000
 """Times that a tree may begin anew, whatever the sites; a run may at most as often as it has sites."""
 EXTRA = "extra"
@@ -82,8 +82,6 @@ class TrainRequest:
         The strategy's numbers for its client half.
     extra : dict of name to array
         The strategy's arrays for its client half, of names and shapes that follow from the study.
-    encoder_sha256 : str
-        The encoder's hash, which asks for the compact form; "" for the plain one.
     by_hash : bool
         Whether the encoder crosses as its hash alone, since the site has it; and the trees before the round likewise.
     trees_sha256 : str
@@ -104,7 +102,6 @@ class TrainRequest:
     offset: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
     extra: Arrays = field(default_factory=dict)
-    encoder_sha256: str = ""
     by_hash: bool = False
     trees_sha256: str = ""
     cuts_sha256: str = ""
@@ -112,12 +109,10 @@ class TrainRequest:
     def to_record(self) -> RecordDict:
         """Return the message's content."""
         plain = {name: getattr(self, name) for name in ("round", "rounds", "lr_scale", "fit", "score")}
-        # An earlier version refuses a field that it does not know: this one crosses only where it is true.
+        # What is not asked for does not cross.
         asked: dict[str, Any] = {"offset": True} if self.offset else {}
         asked |= {name: getattr(self, name) for name in HASHES if getattr(self, name)}
-        records = request_sections(
-            self.arrays, self.encoder, encoder_sha256=self.encoder_sha256, by_hash=self.by_hash, **plain, **asked
-        )
+        records = hashed_sections(self.arrays, self.encoder, by_hash=self.by_hash, **plain, **asked)
         if self.trees_sha256 and self.by_hash:
             del records["arrays"]
         if self.settings:
@@ -129,7 +124,7 @@ class TrainRequest:
     @classmethod
     def from_record(cls, record: RecordDict) -> TrainRequest:
         """Read the message's content."""
-        given = {**read_request(record), "settings": fields.read_settings(record, "settings")}
+        given = {**read_hashed(cls, record), "settings": fields.read_settings(record, "settings")}
         return cast(TrainRequest, fields.made(cls, {**given, "extra": _read_extra(record)}))
 
 
@@ -167,7 +162,7 @@ class Scores(RowScores):
         if self.variances:
             records[f"{prefix}-variances"] = metric_record({k: float(v) for k, v in self.variances.items()})
         if self.histogram is not None:
-            records[f"{prefix}-histogram"] = array_record({"counts": self.histogram})
+            records[f"{prefix}-histogram"] = array_record({"counts": small(self.histogram)})
 
     @classmethod
     def out_of(cls, record: RecordDict, prefix: str) -> Scores | None:
@@ -290,18 +285,24 @@ def _read_extra(record: RecordDict) -> Arrays:
     return fields.ndarrays(record, EXTRA) if EXTRA in record else {}
 
 
-def request_sections(
-    arrays: Arrays, encoder: Encoder, *, encoder_sha256: str = "", by_hash: bool = False, **plain: Any
-) -> dict[str, Any]:
+def request_sections(arrays: Arrays, encoder: Encoder, **plain: Any) -> dict[str, Any]:
     """Return the sections of a request that brings a model and plain values.
 
-    Nobody can write into the model's arrays. The encoder's hash, and whether it crosses alone, are as `TrainRequest`
-    has them.
+    Nobody can write into the model's arrays.
     """
-    named = {"encoder_sha256": encoder_sha256} if encoder_sha256 else {}
-    config = kebab_record(protocol=PROTOCOL, **plain, **named)
-    whole = {} if by_hash else {"encoder": encoder_record(encoder).copy()}
-    return {"arrays": array_record(immutable(arrays)), **whole, "config": config}
+    return {
+        "arrays": array_record(immutable(arrays)),
+        "encoder": encoder_record(encoder).copy(),
+        "config": kebab_record(protocol=PROTOCOL, **plain),
+    }
+
+
+def hashed_sections(arrays: Arrays, encoder: Encoder, *, by_hash: bool, **plain: Any) -> dict[str, Any]:
+    """Return the sections of a request that names the encoder's hash, and brings the encoder unless `by_hash`."""
+    sections = request_sections(arrays, encoder, **plain, encoder_sha256=sha256_of(encoder))
+    if by_hash:
+        del sections["encoder"]
+    return sections
 
 
 @lru_cache(maxsize=64)
@@ -318,9 +319,18 @@ def read_request(record: RecordDict) -> dict[str, Any]:
     if lacks_encoder(record):
         raise fields.MalformedMessage(ENCODER_MISSING)
     encoder = _encoder_of(Same(fields.ndarrays(record, "encoder")))
-    if plain.get(ENCODER_SHA256, "") not in ("", sha256_of(encoder)):
-        raise fields.MalformedMessage(Refusal("encoder-differs"))
     return {**plain, "arrays": arrays, "encoder": encoder}
+
+
+def read_hashed(kind: type[Any], record: RecordDict) -> dict[str, Any]:
+    """Return what `read_request` does of a request that names its encoder's hash; raises MalformedMessage."""
+    found = read_request(record)
+    named = found.pop(ENCODER_SHA256, None)
+    if named is None:
+        raise fields.MalformedMessage(Refusal("fields-missing", message=kind.__name__, fields="encoder_sha256"))
+    if named != sha256_of(found["encoder"]):
+        raise fields.MalformedMessage(Refusal("encoder-differs"))
+    return found
 
 
 def lacks_encoder(record: RecordDict) -> str:
@@ -331,7 +341,7 @@ def lacks_encoder(record: RecordDict) -> str:
 
 
 def formless(record: RecordDict) -> RecordDict:
-    """Return a request without what asks for the compact form: the same question has one hash in either form."""
+    """Return a request without its encoder's hash: a question has one hash, whichever way the encoder came."""
     config = {key: value for key, value in record["config"].items() if key != ENCODER_SHA256}
     # Trees before the round are named by their hash, whether they cross or not.
     known = {name: part for name, part in record.items() if name != "arrays" or TREES_SHA256 not in config}
@@ -344,12 +354,12 @@ def with_encoder(record: RecordDict, encoder: Arrays) -> RecordDict:
 
 
 def named_encoder(record: RecordDict) -> tuple[str, Arrays]:
-    """Return the encoder that a compact request brought, with its hash; "" and nothing where it brought none."""
+    """Return the encoder that a request brought with its hash; "" and nothing where it brought none."""
     # What crossed within a process is not written out for it.
     if type(record) is InMemoryRecord and record.untouched():
         sent = record.message
-        if isinstance(sent, TrainRequest) and sent.encoder_sha256 and not sent.by_hash:
-            return sent.encoder_sha256, fields.arrays_of(encoder_record(sent.encoder))
+        if isinstance(sent, TrainRequest) and not sent.by_hash:
+            return sha256_of(sent.encoder), fields.arrays_of(encoder_record(sent.encoder))
         return "", {}
     named = record["config"].get(ENCODER_SHA256)
     return (named, fields.ndarrays(record, "encoder")) if isinstance(named, str) and "encoder" in record else ("", {})
@@ -361,7 +371,7 @@ def sha256_of(encoder: Encoder) -> str:
     return encoder.sha256()
 
 
-def small(counts: np.ndarray | None) -> np.ndarray | None:
+def small(counts: np.ndarray) -> np.ndarray:
     """Return counts of rows as whole numbers of 16 bits, or of 32 where there are more than 65,535 rows.
 
     Not of 8 bits where there are few rows: the size of a reply would tell that, of a site under a pseudonym too.
@@ -371,7 +381,7 @@ def small(counts: np.ndarray | None) -> np.ndarray | None:
     >>> small(np.array([40.0, 59.0])).dtype, small(np.array([0.0, 70_000.0])).dtype
     (dtype('uint16'), dtype('uint32'))
     """
-    return None if counts is None else counts.astype(np.uint32 if counts.sum() > np.iinfo(np.uint16).max else np.uint16)
+    return counts.astype(np.uint32 if counts.sum() > np.iinfo(np.uint16).max else np.uint16)
 
 
 class Same:
