@@ -70,7 +70,10 @@ def is_watched() -> bool:
 @contextmanager
 def progress_line(after: float = SOON) -> Iterator[Progress]:
     """Yield what shows a stage on one line of standard error, once all takes longer than `after` seconds."""
-    stream, began, words, shown = sys.stderr, time.monotonic(), "", False
+    stream = sys.stderr
+    began = time.monotonic()
+    words = ""
+    shown = False
 
     def show() -> None:
         nonlocal shown

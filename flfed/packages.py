@@ -47,7 +47,8 @@ def strictly() -> Iterator[None]:
     It also works as a decorator.
     """
     global _strict
-    before, _strict = _strict, True
+    before = _strict
+    _strict = True
     try:
         yield
     finally:
@@ -220,7 +221,8 @@ def changeable(place: Path) -> str:
     This account and root do not count. An empty text where no other could.
     """
     try:
-        found, link = place.stat(), place.lstat()
+        found = place.stat()
+        link = place.lstat()
     except OSError as error:
         return f"cannot be looked at ({error.strerror})"
     if link.st_uid not in (os.geteuid(), ROOT):  # of a link: who owns it may let it point elsewhere
@@ -237,7 +239,8 @@ def writable(place: Path, found: os.stat_result) -> str:
 
     An empty text where none may. `found` is of the path, or of what it links to.
     """
-    mode, shown = found.st_mode, f"mode {stat.S_IMODE(found.st_mode):o}"
+    mode = found.st_mode
+    shown = f"mode {stat.S_IMODE(found.st_mode):o}"
     if mode & stat.S_IWOTH:
         return f"every account may write there ({shown}): chmod go-w {place}"
     # A group of one account alone gives nobody else a way in.

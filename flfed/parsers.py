@@ -30,7 +30,8 @@ LONGEST_REASON = 200
 _PART = r"(?:[A-Za-z0-9_-]+|\"[^\"\n]*\"|'[^'\n]*')[ \t]*\.[ \t]*"
 _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-])(?:{_PART}){{{DEEPEST}}}")
 """A dotted key of many parts: what tomllib needs for one grows with the square of their number."""
-LOWEST, HIGHEST = -(2**63), 2**64 - 1
+LOWEST = -(2**63)
+HIGHEST = 2**64 - 1
 """Whole numbers of 64 bits, with a sign or without; Flower's numbers of nodes have none."""
 DAMAGED = (
     ArithmeticError,

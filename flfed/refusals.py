@@ -58,7 +58,8 @@ of the number before it, and `rest` is for sentences of this side alone."""
 _TABLES: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 TABLE = _TABLES["table"]
 """What is wrong with a table: a column, a rule and a count."""
-DEFECTS, WRONG = _TABLES["defects"], _TABLES["wrong"]
+DEFECTS = _TABLES["defects"]
+WRONG = _TABLES["wrong"]
 """What a gate finds wrong with a message, and with one section of it."""
 ABOUT = _TABLES["about"]
 """What the coordinator says of a refusal or a fault, which stands in it."""
@@ -238,7 +239,8 @@ def recorded(said: str, site: str = "") -> Refusal:
     ('clinic: the study is not approved here', 'something-else')
     """
     # Only the beginning of a long text is looked at: no honest one is as long.
-    text, before = plain(said[:LONGEST]), list[str]()
+    text = plain(said[:LONGEST])
+    before = list[str]()
     name_first = re.compile(f"({re.escape(site) or SLOTS['name']}): ")
     # The whole text may be known by itself, before a name is taken off it.
     while (found := read_of_site(text)) is None and len(before) < NAMES and (named := name_first.match(text)):
@@ -255,7 +257,8 @@ def recorded(said: str, site: str = "") -> Refusal:
 
 def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> str:
     """Return the expression of one template, its facts as groups where `named`."""
-    found, seen = "", set[str]()
+    found = ""
+    seen = set[str]()
     for words, fact, slot, quoted in string.Formatter().parse(template):
         found += re.escape(words)
         if fact is None:
@@ -293,7 +296,8 @@ def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
 # Made at the first look, which most runs never take.
 @cache
 def _any(tables: tuple[str, ...]) -> re.Pattern[str]:
-    slots, templates = _slots(), (item for name in tables for item in _TABLES[name].items())
+    slots = _slots()
+    templates = (item for name in tables for item in _TABLES[name].items())
     return re.compile("|".join(f"(?P<{code.replace('-', '_')}>{pattern(of, slots)})" for code, of in templates))
 
 

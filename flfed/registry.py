@@ -153,7 +153,8 @@ def _own(kind: str) -> list[str]:
 @cache
 def _modules(kind: str) -> dict[str, str]:
     """Return the module of each name that flfed itself brings; what is alike stands in a folder of its own."""
-    folder, found = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:]), dict[str, str]()
+    folder = Path(__file__).parent.joinpath(*FOLDERS[kind].split(".")[1:])
+    found = dict[str, str]()
     for place in pkgutil.iter_modules([str(folder)]):
         inner = pkgutil.iter_modules([str(folder / place.name)]) if place.ispkg else ()
         below = [f"{place.name}.{one.name}" for one in inner] if place.ispkg else [place.name]
@@ -245,7 +246,8 @@ def _brought(kind: str, point: importlib.metadata.EntryPoint) -> Any:
 def _check_direction(kind: str, name: str, found: type, where: str) -> None:
     """Refuse a metric whose direction does not go with its name."""
     # Verdicts know a metric's name alone: with another direction they would call a loss a gain.
-    better, wrong = getattr(found, "better", None), "higher" if name.endswith(MADE_SMALL) else "lower"
+    better = getattr(found, "better", None)
+    wrong = "higher" if name.endswith(MADE_SMALL) else "lower"
     if kind == "metric" and better == wrong:
         raise UsageError(
             f"{where}: better={better!r} does not go with its name: names that end in {', '.join(MADE_SMALL)} "

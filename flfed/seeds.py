@@ -117,7 +117,8 @@ class Draws:
     """
 
     def __init__(self, seed: int, purpose: str) -> None:
-        self._seed, self._purpose = seed, purpose
+        self._seed = seed
+        self._purpose = purpose
         self._places: dict[str, int] = {}
         self._entropy: list[list[int]] = []
         self._number = -1
@@ -153,7 +154,8 @@ class _Seeded(np.random.bit_generator.ISeedSequence):
     """Seed sequence with its first words precomputed."""
 
     def __init__(self, entropy: Sequence[int], state: np.ndarray) -> None:
-        self.entropy, self._state = entropy, state
+        self.entropy = entropy
+        self._state = state
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """Return the state for a bit generator.
@@ -181,7 +183,8 @@ def states(entropy: np.ndarray) -> np.ndarray:
 
     Source: O'Neill 2015, "Developing a seed_seq alternative", as in NumPy's `SeedSequence`.
     """
-    constant, factor = 0x43B0D7E5, 0x931E8875
+    constant = 0x43B0D7E5
+    factor = 0x931E8875
 
     def hashed(values: np.ndarray) -> np.ndarray:
         nonlocal constant
@@ -197,14 +200,16 @@ def states(entropy: np.ndarray) -> np.ndarray:
         return found
 
     # The pool of four words takes in the first four, is mixed, and then absorbs the later ones.
-    first, later = entropy.T[:4], entropy.T[4:]
+    first = entropy.T[:4]
+    later = entropy.T[4:]
     pool = [hashed(values) for values in first]
     for source, place in permutations(range(4), 2):
         pool[place] = mixed(pool[place], hashed(pool[source]))
     for values in later:
         pool = [mixed(part, hashed(values)) for part in pool]
     # The output stage hashes with constants of its own.
-    constant, factor = 0x8B51F9DD, 0x58F38DED
+    constant = 0x8B51F9DD
+    factor = 0x58F38DED
     halves = [hashed(part).astype(np.uint64) for part in (*pool, *pool)]
     return np.stack([low | high << 32 for low, high in zip(halves[::2], halves[1::2], strict=True)], axis=1)
 

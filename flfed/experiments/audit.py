@@ -130,7 +130,8 @@ def audit(
     """
     chosen = _known_attacks(attacks)
     with RunReader.open(store) as reader:
-        entries, series = reader.runs_of(run), reader.series(run)
+        entries = reader.runs_of(run)
+        series = reader.series(run)
         # The first repeat with a model is attacked; repeats differ in seeds only.
         entry = next((one for one in entries if one.status not in WITHOUT_MODEL), entries[0])
         # Some engines leave the attack to another one that reads the same tables.

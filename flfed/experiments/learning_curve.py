@@ -122,7 +122,8 @@ def run_curve(
     for share in SHARES:
         cut = found | ({site: FewerRows.of(found[site], share, study.seed)} if share < 1 else {})
         report = run(whole, sites=list(cut.values()), repeats=repeats, progress=progress).report
-        primary, own = primary_of(report), report["sites"].get(site, {})
+        primary = primary_of(report)
+        own = report["sites"].get(site, {})
         if primary is None:
             raise UsageError(f"--curve: study {study.name!r} compares no models")
         rows = own["rows"] - own["holdout-rows"] if own.get("rows") and own.get("holdout-rows") else None

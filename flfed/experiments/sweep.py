@@ -298,7 +298,8 @@ def sweep(
     # All points share one reading of the tables.
     taking_part = {site.name: CachedSite.of(site) for site in find_sites(study, sites)}
     torch.set_num_threads(1)
-    found, stopped = list[Point](), ""
+    found = list[Point]()
+    stopped = ""
     with RunStore.open() as store:
         try:
             for number, (settings, point) in enumerate(points, start=1):
@@ -314,7 +315,8 @@ def sweep(
 
 def _run_of(series: str, point: Study, sites: Mapping[str, Site], store: RunStore, progress: Progress) -> str:
     """Run one point, in a series of its own since its settings are; return the run's id."""
-    facts, engine = check(point), InProcess()
+    facts = check(point)
+    engine = InProcess()
     name = store.begin_series(study=series, study_sha256=point.sha256(), study_text=point.text)
     path = path_of(engine, point, stacked=True)
     writer = begin(store, name, point, facts, engine=engine.name, path=path)
@@ -328,7 +330,8 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
 
     It enrols, summarises, and runs the rounds and the last evaluation.
     """
-    writer, began = recorder.writer, time.monotonic()
+    writer = recorder.writer
+    began = time.monotonic()
     side = SiteClient(lambda name, _: sites[name])
     grid = grid_of(side, list(sites), {"study": point.text, "repeat": 0, "run-here": writer.run}, answer)
     try:
@@ -360,7 +363,8 @@ def _judged(settings: Settings, run: str) -> Point:
         # Points are ranked by the figures over all sites.
         rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
     figures = {row.metric: row for row in rows}
-    loss, primary = figures.get("loss"), figures.get(entry.primary)
+    loss = figures.get("loss")
+    primary = figures.get(entry.primary)
     judged = entry.status == "completed" and loss is not None and loss.value is not None
     return Point(
         settings=settings,

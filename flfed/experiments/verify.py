@@ -102,7 +102,8 @@ class Compared:
 
         An empty text where it holds.
         """
-        path, difference = self.expected.path, self.difference
+        path = self.expected.path
+        difference = self.difference
         if self.holds:
             return ""
         if self.ours is None or difference is None:
@@ -308,7 +309,8 @@ def check_expected(study: Study) -> None:
     UsageError
         For the first expectation that does not fit.
     """
-    expected, task = study.expected, check(study)["task"]
+    expected = study.expected
+    task = check(study)["task"]
     metrics = list(metrics_asked(task, study.compare))
     sites = [site.name for site in find_sites(study)]
     if not expected.figures:
@@ -317,7 +319,8 @@ def check_expected(study: Study) -> None:
             '"global.roc_auc_score" = { value = 0.89, tolerance = 0.02, source = "..." }'
         )
     for figure in expected.figures:
-        where, parts = f"[expected] {figure.path!r}", figure.path.split(".")
+        where = f"[expected] {figure.path!r}"
+        parts = figure.path.split(".")
         # Each published repeat needs one of ours beside it.
         if figure.by_repeat and len(figure.by_repeat) != expected.repeats:
             given = len(figure.by_repeat)

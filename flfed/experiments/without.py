@@ -93,7 +93,8 @@ def run_without(
     UsageError
         If a site's policy is not open, the list fits no table, or nobody on it has a row.
     """
-    given, sites = sites, find_sites(study, sites)
+    given = sites
+    sites = find_sites(study, sites)
     if closed := [site.name for site in sites if site.policy.disclosure != "open"]:
         raise UsageError(
             f"--without shows what single rows change in a model, and the policy of {', '.join(closed)} is not 'open': "

@@ -65,15 +65,19 @@ def explained(model: SharedModel, x: np.ndarray) -> Explanations:
             f"--explain is of boosted trees, and this model is {model.study.model.name!r}: of a regression the "
             "coefficients say it, in the run's report"
         )
-    task, schema = model.schema.task, model.schema
-    scale, base = 1.0, 0.0
+    task = model.schema.task
+    schema = model.schema
+    scale = 1.0
+    base = 0.0
     unit = "log-odds" if task == "binary" else "score"
     if task == "regression":
-        scale, base = float(model.encoder.scale[-1]), float(model.encoder.center[-1])
+        scale = float(model.encoder.scale[-1])
+        base = float(model.encoder.center[-1])
         column = schema.columns[schema.target]
         unit = f"logarithm of {schema.target}" if column.transform == "log1p" else column.unit or schema.target
     missing = widths_of(model.arrays) - 1
-    forest, outputs = forest_of(model.arrays), model.arrays["value"].shape[1]
+    forest = forest_of(model.arrays)
+    outputs = model.arrays["value"].shape[1]
     values = scale * contributions(forest, codes_in(x, model.arrays), missing, outputs=outputs)
     values[:, :, -1] += base
     columns = [*(column.name for column in model.layout.features), MEAN]

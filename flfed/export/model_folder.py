@@ -151,7 +151,8 @@ class SharedModel:
             raise UsageError(
                 f"model {self.study.model.name!r} has no weights that could be written as int8: leave --dtype out"
             )
-        stored, layout = quantise(self.arrays), self.layout
+        stored = quantise(self.arrays)
+        layout = self.layout
         # Under scaler "none" the encoder knows no deviations; the schema's are near enough to draw rows by.
         plain = self.study.encode.scaler == "none"
         by = replace(self.encoder, scale=schema_encoder(layout).scale) if plain else self.encoder
@@ -206,7 +207,8 @@ class SharedModel:
 
         It is without the files' hashes.
         """
-        layout, quantised = self.layout, self.quantised
+        layout = self.layout
+        quantised = self.quantised
         more: dict[str, Any] = {} if quantised is None else {"quantised": quantised.as_object()}
         if self.rounded_of:
             more["rounded"] = {"dtype": "float32", "of-arrays-sha256": self.rounded_of}
@@ -257,7 +259,9 @@ class SharedModel:
             one that was written, or its signature does not hold.
         """
         files = read_model_files(folder)
-        facts, stored, quantised = files.facts, files.arrays, None
+        facts = files.facts
+        stored = files.arrays
+        quantised = None
         if facts.quantised is not None:
             quantised = Quantised(stored=stored, **facts.quantised.model_dump())
         made = cls(

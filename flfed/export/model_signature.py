@@ -60,7 +60,8 @@ def read_signature(found: object, sha256: str) -> Signature | None:
     if found is None:
         return None
     if isinstance(found, Mapping) and found.keys() == PARTS and all(isinstance(part, str) for part in found.values()):
-        title, key = found["coordinator"], found["signing-key"]
+        title = found["coordinator"]
+        key = found["signing-key"]
         # A title of control characters could pretend to be another text on a screen.
         whole = 1 <= len(title) <= 100 and title.isprintable() and HASH.fullmatch(key)
         if whole and coordinator_signed(model_facts(title, sha256), found["signature"], key):

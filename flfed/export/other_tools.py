@@ -22,7 +22,8 @@ from flfed.rows.proposals.tables import columns_by_name
 from flfed.rows.training.functional import layers_of
 
 OPSET = 17
-INPUT, OUTPUT = "inputs", "outputs"
+INPUT = "inputs"
+OUTPUT = "outputs"
 
 
 def write_onnx(model: SharedModel, path: Path) -> None:
@@ -179,12 +180,15 @@ def to_sklearn(
     if model.schema.task == "regression":
         if model.layout.target.transform == "log1p":
             raise UsageError("the target is logarithmic, which scikit-learn's linear regression does not know")
-        scale, center = model.encoder.scale[-1], model.encoder.center[-1]
+        scale = model.encoder.scale[-1]
+        center = model.encoder.center[-1]
         estimator: Any = LinearRegression()
-        estimator.coef_, estimator.intercept_ = weight[:, 0] * scale, float(bias[0] * scale + center)
+        estimator.coef_ = weight[:, 0] * scale
+        estimator.intercept_ = float(bias[0] * scale + center)
     else:
         estimator = LogisticRegression()
-        estimator.coef_, estimator.intercept_ = weight.T, bias
+        estimator.coef_ = weight.T
+        estimator.intercept_ = bias
         estimator.classes_ = np.array(model.schema.classes, dtype=object) if labels is None else labels
     estimator.n_features_in_ = len(weight)
     return Pipeline([("encode", Encoder(model, fields)), ("predict", estimator)])

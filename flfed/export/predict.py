@@ -249,9 +249,11 @@ def _within_ranges(model: SharedModel, table: pd.DataFrame) -> tuple[pd.DataFram
 
     With it come a sentence for each such column, with its count.
     """
-    notes, columns = [], {}
+    notes = []
+    columns = {}
     for feature in model.layout.features:
-        name, column = feature.name, model.schema.columns[feature.name]
+        name = feature.name
+        column = model.schema.columns[feature.name]
         if name not in model.schema.unconfirmed or column.kind != "number" or column.range is None:
             continue
         columns[name] = table[name].clip(*column.range)
@@ -338,7 +340,8 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
 
     Its method goes with it, or why the metric is not there.
     """
-    task, cells = model.schema.task, table[model.schema.target]
+    task = model.schema.task
+    cells = table[model.schema.target]
     y = cells.to_numpy(dtype=float) if task == "regression" else codes(cells, model.layout.target)
     group = table[model.schema.group] if model.schema.group else None
     # Rows of one person go together into a resample, or the interval would be too short.

@@ -124,7 +124,8 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r} is not known{nearest(dtype, DTYPES)} Known: {', '.join(DTYPES)}")
     with RunReader.open(store) as reader:
-        runs, series = reader.runs_of(name), reader.series(name)
+        runs = reader.runs_of(name)
+        series = reader.series(name)
         found = report(reader, name)
         reason = f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
         if not runs[0].rounds_planned:

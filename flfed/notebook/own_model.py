@@ -123,7 +123,9 @@ class ModuleModel:
         """
         rows = torch.linspace(-1, 1, ROWS * inputs, dtype=torch.float64).reshape(ROWS, inputs)
         try:
-            found, whole, again = self.module(rows[:2]), self.module(rows), self.module(rows)
+            found = self.module(rows[:2])
+            whole = self.module(rows)
+            again = self.module(rows)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             words = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UsageError(f"model: the module does not take [rows, {inputs}] ({words})") from None

@@ -348,7 +348,8 @@ class Plots:
         """Return the gain of each site with its intervals."""
         from flfed.records.dashboard.components import charts
 
-        found, metric = self._result.report, self._metric()
+        found = self._result.report
+        metric = self._metric()
         drawn = charts.forest_plot(found, metric, order_of_sites(found, metric))
         if drawn is None:
             raise UsageError("no site has a gain to draw: see result.gains")
@@ -366,7 +367,8 @@ class Plots:
 
         from flfed.records.dashboard.components import colours, round_chart
 
-        sites, known = [sites] if isinstance(sites, str) else list(sites), list(self._result.report["sites"])
+        sites = [sites] if isinstance(sites, str) else list(sites)
+        known = list(self._result.report["sites"])
         if other := [site for site in sites if site not in known]:
             raise UsageError(f"site {other[0]!r} has no figures{nearest(other[0], known)} Known: {', '.join(known)}")
         with RunReader.open(self._result.store) as reader:

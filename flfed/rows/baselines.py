@@ -88,7 +88,8 @@ def tuned_network(rows: Encoded, given: Trainable) -> Asking:
     base = given.plan.l2 or 1e-4
     plans = [replace(given.plan, l2=l2) for l2 in (base, 10 * base, 100 * base)]
     # The penalty and the number of epochs are chosen together, by the lowest loss on the rows kept apart.
-    fitted, tested = rows.take(~held), rows.take(held)
+    fitted = rows.take(~held)
+    tested = rows.take(held)
     tried = yield from together([_tried(fitted, tested, given, plan) for plan in plans])
     best: tuple[float, Plan, int] = (float("inf"), given.plan, 1)
     for plan, losses in zip(plans, tried, strict=True):
@@ -103,7 +104,8 @@ def _tried(rows: Encoded, tested: Encoded, given: Trainable, plan: Plan) -> Gene
 
     Yields the requests and returns the loss on `tested` rows after each round of training on `rows`.
     """
-    arrays, losses = first_arrays(given, rows.x.shape[1]), []
+    arrays = first_arrays(given, rows.x.shape[1])
+    losses = []
     for number in range(1, given.rounds + 1):
         arrays = yield from _epoch(rows, arrays, given, plan, number)
         losses.append((yield from _loss(tested, arrays, given)))
@@ -127,7 +129,8 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
     plan = replace(given.plan, lr=given.plan.lr / 10, schedule="constant")
     if not 0 < held.sum() < len(rows):
         return start
-    fitted, tested = rows.take(~held), rows.take(held)
+    fitted = rows.take(~held)
+    tested = rows.take(held)
     arrays = start
     # Zero epochs are scored first, so that the global model itself may win.
     best = float("inf")
@@ -137,7 +140,8 @@ def fine_tuned(rows: Encoded, start: dict[str, np.ndarray], given: Trainable) ->
             arrays = yield from _epoch(fitted, arrays, given, plan, number)
         loss = yield from _loss(tested, arrays, given)
         if loss < best:
-            best, epochs = loss, number
+            best = loss
+            epochs = number
     # With the number of epochs known, all rows are trained on from the start.
     arrays = start
     for number in range(1, epochs + 1):

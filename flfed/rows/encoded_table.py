@@ -120,8 +120,10 @@ class EncodedTable:
         if encoder is None:
             return own
         # The target is scaled as at all sites, so that outputs mean the same everywhere.
-        center, scale = own.center.copy(), own.scale.copy()
-        center[-1], scale[-1] = encoder.center[-1], encoder.scale[-1]
+        center = own.center.copy()
+        scale = own.scale.copy()
+        center[-1] = encoder.center[-1]
+        scale[-1] = encoder.scale[-1]
         return replace(own, center=center, scale=scale, class_weight=encoder.class_weight)
 
     @cached_property
@@ -244,7 +246,8 @@ class EncodedTable:
     @cached_property
     def scored_persons(self) -> np.ndarray:
         """Whose each of these rows is, each its own where the schema names no group; int [rows]."""
-        training, holdout = self.table.training, self.table.holdout("score-check")
+        training = self.table.training
+        holdout = self.table.holdout("score-check")
         if not self.schema.group:
             return np.arange(len(training) + len(holdout))
         column = self.schema.group

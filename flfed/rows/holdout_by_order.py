@@ -86,7 +86,8 @@ class HoldoutByOrder:
 
     def _last(self, values: np.ndarray) -> object:
         """Return the last value that is trained on."""
-        until, share = self.rule.train_until, self.rule.train_share
+        until = self.rule.train_until
+        share = self.rule.train_share
         if share is None:
             return np.datetime64(until) if isinstance(until, str) else until
         # Less a little: .7 of 10 rows are 7, which in floating point may be a bit more.

@@ -22,7 +22,8 @@ from flfed.summaries.summary import Encoder, Layout
 from flfed.trees.cut_points import codes_in
 from flfed.trees.forest import NoTrees, forest_of
 
-FORMAT, FORMAT_INT8 = 1, 2
+FORMAT = 1
+FORMAT_INT8 = 2
 """Of a model folder, and of one whose weights are int8: an earlier flfed cannot read it, and says so."""
 MODEL = "model.safetensors"
 ENCODER = "encoder.safetensors"

@@ -16,7 +16,8 @@ INTERCEPT_SD = 2.0
 over sites: keeps it finite where a site has one class."""
 UNLIKE = 20
 """One site in so many is not as the others are."""
-FLAT_SD, NO_SD = 1000.0, 1e-6
+FLAT_SD = 1000.0
+NO_SD = 1e-6
 """Deviations of a prior that says nothing, and yet keeps the curvature above 0; and of one that leaves nothing."""
 
 
@@ -85,7 +86,8 @@ def own_offset(outputs: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarra
     # The softmax does not change with a constant on all outputs: only their differences are known.
     if task != "binary":
         centred = np.eye(classes) - 1 / classes
-        value, spread = centred @ value, centred @ spread @ centred
+        value = centred @ value
+        spread = centred @ spread @ centred
     return value, np.sqrt(np.diag(spread))
 
 
@@ -117,12 +119,15 @@ def _evidence(outputs: np.ndarray, y: np.ndarray, task: str, sd: float) -> float
     It is their log-probability under a prior deviation, by Laplace's method about the mode.
     """
     shift = own_intercept(outputs, y, task, sd)
-    moved, precision = outputs + shift, max(sd, NO_SD) ** -2.0
+    moved = outputs + shift
+    precision = max(sd, NO_SD) ** -2.0
     if task == "regression":
         variance = residual_variance(y - outputs[:, 0])
-        loss, bend = loss_of_rows(task, moved, y) / variance, np.array([[len(y) / variance]])
+        loss = loss_of_rows(task, moved, y) / variance
+        bend = np.array([[len(y) / variance]])
     else:
-        loss, bend = loss_of_rows(task, moved, y), _curvature(moved, task)
+        loss = loss_of_rows(task, moved, y)
+        bend = _curvature(moved, task)
     spread = np.linalg.slogdet(np.eye(len(shift)) + bend / precision)[1]
     return float(-loss * len(y) - precision * np.square(shift).sum() / 2 - spread / 2)
 

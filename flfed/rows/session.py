@@ -156,7 +156,8 @@ class SiteSession(EncodedTable):
         draws: Draws | None = None,
         protection: Protection | None = None,
     ) -> None:
-        seed, schema = study.seed + repeat, datasets.load(study.dataset.name).schema
+        seed = study.seed + repeat
+        schema = datasets.load(study.dataset.name).schema
         table = study_table(study, site, repeat) if table is None else table
         super().__init__(site, study, table, study_layout(study, schema), schema, seed)
         self.protection = protection
@@ -303,7 +304,8 @@ class SiteSession(EncodedTable):
 
     def rival(self, rows: Encoded, layout: Layout, encoder: Encoder) -> Generator[ComputeRequest, Any, Rival]:
         """Find the best model of this site's rows in a layout, as the study and the site's policy allow."""
-        naive, least = self.study.compare.naive, self.site.policy.least_rows()
+        naive = self.study.compare.naive
+        least = self.site.policy.least_rows()
         return (yield from best(rows, self.trainable(), layout, encoder, naive, least))
 
     def pulled(self, start: Arrays, encoder: Encoder) -> Generator[ComputeRequest, Any, Predictor]:
@@ -334,7 +336,8 @@ class SiteSession(EncodedTable):
         self, arrays: Arrays, encoder: Encoder, sd: float | None
     ) -> Generator[ComputeRequest, Any, Predictor]:
         # A copy: what is kept must not change with the caller's arrays.
-        rows, arrays = self.training(encoder), {name: value.copy() for name, value in arrays.items()}
+        rows = self.training(encoder)
+        arrays = {name: value.copy() for name, value in arrays.items()}
         if not (self.model.linear or self.layout.plain):
             tuned_arrays = yield from fine_tuned(rows, arrays, self.trainable())
             return network_predictor(self.model, tuned_arrays)
@@ -357,7 +360,8 @@ class SiteSession(EncodedTable):
         """
         if not self.study.adjusts_intercept() or self.protection is not None:
             return None
-        rows, arrays = self.training(encoder), self.own_arrays.at_site(arrays)
+        rows = self.training(encoder)
+        arrays = self.own_arrays.at_site(arrays)
         if too_few(rows.y, self.task, self.classes, self.site.policy):
             return None
         outputs = yield ScoreRequest(model=self.model, arrays=arrays, x=rows.x)

@@ -140,7 +140,8 @@ def grown(
     if not level.score:
         return Grown(sums, trained, None, None)
     validated = scored is not fitted
-    own, kind = replace(scored, x=trees.scores["scored"]), "validation" if validated else "training"
+    own = replace(scored, x=trees.scores["scored"])
+    kind = "validation" if validated else "training"
     scores = yield from session.measured(kind, session.table.training, {}, encoder, own, SCORED)
     if _tell_single_rows(session, trees, validated=validated):
         return Grown(sums, trained, None, scores.bare())
@@ -177,7 +178,8 @@ def _site_trees(session: SiteSession, encoder: Encoder, fitted: Encoded, scored:
 
 def _trees_anew(session: SiteSession, encoder: Encoder, before: SiteTrees) -> SiteTrees:
     """Return the trees that are grown anew on all training rows, of which there is none yet."""
-    rows, known = session.training(encoder), before.anew
+    rows = session.training(encoder)
+    known = before.anew
     if known is None or known.y is not rows.y or known.grown or known.cuts_sha256 != before.cuts_sha256:
         known = before.anew = _site_trees(session, encoder, rows, rows)
         known.take(without_trees(before.arrays))

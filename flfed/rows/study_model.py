@@ -25,7 +25,8 @@ MOST_PARAMETERS = 2**24
 
 def study_layout(study: Study, schema: Schema) -> Layout:
     """Return the layout of a study's summaries and inputs."""
-    features, model = schema.features(study.dataset.features), registry.load("model", study.model.name)
+    features = schema.features(study.dataset.features)
+    model = registry.load("model", study.model.name)
     layout = layout_of(schema, features, missing_indicator=study.encode.missing_indicator)
     return replace(layout, plain=getattr(model, "plain", False))
 
@@ -48,8 +49,10 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
     UsageError
         If it has more than `MOST_PARAMETERS`: names the keys that make it so large.
     """
-    model, layout = study.model.build("model"), study_layout(study, schema)
-    outputs, inputs = outputs_of(schema.task, len(schema.classes)), len(input_names(layout))
+    model = study.model.build("model")
+    layout = study_layout(study, schema)
+    outputs = outputs_of(schema.task, len(schema.classes))
+    inputs = len(input_names(layout))
     precision = np.dtype(study.plan.precision)
     if layout.plain:
         precision = np.dtype(np.float64)
@@ -76,7 +79,9 @@ def first_model(study: Study, schema: Schema, repeat: int = 0) -> Arrays:
     Raises as `model_shapes` does, before anything is made.
     """
     model_shapes(study, schema)
-    model, seed, layout = study.model.build("model"), study.seed + repeat, study_layout(study, schema)
+    model = study.model.build("model")
+    seed = study.seed + repeat
+    layout = study_layout(study, schema)
     if layout.plain:
         return dict(model.first_forest(layout, outputs_of(schema.task, len(schema.classes)), study.rounds))
     return first_arrays(study_trainable(study, schema, model, seed=seed), len(input_names(layout)))

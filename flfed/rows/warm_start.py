@@ -81,7 +81,8 @@ class Source:
         """
         if study.encode.scaler == "per-site":
             raise UsageError(f"[model]: warm-start={name!r}: {Refusal('source-per-site')}")
-        layout, layers = study_layout(study, schema), layers_of(study.model.build("model"))
+        layout = study_layout(study, schema)
+        layers = layers_of(study.model.build("model"))
         if layers and len(arrays[layers[0][0]]) != len(input_names(layout)):
             raise UsageError(f"[model]: warm-start={name!r}: the schema of its dataset has changed since it was run")
         return cls(run=name, layout=layout, encoder=encoder, layers=layers, arrays=arrays)
@@ -223,16 +224,20 @@ def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, e
     """
     (weight, bias), *_ = source.layers
     found = {name: value.astype(np.float64) for name, value in source.arrays.items()}
-    w, constant = first[weight].astype(np.float64), found[bias]
+    w = first[weight].astype(np.float64)
+    constant = found[bias]
     taken = fitting_columns(source.layout, layout)
     columns, more = _contributions(source, taken)
     constant = constant + more
-    places, cells = input_slices(layout), layout.slices()
+    places = input_slices(layout)
+    cells = layout.slices()
     for number, column in enumerate(layout.features):
         if column.name not in taken:
             continue
-        own, at = columns[column.name], places[column.name]
-        frequency, spread = encoder.frequency[cells[column.name]], encoder.spread[cells[column.name]]
+        own = columns[column.name]
+        at = places[column.name]
+        frequency = encoder.frequency[cells[column.name]]
+        spread = encoder.spread[cells[column.name]]
         rows = []
         if own.slope is not None:
             rows.append(own.slope * encoder.scale[number])
@@ -249,7 +254,8 @@ def rewritten(source: Source, first: Mapping[str, np.ndarray], layout: Layout, e
             rows.append(absent * spread[-1])
             constant = constant + absent * frequency[-1]
         w[at] = np.stack(rows)
-    found[weight], found[bias] = w, constant
+    found[weight] = w
+    found[bias] = constant
     if layout.task == "regression":
         _in_units(found, source, encoder)
     return {name: found[name].astype(value.dtype) for name, value in first.items()}
@@ -262,13 +268,18 @@ def _contributions(source: Source, taken: Collection[str]) -> tuple[dict[str, _C
     """
     (weight, _), *_ = source.layers
     w = source.arrays[weight].astype(np.float64)
-    places, cells, encoder = input_slices(source.layout), source.layout.slices(), source.encoder
-    found, constant = {}, np.zeros(w.shape[1])
+    places = input_slices(source.layout)
+    cells = source.layout.slices()
+    encoder = source.encoder
+    found = {}
+    constant = np.zeros(w.shape[1])
     for number, column in enumerate(source.layout.features):
         if column.name not in taken:
             continue
-        own, at = w[places[column.name]], cells[column.name]
-        frequency, spread = encoder.frequency[at], encoder.spread[at]
+        own = w[places[column.name]]
+        at = cells[column.name]
+        frequency = encoder.frequency[at]
+        spread = encoder.spread[at]
         values: dict[str | None, np.ndarray] = {}
         slope = None
         if source.layout.missing_indicator:

@@ -17,7 +17,8 @@ from flfed.summaries.noised_counts import Interval, Moments, independence, quant
 from flfed.summaries.summary import ColumnLayout
 
 Found = dict[str, Any]
-ROWS, CROSS = "rows", "cross "
+ROWS = "rows"
+CROSS = "cross "
 OUTSIDE = math.sqrt(2)
 """Noise of the number of known values, in that of a count: it is a difference of two counts."""
 
@@ -68,7 +69,8 @@ class AnalysisLayout:
 
     def parts(self, answer: np.ndarray) -> dict[str, np.ndarray]:
         """Return the parts of an answer, float64 [entries]."""
-        found, start = {}, 0
+        found = {}
+        start = 0
         for name, shape in self.shapes().items():
             found[name] = answer[start : start + math.prod(shape)].reshape(shape)
             start += found[name].size
@@ -101,8 +103,10 @@ class AnalysisLayout:
 
     def _column(self, column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> Found:
         """Return the figures of one column; parts are of one group, or of all."""
-        counts, rows = parts[f"counts {column.name}"], float(parts[ROWS])
-        known, of_known = rows - float(counts[-1]), deviation * OUTSIDE
+        counts = parts[f"counts {column.name}"]
+        rows = float(parts[ROWS])
+        known = rows - float(counts[-1])
+        of_known = deviation * OUTSIDE
         found: Found = {"unit": column.unit, "missing": told(share(float(counts[-1]), rows, deviation))}
         display = shown(counts[:-1], known)
         if not column.edges:
@@ -140,7 +144,8 @@ class AnalysisLayout:
         names = group.cells[:-1]
         own = {name: values for name, values in parts.items() if not name.startswith(CROSS)}
         each = [{name: values[at] for name, values in own.items()} for at in range(len(names))]
-        total, of_total = float(parts[ROWS][:-1].sum()), deviation * math.sqrt(len(names))
+        total = float(parts[ROWS][:-1].sum())
+        of_total = deviation * math.sqrt(len(names))
         found = {
             label: {
                 ROWS: counted(float(own[ROWS]), deviation),
@@ -168,7 +173,8 @@ class AnalysisLayout:
 
 def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> dict[str, Interval | None]:
     """Return the mean of a number, or the shares of a category's values: of two, the last one's."""
-    counts, rows = parts[f"counts {column.name}"], float(parts[ROWS])
+    counts = parts[f"counts {column.name}"]
+    rows = float(parts[ROWS])
     known = rows - float(counts[-1])
     if column.edges:
         return {"mean": moments_of(column, parts, known, deviation).mean()}
@@ -220,7 +226,8 @@ def kurtosis(counts: np.ndarray, edges: np.ndarray) -> float:
         None below 0.
     edges : float64 array [bins + 1]
     """
-    middles, total = (edges[1:] + edges[:-1]) / 2, float(counts.sum())
+    middles = (edges[1:] + edges[:-1]) / 2
+    total = float(counts.sum())
     if total <= 0:
         return 3.0
     apart = middles - (counts * middles).sum() / total

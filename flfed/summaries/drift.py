@@ -24,7 +24,8 @@ APART = "the site and the others have no value in common, so there is no spread 
 MIRRORED = 0.8
 """Least standardised difference of a share from the others' of which it is looked whether one is 1 minus the other: of
 40 and 60 rows of 100, which are too near to tell, it is .41, of 30 and 70 it is .87."""
-MIRROR_WIDTH, ALIKE_SHARES = 0.06, 0.1
+MIRROR_WIDTH = 0.06
+ALIKE_SHARES = 0.1
 """How far a share may be from 1 minus that of the others at most, and each of the others from theirs together."""
 FEW_ROWS = 20
 """Fewest rows with a value, here and elsewhere, of which a difference is given: below, the spread is not known
@@ -32,7 +33,8 @@ well enough to say what chance alone brings about: it is more than `by_chance` i
 (four values, each as frequent), and in up to 9 of 100 of 20 rows."""
 FEW = f"fewer than {FEW_ROWS} rows have a value at the site"
 FEW_ELSEWHERE = f"fewer than {FEW_ROWS} rows have a value at the other sites"
-SMALL, LARGE = 0.1, 0.25
+SMALL = 0.1
+LARGE = 0.25
 """Standardised differences that are usually read as small, and as large enough to be looked at: a rule of thumb.
 
 Source: Austin 2009, "Balance diagnostics for comparing the distribution of baseline covariates", and Stuart 2010."""
@@ -177,7 +179,8 @@ def is_mirrored(difference: float | None, own: SiteSums | None, others: Sequence
     shares = [sums[1] / sum(sums) for sums in there if sum(sums)]
     if not (max(shares) < 0.5 or min(shares) > 0.5):
         return False
-    n, m = sum(own.sums), sum(map(sum, there))
+    n = sum(own.sums)
+    m = sum(map(sum, there))
     share = sum(sums[1] for sums in there) / m
     error = math.sqrt(share * (1 - share) * (1 / n + 1 / m))
     # Sites differ by more than chance: half of what is read as a small difference beside it.
@@ -290,12 +293,14 @@ def share_difference(counts: np.ndarray, other: np.ndarray) -> tuple[float | Non
     >>> round(apart, 4)  # (.5 - .2) / sqrt((.25 + .16) / 2)
     0.6626
     """
-    n, m = float(counts.sum()), float(other.sum())
+    n = float(counts.sum())
+    m = float(other.sum())
     if not n or not m:
         return None, None, EMPTY
     # Values that nobody has, and the first one, follow from the rest and would make the covariance singular.
     there = (counts + other) > 0
-    t, c = (counts / n)[there][1:], (other / m)[there][1:]
+    t = (counts / n)[there][1:]
+    c = (other / m)[there][1:]
     if not len(t):
         return None, None, CONSTANT
     covariance = (np.diag(t) - np.outer(t, t) + np.diag(c) - np.outer(c, c)) / 2

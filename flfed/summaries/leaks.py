@@ -66,7 +66,8 @@ def leak_warnings(layout: Layout, summary: Summary) -> list[LeakWarning]:
     number. Columns of `untested` are passed over. Strength is the AUC (the absolute correlation for a
     regression) of the column alone, the mean over sites weighted by rows, and over outcomes.
     """
-    found, passed = [], untested(layout, summary)
+    found = []
+    passed = untested(layout, summary)
     for number, column in enumerate(layout.features):
         sums = summary.leaks[number]
         if column.name not in passed:

@@ -21,7 +21,9 @@ GRID = ScoreBins(bins=128)
 have √2 times the noise over a tail."""
 POINTS = 8
 """Predictions that stand for those of one bin."""
-TAIL, TAIL_RANGE, DOUBT = 0.6, 0.7, 0.3
+TAIL = 0.6
+TAIL_RANGE = 0.7
+DOUBT = 0.3
 """Mean distance of an end bin's predictions from its bound, where their number falls e-fold over 1, before the first
 histogram is looked at, and deviation of its logarithm: of an even distribution it is .25, of a normal one .7, of an
 exponential one 1. At least that share of it is in doubt, as tails are not exponential."""
@@ -31,7 +33,8 @@ TRIED = np.linspace(-3.0, 2.0, 41)
 """Logarithms of mean distances that are tried, over `TAIL`."""
 FAR = 6.0
 """Mean distances beyond which an end bin's cells are taken as empty: 1 row in 400 of an exponential tail lies there."""
-LONGEST_STEP, MOST_STEPS = 0.7, 60
+LONGEST_STEP = 0.7
+MOST_STEPS = 60
 """In log-odds, of one Newton step, and how many there are at most."""
 
 
@@ -118,13 +121,18 @@ def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviati
     is then drawn to that of the first histogram, by the weights of the two variances: all the way where the noise is
     small, and hardly where an end bin has few rows in many noisy cells.
     """
-    bounds, least = bounds_of(edges), float(rows.sum()) / len(rows) / 4
-    width, size = np.diff(bounds), np.maximum(rows, least)
+    bounds = bounds_of(edges)
+    least = float(rows.sum()) / len(rows) / 4
+    width = np.diff(bounds)
+    size = np.maximum(rows, least)
     (low, high), doubts = _tails(size, edges, first, deviation)
-    guess, doubt = (bounds[:-1] + bounds[1:]) / 2, width / 4
-    guess[0], guess[-1] = bounds[1] - low, bounds[-2] + high
+    guess = (bounds[:-1] + bounds[1:]) / 2
+    doubt = width / 4
+    guess[0] = bounds[1] - low
+    guess[-1] = bounds[-2] + high
     doubt[0], doubt[-1] = doubts
-    middle, of_bin = GRID.points()[1::2], np.repeat(np.arange(len(rows)), np.diff(edges))
+    middle = GRID.points()[1::2]
+    of_bin = np.repeat(np.arange(len(rows)), np.diff(edges))
     near = (middle > bounds[1] - FAR * low) & (middle < bounds[-2] + FAR * high)
     away = (middle - guess[of_bin]) * near
     # A bin's rows are those of the second counts, whose noise has no part in the choice of edges.
@@ -139,7 +147,9 @@ def spread_within(rows: Floats, edges: NDArray[np.int64], first: Floats, deviati
 
 def _tails(size: Floats, edges: NDArray[np.int64], first: Floats, deviation: float) -> tuple[Floats, Floats]:
     """Return mean distances of the lowest and the highest bin's predictions from their bounds, and their doubts."""
-    points, low, high = GRID.points()[::2], int(edges[1]), int(edges[-2])
+    points = GRID.points()[::2]
+    low = int(edges[1])
+    high = int(edges[-2])
     over = max(len(size) // 4, 1)
     ends = (
         (size, points[edges[over + 1]] - points[low], points[low] - points[low::-1], first[:low][::-1]),
@@ -166,7 +176,8 @@ def _tail(size: Floats, gap: float, away: Floats, cells: Floats, deviation: floa
         Their counts in the first histogram.
     deviation : float
     """
-    rows, inward = float(size[0]), float(size[: max(len(size) // 4, 1) + 1].sum())
+    rows = float(size[0])
+    inward = float(size[: max(len(size) // 4, 1) + 1].sum())
     tried = TAIL * gap / math.log(max(inward / rows, 1.5)) * np.exp(TRIED)
     expected = rows * -np.diff(np.exp(-away / tried[:, None]), axis=1)
     # Of counts without noise, too, no one is as expected to less than a row.
@@ -215,12 +226,15 @@ def recalibrate(counts: Floats, deviation: float, spread: Spread) -> Line | None
     Source: Cox 1958, "Two further applications of a model for binary regression"; of the variance, White 1982,
     "Maximum likelihood estimation of misspecified models".
     """
-    rows, mean = counts.sum(axis=0), spread.odds.mean(axis=1)
+    rows = counts.sum(axis=0)
+    mean = spread.odds.mean(axis=1)
     line = np.array([0.0, 1.0])
     for _ in range(MOST_STEPS):
         p = expit(line[0] + line[1] * spread.odds)
         bend = p * (1 - p)
-        risk, curvature, leaning = p.mean(axis=1), bend.mean(axis=1), (bend * spread.odds).mean(axis=1)
+        risk = p.mean(axis=1)
+        curvature = bend.mean(axis=1)
+        leaning = (bend * spread.odds).mean(axis=1)
         of_noise = deviation**2 * ((1 - risk) ** 2 + risk**2)
         unknown = (line[1] * curvature * spread.error) ** 2
         # Above 0 also where a line that grows without end has no curvature left.

@@ -46,7 +46,8 @@ class Interval:
         >>> found.value, found.low, round(found.high, 4)
         (0.0, 0.0, 0.0196)
         """
-        reach, found = NORMAL_975 * math.sqrt(variance), min(max(value, least), most)
+        reach = NORMAL_975 * math.sqrt(variance)
+        found = min(max(value, least), most)
         return cls(found, max(found - reach, least), min(found + reach, most), variance)
 
     def minus(self, other: Interval) -> Interval:
@@ -84,7 +85,8 @@ def share(count: float, rows: float, deviation: float, of_rows: float | None = N
     of_rows = deviation if of_rows is None else of_rows
     if not is_told(rows, of_rows):
         return None
-    found, square = min(max(count / rows, 0.0), 1.0), NORMAL_975**2
+    found = min(max(count / rows, 0.0), 1.0)
+    square = NORMAL_975**2
     centre = min(max((count + square / 2) / (rows + square), 0.0), 1.0)
     variance = centre * (1 - centre) / rows + (deviation**2 + (of_rows * found) ** 2) / rows**2
     return Interval.about(found, variance, least=0.0, most=1.0)
@@ -120,7 +122,8 @@ class Moments:
             return None
         mean, variance = self._scaled()
         found = max(variance, 0.0) / self.rows + (self.deviation**2 + (self.of_rows * mean) ** 2) / self.rows**2
-        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        middle = (self.low + self.high) / 2
+        half = (self.high - self.low) / 2
         return Interval.about(middle + half * mean, half**2 * found, least=self.low, most=self.high)
 
     def standard_deviation(self, kurtosis: float = 3.0) -> Interval | None:
@@ -166,23 +169,27 @@ def quantile(share: float, counts: np.ndarray, edges: np.ndarray, deviation: flo
     below its left edge are more than that share of all, or those below its right edge fewer, each by a test at 2.5 %.
     Nothing is known of how values lie within a bin, such as all at one; the figure itself takes them as even there.
     """
-    bins, below = len(counts), np.concatenate([[0.0], np.cumsum(counts)])
+    bins = len(counts)
+    below = np.concatenate([[0.0], np.cumsum(counts)])
     rows = float(below[-1])
     if not is_told(rows, deviation * math.sqrt(bins)):
         return None
-    place, wanted = np.arange(bins + 1), share * rows
+    place = np.arange(bins + 1)
+    wanted = share * rows
     variance = share * (1 - share) * rows + deviation**2 * (place * (1 - share) ** 2 + (bins - place) * share**2)
     over = (below - wanted) / np.sqrt(variance)
     # Over the edges it comes from below to above: one bin at least is left.
     (left,) = np.nonzero((over[:-1] <= NORMAL_975) & (over[1:] >= -NORMAL_975))
-    low, high = float(edges[left[0]]), float(edges[left[-1] + 1])
+    low = float(edges[left[0]])
+    high = float(edges[left[-1] + 1])
     found = float(np.interp(wanted, *_rising(np.clip(below, 0.0, rows), edges)))
     return Interval(min(max(found, low), high), low, high)
 
 
 def _rising(below: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return a curve that nowhere falls, the mean of the nearest from above and below, at the points where it rises."""
-    from_left, from_right = np.maximum.accumulate(below), np.minimum.accumulate(below[::-1])[::-1]
+    from_left = np.maximum.accumulate(below)
+    from_right = np.minimum.accumulate(below[::-1])[::-1]
     curve = (from_left + from_right) / 2
     kept = np.concatenate([[True], np.diff(curve) > 0])
     return curve[kept], edges[kept]
@@ -210,11 +217,14 @@ def independence(table: np.ndarray, deviation: float) -> tuple[float, int, float
     from scipy.stats import chi2
 
     rows, columns = table.shape
-    total, of_rows, of_columns = float(table.sum()), table.sum(axis=1), table.sum(axis=0)
+    total = float(table.sum())
+    of_rows = table.sum(axis=1)
+    of_columns = table.sum(axis=0)
     least = LEAST_SIZE * deviation
     if min(of_rows.min() / math.sqrt(columns), of_columns.min() / math.sqrt(rows)) <= least or total < 1:
         return None
-    p, q = of_rows / total, of_columns / total
+    p = of_rows / total
+    q = of_columns / total
     # How the residual of each cell follows from the counts of all, about the two marginal distributions.
     across = np.eye(rows) - np.outer(p, np.ones(rows))
     down = np.eye(columns) - np.outer(q, np.ones(columns))

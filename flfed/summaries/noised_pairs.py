@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from flfed.summaries.noised_counts import Interval, is_told
 
-OWN, PAIRS = "own-model", "pairs"
+OWN = "own-model"
+PAIRS = "pairs"
 """Names of what a comparison costs: a site's own model, and the answer about pairs."""
 JOINING_PAYS = "joining-pays"
 NO_CLEAR_GAIN = "no-clear-gain"
@@ -17,7 +18,8 @@ MOST_DIFFERENCE = 0.5
 """Difference of AUCs, either way, at which a site cuts its pairs: one of more is told as this."""
 SQUARES_WEIGHT = 0.5
 """Of the second number in an answer: at 1 the first would have 26 % more noise, at 1/4 the second 84 %."""
-STANDARD_ERRORS, DETECTABLE = 2.8, 0.1
+STANDARD_ERRORS = 2.8
+DETECTABLE = 0.1
 """A difference of 2.8 standard errors is seen in 80 of 100 cases (1.96 + .84); where not even one of .1 is, none is
 told."""
 FAR = 8.0
@@ -35,7 +37,8 @@ def pair_scale(events: float, others: float) -> float:
     >>> round(1 / pair_scale(22, 78), 1), pair_scale(50, 50) * 50
     (79.3, 0.8)
     """
-    larger, smaller = max(events, others), min(events, others)
+    larger = max(events, others)
+    smaller = min(events, others)
     return (1 - (smaller / larger) ** 2 / 5) / larger if larger else 0.0
 
 
@@ -109,7 +112,8 @@ class NoisedPairs:
         `JOINING_PAYS` where the interval lies above 0, `DO_NOT_USE` where below, `NO_CLEAR_GAIN` where it holds 0;
         `CANNOT_BE_TOLD` where 2.8 standard errors are more than .1, or a class is lost in the noise.
         """
-        error, gain = self.standard_error(), self.difference()
+        error = self.standard_error()
+        gain = self.difference()
         if error is None or gain is None or STANDARD_ERRORS * error > DETECTABLE:
             return CANNOT_BE_TOLD
         return JOINING_PAYS if gain.low > 0 else DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
@@ -120,7 +124,8 @@ class NoisedPairs:
 
     def _unit_variance(self) -> float:
         """Return the relative variance of the unit by the noise of the class counts, to first order."""
-        larger, smaller = max(self.events, self.others), min(self.events, self.others)
+        larger = max(self.events, self.others)
+        smaller = min(self.events, self.others)
         square = (smaller / larger) ** 2 / 5
         # log(unit) moves by -bend with log(larger), and by bend - 1 with log(smaller).
         bend = 2 * square / (1 - square)

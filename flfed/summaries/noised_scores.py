@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from flfed.summaries.noised_calibration import CALIBRATED, GRID, Floats, Line, Spread, expit, recalibrate, spread_within
 from flfed.summaries.noised_counts import Interval, is_told
 
-BINS, MORE_BINS = 16, 32
+BINS = 16
+MORE_BINS = 32
 MANY = 3000.0
 """Rows in deviations of the noise on a count above which more bins lose less than they add in noise."""
-FIRST, SCORES = "first", "scores"
+FIRST = "first"
+SCORES = "scores"
 """Names of both answers: counts by public cell, and by class and bin."""
 FIRST_SHARE = 0.2
 """Of the squared noise budget of both histograms, for the first, whose noise is then twice the second's. At .1 or .3

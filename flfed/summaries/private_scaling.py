@@ -21,12 +21,14 @@ from flfed.summaries.drift import NORMAL_UPPER_95
 from flfed.summaries.noised_counts import is_told
 from flfed.summaries.summary import LEAST_SPREAD, ColumnLayout, Encoder, Layout, schema_encoder
 
-HISTOGRAMS, VALUES = "histograms", "values"
+HISTOGRAMS = "histograms"
+VALUES = "values"
 """Names of both answers: counts by cell of each number, and by value of every other column."""
 CELLS = 32
 UNITS = 1000.0
 """Units in a range: nearer to 0 than one of them, cells are even."""
-LEAST_COUNT, LEAST_ALONE = 2.0, 3.0
+LEAST_COUNT = 2.0
+LEAST_ALONE = 3.0
 """Deviations of the noise that a cell has at least, and one that stands alone: of 32 empty cells a noise of 2 fills
 one in half of all columns, as far from the others as may be."""
 LEAST_ROWS = 12.0
@@ -111,7 +113,8 @@ def cell_edges(column: ColumnLayout) -> np.ndarray:
     >>> cell_edges(area)[[0, 1, 2, 16, 31, 32]].round().tolist()
     [0.0, 8.0, 16.0, 715.0, 25234.0, 32000.0]
     """
-    low, high = column.edges[0], column.edges[-1]
+    low = column.edges[0]
+    high = column.edges[-1]
     if column.transform == "log1p":
         return np.linspace(low, high, CELLS + 1)
     unit = (high - low) / UNITS
@@ -185,7 +188,8 @@ def _kept(counts: np.ndarray, deviation: float) -> np.ndarray:
 
 
 def _deviation(counts: np.ndarray, edges: np.ndarray) -> float:
-    middle, shares = (edges[1:] + edges[:-1]) / 2, counts / counts.sum()
+    middle = (edges[1:] + edges[:-1]) / 2
+    shares = counts / counts.sum()
     return float(np.sqrt(shares @ (middle - shares @ middle) ** 2))
 
 
@@ -234,14 +238,16 @@ def private_encoder(layout: Layout, cells: NoisedCells) -> Encoder:
 
     Guarantee: nothing but the counts, their noise and the schema is read.
     """
-    base, counts = schema_encoder(layout), _by_column(layout, cells)
+    base = schema_encoder(layout)
+    counts = _by_column(layout, cells)
     center, scale, frequency, spread = (part.copy() for part in (base.center, base.scale, base.frequency, base.spread))
     rows, _ = _rows(counts.values())
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         if column.name not in counts:
             continue
         row, deviation = counts[column.name]
-        values, missing = slice(place.start, place.stop - 1), slice(place.stop - 1, place.stop)
+        values = slice(place.start, place.stop - 1)
+        missing = slice(place.stop - 1, place.stop)
         if column.kind == "number":
             found = center_and_scale(
                 row[:-1], cell_edges(column), deviation=deviation, rows=rows - row[-1], most_scale=scale[number]
@@ -281,7 +287,8 @@ def _rows(counts: Iterable[tuple[np.ndarray, float]]) -> tuple[float, float]:
 
 def _class_weight(row: np.ndarray, deviation: float) -> np.ndarray:
     """Return what a row of each class counts; its share is taken as near to that of equal classes as it may be."""
-    known, classes = float(row[:-1].sum()), len(row) - 1
+    known = float(row[:-1].sum())
+    classes = len(row) - 1
     if not is_told(known, deviation):
         return np.ones(classes)
     shares = np.clip(1 / classes, *((row[:-1] + reach) / known for reach in (-deviation, deviation)))

@@ -100,7 +100,8 @@ class Layout:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array of a summary."""
-        columns, cells = len(self.columns), sum(len(column.cells) for column in self.columns)
+        columns = len(self.columns)
+        cells = sum(len(column.cells) for column in self.columns)
         by_outcome = (len(self.features), self.outcomes)
         return {
             "rows": (1,),
@@ -117,14 +118,16 @@ class Layout:
 
     def encoder_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each array of an encoder."""
-        columns, cells = len(self.columns), sum(len(column.cells) for column in self.columns)
+        columns = len(self.columns)
+        cells = sum(len(column.cells) for column in self.columns)
         classes = 0 if self.task == "regression" else len(self.target.cells) - 1
         lengths = {"center": columns, "scale": columns, "frequency": cells, "spread": cells, "class_weight": classes}
         return {name: (length,) for name, length in lengths.items()}
 
     def slices(self) -> dict[str, slice]:
         """Return each column's slice of the vector of cells."""
-        found, start = {}, 0
+        found = {}
+        start = 0
         for column in self.columns:
             found[column.name] = slice(start, start + len(column.cells))
             start += len(column.cells)
@@ -238,7 +241,8 @@ class Encoder:
 
     def is_close(self, other: Encoder) -> bool:
         """Tell whether two encoders differ by rounding alone."""
-        mine, others = self.arrays(), other.arrays()
+        mine = self.arrays()
+        others = other.arrays()
         return all(
             mine[name].shape == others[name].shape and np.allclose(mine[name], others[name], rtol=1e-9, atol=1e-9)
             for name in mine
@@ -282,8 +286,10 @@ def fit_encoder(layout: Layout, summary: Summary, scaler: str = "global") -> Enc
     """
     if scaler == "schema":
         return schema_encoder(layout)
-    center, scale = np.zeros(len(layout.columns)), np.ones(len(layout.columns))
-    frequency, spread = np.zeros(len(summary.cells)), np.ones(len(summary.cells))
+    center = np.zeros(len(layout.columns))
+    scale = np.ones(len(layout.columns))
+    frequency = np.zeros(len(summary.cells))
+    spread = np.ones(len(summary.cells))
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         if column.kind == "number":
             center[number], scale[number] = _center_and_scale(column, summary.moments[number])
@@ -309,12 +315,14 @@ def schema_encoder(layout: Layout) -> Encoder:
 
     Guarantee: the same for every table of the schema.
     """
-    center, scale = np.zeros(len(layout.columns)), np.ones(len(layout.columns))
+    center = np.zeros(len(layout.columns))
+    scale = np.ones(len(layout.columns))
     frequency: list[float] = []
     for number, column in enumerate(layout.columns):
         if column.kind == "number":
             low, high = column.typical or (column.edges[0], column.edges[-1])
-            center[number], scale[number] = (low + high) / 2, (high - low) / 4
+            center[number] = (low + high) / 2
+            scale[number] = (high - low) / 4
             if layout.plain and column is layout.target:
                 scale[number] = 2 * column.half
         # The last cell is "missing", whose share no schema tells.
@@ -353,7 +361,8 @@ def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float,
 
 def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:
     least = summary.cells[place] + summary.lower[place]
-    counts, unknown = least[:-1], summary.sites[0] - summary.cells_known[place][:-1]
+    counts = least[:-1]
+    unknown = summary.sites[0] - summary.cells_known[place][:-1]
     rest = summary.left[number] - summary.lower[place].sum()
     # Rows in cells that were not given are spread evenly over the values that lack a site.
     # What remains of the rows is shared out only among values that some site held back.

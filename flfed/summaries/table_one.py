@@ -112,7 +112,8 @@ def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, p
     # Bins have their middles at even distances, in the units of the moments.
     middles = np.linspace(-1, 1, 2 * len(column.cells) - 1)[1::2]
     for summary in summaries:
-        counts, sums = summary.cells[place], summary.moments[number]
+        counts = summary.cells[place]
+        sums = summary.moments[number]
         if summary.moments_known[number] and (summary.cells_known[place] < summary.sites[0]).any():
             return True
         if counts.all() and np.allclose(sums[1:], [counts[:-1] @ middles, counts[:-1] @ middles**2], rtol=1e-9):
@@ -150,7 +151,8 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
 
     `missing` is the cell of the rows without a value.
     """
-    count, known = summary.cells[cell] + summary.lower[cell], summary.cells_known[cell]
+    count = summary.cells[cell] + summary.lower[cell]
+    known = summary.cells_known[cell]
     if known < summary.sites[0]:
         return f"at least {count:,.0f}" if count else SUPPRESSED
     rows = summary.rows[0] - (0.0 if missing is None else summary.cells[missing])

@@ -96,7 +96,8 @@ def it_is_beyond_a_promise_where_its_interval_is(subject: AttackSubject) -> None
 
 def the_same_seed_gives_the_same_figures(subject: AttackSubject) -> None:
     """An audit can be repeated, and to ask again tells no more."""
-    one, other = subject.findings(), subject.findings()
+    one = subject.findings()
+    other = subject.findings()
     hold(repr(one) == repr(other), f"{one} and then {other}")
 
 

@@ -57,15 +57,18 @@ def the_packed_shapes_follow_from_the_model(subject: Subject) -> None:
     """A gate knows what a message must look like before it comes: no value of the arrays has a say in it."""
     for dtype in DTYPES:
         for arrays in (_arrays(dtype), _zeros(dtype), _tiny(dtype)):
-            made, rng = subject.make(), np.random.default_rng(1)
-            expected, found = made.shapes(shapes_of(arrays)), shapes_of(made.encode(arrays, rng))
+            made = subject.make()
+            rng = np.random.default_rng(1)
+            expected = made.shapes(shapes_of(arrays))
+            found = shapes_of(made.encode(arrays, rng))
             hold(found == dict(expected), f"it packs {found} instead of {dict(expected)}")
 
 
 def it_takes_fewer_bytes_than_the_model(subject: Subject) -> None:
     """Of a model of some hundred parameters in single precision; else nothing is gained by it."""
     model = shapes_of(_arrays("float32"))
-    packed, plain = _bytes(subject.make().shapes(model)), _bytes(model)
+    packed = _bytes(subject.make().shapes(model))
+    plain = _bytes(model)
     hold(packed < plain, f"it takes {packed} bytes, the model itself {plain}")
 
 
@@ -73,7 +76,8 @@ def it_reads_back_names_shapes_and_types(subject: Subject) -> None:
     """What is unpacked takes the place of the arrays in everything that follows."""
     for dtype in DTYPES:
         arrays = _arrays(dtype)
-        found, expected = shapes_of(_back(subject, arrays)), shapes_of(arrays)
+        found = shapes_of(_back(subject, arrays))
+        expected = shapes_of(arrays)
         hold(found == expected and list(found) == list(expected), f"it reads {found} instead of {expected}")
 
 
@@ -81,7 +85,8 @@ def it_errs_by_no_more_than_it_says(subject: Subject) -> None:
     """Every entry that is read back lies within `largest_error` of what it was."""
     for dtype in DTYPES:
         for arrays in (_arrays(dtype), _tiny(dtype), _uneven(dtype)):
-            stated, found = subject.make().largest_error(arrays), _back(subject, arrays)
+            stated = subject.make().largest_error(arrays)
+            found = _back(subject, arrays)
             for name, value in arrays.items():
                 gap = float(np.abs(found[name].astype(np.float64) - value).max())
                 hold(gap <= stated[name], f"an entry of {name!r} is {gap:g} off, {stated[name]:g} is stated")
@@ -95,10 +100,13 @@ def zeros_come_back_as_zeros(subject: Subject) -> None:
 
 def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
     """Over sites and rounds what was rounded away comes back, or a small update would never count."""
-    made, rng, arrays = subject.make(), np.random.default_rng(2), _uneven("float64")
+    made = subject.make()
+    rng = np.random.default_rng(2)
+    arrays = _uneven("float64")
     if not made.unbiased:
         return
-    model, error = shapes_of(arrays), made.largest_error(arrays)
+    model = shapes_of(arrays)
+    error = made.largest_error(arrays)
     drawn = [made.decode(made.encode(arrays, rng), model) for _ in range(DRAWS)]
     for name, value in arrays.items():
         mean = np.mean([one[name] for one in drawn], axis=0)
@@ -117,7 +125,9 @@ def the_same_state_gives_the_same_bytes(subject: Subject) -> None:
 
 def the_given_arrays_are_unchanged(subject: Subject) -> None:
     """They are the caller's: the model itself, or what error feedback is reckoned from."""
-    made, arrays, packed = subject.make(), _arrays("float64"), _packed(subject)
+    made = subject.make()
+    arrays = _arrays("float64")
+    packed = _packed(subject)
     before = [(name, value.copy()) for given in (arrays, packed) for name, value in given.items()]
     made.encode(arrays, np.random.default_rng(4))
     made.decode(packed, shapes_of(arrays))
@@ -139,7 +149,8 @@ def it_finds_no_defect_in_what_it_packed(subject: Subject) -> None:
 
 def it_refuses_arrays_of_another_form(subject: Subject) -> None:
     """Names, lengths and types are looked at before anything is read by them."""
-    made, model = subject.make(), shapes_of(_arrays("float64"))
+    made = subject.make()
+    model = shapes_of(_arrays("float64"))
     for name, value in _packed(subject).items():
         rest = {key: other for key, other in _packed(subject).items() if key != name}
         wrong = {
@@ -155,7 +166,8 @@ def it_refuses_arrays_of_another_form(subject: Subject) -> None:
 
 def it_refuses_what_is_not_finite(subject: Subject) -> None:
     """One site must not make everybody's model NaN, whether by its update or by what it says of it."""
-    made, model = subject.make(), shapes_of(_arrays("float64"))
+    made = subject.make()
+    model = shapes_of(_arrays("float64"))
     for bad in (math.nan, math.inf, -math.inf):
         for name in model:
             arrays = _arrays("float64")

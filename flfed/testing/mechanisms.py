@@ -83,8 +83,10 @@ def the_docstring_names_a_guarantee_and_its_neighbours(subject: Subject) -> None
 
 def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
     """What all rounds release, by the accountant, is what is promised: never less is spent than is said."""
-    made, plan = subject.make(), _study().plan
-    promise, release = made.promise(plan, ROUNDS), made.round_release(plan, ROUNDS)
+    made = subject.make()
+    plan = _study().plan
+    promise = made.promise(plan, ROUNDS)
+    release = made.round_release(plan, ROUNDS)
     steps = made.private_steps(plan, ROUNDS)
     if promise is None:
         hold(release is None, "it promises nothing, and has sites write down that they spent something")
@@ -105,7 +107,8 @@ def its_promise_is_what_its_rounds_spend(subject: Subject) -> None:
 
 def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
     """A run that ends early has spent no more than was promised, and no round is free."""
-    made, plan = subject.make(), _study().plan
+    made = subject.make()
+    plan = _study().plan
     promise = made.promise(plan, ROUNDS)
     if promise is None:
         return
@@ -121,8 +124,10 @@ def spending_grows_from_nothing_to_the_promise(subject: Subject) -> None:
 
 def a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
     """With and without any one row, the summed gradients of a step are within the clip that is promised."""
-    made, plan = subject.make(), _study().plan
-    steps, promise = made.private_steps(plan, ROUNDS), made.promise(plan, ROUNDS)
+    made = subject.make()
+    plan = _study().plan
+    steps = made.private_steps(plan, ROUNDS)
+    promise = made.promise(plan, ROUNDS)
     if steps is None:
         return
     clip = steps.clip if promise is None else promise.clip
@@ -133,13 +138,15 @@ def a_row_moves_a_step_by_its_clip_at_most(subject: Subject) -> None:
 
 def a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
     """With and without any one site's update, means over the sites asked are within `clip / asked`."""
-    made, deltas = subject.make(), _deltas()
+    made = subject.make()
+    deltas = _deltas()
     whole = _merged(made, deltas, 0.0)
     promise = made.promise(_study().plan, ROUNDS)
     if whole is None or promise is None:
         return
     without = [_merged(made, {k: v for k, v in deltas.items() if k != site}, 0.0) or {} for site in deltas]
-    most, bound = max(_apart(whole, other) for other in without), promise.clip / SITES
+    most = max(_apart(whole, other) for other in without)
+    bound = promise.clip / SITES
     hold(most <= bound * (1 + CLOSE), f"a site moves the mean by {most:g}, the clip allows {bound:g}")
     hold(list(whole) == list(_like()), f"its arrays are {list(whole)} instead of {list(_like())}")
 
@@ -166,7 +173,8 @@ def one_site_is_not_judged_by_the_others(subject: Subject) -> None:
 
 def it_says_what_is_not_in_its_promise(subject: Subject) -> None:
     """Whoever believes the promise reads beside it all that leaves a site without noise."""
-    study, made = _study(), subject.make()
+    study = _study()
+    made = subject.make()
     found = made.uncharged(study)
     told = (BUDGETS,) if made.round_release(study.plan, study.rounds) is not None else ()
     lacking = [sentence for sentence in (*uncharged_outputs(study), *told) if sentence not in found]
@@ -198,14 +206,16 @@ def _study() -> Study:
 def _rows(kept: np.ndarray) -> Encoded:
     """Return rows of a real task, some of them far out, without those that are left out."""
     rng = np.random.default_rng(8)
-    x, y = rng.normal(size=(ROWS, 4)) * rng.choice([0.1, 1.0, 50.0], size=(ROWS, 1)), rng.integers(0, 2, ROWS)
+    x = rng.normal(size=(ROWS, 4)) * rng.choice([0.1, 1.0, 50.0], size=(ROWS, 1))
+    y = rng.integers(0, 2, ROWS)
     return Encoded(x=x[kept], y=y[kept].astype(float), weight=np.ones(len(kept)))
 
 
 def _summed(steps: PrivateSteps, kept: np.ndarray) -> Arrays:
     """Return the summed gradient of one step over all of some rows, without its noise."""
     bare = replace(steps, noise=0.0, sampling=1.0)
-    plan, rng = Plan(steps=1, lr=1.0), np.random.default_rng(9)
+    plan = Plan(steps=1, lr=1.0)
+    rng = np.random.default_rng(9)
     arrays = {"weight": rng.normal(size=(4, 1)), "bias": rng.normal(size=1)}
     request = FitRequest(
         model=Logistic(), task="binary", arrays=arrays, rows=_rows(kept), plan=plan, lr=1.0,

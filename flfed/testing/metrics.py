@@ -69,7 +69,8 @@ def the_order_of_rows_does_not_count(subject: Subject) -> None:
     """A table has no order."""
     for y, score in _examples(subject):
         rng = np.random.default_rng(8)
-        weights, order = rng.uniform(0.1, 1, (3, len(y))), rng.permutation(len(y))
+        weights = rng.uniform(0.1, 1, (3, len(y)))
+        order = rng.permutation(len(y))
         expected = subject.make().weighted(y, score, weights)
         _equal(
             subject.make().weighted(y[order], score[order], weights[:, order]), expected, "shuffled it is off by {:g}"
@@ -143,7 +144,8 @@ def example(task: str, n: int = 60, seed: int = 3) -> tuple[Rows, Rows]:
     if task == "binary":
         codes = rng.permutation(np.arange(n) % 2)
         return codes, np.round(np.clip(0.3 * codes + rng.uniform(0, 0.7, n), 0.01, 0.99), 1)
-    codes, odds = rng.permutation(np.arange(n) % 3), rng.integers(1, 5, (n, 3))
+    codes = rng.permutation(np.arange(n) % 3)
+    odds = rng.integers(1, 5, (n, 3))
     return codes, odds / odds.sum(axis=1, keepdims=True)
 
 

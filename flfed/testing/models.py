@@ -65,7 +65,8 @@ def its_intercept_and_its_penalised_arrays_are_among_its_arrays(subject: Subject
 def first_arrays_follow_from_the_generator_alone(subject: Subject) -> None:
     """The same seed gives the same start at every institution, in float64."""
     for task in subject.kind.tasks:
-        arrays, again = _started(subject, task)[1], _started(subject, task)[1]
+        arrays = _started(subject, task)[1]
+        again = _started(subject, task)[1]
         good = all(value.dtype == np.float64 and np.isfinite(value).all() for value in arrays.values())
         hold(good, "an array is not float64 or not finite")
         hold(largest_gap(again, arrays) == 0, "the same generator gave another start")
@@ -97,7 +98,8 @@ def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
         several = [{name: value + rng.normal(size=value.shape) for name, value in first.items()} for _ in range(3)]
         x = torch.from_numpy(rng.normal(size=(3, 11, INPUTS)))
         stack = {name: torch.from_numpy(np.stack([arrays[name] for arrays in several])) for name in first}
-        found, shape = model.outputs(stack, x), (3, 11, outputs_of(task, CLASSES[task]))
+        found = model.outputs(stack, x)
+        shape = (3, 11, outputs_of(task, CLASSES[task]))
         hold(found.shape == shape, f"{task}: outputs of shape {tuple(found.shape)} instead of {shape}")
         for place, arrays in enumerate(several):
             alone = model.outputs({name: torch.from_numpy(value) for name, value in arrays.items()}, x[place])
@@ -142,7 +144,8 @@ def it_accepts_every_dataset_of_its_tasks(subject: Subject) -> None:
         schema = datasets.load(name).schema
         if schema.task not in subject.kind.tasks:
             continue
-        inputs, outputs = len(input_names(layout_of(schema, schema.features(None)))), _outputs(schema)
+        inputs = len(input_names(layout_of(schema, schema.features(None))))
+        outputs = _outputs(schema)
         model = subject.make()
         arrays = model.first_arrays(inputs, outputs, np.random.default_rng(0))
         found = score(ScoreRequest(model=model, arrays=arrays, x=np.zeros((5, inputs)))).shape

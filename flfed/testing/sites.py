@@ -42,12 +42,15 @@ def its_table_fits_its_schema(site: Site) -> None:
 
 def every_row_is_on_one_side(site: Site) -> None:
     """A row is trained on or held out; a person has one side only, unless a holdout by time says otherwise."""
-    table, found = site.inspect()[0], site.read()
-    held, schema = found.holdout("check"), found.schema
+    table = site.inspect()[0]
+    found = site.read()
+    held = found.holdout("check")
+    schema = found.schema
     hold(len(found.training), "it has no training rows")
     hold(len(held), "it has no holdout rows")
     if isinstance(site.holdout, HoldoutByTime):
-        column, gap = site.holdout.column, pd.Timedelta(days=site.holdout.gap_days)
+        column = site.holdout.column
+        gap = pd.Timedelta(days=site.holdout.gap_days)
         early = int((held[column] < found.training[column].max() + gap).sum())
         hold(not early, f"holdout rows earlier than the last training row and the gap of {gap.days} days: {early}")
     both = set(found.training[schema.group]) & set(held[schema.group]) if schema.group else set()
@@ -59,7 +62,8 @@ def every_row_is_on_one_side(site: Site) -> None:
 
 def two_readings_are_the_same_rows(site: Site) -> None:
     """Batches, holdout and hashes follow from the table alone."""
-    one, two = site.read(), site.read()
+    one = site.read()
+    two = site.read()
     hold(_same(one, two), "the table came in another order or with other cells")
 
 

@@ -189,9 +189,12 @@ def a_client_term_takes_one_site_or_a_stack_of_them(subject: Subject) -> None:
 def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
     """A gate knows their shapes before a message comes: what is sent, returned and kept are those of `extra_shapes`."""
     strategy = _begun(subject)
-    model, kind = shapes_of(_start()), type(strategy)
-    declared, settings = kind.extra_shapes(model), dict(strategy.client_settings())
-    received, kept = strategy.client_arrays(), Arrays()
+    model = shapes_of(_start())
+    kind = type(strategy)
+    declared = kind.extra_shapes(model)
+    settings = dict(strategy.client_settings())
+    received = strategy.client_arrays()
+    kept = Arrays()
     # A site's first round, its second, and one after what it kept was lost.
     for kept_before in (True, True, False):
         _hold_like("client_arrays()", received, declared.sent)
@@ -215,7 +218,8 @@ def a_resumed_run_goes_on_as_if_nothing_had_happened(subject: Subject) -> None:
         whole = _made(subject)
         first = _round(whole, 1, to_record(_start()))
         arrays, facts = whole.state()
-        expected, sent = to_arrays(_round(whole, 2, first)), whole.client_arrays()
+        expected = to_arrays(_round(whole, 2, first))
+        sent = whole.client_arrays()
         resumed = _made(subject)
         resumed.restore(1, arrays, json.loads(json.dumps(facts)))
         gap = largest_gap(to_arrays(_round(resumed, 2, first)), expected)

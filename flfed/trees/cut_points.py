@@ -98,9 +98,11 @@ def merged_codes(counts: np.ndarray, least: int, most: int = CODES) -> np.ndarra
         Neighbours share a code. Missing rows have the code after the last one for themselves where they are enough,
         and else share the last one, as if they were higher than all values.
     """
-    values, missing = counts[:-1], counts[-1]
+    values = counts[:-1]
+    missing = counts[-1]
     ends = set(_ends(values.sum(axis=1), most).tolist())
-    groups, held = [0], np.zeros(counts.shape[1])
+    groups = [0]
+    held = np.zeros(counts.shape[1])
     codes = np.zeros(len(counts), dtype=np.int64)
     for cell, rows in enumerate(values):
         codes[cell] = groups[-1]
@@ -202,7 +204,8 @@ def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, lea
         own = 1
         if least:
             codes = merged_codes(counts[column.name], least, most if column.kind == "number" else len(ends) + 1)
-            cuts, own = ends[np.flatnonzero(np.diff(codes[:-1]))], int(codes[-1] > codes[-2])
+            cuts = ends[np.flatnonzero(np.diff(codes[:-1]))]
+            own = int(codes[-1] > codes[-2])
         elif column.kind == "number":
             cuts = cut_points(ends, counts[column.name][:-1].sum(axis=1), most)
         else:

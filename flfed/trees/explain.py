@@ -83,7 +83,8 @@ def _ways(tree: Tree) -> Iterator[tuple[int, tuple[Branch, ...]]]:
         if tree.column[node] < 0:
             yield node, way
             continue
-        left, cover = int(tree.left[node]), float(tree.cover[node])
+        left = int(tree.left[node])
+        cover = float(tree.cover[node])
         for child in (left, left + 1):
             # What no row weighed on follows both branches alike.
             share = float(tree.cover[child]) / cover if cover > 0 else 0.5

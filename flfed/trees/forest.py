@@ -173,7 +173,8 @@ def _sound(of: Mapping[str, np.ndarray], columns: int) -> bool:
     every = np.stack(list(of.values()))
     if not ((np.abs(every) < LARGEST).all() and (whole == np.rint(whole)).all()):
         return False
-    column, splits = of["column"], np.flatnonzero(of["column"] >= 0)
+    column = of["column"]
+    splits = np.flatnonzero(of["column"] >= 0)
     left = 1 + 2 * np.arange(len(splits))
     fits = ((column >= -1) & (column < columns)).all() and 2 * len(splits) < len(column)
     return bool(fits and (of["left"][splits] == left).all() and (splits < left).all())

@@ -92,7 +92,8 @@ def best_splits(sums: np.ndarray, widths: np.ndarray, settings: TreeSettings) ->
     if settings.least_rows:
         allowed &= (left[..., 2] >= settings.least_rows) & (right[..., 2] >= settings.least_rows)
     gain = np.where(allowed, gain, -np.inf).astype(np.float32)
-    nodes, codes = np.arange(len(sums)), padded.shape[2]
+    nodes = np.arange(len(sums))
+    codes = padded.shape[2]
     column, place = np.divmod(_first_of_best(gain.reshape(len(sums), -1)), 2 * codes)
     missing_left = place >= codes
     code = np.where(missing_left, 2 * codes - 2 - place, place)
@@ -117,7 +118,8 @@ def _padded(sums: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def _gain(sums: np.ndarray, settings: TreeSettings) -> np.ndarray:
     """Return `G^2 / (H + l2)` in float32, of sums [..., 2 or 3]."""
-    slope, curvature = sums[..., 0] * UNIT, sums[..., 1] * UNIT
+    slope = sums[..., 0] * UNIT
+    curvature = sums[..., 1] * UNIT
     return np.asarray((np.square(slope) / np.maximum(curvature + settings.l2, 1e-300)).astype(np.float32))
 
 
@@ -140,7 +142,8 @@ class GrowingTree:
     """
 
     def __init__(self, widths: np.ndarray, settings: TreeSettings) -> None:
-        self.widths, self.settings = widths, settings
+        self.widths = widths
+        self.settings = settings
         self.asked = np.zeros(1, dtype=np.int64)
         self.tree = _leaves(np.zeros((1, 2), dtype=np.int64), settings)
         self._levels = 0
@@ -167,9 +170,12 @@ class GrowingTree:
 
     def _split(self, nodes: np.ndarray, found: Splits, split: np.ndarray, left: np.ndarray) -> None:
         tree = self.tree
-        tree.column[nodes], tree.code[nodes] = found.column[split], found.code[split]
-        tree.missing_left[nodes], tree.gain[nodes] = found.missing_left[split], found.gain[split]
-        tree.left[nodes], tree.value[nodes] = left, 0.0
+        tree.column[nodes] = found.column[split]
+        tree.code[nodes] = found.code[split]
+        tree.missing_left[nodes] = found.missing_left[split]
+        tree.gain[nodes] = found.gain[split]
+        tree.left[nodes] = left
+        tree.value[nodes] = 0.0
 
 
 def _with_siblings(nodes: np.ndarray, sums: np.ndarray, parents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +189,8 @@ def _with_siblings(nodes: np.ndarray, sums: np.ndarray, parents: np.ndarray) -> 
 
 def _leaves(totals: np.ndarray, settings: TreeSettings) -> Tree:
     """Return leaves of sums of gradients, Hessians and perhaps rows, [leaves, 2 or 3]."""
-    slope, curvature = totals[:, 0] * UNIT, totals[:, 1] * UNIT
+    slope = totals[:, 0] * UNIT
+    curvature = totals[:, 1] * UNIT
     size = curvature + settings.l2
     value = np.where(curvature > 0, -settings.learning_rate * slope / np.where(size > 0, size, 1.0), 0.0)
     count = len(totals)

@@ -29,7 +29,8 @@ Sampling = Annotated[float, Field(gt=0, le=1)]
 LEAST_NOISE = 0.3
 """Noise multiplier below which all privacy counts as spent: ε would promise nothing."""
 MOST_NOISE = 1000.0
-FINE, COARSE = 8, 2
+FINE = 8
+COARSE = 2
 """Points of the grid in one standard deviation of a step's privacy loss: ε is some .1 and some 2 % above the exact."""
 WIDEST = 0.25
 """Standard deviation from which the grid is not made wider: with little noise the loss has a long tail."""
@@ -41,13 +42,16 @@ MOST_VARIANCE = 5000.0
 """Of all losses together. Above it ε is some hundred at least, and counts as infinite: it promises nothing."""
 TAIL = 30.0
 """A step's loss is cut off, and counts as infinite, where its tail is exp(-30) of δ."""
-STAGE, MOST_AT_ONCE = 1000, 100_000
+STAGE = 1000
+MOST_AT_ONCE = 100_000
 """Steps that are composed at once, at least and at most: the library takes a small number to the power of them."""
 WIDE = 150_000
 """Points by which the library's bounds may be too wide: of more steps at once they are far wider."""
-ROUNDING_ONCE, ROUNDING_A_STEP = 4e-15, 1e-17
+ROUNDING_ONCE = 4e-15
+ROUNDING_A_STEP = 1e-17
 """Of the Fourier transforms, in δ."""
-MOST_ON_ONE_SIDE, CREEPING = 4, 0.01
+MOST_ON_ONE_SIDE = 4
+CREEPING = 0.01
 """Guesses of a calibration on one side of the target, after which it goes further beyond it."""
 ROUGHLY = 0.01
 """Share of the noise to which a calibration looks roughly before it looks closely."""

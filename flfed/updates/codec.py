@@ -191,7 +191,8 @@ def unflattened(entries: np.ndarray, model: Shapes) -> Arrays:
     # One conversion for all arrays of one type, as most models have.
     types = {dtype for _, dtype in model.values()}
     entries = entries.astype(types.pop(), copy=False) if len(types) == 1 else entries
-    found, start = {}, 0
+    found = {}
+    start = 0
     for name in sorted(model):
         shape, dtype = model[name]
         end = start + math.prod(shape)

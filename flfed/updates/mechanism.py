@@ -305,7 +305,8 @@ def check_steps(study: Study) -> None:
     UsageError
         If the plan fixes no steps, clips whole gradients too, or each site scales its rows by its own means.
     """
-    name, plan = study.privacy.name, study.plan
+    name = study.privacy.name
+    plan = study.plan
     # Each step is charged, so that their number must not depend on the rows.
     if not plan.steps:
         raise UsageError(f"[privacy] {name}: needs [plan] steps: how many, at every site, is part of the promise")

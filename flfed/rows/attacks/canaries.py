@@ -103,7 +103,8 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
 
         They are at right angles, of the root mean square length of `rows`, with random labels.
         """
-        inputs, task = rows.x.shape[1], attacked.session.task
+        inputs = rows.x.shape[1]
+        task = attacked.session.task
         count = min(inputs, self.coins)
         directions = np.linalg.qr(rng.standard_normal((inputs, count)))[0].T
         length = math.sqrt(float(np.square(rows.x).sum(axis=1).mean())) or 1.0
@@ -120,7 +121,8 @@ class Canaries(Settings, where=f"attack {NAME!r}"):
         The highest scores are guessed "in", the lowest "out".
         """
         # Only the clearest coins are guessed: a wrong guess costs more than none.
-        order, coins = np.argsort(scores, axis=None, kind="stable"), inside.reshape(-1)
+        order = np.argsort(scores, axis=None, kind="stable")
+        coins = inside.reshape(-1)
         half = max(1, int(self.guessed * inside.size / 2))
         return 2 * half, int(coins[order[-half:]].sum() + (~coins[order[:half]]).sum())
 
@@ -171,7 +173,8 @@ def least_epsilon(coins: int, guesses: int, right: int, delta: float, confidence
     >>> round(least_epsilon(100, 100, 100, 0.0), 3)  # log(q / (1 - q)) for q = .05 ** (1 / 100)
     3.493
     """
-    low, high = 0.0, 64.0
+    low = 0.0
+    high = 64.0
     if p_value(coins, guesses, right, low, delta) > 1 - confidence:
         return 0.0
     # The bound is where the probability crosses the confidence, found by halving.

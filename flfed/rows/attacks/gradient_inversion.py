@@ -88,7 +88,8 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
         The requests are for the steps, and the findings say how many rows came back from them.
         """
-        rows, rng = attacked.members(), attacked.rng(NAME)
+        rows = attacked.members()
+        rng = attacked.rng(NAME)
         number = min(self.records, len(rows))
         why = attacked.too_few(training=number)
         if not why and not layers_of(attacked.session.model):
@@ -123,7 +124,8 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
 
         It is on the rows of `batch`, under the site's protection.
         """
-        work, rng = attacked.session, attacked.rng(f"{NAME}/step", place)
+        work = attacked.session
+        rng = attacked.rng(f"{NAME}/step", place)
         request = work.fit_request(attacked.arrays, replace(batch, group=None), rng, lr=work.study.plan.lr)
         private = None if request.private is None else replace(request.private, sampling=1.0, unit="row")
         plan = replace(work.study.plan, batch=0, epochs=1, steps=1)
@@ -175,7 +177,8 @@ def candidates(attacked: Attacked, delta: Arrays) -> tuple[np.ndarray, int]:
     """
     work = attacked.session
     weight, bias = layers_of(work.model)[0]
-    plan, penalised = work.study.plan, work.model.penalised
+    plan = work.study.plan
+    penalised = work.model.penalised
     g = {name: _gradient(plan, attacked.arrays[name], delta[name], name in penalised) for name in (weight, bias)}
     # An output whose intercept did not move tells nothing: its quotient is 0 / 0.
     moved = np.flatnonzero(np.abs(g[bias]) > 0)
@@ -193,7 +196,8 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
 
     Adam's first step is `lr * g / (|g| + eps)`, so that `|g| = eps * d / (lr - d)` for a step of length d.
     """
-    before, change = np.asarray(before, dtype=np.float64), np.asarray(delta, dtype=np.float64)
+    before = np.asarray(before, dtype=np.float64)
+    change = np.asarray(delta, dtype=np.float64)
     # A penalty moves the arrays as well, and is taken off first.
     if penalised and plan.l1:
         change = change + np.sign(before + change) * plan.lr * plan.l1

@@ -88,11 +88,14 @@ class MembershipInference(Settings, where=f"attack {NAME!r}"):
 
         The requests train the shadow models and score all models.
         """
-        members, others = attacked.members(), attacked.others()
-        rows, work = pooled(members, others), attacked.session
+        members = attacked.members()
+        others = attacked.others()
+        rows = pooled(members, others)
+        work = attacked.session
         # Rows are drawn from both sides together, so that their shares stay about as they are.
         chosen = np.sort(attacked.rng(f"{NAME}/rows").permutation(len(rows))[: self.rows])
-        rows, member = rows.take(chosen), chosen < len(members)
+        rows = rows.take(chosen)
+        member = chosen < len(members)
         if why := attacked.untrained() or attacked.too_few(training=int(member.sum()), holdout=int((~member).sum())):
             return tuple(nothing(NAME, metric, why) for metric in METRICS)
         inside = self._halves(attacked, rows)
@@ -182,7 +185,8 @@ def _not_bounded(attacked: Attacked, rows: Encoded) -> str:
             "The holdout is later than the training rows: the difference in time is in this figure, too, so that no "
             "promise bounds it."
         )
-    protection, people = work.protection, rows.group
+    protection = work.protection
+    people = rows.group
     alone = protection is not None and protection.steps.unit == "row"
     if alone and people is not None and len(np.unique(people)) < len(people):
         return (
@@ -242,7 +246,8 @@ def likelihood_ratio(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray
 
     Source: Carlini et al. 2022, "Membership inference attacks from first principles", algorithm 1 and section VI-C.
     """
-    means, deviations = [], []
+    means = []
+    deviations = []
     for chosen in (inside, ~inside):
         count = chosen.sum(axis=0)
         mean = np.where(chosen, shadows, 0.0).sum(axis=0) / count

@@ -85,7 +85,8 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
         Whether several rows are of one person: the missingness test is then of a draw of one row each, whose
         table does not follow from the counts of all rows.
     """
-    found, total = np.zeros(rows.rows, dtype=bool), float(summary.rows[0])
+    found = np.zeros(rows.rows, dtype=bool)
+    total = float(summary.rows[0])
     for number, column in enumerate(layout.columns):
         counts, known = known_counts(summary, layout, number)
         # Who is alone in a cell is found, and a cell of all rows is everybody's.
@@ -109,7 +110,8 @@ def known_counts(summary: Summary, layout: Layout, number: int) -> tuple[np.ndar
     many rows as are left over.
     """
     place = list(layout.slices().values())[number]
-    given, lower = summary.cells_known[place] > 0, summary.lower[place]
+    given = summary.cells_known[place] > 0
+    lower = summary.lower[place]
     # A target is never missing, whether or not it says so.
     possible = np.ones(len(given), dtype=bool)
     possible[-1] = number < len(layout.features) or bool(given[-1])

@@ -194,7 +194,8 @@ def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
     >>> [round(limit, 4) for limit in wilson(50, 50)]
     [0.9287, 1.0]
     """
-    value, total = count / rows, rows + z**2
+    value = count / rows
+    total = rows + z**2
     reach = z / total * (rows * value * (1 - value) + z**2 / 4) ** 0.5
     centre = (count + z**2 / 2) / total
     # Rounding must not put a limit on the wrong side of the share itself.
@@ -224,13 +225,15 @@ def share(
     """
     policy = attacked.session.site.policy
     low, high = wilson(count, rows)
-    value, method = count / rows, "Wilson"
+    value = count / rows
+    method = "Wilson"
     least = min(count, rows - count)
     if policy.disclosure != "open" and 0 < least < policy.cell_minimum:
         # The interval spans all small counts, so that it does not tell which one it is.
         edges = 1 / rows, (policy.cell_minimum - 1) / rows
         low, high = edges if count == least else (1 - edges[1], 1 - edges[0])
-        value, method = NAN, "a small count, withheld"
+        value = NAN
+        method = "a small count, withheld"
     return Finding(
         attack=attack, metric=metric, value=value, low=low, high=high, method=method, rows=rows, promise=promise,
         beyond=low > promise, says=says,

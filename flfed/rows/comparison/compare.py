@@ -138,8 +138,10 @@ def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.nda
         return {}
     if isinstance(holdout_of(session.study, session.site), Holdout):
         return {}  # rows in no order have no last value
-    encoder, layout = session.own_encoder(), session.layout
-    training, holdout = session.encode(session.table.training, encoder), session.encode(table, encoder)
+    encoder = session.own_encoder()
+    layout = session.layout
+    training = session.encode(session.table.training, encoder)
+    holdout = session.encode(table, encoder)
     # They are functions of scaled inputs, also where trees take the columns as they are.
     rows = replace(training, x=scaled_of(training.x, layout, encoder))
     x = scaled_of(holdout.x, layout, encoder)
@@ -180,14 +182,17 @@ def compare(
         What the run began with, where that is a model of an earlier run.
     """
     table = session.table.holdout("compare")
-    policy, task = session.site.policy, session.task
-    y, arrays = session.target(table), session.own_arrays.at_site(arrays)
+    policy = session.site.policy
+    task = session.task
+    y = session.target(table)
+    arrays = session.own_arrays.at_site(arrays)
     scores = yield from arm_scores(session, table, arrays, encoder, sd, same=True, start=start)
     own = yield from session.local_model()  # made by now
     # One seed for all arms: their difference is taken draw by draw.
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     blocks = blocks_of(session, table)
-    draws, groups = session.study.compare.draws, _drawn_together(session, table, blocks)
+    draws = session.study.compare.draws
+    groups = _drawn_together(session, table, blocks)
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
@@ -231,7 +236,9 @@ def _points(
 
     `counts` are the metrics of counts of the same rows: why each stays, or "". `shared` is the model of the scores.
     """
-    points, policy, y = session.study.compare.points, session.site.policy, session.target(table)
+    points = session.study.compare.points
+    policy = session.site.policy
+    y = session.target(table)
     if not points or session.task != "binary":
         return []
     if policy.disclosure == "open":
@@ -257,7 +264,8 @@ def _suppressed(
     session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str], points: Sequence[Point]
 ) -> list[PointCounts]:
     """Return the counts at the points that an institution lets leave."""
-    policy, y = session.site.policy, session.target(table)
+    policy = session.site.policy
+    y = session.target(table)
     accuracy = accuracy_leaves(counts)
     why = too_few(y, session.task, session.classes, policy)
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
@@ -283,7 +291,8 @@ def _suppressed(
 
 def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
     """Return the figures by the columns that the study names, as they may leave."""
-    study, schema = session.study, session.schema
+    study = session.study
+    schema = session.schema
     if not study.compare.by:
         return []
     scores = GroupScores(
@@ -351,7 +360,8 @@ def _left_out(session: SiteSession) -> list[str]:
     """
     if session.study.encode.rows != "complete":
         return []
-    count, policy = session.table.left_out, session.site.policy
+    count = session.table.left_out
+    policy = session.site.policy
     # Zero is small as well: that no row has a gap says something of each.
     small = policy.disclosure != "open" and count < policy.cell_minimum
     if policy.disclosure == "open" and not count:

@@ -22,7 +22,8 @@ from flfed.rows.training.requests import ComputeRequest, ScoreRequest
 from flfed.seeds import generator
 from flfed.summaries.summary import ColumnLayout, Encoder
 
-NO_ROWS, NOT_FINITE = "no rows", "the scores are not finite"
+NO_ROWS = "no rows"
+NOT_FINITE = "the scores are not finite"
 PERMUTE = "permute"
 """The purpose of these draws."""
 
@@ -90,7 +91,8 @@ def _increases(
     """Yield requests and return the mean increase of the loss by column."""
     rows = session.encode(table, session.in_use(encoder))
     before = yield from _loss(session, arrays, rows, rows.x)
-    places, found = input_slices(session.layout), {}
+    places = input_slices(session.layout)
+    found = {}
     for number, column in enumerate(places):
         if column not in columns:
             continue
@@ -125,11 +127,13 @@ def _finite(column: str, increase: float) -> ColumnImportance:
 
 def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> dict[str, str]:
     """Return why each column's importance stays, or ""."""
-    policy, features = session.site.policy, session.layout.features
+    policy = session.site.policy
+    features = session.layout.features
     if policy.disclosure == "open":
         return {column.name: "" if len(table) else NO_ROWS for column in features}
     why = _of_all(session, table, person)
-    rows, least = session.coded(table), policy.cell_minimum
+    rows = session.coded(table)
+    least = policy.cell_minimum
     stays = {column.name: why or _of_column(column, rows, person, least) for column in features}
     # Written down only where some leave, before anything is computed.
     if not all(stays.values()) and not session.counts_may_leave(claim=True):
@@ -139,7 +143,8 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
 
 def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> str:
     """Return why no column's importance may leave, or ""."""
-    policy, y = session.site.policy, session.target(table)
+    policy = session.site.policy
+    y = session.target(table)
     why = too_few(y, session.task, session.classes, policy)
     # One row of each person: several hide nobody.
     alone = np.unique(person, return_index=True)[1]

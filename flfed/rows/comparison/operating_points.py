@@ -68,7 +68,8 @@ def set_thresholds(points: Sequence[Point], y: np.ndarray, score: np.ndarray) ->
     >>> set_thresholds([("false-positive-rate", 0.5)], np.array([0, 0, 1, 0, 0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
     [('threshold', 0.3)]
     """
-    falling, others = np.unique(score)[::-1], np.sort(score[y != 1])
+    falling = np.unique(score)[::-1]
+    others = np.sort(score[y != 1])
     alarms = len(others) - np.searchsorted(others, falling)
     found: list[Point] = []
     for kind, at in points:
@@ -113,7 +114,8 @@ def count_points(
 
 
 def _counted(point: Point, event: np.ndarray, flagged: np.ndarray) -> PointCounts:
-    tp, fp = int((flagged & event).sum()), int((flagged & ~event).sum())
+    tp = int((flagged & event).sum())
+    fp = int((flagged & ~event).sum())
     tn = int((~event).sum()) - fp
     return PointCounts(by=point[0], at=point[1], tp=tp, fp=fp, fn=int(event.sum()) - tp, tn=tn)
 

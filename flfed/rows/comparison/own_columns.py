@@ -107,7 +107,8 @@ def own_part(
         Prior deviation of the site's own intercept, as `SiteSession.personalised` takes it.
     """
     part = _with_columns(session, used_at(session))
-    own_encoder, shared = part.own_encoder(), session.training(encoder)
+    own_encoder = part.own_encoder()
+    shared = session.training(encoder)
     rows = replace(shared, x=part.encode(session.table.training, own_encoder).x, weight=np.ones(len(shared)))
     offset = (yield ScoreRequest(model=session.model, arrays=arrays, x=shared.x)).astype(np.float64)
     deviation = INTERCEPT_SD if sd is None else site_deviation(offset, rows.y, session.task, sd)
@@ -162,5 +163,6 @@ def own_fit(
     -----
     The prior is the one whose loss over folds of these rows is least, the narrowest where no fold can be tested.
     """
-    classes, intercept = 2 if task == "binary" else 0, max(sd, NO_SD) ** -2.0
+    classes = 2 if task == "binary" else 0
+    intercept = max(sd, NO_SD) ** -2.0
     return tuned_beside(rows, offset, task, classes, rng, lambda _: DEVIATIONS**-2.0, intercept)[0]

@@ -85,7 +85,8 @@ def reference(
     sd : float, optional
         Prior deviation of a site's own intercept that the sites were sent.
     """
-    first, holdouts = sessions[0], [w.table.holdout("compare") for w in sessions]
+    first = sessions[0]
+    holdouts = [w.table.holdout("compare") for w in sessions]
     metrics = within_steps(first.metrics, holdouts, first.study.compare)
     y = np.concatenate([w.target(t) for w, t in zip(sessions, holdouts, strict=True)])
     union = joined([w.coded(t) for w, t in zip(sessions, holdouts, strict=True)])
@@ -141,7 +142,8 @@ def _own_everywhere(
         for name, metric in metrics.items():
             found[name].append(NAN if metric.defined(y) else metric.value(y, score))
     # How many were left out stands with the figure.
-    method, left = "mean over sites", sum(map(_has_one_class, sessions))
+    method = "mean over sites"
+    left = sum(map(_has_one_class, sessions))
     if left:
         method = Refusal("mean-without-one-class", sites=len(local) - left, left=left)
     return {
@@ -165,7 +167,8 @@ def _pooled(sessions: Sequence[SiteSession], exact: Encoder) -> Generator[Comput
     """
     rows = pooled_rows([w.encode(w.table.training, exact) for w in sessions])
     # The pooled model draws as no single site does.
-    given, plan = replace(sessions[0].trainable(), site=""), sessions[0].study.compare.pooled
+    given = replace(sessions[0].trainable(), site="")
+    plan = sessions[0].study.compare.pooled
     if plan is not None:
         return {"pooled": LocalModel(exact, (yield from by_plan(rows, given, plan)))}
     if sessions[0].study.compare.own == "same":
@@ -252,7 +255,8 @@ def _apart(codes: Sequence[np.ndarray | None], rows: Sequence[int]) -> np.ndarra
     """
     if all(code is None for code in codes):
         return None
-    found, start = [], 0
+    found = []
+    start = 0
     for code, count in zip(codes, rows, strict=True):
         own = np.arange(count) if code is None else code
         found.append(own + start)

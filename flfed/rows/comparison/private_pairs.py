@@ -101,8 +101,10 @@ def pair_numbers(
     """
     if not len(outcomes) == len(shared) == len(own):
         raise ValueError("outcomes and scores must have as many rows")
-    events, weights = np.asarray(outcomes) == 1, person_weights(persons, len(outcomes))
-    first, second = float(weights[events].sum()), float(weights[~events].sum())
+    events = np.asarray(outcomes) == 1
+    weights = person_weights(persons, len(outcomes))
+    first = float(weights[events].sum())
+    second = float(weights[~events].sum())
     if not first + second:
         return np.zeros(2)
     parts = _pairs_won(shared, events, weights) - _pairs_won(own, events, weights)

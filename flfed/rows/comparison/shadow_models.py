@@ -41,7 +41,8 @@ def trained(
     takes the plan's steps, under the site's protection where there is one; a plateau does not change
     the learning rate.
     """
-    work, rounds = attacked.session, attacked.session.study.rounds
+    work = attacked.session
+    rounds = attacked.session.study.rounds
     plan = work.study.plan
     models = [first_arrays(work.trainable(), table.x.shape[1]) for table in tables]
     for round in range(1, rounds + 1):

@@ -23,7 +23,8 @@ from flfed.rows.features.summarise import layout_of
 METRIC = "roc_auc_score"
 """The one figure by group: from areas over a whole and its parts that over another part cannot be worked out."""
 CUT = " at "
-MOST_COLUMNS, MOST_CUTS = 5, 9
+MOST_COLUMNS = 5
+MOST_CUTS = 9
 NAN = float("nan")
 
 
@@ -107,7 +108,8 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     known = [name for name, of in schema.columns.items() if of.kind in ("category", "flag", "number")]
     if column not in known:
         raise UsageError(f"[compare]: by names no column {column!r}{nearest(column, known)} Known: {', '.join(known)}")
-    kind, example = schema.columns[column].kind, f'by = ["{column}{CUT}50, 65"]'
+    kind = schema.columns[column].kind
+    example = f'by = ["{column}{CUT}50, 65"]'
     if kind != "number":
         if cut:
             raise UsageError(f"[compare]: by={words!r}: {column} is a {kind}, whose values are the groups")
@@ -178,7 +180,8 @@ class GroupScores:
 
     def _small(self, rows: np.ndarray) -> str:
         """Return why no figure over these rows may leave, or ""."""
-        y, person = self.y[rows], self.person[rows]
+        y = self.y[rows]
+        person = self.person[rows]
         why = too_few(y, "binary", 2, self.policy)
         people = min(len(np.unique(person[y == label])) for label in (0, 1))
         few = not self._open and people < self.policy.cell_minimum

@@ -407,7 +407,8 @@ def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
         raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
     found = {}
     for name in columns:
-        known, other = table.values.get(name, {}), table.others.get(name)
+        known = table.values.get(name, {})
+        other = table.others.get(name)
         found[name] = [known.get(cell, other if other and cell else cell) for cell in plain_text(raw[name])]
     return raw.assign(**found)
 

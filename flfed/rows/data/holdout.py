@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 CELLS_AT_ONCE = 2**20
 """Cells whose texts are made in one piece."""
-FIRST_DAY, LAST_DAY = "1678-01-01", "2262-01-01"
+FIRST_DAY = "1678-01-01"
+LAST_DAY = "2262-01-01"
 """Between these every day is one of pandas', and stands for no limit."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -172,7 +173,8 @@ class HoldoutByTime:
         # Dates that pandas cannot use, or with a time zone, are all told by one sentence.
         try:
             start, end = self._limits()
-            early, late = pd.Timestamp(self.train_until), pd.Timestamp(self.test_from)
+            early = pd.Timestamp(self.train_until)
+            late = pd.Timestamp(self.test_from)
             found = (start, early, self.last_training(), late, end)
         except (OverflowError, TypeError, ValueError):
             return None

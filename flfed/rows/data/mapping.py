@@ -44,7 +44,8 @@ CELLS_AT_ONCE = 2**20
 """Numbers that are read in one piece: a small table at once, a large one column by column."""
 NO_OUTCOME = "has no value (rows without an outcome cannot be used)"
 NOT_NUMBERS = "is yes or no where a number is meant"
-_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no"}
+_TRUE = {"1", "true", "yes"}
+_FALSE = {"0", "false", "no"}
 
 
 def plain_text(cells: pd.Series) -> pd.Series:
@@ -198,7 +199,8 @@ def _absent(
         field = fields[name]
         hint = did_you_mean(field.column, raw.columns) if field is not None and rule in ABSENT_RULES else ""
         if none and rule and not hint:
-            rule, hint = NONE_FOUND, where_names_stand(raw, wanted)
+            rule = NONE_FOUND
+            hint = where_names_stand(raw, wanted)
         findings[name] = [Finding(name, rule, np.arange(0), hint)] if rule else []
     return findings
 
@@ -247,7 +249,8 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     place, values = _once(cells)
     # Missing cells get a value of their own at the end, to be read like all others.
     if (place < 0).any():
-        place, values = np.where(place < 0, len(values), place), [*values, None]
+        place = np.where(place < 0, len(values), place)
+        values = [*values, None]
     texts = [None if text in codes else text for text in map(_plain_cell, values)]
     broken: Broken = []
     for mark, rule in VALUELESS.items():

@@ -175,7 +175,8 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
     places = sorted({*map(_sha256, _places(site.source, _folders(site))), *_of_file(site.source, _folders(site))})
     # With a group a person is the identifier, whatever else the rows say.
     if schema.group:
-        digests, columns = _digests(row_texts(table[[schema.group]])), BY_IDENTIFIER
+        digests = _digests(row_texts(table[[schema.group]]))
+        columns = BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
         # Columns are taken by name, so that another order of them gives the same hashes; derived ones say nothing more.
@@ -208,7 +209,8 @@ def _folders(site: Site) -> tuple[Path, ...]:
 
 
 def _read(site: Site) -> pd.DataFrame:
-    source, folders = site.source_knowing(datasets.load(site.dataset).schema), _folders(site)
+    source = site.source_knowing(datasets.load(site.dataset).schema)
+    folders = _folders(site)
     return source.read(folders, site.holdout) if isinstance(source, Transactions) else source.read(folders)
 
 

@@ -57,7 +57,8 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
     if ordered is not None:
         ordered.check(dataset.schema)
     rows = _mapped(table.take(np.argsort(owner, kind="stable")), dataset)
-    ends, policy = np.cumsum(counts), Policy(disclosure="open", resplit=True)
+    ends = np.cumsum(counts)
+    policy = Policy(disclosure="open", resplit=True)
     widths = dict(zip(sorted(names), partition.widths or [1.0] * len(names), strict=False))
     if len(partition.widths) not in (0, len(names)):
         raise UsageError(

@@ -126,7 +126,8 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
         many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"
         lines.append(Line("table", True, f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}", note=True))
     lines += [Line(name, True, words, note=True) for name, words in _others(table, schema, site)]
-    training, holdout = len(opened.training), opened.holdout_rows
+    training = len(opened.training)
+    holdout = opened.holdout_rows
     return Checked(site.name, len(table), training, holdout, len(features), mapped, tuple(lines), ())
 
 

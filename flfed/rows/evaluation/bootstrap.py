@@ -21,7 +21,8 @@ from flfed.rows.evaluation.weighted_metrics import Floats, Score, Target
 Groups: TypeAlias = NDArray[np.integer] | None
 Pair: TypeAlias = tuple[str, str]
 
-CHUNK, MOST = 64_000, 250_000
+CHUNK = 64_000
+MOST = 250_000
 """Weights held at once, draws times rows: 512 KB, as memory that the system gives anew for larger
 arrays costs more than what is done in it; up to 2 MB where that is fewer than 100 draws."""
 
@@ -181,8 +182,10 @@ def replicate(
             parts[one].append(function(weights))
     found: dict[str, dict[str, Replicates]] = {name: {} for name in metrics}
     for (name, arm), chunks in parts.items():
-        metric, both = metrics[name], np.concatenate(chunks)
-        value, signed = metric.value(y, scores[arm]), None
+        metric = metrics[name]
+        both = np.concatenate(chunks)
+        value = metric.value(y, scores[arm])
+        signed = None
         if isinstance(metric, Size):
             whole = float(metric.signed(y, scores[arm], np.ones((1, len(y))))[0])
             signed = Replicates(whole, both[-draws:], both[:-draws], units, abs(value))
@@ -316,7 +319,8 @@ class Replicates:
         if self.signed is not None:
             low, high = self.signed.limits(level)
             return 0.0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
-        bias, skew = self._bias(), self._skew()
+        bias = self._bias()
+        skew = self._skew()
         reach = self._reach(level)
         tail = bias + np.array([-reach, reach])
         # .1: with two or three units the reach can pass the pole of the transformation
@@ -328,7 +332,8 @@ class Replicates:
         """Return the `np.quantile` of the ordered draws."""
         last = len(self._ordered) - 1
         below = np.minimum((at * last).astype(np.intp), max(last - 1, 0))
-        low, high = self._ordered[below], self._ordered[np.minimum(below + 1, last)]
+        low = self._ordered[below]
+        high = self._ordered[np.minimum(below + 1, last)]
         return np.asarray(low + (high - low) * (at * last - below), dtype=np.float64)
 
     def logit_limits(self, level: float) -> tuple[float, float]:
@@ -375,13 +380,15 @@ class Replicates:
 
         It is the normal quantile of the share of draws below the value, equal ones half.
         """
-        rows, near = len(self._ordered), ROUNDING * self.scale
+        rows = len(self._ordered)
+        near = ROUNDING * self.scale
         # Equal but for rounding, which depends on how many draws are summed at a time.
         less, not_more = (
             int(self._ordered.searchsorted(*bound))
             for bound in ((self.value - near, "left"), (self.value + near, "right"))
         )
-        below, edge = (less + not_more) / (2 * rows), 0.5 / rows
+        below = (less + not_more) / (2 * rows)
+        edge = 0.5 / rows
         return float(ndtri(np.clip(below, edge, 1 - edge)))
 
     def _skew(self) -> float:

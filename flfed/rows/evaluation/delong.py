@@ -47,7 +47,8 @@ def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats,
     Source: that of this file.
     """
     ones = y == 1
-    m, n = int(ones.sum()), int((~ones).sum())
+    m = int(ones.sum())
+    n = int((~ones).sum())
     # An arm without a number is ranked as if it were 0, and gets its NaN back below.
     lost = np.isnan(scores).any(axis=1)
     known = np.where(lost[:, None], 0.0, scores) if lost.any() else scores
@@ -55,11 +56,13 @@ def delong(y: NDArray[np.number], scores: NDArray[np.floating]) -> tuple[Floats,
     beaten = np.empty(scores.shape)
     beaten.reshape(-1)[order] = twice / 2
     beaten[lost] = np.nan
-    below, above = beaten[:, ones] / n, 1 - beaten[:, ~ones] / m  # negatives below, positives above each
+    below = beaten[:, ones] / n
+    above = 1 - beaten[:, ~ones] / m  # negatives below, positives above each
     auc = below.mean(axis=1)
     if min(m, n) < 2:
         return auc, np.full((len(auc), len(auc)), np.nan)
-    left, right = below - auc[:, None], above - auc[:, None]
+    left = below - auc[:, None]
+    right = above - auc[:, None]
     return auc, left @ left.T / (m * (m - 1)) + right @ right.T / (n * (n - 1))
 
 
@@ -74,7 +77,8 @@ def alike(sizes: Integers) -> Iterator[Integers]:
         Rows of each.
     """
     order = np.argsort(sizes, kind="stable")
-    start, stop = len(sizes) - np.count_nonzero(sizes), len(sizes)
+    start = len(sizes) - np.count_nonzero(sizes)
+    stop = len(sizes)
     if stop - start == 1:  # alone: nothing to weigh up
         yield order[start:]
         return
@@ -168,7 +172,8 @@ def _spreads(
 
     About a whole number first: where all rows of a class beat as many the sum is exactly 0.
     """
-    sums, rows = np.stack([ones[0], others[0]]), np.maximum(np.stack([ones[1], others[1]]), 1)
+    sums = np.stack([ones[0], others[0]])
+    rows = np.maximum(np.stack([ones[1], others[1]]), 1)
     centre = (sums // rows).astype(np.int32)
     apart = (twice - centre[1][:, None] - first * (centre[0] - centre[1])[:, None]).astype(np.float64)
     # Rows that only fill up a table have no part in the sums.
@@ -215,17 +220,20 @@ def _beaten(scores: NDArray[np.floating], ones: Flags) -> tuple[NDArray[np.intp]
     # Each table's places count from its own start.
     if len(scores) > 1:
         order += np.arange(0, scores.size, scores.shape[1])[:, None]
-    ranked, first = np.take(scores, order), np.take(ones, order)
+    ranked = np.take(scores, order)
+    first = np.take(ones, order)
     place = np.arange(scores.shape[1], dtype=np.int32)
     upto = np.cumsum(first, axis=1, dtype=np.int32)
     tied = ranked[:, 1:] == ranked[:, :-1]
     if not tied.any():
-        below, reach = 2 * upto - first, 2 * place + 1
+        below = 2 * upto - first
+        reach = 2 * place + 1
     # Of equal scores each counts half, by the first and the last place of their group.
     else:
         start, end = _groups(tied, place)
         before = np.take_along_axis(upto - first, start, axis=1)
-        below, reach = before + np.take_along_axis(upto, end, axis=1), start + end + 1
+        below = before + np.take_along_axis(upto, end, axis=1)
+        reach = start + end + 1
     # Arithmetic, not np.where: a choice that no one can foretell costs five times as much.
     return order, first, below + first * (reach - 2 * below)
 

@@ -223,21 +223,25 @@ class _Areas:
         self.z = z
 
     def estimate(self, arm: str) -> Estimate:
-        value, place = self.value[arm], self.at[arm]
+        value = self.value[arm]
+        place = self.at[arm]
         variance = float(self.covariance[place, place])
         if variance > 0:
-            centre, method = value, "DeLong"
+            centre = value
+            method = "DeLong"
         else:
             centre, variance = hanley_mcneil(value, *self.counts)
             method = "Hanley-McNeil"
         return Estimate(value, *logit_limits(value, centre, variance, self.z), variance, method)
 
     def difference(self, a: str, b: str) -> Difference:
-        value, (i, j) = self.value[a] - self.value[b], (self.at[a], self.at[b])
+        value = self.value[a] - self.value[b]
+        (i, j) = (self.at[a], self.at[b])
         if np.array_equal(self.ranks[i], self.ranks[j]):
             return Difference(0.0, 0.0, 0.0, 1.0, "identical scores")
         own = self.covariance[i, i] + self.covariance[j, j]
-        variance, method = float(own - 2 * self.covariance[i, j]), "DeLong"
+        variance = float(own - 2 * self.covariance[i, j])
+        method = "DeLong"
         if not variance > 1e-12 * own:  # rounding of three terms that cancel
             variance = sum(hanley_mcneil(self.value[arm], *self.counts)[1] for arm in (a, b))
             method = "Hanley-McNeil"
@@ -287,15 +291,18 @@ class _Shares:
     """
 
     def __init__(self, correct: Mapping[str, Floats], z: float) -> None:
-        self.correct, self.z = correct, z
+        self.correct = correct
+        self.z = z
         self.value = {arm: float(right.mean()) for arm, right in correct.items()}
 
     def estimate(self, arm: str) -> Estimate:
-        value, rows = self.value[arm], len(self.correct[arm])
+        value = self.value[arm]
+        rows = len(self.correct[arm])
         total = rows + self.z**2
         centre = (rows * value + self.z**2 / 2) / total
         reach = self.z / total * np.sqrt(rows * value * (1 - value) + self.z**2 / 4)
-        low, high = max(0.0, centre - reach), min(1.0, centre + reach)
+        low = max(0.0, centre - reach)
+        high = min(1.0, centre + reach)
         variance = float((reach / self.z) ** 2)
         return Estimate(value, min(float(low), value), max(float(high), value), variance, "Wilson")
 
@@ -312,7 +319,8 @@ def _normal_difference(value: float, centre: float, error: float, z: float, meth
 
     It is of two shares or areas with `centre +- z error`, cut to -1 to 1.
     """
-    low, high = max(-1.0, centre - z * error), min(1.0, centre + z * error)
+    low = max(-1.0, centre - z * error)
+    high = min(1.0, centre + z * error)
     p = float(2 * ndtr(-abs(centre) / error))
     return Difference(value, min(float(low), value), max(float(high), value), p, method)
 

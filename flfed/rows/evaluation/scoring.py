@@ -119,10 +119,12 @@ def follows_from_counts(metric: Any, task: str) -> bool:
     if hasattr(metric, "behind"):
         return True
     rng = np.random.default_rng(1)
-    y, score = rng.integers(0, 3, 300), rng.dirichlet(np.ones(3), 300)
+    y = rng.integers(0, 3, 300)
+    score = rng.dirichlet(np.ones(3), 300)
     sure = np.eye(3)[score.argmax(axis=1)] * 0.9 + 0.1 / 3
     if task == "binary":
-        y, score = np.minimum(y, 1), rng.uniform(size=300)
+        y = np.minimum(y, 1)
+        score = rng.uniform(size=300)
         sure = np.where(score > 0.5, 0.9, 0.1)
     return bool(np.isclose(metric.value(y, score), metric.value(y, sure), rtol=1e-9))
 
@@ -165,7 +167,8 @@ def withheld(
     # An open site withholds nothing.
     if policy.disclosure == "open":
         return ""
-    classes, least = (score.shape[1] if score.ndim == 2 else 2), policy.cell_minimum
+    classes = score.shape[1] if score.ndim == 2 else 2
+    least = policy.cell_minimum
     few = too_few(y, task, classes, policy)
     if few:
         return few
@@ -252,7 +255,8 @@ class RoundFigures:
         self._task = task
         self._policy = policy
         self._budget = alert_budget
-        self._name, self._metric = metric, metrics_of(task, alert_budget)[metric]
+        self._name = metric
+        self._metric = metrics_of(task, alert_budget)[metric]
         self._loss = bool(len(y)) and not too_few(y, task, classes, policy)
         least = 1 if policy.disclosure == "open" else policy.cell_minimum
         self._loss_in_sum = len(y) >= least
@@ -279,7 +283,8 @@ class RoundFigures:
         metrics = {"loss": measured.loss} if self._loss else {}
         variances = {}
         if self.area:
-            metrics[self._name], variances[self._name] = measured.area, measured.variance
+            metrics[self._name] = measured.area
+            variances[self._name] = measured.variance
         if self._other:
             score = predictions(measured.outputs)
             if not withheld(self._name, self._y, score, self._task, self._policy, self._budget):
@@ -358,7 +363,8 @@ def auc_between(counts: np.ndarray) -> tuple[float, float | None, float | None]:
     counts : array [2, bins]
         Summed over sites.
     """
-    value, reach = auc_of_histogram(counts), auc_bound(counts[0], counts[1])
+    value = auc_of_histogram(counts)
+    reach = auc_bound(counts[0], counts[1])
     # Without rows of both classes there is nothing to rank.
     if np.isnan(value):
         return value, None, None

@@ -45,7 +45,8 @@ def effective_blocks(gains: Floats) -> float:
     >>> effective_blocks(np.arange(20.0)) < 2
     True
     """
-    count, apart = len(gains), gains - gains.mean()
+    count = len(gains)
+    apart = gains - gains.mean()
     size = float(apart @ apart)
     if not size:
         return float(count)

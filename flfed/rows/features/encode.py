@@ -92,7 +92,8 @@ def input_names(layout: Layout) -> tuple[str, ...]:
 
 def input_slices(layout: Layout) -> dict[str, slice]:
     """Return each column's inputs, its being missing among them."""
-    found, start = {}, 0
+    found = {}
+    start = 0
     for column in layout.features:
         width = len(column.cells) - 2 if column.kind == "category" and not layout.plain else 1
         end = start + width + int(layout.missing_indicator and not layout.plain)
@@ -153,7 +154,8 @@ def scaled_of(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
 
 def scaled_inputs(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray:
     """Return plain inputs as those that other models take, [rows, inputs]."""
-    codes, values = {}, {}
+    codes = {}
+    values = {}
     for column, given in zip(layout.features, x.T, strict=True):
         missing = len(column.cells) - 1
         codes[column.name] = np.where(np.isnan(given), missing, 0 if column.kind == "number" else given).astype(int)
@@ -168,8 +170,10 @@ def _inputs(
 
     They are [rows, 1] or [rows, values - 1]; then, if asked for, whether the column is missing, [rows, 1].
     """
-    chosen, missing = rows.codes[column.name], len(column.cells) - 1
-    shares, spread = encoder.frequency[place], encoder.spread[place]
+    chosen = rows.codes[column.name]
+    missing = len(column.cells) - 1
+    shares = encoder.frequency[place]
+    spread = encoder.spread[place]
     if column.kind == "number":
         # A missing number becomes 0, the centre, so that it moves no output by itself.
         values = (rows.scaled(column) - encoder.center[number]) / encoder.scale[number]

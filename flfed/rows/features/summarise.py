@@ -73,7 +73,8 @@ def summarise(table: pd.DataFrame | ColumnArrays, layout: Layout) -> Summary:
         Mapped rows of one site.
     layout : Layout
     """
-    columns, rows = layout.columns, coded(table, layout)
+    columns = layout.columns
+    rows = coded(table, layout)
     cells = [np.bincount(rows.codes[c.name], minlength=len(c.cells)) for c in columns]
     return Summary(
         rows=np.array([float(rows.rows)]),
@@ -144,9 +145,11 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
     have it less the expected one, and V its variance. Of a number U is the sum of the missing rows' ranks, from -1
     to 1, and V at least its variance (`chance_at_most`).
     """
-    y, shape = outcomes(rows, layout), (len(layout.features), layout.outcomes)
+    y = outcomes(rows, layout)
+    shape = (len(layout.features), layout.outcomes)
     missing = [rows.codes[column.name] == len(column.cells) - 1 for column in layout.features]
-    u, v = np.zeros(shape), np.zeros(shape)
+    u = np.zeros(shape)
+    v = np.zeros(shape)
     centred = _ranked(y) if layout.task == "regression" else y - y.mean(axis=0)
     gappy = [number for number, gap in enumerate(missing) if gap.any()]
     if gappy:  # of a column without a gap both are 0
@@ -180,7 +183,8 @@ def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slic
     least = len(y) / 2 if task == "regression" else min(y.sum(), len(y) - y.sum())
     if least < LEAST_KNOWN or np.ptp(y) == 0:
         return float("nan")
-    number, last = column.kind == "number", len(column.cells) - 1
+    number = column.kind == "number"
+    last = len(column.cells) - 1
     cells = (rows.values if number else rows.codes)[column.name][known]
     if task == "regression":
         return max(_correlation(x, y) for x in ([cells] if number else [cells == code for code in range(last)]))
@@ -193,7 +197,8 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 def _auc(x: np.ndarray, y: np.ndarray) -> float:
     """Return the larger AUC of a number and its negative."""
-    ranked, own = np.sort(x), x[y == 1]
+    ranked = np.sort(x)
+    own = x[y == 1]
     # Ranks from 1 on, the mean of equal ones: (rows below + rows not above + 1) / 2
     ranks = (np.searchsorted(ranked, own, "left") + np.searchsorted(ranked, own, "right") + 1) / 2
     positives = len(own)
@@ -329,7 +334,8 @@ def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout,
     """
     found = np.zeros(len(counts))
     for group in groups if column.kind != "number" else []:
-        most, total = max(group, key=lambda cell: counts[cell]), counts[group].sum()
+        most = max(group, key=lambda cell: counts[cell])
+        total = counts[group].sum()
         if len(group) > 1 and total >= 4 * minimum and counts[most] > total - minimum:
             found[most] = total - minimum + 1
     return found
@@ -371,10 +377,12 @@ def _coarse_leaks(exact: Summary, *, in_steps: bool) -> np.ndarray:
     leaks[..., 2] = exact.rows[0] * np.where(leaks[..., 2] > SEPARATION * leaks[..., 3], 1.0, 0.5)
     leaks[..., 3] = exact.rows[0]
     if in_steps:
-        u, v = leaks[..., 0], leaks[..., 1]
+        u = leaks[..., 0]
+        v = leaks[..., 1]
         there = np.where(v > 0, v, 1.0)
         coarse = np.where(v > 0, 2.0 ** np.floor(np.log2(there)), 0.0)
-        leaks[..., 0], leaks[..., 1] = np.round(u / np.sqrt(there), 1) * np.sqrt(coarse), coarse
+        leaks[..., 0] = np.round(u / np.sqrt(there), 1) * np.sqrt(coarse)
+        leaks[..., 1] = coarse
     return leaks
 
 
@@ -389,7 +397,8 @@ def _leaks_known(
     that leaks were looked for in.
     """
     slices = layout.slices()
-    rows, missing = exact.rows[0], exact.cells[slices[column.name]][-1]
+    rows = exact.rows[0]
+    missing = exact.cells[slices[column.name]][-1]
     number = layout.features.index(column)
     missing_given = cells_known[slices[column.name]][-1] > 0
     if layout.task == "regression":

@@ -39,7 +39,8 @@ class AveragePrecisionScore(RankMetric):
         def drawn(weights: Floats) -> Floats:
             mass = weights.T.take(order, axis=0)
             gain = mass.take(ones, axis=0)
-            hits, called = add_up(gain.copy()), add_up(mass)[last]
+            hits = add_up(gain.copy())
+            called = add_up(mass)[last]
             # Where nothing is called nothing is reached: the smallest number keeps 0 / 0 away.
             np.maximum(called, np.finfo(np.float64).tiny, out=called)
             precision = np.divide(hits if alone else hits[last_one], called, out=called)

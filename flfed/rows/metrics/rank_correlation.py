@@ -49,7 +49,8 @@ class RankCorrelation:
         """Return the metric [draws] under weights [draws, n], which stand for so many equal rows."""
         if self.defined(y) or np.isnan(score).any():
             return undefined(weights)
-        total, known = np.zeros(len(weights)), np.zeros(len(weights))
+        total = np.zeros(len(weights))
+        known = np.zeros(len(weights))
         for rows in self._rows(len(y)):
             own = weights[:, rows]
             found = _correlation(_ranks(y[rows], own), _ranks(score[rows], own), own)
@@ -88,7 +89,8 @@ def _correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         a = a - (weights * a).sum(axis=1, keepdims=True) / total
         b = b - (weights * b).sum(axis=1, keepdims=True) / total
-        both, spreads = (weights * a * b).sum(axis=1), [(weights * one * one).sum(axis=1) for one in (a, b)]
+        both = (weights * a * b).sum(axis=1)
+        spreads = [(weights * one * one).sum(axis=1) for one in (a, b)]
         # Ranks that are all the same differ from their mean by what is rounded.
         vary = np.minimum(*spreads) > ROUNDING * total[:, 0] ** 3
         return np.where(vary, both / np.sqrt(spreads[0] * spreads[1]), np.nan)

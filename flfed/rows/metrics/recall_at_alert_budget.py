@@ -56,7 +56,8 @@ class RecallAtAlertBudget(RankMetric, Settings, where="recall_at_alert_budget"):
     def drawn(self, y: Target, score: Score) -> Drawn:
         """Return the function from weights to the metric."""
         order = np.argsort(-score, kind="stable")
-        falling, positive = score[order], (y[order] == 1)[:, None]
+        falling = score[order]
+        positive = (y[order] == 1)[:, None]
         # first row of each block of equal scores; a block's rows are looked at in equal parts
         starts = np.concatenate([[0], np.flatnonzero(np.diff(falling)) + 1])
 

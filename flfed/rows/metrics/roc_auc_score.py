@@ -43,7 +43,8 @@ def _one_against_rest(positive: NDArray[np.bool_], score: Score) -> Drawn:
 
     Where a negative is equal to a positive half its weight counts.
     """
-    ones, zeros = np.flatnonzero(positive), np.flatnonzero(~positive)
+    ones = np.flatnonzero(positive)
+    zeros = np.flatnonzero(~positive)
     zeros = zeros[np.argsort(score[zeros], kind="stable")]
     left = np.searchsorted(score[zeros], score[ones], side="left")
     right = np.searchsorted(score[zeros], score[ones], side="right")
@@ -52,7 +53,8 @@ def _one_against_rest(positive: NDArray[np.bool_], score: Score) -> Drawn:
 
     def drawn(weights: Floats) -> Floats:
         columns = weights.T
-        won, below = columns.take(ones, axis=0), np.zeros((len(zeros) + 1, len(weights)))
+        won = columns.take(ones, axis=0)
+        below = np.zeros((len(zeros) + 1, len(weights)))
         below[1:] = add_up(columns.take(zeros, axis=0))
         pairs = won.sum(axis=0) * below[-1]
         beaten = below[left] if apart else (below[left] + below[right]) / 2

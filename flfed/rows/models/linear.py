@@ -63,7 +63,8 @@ def _as_torch_starts(inputs: int, outputs: int, seed: int) -> dict[str, np.ndarr
     """
     # A generator of its own: the global one belongs to the caller.
     rng = torch.Generator().manual_seed(seed)
-    weight, bias = torch.empty(outputs, inputs), torch.empty(outputs)
+    weight = torch.empty(outputs, inputs)
+    bias = torch.empty(outputs)
     # torch keeps weights as [outputs, inputs] and draws them before the bias.
     bound = 1 / math.sqrt(max(inputs, 1))
     torch.nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=rng)

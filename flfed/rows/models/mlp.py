@@ -43,7 +43,8 @@ class Mlp:
 
     def first_arrays(self, inputs: int, outputs: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return the first arrays of each layer, float64, of the shapes that `shapes` says."""
-        shapes, arrays = self.shapes(inputs, outputs), {}
+        shapes = self.shapes(inputs, outputs)
+        arrays = {}
         for names in self.layers:
             # The bound of `torch.nn.Linear`: 1 over the root of the number of inputs.
             bound = 1 / np.sqrt(max(shapes[names[0]][0], 1))

@@ -132,7 +132,9 @@ class Cells:
     def without(self, words: Sequence[str]) -> Cells:
         """Return the column with further codes for "not known"; those that too few rows have are strays."""
         kept = np.array([text not in words for text in self.texts], dtype=bool)
-        codes, strays, named = list[str](), 0, list(self.named)
+        codes = list[str]()
+        strays = 0
+        named = list(self.named)
         for text, count in zip(self.texts, self.counts.tolist(), strict=True):
             # What has figures in it, such as "60+", is known in part: it is no code.
             code = text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))

@@ -204,7 +204,8 @@ def round_outward(low: float, high: float) -> tuple[float, float]:
     """
     span = high - low
     step = _nice(span / 5)
-    start, end = math.floor(low / step) * step, math.ceil(high / step) * step
+    start = math.floor(low / step) * step
+    end = math.ceil(high / step) * step
     digits = max(0, 2 - math.floor(math.log10(step)))
     return round(start, digits), round(end, digits)
 
@@ -245,7 +246,8 @@ def _as_number(found: Cells) -> ColumnProposal | None:
         return None
     if read.other and read.reading.thousands:
         return _number(read, "its values are numbers", sure=False)
-    found, values = read.cells, read.values
+    found = read.cells
+    values = read.values
     words = name_words(found.name)
     whole = bool((values == np.rint(values)).all())
     if whole and any(ZEROS_FIRST.fullmatch(text) for text in found.texts):
@@ -262,7 +264,8 @@ def _as_number(found: Cells) -> ColumnProposal | None:
     sure = len(values) > FEW_VALUES or not whole
     why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
     if days > MOST_DAYS:
-        sure, why = False, f"{why}; most of them could be dates such as 20240131"
+        sure = False
+        why = f"{why}; most of them could be dates such as 20240131"
     return _number(read, why, sure=sure and not _AREA_NAME.search(words))
 
 
@@ -304,7 +307,8 @@ def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     unknown = find_unknowns(read.values, found.counts)
     doubts = [*unknown.doubts, *([read.doubt] if read.doubt else [])]
     values = read.values[unknown.known]
-    low, high = float(values.min()), float(values.max())
+    low = float(values.min())
+    high = float(values.max())
     column = Column(kind="number", unit=unit_of(found.name), range=round_outward(low, high), missing=unknown.codes)
     field = field_of(found, read.reading)
     why = "; ".join([why, *found.named, *doubts])
@@ -344,7 +348,8 @@ def _date(found: Cells, form: str, why: str = "its values are dates", *, sure: b
 def _as_words(found: Cells) -> ColumnProposal | None:
     """Return a column of words, None where they are nearly all different."""
     words = name_words(found.name)
-    distinct, named = len(found.texts), is_identifier_name(words)
+    distinct = len(found.texts)
+    named = is_identifier_name(words)
     if people := are_people(found):
         return _identifier(found, people)
     if all(map(_SHORT_YEAR.match, found.texts[:MOST_VALUES])):
@@ -375,9 +380,11 @@ def _category(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:
     if not listed:
         return _identifier(found, "no value has ten rows", sure=False)
     if len(listed) < len(common):
-        why, sure = f"{why}; values with a line break in them are {UNLISTED!r}", False
+        why = f"{why}; values with a line break in them are {UNLISTED!r}"
+        sure = False
     if many := rows_in_other_case(found.texts, found.counts):
-        why, sure = f"{why}; {CASE.format(many)}", False
+        why = f"{why}; {CASE.format(many)}"
+        sure = False
     unlisted = found.known + found.strays - int(found.counts[listed].sum())
     values = sorted((found.texts[place] for place in listed), key=by_number)
     field = field_of(found)

@@ -44,7 +44,8 @@ class OwnTable:
 
 def cut_by(tables: Sequence[OwnTable], by: str) -> tuple[list[OwnTable], int]:
     """Return a table for each value of a column, and the rows that are in none."""
-    parts, left_out = [], 0
+    parts = []
+    left_out = 0
     for own in tables:
         named = column_named(by, "by", map(str, own.table.columns), f"table {own.title!r}")
         cells = plain_text(own.table[named])

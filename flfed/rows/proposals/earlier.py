@@ -67,7 +67,9 @@ def with_earlier_holdouts(made: Workspace, to: Path, folders: Sequence[Path]) ->
     folders : sequence of Path
         Others whose packages count where they read the same file.
     """
-    sites, kept, moved = list[Site](), list[str](), list[str]()
+    sites = list[Site]()
+    kept = list[str]()
+    moved = list[str]()
     for site in made.sites:
         before = _earlier(site, to, folders)
         if before is None or not _is_same_rule(site.holdout, before.holdout):

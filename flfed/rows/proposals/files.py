@@ -15,7 +15,8 @@ from flfed.rows.data.parsing.text_files import NoTable, content_of, table_format
 from flfed.rows.data.sources import Csv, Excel, Parquet, Source
 from flfed.rows.proposals.cells import is_number_text
 
-PARQUET, EXCEL = (".parquet", ".pq"), (".xlsx", ".xlsm")
+PARQUET = (".parquet", ".pq")
+EXCEL = (".xlsx", ".xlsm")
 
 
 def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
@@ -62,7 +63,8 @@ def read_named(source: Source) -> pd.DataFrame:
     TableError
         If cells of a workbook are merged, or hold formulas without a value.
     """
-    table, path = source.read(()), getattr(source, "path", "the query")
+    table = source.read(())
+    path = getattr(source, "path", "the query")
     numbers = [is_number_text(name) for name in table.columns]
     if isinstance(source, Csv) and source.columns is None and 2 * sum(numbers) > len(numbers):
         raise UsageError(
@@ -103,6 +105,7 @@ def refuse_lines_above(
     if any(plain_name(word) in own for word in words):
         return
     why = where_names_stand(table, words)
-    above, other = "further down" in why, named and isinstance(source, Excel) and SHEETS in table.attrs
+    above = "further down" in why
+    other = named and isinstance(source, Excel) and SHEETS in table.attrs
     if above or other:
         raise UsageError(f"table {title!r} has no column {words[0]!r}: {why.replace('sheet=', '--sheet')}")

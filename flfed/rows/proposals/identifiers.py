@@ -135,7 +135,8 @@ def repeat_as_amounts(values: np.ndarray, counts: np.ndarray) -> bool:
         return False
     # Square roots have about the same noise, be they large or small.
     roots = np.sqrt(counts[np.argsort(values)].astype(float))
-    before, after = roots[:-1], roots[1:]
+    before = roots[:-1]
+    after = roots[1:]
     if np.ptp(before) == 0 or np.ptp(after) == 0:
         return False
     likeness = float(np.corrcoef(before, after)[0, 1])

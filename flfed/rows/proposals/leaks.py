@@ -28,7 +28,8 @@ SAME = 0.99
 """Of the rows: so many equal cells make two columns the same."""
 SAME_SIDES = 0.97
 """Of a mark of the rows that have a value: its share among them, less that among the others."""
-MOST_SUMMED, ROWS_SUMMED = 100, 2000
+MOST_SUMMED = 100
+ROWS_SUMMED = 2000
 """Columns and rows of which sums are tried."""
 
 
@@ -129,11 +130,13 @@ def _tells(cells: np.ndarray, target: np.ndarray, least: float) -> bool:
     every = np.bincount(outcome)
     for value in pd.unique(cells[~pd.isna(cells)])[:MOST_VALUES]:
         counts = np.bincount(outcome[cells == value], minlength=len(every))
-        most, rows = int(counts.argmax()), int(counts.sum())
+        most = int(counts.argmax())
+        rows = int(counts.sum())
         rest = len(cells) - rows
         if rows < 2 * LEAST_ROWS or rest < LEAST_ROWS:
             continue
-        share, others = counts[most] / rows, (every[most] - counts[most]) / rest
+        share = counts[most] / rows
+        others = (every[most] - counts[most]) / rest
         # Of a rare outcome most rows of every value have the other one.
         rarer = 1 - share <= MOST_ERRORS * (1 - every[most] / len(cells))
         if share >= least and others < 0.5 and rarer:
@@ -183,14 +186,16 @@ def _sums(numbers: Mapping[str, np.ndarray], leak: str, told: np.ndarray) -> dic
     # Flags and grades are sums of one another by chance, and where one is nearly always 0.
     if len(rows) < 2 * LEAST_ROWS or not names or len(np.unique(told[rows])) <= FEW_VALUES:
         return {}
-    table, told = np.column_stack([numbers[name][rows] for name in names]), told[rows]
+    table = np.column_stack([numbers[name][rows] for name in names])
+    told = told[rows]
     scale = 1e-6 * (np.nanmax(np.abs(told)) + 1e-300)
     often = (np.nan_to_num(table) != 0).mean(axis=0) > 0.5
     found: dict[str, str] = {}
     for place, name in enumerate(names):
         if _are_copies(table[:, place], told):
             found.setdefault(name, f"it is a copy of {leak!r}, which tells the outcome")
-        less, rest = table[:, [place]] - told[:, None], told[:, None] - table[:, [place]]
+        less = table[:, [place]] - told[:, None]
+        rest = told[:, None] - table[:, [place]]
         for difference, both in ((less, False), (rest, True)):
             equal = (np.abs(table - difference) <= scale).mean(axis=0) >= SAME
             equal[place] = False

@@ -126,7 +126,8 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
         if j < 0 or score[i, j] < LEAST_MATCH:
             found.append(Match(name, None, None, "no column of the table fits", sure=False))
             continue
-        fit, same = fits[i, j], alike[i, j] == 1
+        fit = fits[i, j]
+        same = alike[i, j] == 1
         why = f"{'the names agree' if same else 'the names are alike'}; {fit.why}"
         found.append(Match(name, own[j], fit.field, why, bool(same and fit.sure and fit.share >= FITTING)))
     read = {match.own for match in found}
@@ -140,7 +141,8 @@ def _target(left: Mapping[str, pd.Series], schema: Schema) -> Match:
     Of the columns that nothing is read from it is the only one whose values could be the outcome, or the only one of
     those with an outcome's name.
     """
-    target, column = schema.target, schema.columns[schema.target]
+    target = schema.target
+    column = schema.columns[schema.target]
     fits = {own: _fit(cells, own, target, column) for own, cells in left.items()}
     named = {
         own for own in left if OUTCOME_NAMES & set(_words(own).split()) or name_likeness(target, own) >= LEAST_MATCH
@@ -249,7 +251,8 @@ def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
 
 def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
     """Return how well numbers fit a column with a range."""
-    found, values = numbers.cells, numbers.values
+    found = numbers.cells
+    values = numbers.values
     field = replace(numbers.reading, column=found.name, missing=found.missing)
     known = np.isin(values, [code for code in column.missing if isinstance(code, float)])
     ends = column.range or (-math.inf, math.inf)

@@ -22,7 +22,8 @@ from flfed.rows.proposals.identifiers import (
     names_owner,
 )
 
-FEWEST_VALUES, MOST_ROWS_EACH = 20, 20
+FEWEST_VALUES = 20
+MOST_ROWS_EACH = 20
 """Values of a column of people at least, and rows of one on average at most: more are of places."""
 REPEATED = 0.05
 """Of the rows: so many repeat an identifier at least."""
@@ -81,9 +82,11 @@ def _groups(columns: Mapping[str, pd.Series], proposals: Mapping[str, ColumnProp
     for name, proposal in proposals.items():
         if proposal.kind != "id":
             continue
-        cells, words = Cells.of(name, columns[name]), name_words(name)
+        cells = Cells.of(name, columns[name])
+        words = name_words(name)
         named = names_owner(words) or is_identifier_name(words) or holds_whole_names(cells)
-        known, distinct = cells.known, len(cells.texts)
+        known = cells.known
+        distinct = len(cells.texts)
         repeats = known - distinct >= max(LEAST_ROWS, REPEATED * known)
         # A heading of people tells them from places, however many rows one has.
         few_each = known <= MOST_ROWS_EACH * distinct or is_person_word(words)
@@ -100,7 +103,8 @@ def _times(
         dates = read_column(columns[name], name, Column(kind="date"), proposal.field or Field(name))[0]
         moments = pd.to_datetime(pd.Series(dates))
         known = moments.notna().to_numpy()
-        at, of = moments[known].to_numpy().astype("int64"), parts[known]
+        at = moments[known].to_numpy().astype("int64")
+        of = parts[known]
         steps = np.diff(at)[of[1:] == of[:-1]]
         if len(steps) < 2 * LEAST_ROWS or moments.dt.normalize().nunique() < FEWEST_DAYS:
             continue

@@ -56,7 +56,8 @@ class TableProposal:
     def with_doubt(self, why: str) -> TableProposal:
         """Return the same with a further reason to look at the target."""
         target = replace(self.target, why=f"{self.target.why}; {why}", sure=False)
-        schema, name = self.schema, self.schema.target
+        schema = self.schema
+        name = self.schema.target
         asked = schema.unconfirmed if name in schema.unconfirmed else (*schema.unconfirmed, name)
         return replace(self, target=target, schema=schema.model_copy(update={"unconfirmed": asked}))
 
@@ -268,7 +269,8 @@ def _schema_name(name: str) -> str:
 
 def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     """Return the columns of all tables, each over all rows; a table that lacks one has no value of it."""
-    names, parts = dict[str, str](), list[dict[str, pd.Series]]()
+    names = dict[str, str]()
+    parts = list[dict[str, pd.Series]]()
     for table in tables.values():
         parts.append({})
         for place, name in enumerate(table.columns):

@@ -46,10 +46,12 @@ FEW_SLIPS = 0.01
 """Of the rows at most: values of fewer than ten rows each are slips, and no class of their own."""
 ONE_FORM = 0.9
 """Of a column's cells: so many of one form make the others odd."""
-ODD_COLUMNS, ODD_SHARE = 2, 0.25
+ODD_COLUMNS = 2
+ODD_SHARE = 0.25
 """A row is no row of the table where so many of its other cells are odd, and this share of them."""
 
-_FIGURES, _LETTERS = re.compile(r"\d+"), re.compile(r"[^\W\d_]+")
+_FIGURES = re.compile(r"\d+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ def unknown_classes(found: Cells) -> list[str]:
     numbers = {text: by_number(text)[0] for text in found.texts if text not in words}
     finite = [number for number in numbers.values() if abs(number) < math.inf]
     if len(finite) == len(numbers):
-        low, high = min(finite, default=0.0), max(finite, default=0.0)
+        low = min(finite, default=0.0)
+        high = max(finite, default=0.0)
         # Codes lie outside of the classes' own numbers, which begin with 0 or 1.
         inside = [number for number in finite if number >= 0 and not (number == high and is_code(number) and high > 7)]
         rows = dict(zip(found.texts, found.counts.tolist(), strict=True))
@@ -172,12 +175,15 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
     why = f"{len(values)} classes" + (f"; {values[-1]!r} is the one that is predicted" if chosen == "binary" else "")
     if codes:
         named = ", ".join(f"{code!r} ({count_in_words(rows_of[code])} rows)" for code in codes)
-        why, sure = f"{why}; {named} is taken for 'not known'", False
+        why = f"{why}; {named} is taken for 'not known'"
+        sure = False
     if many := rows_in_other_case(found.texts, found.counts):
-        why, sure = f"{why}; {CASE.format(many)}", False
+        why = f"{why}; {CASE.format(many)}"
+        sure = False
     if rare:
         few = count_in_words(sum(counts[text] for text in counts if text not in common))
-        why, sure = f"{why}; {UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each", False
+        why = f"{why}; {UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
+        sure = False
     return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
 
 
@@ -260,7 +266,8 @@ def find_rare_classes(
 
 def _odd_rows(columns: Mapping[str, pd.Series], few: pd.Series) -> np.ndarray:
     """Return which rows have cells that do not fit their columns [rows]."""
-    odd, judged = np.zeros(len(few), dtype=int), np.zeros(len(few), dtype=int)
+    odd = np.zeros(len(few), dtype=int)
+    judged = np.zeros(len(few), dtype=int)
     for cells in columns.values():
         if cells.dtype.kind in "fiubM":
             continue

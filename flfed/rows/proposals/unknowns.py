@@ -11,7 +11,8 @@ from flfed.rows.proposals.cells import FEW_VALUES, LEAST_ROWS, TAKEN
 
 MOST_CODES = 3
 """A column has at most so many."""
-NEIGHBOURS, HEAPED = 5, 5
+NEIGHBOURS = 5
+HEAPED = 5
 """An end of nines is a heap where it has so many times the rows of each of so many values next to it."""
 FAR_CODE = "far from all others"
 BELOW_CODE = "the only value below 0"
@@ -56,7 +57,8 @@ def find_unknowns(values: np.ndarray, counts: np.ndarray) -> Unknowns:
     amounts, place_of = np.unique(values, return_inverse=True)
     rows = np.bincount(place_of, counts).astype(int)
     known = np.ones(len(amounts), dtype=bool)
-    codes, doubts = list[float](), list[str]()
+    codes = list[float]()
+    doubts = list[str]()
     for _ in range(MOST_CODES):
         place, doubt = _suspect(amounts, rows, known)
         if place is None:
@@ -77,7 +79,8 @@ def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple
     if len(order) < 4 or rows < 2 * LEAST_ROWS:
         return None, ""
     for place, others in ((order[-1], order[:-1]), (order[0], order[1:])):
-        value, count = float(values[place]), int(counts[place])
+        value = float(values[place])
+        count = int(counts[place])
         if value == 0 and MOST * count > rows:
             continue
         below = _is_below(value, values[others])
@@ -101,6 +104,7 @@ def _is_below(value: float, others: np.ndarray) -> bool:
 def _is_far(value: float, others: np.ndarray) -> bool:
     """Tell whether a value is further from the others than they are from each other."""
     ordered = np.sort(others)
-    span, step = float(ordered[-1] - ordered[0]), float(np.median(np.diff(ordered)))
+    span = float(ordered[-1] - ordered[0])
+    step = float(np.median(np.diff(ordered)))
     gap = float(np.abs(ordered - value).min())
     return gap > span or (is_code(value) and gap > max(FAR * step, WIDE * span))

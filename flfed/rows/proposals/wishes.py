@@ -60,7 +60,8 @@ class Wishes:
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(kept) & set(dropped):
             raise UsageError(f"column {min(both)!r} is to be kept and to be dropped: say one of them")
-        codes, by_column = list[str](), dict[str, tuple[str, ...]]()
+        codes = list[str]()
+        by_column = dict[str, tuple[str, ...]]()
         for word in missing:
             column, value = _column_and_value(word, names)
             if column:

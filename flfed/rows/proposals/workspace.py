@@ -34,7 +34,8 @@ from flfed.rows.proposals.wishes import Wishes, column_named
 from flfed.study.study import Study
 from flfed.study.template import MODELS, StudyTemplate
 
-SMALL_SITE, DRAWS = 150, 20
+SMALL_SITE = 150
+DRAWS = 20
 """Rows up to which a salt may hold out too few of them, and how many salts are tried then."""
 HOLDOUT_SHARE = Holdout.share
 
@@ -111,7 +112,8 @@ class Workspace:
         UsageError
             If a file is there already, or a table cannot be stored: nothing is written.
         """
-        sites, more = [], dict[str, str | bytes]()
+        sites = []
+        more = dict[str, str | bytes]()
         for site in self.sites:
             path = f"tables/{site.name}.parquet"
             more[path] = _stored(site)
@@ -122,7 +124,8 @@ class Workspace:
 
 def _guarded(site: Site) -> Site:
     """Return a site whose policy and holdout are an institution's."""
-    policy, holdout = Policy(disclosure="institution"), site.holdout
+    policy = Policy(disclosure="institution")
+    holdout = site.holdout
     salted = replace(holdout, salt=secrets.token_hex(8)) if isinstance(holdout, Holdout) else holdout
     return replace(site, policy=policy, holdout=salted)
 
@@ -275,7 +278,8 @@ def _salted(
     found = Holdout(share, salt=secrets.token_hex(8))
     if len(part.table) > SMALL_SITE:
         return found  # by chance it has enough
-    schema, least = proposal.schema, policy.least_rows()
+    schema = proposal.schema
+    least = policy.least_rows()
     rows = map_table(part.table, schema, mapping, () if isinstance(part.source, Frame) else part.source.missing)[0]
     for _ in range(DRAWS):
         training, held = found.split(rows, schema)

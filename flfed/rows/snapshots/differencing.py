@@ -191,7 +191,8 @@ class RowSet:
         # Sets without people's identifiers are digests alone, with no head before them.
         if not content.startswith(WITH_PEOPLE):
             return cls(dataset, np.frombuffer(content, DIGEST), id)
-        persons, both = int.from_bytes(content[len(WITH_PEOPLE) : BYTES]), np.frombuffer(content[BYTES:], DIGEST)
+        persons = int.from_bytes(content[len(WITH_PEOPLE) : BYTES])
+        both = np.frombuffer(content[BYTES:], DIGEST)
         return cls(dataset, both[:persons], id, both[persons:])
 
     def to_bytes(self) -> bytes:
@@ -312,7 +313,8 @@ def apart_by_few(sets: Sequence[np.ndarray], minimum: int) -> bool:
         return False
     inside = _inside(sets)
     # Both one-sided differences with each other set are counted in one product.
-    mine, theirs = inside[:, 0], inside[:, 1:]
+    mine = inside[:, 0]
+    theirs = inside[:, 1:]
     both = mine @ theirs
     apart = np.concatenate([theirs.sum(axis=0) - both, mine.sum() - both])
     return bool(((apart > 0) & (apart < minimum)).any()) or _of_four(mine, theirs, minimum)

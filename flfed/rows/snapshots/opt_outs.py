@@ -184,7 +184,8 @@ class Excluded:
         It is left as it is where it does not have their column under the declaration's name.
         """
         named = {own: name for name, own in source.columns.items()}
-        column, table = named.get(self.column, self.column), feed.read(folders)
+        column = named.get(self.column, self.column)
+        table = feed.read(folders)
         if column not in table.columns:
             return feed
         return Frame(_without(table, plain_text(table[column]).isin(self.identifiers).to_numpy(bool)), feed.missing)

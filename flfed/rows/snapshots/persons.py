@@ -57,7 +57,8 @@ class SourceSet:
         grouped : bool
             Whether rows of one hash are one person's; else each row is a person.
         """
-        every, seen = rows.one_by_one(), defaultdict[bytes, int](int)
+        every = rows.one_by_one()
+        seen = defaultdict[bytes, int](int)
         texts = set()
         # Equal rows of different people are numbered, so that each stays a person of its own.
         for at in chosen:

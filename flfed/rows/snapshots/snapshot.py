@@ -157,7 +157,8 @@ class Prepared:
         """Return the rows outside `rest`, a mask [rows] of whole persons."""
         if not rest.any():
             return self
-        group, rows = self.schema.group, int(rest.sum())
+        group = self.schema.group
+        rows = int(rest.sum())
         persons = int(self.table[group][rest].nunique()) if group else rows
         source = None if self.source is None else self.source.take(~rest)
         kept, withheld = (self.table[mask].reset_index(drop=True) for mask in (~rest, rest))
@@ -169,7 +170,8 @@ class Prepared:
 
     def write(self, folder: Path, at: datetime.datetime | None = None) -> Frozen:
         """Write the rows, replacing the old snapshot last."""
-        whole, withheld = _as_parquet(self.table), b"" if self.withheld is None else _as_parquet(self.withheld)
+        whole = _as_parquet(self.table)
+        withheld = b"" if self.withheld is None else _as_parquet(self.withheld)
         moment = at or now_utc()
         file_sha256 = hashlib.sha256(whole).hexdigest()
         frozen = Frozen(
@@ -310,7 +312,8 @@ def load(site: Site, folder: Path) -> FrozenSite:
     """
     import pyarrow as pa
 
-    own, schema = folder / site.dataset, datasets.load(site.dataset).schema
+    own = folder / site.dataset
+    schema = datasets.load(site.dataset).schema
     if not own.is_dir():
         raise _nothing(site)
     with folder_locked(own, writing=False):
@@ -444,7 +447,8 @@ def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     table = pq.read_table(pa.BufferReader(whole), use_threads=False)
-    types, kinds = _types(), {name: _kind(column) for name, column in schema.columns.items()}
+    types = _types()
+    kinds = {name: _kind(column) for name, column in schema.columns.items()}
     if [(field.name, field.type) for field in table.schema] != [(name, types[kind]) for name, kind in kinds.items()]:
         raise ValueError("another schema")
     return pd.DataFrame({name: _cells(table.column(name), kind) for name, kind in kinds.items()})

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 PARTS = ("validation", "fitted", "training", "holdout")
 """What sums are over: `fitted` are the training rows without those kept for validation."""
-BY_ROWS, BY_NAME = "rows", "name"
+BY_ROWS = "rows"
+BY_NAME = "name"
 """How a person is told: by what the rows say, and by the identifier of the group."""
 
 
@@ -79,7 +80,8 @@ class Chosen:
         KeyError, TypeError or ValueError where the line has something else.
         """
         complete = tuple(map(str, facts["complete"]))
-        part, share = str(facts["part"]), float(facts.get("validation", 0))
+        part = str(facts["part"])
+        share = float(facts.get("validation", 0))
         if part not in PARTS:
             raise ValueError(part)
         return cls(part, complete, share, int(facts.get("seed", 0)))

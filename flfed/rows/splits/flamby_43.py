@@ -32,7 +32,8 @@ class Flamby43:
     """
 
     def __init__(self, *, train: float = 0.66, random_state: int = 43) -> None:
-        self.train, self.random_state = train, random_state
+        self.train = train
+        self.random_state = random_state
 
     def split(self, table: pd.DataFrame, schema: Schema, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Return two masks [rows]: training, holdout.

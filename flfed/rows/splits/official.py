@@ -8,7 +8,8 @@ import pandas as pd
 from flfed.errors import UsageError
 from flfed.rows.data.schema import Schema
 
-COLUMN, TEST = "part", "test"
+COLUMN = "part"
+TEST = "test"
 
 
 class Official:

@@ -81,11 +81,13 @@ def gradients(score: np.ndarray, y: np.ndarray, task: str) -> tuple[np.ndarray, 
         curvature = np.ones_like(slope)
     elif task == "binary":
         p = expit(score)
-        slope, curvature = p - y[:, None], p * (1 - p)
+        slope = p - y[:, None]
+        curvature = p * (1 - p)
     else:
         odds = np.exp(score - score.max(axis=1, keepdims=True))
         p = odds / odds.sum(axis=1, keepdims=True)
-        slope, curvature = p - (y[:, None] == np.arange(score.shape[1])), 2 * p * (1 - p)
+        slope = p - (y[:, None] == np.arange(score.shape[1]))
+        curvature = 2 * p * (1 - p)
     return np.rint(slope / UNIT), np.rint(curvature / UNIT)
 
 
@@ -126,8 +128,10 @@ def node_sums(
     for start in range(0, len(node), CHUNK):
         part = place[node[start : start + CHUNK]]
         inside = np.flatnonzero(part >= 0)
-        slot, rows = part[inside], start + inside
-        weights, first = (slope[rows], curvature[rows], *((None,) if counted else ())), 0
+        slot = part[inside]
+        rows = start + inside
+        weights = (slope[rows], curvature[rows], *((None,) if counted else ()))
+        first = 0
         for column, width in enumerate(widths):
             cell = slot * width + codes[column, rows]
             for kind, weight in enumerate(weights):
@@ -159,7 +163,9 @@ class SiteTrees:
     """
 
     def __init__(self, parts: Mapping[str, np.ndarray], y: np.ndarray, task: str) -> None:
-        self._parts, self.y, self._task = parts, y, task
+        self._parts = parts
+        self.y = y
+        self._task = task
         self._arrays: dict[str, np.ndarray] = {}
         self._codes: dict[str, np.ndarray] = {}
         self._sums: tuple[np.ndarray, np.ndarray] | None = None
@@ -184,14 +190,18 @@ class SiteTrees:
 
     def take(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take a whole forest, and score all rows by it."""
-        trees, outputs, missing = forest_of(arrays), arrays["value"].shape[1], widths_of(arrays) - 1
+        trees = forest_of(arrays)
+        outputs = arrays["value"].shape[1]
+        missing = widths_of(arrays) - 1
         self._codes = {part: codes_in(x, arrays) for part, x in self._parts.items()}
         self.scores = {
             part: np.zeros((codes.shape[1], outputs)) + margins(trees, codes, missing)
             for part, codes in self._codes.items()
         }
         # The hash comes last: what broke off before it is not the forest that it names.
-        self._arrays, self._sums, self.sha256 = dict(arrays), None, arrays_sha256(dict(arrays))
+        self._arrays = dict(arrays)
+        self._sums = None
+        self.sha256 = arrays_sha256(dict(arrays))
 
     def follow(self, round: int, last: np.ndarray, sha256: str) -> bool:
         """Add the trees of the round before, and tell whether the forest is then the one that is meant.
@@ -209,12 +219,15 @@ class SiteTrees:
             return True
         if not self._arrays or not 2 <= round <= len(self._arrays["value"]) + 1:
             return False
-        arrays, missing = with_round(self._arrays, round - 2, last), widths_of(self._arrays) - 1
+        arrays = with_round(self._arrays, round - 2, last)
+        missing = widths_of(self._arrays) - 1
         if arrays_sha256(arrays) != sha256:
             return False
         added = [trees_of(last, len(arrays["cuts"]))]
         self.scores = {part: self.scores[part] + margins(added, codes, missing) for part, codes in self._codes.items()}
-        self._arrays, self._sums, self.sha256 = arrays, None, sha256
+        self._arrays = arrays
+        self._sums = None
+        self.sha256 = sha256
         return True
 
     def sums(self, trees: Sequence[Tree], asked: Sequence[np.ndarray], *, counted: bool = False) -> np.ndarray:
@@ -232,7 +245,8 @@ class SiteTrees:
         if self._sums is None:
             self._sums = gradients(self.scores["fitted"], self.y, self._task)
         slope, curvature = self._sums
-        codes, widths = self._codes["fitted"], widths_of(self._arrays)
+        codes = self._codes["fitted"]
+        widths = widths_of(self._arrays)
         found = []
         for output, (tree, nodes) in enumerate(zip(trees, asked, strict=True)):
             at = tree.leaves(codes, widths - 1)

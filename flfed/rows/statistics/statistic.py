@@ -68,7 +68,9 @@ def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:
 
 def of_entries(statistic: Statistic, entries: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
     """Return the sums that added entries stand for; raises FlfedError where a count is below 0."""
-    found, start, largest = dict[str, np.ndarray](), 0, statistic.largest(schema)
+    found = dict[str, np.ndarray]()
+    start = 0
+    largest = statistic.largest(schema)
     for name, (shape, kind) in statistic.shapes(schema).items():
         part = entries[start : start + math.prod(shape)].reshape(shape)
         start += part.size

@@ -65,7 +65,8 @@ def told_by_tree(codes: np.ndarray, missing: np.ndarray, y: np.ndarray, tree: Tr
     -------
     bool array [rows]
     """
-    node, found = np.zeros(codes.shape[1], dtype=np.int64), told_rows(codes, y)
+    node = np.zeros(codes.shape[1], dtype=np.int64)
+    found = told_rows(codes, y)
     for _ in range(depth - 1):
         node = tree.step(node, codes, missing)
         found |= told_rows(codes, y, node)
@@ -83,7 +84,8 @@ def told_of_sites(
         Each a dict with "rows", "root" and "tree": rows, and those that the root's sums and those of the whole tree
         tell, of the site's own sums and of the sums over all sites.
     """
-    missing, depth = widths_of(arrays) - 1, depth_of(arrays["value"].shape[2])
+    missing = widths_of(arrays) - 1
+    depth = depth_of(arrays["value"].shape[2])
     rows = [tree_rows(session, encoder) for session in sessions]
     parts = [(codes_in(own.x, arrays), own.y) for own in rows]
     trees = next(iter(forest_of(arrays)), [])
@@ -104,7 +106,8 @@ def told_at_first(session: SiteSession, least: int) -> tuple[int, int]:
     With a least number of rows these are its counts by fine bin and outcome; else the root's sums, whose codes are
     taken from the site's own rows here, since those of all sites are not known before a run.
     """
-    rows, layout = tree_columns(session), session.layout
+    rows = tree_columns(session)
+    layout = session.layout
     if least and layout.task != "regression":
         cuts = [fine_codes(rows, column) for column in counted_columns(layout, least)]
         codes = np.stack(cuts)

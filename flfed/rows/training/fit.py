@@ -39,7 +39,8 @@ def fit(request: FitRequest) -> Fitted:
 
     The caller's arrays are unchanged.
     """
-    plan, rows = request.plan, request.rows
+    plan = request.plan
+    rows = request.rows
     dtype = getattr(torch, plan.precision)
     w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
     anchor = dict(w)
@@ -100,10 +101,8 @@ def drawn(
     Rows are put in order once an epoch and batches are slices of it: indexing for each step costs
     a tenth of a small fit.
     """
-    x, y = (
-        torch.tensor(rows.x, dtype=dtype),
-        torch.tensor(rows.y, dtype=torch.int64 if task == "multi-class" else dtype),
-    )
+    x = torch.tensor(rows.x, dtype=dtype)
+    y = torch.tensor(rows.y, dtype=torch.int64 if task == "multi-class" else dtype)
     # Weights of 1 are left out: the loss without them takes fewer calls.
     weight = None if (rows.weight == 1).all() else torch.tensor(rows.weight, dtype=dtype)
     for order, size in epochs(len(rows), plan, rng):
@@ -121,7 +120,8 @@ def epochs(rows: int, plan: Plan, rng: np.random.Generator) -> Iterator[tuple[Te
     There are as many as its steps use; with them comes the number of rows of a step. With one batch of all rows
     their order stays as it is, and nothing is drawn.
     """
-    size, left = plan.batch_size(rows), plan.steps_a_round(rows)
+    size = plan.batch_size(rows)
+    left = plan.steps_a_round(rows)
     while left > 0:
         order = rng.permutation(rows) if size < rows else np.arange(rows)
         yield torch.from_numpy(order[: left * size]), size

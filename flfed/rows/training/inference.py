@@ -93,7 +93,8 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
         sizes = np.array([len(requests[place].rows.y) for place in some.tolist()])
         for part in alike(sizes):  # a few sites at a time, whose rows stay in the processor's cache
             places = some[part].tolist()
-            asked, found = [requests[place] for place in places], [outputs[place] for place in places]
+            asked = [requests[place] for place in places]
+            found = [outputs[place] for place in places]
             figures[:, places], histograms = _figures(task, asked, np.concatenate(found), sizes[part])
             counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
     return [
@@ -190,16 +191,19 @@ def _blocks(xs: Sequence[np.ndarray], precision: str) -> Iterator[tuple[np.ndarr
     Each block lies where the one before did: rows that are not real are zeros, or left from it.
     """
     block = np.zeros((min(BLOCK, _up(sum(map(len, xs)))), xs[0].shape[1]), dtype=precision)
-    filled, yielded = 0, False
+    filled = 0
+    yielded = False
     for x in xs:
         start = 0
         while start < len(x):
             taken = min(len(x) - start, len(block) - filled)
             block[filled : filled + taken] = x[start : start + taken]
-            start, filled = start + taken, filled + taken
+            start = start + taken
+            filled = filled + taken
             if filled == len(block):
                 yield block, filled
-                filled, yielded = 0, True
+                filled = 0
+                yielded = True
     # The last block is cut to a multiple of `EVEN`; one is yielded even where there are no rows.
     if filled or not yielded:
         yield block[: _up(filled)], filled
@@ -218,7 +222,8 @@ def _even(layers: Sequence[tuple[Tensor, ...]]) -> tuple[list[tuple[Tensor, ...]
     A single output is computed alike for all rows as it is.
     """
     found: list[tuple[Tensor, ...]] = []
-    before, width = 0, 0
+    before = 0
+    width = 0
     for weight, bias in layers:
         width = bias.shape[-1]
         after = 0 if width == 1 else _up(width) - width
@@ -268,7 +273,8 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
 
     The units are of one program, the longest last.
     """
-    first, longest = stack[0], _up(stack[-1].rows)
+    first = stack[0]
+    longest = _up(stack[-1].rows)
     table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
     for room, unit in zip(table, stack, strict=True):
         np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")

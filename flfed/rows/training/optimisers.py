@@ -46,7 +46,8 @@ def _adam(
     """
     first, second = BETAS
     zeros = {name: torch.zeros_like(value) for name, value in w.items()}
-    m, v = state.get("m", zeros), state.get("v", zeros)
+    m = state.get("m", zeros)
+    v = state.get("v", zeros)
     m = {name: first * m[name] + (1 - first) * g[name] for name in w}
     v = {name: second * v[name] + (1 - second) * g[name].square() for name in w}
     stepped = {}

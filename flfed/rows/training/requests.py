@@ -331,14 +331,16 @@ def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = Non
 
     `known` holds what was found for the same arrays and plan; those must still live.
     """
-    rows, layers = request.rows, layers_of(request.model)
+    rows = request.rows
+    layers = layers_of(request.model)
     if not layers or not len(rows.y) == len(rows.x) == len(rows.weight) > 0:
         return None
     if request.private is not None and not (request.chance and request.plan.steps):
         return None  # refused alone
     # Arrays and plan are mostly shared by all sites, so that they are looked at once.
     own = (layers, request.model.penalised, request.task, tuple([_term_key(term) for term in request.terms]))
-    known, key = {} if known is None else known, (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
+    known = {} if known is None else known
+    key = (own, rows.x.shape[1:], id(request.arrays), id(request.plan))
     if key not in known:
         known[key] = _shared(request)
     return None if known[key] is None else (own, known[key], request.delta, request.private, *_kept(request))

@@ -44,7 +44,8 @@ def submodel(model: object, arrays: Mapping[str, np.ndarray], width: float) -> A
     Source: Diao, Ding and Tarokh 2021, "HeteroFL: Computation and communication efficient federated learning for
     heterogeneous clients", for the sub-models; there a unit is averaged over the sites that had it.
     """
-    found, before = dict(arrays), slice(None)
+    found = dict(arrays)
+    before = slice(None)
     layers = layers_of(model)
     for number, (weight, bias) in enumerate(layers):
         last = number == len(layers) - 1
@@ -69,7 +70,8 @@ def nested_start(model: object, arrays: Arrays, widths: Iterable[float]) -> Arra
     widths : iterable of float
         Of the sites of the run; where all are 1 the arrays are returned as they are.
     """
-    layers, found = layers_of(model), dict(arrays)
+    layers = layers_of(model)
+    found = dict(arrays)
     for width in sorted({width for width in widths if width < 1}):
         part = submodel(model, arrays, width)
         for weight, _ in layers[1:]:

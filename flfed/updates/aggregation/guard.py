@@ -300,7 +300,8 @@ def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = m
         return Refusal("sums-layout", parts=", ".join(wrong))
     if not all(np.isfinite(value).all() for value in arrays.values()):
         return Refusal("sums-infinite")
-    rows, (count, total, squares) = summary.rows[0], summary.moments.T
+    rows = summary.rows[0]
+    (count, total, squares) = summary.moments.T
     if any((value < 0).any() for value in (summary.rows, summary.cells, summary.lower, summary.left, count, squares)):
         return Refusal("sums-negative")
     if rows > rows_high:
@@ -322,7 +323,8 @@ def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = m
     known = (summary.cells_known, summary.moments_known, summary.leaks_known, summary.sites)
     if not all(np.isin(value, (0, 1)).all() for value in known) or summary.sites[0] != 1:
         return Refusal("sums-of-several")
-    strength, weight = summary.leaks[..., 2], summary.leaks[..., 3]
+    strength = summary.leaks[..., 2]
+    weight = summary.leaks[..., 3]
     if (summary.leaks[..., 1:] < 0).any() or (strength > weight + hair).any() or (weight > rows + hair).any():
         return Refusal("leak-sums-disagree")
     return None

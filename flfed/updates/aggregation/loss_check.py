@@ -75,7 +75,8 @@ class LossCheck:
         self.spoilt = bool(self.before) and not (math.isfinite(loss) and loss <= limit)
         if self.spoilt:
             return Refusal("loss-grown", times=f"{GROWTH:g}")
-        self.loss, self.before = loss, dict(incoming)
+        self.loss = loss
+        self.before = dict(incoming)
         return None
 
     def note_infinite(self, refused: Mapping[str, Refusal]) -> None:

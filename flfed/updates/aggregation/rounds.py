@@ -242,7 +242,8 @@ class RunContext:
                 now.note(now.further.faults)
         if self.mechanism is None:
             return None
-        normals, deltas = self.normals(round), {site: reply.delta for site, reply in good.items()}
+        normals = self.normals(round)
+        deltas = {site: reply.delta for site, reply in good.items()}
         return self.mechanism.merged(deltas, plan=self.plan, rounds=self.rounds, asked=len(now.asked), normals=normals)
 
     def normals(self, round: int) -> Normals:
@@ -310,18 +311,21 @@ class Round:
         with_offset : collection of str
             Sites that are asked for their own offset too.
         """
-        asked, delivery = [site for site in self.asked if site not in self.spent], run.delivery
+        asked = [site for site in self.asked if site not in self.spent]
+        delivery = run.delivery
         request = run.packed(request) if request.fit else request
         # Sites of one form are sent one request: it is written, and its arrays are read, once for all of them.
         form_of = {site: (site in delivery.holders, site in with_offset) for site in asked}
         requests = {form: replace(request, by_hash=form[0], offset=form[1]) for form in set(form_of.values())}
-        self._run, self.number = run, request.round
+        self._run = run
+        self.number = request.round
         self._requests = {site: requests[form] for site, form in form_of.items()}
         return self._addressed(asked)
 
     def _addressed(self, sites: Collection[str]) -> list[Message]:
         """Return the messages to some sites, and count their bytes."""
-        sizes, found = Sizes(), list[Message]()
+        sizes = Sizes()
+        found = list[Message]()
         first: Message | None = None
         for site in sites:
             # A record of its own for each site: one client's edit must not reach the next.
@@ -345,10 +349,13 @@ class Round:
         timeout : float, seconds
         clock : callable
         """
-        self.further.timeout, self.unsummed = timeout, None
-        began, sites = clock(), {node: site for site, node in self.asked.items()}
+        self.further.timeout = timeout
+        self.unsummed = None
+        began = clock()
+        sites = {node: site for site, node in self.asked.items()}
         delivery = None if self._run is None else self._run.delivery
-        replies, lacking = list[Message](), dict[str, Message]()
+        replies = list[Message]()
+        lacking = dict[str, Message]()
         for reply in send(messages, timeout=timeout):
             site = sites.get(reply.metadata.src_node_id, "")
             if delivery is not None and delivery.answered(site, reply):
@@ -367,7 +374,8 @@ class Round:
 
     def questions(self, number: int | None = None) -> SumQuestions:
         """Return what asks the sites of the round further questions, about the one of a `number` or of the round."""
-        self.further.kind, self.further.number = self.kind, self.number if number is None else number
+        self.further.kind = self.kind
+        self.further.number = self.number if number is None else number
         self.further.nodes = dict(self.asked)
         return self.further
 
@@ -388,7 +396,8 @@ class Round:
         """Return readable replies by site, and the others' faults."""
         sites = {node: site for site, node in self.asked.items()}
         came = receive(replies, sites, partial(read, TrainReply))
-        found, faults = came.replies, came.faults
+        found = came.replies
+        faults = came.faults
         for site, size in came.bytes.items():
             self.bytes_in[site] = self.bytes_in.get(site, 0) + size
         if self._run is not None:

@@ -52,7 +52,8 @@ class Unsummed(FlfedError):
 
     def __init__(self, why: Refusal, *, final: bool = False) -> None:
         super().__init__(why)
-        self.why, self.final = why, final
+        self.why = why
+        self.final = final
 
 
 class Send(Protocol):
@@ -144,7 +145,8 @@ class SumQuestions:
 
     def _ask(self, send: Send, kind: str, requests: Mapping[str, Crossing], reply: type[Reply]) -> dict[str, Reply]:
         """Return the replies that came and can be read; why others did not is among the faults."""
-        sizes, messages = Sizes(), []
+        sizes = Sizes()
+        messages = []
         to_site, to_server = self.crossed.setdefault(kind, ({}, {}))
         for site, request in requests.items():
             record = InMemoryRecord(request)
@@ -266,7 +268,8 @@ class SecureSums:
         # The updates made from a spoilt model may be too large: by its loss it is known as the one to take back.
         self.take_losses(asked, totals.sums[1:], listed)
         self.check_loss(asked, good, refused, incoming)
-        entries, weight = updates.decode(totals.updates), float(sums.decode(totals.sums[:1])[0])
+        entries = updates.decode(totals.updates)
+        weight = float(sums.decode(totals.sums[:1])[0])
         self._check_norm(entries, weight)
         return unflattened(entries / weight, _floats(shapes_of(incoming)))
 
@@ -364,7 +367,8 @@ class SecureSums:
 
     def _unmasked(self, asked: SumQuestions, kept: ListedVectors) -> Totals | Refusal:
         """Return the sums of a list, for which its sites are asked."""
-        order, whole = sorted(kept.listed), kept.listed == set(self.cohort)
+        order = sorted(kept.listed)
+        whole = kept.listed == set(self.cohort)
         about: dict[str, Any] = {"kind": kept.kind, "round": kept.round, "listed": joined(kept.listed)}
         confirmed: dict[str, ListReply] = {}
         if not whole:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 LARGEST = float(np.finfo(np.float16).max)
 """A finite entry beyond it becomes it, so that one large entry does not cost a site its round."""
-RELATIVE, ABSOLUTE = 2.0**-11, 2.0**-25
+RELATIVE = 2.0**-11
+ABSOLUTE = 2.0**-25
 """Half the distance of neighbours, as a share of an entry; and of the smallest ones, below 2^-14."""
 
 

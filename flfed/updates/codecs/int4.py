@@ -46,7 +46,8 @@ class Int4(Codec, Settings, where="[codec]"):
     def encode(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
         """Return the entries as whole numbers, two a byte, and the scales."""
         whole, scales = quantised([arrays], LEVELS, [rng])
-        whole, scales = whole[0], scales[0]
+        whole = whole[0]
+        scales = scales[0]
         halves = np.full(len(whole) + len(whole) % 2, MIDDLE, np.uint8)
         halves[: len(whole)] = whole + MIDDLE
         return {"values": halves[0::2] | halves[1::2] << 4, "scales": scales}
@@ -55,7 +56,8 @@ class Int4(Codec, Settings, where="[codec]"):
         """Return each whole number times its scale."""
         values = packed["values"]
         halves = np.empty(2 * len(values), np.int8)
-        halves[0::2], halves[1::2] = values & 15, values >> 4
+        halves[0::2] = values & 15
+        halves[1::2] = values >> 4
         halves -= MIDDLE
         return multiples(halves[None, : entries_of(model)], packed["scales"][None], model)[0]
 

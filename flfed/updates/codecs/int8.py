@@ -91,7 +91,8 @@ def quantised(
     scales : float32 array [sites, arrays]
         Of an array with a value that is not finite, or beyond float32, the scale is not finite or too large.
     """
-    whole, sizes = flattened_all(arrays), tuple(arrays[0][name].size for name in sorted(arrays[0]))
+    whole = flattened_all(arrays)
+    sizes = tuple(arrays[0][name].size for name in sorted(arrays[0]))
     scales = _scales(whole, sizes, levels)
     each = np.repeat(scales.astype(np.float64), sizes, axis=1)
     if math.isfinite(scales.sum()):

@@ -15,7 +15,8 @@ from flfed.updates.codec import Codec, Shapes, entries_of, flattened, unflattene
 if TYPE_CHECKING:
     from flfed.updates.messages.fields import Arrays
 
-RELATIVE, ABSOLUTE = 2.0**-24, 2.0**-150
+RELATIVE = 2.0**-24
+ABSOLUTE = 2.0**-150
 """Half the distance of float32's neighbours, as a share of an entry; and of the smallest ones."""
 HAIR = 1e-9
 """Of a product: .55 of 100 entries are 55.000…01 of them in floating point, and 55 are meant."""

@@ -161,7 +161,8 @@ class SecretContext:
 
     def _encrypted(self, values: np.ndarray) -> tuple[bytes, ...]:
         """Return ciphertexts of entries, whatever their size."""
-        tenseal, padded = _tenseal(), np.zeros((chunks_of(values.size), SLOTS))
+        tenseal = _tenseal()
+        padded = np.zeros((chunks_of(values.size), SLOTS))
         padded.flat[: values.size] = values
         return tuple(tenseal.ckks_vector(self.context, row.tolist()).serialize() for row in padded)
 
@@ -332,7 +333,8 @@ def unpacked(array: np.ndarray, entries: int) -> tuple[bytes, ...] | Refusal:
     unfit = Refusal("ciphertext-unfit")
     if array.dtype != np.uint8 or array.ndim != 1 or array.size > most_bytes(entries):
         return unfit
-    data, place = array.tobytes(), 0
+    data = array.tobytes()
+    place = 0
     found = list[bytes]()
     for _ in range(chunks_of(entries)):
         begin = place + _LENGTH
@@ -351,7 +353,8 @@ def _bound(binding: bytes, sealed: bytes) -> bytes:
 
 def _vectors(context: Any, chunks: Sequence[bytes], count: int) -> list[Any] | Refusal:
     """Return a vector's ciphertexts, or that it is none or has another number of them."""
-    tenseal, unfit = _tenseal(), Refusal("ciphertext-unfit")
+    tenseal = _tenseal()
+    unfit = Refusal("ciphertext-unfit")
     if len(chunks) != count:
         return unfit
     try:

@@ -31,7 +31,8 @@ HEAD = 1
 """Entries before the model's: its weight."""
 GROUP = 4
 """Entries of a tag: with one for each, a parameter would take 60 bytes in place of 38."""
-SMALLEST_FACTOR, LARGEST_FACTOR = 1 / 16, 1 / 8
+SMALLEST_FACTOR = 1 / 16
+LARGEST_FACTOR = 1 / 8
 """Of an entry in its tag: a group's share of a tag is at most half of its largest entry."""
 TAG_ERROR = 2e-9
 """Error of a tag of one site, at most; of n sites √n times as much. The standard deviation found is 1.3e-10."""
@@ -127,7 +128,8 @@ def encrypt_model(tags: RoundTags, site: str, model: Arrays, weight: float, *, l
     -------
     uint8 array [bytes], as `ckks.packed` writes it; or Refusal
     """
-    values, sites = np.concatenate([[weight], weight * flattened(model)]), len(tags.sites)
+    values = np.concatenate([[weight], weight * flattened(model)])
+    sites = len(tags.sites)
     # The weight is at most one.
     bound = max(largest, 1.0)
     if refusal := ckks.range_refusal(sites, bound):

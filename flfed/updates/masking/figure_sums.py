@@ -50,7 +50,8 @@ class Block(NamedTuple):
     unit: float = 1.0
 
 
-ROWS, HISTOGRAM = Block(("rows",)), Block(("score-histogram",), 2 * BINS)
+ROWS = Block(("rows",))
+HISTOGRAM = Block(("score-histogram",), 2 * BINS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,8 @@ class FigureLayout:
         entropy : callable number → bytes
             The operating system's randomness; tests pass another.
         """
-        parts, random = list[np.ndarray](), list[bool]()
+        parts = list[np.ndarray]()
+        random = list[bool]()
         for block, values in zip(self.blocks, self._values(reply), strict=True):
             divided = values / block.unit
             given = bool((np.abs(divided) <= ring.largest).all())
@@ -149,10 +151,12 @@ class FigureLayout:
 
     def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
         """Return the figures of a sum over so many sites; of a block that one of them kept back there are none."""
-        values, place = ring.decode(total), 0
+        values = ring.decode(total)
+        place = 0
         found = dict[Name, np.ndarray]()
         for block in self.blocks:
-            count, numbers = values[place], values[place + 1 : place + 1 + block.size] * block.unit
+            count = values[place]
+            numbers = values[place + 1 : place + 1 + block.size] * block.unit
             place += 1 + block.size
             if count == sites:
                 found[block.name] = numbers

@@ -128,10 +128,12 @@ class Chain:
 
     def moved(self, step: int, kept: int = KEPT) -> Chain:
         """Return the chain whose newest question is `step`, with so many links; itself where that is not later."""
-        newest, links = self.step, self.links
+        newest = self.step
+        links = self.links
         while newest < step:
             following = {site: _expand(link, b"flfed link") for site, link in links[-1].items()}
-            newest, links = newest + 1, (*links[1 - kept :], following)
+            newest = newest + 1
+            links = (*links[1 - kept :], following)
         return Chain(newest, links)
 
     def at(self, step: int) -> dict[str, bytes] | Refusal:

@@ -116,7 +116,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
 
     def private_steps(self, plan: Plan, rounds: int) -> PrivateSteps | None:
         """Return how sites take their steps."""
-        noise, sampling = self._noise(plan, rounds), self._sampling(rounds)
+        noise = self._noise(plan, rounds)
+        sampling = self._sampling(rounds)
         return PrivateSteps(clip=self.clip, noise=noise, sampling=sampling, unit=self.unit)
 
     def round_release(self, plan: Plan, rounds: int) -> Release | None:
@@ -143,7 +144,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """
         # The quick bound is up to a tenth too high, and most rounds of a run share it.
         spent = quick_epsilon if quick else epsilon
-        answers, training = self.answer_releases(plan, rounds), [self._release(plan, rounds, asked)]
+        answers = self.answer_releases(plan, rounds)
+        training = [self._release(plan, rounds, asked)]
         sides = {"training": [*training], "holdout": list[Release]()}
         for answer in answers.values():
             sides[answer.side].append(answer.release)
@@ -153,8 +155,10 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         """Return what each noised answer beside the updates spends, by its name."""
         if self.covers == "updates" or not rounds:
             return {}
-        of, training = self._training_shares(), self._training(plan, rounds)
-        to, holdout = HOLDOUT_SHARES, holdout_releases(self.epsilon, self.delta)
+        of = self._training_shares()
+        training = self._training(plan, rounds)
+        to = HOLDOUT_SHARES
+        holdout = holdout_releases(self.epsilon, self.delta)
         found = {
             HISTOGRAMS: AnswerRelease("training", training.histograms, of.histograms),
             VALUES: AnswerRelease("training", training.sums, of.sums),
@@ -198,7 +202,8 @@ class RecordDp(Mechanism, Settings, where="[privacy]"):
         return (*uncharged_outputs(study), BUDGETS, ROUNDED)
 
     def _training(self, plan: Plan, rounds: int) -> TrainingReleases:
-        shares, steps = self._training_shares(), plan.steps * rounds
+        shares = self._training_shares()
+        steps = plan.steps * rounds
         return training_releases(shares, self.epsilon, self.delta, sampling=self.sampling, steps=steps)
 
     def _training_shares(self) -> TrainingShares:
@@ -224,7 +229,9 @@ def check_covered(study: Study) -> None:
     UsageError
         For the first such thing.
     """
-    plan, settings, compare = study.plan, study.strategy.settings, study.compare
+    plan = study.plan
+    settings = study.strategy.settings
+    compare = study.compare
     asked = {
         "[plan]: validation, whose losses are exact": plan.validation,
         "[plan]: schedule = 'plateau', which follows losses": plan.schedule == "plateau",

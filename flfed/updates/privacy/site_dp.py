@@ -149,7 +149,8 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
         # A site that changes nothing takes what the shares of a mean lack to one.
         still = {name: np.zeros_like(value) for name, value in updates[0].items()}
         shares = np.array([1 - scales.sum() / asked, *(scales / asked)])
-        deviation, found = self._noise(rounds) * self.clip / asked, {}
+        deviation = self._noise(rounds) * self.clip / asked
+        found = {}
         for name in sorted(still):
             mean = weighted_mean([still, *updates], name, shares)
             found[name] = mean + deviation * normals(mean.size).reshape(mean.shape)

@@ -148,7 +148,9 @@ class FedAvg(FlowerFedAvg):
         the run: `stopped` says why, and the result is the last good model. After `restore` it goes on from the round
         that follows. The observer is told of each round.
         """
-        arrays, config, result = initial_arrays, ConfigRecord(dict(train_config or {})), Result(arrays=initial_arrays)
+        arrays = initial_arrays
+        config = ConfigRecord(dict(train_config or {}))
+        result = Result(arrays=initial_arrays)
         for number in range(self.rounds_done + 1, num_rounds + 1):
             # The scores that decide came with the round before.
             if self.round.ends_run or self.selection.ends(number, self.patience):
@@ -161,7 +163,8 @@ class FedAvg(FlowerFedAvg):
         if not self.run.scored:
             return result
         # No round has scored the last model yet.
-        last, self.round = self.rounds_done + 1, Round(began=self.clock(), further=SumQuestions.over(grid))
+        last = self.rounds_done + 1
+        self.round = Round(began=self.clock(), further=SumQuestions.over(grid))
         messages = list(self.configure_evaluate(last, arrays, ConfigRecord(dict(evaluate_config or {})), grid))
         self.aggregate_evaluate(last, self.round.exchange(grid.send_and_receive, messages, self.deadline, self.clock))
         self._observe(last, arrays)
@@ -249,7 +252,9 @@ class FedAvg(FlowerFedAvg):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new global arrays, None without enough good updates."""
-        run, now, bounds = self.run, self.round, {"flag": self.flag_norm, "refuse": self.refuse_norm}
+        run = self.run
+        now = self.round
+        bounds = {"flag": self.flag_norm, "refuse": self.refuse_norm}
         extra = self.extra_shapes(shapes_of(now.incoming)).returned
         good = now.receive(
             replies, lambda found: run.judge(found, now.incoming, extra=extra, by_steps=self.by_steps, **bounds)
@@ -273,7 +278,9 @@ class FedAvg(FlowerFedAvg):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Record the sites' scores of the final model."""
-        run, now, asked = self.run, self.round, self.run.offset_sites()
+        run = self.run
+        now = self.round
+        asked = self.run.offset_sites()
         good = now.receive(replies, lambda found: guard_scores(found, run.rows_high(), run.outputs))
         if run.sums is not None:
             why = run.sums.evaluate(now.questions(), good, now.result.refused, now.incoming)
@@ -330,7 +337,8 @@ def _trained(
             break  # the others would train, and spend, for nothing
     # The last good model is the result, and `stopped` says why the run ended.
     strategy._observe(number, arrays)
-    good, asked = len(now.result.accepted), len(now.asked)
+    good = len(now.result.accepted)
+    asked = len(now.asked)
     strategy.stopped = why_stopped(number, good, asked, needed, now.result.refused, now.unsummed)
     return None
 
@@ -360,7 +368,8 @@ def moved_by(update: Mapping[str, np.ndarray], incoming: Arrays) -> Arrays:
 
 def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRecord, sites: list[str]) -> list[Message]:
     """Return a round's message to each of some sites."""
-    run, now = strategy.run, strategy.round
+    run = strategy.run
+    now = strategy.round
     now.kind = kind
     now.incoming = to_arrays(arrays)
     now.asked = {site: run.participants[site].node_id for site in sites}
@@ -388,7 +397,8 @@ def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: 
     Unsummed
         If the server sees only sums, and there is none.
     """
-    now, deltas = strategy.round, {site: reply.delta for site, reply in good.items()}
+    now = strategy.round
+    deltas = {site: reply.delta for site, reply in good.items()}
     weights = {site: strategy.weight(reply) for site, reply in good.items()}
     loss = mean_loss(good, weights)
     merged = strategy.run.merged(now, good, round=server_round, needed=strategy.needed(len(now.asked)))
@@ -397,7 +407,8 @@ def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: 
         return merged, loss
     # One update stands for all of them, so that it has all the weight.
     if merged is not None:
-        deltas, weights = {"": merged}, {"": 1.0}
+        deltas = {"": merged}
+        weights = {"": 1.0}
     return strategy.combine(now.incoming, deltas, weights), loss
 
 

@@ -10,11 +10,13 @@ import pandas as pd
 
 FEWEST = 20
 """Rows with a value from which on a column is looked at."""
-LEAST, SHARE = 5, 0.01
+LEAST = 5
+SHARE = 0.01
 """A code for "not known" stands in at least so many rows, and in this share of them."""
 MOST = 4
 """What more than a quarter of the rows have is a value, but for nines and eights: most people have no visit."""
-FAR, WIDE = 5, 0.1
+FAR = 5
+WIDE = 0.1
 """It is further from the next value than five usual steps, and than a tenth of what the others span."""
 FILLERS = tuple(sign * float(digit * length) for sign in (1, -1) for digit in "789" for length in range(2, 13))
 """Numbers of two or more digits that are all seven, eight or nine."""
@@ -50,7 +52,8 @@ def far_from_all(known: pd.Series) -> int:
     for place, others in ((-1, values[:-1]), (0, values[1:])):
         gap = abs(float(values[place]) - float(others[place]))
         steps = np.diff(others).astype(float)
-        span, step = float(others[-1]) - float(others[0]), float(np.median(steps))
+        span = float(others[-1]) - float(others[0])
+        step = float(np.median(steps))
         alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
         # Where the next values lie far apart themselves, the distribution ends there.
         beside = (steps[:NEXT] if place == 0 else steps[-NEXT:]).max()

@@ -14,7 +14,8 @@ LEAST = 10
 """Dates whose day may be a month, from which on it is looked whether they changed places."""
 CERTAIN = 0.4
 """Share of all dates at least whose day can be no month; of dates spread over months it is three fifths."""
-FITS, MISFITS = 0.9, 0.25
+FITS = 0.9
+MISFITS = 0.25
 """So many dates would fit with day and month exchanged, and at least so many do not as they stand."""
 WEEKEND = 5
 """Monday is 0."""

@@ -11,7 +11,8 @@ import pandas as pd
 from flfed.rows.data.mapping import plain_text
 from flfed.rows.data.parsing.headers import plain_name
 
-MOST, SHARE = 5, 0.01
+MOST = 5
+SHARE = 0.01
 """Rows of one kind at most, or this share of all: of more they are values."""
 LAST = 3
 """Rows at the end that may hold sums."""

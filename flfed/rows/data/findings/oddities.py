@@ -22,7 +22,8 @@ from flfed.rows.data.parsing.headers import alike
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.sources import UNENDED
 
-EMPTY, MAP_TO_NONE = "is empty", ": map it to None if the site does not have it"
+EMPTY = "is empty"
+MAP_TO_NONE = ": map it to None if the site does not have it"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def _counted(known: pd.Series) -> tuple[list[str], np.ndarray]:
     return [str(text) for text in sizes.index], sizes.to_numpy()
 
 
-RARE, LARGE = 500, 10_000
+RARE = 500
+LARGE = 10_000
 """One row alone may well have a flag, or be of a category, in so few rows and in so many."""
 
 

@@ -80,11 +80,13 @@ SEGMENT = 20
 SEGMENT_SHARE = 0.03
 RATIO = 5.0
 """Least factor between two units that is looked for."""
-APART, ALIKE = 0.7, 0.1
+APART = 0.7
+ALIKE = 0.1
 """Distance of two distributions (Kolmogorov and Smirnov) from which on they are apart, and up to which alike."""
 EXACT = 0.2
 """How near a factor is to that of two units, in logarithms."""
-WHOLE, ROUNDED = (24, 1000), 0.5
+WHOLE = (24, 1000)
+ROUNDED = 0.5
 """Factors of which the smaller values may be rounded to whole ones, and how far apart the two parts are at most."""
 UNITS = (7, 10, 12, 18, 24, 30.4, 60, 100, 365.25, 1000, 3600, 86400, 1e6)
 """Factors between units that are named where one is near: days a week, hours a day, units a thousand."""
@@ -149,7 +151,8 @@ def unit_change(numbers: pd.Series) -> UnitChange | None:
     # Where the sum of what is above the mean is furthest from 0, the mean changes.
     sums = np.cumsum(logs - logs.mean())[:-1]
     cut = int(np.argmax(np.abs(sums))) + 1
-    before, after = logs[:cut], logs[cut:]
+    before = logs[:cut]
+    after = logs[cut:]
     if min(len(before), len(after)) < least:
         return None
     shift = float(np.median(after) - np.median(before))
@@ -180,7 +183,8 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
 
 CHANCE = 1e-5
 """Chance of a row that has so many columns' means, up to which it is one of means."""
-NUMBERS, MOST_OF_THEM = 2, 2 / 3
+NUMBERS = 2
+MOST_OF_THEM = 2 / 3
 """Columns of numbers at least whose last cell is such a figure, and their share of all."""
 
 

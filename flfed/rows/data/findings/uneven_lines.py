@@ -117,8 +117,10 @@ def lines_of(
     last_short = False
     named = False
     count = 0
-    quoted, first = b'"' in content, True
-    begins, joined = set[str](), list[list[str]]()
+    quoted = b'"' in content
+    first = True
+    begins = set[str]()
+    joined = list[list[str]]()
     uneven: list[Uneven] = []
     trailing = 0
     following = 1
@@ -226,7 +228,8 @@ def _around_the_table(lines: Lines, separator: str) -> str:
     """Return what the uneven lines are, where they belong to no row or are separated otherwise; "" where neither."""
     if not lines.uneven:
         return ""
-    number, more = lines.uneven[0].number, lines.shorter + lines.longer - 1
+    number = lines.uneven[0].number
+    more = lines.shorter + lines.longer - 1
     if all(line.comment for line in lines.uneven):
         others = f" (and {more} more)" if more else ""
         return f"line {number}{others} is a comment or a rule, with fewer cells than the first: remove it"

@@ -217,7 +217,8 @@ _MONTHS = "jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz]"
 _DATE = re.compile(rf"\d{{1,2}}[-.](?:{_MONTHS})\.?|(?:{_MONTHS})[-.]\d{{2}}", re.IGNORECASE)
 _ERRORS = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NUM!|NULL!|#+)|#NV|#BEZUG!|#WERT!", re.IGNORECASE)
 _NOT_KNOWN = {"null", "nan", "none", "n/a", "nil", "<na>", "(null)", "nat", "?"}
-MERGED_CELL, UNSTORED_CELL = "#MERGED!", "#FORMULA!"
+MERGED_CELL = "#MERGED!"
+UNSTORED_CELL = "#FORMULA!"
 """Marks of a workbook's empty cells that are merged with another one, or hold a formula without a value."""
 VALUELESS = {
     MERGED_CELL: "is merged with other cells (undo the merging, and fill each cell)",

@@ -38,8 +38,10 @@ _PARTS = ("year", "month", "day", "hour", "weekday")
 """Parts of a date; `weekday` is 0 on a Monday."""
 FUNCTIONS = (*_PARTS, "days", "log", "sqrt", "abs", "missing", "column")
 """What may be called: `days(later, earlier)`, and `column("a name with blanks")`."""
-NUMBERS, DATES = "is not a number in {} rows", "is not a date in {} rows"
-LONGEST, DEEPEST = 1000, 200
+NUMBERS = "is not a number in {} rows"
+DATES = "is not a date in {} rows"
+LONGEST = 1000
+DEEPEST = 200
 """Characters of an expression, and levels of its tree, at most."""
 SHOWN = 80
 """Characters of an expression that a refusal quotes."""
@@ -173,7 +175,8 @@ def derived_columns(
         where = f"derive[{name!r}]"
         if name in table.columns:
             raise UsageError(f"{where}: the table has a column {name!r} already")
-        tree, scope = _parsed(expression, where), Scope(table, where, missing, expressions.keys() - own, codes or {})
+        tree = _parsed(expression, where)
+        scope = Scope(table, where, missing, expressions.keys() - own, codes or {})
         found = _evaluated(tree, scope)
         if isinstance(found, np.ndarray) and found.dtype == bool:
             found = np.where(_all_known(tree, scope), found.astype(float), np.nan)
@@ -229,9 +232,11 @@ def _shown(text: str) -> str:
 
 def _depth(tree: ast.expr) -> int:
     """Return how many levels a tree has."""
-    levels, nodes = 0, list[ast.AST]([tree])
+    levels = 0
+    nodes = list[ast.AST]([tree])
     while nodes:
-        levels, nodes = levels + 1, [child for node in nodes for child in ast.iter_child_nodes(node)]
+        levels = levels + 1
+        nodes = [child for node in nodes for child in ast.iter_child_nodes(node)]
     return levels
 
 
@@ -408,7 +413,8 @@ def _equal(left: Any, right: Any, where: str) -> np.ndarray:
 
 
 def _called(node: ast.Call, scope: Scope) -> Any:
-    name, where = node.func.id if isinstance(node.func, ast.Name) else "", scope.where
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    where = scope.where
     values = [_value(part, scope) for part in node.args]
     if name == "column":
         if not isinstance(values[0], str):

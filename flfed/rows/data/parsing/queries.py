@@ -61,7 +61,8 @@ def server_of(url: str) -> str:
     for part in given.pop("odbc_connect", "").split(";"):
         key, _, text = part.partition("=")
         given[key.strip().lower()] = text.strip().strip("{}")
-    host, port = found.host or "", str(found.port or "")
+    host = found.host or ""
+    port = str(found.port or "")
     if not host:
         # A port may follow the host, after a comma with SQL Server and a colon with others.
         host = next((given[key] for key in _HOST_KEYS if given.get(key)), "").removeprefix("tcp:")
@@ -123,14 +124,17 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
     place : bool
         Whether a table may stand here: the brackets come after FROM.
     """
-    found, at = set[str](), 0
+    found = set[str]()
+    at = 0
     if _word(tree, 0) == "with":
         found, made, at = _common(tree, made)
     selects = top or place  # else FROM belongs to a function, as in extract(year FROM day)
-    listed, start = place, True
+    listed = place
+    start = True
     while at < len(tree):
         # Words switch what may come next; a name counts only where a table may stand.
-        word, before = _word(tree, at), _word(tree, at - 1) if at else ""
+        word = _word(tree, at)
+        before = _word(tree, at - 1) if at else ""
         if isinstance(tree[at], list):
             found |= _read(tree[at], made, place=place)
             place = False
@@ -148,7 +152,8 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
             place = False
             if len(parts) > 1 or parts[0] not in made:
                 found.add(parts[-1])
-        at, start = at + 1, False
+        at = at + 1
+        start = False
     return found
 
 
@@ -159,11 +164,13 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
 
     A name in its own brackets is a table of the database, unless the query says that it looks at itself.
     """
-    found, at = set[str](), 1
+    found = set[str]()
+    at = 1
     looks_back = _word(tree, at) == "recursive"
     at += looks_back
     while at < len(tree) and isinstance(tree[at], str):
-        name, at = _plain(tree[at]), at + 1
+        name = _plain(tree[at])
+        at = at + 1
         # A list of columns may follow the name, and reads nothing.
         at += at < len(tree) and isinstance(tree[at], list)
         while _word(tree, at) in ("as", "not", "materialized"):
@@ -171,7 +178,8 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
         if at >= len(tree) or not isinstance(tree[at], list):
             break
         found |= _read(tree[at], made | {name} if looks_back else made - {name}, top=True)
-        made, at = made | {name}, at + 1
+        made = made | {name}
+        at = at + 1
         if _word(tree, at) != ",":
             break
         at += 1

@@ -98,7 +98,8 @@ def _add(element: ElementTree.Element, found: ValuelessCells) -> None:
         element.clear()
     elif kind == "mergeCell":
         first, _, last = element.get("ref", "").partition(":")
-        begin, end = _place(first), _place(last or first)
+        begin = _place(first)
+        end = _place(last or first)
         if begin and end:
             found.merged.append((*begin, *end))
     elif kind == "c":

@@ -52,7 +52,10 @@ class Engines:
         if min([*means, first, cap], default=0) < 1 or not means:
             raise UsageError("means, first and cap must be whole numbers, at least 1")
         self.files = (training, test, lives)
-        self.sensors, self.means, self.first, self.cap = list(sensors), list(means), first, cap
+        self.sensors = list(sensors)
+        self.means = list(means)
+        self.first = first
+        self.cap = cap
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the table; `part` is "train" or "test", `engine` a name, `number` the engine's in its file.

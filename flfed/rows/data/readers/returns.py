@@ -29,7 +29,9 @@ class Returns:
     """
 
     def __init__(self, *, file: str, time: str, member: str = "") -> None:
-        self.file, self.time, self.member = file, time, member
+        self.file = file
+        self.time = time
+        self.member = member
 
     def read(self, folders: tuple[Path, ...]) -> pd.DataFrame:
         """Return the table, with the place of each day among all as `number`, 0 for the first.

@@ -87,14 +87,20 @@ class Series:
             raise UsageError(f"step={step!r} must be one of {', '.join(STEPS)}")
         if unknown := [name for name in calendar if name not in CALENDAR]:
             raise UsageError(f"calendar: {unknown[0]!r} must be one of {', '.join(CALENDAR)}")
-        self.source, self.time, self.format = (file, member), time, format
-        self.step, self.by, self.wide, self.value = step, by, dict(wide or {}), value
+        self.source = (file, member)
+        self.time = time
+        self.format = format
+        self.step = step
+        self.by = by
+        self.wide = dict(wide or {})
+        self.value = value
         self.how = {**dict.fromkeys(mean, "mean"), **dict.fromkeys(sum, "sum"), **dict.fromkeys(last, "last")}
         if unknown := [name for name in (*zero, *logarithm) if name not in self.how]:
             raise UsageError(
                 f"zero, logarithm: {unknown[0]!r} must be a column of mean, sum or last ({', '.join(self.how)})"
             )
-        self.zero, self.logarithm = tuple(zero), tuple(logarithm)
+        self.zero = tuple(zero)
+        self.logarithm = tuple(logarithm)
         self.calendar = tuple(calendar)
         self.windows = {name: window_of(name, given, self.how) for name, given in (windows or {}).items()}
 
@@ -132,7 +138,8 @@ class Series:
             raise UsageError(f"{self.source[0]}: has no column {absent[0]!r}")
         if not self.wide:
             return raw
-        others, parts = raw.drop(columns=[*self.wide.values()]), list[pd.DataFrame]()
+        others = raw.drop(columns=[*self.wide.values()])
+        parts = list[pd.DataFrame]()
         for name, column in self.wide.items():
             added: dict[str, Any] = {self.by: name, self.value: raw[column]}
             parts.append(others.assign(**added))

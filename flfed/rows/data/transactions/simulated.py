@@ -27,7 +27,8 @@ TERMINALS = 400
 NEARBY = 12
 """Terminals that a customer goes to, the nearest ones most often."""
 
-TERMINAL_DAYS, CUSTOMER_DAYS = 28, 14
+TERMINAL_DAYS = 28
+CUSTOMER_DAYS = 14
 """How long a terminal, or a customer's card, stays in a thief's hands."""
 TERMINALS_A_DAY = 0.14
 """New compromised terminals a day, in expectation; an established one stays at 1 % of all."""
@@ -35,9 +36,11 @@ TERMINAL_SHARE = 0.6
 """Share of payments that are fraud at a compromised terminal."""
 CUSTOMER_CHANCE = 0.0009
 """Chance a day that a customer's card data are stolen."""
-CUSTOMER_SHARE, CUSTOMER_FACTOR = 1 / 3, 4.0
+CUSTOMER_SHARE = 1 / 3
+CUSTOMER_FACTOR = 4.0
 """Share of such a customer's payments that are the thief's, and how much larger they are."""
-LARGE_CHANCE, LARGE = 0.0015, (250.0, 900.0)
+LARGE_CHANCE = 0.0015
+LARGE = (250.0, 900.0)
 """Chance of a single large fraud, and its amount."""
 
 

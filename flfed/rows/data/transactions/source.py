@@ -180,13 +180,17 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         cells = table[name].reset_index(drop=True)
         # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:
-            found[name], rule = wall_clock(cells), "is not a date such as 2026-01-31 14:05:00"
+            found[name] = wall_clock(cells)
+            rule = "is not a date such as 2026-01-31 14:05:00"
         elif name == declared.label:
-            found[name], rule = _labels(cells, name, declared), ""
+            found[name] = _labels(cells, name, declared)
+            rule = ""
         elif name in declared.summed():
-            found[name], rule = pd.to_numeric(cells, errors="coerce").astype(float), "is not a number"
+            found[name] = pd.to_numeric(cells, errors="coerce").astype(float)
+            rule = "is not a number"
         else:
-            found[name], rule = plain_text(cells), "has no value"
+            found[name] = plain_text(cells)
+            rule = "has no value"
         bad = found[name].isna() | (np.isinf(found[name]) if found[name].dtype.kind == "f" else False)
         if rule and bad.any():
             raise TableError(name, rule, int(bad.sum()))

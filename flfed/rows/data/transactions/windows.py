@@ -191,7 +191,8 @@ class _History:
         self.key = key[self.order]
         # Neighbours in the search are neighbours in memory: ten times as fast as in the table's order.
         self.asked = np.lexsort((asked_moment, asked_owner))
-        self.asked_owner, self.asked_moment = asked_owner[self.asked], asked_moment[self.asked]
+        self.asked_owner = asked_owner[self.asked]
+        self.asked_moment = asked_moment[self.asked]
         self._known: dict[int, Integers] = {}
 
     def until(self, days: int) -> Integers:

@@ -49,7 +49,8 @@ class Covariance:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows, sums [columns] and products [columns, columns], and the rows that are left out."""
-        count, real = len(self.of), np.dtype(np.float64)
+        count = len(self.of)
+        real = np.dtype(np.float64)
         whole = ((1,), np.dtype(np.uint64))
         return {"rows": whole, "missing": whole, "sum": ((count,), real), "product": ((count, count), real)}
 

@@ -61,7 +61,8 @@ class OddsRatio:
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return how many rows of each group have each outcome."""
-        groups, outcomes = table[self.by], table[schema.target]
+        groups = table[self.by]
+        outcomes = table[schema.target]
         # A flag is 0 or 1 in a mapped table.
         of = [0, 1] if schema.columns[self.by].kind == "flag" else _values(schema, self.by)
         counts = [[int(((groups == one) & (outcomes == outcome)).sum()) for outcome in schema.classes] for one in of]
@@ -77,7 +78,8 @@ class OddsRatio:
         found: dict[str, Any] = {"groups": groups, "rows-without-a-group": int(sums["missing"][0])}
         if not min(a, b, c, d):
             return found | {"odds-ratio": None, "why": "no row of a group has, or all rows have, the outcome"}
-        log, sd = math.log(a * d / (b * c)), math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
+        log = math.log(a * d / (b * c))
+        sd = math.sqrt(1 / a + 1 / b + 1 / c + 1 / d)
         ratio = {
             "value": math.exp(log),
             "low": math.exp(log - NORMAL_975 * sd),

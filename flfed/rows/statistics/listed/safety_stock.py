@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from flfed.rows.data.schema import Schema
 
-SHARED, OWN = "all-sites", "own"
+SHARED = "all-sites"
+OWN = "own"
 """Whose errors set a stock: those of all sites, or all of the site's own."""
 
 MOST_BINS = 100_000
@@ -76,8 +77,11 @@ class SafetyStock:
             raise UsageError(f"[statistic] safety-stock: service={service} must lie between .5 and 1")
         if not 0 < step < math.inf or any(count < 1 for count in last):
             raise UsageError("[statistic] safety-stock: step must be above 0 and finite, and last have numbers from 1")
-        self.forecast, self.by, self.service = forecast, by, service
-        self.last, self.step = tuple(last), step
+        self.forecast = forecast
+        self.by = by
+        self.service = service
+        self.last = tuple(last)
+        self.step = step
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """Return forecast, date and outcome; raises UsageError where they are no number and date of a regression."""
@@ -90,7 +94,9 @@ class SafetyStock:
 
     def shapes(self, schema: Schema) -> Shapes:
         """Return rows and squares [the last few..., all], absolute errors, and later rows by error [bins]."""
-        whole, real, sets = np.dtype(np.uint64), np.dtype(np.float64), len(self.last) + 1
+        whole = np.dtype(np.uint64)
+        real = np.dtype(np.float64)
+        sets = len(self.last) + 1
         bins = 2 * self._most(schema) + 1
         return {
             "rows": ((sets,), whole),
@@ -110,7 +116,9 @@ class SafetyStock:
         known = table.dropna(subset=[*self.columns(schema)]).sort_values(self.by, kind="stable")
         error = (known[schema.target] - known[self.forecast]).to_numpy(dtype=np.float64)
         late = known[self.by].to_numpy() > self.until
-        before, after, most = error[~late], error[late], self._most(schema)
+        before = error[~late]
+        after = error[late]
+        most = self._most(schema)
         sets = [*(before[-count:] for count in self.last), before]
         places = np.clip(np.ceil(after / self.step), -most, most).astype(int) + most
         counts = {"rows": [len(errors) for errors in sets], "missing": [len(table) - len(known)]}
@@ -142,7 +150,8 @@ class SafetyStock:
         """Return sites' mean service and miss with a stock; `place` -1 is that of all sites' errors."""
         covered = []
         for own in sites:
-            deviation, later = _deviation(of_all if place < 0 else own, max(place, -1)), own["later"]
+            deviation = _deviation(of_all if place < 0 else own, max(place, -1))
+            later = own["later"]
             if deviation is not None and later.sum():
                 steps = math.ceil(NormalDist().inv_cdf(self.service) * deviation / self.step)
                 covered.append(float(later[: len(later) // 2 + steps + 1].sum() / later.sum()))

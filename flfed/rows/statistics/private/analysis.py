@@ -104,7 +104,8 @@ class NoisedAnalysis:
 
     def sums(self, table: pd.DataFrame, schema: Schema) -> Sums:
         """Return the exact numbers of a site's rows, which do not leave: `query` puts the noise on them."""
-        layout, weights = self.layout(schema), weights_of(table, schema, by_person=self.by_person)
+        layout = self.layout(schema)
+        weights = weights_of(table, schema, by_person=self.by_person)
         at = (
             np.zeros(len(table), dtype=np.int64)
             if layout.group is None
@@ -164,7 +165,8 @@ def _counted(
     values = cells.to_numpy(dtype=np.float64)
     # The square is that of the value before it is weighed: a person's squares, too, weigh one together.
     square = clipped(values, low, high, np.ones(len(values))) ** 2
-    once, twice = clipped(values, low, high, weights), np.trunc(square * weights / STEP) * STEP
+    once = clipped(values, low, high, weights)
+    twice = np.trunc(square * weights / STEP) * STEP
     return found | {
         f"total {column.name}": np.bincount(at, once, minlength=groups),
         f"square {column.name}": np.bincount(at, twice, minlength=groups),

@@ -111,6 +111,7 @@ def clipped(values: np.ndarray, low: float, high: float, weights: np.ndarray) ->
     >>> clipped(np.array([20.0, 95.0, 300.0, np.nan]), 40.0, 150.0, np.ones(4)).tolist()
     [-1.0, 0.0, 1.0, 0.0]
     """
-    middle, half = (low + high) / 2, (high - low) / 2
+    middle = (low + high) / 2
+    half = (high - low) / 2
     scaled = np.clip((np.nan_to_num(values, nan=middle) - middle) / half, -1.0, 1.0) * weights
     return np.asarray(np.trunc(scaled / STEP) * STEP, dtype=np.float64)

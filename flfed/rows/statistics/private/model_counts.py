@@ -50,7 +50,8 @@ def training_cells(table: EncodedTable, *, by_person: bool) -> tuple[np.ndarray,
     values : float64 array [cells of all other columns]
     """
     numbers, others = counted_columns(table.layout)
-    rows, training = table.coded(table.table.training), table.table.training
+    rows = table.coded(table.table.training)
+    training = table.table.training
     weights = weights_of(training, table.schema, by_person=by_person)
     by_cell = [number_cells(column, rows.scaled(column), weights) for column in numbers]
     by_value = [np.bincount(rows.codes[c.name], weights, minlength=len(c.cells)) for c in others]

@@ -108,12 +108,15 @@ def fit_by_row(request: FitRequest) -> Fitted:
     losses = 0.0
     # Where the number of rows is told under noise alone, steps of noise are taken without any, too.
     steps = plan.steps if len(rows) or request.units else 0
-    x, weight = torch.tensor(rows.x, dtype=dtype), torch.tensor(rows.weight, dtype=dtype)
+    x = torch.tensor(rows.x, dtype=dtype)
+    weight = torch.tensor(rows.weight, dtype=dtype)
     y = torch.tensor(rows.y, dtype=torch.int64 if request.task == "multi-class" else dtype)
     # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
-    names, known = in_order(request, w), known_units(rows, private, request.units)
+    names = in_order(request, w)
+    known = known_units(rows, private, request.units)
     sizes = [w[name].numel() for name in names]
-    grid, divisor = PublicGrid.of(private, known.most, sum(sizes)), private.sampling * known.units
+    grid = PublicGrid.of(private, known.most, sum(sizes))
+    divisor = private.sampling * known.units
     for step, (chosen, noise) in enumerate(drawn_steps(rows, private, chance, steps, sum(sizes), request.units), 1):
         # Some steps sample no row at all: they are of noise alone, and must not be left out.
         part = torch.from_numpy(chosen)

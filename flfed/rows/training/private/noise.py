@@ -115,7 +115,8 @@ class SystemNoise:
 
         pairs = (count + 1) // 2
         u, v = self.uniform(2 * pairs).reshape(2, pairs)
-        radius, angle = np.sqrt(-2 * np.log(1 - u)), torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
+        radius = np.sqrt(-2 * np.log(1 - u))
+        angle = torch.from_numpy(2 * math.pi * v)  # 1 - u is exact, and never 0
         # Torch's cosines and sines take a third of numpy's time.
         return np.concatenate([radius * angle.cos().numpy(), radius * angle.sin().numpy()])[:count]
 

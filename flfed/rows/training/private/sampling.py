@@ -90,7 +90,8 @@ def drawn_steps(
     persons = persons_of(rows, private)
     count = len(rows) if persons is None else len(persons.rows)
     most = known_units(rows, private, known).most
-    grid, deviation = PublicGrid.of(private, most, numbers), private.noise * private.clip
+    grid = PublicGrid.of(private, most, numbers)
+    deviation = private.noise * private.clip
     at_a_time = max(1, PAGE // max(count, numbers))
     for start in range(0, steps, at_a_time):
         page = min(at_a_time, steps - start)

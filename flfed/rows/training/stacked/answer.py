@@ -155,9 +155,11 @@ def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[
     widths = [first.rows.x.shape[1] + 1, *(2 * first.arrays[bias].shape[0] + 1 for _, bias in first.model.layers)]
     most = CHUNK_BYTES // np.dtype(first.plan.precision).itemsize
     chunk: list[int] = []
-    total, widest = 0, 0
+    total = 0
+    widest = 0
     for _, rows, size, place in _by_steps(requests, places):
-        total, widest = total + rows, max(widest, size)
+        total = total + rows
+        widest = max(widest, size)
         # Memory is that of the packed rows, or that of all activations where these are more.
         cells = max(total * widths[0], (len(chunk) + 1) * widest * sum(widths))
         if chunk and (len(chunk) == CHUNK or cells > most or 2 * size < widest):
@@ -185,7 +187,8 @@ def _by_steps(requests: Sequence[FitRequest], places: list[int]) -> list[tuple[i
 
 def _fit_stack(requests: list[FitRequest], kept: Kept, room: BufferPool) -> list[Fitted]:
     """Return the result of each fit of one stack."""
-    plan, task = requests[0].plan, requests[0].task
+    plan = requests[0].plan
+    task = requests[0].task
     rows = [request.rows for request in requests]
     sizes = [len(site.y) for site in rows]
     packed = kept.packed(rows, task, getattr(torch, plan.precision))

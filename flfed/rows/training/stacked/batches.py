@@ -38,7 +38,8 @@ class BufferPool:
 
         It holds what was in it before; at first it holds anything, or ones.
         """
-        size, key = math.prod(shape), (*use, dtype)
+        size = math.prod(shape)
+        key = (*use, dtype)
         if key not in self._held or self._held[key].numel() < size:
             self._held[key] = (torch.ones if ones else torch.empty)(size, dtype=dtype)
         return self._held[key][:size].view(shape)
@@ -73,7 +74,8 @@ def pack(rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
 
     They are converted to `dtype`.
     """
-    total, inputs = sum(len(site.y) for site in rows), rows[0].x.shape[1]
+    total = sum(len(site.y) for site in rows)
+    inputs = rows[0].x.shape[1]
     x = torch.empty((total + 1, inputs + 1), dtype=dtype)
     y = torch.zeros(total + 1, dtype=torch.int64 if task == "multi-class" else dtype)
     weight = torch.zeros(total + 1, dtype=dtype)
@@ -176,7 +178,8 @@ def gathered(packed: Packed, block: Block, room: BufferPool) -> Batches:
 
     The inputs are overwritten when the next ones are gathered.
     """
-    flat, inputs = block.index.reshape(-1), packed.x.shape[1]
+    flat = block.index.reshape(-1)
+    inputs = packed.x.shape[1]
     x = room.of(("inputs",), packed.x.dtype, *block.index.shape, inputs)
     # Numpy takes rows in two thirds of torch's time; "clip" as else it would write to memory of its own first.
     np.take(packed.x.numpy(), flat, axis=0, out=x.numpy().reshape(-1, inputs), mode="clip")
@@ -229,8 +232,10 @@ class BatchPlan:
         last = int(self._steps.max())
         for start in range(0, 1 if self._whole else last, window):
             end = min(start + window, 1 if self._whole else last)
-            index, used = self._index(start, end), self._used(start, end)
-            sites, widths = (used > 0).sum(axis=0), used.max(axis=0)
+            index = self._index(start, end)
+            used = self._used(start, end)
+            sites = (used > 0).sum(axis=0)
+            widths = used.max(axis=0)
             for a, b in _alike(sites, widths, most):
                 part = index[: sites[a], a:b, : widths[a]].transpose(1, 0, 2)
                 block = Block(b - a, np.ascontiguousarray(part), used[: sites[a], a:b].T.copy(), int(self._rows.sum()))
@@ -241,7 +246,8 @@ class BatchPlan:
 
         All its rows are in it.
         """
-        left, at_a_time = int(self._steps.max()), max(1, most // block.index.size)
+        left = int(self._steps.max())
+        at_a_time = max(1, most // block.index.size)
         while left > 0:
             yield Block(min(left, at_a_time), block.index, block.used, block.none)
             left -= at_a_time

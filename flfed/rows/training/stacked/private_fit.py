@@ -92,8 +92,10 @@ def blocks(requests: Sequence[FitRequest], packed: Packed, numbers: int, block_b
         Of one site's arrays.
     block_bytes : int
     """
-    steps, most = requests[0].plan.steps, max(len(request.rows) for request in requests)
-    drawn, sampling = [], 1.0
+    steps = requests[0].plan.steps
+    most = max(len(request.rows) for request in requests)
+    drawn = []
+    sampling = 1.0
     for request in requests:
         if request.private is None or request.chance is None:
             raise UsageError("protected training needs to know where its draws come from")
@@ -174,13 +176,15 @@ class PrivateStack(Stack):
 
         Where a site has no row in a step, that step is of noise alone.
         """
-        task, (steps, sites, rows, _) = self._first.task, samples.x.shape
+        task = self._first.task
+        (steps, sites, rows, _) = samples.x.shape
         weights = [tensors.w for tensors in self._moving]
         passes = Passes(weights, self._sums, rows, self._room)
         outputs = samples.x.new_empty((steps, sites, rows, weights[-1].shape[-1]))
         weight = samples.weight.unsqueeze(-1)
         target = as_expected(task, samples.y, outputs.shape[-1], outputs.dtype)
-        residual, finite = torch.empty_like(outputs[0]), []
+        residual = torch.empty_like(outputs[0])
+        finite = []
         parts = (part.unbind(0) for part in (samples.x, outputs, target, weight, samples.noise))
         for x, out, sure, factor, noise in zip(*parts, strict=True):
             passes.forward(x, out, None)  # what comes out where no row is has weight 0, or is not finite

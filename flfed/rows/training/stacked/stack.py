@@ -46,8 +46,10 @@ class Stack:
     """
 
     def __init__(self, requests: list[FitRequest], dtype: torch.dtype, room: BufferPool) -> None:
-        self._first, self._arrays = requests[0], [request.arrays for request in requests]
-        plan, layers = self._first.plan, self._first.model.layers
+        self._first = requests[0]
+        self._arrays = [request.arrays for request in requests]
+        plan = self._first.plan
+        layers = self._first.model.layers
         weights = [self._stacked(layer, self._arrays, dtype) for layer in layers]
         # Where a step is linear in the gradient, and in nothing else, products add it to the weights.
         by_hand = self._first.terms or self._first.correction or self._first.private or self._first.frozen
@@ -60,7 +62,8 @@ class Stack:
             torch.tensor(values, dtype=dtype)[:, None, None]
             for values in ([r.lr for r in requests], [r.plan.l2 for r in requests])
         )
-        self._losses, self._done = torch.zeros(len(requests), dtype=torch.float64), 0
+        self._losses = torch.zeros(len(requests), dtype=torch.float64)
+        self._done = 0
         self._room = room
 
     def _stacked(self, layer: tuple[str, str], arrays: Sequence[dict[str, np.ndarray]], dtype: torch.dtype) -> Tensor:
@@ -90,7 +93,8 @@ class Stack:
 
     def train(self, batches: Batches) -> None:
         """Train the first sites for a block's steps."""
-        task, (steps, sites, rows, _) = self._first.task, batches.x.shape
+        task = self._first.task
+        (steps, sites, rows, _) = batches.x.shape
         moving = [tensors.first(sites) for tensors in self._moving]
         passes = Passes([tensors.w for tensors in moving], [tensors.g for tensors in moving], rows, self._room)
         outputs = batches.x.new_empty((steps, sites, rows, moving[-1].w.shape[-1]))
@@ -113,7 +117,8 @@ class Stack:
 
     def _move(self, moving: list[OptimiserState], sites: int) -> None:
         """Update the arrays from the gradients, as `fit` does."""
-        plan, lr = self._first.plan, self._lr[:sites]
+        plan = self._first.plan
+        lr = self._lr[:sites]
         if not self._plain:
             self._add_penalties([tensors.w for tensors in moving], [tensors.g for tensors in moving], sites)
             if plan.clip:
@@ -153,7 +158,8 @@ class Stack:
         """
         views = {}
         for (weight, bias), tensor in zip(self._first.model.layers, tensors, strict=True):
-            views[weight], views[bias] = tensor[:, :-1], tensor[:, -1]
+            views[weight] = tensor[:, :-1]
+            views[bias] = tensor[:, -1]
         return views
 
     def results(self, steps: list[int]) -> list[Fitted]:
@@ -388,7 +394,8 @@ class _Layer:
         self._single = w.shape[-1] == 1
         self._adding = g is w
         self.summed = g.dtype
-        self._w, self._w_row = w, w.transpose(1, 2)
+        self._w = w
+        self._w_row = w.transpose(1, 2)
         self._back = self._w_row[:, :, :-1]
         self._g = g.transpose(1, 2) if self._single else g
 

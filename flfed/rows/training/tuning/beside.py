@@ -46,7 +46,8 @@ def fit_beside(
     which a regression takes one step. In others a step that changes some row's outputs by r is cut to `log(1 + r) / r`
     of it, so that it cannot end higher than it began (`newton` has the source).
     """
-    x, outputs = np.column_stack([rows.x, np.ones(len(rows))]), offset.shape[1]
+    x = np.column_stack([rows.x, np.ones(len(rows))])
+    outputs = offset.shape[1]
     wanted = np.eye(outputs)[rows.y] if task == "multi-class" else rows.y[:, None]
     prior = np.append(np.full(rows.x.shape[1], precision), intercept)
     found = np.zeros((len(prior), outputs)) if start is None else np.vstack([start.weight, start.bias])
@@ -71,7 +72,8 @@ def curvature(x: np.ndarray, outputs: np.ndarray, task: str) -> tuple[np.ndarray
     if task == "binary":
         p = expit(outputs)
         return p, (x * (p * (1 - p))).T @ x
-    p, (inputs, count) = softmax(outputs, axis=1), (x.shape[1], outputs.shape[1])
+    p = softmax(outputs, axis=1)
+    (inputs, count) = (x.shape[1], outputs.shape[1])
     hessian = np.empty((inputs, count, inputs, count))
     # Between two outputs the curvature of a softmax is p_i (1 if i = j, else 0) - p_i p_j.
     for i in range(count):
@@ -104,7 +106,8 @@ def tuned_beside(
     candidates = precisions(len(rows))
     losses = np.zeros(len(candidates))
     for fold in folds:
-        train, test = rows.take(fold.train), rows.take(fold.test)
+        train = rows.take(fold.train)
+        test = rows.take(fold.test)
         fit = None
         # From narrow to wide, each fit beginning at the last.
         for place, precision in reversed(list(enumerate(precisions(len(train))))):

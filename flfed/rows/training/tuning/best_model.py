@@ -206,7 +206,9 @@ def _losses_by_trees(asked: Search, fold: Fold, leaves: int, seed: int) -> dict[
     """
     own = asked.rows.take(fold.train)
     test = asked.rows.take(fold.test)
-    trees, task, y = TREES[leaves], asked.task, test.y
+    trees = TREES[leaves]
+    task = asked.task
+    y = test.y
     # By time a fold may lack a class; those of its test rows are all among its own.
     if task != "regression":
         present = np.unique(own.y)

@@ -98,9 +98,11 @@ class Search:
         """
         if self.outputs == 1:
             return found
-        weight, bias = np.zeros((self.rows.x.shape[1], self.outputs)), np.zeros(self.outputs)
+        weight = np.zeros((self.rows.x.shape[1], self.outputs))
+        bias = np.zeros(self.outputs)
         own = self.present[1:] if self.task == "binary" else self.present
-        weight[:, own], bias[own] = found.weight, found.bias
+        weight[:, own] = found.weight
+        bias[own] = found.bias
         # A class without rows gets an intercept by which it has half a row's share on the average.
         likely = self.rows.x @ weight[:, self.present] + bias[self.present]
         absent = np.setdiff1d(np.arange(self.outputs), self.present)
@@ -147,7 +149,8 @@ def search_of(
         return _regression(rows, rng, folds)
     latest = rows.latest()
     counts = np.bincount(rows.y, minlength=classes)
-    present, (free, units) = np.flatnonzero(counts), units_by_class(rows, classes)
+    present = np.flatnonzero(counts)
+    (free, units) = units_by_class(rows, classes)
     several = units[units > 0]
     if len(present) < 2 or (latest is None and len(several) < 2):
         return _constant(counts, rows.x.shape[1], task)
@@ -188,7 +191,8 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
     Their test rows are among `free`; all other rows are in each one's training rows.
     """
     seed = int(rng.integers(2**31))
-    single, others = np.flatnonzero(~free), np.flatnonzero(free)
+    single = np.flatnonzero(~free)
+    others = np.flatnonzero(free)
     drawn = _stratified(rows.y[others], None if rows.group is None else rows.group[others], count, seed)
     return _testable(rows, [Fold(np.concatenate([others[a], single]), others[b]) for a, b in drawn])
 
@@ -260,13 +264,16 @@ def held_out_losses(asked: Search) -> np.ndarray:
 
     [penalties], over the folds' test rows; of a regression it is the squared error.
     """
-    rows, losses = asked.rows, np.zeros(len(asked.penalties))
+    rows = asked.rows
+    losses = np.zeros(len(asked.penalties))
     if asked.task == "regression":
         return sum((_ridge_losses(rows, fold, asked.penalties) for fold in asked.folds), losses)
     with _quiet_newton():
         for fold in asked.folds:
-            x, y = rows.x[fold.test], rows.y[fold.test]
-            own, model = rows.take(fold.train), _logistic(rows)
+            x = rows.x[fold.test]
+            y = rows.y[fold.test]
+            own = rows.take(fold.train)
+            model = _logistic(rows)
             # From strong to weak, each fit starting from the last.
             for place in range(len(losses) - 1, -1, -1):
                 _fit(model, own, asked.penalties[place])
@@ -335,7 +342,8 @@ def _ridge_losses(rows: Encoded, fold: Fold, penalties: np.ndarray) -> np.ndarra
 
     It is summed over a fold's test rows, [penalties].
     """
-    a, b = fold.train, fold.test
+    a = fold.train
+    b = fold.test
     fitted = [_ridge(l2, len(a)).fit(rows.x[a], rows.y[a]).predict(rows.x[b]) for l2 in penalties]
     return np.asarray(np.square(np.array(fitted) - rows.y[b]).sum(axis=1))
 
@@ -368,7 +376,8 @@ def stratified_folds(y: NDArray[np.integer], count: int, seed: int) -> list[tupl
     _, first, place = np.unique(y, return_index=True, return_inverse=True)
     # Classes in order of appearance, so that their names do not matter.
     code = np.argsort(np.argsort(first))[place]
-    ordered, drawn = np.sort(code), np.random.RandomState(seed)
+    ordered = np.sort(code)
+    drawn = np.random.RandomState(seed)
     # Sorted classes are dealt round the folds: so many rows of each class go to each fold.
     each = np.stack([np.bincount(ordered[fold::count], minlength=len(first)) for fold in range(count)])
     fold_of = np.empty(len(code), dtype=np.intp)

@@ -75,7 +75,9 @@ def last_over_mean(rows: Encoded, least: int) -> float:
     single last value may be near the next ones by chance. Infinite where there is no last value; `least` as
     `naive_forecasts` takes it.
     """
-    latest, elapsed, errors = rows.latest(), rows.elapsed, np.zeros(2)
+    latest = rows.latest()
+    elapsed = rows.elapsed
+    errors = np.zeros(2)
     if latest is None or elapsed is None:
         return np.inf
     starts = np.unique(elapsed[latest])
@@ -101,13 +103,15 @@ def column_forecasts(names: Sequence[str], layout: Layout, encoder: Encoder) -> 
         By which the inputs and the target are scaled.
     """
     scaled = replace(layout, plain=False)
-    places, inputs = input_slices(scaled), len(input_names(scaled))
+    places = input_slices(scaled)
+    inputs = len(input_names(scaled))
     numbers = {column.name: number for number, column in enumerate(layout.features)}
     found = []
     for name in names:
         if name not in numbers:
             continue  # the coordinator's own check refuses it before
-        number, weight = numbers[name], np.zeros((inputs, 1))
+        number = numbers[name]
+        weight = np.zeros((inputs, 1))
         # Both are scaled about a centre: what is one deviation of the column is so many of the target.
         weight[places[name].start] = encoder.scale[number] / encoder.scale[-1]
         bias = (encoder.center[number] - encoder.center[-1]) / encoder.scale[-1]
@@ -124,7 +128,8 @@ def check_naive(study: Study, schema: Schema) -> None:
         For a column that is no feature of the study, or has another unit or transform than the target; and for a
         target that is no number.
     """
-    names, target = study.compare.naive, schema.columns[schema.target]
+    names = study.compare.naive
+    target = schema.columns[schema.target]
     if names and schema.task != "regression":
         raise UsageError(f"[compare]: naive is for a target that is a number; the dataset's task is {schema.task!r}")
     features = schema.features(study.dataset.features)

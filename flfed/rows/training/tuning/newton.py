@@ -51,7 +51,8 @@ class Products:
 
         It is an array [inputs + 1, inputs + 1].
         """
-        place, (left, right) = np.zeros((self.x.shape[1],) * 2, dtype=np.intp), self._pairs
+        place = np.zeros((self.x.shape[1],) * 2, dtype=np.intp)
+        (left, right) = self._pairs
         place[left, right] = place[right, left] = np.arange(len(left))
         return place
 
@@ -64,7 +65,8 @@ class Products:
         return self._of(self.x) if len(self._pairs[0]) * len(self.x) <= KEPT else None
 
     def _of(self, x: np.ndarray) -> np.ndarray:
-        columns, found = np.ascontiguousarray(x.T), np.empty((len(self._pairs[0]), len(x)))
+        columns = np.ascontiguousarray(x.T)
+        found = np.empty((len(self._pairs[0]), len(x)))
         # Each pair is computed once, for the products are symmetric.
         start = 0
         for number, column in enumerate(columns, 1):
@@ -79,7 +81,8 @@ class Products:
         """
         if self._all is not None:
             return np.take(weight @ self._all.T, self._place, axis=1)
-        total, step = np.zeros((len(weight), len(self._pairs[0]))), max(1, BLOCK // 2 // len(self._pairs[0]))
+        total = np.zeros((len(weight), len(self._pairs[0])))
+        step = max(1, BLOCK // 2 // len(self._pairs[0]))
         for start in range(0, len(self.x), step):
             rows = slice(start, start + step)
             total += weight[:, rows] @ self._of(self.x[rows]).T
@@ -153,7 +156,8 @@ class Stack:
 
         [problems, outputs, rows], 0 beyond a table's last row.
         """
-        found, flat = np.zeros((w.shape[0] * w.shape[1], self.weight.shape[1])), w.reshape(-1, w.shape[-1])
+        found = np.zeros((w.shape[0] * w.shape[1], self.weight.shape[1]))
+        flat = w.reshape(-1, w.shape[-1])
         for table, some in self.each(w.shape[1]):
             found[some, : len(table.x)] = flat[some] @ table.x.T
         return found.reshape(*w.shape[:2], found.shape[1])
@@ -197,7 +201,8 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
     problem leaves: one whose last step, which gained so much on the one before, leaves less than `NEAR` to go,
     or whose steps are small and gain nothing: rounding, where inputs are large and penalties weak.
     """
-    found, live = np.empty_like(now.w), np.arange(len(now.w))
+    found = np.empty_like(now.w)
+    live = np.arange(len(now.w))
     for _ in range(TURNS if len(live) else 0):
         factor = factor_of(now) if factor is None else factor
         if factor is None:
@@ -206,13 +211,16 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
         for _ in range(STEPS):
             step = _solved(factor, _slope(now))
             along = now.outputs(step)
-            before, size = size, _size(along)
+            before = size
+            size = _size(along)
             now = now.moved(_length(now, step, along, size), step, along)
         # Steps shrink by a constant factor with one Hessian: by the last two the rest is known.
-        left, factor = (np.square(size) > NEAR * before) & ((size > STILL) | (2 * size < before)), None
+        left = (np.square(size) > NEAR * before) & ((size > STILL) | (2 * size < before))
+        factor = None
         if not left.all():
             found[live[~left]] = now.w[~left]
-            now, live = now.take(left), live[left]
+            now = now.take(left)
+            live = live[left]
         if not len(live):
             break
     return None if len(live) else found
@@ -248,7 +256,8 @@ def factor_of(now: Stack) -> torch.Tensor | None:
 
     They are [problems, unknowns, unknowns]; None if one Hessian is not positive definite.
     """
-    p, (count, outputs, inputs) = _likely(now.z), now.w.shape
+    p = _likely(now.z)
+    (count, outputs, inputs) = now.w.shape
     # Between outputs the curvature of a softmax is p_i (1 if i = j, else 0) - p_i p_j.
     curvature = -now.weight[:, None, None] * p[:, :, None] * p[:, None]
     each = np.arange(outputs)
@@ -288,15 +297,18 @@ def _length(now: Stack, step: np.ndarray, along: np.ndarray, size: np.ndarray) -
     Source: Bach 2010, "Self-concordant analysis for logistic regression", section 2; Sun and Tran-Dinh 2019,
     "Generalized self-concordant functions", theorem 3 (the cut).
     """
-    length, far = np.ones(len(size)), size > FAR
+    length = np.ones(len(size))
+    far = size > FAR
     if not far.any():
         return length
     now = now.take(far)
     step = step[far]
     along = along[far]
     size = size[far]
-    weighted, pull = now.weight[:, None] * along, now.penalty(step)
-    start, bend = (pull * now.w).sum(axis=(1, 2)), (pull * step).sum(axis=(1, 2))
+    weighted = now.weight[:, None] * along
+    pull = now.penalty(step)
+    start = (pull * now.w).sum(axis=(1, 2))
+    bend = (pull * step).sum(axis=(1, 2))
     t = np.zeros(len(size))
     for _ in range(3):
         # Slope and curvature along the step itself, each a single number for a problem.

@@ -98,7 +98,8 @@ def _unknowns(search: Search) -> tuple[int, int]:
 
     The inputs are with the intercept. There are 0 outputs where a stack does not serve.
     """
-    y, inputs = search.rows.y, search.rows.x.shape[1] + 1
+    y = search.rows.y
+    inputs = search.rows.x.shape[1] + 1
     if search.task == "binary":
         return 1, inputs
     classes = 0 if search.task == "regression" else len(np.unique(y))
@@ -113,7 +114,8 @@ def _best(search: Search, path: np.ndarray) -> LinearPredictor:
     """
     losses = np.zeros(len(PENALTIES))
     for fold, w in zip(search.folds, path, strict=False):
-        x, y = search.rows.x[fold.test], search.rows.y[fold.test]
+        x = search.rows.x[fold.test]
+        y = search.rows.y[fold.test]
         losses += _held_out(x @ w[..., :-1].swapaxes(-1, -2) + w[:, None, :, -1], y)
     best = path[-1, chosen(losses)]
     return LinearPredictor(best[:, :-1].T, best[:, -1])
@@ -141,7 +143,8 @@ def _paths(searches: Sequence[Search]) -> list[np.ndarray] | None:
     tables = tuple(Products(np.column_stack([search.rows.x, np.ones(len(search.rows))])) for search in searches)
     outputs, inputs = _unknowns(searches[0])
     one = max(outputs**2 * max(len(table.x) for table in tables), (outputs * inputs) ** 2)
-    parts, step = [], max(1, 2 * BLOCK // one // (len(searches) * (FOLDS + 1)))
+    parts = []
+    step = max(1, 2 * BLOCK // one // (len(searches) * (FOLDS + 1)))
     for start in range(0, len(PENALTIES), step):
         part = _path(searches, tables, PENALTIES[start : start + step])
         if part is None:
@@ -155,7 +158,8 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
 
     The fits on all rows come first: a fold's begin there, with the same Hessians, which nearly are its own.
     """
-    count, many = len(penalties), [len(search.folds) for search in searches]
+    count = len(penalties)
+    many = [len(search.folds) for search in searches]
     whole = _stacked(searches, tables, [[slice(None)] for _ in searches], penalties)
     solved = newton(whole)
     factor = None if solved is None else factor_of(replace(whole, w=solved, z=whole.outputs(solved)))
@@ -186,12 +190,15 @@ def _stacked(
     There is one of each search, of each of its sets of training rows, of each penalty.
     """
     outputs, inputs = _unknowns(searches[0])
-    longest, sets = max(len(search.rows) for search in searches), sum(map(len, trains))
-    wanted, weight = np.zeros((sets, outputs, longest)), np.zeros((sets, longest))
+    longest = max(len(search.rows) for search in searches)
+    sets = sum(map(len, trains))
+    wanted = np.zeros((sets, outputs, longest))
+    weight = np.zeros((sets, longest))
     sizes: list[int] = []
     own: list[int] = []
     for number, (search, some) in enumerate(zip(searches, trains, strict=True)):
-        y, rows = search.rows.y, len(search.rows)
+        y = search.rows.y
+        rows = len(search.rows)
         for train in some:
             place = len(own)
             wanted[place, :, :rows] = y if outputs == 1 else np.eye(outputs)[:, y]
@@ -215,7 +222,8 @@ def _ridge(search: Search) -> LinearPredictor:
 
     One decomposition serves all penalties of a fold.
     """
-    rows, losses = search.rows, np.zeros(len(PENALTIES))
+    rows = search.rows
+    losses = np.zeros(len(PENALTIES))
     for fold in search.folds:
         weight, bias = _ridges(rows.x[fold.train], rows.y[fold.train])
         off = weight @ rows.x[fold.test].T + bias[:, None] - rows.y[fold.test]
@@ -233,7 +241,8 @@ def _ridges(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     With centred `x = u s v'`: weight `v (s u'y) / (s^2 + l2 * rows)`. The rows are rotated to a triangle
     first (QR), which is no larger than the inputs.
     """
-    center, mean = x.mean(axis=0), y.mean()
+    center = x.mean(axis=0)
+    mean = y.mean()
     triangle = np.asarray(np.linalg.qr(np.column_stack([x - center, y - mean]), mode="r"))
     u, s, v = np.linalg.svd(triangle[:, :-1], full_matrices=False)
     weight = (s * (u.T @ triangle[:, -1]) / (s**2 + len(x) * PENALTIES[:, None])) @ v

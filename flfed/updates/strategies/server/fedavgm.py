@@ -38,7 +38,8 @@ class FedAvgM(FedAvg):
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * v` in its dtypes."""
-        mean, before = mean_update(deltas, weights), self.moments.get("velocity", {})
+        mean = mean_update(deltas, weights)
+        before = self.moments.get("velocity", {})
         velocity = {name: self.momentum * before.get(name, 0.0) + value for name, value in mean.items()}
         self.moments["velocity"] = velocity
         return moved_by({name: self.server_lr * value for name, value in velocity.items()}, incoming)

@@ -144,7 +144,8 @@ class BoostedTrees(FedAvg):
         self, server_round: int, sites: Iterable[str], *, level: int = 0, score: bool = False
     ) -> list[Message]:
         """Return a message to each of some sites, which asks for the sums of the next level."""
-        run, now = self.run, self.round
+        run = self.run
+        now = self.round
         now.asked = {site: run.participants[site].node_id for site in sites}
         nodes = now.incoming["value"].shape[2]
         asked = np.zeros((len(self.growing.asked), nodes))
@@ -195,7 +196,9 @@ class BoostedTrees(FedAvg):
         self, server_round: int, roots: Mapping[str, TrainReply]
     ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees, grown again without a site that is lost, and the sites' faults."""
-        trees, faults, sites = None, dict(self.round.result.refused), sorted(roots)
+        trees = None
+        faults = dict(self.round.result.refused)
+        sites = sorted(roots)
         least = self.needed(len(self.round.asked))
         while trees is None and len(sites) >= least:
             trees, lost = self._grown(server_round, {site: roots[site] for site in sites})
@@ -211,7 +214,8 @@ class BoostedTrees(FedAvg):
 
         A lost site is waited for in the round's second attempt: a tree without it would tell its sums.
         """
-        now, trees = self.round, None
+        now = self.round
+        trees = None
         faults = dict(now.result.refused)
         try:
             trees, lost = self._grown(server_round, roots)
@@ -227,9 +231,12 @@ class BoostedTrees(FedAvg):
         self, server_round: int, roots: Mapping[str, TrainReply]
     ) -> tuple[list[Tree] | None, dict[str, Refusal]]:
         """Return the round's trees of some sites, or None and whom of them was lost."""
-        now, self.growing = self.round, self._begun()
+        now = self.round
+        self.growing = self._begun()
         send = now.further.wait if now.earlier else now.further.send
-        replies, level, sites = dict(roots), 0, sorted(roots)
+        replies = dict(roots)
+        level = 0
+        sites = sorted(roots)
         while True:
             sums, listed = self._summed(server_round, level, replies)
             # Of another list a node less one of its children would not be the other child.
@@ -238,7 +245,8 @@ class BoostedTrees(FedAvg):
             self.growing.grow(sums)
             if not any(map(len, self.growing.asked)):
                 return self.growing.trees, {}
-            level, sites = level + 1, listed
+            level = level + 1
+            sites = listed
             messages = self._messages(server_round, sites, level=level)
             replies = now.receive(
                 now.exchange(send, messages, self.deadline, self.clock), partial(self._judge, level=level)
@@ -250,7 +258,8 @@ class BoostedTrees(FedAvg):
         """Return the sums of one level, and of which sites; raises Unsummed."""
         if self.run.sums is None:
             return np.asarray(sum(replies[site].extra[SUMS] for site in sorted(replies))), sorted(replies)
-        now, shape = self.round, self._shape()
+        now = self.round
+        shape = self._shape()
         asked = now.questions(exchange_number(server_round, level, self.run.sums.exchanges))
         masked = {site: reply.masked for site, reply in replies.items() if reply.masked is not None}
         # All levels of a tree have the list of its root.
@@ -277,7 +286,8 @@ class BoostedTrees(FedAvg):
 
     def _judge(self, replies: Mapping[str, TrainReply], level: int) -> GuardResult:
         """Sort replies into those whose sums can be, and the others."""
-        rows, shape = self.run.rows_high(), self._shape()
+        rows = self.run.rows_high()
+        shape = self._shape()
         if self.run.sums is not None:
             # Beside the sums of the roots stand losses.
             beside = 0 if level else self.run.sums.loss_entries
