@@ -160,7 +160,7 @@ def predict_site(model: SharedModel, name: str) -> Predictions:
     site = sites.load(name).serving(dataset.name)
     if dataset.schema.sha256() != model.schema.sha256():
         raise UsageError(f"dataset {dataset.name!r} has another schema here than the model was trained with")
-    raw = site.source.read(((site.folder,) if site.folder else ()) + dataset.folders())
+    raw = site.source.read(dataset.folders(site.folder))
     return _predict(model, raw, site.mapping, site.source.missing, ON_SITE)
 
 

@@ -178,16 +178,21 @@ class Dataset:
         """Return the folder that its files are fetched to."""
         return home() / "data" / (self.source.files_of or self.name)
 
-    def folders(self) -> tuple[Path, ...]:
+    def folders(self, site: Path | None = None) -> tuple[Path, ...]:
         """Return the folders of its files.
 
-        They are its own folder, then its downloads.
+        They are that of a site, where one is given, then its own folder, then its downloads.
         """
-        return (self.folder, self.downloads())
+        own = (self.folder, self.downloads())
+        return (site, *own) if site else own
 
     def absent(self) -> list[SourceFile]:
         """Return the files not on this machine yet."""
-        return [file for file in self.source.files if not any((f / file.name).is_file() for f in self.folders())]
+        absent = []
+        for file in self.source.files:
+            if not any((folder / file.name).is_file() for folder in self.folders()):
+                absent.append(file)
+        return absent
 
     def whole_table(self) -> pd.DataFrame:
         """Load the dataset's own table.
@@ -249,7 +254,10 @@ def in_memory(dataset: Dataset) -> Iterator[None]:
 
 def names() -> list[str]:
     """Return the names of all datasets found, sorted."""
-    return sorted({path.parent.name for root in roots() for path in root.glob("datasets/*/schema.toml")})
+    found = set[str]()
+    for root in roots():
+        found.update(path.parent.name for path in root.glob("datasets/*/schema.toml"))
+    return sorted(found)
 
 
 def load(name: str) -> Dataset:
@@ -263,7 +271,8 @@ def load(name: str) -> Dataset:
     if name in _IN_MEMORY:
         return _IN_MEMORY[name]
     # A name leads to a folder of this name and nowhere else.
-    for root in roots() if NAME.fullmatch(name) else ():
+    places = roots() if NAME.fullmatch(name) else ()
+    for root in places:
         folder = root / "datasets" / name
         if (folder / "schema.toml").is_file():
             check_package(folder)
@@ -323,7 +332,8 @@ def get(dataset: Dataset, *, from_folder: Path | None = None, progress: Callable
         path = here or target / file.name
         if here is None:
             _place(dataset, file, local, from_folder)
-        progress(f"{file.name}: {'already here, ' if here else ''}{file.bytes:,} bytes, checked")
+        state = "already here, " if here else ""
+        progress(f"{file.name}: {state}{file.bytes:,} bytes, checked")
         done.append(path)
     return done
 
@@ -381,7 +391,7 @@ def _still_to_come(dataset: Dataset) -> str:
     """
     names = [file.name for file in dataset.source.files if _here(dataset, file) is None]
     named = names if len(names) <= NAMED else [*names[: NAMED - 1], f"{len(names) - NAMED + 1} more"]
-    return " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
+    return f"{', '.join(named[:-1])} and {named[-1]}" if named[1:] else "".join(named)
 
 
 def _is_right(path: Path, file: SourceFile) -> bool:
@@ -405,11 +415,14 @@ def _decoded(raw: pd.DataFrame, table: Table) -> pd.DataFrame:
     columns = dict.fromkeys([*table.values, *table.others])
     if absent := [column for column in columns if column not in raw]:
         raise UsageError(f"[table] values: the file has no column {absent[0]!r}")
-    found = {}
+    found: dict[str, list[Any]] = {}
     for name in columns:
         known = table.values.get(name, {})
         other = table.others.get(name)
-        found[name] = [known.get(cell, other if other and cell else cell) for cell in plain_text(raw[name])]
+        found[name] = []
+        for cell in plain_text(raw[name]):
+            unknown = other if other and cell else cell
+            found[name].append(known.get(cell, unknown))
     return raw.assign(**found)
 
 

@@ -158,7 +158,7 @@ class HoldoutByTime:
         """
         texts = [self.train_from or FIRST_DAY, self.train_until, self.test_from, self.test_until or LAST_DAY]
         try:
-            start, early, late, end = (date.fromisoformat(text) if _DAY.fullmatch(text) else date.min for text in texts)
+            start, early, late, end = map(_day, texts)
             last = early - timedelta(days=self.gap_days)
         except (OverflowError, TypeError, ValueError):
             return None
@@ -239,6 +239,10 @@ def row_keys(table: pd.DataFrame, schema: Schema) -> list[str]:
     return canonical_rows(of_schema(table, schema))
 
 
+def _day(text: str) -> date:
+    return date.fromisoformat(text) if _DAY.fullmatch(text) else date.min
+
+
 def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -> list[str]:
     """Return each row of a mapped table as text.
 
@@ -248,7 +252,10 @@ def canonical_rows(table: pd.DataFrame, *, cells_at_once: int = CELLS_AT_ONCE) -
     """
     rows = max(1, cells_at_once // max(1, table.shape[1]))
     pieces = [table.iloc[start : start + rows] for start in range(0, len(table), rows)]
-    return [text for piece in pieces for text in map("\x1f".join, zip(*_texts(piece), strict=True))]
+    texts: list[str] = []
+    for piece in pieces:
+        texts.extend(map("\x1f".join, zip(*_texts(piece), strict=True)))
+    return texts
 
 
 def row_texts(table: pd.DataFrame) -> list[str]:
@@ -261,13 +268,13 @@ def row_texts(table: pd.DataFrame) -> list[str]:
     """
     import pandas as pd
 
-    words = {
-        name: [None if cell is None else f"{len(cell)}:{cell}" for cell in table[name]]
-        for name, dtype in table.dtypes.items()
-        if dtype.kind == "O"
-    }
+    words = {name: list(map(_with_length, table[name])) for name, dtype in table.dtypes.items() if dtype.kind == "O"}
     plain = {name: words.get(name, cells) for name, cells in table.items()}
     return canonical_rows(pd.DataFrame(plain, index=table.index))
+
+
+def _with_length(cell: str | None) -> str | None:
+    return None if cell is None else f"{len(cell)}:{cell}"
 
 
 def _texts(table: pd.DataFrame) -> list[list[str]]:
@@ -279,7 +286,10 @@ def _texts(table: pd.DataFrame) -> list[list[str]]:
     numbers = [place for place, kind in enumerate(kinds) if kind == "f"]
     values = table.iloc[:, numbers].to_numpy(dtype=np.float64).T
     found = dict(zip(numbers, _number_texts(values).tolist(), strict=True))
-    return [found[at] if at in found else _cell_texts(table.iloc[:, at]) for at in range(len(kinds))]
+    for at in range(len(kinds)):
+        if at not in found:
+            found[at] = _cell_texts(table.iloc[:, at])
+    return [found[at] for at in range(len(kinds))]
 
 
 def _number_texts(values: np.ndarray) -> np.ndarray:
@@ -378,7 +388,8 @@ class SortedRows:
         """
         # Texts are needed only where a row itself is hashed.
         by_text = isinstance(holdout, Holdout) and not self.schema.group
-        return holdout.split(self.table, self.schema, repeat, self.texts if by_text else None)
+        texts = self.texts if by_text else None
+        return holdout.split(self.table, self.schema, repeat, texts)
 
     def published_sides(self, split: PublishedSplit, draw: int) -> tuple[np.ndarray, np.ndarray]:
         """Split the rows by a published split.

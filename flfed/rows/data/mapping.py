@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from flfed.rows.data.parsing.cells import (
     VALUELESS,
     Broken,
     Texts,
+    blanked,
     read_dates,
     read_marks,
     spoiled,
@@ -147,11 +148,13 @@ def map_table(
 
     columns: dict[str, np.ndarray] = {}
     # A misspelt name in the mapping would otherwise leave its column unread without a word.
-    unknown = [name for name in mapping if name not in schema.columns]
-    findings = [Finding(name, "is mapped but the schema has no such column", np.arange(0)) for name in unknown]
+    findings = [
+        Finding(name, "is mapped but the schema has no such column", np.arange(0))
+        for name in mapping
+        if name not in schema.columns
+    ]
     fields = {name: _field(mapping.get(name, name), missing) for name in schema.columns}
-    there = Counter(raw.columns)
-    found = {name: there[field.column] if field is not None else 0 for name, field in fields.items()}
+    found = _count_columns(raw, fields)
     once = {name: field for name, field in fields.items() if field is not None and found[name] == 1}
     # Columns that are numbers already are read in bulk, which is faster and gives the same.
     numbers = _numbers_at_once(raw, schema, once)
@@ -167,6 +170,16 @@ def map_table(
     if outcome:
         findings += _without_value(schema, {name: columns[name] for name in once}, findings)
     return pd.DataFrame(columns), findings
+
+
+def _count_columns(raw: pd.DataFrame, fields: Mapping[str, Field | None]) -> dict[str, int]:
+    """Count the columns of the table that each column of the schema is read from."""
+    there = Counter(raw.columns)
+    found = dict.fromkeys(fields, 0)
+    for name, field in fields.items():
+        if field is not None:
+            found[name] = there[field.column]
+    return found
 
 
 def _field(given: str | Field | None, missing: tuple[str, ...]) -> Field | None:
@@ -192,7 +205,7 @@ def _absent(
     """
     rules = {name: _why_not(name, schema, mapping, found[name], outcome) for name in schema.columns if found[name] != 1}
     # Where no column at all is found, the first line is probably not one of names.
-    none = not any(found.values()) and any(rule in ABSENT_RULES for rule in rules.values())
+    none = not any(found.values()) and not set(ABSENT_RULES).isdisjoint(rules.values())
     wanted = [field.column for field in fields.values() if field is not None]
     findings = {}
     for name, rule in rules.items():
@@ -201,7 +214,8 @@ def _absent(
         if none and rule and not hint:
             rule = NONE_FOUND
             hint = where_names_stand(raw, wanted)
-        findings[name] = [Finding(name, rule, np.arange(0), hint)] if rule else []
+        if rule:
+            findings[name] = [Finding(name, rule, np.arange(0), hint)]
     return findings
 
 
@@ -251,30 +265,54 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     if (place < 0).any():
         place = np.where(place < 0, len(values), place)
         values = [*values, None]
-    texts = [None if text in codes else text for text in map(_plain_cell, values)]
     broken: Broken = []
+    texts = _without_words(values, codes, cells.dtype.kind, column, field, broken)
+    texts = _values_of_codes(texts, column, field, broken)
+    if column.kind == "date":
+        read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
+    elif column.is_number():
+        read = _number(texts, column, field, broken)
+    elif column.kind == "flag":
+        read = _flag(texts, column, field, broken)
+    else:
+        read = _text(texts, column, field, broken)
+    rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
+    return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+
+
+def _without_words(
+    values: Sequence[Any], codes: set[str | None], kind: str, column: Column, field: Field, broken: Broken
+) -> Texts:
+    """Return values as text, None for codes of missing ones and for words and marks that are no value."""
+    texts = list(map(_plain_cell, values))
+    texts = blanked(texts, [text in codes for text in texts])
     for mark, rule in VALUELESS.items():
         texts = without(texts, [text == mark for text in texts], rule, broken)
     # Only numbers that were written as text have marks of decimals and thousands.
-    if column.is_number() and field.values is None and cells.dtype.kind != "f":
+    if column.is_number() and field.values is None and kind != "f":
         texts = without(texts, _yes_no(values, column), NOT_NUMBERS, broken)
         texts = read_marks(values, texts, column, field, broken)
+    return texts
+
+
+def _values_of_codes(texts: Texts, column: Column, field: Field, broken: Broken) -> Texts:
+    """Replace an institution's own codes by the schema's values."""
     # A code that the mapping does not know is reported, and never passed on as it stands.
     if field.values is not None:
         known = {_plain_cell(key): value for key, value in field.values.items()}
         if field.other is None:
             foreign = [text is not None and text not in known for text in texts]
             texts = without(texts, foreign, "has a code that the mapping does not know", broken)
-        texts = [None if text is None else known.get(text, text) for text in texts]
+        texts = _each(texts, lambda text: known.get(text, text))
     if field.other is not None:
-        texts = [text if text is None or text in column.values else field.other for text in texts]
-    if column.kind == "date":
-        read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
-    else:
-        reader = _number if column.is_number() else _flag if column.kind == "flag" else _text
-        read = reader(texts, column, field, broken)
-    rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
-    return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+        allowed = {value: value for value in column.values}
+        texts = _each(texts, lambda text: allowed.get(text, field.other))
+    return texts
+
+
+def _each(texts: Texts, change: Callable[[str], str | None]) -> Texts:
+    """Return changed texts, those that are missing as they are."""
+    return [None if text is None else change(text) for text in texts]
 
 
 def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
@@ -288,12 +326,12 @@ def _yes_no(values: Sequence[Any], column: Column) -> list[bool]:
 
 def _number(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
     if field.decimal != ".":
-        texts = [text and text.replace(field.decimal, ".") for text in texts]
+        texts = _each(texts, lambda text: text.replace(field.decimal, "."))
     # Of a limit a number follows; "<NA>" is a word of a program's.
     words = [text is not None and bool(_IN_BRACKETS.fullmatch(text)) for text in texts]
     texts = without(texts, words, NO_IDENTIFIER, broken)
     if field.censored == "limit":
-        texts = [text and _CENSORED.sub("", text) for text in texts]
+        texts = _each(texts, lambda text: _CENSORED.sub("", text))
     else:
         limits = [text is not None and text[:1] in ("<", ">") for text in texts]
         texts = without(texts, limits, "has limits such as '<' or '>' (set censored)", broken)
@@ -384,7 +422,8 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
     place, bits = pd.factorize(numbers.ravel()[long].view(np.int64))
     values = bits.view(np.float64)
     # Whole numbers lose their ".0" first, as in every source.
-    texts = list(map(_plain_cell if (values == np.rint(values)).any() else repr, values.tolist()))
+    read_as = _plain_cell if (values == np.rint(values)).any() else repr
+    texts = list(map(read_as, values.tolist()))
     read = numbers.copy()
     read.ravel()[long] = _to_numbers(texts)[place]
     return read
@@ -392,14 +431,15 @@ def _as_read_from_text(numbers: np.ndarray) -> np.ndarray:
 
 def _flag(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
     known = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
-    flags = np.array([np.nan if text is None else known.get(text.lower(), np.nan) for text in texts], dtype=float)
+    flags = np.array([known.get((text or "").lower(), np.nan) for text in texts], dtype=float)
     without(texts, np.isnan(flags) & _known(texts), "is not a flag (0 or 1, yes or no)", broken)
     return flags
 
 
 def _text(texts: Texts, column: Column, field: Field, broken: Broken) -> np.ndarray:
-    for rule, bad in spoiled(texts) if column.kind == "id" else ():
-        texts = without(texts, bad, rule, broken)
+    if column.kind == "id":
+        for rule, bad in spoiled(texts):
+            texts = without(texts, bad, rule, broken)
     if column.values:
         foreign = [text is not None and text not in column.values for text in texts]
         texts = without(texts, foreign, "has a value that the schema does not allow", broken)
@@ -420,11 +460,13 @@ def _without_value(schema: Schema, columns: Mapping[str, np.ndarray], findings: 
     import pandas as pd
 
     rules = {} if schema.unlabelled == "leave-out" else {schema.target: NO_OUTCOME}
-    rules |= {schema.group: NO_GROUP} if schema.group else {}
+    if schema.group:
+        rules[schema.group] = NO_GROUP
     found = []
     for name, rule in rules.items():
         if name in columns:
             told = [np.arange(0), *(finding.rows for finding in findings if finding.column == name)]
             missing = np.setdiff1d(np.flatnonzero(pd.isna(columns[name])), np.concatenate(told))
-            found += [Finding(name, rule, missing)] if len(missing) else []
+            if len(missing):
+                found.append(Finding(name, rule, missing))
     return found

@@ -104,8 +104,9 @@ class SourceRows:
 
         There are none where it is not the file that was written.
         """
-        whole = _sha256(content) == origin.sha256
-        return cls(origin, np.frombuffer(content if whole else b"", np.dtype(f"S{BYTES}")))
+        if _sha256(content) != origin.sha256:
+            content = b""
+        return cls(origin, np.frombuffer(content, np.dtype(f"S{BYTES}")))
 
     def of_bytes(self) -> bytes:
         """Return the rows' hashes one after the other."""
@@ -205,7 +206,7 @@ def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:
 
 
 def _folders(site: Site) -> tuple[Path, ...]:
-    return ((site.folder,) if site.folder else ()) + datasets.load(site.dataset).folders()
+    return datasets.load(site.dataset).folders(site.folder)
 
 
 def _read(site: Site) -> pd.DataFrame:
@@ -227,7 +228,9 @@ def _of_identifiers(whole: Site, schema: Schema, table: pd.DataFrame) -> str:
 
 
 def _is_query(source: Raw | Transactions) -> bool:
-    return isinstance(source.source if isinstance(source, Transactions) else source, Sql)
+    if isinstance(source, Transactions):
+        source = source.source
+    return isinstance(source, Sql)
 
 
 def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
@@ -238,7 +241,10 @@ def _content(source: Raw | Transactions, folders: tuple[Path, ...]) -> str:
     if isinstance(source, Transactions):
         return _content(source.source, folders)
     # Which rows and columns of it are read is no part: a selection is of the same people.
-    return "".join(_of_file(source, folders)) or (_sha256(*_places(source, folders)) if isinstance(source, Sql) else "")
+    content = "".join(_of_file(source, folders))
+    if not content and isinstance(source, Sql):
+        return _sha256(*_places(source, folders))
+    return content
 
 
 def _of_file(source: Raw | Transactions, folders: tuple[Path, ...]) -> list[str]:

@@ -69,7 +69,7 @@ def cut(dataset: Dataset, partition: Partition) -> list[Site]:
             name=name,
             dataset=dataset.name,
             source=Part(rows.iloc[end - count : end]),
-            holdout=Holdout(salt=name) if ordered is None else ordered,
+            holdout=ordered or Holdout(salt=name),
             title=f"{dataset.schema.title or dataset.name}, {name}",
             policy=policy.model_copy(update={"width": widths[name]}),
         )

@@ -139,7 +139,8 @@ class Policy(Strict):
 
     def least_cohort(self) -> int:
         """Return the fewest sites of a run, this one counted."""
-        return self.minimum_cohort or (2 if self.disclosure == "open" else 3)
+        fewest = 2 if self.disclosure == "open" else 3
+        return self.minimum_cohort or fewest
 
     def not_allowed(self, *, strategy: str, model: str, codec: str, mechanism: str, rounds: int) -> Refusal | None:
         """Return why a study's settings are not allowed.

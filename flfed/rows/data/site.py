@@ -216,7 +216,7 @@ class Site:
         # Parts were mapped before they were cut.
         if isinstance(source, Part):
             return source.table, source.table, [], dataset.schema
-        folders = ((self.folder,) if self.folder else ()) + dataset.folders()
+        folders = dataset.folders(self.folder)
         raw = source.read(folders, self.holdout) if isinstance(source, Transactions) else source.read(folders)
         table, findings = map_table(raw, self.schema_of(dataset.schema), self.columns, source.missing)
         if not len(table):
@@ -253,7 +253,8 @@ class Site:
         rows = self.sorted_rows(complete)
         # Only a policy with `resplit` lets a repeat hold out other rows.
         if published is None:
-            train, held = rows.sides(self.holdout, repeat if self.policy.resplit else 0)
+            own_repeat = repeat if self.policy.resplit else 0
+            train, held = rows.sides(self.holdout, own_repeat)
         else:
             train, held = rows.published_sides(published, repeat)
         return self._split(rows, np.flatnonzero(train), np.flatnonzero(held))

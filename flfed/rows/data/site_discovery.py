@@ -45,9 +45,10 @@ def load(name: str) -> Site:
     if "." in name or ":" in name:
         return _from_import_path(name)
     # A folder without the file that makes it a site deserves a better answer than "not known".
-    folders = [path for root in roots() for path in root.glob("sites/*") if path.is_dir()]
-    if without := [path for path in folders if path.name.replace("_", "-") == name]:
-        raise UsageError(f"site {name!r}: {without[0]} has no file __init__.py, which is to say where its rows are")
+    for root in roots():
+        for path in root.glob("sites/*"):
+            if path.is_dir() and path.name.replace("_", "-") == name:
+                raise UsageError(f"site {name!r}: {path} has no file __init__.py, which is to say where its rows are")
     raise not_known("site", name, names())
 
 
@@ -92,7 +93,10 @@ def chosen(wanted: Sequence[str | Site]) -> list[Site]:
 
     They are given by name, import path or as `Site`; their names must differ.
     """
-    found = [load(item) if isinstance(item, str) else item for item in wanted]
+    found = []
+    for item in wanted:
+        site = load(item) if isinstance(item, str) else item
+        found.append(site)
     by_name = {site.name: site for site in found}
     if len(by_name) < len(found):
         names = [site.name for site in found]

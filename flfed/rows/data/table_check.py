@@ -138,7 +138,10 @@ def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding
         values = {spelling(value) for value in schema.columns[name].values}
         if not isinstance(given, str) or given not in raw.columns or not values:
             continue
-        wrong = {int(row) for finding in findings if finding.column == name for row in finding.rows}
+        wrong = set[int]()
+        for finding in findings:
+            if finding.column == name:
+                wrong.update(map(int, finding.rows))
         cells = plain_text(raw[given].iloc[sorted(wrong)]).dropna()
         if many := sum(spelling(text) in values for text in cells):
             words = (
@@ -200,7 +203,8 @@ def _column_line(name: str, table: pd.DataFrame, schema: Schema, findings: Seque
 
 def _broken(finding: Finding) -> str:
     where = f" in {count_in_words(len(finding.rows))} rows" if len(finding.rows) else ""
-    return f"{finding.rule}{where}" + (f": {finding.hint}" if finding.hint else "")
+    hint = f": {finding.hint}" if finding.hint else ""
+    return f"{finding.rule}{where}{hint}"
 
 
 def _table_lines(opened: SiteTable, schema: Schema, site: Site) -> list[Line]:
@@ -246,7 +250,9 @@ def write_local_rows(checked: Checked, path: Path) -> int:
     UsageError
         If the file is there already.
     """
-    lines = [(int(row) + 1, f.column, f.rule) for f in checked.findings for row in f.rows]
+    lines: list[tuple[int, str, str]] = []
+    for finding in checked.findings:
+        lines += [(int(row) + 1, finding.column, finding.rule) for row in finding.rows]
     write_private(path, csv_text(("row", "column", "rule"), sorted(lines)), advice="name a file where you may write")
     return len(lines)
 

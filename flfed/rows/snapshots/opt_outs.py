@@ -129,7 +129,7 @@ class Excluded:
                 f"site {site.name!r}: its package reads the table in a way of its own, so people who opted out could "
                 "not be left out; give it a plain source, or leave them out there and remove the list"
             )
-        folders = ((site.folder,) if site.folder else ()) + datasets.load(site.dataset).folders()
+        folders = datasets.load(site.dataset).folders(site.folder)
         source = site.source
         if not isinstance(source, Transactions):
             table, out = self._found(source.read(folders), self.column, site)
@@ -158,7 +158,7 @@ class Excluded:
                 f"site {site.name!r}: the rows of single people of dataset {site.dataset!r} cannot be told, for they "
                 "are not read as they stand in a table"
             )
-        folders = ((site.folder,) if site.folder else ()) + datasets.load(site.dataset).folders()
+        folders = datasets.load(site.dataset).folders(site.folder)
         source = site.source
         table, chosen = self._found(source.read(folders), self.column, site)
         kind = Part if isinstance(source, Part) else Frame

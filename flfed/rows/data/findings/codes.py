@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ MOST = 4
 FAR = 5
 WIDE = 0.1
 """It is further from the next value than five usual steps, and than a tenth of what the others span."""
-FILLERS = tuple(sign * float(digit * length) for sign in (1, -1) for digit in "789" for length in range(2, 13))
+FILLERS = tuple(float(sign + digit * length) for sign, digit, length in product(("", "-"), "789", range(2, 13)))
 """Numbers of two or more digits that are all seven, eight or nine."""
 NEXT = 3
 """Steps between the next values, of which it is twice the largest at least."""
@@ -43,7 +45,8 @@ def far_from_all(known: pd.Series) -> int:
     >>> far_from_all(ages), far_from_all(ages[:70])
     (7, 0)
     """
-    numbers = known.to_numpy().astype("int64" if known.dtype.kind == "M" else float)
+    dtype = "int64" if known.dtype.kind == "M" else "float64"
+    numbers = known.to_numpy().astype(dtype)
     values, counts = np.unique(numbers, return_counts=True)
     if len(numbers) < FEWEST or len(values) < 4:
         return 0
@@ -51,19 +54,26 @@ def far_from_all(known: pd.Series) -> int:
     # A 0 of which the next number has nearly as many is one of the counts.
     for place, others in ((-1, values[:-1]), (0, values[1:])):
         gap = abs(float(values[place]) - float(others[place]))
-        steps = np.diff(others).astype(float)
         span = float(others[-1]) - float(others[0])
-        step = float(np.median(steps))
-        alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
-        # Where the next values lie far apart themselves, the distribution ends there.
-        beside = (steps[:NEXT] if place == 0 else steps[-NEXT:]).max()
-        alone = gap > max(FAR * step, WIDE * span, 2 * float(beside))
-        far = gap > span or (is_code(values[place]) and alone) or alone_below
         small = values[place] == 0 and gap <= 2 * WIDE * span and counts[place] < TIMES * counts[1]
         common = small or (MOST * counts[place] > len(numbers) and values[place] not in FILLERS)
-        if far and counts[place] >= enough and not common:
+        if counts[place] >= enough and not common and _is_far(values, place, gap, span):
             return int(counts[place])
     return 0
+
+
+def _is_far(values: np.ndarray, place: int, gap: float, span: float) -> bool:
+    """Tell whether the first or last value stands `gap` away from the others, too far for one of their kind."""
+    if place == 0:
+        steps = np.diff(values[1:]).astype(float)
+        nearest = steps[:NEXT]
+    else:
+        steps = np.diff(values[:-1]).astype(float)
+        nearest = steps[-NEXT:]
+    alone_below = place == 0 and values[0] < 0 <= values[1] and float(values[0]).is_integer()
+    # Where the next values lie far apart themselves, the distribution ends there.
+    alone = gap > max(FAR * float(np.median(steps)), WIDE * span, 2 * float(nearest.max()))
+    return gap > span or (is_code(values[place]) and alone) or alone_below
 
 
 def is_code(value: float) -> bool:
@@ -101,7 +111,6 @@ def repeated_codes(known: pd.Series) -> int:
         return 0
     fillers = np.isin(values, FILLERS)
     others = np.where(fillers, np.nan, counts)
-    found = 0
     together: dict[int, list[Counted]] = {}
     for place in np.flatnonzero(fillers).tolist():
         beside = others[max(0, place - BESIDE) : place + BESIDE + 1]
@@ -110,14 +119,18 @@ def repeated_codes(known: pd.Series) -> int:
             one = Counted(int(counts[place]), float(np.median(beside)), float(beside.max()))
             together.setdefault(len(f"{abs(values[place]):.15g}"), []).append(one)
     enough = max(LEAST, SHARE * len(known))
-    for some in together.values():
-        far = sum(one.rows for one in some if one.rows >= max(enough, one.least()))
-        rows = sum(one.rows for one in some)
-        joint = len(some) > 1 and rows >= 2 * max(enough, sum(one.usual for one in some))
-        # By chance one of them stands out a little beside another that is a code.
-        if far or joint:
-            found += far or rows
-    return found
+    return sum(_count_codes(some, enough) for some in together.values())
+
+
+def _count_codes(some: Sequence[Counted], enough: float) -> int:
+    """Count the rows with fillers of one length; 0 where they are values like others."""
+    rows = sum(one.rows for one in some)
+    # By chance one of them stands out a little beside another that is a code.
+    far = sum(one.rows for one in some if one.rows >= max(enough, one.least()))
+    joint = len(some) > 1 and rows >= 2 * max(enough, sum(one.usual for one in some))
+    if far or not joint:
+        return far
+    return rows
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -48,18 +48,24 @@ def foreign_rows(raw: pd.DataFrame) -> Iterator[str]:
         return
     texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in words})
     comments = texts[words[0]].map(_is_comment).to_numpy(dtype=bool)
-    names = {place: plain_name(raw.columns[place]) for place in words}
-    matches = np.zeros(len(raw), dtype=int)
-    for place, name in names.items():
-        known = texts[place].dropna()
-        same = [text for text in known.unique() if plain_name(text) == name]
-        matches += texts[place].isin(same).to_numpy() if name and same else 0
+    matches = _named_cells(raw, texts, words)
     headers = (matches >= 2) & (matches >= HEADER * raw.shape[1])
     most = max(MOST, SHARE * len(raw))
     for rows, what in ((comments, "a comment"), (headers & ~comments, "the names of the columns once more")):
         if 0 < rows.sum() <= most:
             yield _named(np.flatnonzero(rows), what)
     yield from _sums(texts, len(raw))
+
+
+def _named_cells(raw: pd.DataFrame, texts: pd.DataFrame, words: Sequence[int]) -> np.ndarray:
+    """Count the cells of each row that hold the name of their column [rows]."""
+    matches = np.zeros(len(raw), dtype=int)
+    for place in words:
+        name = plain_name(raw.columns[place])
+        if name:
+            same = [text for text in texts[place].dropna().unique() if plain_name(text) == name]
+            matches += texts[place].isin(same).to_numpy()
+    return matches
 
 
 def _is_comment(text: str | None) -> bool:

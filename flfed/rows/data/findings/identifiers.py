@@ -51,11 +51,13 @@ def _without_zeros(sizes: pd.Series) -> int:
     if not with_zeros:
         return 0
     bare = {text.lstrip("0") for text in with_zeros}
-    twice = [text for text in digits.index if text in bare]
+    lost = bare.intersection(digits.index)
     # Of one length, all that have zeros; a shorter one without them lost its own.
-    lengths = {len(text) for text in with_zeros}
-    shorter = [text for text in digits.index if len(text) < max(lengths)] if len(lengths) == 1 else []
-    lost = {*twice, *shorter} if len(shorter) >= LEAST else set(twice)
+    longest = max(map(len, with_zeros))
+    if longest == min(map(len, with_zeros)):
+        shorter = [text for text in digits.index if len(text) < longest]
+        if len(shorter) >= LEAST:
+            lost.update(shorter)
     return int(digits[list(lost)].sum())
 
 

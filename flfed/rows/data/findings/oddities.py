@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -61,22 +61,30 @@ def oddities(
         Later dates are told; default: the day of the call.
     """
     texts = pd.DataFrame({place: plain_text(raw.iloc[:, place]) for place in range(raw.shape[1])})
-    notes = [Note("table", text) for text in _of_the_whole(raw, texts)]
+    notes = _notes("table", _of_the_whole(raw, texts))
     fields = {name: mapping.get(name, name) for name in schema.columns}
-    owns = {name: field.column if isinstance(field, Field) else field for name, field in fields.items()}
+    owns = {name: _own_name(field) for name, field in fields.items()}
     read = set(owns.values()) & set(raw.columns)
     unread = [other for other in raw.columns if other not in read]
     for name, column in schema.columns.items():
         own = owns[name]
         # Another column of nearly the same name may be the one that was meant.
-        notes += [Note(name, text) for text in _of_names(own, unread)]
+        notes += _notes(name, _of_names(own, unread))
         if own in read:
-            found = _of_cells(name, table, column, schema, today or date.today())
-            notes += [Note(name, text) for text in found]
-    notes += [Note("table", text) for text in contradictions(table, schema)]
+            notes += _notes(name, _of_cells(name, table, column, schema, today or date.today()))
+    notes += _notes("table", contradictions(table, schema))
     if len(raw) == len(table) and row_of_means(_numbers(texts, raw, table, schema, fields)):
         notes.append(Note("table", "the last row holds the means or sums of those above it: remove it"))
     return notes
+
+
+def _notes(place: str, texts: Iterable[str]) -> list[Note]:
+    return [Note(place, text) for text in texts]
+
+
+def _own_name(field: str | Field | None) -> str | None:
+    """Return the name of a column in the source, None where it has none."""
+    return field.column if isinstance(field, Field) else field
 
 
 def _of_the_whole(raw: pd.DataFrame, texts: pd.DataFrame) -> Iterator[str]:
@@ -105,10 +113,7 @@ def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, to
         return
     if column.values and (twice := rows_in_other_case(*_counted(known))):
         yield f"{twice} rows have a value that differs from another one in case or blanks alone: map both to one"
-    if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
-        yield f"{count_in_words(blanks)} rows are empty, as if it stood once a block (merged cells?): fill each cell"
-    elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
-        yield f"{count_in_words(blanks)} rows are empty, all but the first of each {schema.group!r}: fill each cell"
+    yield from _of_empty(cells, column, schema.group, people)
     if column.kind == "target" and not column.is_number():
         return
     yield from _of_spread(known, len(cells), rare=column.kind in ("flag", "category"))
@@ -118,6 +123,13 @@ def _of_cells(name: str, table: pd.DataFrame, column: Column, schema: Schema, to
         yield from _of_numbers(cells)
     elif column.kind == "date" and (many := far_from_all(known)):
         yield _code(many)
+
+
+def _of_empty(cells: pd.Series, column: Column, group: str, people: pd.Series | None) -> Iterator[str]:
+    if blanks := once_a_block(cells, number=column.is_number() or column.kind == "date"):
+        yield f"{count_in_words(blanks)} rows are empty, as if it stood once a block (merged cells?): fill each cell"
+    elif column.kind in ("flag", "category") and people is not None and (blanks := first_of_each(cells, people)):
+        yield f"{count_in_words(blanks)} rows are empty, all but the first of each {group!r}: fill each cell"
 
 
 def _counted(known: pd.Series) -> tuple[list[str], np.ndarray]:

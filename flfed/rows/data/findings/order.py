@@ -159,12 +159,18 @@ def unit_change(numbers: pd.Series) -> UnitChange | None:
     if abs(shift) < math.log(RATIO) or _distance(before, after) < APART:
         return None
     change = UnitChange(int(rows[cut]) + 1, len(values) - int(rows[cut]), math.exp(shift))
-    smaller = values[rows[cut:] if shift < 0 else rows[:cut]]
+    return change if _is_change(change, values[rows], before, after, shift) else None
+
+
+def _is_change(change: UnitChange, values: np.ndarray, before: np.ndarray, after: np.ndarray, shift: float) -> bool:
+    """Tell whether both sides of a shift are alike but for their unit."""
+    cut = len(before)
+    smaller = values[cut:] if shift < 0 else values[:cut]
     whole = change.unit() in WHOLE and bool((smaller == np.rint(smaller)).all())
     rounded = whole and _distance(before + shift, after) <= ROUNDED
-    halves = [np.array_split(part, 2) for part in (before, after)]
-    alike = all(_alike(*half) for half in halves) and (rounded or _alike(before + shift, after))
-    return change if alike else None
+    if not (_alike(*np.array_split(before, 2)) and _alike(*np.array_split(after, 2))):
+        return False
+    return rounded or _alike(before + shift, after)
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:

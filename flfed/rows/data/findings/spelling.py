@@ -40,6 +40,7 @@ def rows_in_other_case(texts: Sequence[str], counts: np.ndarray) -> str:
     rows = 0
     for text, count in zip(texts, counts.tolist(), strict=True):
         plain = spelling(text)
-        rows += min(count, most[plain]) if plain in most else 0
+        if plain in most:
+            rows += min(count, most[plain])
         most[plain] = max(count, most.get(plain, 0))
     return count_in_words(rows) if rows else ""

@@ -110,62 +110,104 @@ def lines_of(
     UnicodeError
         If the bytes are not of that encoding.
     """
-    width = len(columns or ())
-    shorter = 0
-    longer = 0
-    swallowed = 0
-    last_short = False
+    counter = _LineCounter(separator, len(columns or ()))
+    quotes = _Quotes(separator)
     named = False
-    count = 0
     quoted = b'"' in content
     first = True
-    begins = set[str]()
-    joined = list[list[str]]()
-    uneven: list[Uneven] = []
-    trailing = 0
     following = 1
-    for count, record in enumerate(records_of(content, encoding, separator), start=1 if columns else 0):
-        if count % CHECKED == 0 or len(record) > width:
+    count = 0
+    start = 1 if columns else 0
+    for count, record in enumerate(records_of(content, encoding, separator), start=start):
+        if count % CHECKED == 0 or len(record) > counter.width:
             reading.check("columns", len(record))
-            reading.check_shape(count, width)
+            reading.check_shape(count, counter.width)
             reading.check_time()
         number = following
-        # A cell in quotes may have lines of its own.
-        following += 1 + (sum(cell.count("\n") for cell in record) if quoted else 0)
+        following += 1
+        if quoted:
+            # A cell in quotes may have lines of its own.
+            following += sum(cell.count("\n") for cell in record)
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
         if first and columns:
             named = [cell.strip() for cell in record] == list(columns)
-        if first and not columns:
-            width = len(record)
-        elif len(record) != width:
-            # Longer lines count only where what is over is not empty, as spreadsheets append commas.
-            over = any(cell.strip() for cell in record[width:])
-            shorter += len(record) < width
-            longer += over
-            if len(uneven) < UNEVEN and (over or len(record) < width):
-                uneven.append(_uneven(number, record, width, separator))
-        trailing = trailing + 1 if len(record) < width else 0
-        last_short = len(record) < width
-        # Whether a quote swallowed lines is judged by how the first lines of the file begin.
-        if quoted and not first and len(begins) < LOOKED_AT:
-            begins.add(_shape(record[0]))
-        if quoted and width >= 3:
-            starts = (_joined(cell, at, separator, width) for at, cell in enumerate(record) if "\n" in cell)
-            joined += filter(None, starts)
+        elif first:
+            counter.width = len(record)
+        counter.add(number, record)
+        if quoted:
+            quotes.add(record, counter.width, first=first)
         first = False
-    reading.check_shape(count, width)
-    swallowed = sum(2 * sum(map(begins.__contains__, starts)) >= len(starts) for starts in joined)
-    ended = ends(content, encoding)
-    width = 0 if first else width
-    return Lines(width, shorter, longer, swallowed, last_short, ended, named, tuple(uneven), trailing)
+    reading.check_shape(count, counter.width)
+    width = 0 if first else counter.width
+    return Lines(
+        width,
+        counter.shorter,
+        counter.longer,
+        quotes.swallowed(),
+        counter.last_short,
+        ends(content, encoding),
+        named,
+        tuple(counter.uneven),
+        counter.trailing,
+    )
+
+
+class _LineCounter:
+    """Counts lines that have more or fewer cells than the first."""
+
+    def __init__(self, separator: str, width: int) -> None:
+        self.separator = separator
+        self.width = width
+        self.shorter = 0
+        self.longer = 0
+        self.trailing = 0
+        self.last_short = False
+        self.uneven: list[Uneven] = []
+
+    def add(self, number: int, record: Record) -> None:
+        """Count a line."""
+        self.last_short = len(record) < self.width
+        self.trailing = self.trailing + 1 if self.last_short else 0
+        if len(record) == self.width:
+            return
+        # Longer lines count only where what is over is not empty, as spreadsheets append commas.
+        over = any(cell.strip() for cell in record[self.width :])
+        self.shorter += self.last_short
+        self.longer += over
+        if len(self.uneven) < UNEVEN and (over or self.last_short):
+            self.uneven.append(_uneven(number, record, self.width, self.separator))
+
+
+class _Quotes:
+    """Looks for cells in which a stray quote swallowed whole lines, by how the first lines of the file begin."""
+
+    def __init__(self, separator: str) -> None:
+        self.separator = separator
+        self.begins = set[str]()
+        self.joined: list[list[str]] = []
+
+    def add(self, record: Record, width: int, *, first: bool) -> None:
+        """Look at a line."""
+        if not first and len(self.begins) < LOOKED_AT:
+            self.begins.add(_shape(record[0]))
+        if width < 3:
+            return
+        for at, cell in enumerate(record):
+            if "\n" in cell and (starts := _joined(cell, at, self.separator, width)):
+                self.joined.append(starts)
+
+    def swallowed(self) -> int:
+        """Count the cells whose lines begin as the file's others do."""
+        return sum(2 * sum(map(self.begins.__contains__, starts)) >= len(starts) for starts in self.joined)
 
 
 def _uneven(number: int, record: Record, width: int, separator: str) -> Uneven:
     text = separator.join(record)
     others = [sign for sign in SEPARATORS if sign != separator and text.count(sign) == width - 1]
     comment = bool(_COMMENT.match(text)) and not text.startswith(separator)
-    return Uneven(number, comment, others[0] if others else "")
+    other = others[0] if others else ""
+    return Uneven(number, comment, other)
 
 
 def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
@@ -175,7 +217,8 @@ def _joined(cell: str, at: int, separator: str, width: int) -> list[str]:
 
     Such a cell is the rest of one line from column `at` on, whole lines, and the start of another up to that column.
     """
-    parts = [part.split() if separator == BLANKS else part.split(separator) for part in cell.split("\n")]
+    sign = None if separator == BLANKS else separator
+    parts = [part.split(sign) for part in cell.split("\n")]
     wanted = [width - at, *[width] * (len(parts) - 2), at + 1]
     return [_shape(part[0]) for part in parts[1:]] if [len(part) for part in parts] == wanted else []
 

@@ -7,7 +7,7 @@ before decimals, or between thousands. Identifiers are spoiled where one stands 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,8 @@ def wall_clock(cells: pd.Series) -> pd.Series:
 
     if cells.dtype.kind == "M":
         zoned = getattr(cells.dt, "tz", None) is not None
-        return (cells.dt.tz_localize(None) if zoned else cells).astype("datetime64[ns]")
+        local = cells.dt.tz_localize(None) if zoned else cells
+        return local.astype("datetime64[ns]")
     # The zone is cut off and not applied: midnight in Berlin is no moment of the day before.
     texts = [None if cell is None or cell is pd.NaT else _ZONE.sub(r"\1", str(cell).strip()) for cell in cells]
     found = pd.to_datetime(pd.Series(texts, index=cells.index, dtype=object), format="ISO8601", errors="coerce")
@@ -81,10 +82,12 @@ def read_dates(
         found = dates.astype("datetime64[ns]").to_numpy()
         return found, np.isnat(found) & known, OTHER_FORMAT
     # A year alone, or year and month, would be read as its first day: a date must name a day.
-    whole = [text if text is not None and _WHOLE.fullmatch(text) else None for text in texts]
+    whole = blanked(texts, [not _WHOLE.fullmatch(text or "") for text in texts])
     found = wall_clock(pd.Series(whole, dtype=object)).to_numpy()
     bad = np.isnat(found) & known
-    shifted = _shifted(whole, found, np.ones(len(whole)) if rows is None else rows)
+    if rows is None:
+        rows = np.ones(len(whole))
+    shifted = _shifted(whole, found, rows)
     return (found, bad, NO_DATE) if bad.any() or not shifted.any() else (found, shifted, SHIFTED)
 
 
@@ -125,7 +128,7 @@ def _shifted(texts: Sequence[str | None], dates: np.ndarray, rows: np.ndarray) -
 
     So a table looks whose dates were midnights, an hour apart in summer, east of Greenwich.
     """
-    zones = [_ZONE.match(text) if text is not None else None for text in texts]
+    zones = [_ZONE.match(text or "") for text in texts]
     in_utc = np.array([zone is not None and zone[2] in _UTC for zone in zones], dtype=bool) & ~np.isnat(dates)
     times = np.unique(dates[in_utc] - dates[in_utc].astype("datetime64[D]"))
     late = len(times) in (1, 2) and bool((times >= np.timedelta64(24 - LATEST, "h")).all())
@@ -179,6 +182,11 @@ def without(texts: Texts, bad: Sequence[bool] | np.ndarray, rule: str, broken: B
     if not any(bad):
         return texts
     broken.append((rule, np.array(bad, dtype=bool)))
+    return blanked(texts, bad)
+
+
+def blanked(texts: Sequence[str | None], bad: Sequence[bool] | np.ndarray) -> Texts:
+    """Return texts with None in place of those that are bad."""
     return [None if wrong else text for text, wrong in zip(texts, bad, strict=True)]
 
 
@@ -257,13 +265,18 @@ def spoiled(texts: Sequence[str | None]) -> Rules:
     >>> [rule[:26] for rule, _ in spoiled(["1.0E+09", "P1"])], spoiled(["MAR-01", "MAR-02"])
     (['has identifiers that a spr'], [])
     """
-    dates = [bool(text and _DATE.fullmatch(text)) for text in texts]
+    dates = _where(texts, _DATE.fullmatch)
     if 2 * sum(dates) > sum(text is not None for text in texts):
         dates = [False] * len(texts)  # a way of numbering, such as MAR-01: a spreadsheet makes dates of some only
-    rounded = [bool(text and (_ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))) for text in texts]
+    rounded = _where(texts, lambda text: _ROUNDED.fullmatch(text) or _ERRORS.fullmatch(text))
     rules = (
         (MANGLED, [one or other for one, other in zip(rounded, dates, strict=True)]),
-        (LOST_SIGNS, [bool(text and "\ufffd" in text) for text in texts]),
-        (NO_IDENTIFIER, [bool(text and text.casefold() in _NOT_KNOWN) for text in texts]),
+        (LOST_SIGNS, _where(texts, lambda text: "\ufffd" in text)),
+        (NO_IDENTIFIER, _where(texts, lambda text: text.casefold() in _NOT_KNOWN)),
     )
     return [(rule, bad) for rule, bad in rules if any(bad)]
+
+
+def _where(texts: Sequence[str | None], test: Callable[[str], object]) -> list[bool]:
+    """Return which texts pass a test; one that is missing does not."""
+    return [bool(text and test(text)) for text in texts]

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,10 @@ class Scope:
         if known and name not in self.computed:
             codes = _texts(pd.Series(known, dtype=object)).dropna()
             hidden = _texts(cells).isin(codes)
-            # As objects, so that whole numbers beside a missing cell do not become floats.
-            cells = (cells if cells.dtype.kind == "M" else cells.astype(object)).mask(hidden) if hidden.any() else cells
+            if hidden.any():
+                # As objects, so that whole numbers beside a missing cell do not become floats.
+                whole = cells if cells.dtype.kind == "M" else cells.astype(object)
+                cells = whole.mask(hidden)
         return SourceColumn(name, cells)
 
 
@@ -189,8 +192,10 @@ def derived_columns(
 
 def _all_known(tree: ast.expr, scope: Scope) -> np.ndarray:
     """Return where no comparison has a missing side [rows]."""
-    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
-    sides = [_evaluated(side, scope) for node in compared for side in (node.left, *node.comparators)]
+    sides: list[Any] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides += [_evaluated(side, scope) for side in (node.left, *node.comparators)]
     return np.asarray(np.logical_and.reduce([_by_row(True, scope), *(_by_row(_known(side), scope) for side in sides)]))
 
 
@@ -219,10 +224,14 @@ def _parsed(expression: str, where: str) -> ast.expr:
             )
         if isinstance(part, ast.Call):
             _check_call(part, where)
-    called = [one.func.id for one in ast.walk(tree) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name)]
-    if "column" not in called and sum(isinstance(one, ast.Name) for one in ast.walk(tree)) == len(called):
+    if _names_no_column(tree):
         raise UsageError(f"{where}={_shown(expression)} names no column")
     return tree
+
+
+def _names_no_column(tree: ast.expr) -> bool:
+    called = [one.func.id for one in ast.walk(tree) if isinstance(one, ast.Call) and isinstance(one.func, ast.Name)]
+    return "column" not in called and sum(isinstance(one, ast.Name) for one in ast.walk(tree)) == len(called)
 
 
 def _shown(text: str) -> str:
@@ -236,7 +245,7 @@ def _depth(tree: ast.expr) -> int:
     nodes = list[ast.AST]([tree])
     while nodes:
         levels = levels + 1
-        nodes = [child for node in nodes for child in ast.iter_child_nodes(node)]
+        nodes = list(chain.from_iterable(map(ast.iter_child_nodes, nodes)))
     return levels
 
 
@@ -256,7 +265,8 @@ def _check_call(node: ast.Call, where: str) -> None:
         raise UsageError(f"{where}: the function {_shown(name)} is not known{nearest(name[:SHOWN], FUNCTIONS)}")
     wanted = 2 if name == "days" else 1
     if len(node.args) != wanted or node.keywords:
-        raise UsageError(f"{where}: {name}(...) takes {'two columns' if wanted > 1 else 'one value'}")
+        values = "two columns" if wanted > 1 else "one value"
+        raise UsageError(f"{where}: {name}(...) takes {values}")
 
 
 def _evaluated(tree: ast.expr, scope: Scope) -> Any:
@@ -372,15 +382,16 @@ def _holds(op: type[ast.cmpop], left: Any, right: Any, where: str) -> Any:
     if op in (ast.Eq, ast.NotEq):
         equal = _equal(left, right, where)
         return equal if op is ast.Eq else ~equal & _known(left) & _known(right)
-    dates = [isinstance(side, str) for side in (left, right)]
-    if any(dates):
-        # A text beside an order is a date: admitted >= "2024-01-31".
-        times = [
-            _moment(side, where).to_datetime64() if text else _dates(side, where).to_numpy()
-            for side, text in zip((left, right), dates, strict=True)
-        ]
-        return _ORDER[op](*times)
+    if isinstance(left, str) or isinstance(right, str):
+        return _ORDER[op](_times(left, where), _times(right, where))
     return _ORDER[op](_numbers(left, where), _numbers(right, where))
+
+
+def _times(side: Any, where: str) -> Any:
+    """Return a column's dates; a text beside an order is a date as well: admitted >= "2024-01-31"."""
+    if isinstance(side, str):
+        return _moment(side, where).to_datetime64()
+    return _dates(side, where).to_numpy()
 
 
 def _moment(text: str, where: str) -> pd.Timestamp:

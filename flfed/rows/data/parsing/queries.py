@@ -6,11 +6,14 @@ They are found in whatever way the query is written.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flfed.errors import UsageError
+
+if TYPE_CHECKING:
+    import sqlalchemy
 
 _TOKENS = r"--[^\n]*|/\*.*?\*/|'(?:[^'{escape}]|''{escaped})*'|(\"[^\"]*\"|`[^`]*`|\[[^\]]*\]|[\w$#@]+|[^\s])"
 _READINGS = [
@@ -56,13 +59,26 @@ def server_of(url: str) -> str:
     backend = found.get_backend_name()
     if backend == "sqlite":
         return f"sqlite:///{Path(found.database or '').resolve()}"
-    # Drivers take host and database from options as well, under many names.
-    given = {key.lower(): text if isinstance(text, str) else ",".join(text) for key, text in found.query.items()}
+    given = _options(found)
+    host, port = _host_and_port(found, given, backend)
+    database = found.database or next((given[key] for key in _DATABASE_KEYS if given.get(key)), "")
+    return f"{backend}://{host}:{port}/{database}"
+
+
+def _options(url: sqlalchemy.URL) -> dict[str, str]:
+    """Return an address's options; drivers take host and database from them as well, under many names."""
+    given = {}
+    for key, text in url.query.items():
+        given[key.lower()] = text if isinstance(text, str) else ",".join(text)
     for part in given.pop("odbc_connect", "").split(";"):
         key, _, text = part.partition("=")
         given[key.strip().lower()] = text.strip().strip("{}")
-    host = found.host or ""
-    port = str(found.port or "")
+    return given
+
+
+def _host_and_port(url: sqlalchemy.URL, given: Mapping[str, str], backend: str) -> tuple[str, str | int]:
+    host = url.host or ""
+    port = str(url.port or "")
     if not host:
         # A port may follow the host, after a comma with SQL Server and a colon with others.
         host = next((given[key] for key in _HOST_KEYS if given.get(key)), "").removeprefix("tcp:")
@@ -71,9 +87,10 @@ def server_of(url: str) -> str:
             host, _, own = host.partition(mark)
             port = port or own.strip()
         port = port or given.get("port", "")
-    database = found.database or next((given[key] for key in _DATABASE_KEYS if given.get(key)), "")
     host = host.strip().lower()
-    return f"{backend}://{'localhost' if host in _HERE else host}:{port or _PORTS.get(backend, '')}/{database}"
+    if host in _HERE:
+        host = "localhost"
+    return host, port or _PORTS.get(backend, "")
 
 
 def tables_of(query: str) -> list[str]:
@@ -92,8 +109,11 @@ def tables_of(query: str) -> list[str]:
     >>> tables_of("WITH visits AS (SELECT * FROM visits) SELECT * FROM (visits v JOIN labs l ON v.i = l.i), wards")
     ['labs', 'visits', 'wards']
     """
-    trees = [_tree(hit[1] for hit in reading.finditer(query) if hit[1]) for reading in _READINGS]
-    return sorted(set[str]().union(*(_read(tree, frozenset(), top=True) for tree in trees)) - {""})
+    found = set[str]()
+    for reading in _READINGS:
+        tokens = (hit[1] for hit in reading.finditer(query) if hit[1])
+        found |= _read(_tree(tokens), frozenset(), top=True)
+    return sorted(found - {""})
 
 
 def _tree(tokens: Iterator[str]) -> Tree:
@@ -105,7 +125,10 @@ def _tree(tokens: Iterator[str]) -> Tree:
     for token in tokens:
         if token == ")":
             break
-        found.append(_tree(tokens) if token == "(" else token)
+        if token == "(":
+            found.append(_tree(tokens))
+        else:
+            found.append(token)
     return found
 
 
@@ -134,18 +157,17 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
     while at < len(tree):
         # Words switch what may come next; a name counts only where a table may stand.
         word = _word(tree, at)
-        before = _word(tree, at - 1) if at else ""
         if isinstance(tree[at], list):
             found |= _read(tree[at], made, place=place)
             place = False
         elif word == ";" or word in _ENDS:
             listed = place = False
-            selects = selects or word == "select"
+            selects |= word == "select"
         elif word == "from":
-            place = listed = (selects or start) and not (before == "distinct" and _word(tree, at - 2) in ("is", "not"))
+            place = listed = (selects or start) and not _ends_comparison(tree, at)
         elif word in _JOINS:
             place = listed = True
-        elif (word == "," and listed) or (word == "table" and (start or before in _BETWEEN)):
+        elif (word == "," and listed) or (word == "table" and (start or _word(tree, at - 1) in _BETWEEN)):
             place = True
         elif place and not _is_before_table(tree, at):
             parts, at = _name(tree, at)
@@ -155,6 +177,11 @@ def _read(tree: Tree, made: frozenset[str], *, top: bool = False, place: bool = 
         at = at + 1
         start = False
     return found
+
+
+def _ends_comparison(tree: Tree, at: int) -> bool:
+    """Tell whether FROM belongs to IS DISTINCT FROM."""
+    return at > 0 and _word(tree, at - 1) == "distinct" and _word(tree, at - 2) in ("is", "not")
 
 
 def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str], int]:
@@ -177,7 +204,8 @@ def _common(tree: Tree, made: frozenset[str]) -> tuple[set[str], frozenset[str],
             at += 1
         if at >= len(tree) or not isinstance(tree[at], list):
             break
-        found |= _read(tree[at], made | {name} if looks_back else made - {name}, top=True)
+        known = made | {name} if looks_back else made - {name}
+        found |= _read(tree[at], known, top=True)
         made = made | {name}
         at = at + 1
         if _word(tree, at) != ",":

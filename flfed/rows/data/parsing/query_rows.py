@@ -96,7 +96,8 @@ def _pack(rows: Sequence[Sequence[Any]], into: list[list[Any]]) -> int:
         for column, cells in zip(into, zip(*rows[start : start + ROWS], strict=True), strict=True):
             array = _packed(cells)
             column.append(array)
-            size += _bytes(cells) if array is cells else array.nbytes
+            taken = _bytes(cells) if array is cells else array.nbytes
+            size += taken
     return size
 
 
@@ -117,7 +118,8 @@ def _unpacked(column: list[Any]) -> list[Any]:
     """Return the cells of a column as they came."""
     found: list[Any] = []
     for cells in column:
-        found.extend(cells if isinstance(cells, tuple) else cells.to_pylist())
+        rows = cells if isinstance(cells, tuple) else cells.to_pylist()
+        found.extend(rows)
     return found
 
 

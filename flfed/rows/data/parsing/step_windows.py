@@ -47,8 +47,9 @@ class Window:
 def window_of(name: str, given: Mapping[str, Any], values: Collection[str]) -> Window:
     """Return a line of `windows`; raises UsageError where it is none. `values` names the columns that have values."""
     steps = given.get("steps", 1)
+    several = tuple(steps) if isinstance(steps, list) else (steps,)
     try:
-        window = Window(**{**given, "steps": tuple(steps) if isinstance(steps, list) else (steps,)})
+        window = Window(**{**given, "steps": several})
     except TypeError:
         raise UsageError(f"windows: {name!r} takes what, of, steps, q and until, and needs what and of") from None
     if window.what not in _WHAT or window.of not in values:

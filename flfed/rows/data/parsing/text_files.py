@@ -14,7 +14,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -298,9 +298,7 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
         raise NoTable("it is neither in UTF-8 nor in cp1252: save it in UTF-8") from None
     except csv.Error:
         raise NoTable(TOO_LONG) from None
-    chosen = next(iter(fitting), ",")
-    if aligned and all(width < fitting.get(BLANKS, 0) for separator, width in fitting.items() if separator != BLANKS):
-        chosen = BLANKS
+    chosen = _likeliest(fitting, aligned=aligned)
     if cells in fitting.values():
         chosen = next(separator for separator, width in fitting.items() if width == cells)
     elif cells and fitting:
@@ -308,6 +306,13 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
     if not fitting and (why := _why_none_fits(content, encoding)):
         raise NoTable(why)
     return chosen, encoding
+
+
+def _likeliest(fitting: Mapping[str, int], *, aligned: bool) -> str:
+    """Return the likeliest of the separators that fit, each with its number of cells."""
+    if aligned and all(width < fitting.get(BLANKS, 0) for separator, width in fitting.items() if separator != BLANKS):
+        return BLANKS
+    return next(iter(fitting), ",")
 
 
 def _why_none_fits(content: bytes, encoding: str) -> str:

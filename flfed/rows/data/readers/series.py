@@ -124,7 +124,10 @@ class Series:
         raw = raw.assign(**{self.time: times.dt.to_period(STEPS[self.step])}).iloc[times.argsort(kind="stable")]
         for name in self.how:
             raw[name] = numbers_of(raw, name)
-        kinds = {name: _added if how == "sum" else how for name, how in self.how.items()}
+        kinds: dict[str, Any] = dict(self.how)
+        for name, how in self.how.items():
+            if how == "sum":
+                kinds[name] = _added
         steps = raw.groupby([self.by, self.time], sort=True).agg(kinds).reset_index(level=0)
         parts = [self._one(str(name), part.drop(columns=self.by)) for name, part in steps.groupby(self.by, sort=True)]
         return pd.concat(parts, ignore_index=True)
@@ -165,7 +168,8 @@ class Series:
                 whole[label.replace("{steps}", str(count))] = window.values(count, whole[window.of])
         whole = whole.dropna().reset_index()
         steps = whole[self.time].dt
-        at = (steps.end_time if self.step == "week" else steps.start_time).dt
+        times = steps.end_time if self.step == "week" else steps.start_time
+        at = times.dt
         turn = 2 * np.pi * at.dayofyear / 365.25
         for label in self.calendar:
             whole[label] = _ROUND[label](turn) if label in _ROUND else getattr(at, label)

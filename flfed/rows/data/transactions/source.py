@@ -122,7 +122,8 @@ class Transactions:
         if self.keep is None:
             return table
         try:
-            kept = np.asarray(table.eval(self.keep) if isinstance(self.keep, str) else self.keep(table))
+            chosen = table.eval(self.keep) if isinstance(self.keep, str) else self.keep(table)
+            kept = np.asarray(chosen)
         except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError, ValueError) as error:
             # Its text is left out: pandas quotes cells.
             raise UsageError(f"Transactions: keep cannot be used on the table ({type(error).__name__})") from None
@@ -176,7 +177,8 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
     found = {}
     for name in needed:
         if (table.columns == name).sum() != 1:
-            raise TableError(name, "stands in the table more than once" if name in table else "is not in the table")
+            wrong = "stands in the table more than once" if name in table else "is not in the table"
+            raise TableError(name, wrong)
         cells = table[name].reset_index(drop=True)
         # Each column is read by its part in the declaration, whatever its type in the source.
         if name == declared.time:
@@ -191,7 +193,9 @@ def checked(table: pd.DataFrame, declared: Windows, needed: tuple[str, ...]) -> 
         else:
             found[name] = plain_text(cells)
             rule = "has no value"
-        bad = found[name].isna() | (np.isinf(found[name]) if found[name].dtype.kind == "f" else False)
+        bad = found[name].isna()
+        if found[name].dtype.kind == "f":
+            bad = bad | np.isinf(found[name])
         if rule and bad.any():
             raise TableError(name, rule, int(bad.sum()))
     return pd.DataFrame(found)

@@ -57,7 +57,8 @@ class Window(Strict):
         if any(days < 1 for days in self.days):
             raise ValueError("days must be whole numbers of at least 1")
         if (self.what in ("sum", "mean")) != bool(self.of):
-            raise ValueError(f"what = {self.what!r} " + ("takes no column" if self.of else "needs a column: of"))
+            wrong = "takes no column" if self.of else "needs a column: of"
+            raise ValueError(f"what = {self.what!r} {wrong}")
         return self
 
     def ends_early(self) -> bool:
@@ -165,7 +166,9 @@ class Windows(Strict):
 
     def made(self) -> tuple[str, ...]:
         """Return the columns that are made, in order."""
-        windows = [name.replace("{days}", str(d)) for name, window in self.windows.items() for d in window.days]
+        windows: list[str] = []
+        for name, window in self.windows.items():
+            windows += [name.replace("{days}", str(days)) for days in window.days]
         return (*self.calendar, *windows)
 
 
@@ -302,7 +305,9 @@ def _counted(window: Window, past: pd.DataFrame, declared: Windows) -> tuple[Int
     if window.what == "risk":
         label = past[declared.label].to_numpy(float)
         return (label == 1).astype(np.int64), (~np.isnan(label)).astype(np.int64)
-    return (np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64) if window.of else every), every
+    if not window.of:
+        return every, every
+    return np.rint(past[window.of].to_numpy(float) * PARTS).astype(np.int64), every
 
 
 def _flag(moments: pd.Series, rule: Calendar) -> Integers:
