@@ -21,8 +21,8 @@ OURS = sorted({*SOURCES, *TESTS})
 VAGUE = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc"}
 
 RATCHET = {
-    "tokens of code": 638_994,
-    "lines of code": 60_227,
+    "tokens of code": 639_186,
+    "lines of code": 60_972,
     "Python files": 623,
     "most imports of a module": 37,
     "modules with more than 15 imports": 56,
@@ -32,15 +32,15 @@ RATCHET = {
     "modules that know aggregate-only": 20,
     "comparisons with a mode's name": 38,
     "circles of imports": 1,
-    "functions of complexity above 10": 278,
-    "functions of complexity above 20": 22,
-    "conditional expressions per 1,000 lines": 44.5,
-    "packed assignments per 1,000 lines": 16.9,
-    "comprehensions per 1,000 lines": 63.0,
-    "conditional expressions within another": 972,
-    "nested comprehensions": 343,
+    "functions of complexity above 10": 266,
+    "functions of complexity above 20": 19,
+    "conditional expressions per 1,000 lines": 43.3,
+    "packed assignments per 1,000 lines": 7.6,
+    "comprehensions per 1,000 lines": 61.7,
+    "conditional expressions within another": 898,
+    "nested comprehensions": 331,
     "keys by string in records/": 1_597,
-    "test lines per line of code": 1.257,
+    "test lines per line of code": 1.242,
 }
 """Most that each counter of `tests/house.py` may reach: what it was when the last change was made, or less."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef

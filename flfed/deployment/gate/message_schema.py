@@ -176,10 +176,11 @@ class StudyMessages:
         if kind not in WITH_MODEL:
             return {"config": config({})}
         fields: dict[str, Field] = {}
-        optional = {ENCODER_SHA256: _HASH} if kind in BRINGING else {}
+        optional: dict[str, Field] = {}
         if kind == kinds.COMPARE:
-            fields, more = choices(self.study, self.schema)
-            optional |= more
+            fields, optional = choices(self.study, self.schema)
+        if kind in BRINGING:
+            fields = {**fields, ENCODER_SHA256: _HASH}
         plain = config({**fields, **optional}, optional=optional)
         return {"config": plain, "arrays": arrays(self.model), "encoder": self._encoder()}
 
