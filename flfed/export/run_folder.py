@@ -17,7 +17,6 @@ from flfed.errors import FlfedError, UsageError, nearest
 from flfed.export.model_folder import NOT_EXPORTED, NOT_SHOWN, SharedModel, write_files
 from flfed.export.statistics_file import FILE, Figure, figures_of
 from flfed.federation.engines.registry import engine_of
-from flfed.federation.recording.recorded_study import study_of
 from flfed.folders import RUN
 from flfed.records.reports.narrative import story
 from flfed.records.reports.report import metrics_of, report
@@ -165,20 +164,15 @@ def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
     return model.to_int8() if dtype == INT8 else model
 
 
-def shared_model(
-    reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any], *, sent: bool = False
-) -> SharedModel:
+def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any]) -> SharedModel:
     """Return the final model of a run.
 
     It is checked against what the store says of it.
 
-    `sent` tells whether the study's text goes to sites that approved it.
-
     Raises
     ------
     UsageError
-        If the run has none on this machine, or kept no schema and its dataset's has changed since; where it is
-        sent, also if an earlier version read its text otherwise.
+        If the run has none on this machine.
     FlfedError
         If the file on this machine is not the model that the store names.
     """
@@ -199,13 +193,11 @@ def shared_model(
     # The store says which model it was; a file may have been replaced.
     if run.arrays_sha256 not in (None, arrays_sha256(final.arrays)):
         raise FlfedError(f"the model in {folder} is not the one that the store has of run {run.run}; not exported")
-    kept = final.facts.get("schema")  # absent from runs of earlier versions
-    own = None if kept is None else Schema.model_validate(kept)
-    study = study_of(series.study_text, lambda: final.encoder, own, refuse=run.run if sent else "")
-    schema = own or datasets.load(study.dataset.name).schema
-    # Without the schema it was trained with, a prediction could mean something else.
-    if run.hashes.get("schema") not in (None, schema.sha256()):
-        raise UsageError(f"the schema of dataset {schema.name!r} has changed since run {run.run}: run the study anew")
+    study = Study.parse(series.study_text)
+    # With another schema than it was trained with, a prediction could mean something else.
+    schema = Schema.model_validate(final.facts["schema"])
+    if run.hashes.get("schema") != schema.sha256():
+        raise FlfedError(f"the schema in {folder} is not the one that the store has of run {run.run}; not exported")
     # Of each site's entry only what describes the model goes along.
     sites = {
         site: {"rows": entry["rows"], "holdout-rows": entry["holdout-rows"], "global": entry["global"]}

@@ -239,15 +239,6 @@ class Encoder:
         """Return the encoder's hash over sorted names and little-endian bytes."""
         return arrays_sha256(self.arrays())
 
-    def is_close(self, other: Encoder) -> bool:
-        """Tell whether two encoders differ by rounding alone."""
-        mine = self.arrays()
-        others = other.arrays()
-        return all(
-            mine[name].shape == others[name].shape and np.allclose(mine[name], others[name], rtol=1e-9, atol=1e-9)
-            for name in mine
-        )
-
 
 def sums_sha256(summary: Summary) -> list[str]:
     """Return two hashes of counts and rounded moments.

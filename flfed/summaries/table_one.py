@@ -30,7 +30,6 @@ WORDS = {
     "share: a few of the rows may have no value.",
 }
 """What is explained below Table 1 where these words stand in it."""
-EARLIER = "As an earlier version of flfed wrote it: ± is a standard deviation, and a share is that of all rows."
 
 
 def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[dict[str, str]]:
@@ -209,12 +208,8 @@ def explained(cells: Iterable[str]) -> list[str]:
 
     Examples
     --------
-    >>> explained(["47 ± 8", "5 (4 %)"]) == [EARLIER], explained(["5", "none"])
+    >>> explained(["at least 5"]) == [WORDS["at least"]], explained(["5", "none"])
     (True, [])
     """
     text = "\n".join(cells)
-    said = [meaning for word, meaning in WORDS.items() if word in text]
-    # Of a table that an earlier version wrote, the present explanations are not true.
-    if {sign for sign in ("± ", "± SD") if sign in text} == {"± "}:
-        said = [EARLIER, *(meaning for meaning in said if meaning != WORDS["%)"])]
-    return said
+    return [meaning for word, meaning in WORDS.items() if word in text]

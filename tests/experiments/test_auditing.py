@@ -242,17 +242,6 @@ def test_rows_that_changed_since_the_run_are_not_attacked(small, small_study, sc
     assert {row.site for row in found.findings} == {"site-02"}
 
 
-def test_an_audit_of_a_record_with_sums_to_the_last_bit_says_why_it_cannot_tell(small, home):
-    sites, ended = small()
-    with sqlite3.connect(home / "runs.db") as store:
-        store.execute("UPDATE summary SET payload = json_remove(payload, '$.rounded') WHERE name = 'training-sums'")
-    assert audit(ended.run, attacks=[MEMBERSHIP], sites=sites).faults == {}
-    with sqlite3.connect(home / "runs.db") as store:
-        store.execute("UPDATE summary SET payload = json_set(payload, '$.sha256', '0') WHERE name = 'training-sums'")
-    with pytest.raises(UsageError, match="or were added up on another processor"):
-        audit(ended.run, attacks=[MEMBERSHIP], sites=sites)
-
-
 def test_rows_are_those_of_the_run_whatever_the_last_bit_of_their_sums(small, home):
     sites, ended = small()
     with sqlite3.connect(home / "runs.db") as store:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -169,9 +169,9 @@ def test_a_model_file_that_is_not_the_runs_and_a_schema_that_changed_are_refused
     schema.write_text(schema.read_text().replace("[0, 100]", "[0, 200]"))
     export(name, tmp_path / "kept")  # with the schema of the run, not of today
     assert SharedModel.read(tmp_path / "kept").schema.columns["x1"].range == (0, 100)
-    bare = Checkpoint(round=final.round, arrays=final.arrays, encoder=final.encoder)
-    checkpoint.write(name, bare, final=True)  # as earlier versions did
-    with pytest.raises(UsageError, match="schema of dataset 'small' has changed"):
+    other = {"schema": datasets.load("small").schema.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    checkpoint.write(name, replace(final, facts=other), final=True)
+    with pytest.raises(FlfedError, match="the schema in .* is not the one that the store has"):
         export(name, tmp_path / "x")
     moved = {key: value + 1e-9 for key, value in final.arrays.items()}
     checkpoint.write(name, Checkpoint(round=final.round, arrays=moved, encoder=final.encoder), final=True)

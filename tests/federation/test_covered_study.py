@@ -21,7 +21,6 @@ from flfed.federation.client.redaction import NotTakingPart
 from flfed.federation.client.released.model_answers import FAR, cells_of, releases_of, trained_units
 from flfed.federation.recording.privacy_recorder import promised
 from flfed.federation.recording.pseudonyms import WITHHELD
-from flfed.federation.recording.recorded_study import study_of
 from flfed.federation.server.run import resume, run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
@@ -306,14 +305,6 @@ def test_an_audit_gets_nothing(done: Any, sites: list[Site]):
 
     with pytest.raises(UsageError, match="what an attack reaches would leave besides"):
         audit(done.report["run"], sites=sites)
-
-
-def test_a_text_without_a_scaler_is_not_taken_for_one_of_an_earlier_version(done: Any):
-    from flfed.updates.checkpoints import checkpoint as checkpoints
-
-    encoder = checkpoints.final(done.report["run"]).encoder
-    found = study_of(STUDY, lambda: encoder, None, refuse="this run")
-    assert found == Study.parse(STUDY) and found.encode.scaler == "private"
 
 
 def test_a_run_that_was_killed_goes_on_though_its_text_names_no_scaler(sites: list[Site]):

@@ -43,7 +43,7 @@ COLUMNS: dict[str, Any] = {
     ],
     "note": "",
 }  # fmt: skip
-"""As earlier versions wrote it: without `about` and `compared-with`."""
+"""Without `about` and `compared-with`."""
 
 
 def page(name: str) -> AppTest:
@@ -123,13 +123,6 @@ def test_no_figure_of_table_1_stands_in_two_lines_and_many_sites_go_on_to_the_ri
     first, *figures = line.values()
     assert " " in first and not any(" " in cell for cell in figures) and len(figures) == sites + 1
     assert ("The table goes on to the right." in words(found)) == more
-
-
-def test_a_table_1_of_an_earlier_version_is_explained_as_it_was_made(store, heart: str):
-    rows = [{"Characteristic": "age, years", "a": "47 ± 8"}, {"Characteristic": "fbs: 1", "a": "5 (4 %)"}]
-    store.added_to(heart).summary("table-1", {"rows": rows, "note": ""})
-    said = words(page(heart))
-    assert "a share is that of all rows" in said and "of the rows with a value" not in said
 
 
 def test_the_maps_have_each_figure_of_the_record(mixed: str):
@@ -306,12 +299,6 @@ def test_a_gap_is_that_of_its_own_line_be_another_of_the_same_name():
     assert gaps_in_words({"columns": [gap(20), gap(70)]}, sites=2) == [
         f"x is missing at {share} % of a's rows and at 0 % of the rows at the other site." for share in (70, 20)
     ]
-
-
-def test_a_run_of_an_earlier_version_says_why_there_is_no_map(heart: str):
-    said = words(page(heart))
-    assert said.count("recorded by an earlier version of flfed") == 2
-    assert all(name in said for name in ("cleveland", "hungary"))
 
 
 def test_a_run_that_goes_on_and_one_that_failed_say_when_there_will_be_figures(store):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.recording.recorded_study import study_of
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.schema import Schema
@@ -198,14 +197,12 @@ def _of_run(name: str, where: str, store: str | None) -> Source:
         raise UsageError(f"{where}: {error}") from None
     if is_encrypted(final.arrays):
         raise UsageError(f"{where} was run under secure-aggregation='ckks': the coordinator has no model of it")
-    kept = final.facts.get("schema")
-    own = None if kept is None else Schema.model_validate(kept)
-    study = study_of(series.study_text, lambda: final.encoder, own)
+    study = Study.parse(series.study_text)
     if kept_at_sites := extra_shapes(study, shapes_of(final.arrays)).own_part:
         raise UsageError(
             f"{where} was run under {study.strategy.name!r}, where each site has its own {', '.join(kept_at_sites)}: "
             "no whole model is here to begin with"
         )
-    schema = own or datasets.load(study.dataset.name).schema
+    schema = Schema.model_validate(final.facts["schema"])
     found = Source.of_study(runs[0].run, study, schema, final.arrays, final.encoder)
     return replace(found, repeat=runs[0].repeat, run_id=runs[0].run)

@@ -14,7 +14,6 @@ from flfed.callbacks import Progress, no_progress
 from flfed.errors import UsageError
 from flfed.federation.engines.engine import RemoteSite
 from flfed.federation.engines.registry import engine_of, path_of
-from flfed.federation.recording.recorded_study import encoder_of, study_of
 from flfed.federation.recording.source_model import forget_source, keep_source, named_start
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.preflight import check
@@ -220,8 +219,7 @@ def resume(
         entries = reader.runs_of(series.series)
         asked = reader.summary(entries[0].run, "asked") or {}
     engine = engine_of(entries[0].engine)
-    # Sites that were asked under this text must be asked under the same one again.
-    study = study_of(series.study_text, lambda: encoder_of(entries), None, refuse=run if engine.remote else "")
+    study = Study.parse(series.study_text)
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps nothing to go on from: run the sweep anew")
     left = [entry for entry in entries if entry.status != "completed"]
@@ -242,7 +240,6 @@ def resume(
         raise UsageError(f"run {run} was run on {GIVEN}")
     found = engine.sites(study, sites if sites is not None else asked.get("sites"))
     first = asked.get("names", [site.name for site in found])
-    keep_source(study, series.series, store)  # of an earlier version, which wrote none down
     with RunStore.open(store) as opened:
         again = Series(
             store=opened,

@@ -105,7 +105,7 @@ def table_1(content: Content) -> Markup:
         {key: str(cell) for key, cell in row.items() if cell is not None} for row in (payload or {}).get("rows", ())
     ]
     if payload is None or not rows:
-        why = no_sums_in_words(content.found, content.events, only=content.only)
+        why = no_sums_in_words(content.found, content.events)
         return section("Who is in the data (Table 1)", paragraphs([SUMS_ONLY if content.only and payload else why]))
     names = [name for name in dict.fromkeys(key for row in rows for key in row) if name not in FIRST_COLUMNS]
     many = len(names) > MOST_SITES

@@ -79,8 +79,6 @@ def headlines(audit: Sequence[Line]) -> list[Line]:
     for line in audit:
         known.setdefault(line["attack"], set()).add(line["metric"])
     first = {attack: HEADLINES.get(attack, min(names)) for attack, names in known.items()}
-    # An audit by an earlier version may lack the figure.
-    first = {attack: name if name in known[attack] else min(known[attack]) for attack, name in first.items()}
     return ordered([line for line in audit if line["metric"] == first[line["attack"]] or line["verdict"] in ALWAYS])
 
 

@@ -28,7 +28,6 @@ HOLDOUT_READ = {
 NOT_TOLD = "not told"
 """Of a site that refused: its policy is its own."""
 SUMS_ONLY = "Your site's policy shares sums over all sites only: nothing of it alone is in the record."
-OLDER = "This run was recorded by an earlier version of flfed, which did not keep it: run the study again."
 NOT_YET = "The sites give their sums before the first round and after the last one; it comes with the comparison."
 ENDED = "It is written down with the comparison, and this run ended without one. What left stands under Privacy."
 COLUMNS_NAMED = 3
@@ -117,19 +116,14 @@ def site_facts(site: SiteEntry, found: Report) -> dict[str, Any]:
     }
 
 
-def no_sums_in_words(found: Report, events: Sequence[EventEntry], *, only: str | None = None) -> str:
-    """Return why a run has no sums over rows to show.
-
-    `only` is the one site whose people read it: they are not told what was compared over all sites.
-    """
+def no_sums_in_words(found: Report, events: Sequence[EventEntry]) -> str:
+    """Return why a run has no sums over rows to show."""
     if is_covered(found):
         return NO_SUMS
     if found["status"] == "running":
         return NOT_YET
     said = next((event.reason for event in events if event.code == "no-table-1"), "")
-    if said:
-        return f"{said[0].upper()}{said[1:]}."
-    return OLDER if found["global"] or (only and found["status"] == "completed") else ENDED
+    return f"{said[0].upper()}{said[1:]}." if said else ENDED
 
 
 def unfinished_in_words(found: Report, *, only: str | None = None) -> list[str]:

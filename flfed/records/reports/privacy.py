@@ -34,7 +34,7 @@ ON_BOTH = "epsilon-on-both"
 """Key of a record: what a site's ledger counts of a run whose charges are each on both sides of the holdout."""
 OWN = ("budget", "spent-before")
 """What a site's own ledger and policy say: a site in sums only tells none of it."""
-NOT_RECORDED = "the record says nothing of privacy: an earlier version wrote it, or the run ended before it began"
+NOT_RECORDED = "the record says nothing of privacy: the run ended before it began"
 
 Standing = Literal[
     "not recorded",
@@ -123,8 +123,6 @@ def privacy_of(reader: RunReader, runs: Runs) -> Private:
     found = [(payload, sites) for payload, sites in told if payload is not None]
     first: Mapping[str, Any] = found[0][0] if found else {}
     promise: Private = {key: first.get(key) for key in PROMISED}
-    if promise["epsilon"] is not None and promise["given-encoder"] is None:
-        promise["given-encoder"] = True  # of an earlier version, which knew no other scaler
     study = parsed_study(reader.series(runs[0][0].series).study_text)
     several = len(found) > 1 and promise["epsilon"] is not None
     # A site that did rounds again may have spent more than was promised: the larger one counts.
@@ -164,7 +162,7 @@ def _secure_sums(reader: RunReader, runs: Sequence[RunEntry]) -> Private:
 
 def sums_in_words(privacy: Private) -> list[str]:
     """Return a sentence on secure sums, none where there were none."""
-    # Reports of earlier versions, and a study's promise, say nothing of it.
+    # A study's promise says nothing of it.
     found = privacy.get(SUMS) or {"kind": "off", "least": None}
     said = [SUMS_IN_WORDS[kind].format(least=found["least"]) for kind in (found["kind"],) if kind in SUMS_IN_WORDS]
     if privacy.get(TRAINED) is False:

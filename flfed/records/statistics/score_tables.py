@@ -277,12 +277,6 @@ def no_curves_in_words(run: RunEntry, found: Report, sites: Sequence[SiteEntry])
         if run.status == "running":
             return "The curves come with the comparison on test rows, after the last round."
         return "This run ended before its model was compared on test rows, so there are no curves."
-    # An open site always gives its counts: where none are there, the version kept none.
-    if any(site.disclosure == "open" and site.status != "refused" for site in sites):
-        return (
-            "This run was recorded by an earlier version of flfed, which kept no counts of predictions. "
-            "Run the study again to have its curves."
-        )
     return (
         "No site gave the counts of its predictions by class, from which curves are drawn. A site that agrees to "
         f"give them says so in its policy.toml: `{KEY}`; then run the study again."

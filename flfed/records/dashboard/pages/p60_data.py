@@ -36,7 +36,7 @@ def parts(opened: Opened) -> None:
     table_1, columns = (
         next(iter(read_summaries(where(), opened.mark[:1], name, opened.only)), None) for name in ("table-1", "columns")
     )
-    why = escape(no_sums_in_words(shown.found, shown.events, only=opened.only))
+    why = escape(no_sums_in_words(shown.found, shown.events))
     if opened.only and table_1 and not table_1["rows"]:
         why = SUMS_ONLY
     of = data.sites_of(table_1, columns)
