@@ -9,17 +9,19 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, text
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
 
 from flfed import Study
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import run
+from flfed.records.reports.report import report
 from flfed.records.store import revisions
 from flfed.records.store.reader import RunReader
+from flfed.records.store.tables import Base
 from flfed.records.store.upgrade import upgrade_store
-from flfed.records.store.writer import EventRow, RunStore
+from flfed.records.store.writer import RunStore
 
 COMMANDS = (
     ("run", "list"), ("run", "show"), ("run", "log", "latest"), ("run", "note", "latest", "mine"),
@@ -30,22 +32,10 @@ COMMANDS = (
 """Commands that open the run store."""
 
 
-def of_revision(url: str, revision: str) -> str:
-    """Take the tables of a store back to an earlier revision, and return its one run."""
-    with RunStore.open(url) as store:
-        series = store.begin_series(study="s", study_sha256="", study_text="", repeats=1)
-        mine = store.begin_run(series, task="binary", engine="inprocess", path="one-by-one", seed=42,
-                               rounds_planned=3, primary="log_loss")  # fmt: skip
-        mine.events([EventRow(1, "bern", "refused", "its policy asks for another engine")])
-        mine.finish(status="completed")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(revisions.MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
-    engine.dispose()
-    return mine.run
+FORMER = Path(__file__).with_name("store_of_d516c7c8.sql")
+"""A store of revision m0004, as commit d516c7c8 wrote it."""
+RUN = "20261125-215557-932a"
+"""Its one run."""
 
 
 def revision(path: Path) -> str:
@@ -55,8 +45,18 @@ def revision(path: Path) -> str:
 
 @pytest.fixture
 def older(shown: str, tmp_path: Path) -> tuple[str, Path]:
-    """A run in a store of the first revision, and the store's file."""
-    return of_revision(shown, "m0001"), tmp_path / "runs.db"
+    """A run in a store of revision m0004, and the store's file."""
+    file = tmp_path / "runs.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # as flfed keeps its file
+        connection.executescript(FORMER.read_text())
+    return RUN, file
+
+
+def at_revision(file: Path, found: str) -> None:
+    """Say that a store is at another revision."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (found,))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -65,18 +65,18 @@ def test_every_command_says_in_one_sentence_that_the_store_is_of_an_earlier_revi
     code, out, err = flfed(*words)
     said = " ".join(err.split())
     assert (code, out) == (2, "")
-    assert "the run store is of an earlier revision (m0001, this flfed needs m0005)" in said
+    assert "the run store is of an earlier revision (m0004, this flfed needs m0005)" in said
     assert said.endswith("update it with `flfed run upgrade-store`")
     # A study run that updates the tables, as it did once, changes the file.
-    assert (older[1].read_bytes(), revision(older[1])) == (before, "m0001")
+    assert (older[1].read_bytes(), revision(older[1])) == (before, "m0004")
 
 
 def test_the_command_copies_the_file_and_then_brings_it_up_to_date(older, flfed, shown):
     name, file = older
     code, out, _ = flfed("run", "upgrade-store", "--json")
-    told, copy = json.loads(out), file.with_name("runs.db.m0001")
-    assert code == 0 and told == {"store": shown, "before": "m0001", "after": "m0005", "copy": str(copy)}
-    assert (revision(copy), revision(file)) == ("m0001", "m0005")
+    told, copy = json.loads(out), file.with_name("runs.db.m0004")
+    assert code == 0 and told == {"store": shown, "before": "m0004", "after": "m0005", "copy": str(copy)}
+    assert (revision(copy), revision(file)) == ("m0004", "m0005")
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     with closing(sqlite3.connect(copy)) as connection:
         assert connection.execute("SELECT id FROM run").fetchall() == [(name,)]
@@ -88,6 +88,37 @@ def test_the_command_copies_the_file_and_then_brings_it_up_to_date(older, flfed,
     # Put back, the copy is the store as it was.
     file.write_bytes(copy.read_bytes())
     assert flfed("run", "list")[0] == 2
+
+
+def test_a_run_of_before_is_read_from_the_store_that_was_taken_on(older, shown):
+    upgrade_store()
+    engine = create_engine(shown)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        assert not inspect(connection).has_table("curve")
+    engine.dispose()
+    with RunReader.open() as reader:
+        found = report(reader, RUN)
+        assert [event.code for event in reader.events([RUN])] == ["", "", ""]
+        sites = [(site.site, site.rows, site.holdout_rows) for site in reader.sites(RUN)]
+    assert sites == [("site-01", 60, 23), ("site-02", 70, 21), ("site-03", 80, 35)]
+    assert (found["status"], found["rounds"], found["privacy"]["mechanism"]) == ("completed", 2, "none")
+    assert found["global"]["roc_auc_score"]["value"] == pytest.approx(0.7468965517)
+    with RunStore.open() as store:  # and written into
+        store.begin_series(study="s", study_sha256="", study_text="")
+
+
+@pytest.mark.parametrize("found", ["m0001", "m0002", "m0003"])
+def test_a_store_too_old_to_be_taken_on_is_refused_with_what_to_do(older, flfed, found):
+    at_revision(older[1], found)
+    before = older[1].read_bytes()
+    for words in (("run", "list"), ("run", "upgrade-store"), ("study", "run", "wine")):
+        code, out, err = flfed(*words)
+        said = " ".join(err.split())
+        assert (code, out) == (2, "") and f"the run store is at revision {found}, and this flfed takes on m0004" in said
+        assert "update it first with the flfed of m0004 (commit d516c7c8" in said
+    assert older[1].read_bytes() == before
 
 
 def test_what_is_only_in_the_log_beside_the_file_is_in_the_copy(older):
@@ -106,16 +137,16 @@ def test_what_is_only_in_the_log_beside_the_file_is_in_the_copy(older):
 
 def test_no_copy_no_update(older):
     _, file = older
-    copy = file.with_name("runs.db.m0001")
+    copy = file.with_name("runs.db.m0004")
     copy.write_text("of last year")
     with pytest.raises(UsageError, match="is there already: move this earlier copy away"):
         upgrade_store()
-    assert (copy.read_text(), revision(file)) == ("of last year", "m0001")
+    assert (copy.read_text(), revision(file)) == ("of last year", "m0004")
     copy.unlink()
     copy.with_name(f"{copy.name}.part").mkdir()
     with pytest.raises(FlfedError, match="could not be copied to .*nothing was changed"):
         upgrade_store()
-    assert revision(file) == "m0001"
+    assert revision(file) == "m0004"
 
 
 def test_a_new_store_is_made_by_any_run_and_by_no_update(tmp_path, small_sites, small_study, flfed, monkeypatch):

@@ -11,6 +11,10 @@ from flfed.errors import FlfedError, UsageError
 MIGRATIONS = Path(__file__).parent / "migrations"
 UPGRADE = "flfed run upgrade-store"
 """The command that updates a store of an earlier revision."""
+FORMER = "m0004"
+"""Revision of the one earlier store that is taken on: that of commit d516c7c8."""
+TOO_OLD = ("m0001", "m0002", "m0003")
+"""Revisions before it, which are taken on no longer."""
 MIGRATING = 7_236_331
 """Key of the lock under which PostgreSQL's tables are made: any number that no other program takes."""
 
@@ -52,7 +56,7 @@ def refuse_other(found: str) -> None:
     UsageError, FlfedError
         If an older or a newer flfed wrote it.
     """
-    refuse_newer(found)
+    refuse_unknown(found)
     if found != newest_revision():
         raise UsageError(
             f"the run store is of an earlier revision ({found}, this flfed needs {newest_revision()}): "
@@ -60,18 +64,29 @@ def refuse_other(found: str) -> None:
         )
 
 
-def refuse_newer(found: str) -> None:
-    """Refuse a store that a newer flfed wrote.
+def refuse_unknown(found: str) -> None:
+    """Refuse a store that a newer flfed wrote, or one too old to be taken on.
 
     Raises
     ------
-    FlfedError
-        If it did.
+    UsageError, FlfedError
+        If it is such a store; the error says what to do.
     """
-    if found not in _revisions():
+    if found in TOO_OLD:
+        raise UsageError(
+            f"the run store is at revision {found}, and this flfed takes on {FORMER} and later: update it first with "
+            f"the flfed of {FORMER} (commit d516c7c8: `{UPGRADE}`), or name another store with FLFED_STORE"
+        )
+    if found not in (FORMER, *_revisions()):
         raise FlfedError(
             f"the run store is at revision {found}, this flfed knows up to {newest_revision()}: update flfed"
         )
+
+
+def take_on(connection: Connection) -> None:
+    """Take on a store of revision `FORMER`, without its table of curves."""
+    connection.execute(text("DROP TABLE curve"))
+    connection.execute(text("UPDATE alembic_version SET version_num = :now"), {"now": "m0005"})
 
 
 def run_migrations(connection: Connection) -> None:

@@ -63,10 +63,12 @@ def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade
             before = revisions.revision_of(connection)
             if before is None:
                 raise UsageError(f"the run store {name} has no tables yet: the first study run makes them")
-            revisions.refuse_newer(before)
+            revisions.refuse_unknown(before)
             after, copy = revisions.newest_revision(), None
             if before != after:
                 copy = _copy_of(where, name, before, backed_up=backed_up)
+                if before == revisions.FORMER:
+                    revisions.take_on(connection)
                 revisions.run_migrations(connection)
     finally:
         engine.dispose()

@@ -1,4 +1,4 @@
-"""The first tables: series, run and all that a run records."""
+"""The tables: series, run and all that a run records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-revision = "m0001"
+revision = "m0005"
 down_revision = None
 
 LONG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -20,17 +20,8 @@ def upgrade() -> None:
     _run_site()
     _rounds()
     _comparison()
-    _curve()
     _objects()
     _audit()
-
-
-def downgrade() -> None:
-    """Drop the tables, those that point at others first."""
-    # Tables with foreign keys go before those that the keys point at.
-    for name in ("audit", "summary", "event", "sent", "metric", "curve", "comparison", "run_site", "run"):
-        op.drop_table(name)
-    op.drop_table("series")
 
 
 def _text(name: str, length: int, null: bool = False) -> sa.Column[Any]:
@@ -57,18 +48,19 @@ def _json(*names: str) -> list[sa.Column[Any]]:
     return [sa.Column(name, sa.JSON(), nullable=False) for name in names]
 
 
-def _make(name: str, *columns: sa.Column[Any], key: tuple[str, ...] = ("id",), of: str = "run") -> None:
-    """Make a table that points at table `of`.
+def _make(name: str, *columns: sa.Column[Any], key: tuple[str, ...] = ("id",)) -> None:
+    """Make a table that points at a run.
 
     It counts its own `id` where that is the key.
     """
     own = [sa.Column("id", LONG, nullable=False)] if key == ("id",) else []
-    parent = _text(f"{of}_id", 48 if of == "run" else 40)
-    foreign = sa.ForeignKeyConstraint([f"{of}_id"], [f"{of}.id"], name=f"fk_{name}_{of}_id")
-    op.create_table(name, *own, parent, *columns, foreign, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}"))
-    # A key that begins with the parent's id needs no index of its own; figures have one of three columns.
-    if key == ("id",) and name != "metric":
-        op.create_index(f"ix_{name}_{of}_id", name, [f"{of}_id"])
+    foreign = sa.ForeignKeyConstraint(["run_id"], ["run.id"], name=f"fk_{name}_run_id")
+    op.create_table(
+        name, *own, _text("run_id", 48), *columns, foreign, sa.PrimaryKeyConstraint(*key, name=f"pk_{name}")
+    )
+    # A key that begins with the run's id needs no index of its own; figures and bytes have one of more columns.
+    if key == ("id",) and name not in ("metric", "sent"):
+        op.create_index(f"ix_{name}_run_id", name, ["run_id"])
 
 
 def _series() -> None:
@@ -120,10 +112,13 @@ def _rounds() -> None:
         "sent",
         *(*_whole("round"), _text("site", 120), _text("direction", 20), _text("kind", 40), _big("bytes")),
     )
+    # A page reads the newest rounds of a long run.
+    op.create_index("ix_sent_run_id_round", "sent", ["run_id", "round"])
     _make(
         "event",
         *(_text("at", 32), *_whole("round", null=True), _text("site", 120, True), _text("kind", 40)),
         *_long_text("reason"),
+        sa.Column("code", sa.String(120), nullable=False, server_default=""),
     )
 
 
@@ -132,15 +127,6 @@ def _comparison() -> None:
         "comparison",
         *(_text("site", 120, True), _text("arm", 40), _text("against", 40, True), _text("metric", 120)),
         *(*_floats("value", "low", "high", "p"), _big("n", True), *_long_text("method", "verdict")),
-    )
-
-
-def _curve() -> None:
-    _make(
-        "curve",
-        *(_text("site", 120), _big("rows"), *_whole("draws"), _text("arm", 40), _text("metric", 120)),
-        *_floats("value", "low", "high"),
-        of="series",
     )
 
 
