@@ -41,8 +41,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
-from flfed.deployment.coordinator.pushed_objects import HEAD_BYTES, Declared, HeadError, ObjectHead, PushedObjects
-from flfed.deployment.coordinator.request_bodies import Body, BodyReader, BodyRefused
+from flfed.deployment.coordinator.request_bodies import (
+    HEAD_BYTES,
+    Body,
+    BodyReader,
+    BodyRefused,
+    Declared,
+    HeadError,
+    ObjectHead,
+    PushedObjects,
+)
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
 from flfed.files import read_private
 from flfed.folders import CoordinatorFolder

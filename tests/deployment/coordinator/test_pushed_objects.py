@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from flfed.deployment.coordinator import superlink
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.node_auth import NodeKeys
-from flfed.deployment.coordinator.pushed_objects import HEAD_BYTES, HeadError, ObjectHead, PushedObjects
+from flfed.deployment.coordinator.request_bodies import HEAD_BYTES, HeadError, ObjectHead, PushedObjects
 from flfed.deployment.coordinator.superlink import OBJECTS_AT_A_TIME, PUSH_OBJECT, Lock
 from flfed.deployment.flower.link import pem_of
 from flfed.folders import CoordinatorFolder
