@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from flfed.deployment.coordinator.certificates import Settings, initialise
-from flfed.deployment.processes.pulse import BUSY, Pulse
+from flfed.deployment.processes.child_processes import BUSY, Pulse
 from flfed.folders import CoordinatorFolder
 from tests.consortium.forwarder import Forwarder
 from tests.machines import until

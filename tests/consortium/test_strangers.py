@@ -202,7 +202,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode import fleet_http_connection as fleet
 from flfed.deployment.processes.connection import Connection
 from flfed.deployment.processes.node import say, stay_with_the_host
-from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.child_processes import Pulse
 address, ca, key = sys.argv[1], Path(sys.argv[2]).read_bytes(), Path(sys.argv[3]).read_bytes()
 connection = Connection(Path(sys.argv[4]) / "node.id", Pulse(Path(sys.argv[4]) / "pulse"), say)
 stay_with_the_host(connection.opened)

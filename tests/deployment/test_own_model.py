@@ -67,9 +67,9 @@ def test_a_study_may_hold_the_shared_model_against_its_own_kind_alone(gated, con
 
 
 IN_THE_ROOM = """
-from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory, leave_network
-from flfed.deployment.processes.memory import limit_process
-from flfed.deployment.processes.syscall_filter import refuse_calls
+from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network
+from flfed.deployment.processes.child_processes import limit_process
+from flfed.deployment.processes.isolation import refuse_calls
 
 left = leave_network()
 drop_capabilities()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.child_processes import Pulse
 from flfed.deployment.processes.supervisor import PAUSES, Child, Life, LimitedLog, Supervisor, told_to_stop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_a_child_that_ends_is_started_again_and_others_are_left_alone(tmp_path: 
 @pytest.mark.servers
 def test_a_child_that_hangs_is_started_anew_and_one_that_works_for_long_is_not(tmp_path: Path):
     beats = "import time\nfrom pathlib import Path\n"
-    beats += "from flfed.deployment.processes.pulse import Pulse\npulse = Pulse(Path({!r}))\n"
+    beats += "from flfed.deployment.processes.child_processes import Pulse\npulse = Pulse(Path({!r}))\n"
     hangs = beats.format(str(tmp_path / "hangs")) + "for _ in range(5): pulse.beat(); time.sleep(0.2)\ntime.sleep(60)"
     works = beats.format(str(tmp_path / "works")) + "with pulse.busy(): print('at work'); time.sleep(60)"
     sentences: list[str] = []

@@ -1,17 +1,21 @@
-"""Commands and environments of child processes, and what they share.
+"""Child processes: commands, environments, signs of life, and memory.
 
-It is the secret by which the node knows the gate.
+They share the secret by which the node knows the gate. A process touches a file as a sign of life, and its supervisor
+looks at it. A table that asks for more memory ends the gate, or its message, and not the machine.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, read_private, write_whole
@@ -108,3 +112,126 @@ def shared_secret(folder: SiteFolder) -> bytes:
             return stream.read()
     except OSError as error:
         raise UsageError(f"{folder.secret}: cannot be read ({error.strerror})") from None
+
+
+BUSY = 0
+"""The file's time while work goes on that may take any time; no disk space is needed to say so."""
+
+
+class Pulse:
+    """Sign of life by the time of a file.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file; only its time is read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pulse = Pulse(Path(folder) / "pulse")
+    ...     before = pulse.seen()
+    ...     pulse.beat()
+    ...     with pulse.busy():
+    ...         during = pulse.seen()
+    ...     before, during, pulse.seen() not in (None, BUSY)
+    (None, 0, True)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def beat(self) -> None:
+        """Tell that this process is alive now."""
+        with suppress(OSError):
+            try:
+                os.utime(self._path)
+            except FileNotFoundError:
+                os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Mark this process as busy during the block.
+
+        However long that takes, it counts as alive.
+        """
+        self.beat()
+        with suppress(OSError):
+            os.utime(self._path, ns=(BUSY, BUSY))
+        try:
+            yield
+        finally:
+            self.beat()
+
+    def seen(self) -> int | None:
+        """Return the time of the last sign of life.
+
+        It is in nanoseconds; BUSY during work, None where there is none yet.
+        """
+        with suppress(OSError):
+            return self._path.stat().st_mtime_ns
+        return None
+
+    def forget(self) -> None:
+        """Remove what a process left that has ended."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+VARIABLE = "FLFED_GATE_MEMORY"
+"""Of the gate's process: bytes, as its supervisor says."""
+OPEN_FILES = 1024
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)", re.IGNORECASE)
+LEAST = 512 << 20
+"""Below this a gate does not even load what it computes with."""
+
+
+def bytes_of(size: str) -> int:
+    """Return a size such as "4G" in bytes.
+
+    "" is half of this machine's memory.
+
+    Raises
+    ------
+    UsageError
+        If it is not one, or less than a gate needs.
+
+    Examples
+    --------
+    >>> bytes_of("4G"), bytes_of("700m"), bytes_of("600000000")
+    (4294967296, 734003200, 600000000)
+    """
+    if not size:
+        return max(half_of_machine(), LEAST)
+    found = SIZE.fullmatch(size)
+    if found is None:
+        raise UsageError(f"--memory {size!r}: is not a size; write for example 4G or 700M")
+    count = int(found[1]) * UNITS[found[2].upper()]
+    if count < LEAST:
+        raise UsageError(f"--memory {size!r}: is less than a gate needs; the least is {LEAST >> 20}M")
+    return count
+
+
+def half_of_machine() -> int:
+    """Return half of this machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def limit_process() -> int:
+    """Limit memory and open files of this process.
+
+    The limits are for good, and also for what it starts. Return the bytes.
+
+    The memory is RLIMIT_DATA: what is the process's own and may be written. Beyond it an allocation
+    fails, which Python says as `MemoryError`.
+    """
+    count = int(os.environ.get(VARIABLE, "0")) or bytes_of("")
+    limits = {resource.RLIMIT_DATA: count, resource.RLIMIT_NOFILE: OPEN_FILES}
+    for kind, most in limits.items():
+        # A limit that the system sets lower stays: it could not be raised.
+        hard = resource.getrlimit(kind)[1]
+        limits[kind] = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limits[kind], limits[kind]))
+    return limits[resource.RLIMIT_DATA]

@@ -30,7 +30,7 @@ from typing import Any
 import httpx
 
 from flfed.deployment.flower.transport import is_away
-from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.child_processes import Pulse
 from flfed.errors import FlfedError
 from flfed.files import write_whole
 

@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Self
 
 from flfed.deployment.processes.child_processes import python
-from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory
-from flfed.deployment.processes.syscall_filter import refuse_calls
+from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, refuse_calls
 from flfed.errors import FlfedError
 
 ASK = b"?"

@@ -17,12 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flfed.deployment.flower.pacing import Backoff, Pace
-from flfed.deployment.processes.child_processes import shared_secret
+from flfed.deployment.processes.child_processes import Pulse, limit_process, shared_secret
 from flfed.deployment.processes.connector import Connector, NodeAbsent
-from flfed.deployment.processes.memory import limit_process
-from flfed.deployment.processes.network_isolation import drop_capabilities, hide_memory, leave_network
-from flfed.deployment.processes.pulse import Pulse
-from flfed.deployment.processes.syscall_filter import refuse_calls
+from flfed.deployment.processes.isolation import drop_capabilities, hide_memory, leave_network, refuse_calls
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.packages import be_strict, look_at_packages

@@ -32,9 +32,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flfed.deployment.flower.pacing import Pace
-from flfed.deployment.processes.child_processes import free_port, make_secret, node_command, shared_secret
+from flfed.deployment.processes.child_processes import Pulse, free_port, make_secret, node_command, shared_secret
 from flfed.deployment.processes.connection import Connection, notice_a_gate_anew, replace_name
-from flfed.deployment.processes.pulse import Pulse
 from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
 from flfed.errors import FlfedError

@@ -13,10 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from flfed.callbacks import Notify
-from flfed.deployment.processes.child_processes import node_command, passed_on, python
-from flfed.deployment.processes.memory import VARIABLE, bytes_of
-from flfed.deployment.processes.network_isolation import hide_memory
-from flfed.deployment.processes.pulse import Pulse
+from flfed.deployment.processes.child_processes import VARIABLE, Pulse, bytes_of, node_command, passed_on, python
+from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
 from flfed.deployment.site_state.folder_modes import open_folder
@@ -82,7 +80,7 @@ def network_left() -> tuple[str, str]:
     """
     # In a process of its own: the test cannot be undone.
     asked = subprocess.run(
-        python("flfed.deployment.processes.network_isolation"),
+        python("flfed.deployment.processes.isolation"),
         env=passed_on(),
         capture_output=True,
         text=True,

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import IO, NoReturn, Self
 
 from flfed.callbacks import Clock, Notify, silent
-from flfed.deployment.processes.child_processes import passed_on, python
-from flfed.deployment.processes.pulse import BUSY, Pulse
+from flfed.deployment.processes.child_processes import BUSY, Pulse, passed_on, python
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 30.0)
 """Seconds before a child that ended is started again, by how often it did: the first six reach past the

@@ -26,10 +26,9 @@ from flfed.deployment.flower.site_client import Tasks
 from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.processes import executor as executor_module
 from flfed.deployment.processes import units
-from flfed.deployment.processes.child_processes import shared_secret
+from flfed.deployment.processes.child_processes import BUSY, Pulse, shared_secret
 from flfed.deployment.processes.connector import RelayClient
 from flfed.deployment.processes.executor import ENDED, Executor, wait_for_secret
-from flfed.deployment.processes.pulse import BUSY, Pulse
 from flfed.deployment.processes.relay import relaying
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder

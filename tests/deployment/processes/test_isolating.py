@@ -15,7 +15,7 @@ from tests.another_account import account
 TRY = """
 import ctypes, os, signal, socket, sys
 from pathlib import Path
-from flfed.deployment.processes.network_isolation import interfaces, leave_network
+from flfed.deployment.processes.isolation import interfaces, leave_network
 ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 before = os.readlink("/proc/self/ns/net")
 print(leave_network() or "left", os.readlink("/proc/self/ns/net") != before, interfaces(), os.getuid())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flfed.deployment.processes.pulse import BUSY, Pulse
+from flfed.deployment.processes.child_processes import BUSY, Pulse
 from flfed.deployment.processes.serve import GATE_SILENCE, NODE_SILENCE, children
 from flfed.deployment.processes.supervisor import Supervisor
 from flfed.folders import SiteFolder

@@ -12,7 +12,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from flfed.deployment.gate.outbound import may_leave
-from flfed.deployment.processes.memory import LEAST, VARIABLE, bytes_of, half_of_machine
+from flfed.deployment.processes.child_processes import LEAST, VARIABLE, bytes_of, half_of_machine
 from flfed.deployment.processes.serve import serve
 from flfed.deployment.processes.supervisor import Child, Supervisor
 from flfed.errors import UsageError

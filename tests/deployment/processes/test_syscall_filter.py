@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flfed.deployment.processes.syscall_filter import CONNECT, LOOKED_AT, MACHINES, REFUSED
+from flfed.deployment.processes.isolation import CONNECT, LOOKED_AT, MACHINES, REFUSED
 
 LIBSECCOMP = Path("/usr/lib/x86_64-linux-gnu/libseccomp.so.2")
 ELSEWHERE = (
