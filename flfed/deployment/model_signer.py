@@ -14,7 +14,7 @@ from typing import Any
 
 from flfed.deployment.coordinator.certificates import settings, signing_key
 from flfed.deployment.operator.kit import read_some, unpacked
-from flfed.deployment.site_state.coordinator_terms import read_terms
+from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import FlfedError, UsageError
 from flfed.export.model_signature import Signature
 from flfed.folders import NAME, CoordinatorFolder, SiteFolder

@@ -25,7 +25,7 @@ from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.operator.join import join
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.signing_key import make_signing_key
+from flfed.deployment.site_state.trusted_files import make_signing_key
 from flfed.folders import CoordinatorFolder, SiteFolder
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as site_packages

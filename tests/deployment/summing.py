@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from flfed.callbacks import no_progress
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.signing_key import make_signing_key
+from flfed.deployment.site_state.trusted_files import make_signing_key
 from flfed.errors import FlfedError
 from flfed.federation.engines.engine import Engine, RemoteSite
 from flfed.federation.engines.inprocess import InProcessGrid

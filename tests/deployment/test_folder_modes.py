@@ -15,7 +15,7 @@ import pytest
 
 from flfed.deployment.operator.status import status_of
 from flfed.deployment.processes.serve import serve
-from flfed.deployment.site_state.folder_modes import open_folder
+from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.folders import SiteFolder
 from flfed.rows.data import datasets
 from flfed.updates.messages.countersign import SEAL, SealRequest

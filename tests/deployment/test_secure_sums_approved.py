@@ -25,7 +25,7 @@ from flfed.deployment.operator.secure_sums import (
 from flfed.deployment.operator.study_description import plain_words
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
-from flfed.deployment.site_state.signing_key import make_signing_key, own_fingerprint
+from flfed.deployment.site_state.trusted_files import make_signing_key, own_fingerprint
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

@@ -73,8 +73,8 @@ def approve_study(
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.deployment.site_state.comparisons import add_comparisons
-    from flfed.deployment.site_state.coordinator_terms import coordinator_of
-    from flfed.deployment.site_state.starts import given_start, keep_start
+    from flfed.deployment.site_state.run_models import given_start, keep_start
+    from flfed.deployment.site_state.trusted_files import coordinator_of
     from flfed.study.study import Study
 
     if refuse and (yes or compared):
@@ -219,8 +219,8 @@ def _opened(name: str) -> tuple[SiteFolder, Site]:
 
 def _check_answering(folder: SiteFolder) -> None:
     """Raise where the site answers nothing: others may write in its folder, or its ledger is lost."""
-    from flfed.deployment.site_state.folder_modes import open_folder
     from flfed.deployment.site_state.ledger_loss import Continuity
+    from flfed.deployment.site_state.trusted_files import open_folder
     from flfed.records.ledger.ledger import ledger_of
 
     why = open_folder(folder) or Continuity(folder, ledger_of(folder)).refusal()
@@ -296,8 +296,8 @@ def _approved(
 ) -> Approval:
     from flfed.deployment.bundle import bundle_sha256
     from flfed.deployment.site_state.approval import approve
-    from flfed.deployment.site_state.coordinator_terms import coordinator_of
     from flfed.deployment.site_state.freeze import freeze_first, list_changed
+    from flfed.deployment.site_state.trusted_files import coordinator_of
     from flfed.rows.data import datasets
     from flfed.rows.snapshots import snapshot
 

@@ -71,7 +71,7 @@ def check_site(
     as_json: bool = output.JSON,
 ) -> None:
     """Check a site's table against its dataset's schema: pass or fail a column, counts only."""
-    from flfed.deployment.site_state.folder_modes import open_folder
+    from flfed.deployment.site_state.trusted_files import open_folder
     from flfed.folders import SiteFolder
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.data.table_check import check_site as check

@@ -163,7 +163,7 @@ def _facts(found: Joined) -> dict[str, str | bool]:
 
 
 def _say_joined(found: Joined) -> None:
-    from flfed.deployment.site_state.folder_modes import open_folder
+    from flfed.deployment.site_state.trusted_files import open_folder
     from flfed.folders import SiteFolder
 
     typer.echo(f"{found.site} joins {found.coordinator} at {found.address}.")
@@ -191,7 +191,7 @@ def show_key(name: str = NAME, as_json: bool = output.JSON) -> None:
     --with SITE=FINGERPRINT. The coordinator may know it too (flfed coordinator key), but nobody takes it from there:
     it could name a key of its own.
     """
-    from flfed.deployment.site_state.signing_key import make_signing_key
+    from flfed.deployment.site_state.trusted_files import make_signing_key
     from flfed.folders import SiteFolder
 
     folder = SiteFolder(name)

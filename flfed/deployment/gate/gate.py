@@ -24,7 +24,7 @@ from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyA
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.deployment.site_state.receipts import seal, sealed
 from flfed.deployment.site_state.request_archive import keep
-from flfed.deployment.site_state.starts import kept_start
+from flfed.deployment.site_state.run_models import kept_start
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection

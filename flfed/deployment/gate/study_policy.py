@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING
 from flfed.callbacks import Today
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
-from flfed.deployment.site_state.coordinator_terms import other_coordinator
-from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.deployment.site_state.freeze import list_changed
-from flfed.deployment.site_state.signing_key import own_fingerprint, signing_key
-from flfed.deployment.site_state.starts import has_start
+from flfed.deployment.site_state.run_models import has_start
+from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
 from flfed.folders import NAME, RUN, SiteFolder

@@ -19,7 +19,7 @@ from flfed.callbacks import now_utc
 from flfed.deployment.bundle import bundle_sha256
 from flfed.deployment.coordinator.kits import FORMAT, Terms, check_folder, moment, renewal_of
 from flfed.deployment.operator.kit import Read, check_authority, check_versions, read_kit, read_some
-from flfed.deployment.site_state.signing_key import is_elsewhere, make_signing_key
+from flfed.deployment.site_state.trusted_files import is_elsewhere, make_signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.files import SHARED, locked, note, write_whole
 from flfed.folders import SiteFolder

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flfed.deployment.site_state.approval import Approval, approvals
-from flfed.deployment.site_state.signing_key import own_fingerprint
+from flfed.deployment.site_state.trusted_files import own_fingerprint
 from flfed.errors import UsageError
 from flfed.folders import NAME, SiteFolder
 from flfed.records.ledger.ledger import ledger_of

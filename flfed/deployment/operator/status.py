@@ -16,11 +16,9 @@ from flfed.deployment.operator.join import joined
 from flfed.deployment.site_state import approval
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.comparisons import comparisons_left
-from flfed.deployment.site_state.coordinator_terms import read_terms
-from flfed.deployment.site_state.folder_modes import open_folder
 from flfed.deployment.site_state.freeze import list_changed
 from flfed.deployment.site_state.ledger_loss import ahead, loss
-from flfed.deployment.site_state.signing_key import own_fingerprint
+from flfed.deployment.site_state.trusted_files import open_folder, own_fingerprint, read_terms
 from flfed.errors import FlfedError, count_in_words
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

@@ -17,7 +17,7 @@ from flfed.deployment.processes.child_processes import VARIABLE, Pulse, bytes_of
 from flfed.deployment.processes.isolation import hide_memory
 from flfed.deployment.processes.relay import check_free, check_length
 from flfed.deployment.processes.supervisor import PAUSES, Child, Life, Supervisor
-from flfed.deployment.site_state.folder_modes import open_folder
+from flfed.deployment.site_state.trusted_files import open_folder
 from flfed.errors import FlfedError, UsageError
 from flfed.files import locked
 from flfed.folders import SiteFolder

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flfed.deployment.site_state.coordinator_terms import read_terms
+from flfed.deployment.site_state.trusted_files import read_terms
 from flfed.errors import FlfedError, UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import CUT, Ledger, ledger_of

@@ -1,0 +1,189 @@
+"""Files that a site's gate trusts: the coordinator's terms and its own signing key.
+
+The user of the network wrote `terms.toml`, and the gate trusts it no further than that. Who is that user can name
+another signing key there. What it would gain is a receipt that looks like the coordinator's; it could send the gate
+whatever an approved coordinator may send anyway (docs/security.md).
+
+The signing key signs a site's keys of runs under secure aggregation. Other sites know it by its fingerprint, which two
+people read to each other, so that nobody between the sites can put a key of their own in its place.
+
+Who may write in the folders that a gate believes could put other rows and approvals in.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from flfed.errors import FlfedError, UsageError
+from flfed.files import locked, read_private, write_whole
+from flfed.folders import SiteFolder
+from flfed.packages import writable
+from flfed.parsers import parse_toml
+from flfed.signatures import gate_fingerprint, private_text, signing_key_of, signing_public
+
+LARGEST = 65_536
+"""Bytes; real terms have about 500."""
+WRITABLE = 0o022
+"""Modes that let others than the user of the network change it."""
+
+
+def coordinator_of(folder: SiteFolder) -> str:
+    """Return the title of the site's coordinator.
+
+    The text is empty where it has joined none.
+
+    Raises
+    ------
+    UsageError
+        If the terms are there and cannot be read.
+    """
+    return str(read_terms(folder).get("coordinator", "")) if os.path.lexists(folder.terms) else ""
+
+
+def other_coordinator(folder: SiteFolder, approved_for: str) -> bool:
+    """Tell whether a study's approval names another coordinator.
+
+    Where the terms cannot be read, it counts as another.
+    """
+    try:
+        # An approval from before the site had joined anybody holds for the coordinator that it joined.
+        return approved_for not in ("", coordinator_of(folder))
+    except UsageError:
+        return True
+
+
+def read_terms(folder: SiteFolder) -> dict[str, Any]:
+    """Return the coordinator's terms, from kit or renewal.
+
+    They are those of the last renewal, or of the kit where there was none.
+
+    Raises
+    ------
+    UsageError
+        If it is absent, damaged, a link, no plain file, or others than its owner may change it; nothing
+        of its content is said.
+    """
+    path, again = folder.terms, "at the site: flfed site join KIT"
+    try:
+        # A pipe in its place would hold the gate up, a link would have it read what only the gate may read.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            # Looked at through the open file: between a check by path and the reading, the file could be exchanged.
+            found = os.fstat(stream.fileno())
+            if found.st_mode & WRITABLE:
+                raise UsageError(f"{path}: others may change it; first: chmod 640 {path}")
+            if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+                raise UsageError(f"{path}: is not what joining writes; {again}")
+            content = stream.read(LARGEST)
+    except OSError:
+        raise UsageError(f"{path}: cannot be read; {again}") from None
+    try:
+        return parse_toml(content, str(path))
+    except UsageError:
+        raise UsageError(f"{path}: cannot be read; {again}") from None
+
+
+def signing_key(folder: SiteFolder) -> Ed25519PrivateKey:
+    """Return the private key of a site's gate.
+
+    Raises
+    ------
+    UsageError
+        If there is none, or this user may not read it.
+    FlfedError
+        If it is damaged, or others may read it.
+    """
+    path = folder.signing_key
+    try:
+        found = os.lstat(path)
+    except OSError:
+        raise UsageError(
+            f"the gate of {folder.site!r} has no signing key; at the site: flfed site key {folder.site}"
+        ) from None
+    return _read(path, folder.site, (found.st_ino, found.st_mode, found.st_uid, found.st_mtime_ns, found.st_ctime_ns))
+
+
+# Each message of a study with sums needs it several times: a file is read once, until it changes.
+@lru_cache(maxsize=8)
+def _read(path: Path, site: str, state: tuple[int, ...]) -> Ed25519PrivateKey:
+    key = signing_key_of(read_private(path))
+    if key is None:
+        raise FlfedError(
+            f"{path}: is damaged; bring it back from a backup, or remove it, make another one with "
+            f"flfed site key {site}, and read its fingerprint to the other sites"
+        )
+    return key
+
+
+def own_fingerprint(folder: SiteFolder) -> str:
+    """Return the fingerprint of a site's gate, an empty text where it has no key.
+
+    Raises
+    ------
+    FlfedError
+        As `signing_key`.
+    """
+    return gate_fingerprint(signing_public(signing_key(folder))) if os.path.lexists(folder.signing_key) else ""
+
+
+def make_signing_key(folder: SiteFolder) -> tuple[str, bool]:
+    """Make the key of a site's gate where there is none.
+
+    Returns
+    -------
+    fingerprint : str
+    made : bool
+        False where the key was there, which stays.
+    """
+    _check_user(folder)
+    folder.make()
+    # Under the lock, so that two commands cannot make two keys and show the one that is not kept.
+    with locked(folder.gate):
+        if made := not os.path.lexists(folder.signing_key):
+            write_whole(folder.signing_key, private_text(Ed25519PrivateKey.generate()))
+        return own_fingerprint(folder), made
+
+
+def is_elsewhere(folder: SiteFolder) -> bool:
+    """Tell whether the gate of a site that joins here is in the folder of another user.
+
+    `flfed site units` makes the link one to a folder of both users. A gate's key that were made by the user with the
+    network would be readable where the network is.
+    """
+    return folder.link.is_symlink()
+
+
+def _check_user(folder: SiteFolder) -> None:
+    if is_elsewhere(folder) and folder.join.exists():
+        raise UsageError(
+            f"{folder.root} is of the user with the network, who may not have the gate's key; as the user with the "
+            f"data: flfed site key {folder.site}"
+        )
+
+
+BELIEVED = ("", "frozen", "approvals", "starts")
+"""Names of folders in `gate`, itself first."""
+
+
+def open_folder(folder: SiteFolder) -> str:
+    """Return the first folder of a gate that other accounts may change, and the command that closes it.
+
+    An empty text where there is none. Of a link it is the folder that it leads to; what is absent is none.
+    """
+    if os.name != "posix":
+        return ""
+    gate = folder.gate  # asked once: it is looked at with each message
+    for place in (str(gate.parent), *(os.path.join(gate, name) for name in BELIEVED)):
+        try:
+            found = os.stat(place)
+        except OSError:
+            continue
+        others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if others_write and (why := writable(Path(place), found)):
+            return f"{Path(place)}: {why}; nothing is answered until then, and see what was changed meanwhile"
+    return ""
