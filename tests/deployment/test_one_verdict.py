@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from flfed.deployment.gate.local_results import Result, results_of
-from flfed.deployment.site_app.own_verdict import difference_of, site_entry
+from flfed.deployment.site_app.pages.s50_results import difference_of, site_entry
 from flfed.records.document.document import document
 from flfed.records.reports.narrative import comparison_rows, verdict_in_words
 from flfed.records.reports.report import report

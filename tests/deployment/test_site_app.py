@@ -22,7 +22,7 @@ from flfed.deployment.site_app.access import SITE, closed
 from flfed.deployment.site_app.pages.s50_results import judged
 from flfed.deployment.site_app.reads import node_listens
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.signing_key import make_signing_key
+from flfed.deployment.site_state.trusted_files import make_signing_key
 from flfed.federation.client.privacy_budget import shown
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

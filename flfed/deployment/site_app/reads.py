@@ -20,7 +20,7 @@ from flfed.deployment.operator.study_description import plain_words, shown
 from flfed.deployment.site_app.ledger_view import LedgerReader, Left
 from flfed.deployment.site_app.page_frame import KEPT_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals
-from flfed.deployment.site_state.coordinator_terms import coordinator_of
+from flfed.deployment.site_state.trusted_files import coordinator_of
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of

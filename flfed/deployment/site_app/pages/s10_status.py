@@ -7,8 +7,7 @@ from typing import Any
 import streamlit as st
 
 from flfed.deployment.site_app import page_files, page_frame, reads
-from flfed.deployment.site_app.charts import kind_of_line
-from flfed.deployment.site_app.page_frame import Opened
+from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.deployment.site_app.reads import node_listens
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment

@@ -10,9 +10,8 @@ from typing import Any
 import streamlit as st
 
 from flfed.deployment.site_app import page_frame, reads
-from flfed.deployment.site_app.charts import by_day, kind_of_line
 from flfed.deployment.site_app.ledger_view import KEPT_LINES, Left
-from flfed.deployment.site_app.page_frame import Opened
+from flfed.deployment.site_app.page_frame import Opened, by_day, kind_of_line
 from flfed.errors import counted
 from flfed.records.dashboard.components.figure import Line, download, figure
 from flfed.records.dashboard.components.tables import scrolled, table

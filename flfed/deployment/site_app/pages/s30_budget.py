@@ -11,8 +11,7 @@ import streamlit as st
 
 from flfed.deployment.operator.budget import COMPOSED, PEOPLE, in_words, shown_or, times_in_words
 from flfed.deployment.site_app import page_frame, reads
-from flfed.deployment.site_app.charts import kind_of_line
-from flfed.deployment.site_app.page_frame import Opened
+from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.federation.client.privacy_budget import shown
 from flfed.records.dashboard.components.figure import Line, download
 from flfed.records.dashboard.components.tables import table
