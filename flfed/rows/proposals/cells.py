@@ -37,10 +37,10 @@ ERRORS = {"#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!"}
 NO_NUMBER = {"none", "-", "--", ".", "unknown", "missing", "not available", "nd", "n.d.", "k.a.", "not done"}
 """Words for "not known" between numbers or dates; elsewhere they may be values."""
 EVERYTHING = Column(kind="number", range=(-math.inf, math.inf))
-READINGS = tuple(
-    Field("", decimal=decimal, thousands=thousands, censored=censored)
-    for censored in ("refuse", "limit")
-    for decimal, thousands in ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"))
+MARKS = ((".", None), (",", None), (".", ","), (",", "."), (".", " "), (",", " "), (".", "'"))
+READINGS = (
+    *(Field("", decimal=decimal, thousands=thousands) for decimal, thousands in MARKS),
+    *(Field("", decimal=decimal, thousands=thousands, censored="limit") for decimal, thousands in MARKS),
 )
 """Ways to read numbers, the plain one first."""
 
@@ -140,7 +140,8 @@ class Cells:
             code = text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))
             if text in words and code:
                 codes.append(text)
-                named += [TAKEN.format(repr(text), count, "no number")] if count >= LEAST_ROWS else []
+                if count >= LEAST_ROWS:
+                    named.append(TAKEN.format(repr(text), count, "no number"))
             elif text in words:
                 strays += count
         texts = [text for text in self.texts if text not in words]
@@ -229,7 +230,7 @@ def _read_all(found: Cells) -> Numbers | None:
         return None
     read = _with_either_mark(rest) or next(filter(None, (_by(rest, reading) for reading in READINGS)), None)
     if read is not None and rest.strays:
-        return replace(read, doubt="; ".join(filter(None, (read.doubt, STRAYS))))
+        return _doubted(read, STRAYS)
     return read
 
 
@@ -256,7 +257,12 @@ def _read_most(found: Cells) -> Numbers | None:
     if read is None:
         return None
     odd_cells = f"{count_in_words(rest.strays)} cells are no numbers: site check counts them"
-    return replace(read, doubt="; ".join(filter(None, (read.doubt, odd_cells))))
+    return _doubted(read, odd_cells)
+
+
+def _doubted(read: Numbers, doubt: str) -> Numbers:
+    """Return numbers with one more doubt."""
+    return replace(read, doubt="; ".join(filter(None, (read.doubt, doubt))))
 
 
 def _odd(texts: Sequence[str], reading: Field) -> np.ndarray:
@@ -283,13 +289,19 @@ def _with_either_mark(found: Cells) -> Numbers | None:
     """
     texts = (found.as_written or found).texts
     marked = [text for text in texts if "." in text or "," in text]
-    marks = {match[1] if match else "" for match in map(_ONE_MARK.fullmatch, marked)}
-    if not marks or "" in marks:
+    marks = set()
+    for match in map(_ONE_MARK.fullmatch, marked):
+        if match is None:
+            return None
+        marks.add(match[1])
+    if not marks:
         return None
     mark = min(marks)
     censored: Literal["refuse", "limit"] = "limit" if any(text[:1] in "<>" for text in texts) else "refuse"
-    thousands = Field("", decimal="," if mark == "." else ".", thousands=mark, censored=censored)
-    decimals = Field("", decimal=mark, thousands="" if len(marks) == 1 else " ", censored=censored)
+    other_mark = "," if mark == "." else "."
+    between = "" if len(marks) == 1 else " "
+    thousands = Field("", decimal=other_mark, thousands=mark, censored=censored)
+    decimals = Field("", decimal=mark, thousands=between, censored=censored)
     readings = {"thousands": _by(found.as_written or found, thousands), "decimals": _by(found, decimals)}
     # Where amounts below a thousand stand without a mark, the others' is one of thousands.
     unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -64,11 +65,8 @@ CASE = (
 )
 COUNTS_ROWS = "it counts the rows"
 OWNER = "its name and how its values repeat say that it names what rows belong to"
-DATES = tuple(
-    f"{day}{time}"
-    for day in ("", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y")
-    for time in (("", " %H:%M", " %H:%M:%S") if day else ("",))
-)
+DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%d %b %Y", "%d-%b-%Y")
+DATES = ("", *map("".join, product(DAYS, ("", " %H:%M", " %H:%M:%S"))))
 """Formats that are tried, ISO 8601 first."""
 
 _AREA_NAME = re.compile(r"zip|postal|postcode|plz|fips")
@@ -273,9 +271,31 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
     """Return what whole numbers are where they are no amounts."""
     amounts = repeat_as_amounts(values, found.counts)
     named = is_identifier_name(words, amounts=amounts)
-    person = named and is_person_word(words)
+    if proposal := _numbers_of_rows(found, values, words, named=named):
+        return proposal
     distinct = len(values)
-    span = float(values.max() - values.min()) + 1
+    if _AREA_NAME.search(words) or (found.share_distinct > 0.99 and found.known > 100 and values.min() > 1e5):
+        return _codes(found, "its numbers name something")
+    if 2 < distinct <= MOST_VALUES and names_owner(words) and not amounts:
+        return _identifier(found, OWNER, sure=False)
+    if 2 < distinct <= MOST_VALUES and (named or is_code_name(words)):
+        return _category(found, "its name speaks of codes", sure=False)
+    if are_spread_codes(values, found.counts):
+        return _category(found, "its few whole numbers lie far apart, as codes do", sure=False)
+    span = _span(values)
+    gaps = distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct
+    return _category(found, "its few whole numbers have gaps", sure=False) if gaps else None
+
+
+def _span(values: np.ndarray) -> float:
+    """Return how many whole numbers there are from the least to the greatest."""
+    return float(values.max() - values.min()) + 1
+
+
+def _numbers_of_rows(found: Cells, values: np.ndarray, words: str, *, named: bool) -> ColumnProposal | None:
+    """Return an identifier where whole numbers tell rows or persons apart."""
+    distinct = len(values)
+    span = _span(values)
     if distinct == found.known >= LEAST_ROWS * 2 and distinct >= 0.9 * span:
         return _identifier(found, COUNTS_ROWS, sure=values.min() in (0, 1) or named)
     # Of so many amounts drawn from this range two or more pairs would be equal.
@@ -283,18 +303,10 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
         return _identifier(found, "each row has another whole number: if they are amounts, a number", sure=False)
     if named and found.share_distinct > 0.9:
         return _identifier(found, "its name and its distinct numbers say so")
-    if named and distinct > (FEW_VALUES if person else MOST_VALUES):
+    most = FEW_VALUES if named and is_person_word(words) else MOST_VALUES
+    if named and distinct > most:
         return _identifier(found, "its name says so, and rows of one number may belong together", sure=False)
-    if _AREA_NAME.search(words) or (found.share_distinct > 0.99 and found.known > 100 and values.min() > 1e5):
-        return _codes(found, "its numbers name something")
-    if 2 < distinct <= MOST_VALUES and names_owner(words) and not amounts:
-        return _identifier(found, OWNER, sure=False)
-    if distinct <= MOST_VALUES and distinct > 2 and (named or is_code_name(words)):
-        return _category(found, "its name speaks of codes", sure=False)
-    if are_spread_codes(values, found.counts):
-        return _category(found, "its few whole numbers lie far apart, as codes do", sure=False)
-    gaps = distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct
-    return _category(found, "its few whole numbers have gaps", sure=False) if gaps else None
+    return None
 
 
 def _codes(found: Cells, why: str) -> ColumnProposal:
@@ -305,7 +317,7 @@ def _codes(found: Cells, why: str) -> ColumnProposal:
 def _number(read: Numbers, why: str, *, sure: bool) -> ColumnProposal:
     found = read.cells
     unknown = find_unknowns(read.values, found.counts)
-    doubts = [*unknown.doubts, *([read.doubt] if read.doubt else [])]
+    doubts = [*unknown.doubts, *filter(None, [read.doubt])]
     values = read.values[unknown.known]
     low = float(values.min())
     high = float(values.max())
@@ -360,7 +372,8 @@ def _as_words(found: Cells) -> ColumnProposal | None:
     long = float(np.average([len(text) for text in found.texts], weights=found.counts)) > 60
     if long or found.share_distinct > 0.5 or (named and distinct > MOST_VALUES):
         sure = distinct == found.known or long or named
-        return _identifier(found, "its texts are long" if long else "its texts are nearly all different", sure=sure)
+        why = "its texts are long" if long else "its texts are nearly all different"
+        return _identifier(found, why, sure=sure)
     if names_owner(words) and distinct > 2:
         return _identifier(found, OWNER, sure=False)
     if (found.counts >= LEAST_ROWS).any():

@@ -141,6 +141,7 @@ def _same_sides(site: Site, schema: Schema, before: Site) -> bool:
 def _held(site: Site, schema: Schema) -> np.ndarray:
     """Return which rows of a site are held out, in the order of the source."""
     source = site.source_knowing(schema)
-    raw = source.read((site.folder,) if site.folder else ())
+    folders = (site.folder,) if site.folder else ()
+    raw = source.read(folders)
     table = map_table(raw, schema, site.mapping, source.missing)[0]
     return site.holdout.split(table, schema)[1]

@@ -37,7 +37,8 @@ def source_of(path: Path, *, names: str = "", sheet: str = "") -> Source:
         If there is no such file, or it holds no table.
     """
     if not path.is_file():
-        raise UsageError(f"{path}: {'it is a folder' if path.is_dir() else 'there is no such file'}")
+        wrong = "it is a folder" if path.is_dir() else "there is no such file"
+        raise UsageError(f"{path}: {wrong}")
     whole = str(path.resolve())
     if path.suffix.lower() in PARQUET:
         return Parquet(whole)

@@ -108,16 +108,15 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
 
     own = [str(name) for name in table.columns]
     names = list(schema.columns)
-    alike = np.array([[name_likeness(name, other) for other in own] for name in names])
-    fits = {
-        (i, j): _fit(table.iloc[:, j], other, name, schema.columns[name])
-        for i, name in enumerate(names)
-        for j, other in enumerate(own)
-        if alike[i, j] > 0.3
-    }
+    alike = np.zeros((len(names), len(own)))
     score = np.zeros_like(alike)
-    for (i, j), fit in fits.items():
-        score[i, j] = NAME_WEIGHT * alike[i, j] + (1 - NAME_WEIGHT) * fit.share
+    fits = {}
+    for i, name in enumerate(names):
+        for j, other in enumerate(own):
+            alike[i, j] = name_likeness(name, other)
+            if alike[i, j] > 0.3:
+                fits[i, j] = _fit(table.iloc[:, j], other, name, schema.columns[name])
+                score[i, j] = NAME_WEIGHT * alike[i, j] + (1 - NAME_WEIGHT) * fits[i, j].share
     rows, columns = linear_sum_assignment(-score)
     pairs: dict[int, int] = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     found = []
@@ -128,11 +127,15 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
             continue
         fit = fits[i, j]
         same = alike[i, j] == 1
-        why = f"{'the names agree' if same else 'the names are alike'}; {fit.why}"
+        agree = "the names agree" if same else "the names are alike"
+        why = f"{agree}; {fit.why}"
         found.append(Match(name, own[j], fit.field, why, bool(same and fit.sure and fit.share >= FITTING)))
     read = {match.own for match in found}
     left = {name: table.iloc[:, place] for place, name in enumerate(own) if name not in read}
-    return [_target(left, schema) if m.column == schema.target and m.own is None else m for m in found]
+    for place, match in enumerate(found):
+        if match.column == schema.target and match.own is None:
+            found[place] = _target(left, schema)
+    return found
 
 
 def _target(left: Mapping[str, pd.Series], schema: Schema) -> Match:
@@ -203,12 +206,14 @@ def name_likeness(one: str, other: str) -> float:
     if plain[0] == plain[1] and plain[0]:
         return 1.0
     words = [_words(name) for name in (one, other)]
-    if any(all(_speaks_of(word, names) for word in words) for names in SYNONYMS):
-        return 0.9
+    for names in SYNONYMS:
+        if all(_speaks_of(word, names) for word in words):
+            return 0.9
     parts = [set(word.split()) for word in words]
     shared = len(parts[0] & parts[1]) / max(1, min(map(len, parts)))
     ratio = difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
-    likeness = max(0.85 * shared, ratio if ratio >= 0.75 else 0.0)
+    close = ratio if ratio >= 0.75 else 0.0
+    likeness = max(0.85 * shared, close)
     return round(likeness, 3)
 
 
@@ -232,7 +237,8 @@ def _fit(cells: pd.Series, own: str, name: str, column: Column) -> _Fit:
         return _codes(found, plain, column)
     proposal = propose_column(own, cells)
     field = replace(proposal.field or plain, column=own)
-    return _Fit(1.0 if proposal.kind == column.kind else 0.3, field, f"it holds {proposal.kind} values")
+    share = 1.0 if proposal.kind == column.kind else 0.3
+    return _Fit(share, field, f"it holds {proposal.kind} values")
 
 
 def _number(found: Cells, plain: Field, name: str, column: Column) -> _Fit:
@@ -275,7 +281,8 @@ def _as_numbers(numbers: Numbers, name: str, column: Column) -> _Fit:
 def _factors(own: str, name: str, column: Column) -> list[tuple[float, str, str, str]]:
     """Return the conversions to a column's unit; of a substance where the names say which."""
     fitting = [one for one in FACTORS if plain_name(one[2]) == plain_name(column.unit)]
-    named = [one for one in fitting if one[3] and any(one[3].startswith(plain_name(word)[:4]) for word in (own, name))]
+    begins = tuple(plain_name(word)[:4] for word in (own, name))
+    named = [one for one in fitting if one[3] and one[3].startswith(begins)]
     return named or fitting
 
 
@@ -305,7 +312,8 @@ def _codes(found: Cells, plain: Field, column: Column) -> _Fit:
     listed = {text: named.get(text, UNKNOWN) for text, count in _both(found) if count >= LEAST_ROWS}
     fits_in_number = len(found.texts) <= max(len(column.values), 2)
     why = "a person must say what its codes mean"
-    return _Fit(0.6 if fits_in_number else 0.2 * share, replace(plain, values=listed), why)
+    likely = 0.6 if fits_in_number else 0.2 * share
+    return _Fit(likely, replace(plain, values=listed), why)
 
 
 def _both(found: Cells) -> zip[tuple[str, int]]:
@@ -329,13 +337,11 @@ def _named_yes_no(found: Cells, column: Column) -> dict[str, str]:
 
 def _named_values(found: Cells, column: Column) -> dict[str, str]:
     """Return the schema's value of each code that is short for just one."""
-    named: Mapping[str, list[str]] = {
-        text: [value for value in column.values if plain_name(value).startswith(plain_name(text)) and plain_name(text)]
-        for text in found.texts
-    }
     same = {plain_name(value): value for value in column.values}
-    return {
-        text: same.get(plain_name(text)) or one[0]
-        for text, one in named.items()
-        if plain_name(text) in same or len(one) == 1
-    }
+    named = {}
+    for text in found.texts:
+        plain = plain_name(text)
+        longer = [value for value in column.values if plain and plain_name(value).startswith(plain)]
+        if plain in same or len(longer) == 1:
+            named[text] = same.get(plain) or longer[0]
+    return named

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -153,22 +154,37 @@ def propose_schema(
         raise UsageError(
             "no column can be learnt from: all are empty, identifiers, dates or texts, or tell the outcome themselves"
         )
+    schema = _schema(name, target, group, columns, kept, predicted, leaks)
+    free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
+    offers = offers_of(columns, free, parts, group, time)
+    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
+
+
+def _schema(
+    name: str,
+    target: str,
+    group: str,
+    columns: Collection[str],
+    kept: Mapping[str, ColumnProposal],
+    predicted: TargetProposal,
+    leaks: Mapping[str, str],
+) -> Schema:
+    """Return the schema of the columns that are kept, in the order of the table."""
     made = {name: proposal.column for name, proposal in kept.items() if proposal.column} | {target: predicted.column}
     made |= {leak: made[leak].model_copy(update={"leak": why}) for leak, why in leaks.items()}
     unsure = [n for n, proposal in kept.items() if proposal.from_rows or not proposal.sure or n in leaks]
-    unsure += [target] if predicted.task == "regression" or not predicted.sure else []
-    schema = Schema(
+    if predicted.task == "regression" or not predicted.sure:
+        unsure.append(target)
+    unlabelled: Literal["leave-out", "refuse"] = "leave-out" if predicted.unlabelled else "refuse"
+    return Schema(
         name=name,
         task=predicted.task,
         target=target,
         group=group,
-        unlabelled="leave-out" if predicted.unlabelled else "refuse",
+        unlabelled=unlabelled,
         columns={n: made[n] for n in columns if n in made},
         unconfirmed=tuple(n for n in columns if n in unsure),
     )
-    free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
-    offers = offers_of(columns, free, parts, group, time)
-    return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
 
 
 def _take_leaks(
@@ -281,7 +297,8 @@ def together(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.Series]:
     for plain, name in names.items():
         one = next(own[plain] for own in parts if plain in own)
         # Of the same type, so that dates and numbers stay what they are.
-        empty = (one.astype(object) if one.dtype.kind == "b" else one).iloc[:0]
+        typed = one.astype(object) if one.dtype.kind == "b" else one
+        empty = typed.iloc[:0]
         cells = [own.get(plain, empty.reindex(range(len(of)))) for own, of in zip(parts, tables.values(), strict=True)]
         found[name] = pd.concat(cells, ignore_index=True) if cells[1:] else cells[0]
     return found
@@ -295,11 +312,16 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
     UsageError
         If one table has no class in common with the others: its codes would be taken for other classes.
     """
-    columns = {name: {str(own): table[own] for own in table.columns} for name, table in tables.items()}
+    columns = {}
+    for name, table in tables.items():
+        columns[name] = {str(own): table[own] for own in table.columns}
     named = {name: column_named(target, "target", own, f"table {name!r}") for name, own in columns.items()}
     found = {name: Cells.of(target, own[named[name]]) for name, own in columns.items()}
     for name, cells in found.items():
-        others = {text for other, those in found.items() if other != name for text in those.texts}
+        others = set[str]()
+        for other, those in found.items():
+            if other != name:
+                others.update(those.texts)
         few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
         coded = few or len(set(cells.texts) | others) <= FEW_CLASSES
         if coded and cells.texts and others and not others & set(cells.texts):

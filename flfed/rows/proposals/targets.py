@@ -112,7 +112,8 @@ def propose_target(
 def _are_amounts(numbers: Numbers) -> bool:
     """Tell whether numbers are too many for classes."""
     whole = bool((numbers.values == np.rint(numbers.values)).all())
-    return len(numbers.cells.texts) > (FEW_CLASSES if whole else 2)
+    most = FEW_CLASSES if whole else 2
+    return len(numbers.cells.texts) > most
 
 
 def _amounts(numbers: Numbers) -> TargetProposal:
@@ -122,7 +123,7 @@ def _amounts(numbers: Numbers) -> TargetProposal:
     values = numbers.values[unknown.known]
     limits = round_outward(float(values.min()), float(values.max()))
     column = Column(kind="target", unit=unit_of(found.name), range=limits, missing=unknown.codes)
-    doubts = [*unknown.doubts, *([numbers.doubt] if numbers.doubt else [])]
+    doubts = [*unknown.doubts, *filter(None, [numbers.doubt])]
     sure = len(values) > FEW_VALUES and not doubts
     unlabelled = found.rows - int(found.counts[unknown.known].sum()) - found.strays
     why = "; ".join(["its values are numbers", *found.named, *doubts])
@@ -132,7 +133,9 @@ def _amounts(numbers: Numbers) -> TargetProposal:
 def unknown_classes(found: Cells) -> list[str]:
     """Return the classes that rather say that an outcome is not known: "unknown", or -1 and 9 beside 0 and 1."""
     letters = {text.casefold() for text in found.texts} - UNKNOWN_LETTERS
-    unknown = UNKNOWN_CLASSES | (UNKNOWN_LETTERS if letters in FLAGS else set())
+    unknown = UNKNOWN_CLASSES
+    if letters in FLAGS:
+        unknown = unknown | UNKNOWN_LETTERS
     words = [text for text in found.texts if text.casefold() in unknown]
     numbers = {text: by_number(text)[0] for text in found.texts if text not in words}
     finite = [number for number in numbers.values() if abs(number) < math.inf]
@@ -155,14 +158,8 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
     rows_of = dict(zip(found.texts, found.counts.tolist(), strict=True))
     found = found.with_missing(codes)
     counts = dict(zip(found.texts, found.counts.tolist(), strict=True))
-    common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
+    common = _common_texts(found, counts)
     rare = len(found.texts) - len(common)
-    if len(common) > MOST_VALUES or not common:
-        raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
-    if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
-        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
-    if any(map(has_control, common)):
-        raise UsageError(f"target: a class of column {found.name!r} has a {CONTROL}: correct it in the source")
     field = field_of(found)
     if rare:
         field = replace(field or Field(found.name), other=UNLISTED)
@@ -172,7 +169,9 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
     chosen: Task = "binary" if len(values) == 2 else "multi-class"
     if task is not None and task != chosen:
         raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
-    why = f"{len(values)} classes" + (f"; {values[-1]!r} is the one that is predicted" if chosen == "binary" else "")
+    why = f"{len(values)} classes"
+    if chosen == "binary":
+        why = f"{why}; {values[-1]!r} is the one that is predicted"
     if codes:
         named = ", ".join(f"{code!r} ({count_in_words(rows_of[code])} rows)" for code in codes)
         why = f"{why}; {named} is taken for 'not known'"
@@ -185,6 +184,19 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
         why = f"{why}; {UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
         sure = False
     return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
+
+
+def _common_texts(found: Cells, counts: Mapping[str, int]) -> list[str]:
+    """Return the texts that enough rows have for a class; refuses a column of which none can be made."""
+    common = [text for text in found.texts if counts[text] >= LEAST_ROWS]
+    rare = len(found.texts) - len(common)
+    if len(common) > MOST_VALUES or not common:
+        raise UsageError(f"target: column {found.name!r} has {len(found.texts)} texts, too many for classes")
+    if len(common) + (rare > 1) < 2 or (len(found.texts) == 2 and rare):
+        raise UsageError(f"target: fewer than {LEAST_ROWS} rows of column {found.name!r} have another value")
+    if any(map(has_control, common)):
+        raise UsageError(f"target: a class of column {found.name!r} has a {CONTROL}: correct it in the source")
+    return common
 
 
 def _ordered(classes: list[str], counts: Mapping[str, int]) -> tuple[list[str], bool]:

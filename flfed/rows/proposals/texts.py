@@ -25,6 +25,7 @@ from flfed.rows.data.transactions.source import Transactions
 from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.rows.proposals.columns import ColumnProposal
 from flfed.rows.proposals.tables import TableProposal
+from flfed.rows.proposals.targets import TargetProposal
 
 WIDTH = 116
 CONFIRM = (
@@ -43,8 +44,11 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
     """Return a proposed schema as TOML."""
     schema = proposal.schema
     top: dict[str, Any] = {"format": 1, "name": schema.name, "title": title, "task": schema.task}
-    top |= {"target": schema.target} | ({"group": schema.group} if schema.group else {})
-    top |= {"unlabelled": schema.unlabelled} if schema.unlabelled != "refuse" else {}
+    top["target"] = schema.target
+    if schema.group:
+        top["group"] = schema.group
+    if schema.unlabelled != "refuse":
+        top["unlabelled"] = schema.unlabelled
     lines = [tomli_w.dumps(top).rstrip()]
     if unlabelled := proposal.target.unlabelled:
         lines += _comment(f"{count_in_words(unlabelled)} of {proposal.rows} rows have no outcome, and are left out.")
@@ -54,17 +58,18 @@ def schema_text(proposal: TableProposal, title: str = "") -> str:
     for name, column in schema.columns.items():
         lines += ["", tomli_w.dumps({"columns": {name: {}}}).strip()]
         if name == schema.target:
-            lines += _comment("" if proposal.target.sure else f"Not sure: {proposal.target.why}.")
+            lines += _not_sure(proposal.target)
         else:
             lines += _doubts(proposal.columns[name], proposal.leaks.get(name, ""))
         lines += _column(column)
     left = [f"{one.name}: {one.why}" for one in proposal.columns.values() if one.name not in schema.columns]
-    lines += ["", *_comment(f"Left out: {'; '.join(left)}.")] if left else []
+    if left:
+        lines += ["", *_comment(f"Left out: {'; '.join(left)}.")]
     return "\n".join(lines) + "\n"
 
 
 def _doubts(proposal: ColumnProposal, leak: str) -> list[str]:
-    lines = _comment("" if proposal.sure else f"Not sure: {proposal.why}.")
+    lines = _not_sure(proposal)
     if leak:
         lines += _comment(
             "Left out of the features, for it may leak. If it is known before the outcome, delete its leak."
@@ -75,11 +80,16 @@ def _doubts(proposal: ColumnProposal, leak: str) -> list[str]:
     return lines
 
 
+def _not_sure(proposal: ColumnProposal | TargetProposal) -> list[str]:
+    return [] if proposal.sure else _comment(f"Not sure: {proposal.why}.")
+
+
 def _column(column: Column) -> list[str]:
     """Return the lines of one column."""
     lines = [f'kind = "{column.kind}"', 'description = ""  # for people']
     if column.is_number():
-        lines.append(f"unit = {_value(column.unit)}" + ("" if column.unit else "  # fill in, such as mmHg"))
+        note = "" if column.unit else "  # fill in, such as mmHg"
+        lines.append(f"unit = {_value(column.unit)}{note}")
         low, high = column.range or (0.0, 1.0)
         lines.append(f"range = [{low:.15g}, {high:.15g}]  # rounded outward from the rows; inclusive")
     if column.values:
@@ -111,7 +121,8 @@ def _list(key: str, values: tuple[Any, ...]) -> str:
         # A value is never broken, however long it is.
         if lines[-1] and len(lines[-1]) + len(part) > WIDTH - 6:
             lines.append("")
-        lines[-1] += f" {part}," if lines[-1] else f"    {part},"
+        indent = " " if lines[-1] else "    "
+        lines[-1] += f"{indent}{part},"
     return "\n".join([f"{key} = [", *lines, "]"])
 
 
@@ -142,10 +153,9 @@ def site_text(
     ]
     if mapping:
         body.append("mapping={")
-        body += [
-            f"    {_literal(key)}: {_call(value) if isinstance(value, Field) else _literal(value)},{said.get(key, '')}"
-            for key, value in mapping.items()
-        ]
+        for key, value in mapping.items():
+            written = _call(value) if isinstance(value, Field) else _literal(value)
+            body.append(f"    {_literal(key)}: {written},{said.get(key, '')}")
         body.append("},")
     body.append(f"holdout={_call(holdout)},")
     used = {
@@ -168,7 +178,8 @@ def _literal(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_literal(key)}: {_literal(one)}" for key, one in value.items()) + "}"
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_literal, value)) + ("," if len(value) == 1 else "") + ")"
+        end = "," if len(value) == 1 else ""
+        return f"({', '.join(map(_literal, value))}{end})"
     return repr(value)
 
 
@@ -225,7 +236,8 @@ def write_new(
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            write_whole(path, content.encode() if isinstance(content, str) else content)
+            whole = content.encode() if isinstance(content, str) else content
+            write_whole(path, whole)
     except OSError as error:
         raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
     return list(files)

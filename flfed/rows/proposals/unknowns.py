@@ -87,7 +87,8 @@ def _suspect(values: np.ndarray, counts: np.ndarray, known: np.ndarray) -> tuple
         far = below or _is_far(value, values[others])
         enough = count >= LEAST_ROWS
         if far and enough and (is_code(value) or (value < 0 and value.is_integer())):
-            return int(place), BELOW_CODE if below else FAR_CODE
+            why = BELOW_CODE if below else FAR_CODE
+            return int(place), why
         if far and count >= max(LEAST, SHARE * rows):
             return int(place), FAR_VALUE
         near = counts[others[-NEIGHBOURS:]] if place == order[-1] else counts[others[:NEIGHBOURS]]

@@ -55,7 +55,8 @@ class Wishes:
         names = list(columns)
         for word, option in ((keep, "keep"), (drop, "drop"), (missing, "missing")):
             if isinstance(word, str) or not all(isinstance(one, str) and one.strip() for one in word):
-                raise UsageError(f"{option}: give texts, such as [{'VALUE' if option == 'missing' else 'COLUMN'!r}]")
+                what = "VALUE" if option == "missing" else "COLUMN"
+                raise UsageError(f"{option}: give texts, such as [{what!r}]")
         kept = [column_named(word, "keep", names) for word in keep]
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(kept) & set(dropped):
@@ -73,10 +74,10 @@ class Wishes:
     def refuse_absent_codes(self, tables: Sequence[pd.DataFrame]) -> None:
         """Refuse a code for "not known" that no cell has: it is mistyped, or of another column."""
         wanted = [("", code) for code in self.codes]
-        wanted += [(column, code) for column, codes in self.codes_by_column.items() for code in codes]
+        for column, codes in self.codes_by_column.items():
+            wanted += [(column, code) for code in codes]
         for column, code in wanted:
-            cells = [table[name] for table in tables for name in table.columns if _is_asked(name, column)]
-            if not any(is_one_of(text, (code,)) for part in cells for text in plain_text(part.dropna()).dropna()):
+            if not any(_has_code(table, column, code) for table in tables):
                 where = f" of column {column!r}" if column else ""
                 raise UsageError(f"missing: no cell{where} has {code!r}")
 
@@ -84,17 +85,22 @@ class Wishes:
         """Return a table in which the codes of every column are missing."""
         if not self.codes:
             return table
-        texts = {name: plain_text(table[name]) for name in table.columns}
-        hidden = {
-            name: cells.map(lambda cell: cell is not None and is_one_of(cell, self.codes))
-            for name, cells in texts.items()
-        }
-        changed = {
-            name: (table[name] if table[name].dtype.kind in "fM" else table[name].astype(object)).mask(bad)
-            for name, bad in hidden.items()
-            if bad.any()
-        }
+        changed = {}
+        for name in table.columns:
+            hidden = plain_text(table[name]).map(lambda cell: cell is not None and is_one_of(cell, self.codes))
+            if hidden.any():
+                cells = table[name] if table[name].dtype.kind in "fM" else table[name].astype(object)
+                changed[name] = cells.mask(hidden)
         return table.assign(**changed) if changed else table
+
+
+def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:
+    """Tell whether a column, or any where none is named, has a cell with a code."""
+    for name in table.columns:
+        texts = plain_text(table[name].dropna()).dropna() if _is_asked(name, column) else ()
+        if any(is_one_of(text, (code,)) for text in texts):
+            return True
+    return False
 
 
 def _is_asked(name: str, column: str) -> bool:
@@ -129,5 +135,7 @@ def column_named(word: str, option: str, columns: Iterable[str], table: str = "t
         return plain[plain_name(word)]
     # A row that was taken for names has numbers among them.
     nameless = any(is_number_text(name) for name in names)
-    hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
-    raise UsageError(f"{option}: {table} has no column {word!r}{hint if nameless else nearest(word, names)}")
+    hint = nearest(word, names)
+    if nameless:
+        hint = f": if its first line holds no names, give those of its {len(names)} columns with --names"
+    raise UsageError(f"{option}: {table} has no column {word!r}{hint}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Task
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame, Parquet, Source
+from flfed.rows.holdout_by_order import AnyHoldout
 from flfed.rows.proposals import texts
 from flfed.rows.proposals.cells import READINGS
 from flfed.rows.proposals.cutting import OwnTable, cut_by, refuse_one_site, with_classes
@@ -86,10 +87,13 @@ class Workspace:
     def files(self) -> dict[str, str]:
         """Return the text of each file, by its path in the folder."""
         dataset = f"datasets/{self.name}"
-        return {
+        files = {
             f"{dataset}/schema.toml": texts.schema_text(self.proposal, self.title),
             f"{dataset}/source.toml": texts.source_text(self.proposal.rows, len(self.sites)),
-        } | dict(part for site in self.sites for part in texts.site_files(site))
+        }
+        for site in self.sites:
+            files.update(texts.site_files(site))
+        return files
 
     def write(
         self, folder: Path, more: Mapping[str, str | bytes], *, replace: bool = False, hint: str = ""
@@ -118,7 +122,9 @@ class Workspace:
             path = f"tables/{site.name}.parquet"
             more[path] = _stored(site)
             saved = replace(site, source=Parquet(str((folder / path).resolve())))
-            sites.append(_guarded(saved) if institutions else saved)
+            if institutions:
+                saved = _guarded(saved)
+            sites.append(saved)
         return replace(self, sites=tuple(sites)).write(folder, more | {f"{study.name}.toml": study.text})
 
 
@@ -194,7 +200,9 @@ def new_workspace(
     """
     for own in tables:
         refuse_lines_above(own.table, own.source, own.title, [word for word in (target, by, group, time) if word])
-    notes = tuple(f"{own.title}: {words}" for own in tables for words in foreign_rows(own.table))
+    notes = list[str]()
+    for own in tables:
+        notes += [f"{own.title}: {words}" for words in foreign_rows(own.table)]
     tables = [_with_plain_names(own) for own in tables]
     columns = together({str(place): own.table for place, own in enumerate(tables)})
     wishes = Wishes.of(columns, keep, drop, missing)
@@ -206,7 +214,8 @@ def new_workspace(
     parts, left_out = cut_by(tables, by) if by else (list(tables), 0)
     if by:
         refuse_one_site(tables, by, parts)
-    parts = [with_classes(part, target, rare.classes) for part in parts] if rare else parts
+    if rare:
+        parts = [with_classes(part, target, rare.classes) for part in parts]
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
     if task != "regression":
@@ -221,21 +230,35 @@ def new_workspace(
     if len(parts) < 2:
         raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
     cut_at = _cut_date(parts, proposal, time, holdout) if holdout else None
-    policy = Policy(disclosure="open" if open_data else "institution", resplit=open_data and not time)
-    sites = tuple(
-        Site(
-            name=site,
-            title=part.title,
-            dataset=name,
-            source=part.source,
-            mapping=(mapping := _with_own_marks(proposal, part.table)),
-            holdout=cut_at
-            or (_salted(holdout, part, proposal, mapping, policy) if salted else Holdout(holdout, salt=site)),
-            policy=policy,
+    policy = _policy(open_data=open_data, resplit=open_data and not time)
+    sites = []
+    for site, part in zip(names, parts, strict=True):
+        mapping = _with_own_marks(proposal, part.table)
+        split: AnyHoldout
+        if cut_at:
+            split = cut_at
+        elif salted:
+            split = _salted(holdout, part, proposal, mapping, policy)
+        else:
+            split = Holdout(holdout, salt=site)
+        sites.append(
+            Site(
+                name=site,
+                title=part.title,
+                dataset=name,
+                source=part.source,
+                mapping=mapping,
+                holdout=split,
+                policy=policy,
+            )
         )
-        for site, part in zip(names, parts, strict=True)
-    )
-    return Workspace(proposal, sites, title, left_out, int(rare.rows.sum()) if rare else 0, notes)
+    rare_rows = int(rare.rows.sum()) if rare else 0
+    return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
+
+
+def _policy(*, open_data: bool, resplit: bool) -> Policy:
+    disclosure: Literal["institution", "open"] = "open" if open_data else "institution"
+    return Policy(disclosure=disclosure, resplit=resplit)
 
 
 def _with_codes(own: OwnTable, wishes: Wishes) -> OwnTable:
@@ -257,14 +280,16 @@ def _without_rare_classes(
     if found is None:
         return list(tables), None
     ends = list(accumulate(len(own.table) for own in tables))
-    kept = [
-        own.table[~found.rows[end - len(own.table) : end]].reset_index(drop=True)
-        for own, end in zip(tables, ends, strict=True)
-    ]
-    return [
-        replace(own, table=table, source=Frame(table) if isinstance(own.source, Frame) else own.source)
-        for own, table in zip(tables, kept, strict=True)
-    ], found
+    kept = []
+    for own, end in zip(tables, ends, strict=True):
+        left = ~found.rows[end - len(own.table) : end]
+        kept.append(_with_table(own, own.table[left].reset_index(drop=True)))
+    return kept, found
+
+
+def _with_table(own: OwnTable, table: pd.DataFrame) -> OwnTable:
+    source = Frame(table) if isinstance(own.source, Frame) else own.source
+    return replace(own, table=table, source=source)
 
 
 def _salted(
@@ -280,7 +305,8 @@ def _salted(
         return found  # by chance it has enough
     schema = proposal.schema
     least = policy.least_rows()
-    rows = map_table(part.table, schema, mapping, () if isinstance(part.source, Frame) else part.source.missing)[0]
+    missing = () if isinstance(part.source, Frame) else part.source.missing
+    rows = map_table(part.table, schema, mapping, missing)[0]
     for _ in range(DRAWS):
         training, held = found.split(rows, schema)
         if min(training.sum(), held.sum()) >= least:
@@ -293,7 +319,7 @@ def _with_plain_names(own: OwnTable) -> OwnTable:
     """Return a table whose column names are texts that can be told apart."""
     table = with_text_names(own.table)
     refuse_names(table, own.title)
-    return replace(own, table=table, source=Frame(table) if isinstance(own.source, Frame) else own.source)
+    return _with_table(own, table)
 
 
 def _refuse_lacking(tables: Sequence[OwnTable], word: str, option: str) -> None:
@@ -430,7 +456,7 @@ def propose_site(name: str, dataset: str, source: Source, *, title: str = "", op
     matches = propose_mapping(table, schema)
     used = {match.own for match in matches}
     unread = tuple(str(name) for name in table.columns if str(name) not in used)
-    policy = Policy(disclosure="open" if open_data else "institution", resplit=open_data)
+    policy = _policy(open_data=open_data, resplit=open_data)
     holdout = Holdout(HOLDOUT_SHARE, salt=secrets.token_hex(8))
     mapping = mapping_of(matches)
     site = Site(name=name, title=title, dataset=dataset, source=source, mapping=mapping, holdout=holdout, policy=policy)

@@ -87,7 +87,8 @@ class Persons:
         # Rows are collected by person first, for a person may have several.
         whose: dict[object, list[int]] = defaultdict(list)
         for row in chosen.tolist():
-            whose[row if person is None else person[row]].append(row)
+            one = row if person is None else person[row]
+            whose[one].append(row)
         seen: dict[str, int] = defaultdict(int)
         found = []
         # Equal texts get a running number, so that two people who say the same stay two.
@@ -359,7 +360,9 @@ def _of_four(mine: np.ndarray, others: np.ndarray, minimum: int) -> bool:
                 may &= np.abs(me + a * shadow[first] + b * shadow[:, None] + c * shadow) <= most
             if a == b:
                 may[:first] = False  # looked at already, the other way round
-            found = np.argwhere(np.triu(may) if b == c else may)
+            if b == c:
+                may = np.triu(may)
+            found = np.argwhere(may)
             # What is left is counted exactly, in pieces that fit into memory.
             for start in range(0, len(found), at_once):
                 second, third = found[start : start + at_once].T

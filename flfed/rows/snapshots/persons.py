@@ -62,7 +62,8 @@ class SourceSet:
         texts = set()
         # Equal rows of different people are numbered, so that each stays a person of its own.
         for at in chosen:
-            texts.add((0 if grouped else seen[every[at]]).to_bytes(8) + every[at])
+            number = 0 if grouped else seen[every[at]]
+            texts.add(number.to_bytes(8) + every[at])
             seen[every[at]] += 1
         found = sorted(keyed(key, "person of a source", text)[:BYTES] for text in texts)
         return cls._made(keyed(key, "columns of a source", rows.origin.columns), b"".join(found), key)
@@ -82,7 +83,8 @@ class SourceSet:
         """
         # A length that does not fit is checked as empty content, so that damage never parses.
         whole = len(content) >= HEAD and (len(content) - HEAD) % BYTES == 0
-        found = cls._made(content[:HEAD], content[HEAD:] if whole else b"", key)
+        rest = content[HEAD:] if whole else b""
+        found = cls._made(content[:HEAD], rest, key)
         if not whole or not hmac.compare_digest(found.id, id):
             raise UsageError(f"the set of released persons {id[:12]} is damaged, or of another key")
         return found

@@ -89,11 +89,13 @@ class Frozen:
     def as_json(self) -> dict[str, Any]:
         """Return the facts under their names in `frozen.json`."""
         found = {one.name.replace("_", "-"): getattr(self, one.name) for one in fields(self)}
-        counted = {name: None if found[name] is None else vars(found[name]) for name in PARTS}
+        for name in PARTS:
+            if found[name] is not None:
+                found[name] = vars(found[name])
         for name in ("own", "withheld-sha256"):
             if not found[name]:
                 del found[name]  # earlier versions know no such key
-        return {"format": 1, **found, **counted}
+        return {"format": 1, **found}
 
     @classmethod
     def from_json(cls, found: Any) -> Self:
@@ -174,13 +176,14 @@ class Prepared:
         withheld = b"" if self.withheld is None else _as_parquet(self.withheld)
         moment = at or now_utc()
         file_sha256 = hashlib.sha256(whole).hexdigest()
+        withheld_sha256 = hashlib.sha256(withheld).hexdigest() if withheld else ""
+        origin = None if self.source is None else self.source.origin
         frozen = Frozen(
             site=self.site.name, dataset=self.site.dataset, rows=len(self.table), sha256=self.sha256(),
             schema_sha256=self.schema.sha256(), at=moment.astimezone(datetime.UTC).isoformat(timespec="seconds"),
             excluded=self.excluded, resting=self.resting, periods=_periods(self.site),
             file=_file_name(file_sha256), file_sha256=file_sha256, own=declared(self.site.own),
-            origin=None if self.source is None else self.source.origin,
-            withheld_sha256=hashlib.sha256(withheld).hexdigest() if withheld else "",
+            origin=origin, withheld_sha256=withheld_sha256,
         )  # fmt: skip
         # Read back before anything is replaced: no cell may change on its way through Parquet.
         if rows_sha256(_from_parquet(whole, self.site.schema_of(self.schema))) != frozen.sha256:
@@ -456,7 +459,9 @@ def _from_parquet(whole: bytes, schema: Schema) -> pd.DataFrame:
 
 def _kind(column: Column) -> str:
     """Return NumPy's kind letter for a column of `map_table`."""
-    return "M" if column.kind == "date" else "f" if column.kind == "flag" or column.is_number() else "O"
+    if column.kind == "date":
+        return "M"
+    return "f" if column.kind == "flag" or column.is_number() else "O"
 
 
 def _cells(column: pa.ChunkedArray, kind: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
@@ -70,8 +71,10 @@ class Chosen:
 
     def facts(self) -> dict[str, Any]:
         """Return what a ledger's line says of it."""
-        found = {"part": self.part, "complete": list(self.complete)}
-        return found | ({"validation": self.validation, "seed": self.seed} if self.validation else {})
+        found: dict[str, Any] = {"part": self.part, "complete": list(self.complete)}
+        if self.validation:
+            found |= {"validation": self.validation, "seed": self.seed}
+        return found
 
     @classmethod
     def of_facts(cls, facts: Mapping[str, Any]) -> Self:
@@ -102,11 +105,13 @@ class Chosen:
         kept = np.flatnonzero(table[[schema.target, *self.complete]].notna().all(axis=1).to_numpy(dtype=bool))
         rows = SortedRows.of(table, schema, self.complete)
         training, holdout = rows.sides(site.holdout, 0)
-        side = np.flatnonzero(holdout if self.part == "holdout" else training)
+        rows_of_side = holdout if self.part == "holdout" else training
+        side = np.flatnonzero(rows_of_side)
         if self.validation:
             keys = row_keys(rows.table.take(side), schema)
             apart = for_validation(keys, site.holdout, site.name, self.seed, self.validation)
-            side = side[apart if self.part == "validation" else ~apart]
+            chosen = apart if self.part == "validation" else ~apart
+            side = side[chosen]
         return np.asarray(kept[rows.order[side]])
 
 
@@ -167,7 +172,8 @@ class _Table:
         By the group's identifier where there is one: it stays the same where what the rows say drifts.
         """
         # The running number before a text is split off, so that equal texts are ordered by it alone.
-        seen, _, said = (text if self.names is None else f"0\x1e{self.names[row]}").partition("\x1e")
+        numbered = text if self.names is None else f"0\x1e{self.names[row]}"
+        seen, _, said = numbered.partition("\x1e")
         if said not in self._order:
             self._order[said] = keyed(self.key, f"rest of {self.dataset}", said)
         return self._order[said], -int(seen)
@@ -234,7 +240,7 @@ def _one_step(
     for which, one in before:
         new = members[which].keys() - one
         if 0 < len(new) < minimum:
-            table.rest([row for member in new for row in members[which][member][1]])
+            table.rest(list(chain.from_iterable(members[which][member][1] for member in new)))
             return True
     # Where too few are gone, further people rest with them until `minimum` are.
     missing = [len(one) - len(one & members[which].keys()) for which, one in before]
@@ -247,12 +253,12 @@ def _one_step(
         gains = _gains(members, before, missing, minimum)
         shown = members[which]
         # First those who cover most other gaps, then in the fixed order that the key gives.
-        first = sorted(
-            (-gains.get(rows[0], 0), *table.order(text, rows[0]), member)
-            for member, (text, rows) in ((member, shown[member]) for member in candidates)
-        )
-        chosen_ones = [shown[member][1] for *_, member in first[: minimum - missing[at]]]
-        table.rest([row for rows in chosen_ones for row in rows])
+        ranked = []
+        for member in candidates:
+            text, own = shown[member]
+            ranked.append((-gains.get(own[0], 0), *table.order(text, own[0]), member))
+        first = sorted(ranked)[: minimum - missing[at]]
+        table.rest(list(chain.from_iterable(shown[member][1] for *_, member in first)))
         return True
     return False
 
@@ -271,8 +277,13 @@ def _gains(
     """
     found: dict[int, int] = {}
     for (which, one), gone in zip(before, missing, strict=True):
-        gain = 1 if 0 < gone < minimum else -1 if not gone else 0
-        for member, (_, rows) in members[which].items() if gain else ():
+        if 0 < gone < minimum:
+            gain = 1
+        elif not gone:
+            gain = -1
+        else:
+            continue
+        for member, (_, rows) in members[which].items():
             if member in one:
                 found[rows[0]] = found.get(rows[0], 0) + gain
     return found
