@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -346,11 +345,11 @@ class Plots:
 
     def gains(self) -> alt.LayerChart | alt.FacetChart:
         """Return the gain of each site with its intervals."""
-        from flfed.records.dashboard.components import charts
+        from flfed.records.charts import by_site
 
         found = self._result.report
         metric = self._metric()
-        drawn = charts.forest_plot(found, metric, order_of_sites(found, metric))
+        drawn = by_site.forest_plot(found, metric, order_of_sites(found, metric))
         if drawn is None:
             raise UsageError("no site has a gain to draw: see result.gains")
         return drawn
@@ -363,9 +362,7 @@ class Plots:
         UsageError
             If the run has no such figure or site.
         """
-        import altair as alt
-
-        from flfed.records.dashboard.components import colours, round_chart
+        from flfed.records.charts import by_round, colours
 
         sites = [sites] if isinstance(sites, str) else list(sites)
         known = list(self._result.report["sites"])
@@ -380,13 +377,12 @@ class Plots:
             chosen = metric or (self._metric() if self._metric() in names[arm] else names[arm][0])
             points = reader.curves(runs, arm=arm, metric=chosen, sites=sites or None)
         if sites:
-            drawn = round_chart.of_each_site(points, chosen, colours.site_looks(sites))
+            drawn = by_round.of_each_site(points, chosen, colours.site_looks(sites))
         else:
-            drawn = round_chart.of_all_sites(points, chosen)
+            drawn = by_round.of_all_sites(points, chosen)
         if drawn is None:
             raise UsageError(f"the run has no {metric_name(chosen)} by round; it has {', '.join(names[arm])}")
-        values = json.loads(drawn.rows.to_json(orient="records"))
-        return alt.LayerChart.from_dict({"data": {"values": values}, **drawn.spec})
+        return drawn.altair()
 
     def _metric(self) -> str:
         metric = self._result.primary

@@ -93,16 +93,52 @@ def tables(node: Node) -> list[list[dict[str, str]]]:
     return [table(found) for found in node.all("table")]
 
 
+def marks(chart: Node, kind: str) -> list[Node]:
+    """Return the marks of a kind, such as "line", of a chart."""
+    groups = [node for node in chart.all("g") if node.attributes.get("class", "").startswith(f"mark-{kind} role-mark")]
+    return [mark for group in groups for mark in group.children if mark.tag]
+
+
+def moved_by(node: Node) -> tuple[float, float]:
+    """Return how far right and down a mark is moved."""
+    found = re.match(r"translate\((-?[\d.]+),(-?[\d.]+)\)", node.attributes.get("transform", "translate(0,0)"))
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+def axes(chart: Node) -> tuple[list[float], list[float]]:
+    """Ends of both axes of a chart, by the words beside its ticks."""
+    labels = [node for node in chart.all("g") if node.attributes.get("class") == "mark-text role-axis-label"]
+    told = [
+        [float(text.words().replace("\u2212", "-")) for text in axis.all("text") if text.words()] for axis in labels
+    ]
+    x, *others = told
+    y = others[0] if others else [0.0, 1.0]
+    return [x[0], x[-1]], [y[0], y[-1]]
+
+
+def size(chart: Node) -> tuple[float, float]:
+    """Width and height of a chart's plot, in its own pixels."""
+    first = next(node for node in chart.all("path") if node.attributes.get("class") == "background")
+    found = re.match(r"M[\d.]+,[\d.]+h([\d.]+)v([\d.]+)h", first.attributes["d"])
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+def place(chart: Node, across: float, down: float) -> tuple[float, float]:
+    """Return what a place of a plot means by its axes."""
+    (left, right), (bottom, top) = axes(chart)
+    wide, high = size(chart)
+    return left + across / wide * (right - left), top - down / high * (top - bottom)
+
+
 def paths(chart: Node) -> list[list[tuple[float, float]]]:
-    """Return the points of each line of a chart, in its own pixels."""
-    found = [re.findall(r"(-?[\d.]+) (-?[\d.]+)", node.attributes["d"]) for node in chart.all("path")]
-    return [[(float(x), float(y)) for x, y in points] for points in found]
-
-
-def shares(mark: Node) -> list[tuple[float, float]]:
-    """Return the ends of each level line of a forest plot's row, as shares of its width."""
-    lines = [node.attributes for node in mark.all("line") if node.attributes.get("y1") == "50%"]
-    return [(float(one["x1"].rstrip("%")) / 100, float(one["x2"].rstrip("%")) / 100) for one in lines]
+    """Return the points of each line of a chart, as its axes count."""
+    lines = []
+    for line in marks(chart, "line"):
+        points = re.findall(r"(-?[\d.]+),(-?[\d.]+)", line.attributes["d"])
+        lines.append([place(chart, float(x), float(y)) for x, y in points])
+    return lines
 
 
 def what_it_loads(text: str) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from flfed import Study, run
-from flfed.records.dashboard.components.histogram_chart import histogram_chart, histogram_lines
+from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.document.document import document
 from flfed.records.reports.privacy import noise_from, promise_in_words, spending_in_words
 from flfed.records.reports.privacy_tables import mechanism_lines, spent_line

@@ -11,7 +11,7 @@ import pytest
 
 from flfed import Study
 from flfed.notebook.result import CallableReport, Result
-from flfed.records.dashboard.components.charts import forest_plot
+from flfed.records.charts.by_site import forest_plot
 from flfed.records.document.document import document
 from flfed.records.reports.narrative import comparison_rows, joining_in_words, story, tally, verdict_in_words
 from flfed.records.reports.privacy_tables import charged_lines
@@ -24,9 +24,10 @@ from flfed.records.statistics.verdict import CANNOT_BE_TOLD, DO_NOT_USE, NO_CLEA
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 from tests.records.covered_runs import AUC, COMPARED, COMPARED_STUDY, METRICS, NAMES, SITES, Found, in_store
-from tests.records.documents import read, section, table, tables
+from tests.records.documents import read, section, tables
 from tests.records.one_answer import page, words
 from tests.records.test_covered_page import PAGES, cells, everything, own_page
+from tests.records.test_document import forest_columns
 
 VERDICTS = {"basel": PAYS, "bern": NO_CLEAR_GAIN, "chur": DO_NOT_USE, "geneva": CANNOT_BE_TOLD}
 OTHERS = ("basel", "chur", "geneva")
@@ -154,14 +155,10 @@ def test_the_document_has_forest_plot_and_verdicts_and_no_empty_column(found):
     assert [answer.index(line) for line in order] == sorted(answer.index(line) for line in order)
     assert text.words().count(OWN_UNDER_NOISE) == 1 and NOT_TOLD not in text.words()
     forest = section(text, "Forest plot")
-    lines = table(forest.all("table")[0])
-    gain = f"Gain (95 % CI, widened for {len(NAMES)} sites)"
-    assert set(lines[0]) == {"Site", "Shared", "Gain", gain, "Verdict"}
-    assert {line["Site"]: line["Verdict"] for line in lines if line["Site"] in NAMES} == VERDICTS
+    columns = forest_columns(forest.all("svg")[0])
+    assert set(columns) == {"site", "shared", "gain (95 % CI, widened)", "verdict"}
+    assert {site: told for site, told in zip(columns["site"], columns["verdict"]) if site in NAMES} == VERDICTS
     assert "adjustment" not in forest.words() and "Diamond: the mean over sites; its 95 % CI" in forest.words()
-    # The axis stands below the marks: as many cells before it as above.
-    foot = forest.all("tfoot")[0].all("td") if forest.all("tfoot") else forest.all("tr")[-1].all("td")
-    assert len(foot) == len(lines[0])
     figures = tables(section(text, "Figures with 95 % CI"))[0]
     assert {line["Site"]: line["Verdict"] for line in figures} == VERDICTS
 

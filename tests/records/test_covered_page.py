@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from flfed.records.dashboard.components.histogram_chart import scores_chart
+from flfed.records.charts.histograms import scores_chart
 from flfed.records.dashboard.panels.overview import COUNTED
 from flfed.records.dashboard.run_page import OWN, OWN_NOISED, seen_in_words
 from flfed.records.document.document import document

@@ -12,8 +12,8 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from flfed import Study, run
+from flfed.records.charts.curves import cut_below
 from flfed.records.dashboard import page_files
-from flfed.records.document import charts
 from flfed.records.document.document import document
 from flfed.records.statistics.operating_points import ahead_of_both, decision_curve
 from flfed.records.statistics.point_tables import probability
@@ -26,7 +26,7 @@ from flfed.records.store.visibility import Viewer
 from flfed.rows.data.site import Policy
 from flfed.summaries.score_bins import ScoreBins
 from tests.records.counted_rows import counted, rows_of
-from tests.records.documents import Node, numbers_in, paths, read, section, tables, titles
+from tests.records.documents import Node, axes, marks, moved_by, numbers_in, paths, place, read, section, tables, titles
 
 AUC = "roc_auc_score"
 DECISION, GROUPS = "Whether acting on it is of use", "How well it ranks within groups"
@@ -55,27 +55,15 @@ def scores_of(name: str) -> dict[str, ScoreCounts]:
     }
 
 
-def axes(figure: Node) -> tuple[list[float], list[float]]:
-    """Ends of both axes of a chart, by the words beside its ticks."""
-    words = [node for node in figure.all("svg")[0].all("text") if "transform" not in node.attributes]
-    told = [(node.attributes["text-anchor"], node.words().replace("\u2212", "-")) for node in words[:-1]]
-    by_anchor = {
-        anchor: [float(word) for kind, word in told if kind == anchor and re.match(r"-?[\d.]+$", word)]
-        for anchor in ("middle", "end")
-    }
-    return [by_anchor["middle"][0], by_anchor["middle"][-1]], [by_anchor["end"][0], by_anchor["end"][-1]]
-
-
 def drawn_lines(figure: Node) -> list[np.ndarray]:
     """Points of each line of a chart, as its axes count."""
-    (left, right), (bottom, top) = axes(figure)
-    wide, high = charts.WIDTH - charts.LEFT - charts.RIGHT, charts.HEIGHT - charts.TOP - charts.BOTTOM
-    found = []
-    for line in paths(figure.all("svg")[0]):
-        x, y = np.array(line).T
-        across, up = (x - charts.LEFT) / wide, (charts.HEIGHT - charts.BOTTOM - y) / high
-        found.append(np.column_stack([left + across * (right - left), bottom + up * (top - bottom)]))
-    return found
+    return [np.array(line) for line in paths(figure.all("svg")[0])]
+
+
+def by_way(figure: Node) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of flagging nobody, flagging everybody and the model."""
+    nobody, everybody, *pieces = drawn_lines(figure)
+    return nobody, everybody, np.concatenate(pieces or [np.zeros((0, 2))])
 
 
 def check_curves(found: Node, name: str) -> int:
@@ -85,13 +73,12 @@ def check_curves(found: Node, name: str) -> int:
     for whose, counts in scores_of(name).items():
         y, score = rows_of(counts, counts.low)
         figure = figures["All sites together" if whose == ALL else whose]
-        (_, _), (bottom, _) = axes(figure)
-        nobody, everybody, *pieces = drawn_lines(figure)
+        _, (bottom, _) = axes(figure)
+        nobody, everybody, model = by_way(figure)
         assert nobody[:, 1] == pytest.approx([0, 0], abs=2e-3)
         share = y.mean()
         for at, value in everybody:
             assert value == pytest.approx(share - (1 - share) * at / (1 - at), abs=0.02)
-        model = np.concatenate(pieces)
         for at in sorted({*counts.low, *counts.high}):
             expected = net_benefit(y, score >= at, at) if at < 1 else -np.inf
             if expected < bottom:
@@ -106,7 +93,7 @@ def test_decision_curves_are_those_of_scikit_learn_on_the_stored_counts(three):
     text = document(three["run"])
     assert check_curves(read(text), three["run"]) > 40
     # The proof that the comparison can fail: lines a hundredth of the axis off are found.
-    moved = re.sub(r"(?<=[ML\d] )(\d+\.?\d*)(?=[L\"])", lambda of: f"{float(of[0]) - 2.4:g}", text)
+    moved = re.sub(r"(?<=\d,)(\d+\.?\d*)(?=[L\"])", lambda of: f"{float(of[0]) - 2.4:g}", text)
     with pytest.raises(AssertionError):
         check_curves(read(moved), three["run"])
 
@@ -148,17 +135,13 @@ def test_exact_counts_are_marked_on_the_curves_of_the_same_rows(asked):
     for figure, whose in zip(figures, ("all", "site-01", "site-02", "site-03"), strict=True):
         points = asked["operating-points"]
         own = points["all"] if whose == "all" else points["sites"][whose]
-        dots = figure.all("svg")[0].all("circle")
-        (_, _), (bottom, top) = axes(figure)
+        chart = figure.all("svg")[0]
+        _, (bottom, _) = axes(chart)
         expected = [
             (of["tp"] - of["fp"] * of["at"] / (1 - of["at"])) / sum(of[cell] for cell in ("tp", "fp", "fn", "tn"))
             for of in own
         ]
-        high = charts.HEIGHT - charts.TOP - charts.BOTTOM
-        heights = [
-            bottom + (charts.HEIGHT - charts.BOTTOM - float(dot.attributes["cy"])) / high * (top - bottom)
-            for dot in dots
-        ]
+        heights = [place(chart, *moved_by(dot))[1] for dot in marks(chart, "symbol")]
         assert heights == pytest.approx([value for value in expected if value >= bottom], abs=3e-3)
 
 
@@ -177,10 +160,10 @@ def test_a_curve_knows_every_threshold_outside_bins_with_rows(scored):
 
 def test_a_line_is_cut_where_it_leaves_the_axis_and_where_it_comes_back():
     line = [(0.0, 0.5), (0.4, -0.3), (0.6, -0.3), (0.8, 0.1), (1.0, -0.9)]
-    first, second = charts.cut_below(line, -0.1)
+    first, second = cut_below(line, -0.1)
     assert np.array(first) == pytest.approx(np.array([(0.0, 0.5), (0.3, -0.1)]))
     assert np.array(second) == pytest.approx(np.array([(0.7, -0.1), (0.8, 0.1), (0.84, -0.1)]))
-    assert charts.cut_below([(0.0, -1.0), (1.0, -2.0)], -0.1) == []
+    assert cut_below([(0.0, -1.0), (1.0, -2.0)], -0.1) == []
 
 
 def figures_of(groups: list[Mapping[str, Any]]) -> list[list[str]]:
@@ -247,7 +230,7 @@ def test_where_exact_counts_alone_left_a_site_they_are_marked_and_no_line_is_dra
     part = section(read(document(record["run"])), DECISION)
     points = record["operating-points"]
     known = [sum(of["tp"] is not None for of in one) for one in (points["all"], *points["sites"].values())]
-    assert [len(f.all("svg")[0].all("circle")) for f in part.all("figure")] == [count for count in known if count]
+    assert [len(marks(f, "symbol")) for f in part.all("figure")] == [count for count in known if count]
     assert sum(known) > 0
     assert {len(drawn_lines(figure)) for figure in part.all("figure")} == {2}  # of nobody and of everybody
     assert "better than both" not in part.words() and "no line of the model is drawn" in part.words()

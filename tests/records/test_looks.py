@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flfed.records.dashboard.components import colours
-from flfed.records.dashboard.components.axes import figure_axis, ticks_of
+from flfed.records.charts import colours
+from flfed.records.charts.axes import figure_axis, ticks_of
 
 CONFIG = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
 MARKS = {

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from flfed.records.charts.colours import BLUE, FAINT
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.components.colours import BLUE, FAINT
 from flfed.records.reports.faults import folded
 from flfed.records.statistics.verdict import number
 from flfed.records.store.entries import EventRow, MetricRow, SentRow

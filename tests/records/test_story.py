@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from flfed.records.dashboard.components.charts import forest_plot
+from flfed.records.charts.by_site import forest_plot
 from flfed.records.document.document import document
 from flfed.records.reports.narrative import (
     comparison_rows,

@@ -17,10 +17,9 @@ from flfed.callbacks import today_utc
 from flfed.deployment.site_app.access import closed, named
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
+from flfed.records.charts.axes import PLOT_HEIGHT, legend_of
+from flfed.records.charts.chart import Chart, Line
 from flfed.records.dashboard.components import page_style
-from flfed.records.dashboard.components.axes import PLOT_HEIGHT, legend_of
-from flfed.records.dashboard.components.figure import Line
-from flfed.records.dashboard.components.round_chart import Curves
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.privacy import KIND_COLOURS, OTHER_COLOUR
 from flfed.records.ledger.totals import Total
@@ -154,7 +153,7 @@ def kind_of_line(kind: str) -> str:
     return KINDS[kind][0] if kind in KINDS else OTHERS.get(kind, kind)
 
 
-def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, list[Line], str]:
+def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Chart | None, list[Line], str]:
     """Return bars of the outbound kB by day.
 
     They are by kind, with their table and what they say in words.
@@ -199,4 +198,4 @@ def by_day(kept: Mapping[tuple[str, str, str], Total]) -> tuple[Curves | None, l
     }  # fmt: skip
     all_of = {day: sum(total.bytes for (when, _), total in found.items() if when == day) for day in days}
     says = "; ".join(f"{day}: {size_in_words(count)}" for day, count in all_of.items())
-    return Curves(pd.DataFrame(bars), spec), lines, says
+    return Chart(pd.DataFrame(bars), spec), lines, says

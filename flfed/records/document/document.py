@@ -11,8 +11,10 @@ from pathlib import Path
 
 from flfed.errors import UsageError
 from flfed.paths import replace_whole
-from flfed.records.dashboard.components.axes import axis_title, ticks_of
-from flfed.records.dashboard.components.colours import GREY, INK, NEUTRAL, VERDICT_COLOURS, site_looks
+from flfed.records.charts.axes import axis_title
+from flfed.records.charts.by_round import of_all_sites, of_each_site
+from flfed.records.charts.by_site import forest_plot
+from flfed.records.charts.colours import site_looks
 from flfed.records.dashboard.components.text import moment
 from flfed.records.document import charts, evidence, scores
 from flfed.records.document.content import Content
@@ -21,9 +23,10 @@ from flfed.records.reports import site_answer
 from flfed.records.reports.events import STATUS_WORDS, leaks_in_words, unfinished_in_words
 from flfed.records.reports.faults import missing_in_words
 from flfed.records.reports.narrative import (
-    SHORT,
+    ADJUSTED,
     comparison_rows,
     doubts,
+    ends_of,
     forest_lines,
     headline,
     interval_name,
@@ -33,7 +36,7 @@ from flfed.records.reports.narrative import (
     verdict_in_words,
 )
 from flfed.records.reports.report import REFERENCES, arms_shown, metrics_of, purpose_of
-from flfed.records.reports.round_totals import ON_ROWS, band_of
+from flfed.records.reports.round_totals import ON_ROWS
 from flfed.records.reports.site_verdict import site_verdict
 from flfed.records.statistics import Report
 from flfed.records.statistics.listed.in_words import statistic_in_words, statistic_tables
@@ -45,16 +48,12 @@ from flfed.records.statistics.listed.noised_scores import (
 )
 from flfed.records.statistics.odd_sites import odd_sites_in_words
 from flfed.records.statistics.verdict import (
-    ABSENT,
-    Difference,
     gain_in_brackets,
     interval,
     metric_name,
-    name_interval,
     number,
     sentence_case,
 )
-from flfed.records.store.entries import CurvePoint
 from flfed.records.store.reader import RunReader
 from flfed.records.store.visibility import Viewer
 
@@ -64,6 +63,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What a browser lets the document load: its own style, and nothing else."""
 MOST_LINES = 120
 """Lines of a statistic's table, two pages of A4; the app has all."""
+MOST_DRAWN = 20
+"""Sites of the forest plot, a page of A4; of more, those at its ends."""
 MANY_SITES = 12
 """Of more sites only the primary metric is shown at each."""
 Lines = list[dict[str, object]]
@@ -250,47 +251,32 @@ def _metric_line(found: Report, metric: str) -> dict[str, object]:
 def forest(content: Content) -> Markup:
     """Return the forest plot: a row a site, and last the mean over sites."""
     found, metric = content.found, content.metric
-    rows = forest_lines(found, metric, _sites(content, metric)) if metric else []
-    if metric is None or all(row["value"] is None for row in rows):
+    if metric is None:
         return Markup()
-    ends = [row[key] for row in rows for key in ("value", "low", "high")]
-    ticks = ticks_of([0.0, *ends], metric, difference=True)
-    title = f"gain in {metric_name(metric)} (right of 0: it helps)"
-    axis = element("td", charts.forest_axis(ticks, title), class_="drawn")
-    # Under noise a site tells neither how many test rows it has nor what its own model reaches.
+    order = _sites(content, metric)
+    shown = ends_of(order, MOST_DRAWN)
+    drawn = forest_plot(found, metric, shown)
+    if drawn is None:
+        return Markup()
+    lines = forest_lines(found, metric, shown)
+    read = [f"Lines: the interval that the verdict goes by ({interval_name(found)})."]
     noised = own_under_noise(found)
-    empty = ("Test rows", "Site model") if noised else ()
-    foot = element("tr", *(element("td") for _ in range(4 - len(empty))), axis, element("td"), element("td"))
-    read = f"Lines: the interval that the verdict goes by ({interval_name(found)})."
-    read += "" if noised else " The gain is that of the better model, which stands beside it."
-    if rows[-1]["site"] is None:
+    if not noised:
+        read.append("The gain is that of the better model, which stands beside it.")
+    if any(line.model == "personalised" for line in lines):
+        read.append(ADJUSTED)
+    if lines[-1].site is None:
         of = "" if noised else ", of the shared model before adjustment"
-        read += f" Diamond: the mean over sites{of}; its 95 % CI is not widened."
-    drawn = [_forest_line(row, ticks, found["verdict-rule"], metric) for row in rows]
-    lines = [{key: cell for key, cell in line.items() if key not in empty} for line in drawn]
+        read.append(f"Diamond: the mean over sites{of}; its 95 % CI is not widened.")
+    if len(shown) < len(order):
+        read.append(f"Of {len(order)} sites those that gain most and least are drawn; all stand in the table below.")
+    least = found["verdict-rule"]["worthwhile"][metric]
+    says = [f"{line.name}: gain {gain_in_brackets(line.gain, least)}, {line.verdict}" for line in lines]
     return section(
         "Forest plot: what joining gains",
-        table(lines, class_="forest", foot=foot),
-        paragraphs([read], class_="note"),
+        charts.wide_chart(drawn, says="; ".join(says)),
+        paragraphs([" ".join(read)], class_="note"),
     )
-
-
-def _forest_line(row: Report, ticks: Sequence[float], rule: Report, metric: str) -> dict[str, object]:
-    is_mean = row["site"] is None
-    gain = Difference(row["value"], row["low"], row["high"])
-    told = gain_in_brackets(gain, rule["worthwhile"][metric])
-    words = ABSENT if gain.value is None else f"{told}, {SHORT[row['model']]}"
-    colour = INK if is_mean else VERDICT_COLOURS[row["verdict"]]
-    mark = charts.Interval(gain.value, gain.low, gain.high, colour, mean=is_mean)
-    return {
-        "Site": row["name"],
-        "Test rows": "" if is_mean else ABSENT if row["rows"] is None else row["rows"],
-        "Site model": "" if is_mean else number(row["own"]),
-        "Shared": "" if is_mean else number(row["shared"]),
-        "Gain": charts.forest_mark(mark, ticks, f"{row['name']}: {words}, {row['verdict']}"),
-        f"Gain ({name_interval(rule['sites'])})": words,
-        "Verdict": row["verdict"],
-    }
 
 
 def by_round(content: Content) -> Markup:
@@ -301,50 +287,20 @@ def by_round(content: Content) -> Markup:
         alone = is_covered(content.found) and content.found["status"] == "completed"
         return section("Course of the training", paragraphs([NO_ROUNDS])) if alone else Markup()
     looks = site_looks(site.site for site in content.sites)
-    names = sorted({point.site for point in known if point.site is not None})
-    drawn = [_by_round(known, name, rounds.metric, *looks.get(name, (GREY, []))) for name in names]
-    if any(point.site is None for point in known):
-        # Drawn last, above the lines of the sites.
-        drawn.append(_by_round(known, None, rounds.metric, NEUTRAL, []))
-    ends = [value for line in drawn for _, value in line.points]
-    ends += [end for line in drawn for _, *span in line.band for end in span]
-    last = max(point.round for point in known)
-    x = charts.Axis("round", whole_ticks(last), whole=True, end=last)
-    y = charts.Axis(metric_name(rounds.metric), ticks_of(ends, rounds.metric))
-    title = f"{sentence_case(axis_title(rounds.metric))} by round"
-    said = f"{metric_name(rounds.metric)} by round, up to round {last}"
-    shown = charts.chart(title, drawn, x, y, says=said)
+    name, last = metric_name(rounds.metric), max(point.round for point in known)
+    charts_of = {
+        "all sites together": of_all_sites(known, rounds.metric),
+        "each site": of_each_site(known, rounds.metric, looks),
+    }
+    pictures = []
+    for whose, drawn in charts_of.items():
+        says = f"{name} by round, {whose}, up to round {last}"
+        pictures.append(charts.chart(f"{name} by round, {whose}", drawn, says=says))
     rows = f"These curves are {ON_ROWS.get(rounds.arm, rounds.arm)}."
-    mean = " They are means over the repeats." if len(content.runs) > 1 else ""
-    return section(
-        "Course of the training", element("div", shown, class_="charts"), paragraphs([rows + mean], class_="note")
-    )
-
-
-def _by_round(
-    points: Sequence[CurvePoint], site: str | None, metric: str, colour: str, dash: list[int]
-) -> charts.Drawn:
-    """Return the line of one site, or of all together with its band."""
-    # A point of several rounds stands in their middle.
-    places = [(((p.first or p.round) + p.round) / 2, p) for p in points if p.site == site]
-    line = [(x, p.value) for x, p in places if p.value is not None]
-    if site is not None:
-        return charts.Drawn(site, line, colour, dash, width=1.3)
-    spans = [(x, *((p.least, p.most) if p.least is not None else band_of(p, metric))) for x, p in places]
-    band = [(x, low, high) for x, low, high in spans if low is not None and high is not None]
-    return charts.Drawn("all sites together", line, colour, dash, width=2.6, band=band)
-
-
-def whole_ticks(last: int) -> list[float]:
-    """Return ticks of rounds, whole numbers from 0.
-
-    Examples
-    --------
-    >>> whole_ticks(40), whole_ticks(3), whole_ticks(1)
-    ([0, 10, 20, 30, 40], [0, 1, 2, 3], [0, 1])
-    """
-    step = next(by * 10**power for power in range(9) for by in (1, 2, 5) if by * 10**power * 5 >= last)
-    return list(range(0, max(last, 1) + 1, step))
+    if len(content.runs) > 1:
+        rows += " They are means over the repeats."
+    drawn_charts = element("div", *pictures, class_="charts")
+    return section("Course of the training", drawn_charts, paragraphs([rows], class_="note"))
 
 
 SECTIONS = (

@@ -126,7 +126,7 @@ def unbroken(text: str) -> str:
     return BRACKET.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
-def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "", foot: Markup | None = None) -> Markup:
+def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "") -> Markup:
     """Return a table, nothing of no lines.
 
     Its heading is repeated on each printed page, and on a narrow screen each line is a block of its own.
@@ -136,8 +136,6 @@ def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "", foot: Markup 
     lines : sequence of mappings
         Headings and cells; a cell may be `Markup`, and None is empty.
     class_ : str
-    foot : Markup, optional
-        A row that is repeated below.
     """
     if not lines:
         return Markup()
@@ -146,10 +144,9 @@ def table(lines: Sequence[Mapping[str, Any]], *, class_: str = "", foot: Markup 
     rows = (
         element("tr", joined(_cell(name, line.get(name), first=name == names[0]) for name in names)) for line in lines
     )
-    below = element("tfoot", foot) if foot else Markup()
     # A short table is not parted between two pages.
     classes = " ".join(filter(None, (class_, "whole" if len(lines) <= FEW else "")))
-    return element("table", element("thead", head), element("tbody", joined(rows)), below, class_=classes or None)
+    return element("table", element("thead", head), element("tbody", joined(rows)), class_=classes or None)
 
 
 def _cell(name: str, value: object, *, first: bool) -> Markup:

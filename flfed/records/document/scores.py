@@ -6,11 +6,12 @@ use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from flfed.records.dashboard.components.axes import STRETCH, end_of_calibration, is_stretched, stretched_ticks, ticks_of
-from flfed.records.dashboard.components.colours import NEUTRAL, Looks, site_looks
+from flfed.records.charts.axes import is_stretched
+from flfed.records.charts.colours import Looks, site_looks
+from flfed.records.charts.curves import calibration_chart, decision_chart, precision_chart, roc_chart
 from flfed.records.document import charts
 from flfed.records.document.content import Content
 from flfed.records.document.markup import Markup, element, paragraphs, section, table
@@ -36,11 +37,7 @@ from flfed.records.statistics.operating_points import (
 from flfed.records.statistics.score_curves import (
     average_precision,
     calibration,
-    precision_recall,
-    roc,
     roc_auc,
-    steps,
-    thinned,
 )
 from flfed.records.statistics.verdict import ABSENT, number, sentence_case
 
@@ -66,13 +63,12 @@ def curves(content: Content) -> Markup:
     which = [score_tables.one_repeat_alone(counted.run.repeat + 1, len(content.runs))] if len(content.runs) > 1 else []
     there = {name: counts for name, counts in found.items() if counts.has_both}
     looks = site_looks(site.site for site in content.sites)
-    pictures = element("div", _roc(there, looks), _precision(there, looks), class_="charts") if there else ""
     areas = table([score_tables.area_line(name, counts, counted.found) for name, counts in found.items()])
     left = "" if len(there) == len(found) else " Not drawn: where all rows are of one class."
     return section(
         title,
         paragraphs([*which, " ".join(whose)], class_="lead"),
-        pictures,
+        _pictures(there, looks),
         areas,
         paragraphs([score_tables.AREAS_READ + left], class_="note"),
     )
@@ -106,39 +102,21 @@ def _drawn(payload: Mapping[str, Any]) -> score_tables.Found:
     return {name: counts for name, counts in found.items() if name in first or score_tables.is_together(name)}
 
 
-def _look(name: str, looks: Looks) -> dict[str, Any]:
-    if score_tables.is_together(name):
-        return {"colour": NEUTRAL, "width": 3.2}
-    colour, dash = looks[name]
-    return {"colour": colour, "dash": dash}
-
-
-def _places(line: tuple[Any, Any]) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in zip(*line, strict=True)]
-
-
-def _roc(there: score_tables.Found, looks: Looks) -> Markup:
-    lines = [
-        charts.Drawn(f"{name}: AUC {number(roc_auc(counts))}", _places(thinned(*roc(counts))), **_look(name, looks))
-        for name, counts in there.items()
-    ]
-    x = charts.Axis("false positive rate (1 − specificity)", SHARES)
-    y = charts.Axis("true positive rate (sensitivity)", SHARES)
-    return charts.chart("ROC curve (up and to the left is better)", lines, x, y, diagonal=True)
-
-
-def _precision(there: score_tables.Found, looks: Looks) -> Markup:
-    lines = []
-    for name, counts in there.items():
-        points = _places(thinned(*steps(*precision_recall(counts))))
-        said = f"{name}: average precision {number(average_precision(counts))}"
-        lines.append(charts.Drawn(said, points, **_look(name, looks)))
-        share = counts.events / counts.rows
-        chance = _look(name, looks) | {"width": 1, "dash": (5, 4)}
-        lines.append(charts.Drawn(name, [(0.0, share), (1.0, share)], told=False, **chance))
-    x = charts.Axis("recall (share of outcomes found)", SHARES)
-    y = charts.Axis("precision (share of alarms that are right)", SHARES)
-    return charts.chart("Precision and recall (up and right is better)", lines, x, y)
+def _pictures(found: score_tables.Found, looks: Looks) -> Markup:
+    """Return the ROC curves, and those of precision and recall."""
+    if not found:
+        return Markup()
+    areas = [f"{name}: AUC {number(roc_auc(counts))}" for name, counts in found.items()]
+    means = [f"{name}: average precision {number(average_precision(counts))}" for name, counts in found.items()]
+    ranks = charts.chart(
+        "ROC curve (up and to the left is better)", roc_chart(found, looks), says=f"ROC curve. {'; '.join(areas)}"
+    )
+    finds = charts.chart(
+        "Precision and recall (up and right is better)",
+        precision_chart(found, looks),
+        says=f"Precision and recall. {'; '.join(means)}",
+    )
+    return element("div", ranks, finds, class_="charts")
 
 
 def calibrated(content: Content) -> Markup:
@@ -148,11 +126,12 @@ def calibrated(content: Content) -> Markup:
         return Markup()
     found, looks = _drawn(counted.payload), site_looks(site.site for site in content.sites)
     groups = {name: of for name, counts in found.items() if (of := calibration(counts))}
-    # One axis for all charts, so that they can be compared.
-    pictures = [_calibration(name, score_tables.group_lines(groups), looks) for name in list(groups)[:CALIBRATED]]
+    grouped = score_tables.group_lines(groups)
+    pictures = [_calibration(name, grouped, looks) for name in list(groups)[:CALIBRATED]]
     lines = [score_tables.calibration_line(name, counts, counted.found) for name, counts in found.items()]
-    stretched = groups and is_stretched(score_tables.group_lines(groups))
-    read = score_tables.CALIBRATION_READ + (score_tables.STRETCHED if stretched else "")
+    read = score_tables.CALIBRATION_READ
+    if grouped and is_stretched(grouped):
+        read += score_tables.STRETCHED
     pictured = element("div", *pictures, class_="charts") if pictures else ""
     return section(
         "Whether its probabilities hold (calibration)", pictured, table(lines), paragraphs([read], class_="note")
@@ -160,22 +139,14 @@ def calibrated(content: Content) -> Markup:
 
 
 def _calibration(name: str, lines: Lines, looks: Looks) -> Markup:
-    top, stretched = end_of_calibration(lines), is_stretched(lines)
-    ticks = stretched_ticks(top) if stretched else [tick for tick in ticks_of([0.0, top]) if tick <= top * 1.0001]
+    """Return the chart of one of several, all of which have the same axes."""
     mine = [line for line in lines if line["Rows of"] == name]
-    drawn = charts.Drawn(
-        name,
-        [(line["Predicted, mean"], line["Observed share"]) for line in mine],
-        spans=[(line["Predicted, mean"], line["95 % low"], line["95 % high"]) for line in mine],
-        dots=True,
-        told=False,
-        **_look(name, looks),
-    )
-    x, y = (
-        charts.Axis(title, ticks, power=STRETCH if stretched else 1.0, end=top)
-        for title in ("predicted probability (mean of the group)", "observed share")
-    )
-    return charts.chart(sentence_case(name) if score_tables.is_together(name) else name, [drawn], x, y, diagonal=True)
+    return charts.chart(_title(name), calibration_chart(mine, [name], looks, beside=lines))
+
+
+def _title(name: str) -> str:
+    """Return the title of a chart of one site, or of several together."""
+    return sentence_case(name) if score_tables.is_together(name) else name
 
 
 def flagged(content: Content) -> Markup:
@@ -245,7 +216,11 @@ def decision_curves(content: Content) -> Markup:
     told.sort(key=lambda one: one[0].threshold or 0)
     figures = [point_tables.net_benefit_line(first, point, exact=counts) for point, counts in told]
     looks = site_looks(site.site for site in content.sites)
-    pictures = _decisions({name: lines[name] for name in list(lines)[:CALIBRATED]}, dots, looks)
+    drawn = {name: lines[name] for name in list(lines)[:CALIBRATED]}
+    pictures = [
+        charts.chart(_title(name), decision_chart(name, points, dots.get(name, ()), list(drawn.values()), looks))
+        for name, points in drawn.items()
+    ]
     return section(
         "Whether acting on it is of use (decision curves)",
         paragraphs([point_tables.NET_BENEFIT_READ], class_="lead"),
@@ -255,50 +230,6 @@ def decision_curves(content: Content) -> Markup:
         table(figures, class_="dense"),
         paragraphs([point_tables.DECISION_READ if found else point_tables.MARKS_READ], class_="note"),
     )
-
-
-def _decisions(
-    curves: Mapping[str, Sequence[OperatingPoint]], dots: Mapping[str, Sequence[OperatingPoint]], looks: Looks
-) -> list[Markup]:
-    """Return a chart for each line, all with the same axes."""
-    shares = {name: points[0].events / points[0].rows for name, points in curves.items()}
-    top = max(shares.values())
-    ticks = ticks_of([0.0, top])
-    y = charts.Axis("net benefit (share of rows)", [-ticks[1], *ticks])
-    # Where the outcome is rare, what matters lies near 0.
-    if top < RARE:
-        x = charts.Axis("threshold (stretched towards 0)", stretched_ticks(1.0), power=STRETCH, end=1.0)
-    else:
-        x = charts.Axis("threshold", SHARES)
-    return [_decision(name, points, dots.get(name, ()), x, y, _look(name, looks)) for name, points in curves.items()]
-
-
-def _decision(
-    name: str,
-    points: Sequence[OperatingPoint],
-    dots: Sequence[OperatingPoint],
-    x: charts.Axis,
-    y: charts.Axis,
-    look: Mapping[str, Any],
-) -> Markup:
-    rows, events = points[0].rows, points[0].events
-    thresholds = [(place / 200) ** x.power for place in range(200)]
-    everybody = [OperatingPoint(at, events, rows - events, 0, 0) for at in thresholds]
-    drawn = [charts.Drawn("flag nobody", [(0.0, 0.0), (1.0, 0.0)], NEUTRAL, width=1)]
-    lines: list[tuple[str, Sequence[OperatingPoint], dict[str, Any]]]
-    lines = [("flag everybody", everybody, {"colour": NEUTRAL, "dash": (5, 4), "width": 1.3})]
-    # Of a few exact thresholds alone no line is drawn.
-    lines += [("the model", [*points], {**look, "dash": ()})] if [*points] != [*dots] else []
-    for said, line, looks in lines:
-        pieces = charts.cut_below(_net_benefits(line), y.ticks[0])
-        drawn += [charts.Drawn(said, piece, told=piece is pieces[0], **looks) for piece in pieces]
-    marked = [(at, value) for at, value in _net_benefits(dots) if value >= y.ticks[0]]
-    drawn += [charts.Drawn("exact counts", [point], look["colour"], told=point is marked[0]) for point in marked]
-    return charts.chart(sentence_case(name) if score_tables.is_together(name) else name, drawn, x, y)
-
-
-def _net_benefits(points: Sequence[OperatingPoint]) -> list[tuple[float, float]]:
-    return [(float(point.threshold or 0), point.net_benefit) for point in points if point.net_benefit is not None]
 
 
 def by_group(content: Content) -> Markup:

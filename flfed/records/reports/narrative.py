@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flfed.records.reports.faults import (
     fault_kind,
@@ -63,6 +64,7 @@ SHORT = {"global": "shared", "personalised": "adjusted"}
 """Short names of arms in the cells of a table."""
 MARK = " *"
 """Behind the gain of a shared model adjusted to the site, which is the better one there."""
+ADJUSTED = f"{MARK.strip()}: of the shared model adjusted to the site."
 COLUMNS = {"global": "shared model", "local-only": "site model", "personalised": "adjusted to site"}
 _OVER_ALL = {"global": "all test rows, shared model", "personalised": "all test rows, adjusted to each site"}
 _ADJUSTED = {"global": "personalised", "sites-mean": "personalised-sites-mean"}
@@ -197,51 +199,79 @@ def joining_in_words(found: Report, metric: str) -> str:
     return f"{start} (95 % CI {span}{judged})."
 
 
-def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[Report]:
-    """Return the lines of a forest plot: a site each, the mean last.
+def ends_of(order: Sequence[str], most: int) -> list[str]:
+    """Return the sites at both ends of an order, at most `most`."""
+    half = most // 2
+    return [*order] if len(order) <= most else [*order[:half], *order[-half:]]
 
-    Parameters
+
+@dataclass(frozen=True)
+class ForestLine:
+    """One line of a forest plot.
+
+    Attributes
     ----------
-    found : dict
-        From `report`.
-    metric : str
-    sites : sequence of str
-        In this order.
-
-    Returns
-    -------
-    list of dict
-        `site`, null of the mean; `name`; `rows`, the test rows, and `events`, those with the outcome; `own` and
-        `shared`, the figures of the two models; `model`, "global" or "personalised", of which of them the gain is;
-        `value`, `low` and `high` of the gain, above 0 where joining is better, with the interval that the verdict
-        goes by; `verdict`. Null where it is not known.
+    site : str or None
+        None of the mean.
+    name : str
+    value, low, high : float or None
+        Gain, above 0 where joining is better, with the interval that the verdict goes by; None where not known.
+    verdict : str
+    rows, events : int or None
+        Test rows, and those of them with the outcome.
+    own, shared : float or None
+        Figures of the two models.
+    model : str
+        "global" or "personalised": of which of them the gain is.
     """
-    lines = []
-    for name in sites:
-        site, best = found["sites"][name], best_arm(found["sites"][name], metric)
-        arm, gain = best or ("global", Difference(None))
-        own, shared = (site[of].get(metric, {}).get("value") for of in ("local-only", arm))
-        classes = site["holdout-classes"]
-        line: Report = {
-            "site": name,
-            "name": name,
-            "rows": site["holdout-rows"],
-            "events": None if classes is None else classes["1"],
-            "own": own,
-            "shared": shared,
-            "model": arm,
-        }
-        line |= {"value": gain.value, "low": gain.deciding.low, "high": gain.deciding.high}
-        line |= {"verdict": site_verdict(site, metric)[0]}
-        lines.append(line)
+
+    site: str | None
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    rows: int | None = None
+    events: int | None = None
+    own: float | None = None
+    shared: float | None = None
+    model: str = "global"
+
+    @property
+    def gain(self) -> Difference:
+        """The gain with its interval."""
+        return Difference(self.value, self.low, self.high)
+
+
+def forest_lines(found: Report, metric: str, sites: Sequence[str]) -> list[ForestLine]:
+    """Return the lines of a forest plot: a site each, the mean last."""
+    lines = [_forest_line(name, found["sites"][name], metric) for name in sites]
     mean = found["mean-gain"].get(metric)
     # The mean is of the shared model before adjustment, and of all sites, shown here or not.
     if mean and mean["value"] is not None:
-        ends = {end: mean[end] for end in ("value", "low", "high")}
-        line = {"site": None, "name": f"Mean of {mean['sites']} sites", "rows": None, "events": None}
-        line |= {"own": None, "shared": None, "model": "global"} | ends
-        lines.append(line | {"verdict": code_of_mean(mean, mean["worthwhile"])})
+        name, verdict = f"Mean of {mean['sites']} sites", code_of_mean(mean, mean["worthwhile"])
+        lines.append(ForestLine(None, name, mean["value"], mean["low"], mean["high"], verdict))
     return lines
+
+
+def _forest_line(name: str, site: Report, metric: str) -> ForestLine:
+    """Return the line of one site."""
+    arm, gain = best_arm(site, metric) or ("global", Difference(None))
+    classes = site["holdout-classes"]
+    events = None if classes is None else classes["1"]
+    return ForestLine(
+        site=name,
+        name=name,
+        value=gain.value,
+        low=gain.deciding.low,
+        high=gain.deciding.high,
+        verdict=site_verdict(site, metric)[0],
+        rows=site["holdout-rows"],
+        events=events,
+        own=site["local-only"].get(metric, {}).get("value"),
+        shared=site[arm].get(metric, {}).get("value"),
+        model=arm,
+    )
 
 
 def _capital(text: str) -> str:

@@ -129,7 +129,7 @@ class Metric(Base):
     """One figure of one round, with site NULL for all."""
 
     __tablename__ = "metric"
-    # Curves are read by run and metric, over all rounds.
+    # They are read by run and metric, over all rounds.
     __table_args__ = (Index(None, "run_id", "metric", "round"),)
     id: Mapped[int] = mapped_column(LONG, primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))

@@ -13,7 +13,8 @@ from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.ledger_view import KEPT_LINES, Left
 from flfed.deployment.site_app.page_frame import Opened, by_day, kind_of_line
 from flfed.errors import counted
-from flfed.records.dashboard.components.figure import Line, download, figure
+from flfed.records.charts.chart import Line
+from flfed.records.dashboard.components.figure import download, figure
 from flfed.records.dashboard.components.tables import scrolled, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.ledger.totals import Total

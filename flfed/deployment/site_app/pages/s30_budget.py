@@ -13,7 +13,8 @@ from flfed.deployment.operator.budget import COMPOSED, PEOPLE, in_words, shown_o
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened, kind_of_line
 from flfed.federation.client.privacy_budget import shown
-from flfed.records.dashboard.components.figure import Line, download
+from flfed.records.charts.chart import Line
+from flfed.records.dashboard.components.figure import download
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card

@@ -9,8 +9,9 @@ import streamlit as st
 from flfed.deployment.gate.local_results import Result
 from flfed.deployment.site_app import page_frame, reads
 from flfed.deployment.site_app.page_frame import Opened
-from flfed.records.dashboard.components.figure import Line, figure
-from flfed.records.dashboard.components.interval_chart import interval_chart
+from flfed.records.charts.chart import Line
+from flfed.records.charts.intervals import interval_chart
+from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment
 from flfed.records.dashboard.panels.overview import card

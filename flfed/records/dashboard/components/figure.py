@@ -5,20 +5,18 @@ Every chart of the pages is shown so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import streamlit as st
 
-from flfed.records.dashboard.components.round_chart import Curves
+from flfed.records.charts.chart import Chart, Line
 from flfed.records.dashboard.components.tables import table
 from flfed.records.statistics.verdict import number
 from flfed.spreadsheet import csv_text
 
 PADDING = dict.fromkeys(("left", "top", "right", "bottom"), 8)
 """Pixels around each chart: a browser's letters are larger than Vega takes them for."""
-Line = Mapping[str, Any]
-"""One line of a table: figures as numbers, None where there is none."""
 
 
 def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: str, says: str = "") -> None:
@@ -30,7 +28,7 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
     ----------
     column : st or a container
     title : str
-    drawn : Altair chart, Curves or None
+    drawn : Altair chart, Chart or None
         None where there are no figures.
     lines : sequence of mappings
         The figures of the chart, with units in the names.
@@ -44,8 +42,8 @@ def figure(column: Any, title: str, drawn: Any, lines: Sequence[Line], *, key: s
         if drawn is None or not lines:
             st.caption("No figures to draw.")
             return
-        # Curves are in Vega-Lite's own words: Altair's checks would be too slow for a running run.
-        if isinstance(drawn, Curves):
+        # A `Chart` is in Vega-Lite's own words: Altair's checks would be too slow for a running run.
+        if isinstance(drawn, Chart):
             spec = {"padding": PADDING, **drawn.spec}
             st.vega_lite_chart(drawn.rows, spec, width="stretch", alt=says or title, key=f"{key}-chart")
         else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from flfed.records.dashboard.components import colours
+from flfed.records.charts import colours
 
 PHONE_PIXELS = 640
 """On a narrower screen Streamlit puts columns below each other."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import streamlit as st
 
+from flfed.records.charts.colours import site_looks
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.colours import site_looks
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels import curves, overview
 from flfed.records.dashboard.panels.model_details import coefficients, gains, importances, subgroups

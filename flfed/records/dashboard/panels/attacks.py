@@ -11,10 +11,10 @@ from typing import Any
 import altair as alt
 import streamlit as st
 
+from flfed.records.charts.axes import ROW_PIXELS, legend_of, ticks_of
+from flfed.records.charts.by_site import Layers, figure_x, layered, names_y
+from flfed.records.charts.colours import AMBER, GREEN, GREY, NEUTRAL, ORANGE
 from flfed.records.dashboard.components import figure
-from flfed.records.dashboard.components.axes import ROW_PIXELS, legend_of, ticks_of
-from flfed.records.dashboard.components.charts import Layers, figure_x, layered, names_y
-from flfed.records.dashboard.components.colours import AMBER, GREEN, GREY, NEUTRAL, ORANGE
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.reports import audit_headlines

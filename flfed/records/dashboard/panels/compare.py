@@ -11,9 +11,10 @@ from typing import Any
 
 import streamlit as st
 
+from flfed.records.charts.chart import Line
+from flfed.records.charts.intervals import interval_chart
 from flfed.records.dashboard import refresh
-from flfed.records.dashboard.components.figure import Line, figure
-from flfed.records.dashboard.components.interval_chart import interval_chart
+from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.reports.events import STATUS_WORDS

@@ -5,17 +5,14 @@ They show how well the shared model ranks, and whether its probabilities hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import streamlit as st
 
+from flfed.records.charts.axes import is_stretched
+from flfed.records.charts.colours import MOST_COLOURED, Looks, one_in_colour
+from flfed.records.charts.curves import calibration_chart, points_of, precision_chart, roc_chart
+from flfed.records.charts.histograms import scores_chart
 from flfed.records.dashboard import run_page
-from flfed.records.dashboard.components.axes import is_stretched
-from flfed.records.dashboard.components.colours import MOST_COLOURED, Looks, one_in_colour
-from flfed.records.dashboard.components.curve_charts import Points, by_chance, calibration_chart, diagonal, unit_square
 from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.histogram_chart import scores_chart
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, heading
 from flfed.records.statistics import Report
@@ -36,7 +33,6 @@ from flfed.records.statistics.score_curves import (
     precision_recall,
     roc,
     roc_auc,
-    steps,
     thinned,
 )
 from flfed.records.statistics.score_tables import (
@@ -164,20 +160,16 @@ def ranking(found: Found, looks: Looks, repeat: int | None = None) -> None:
     st.markdown(heading("How well it ranks", repeat))
     there, looks = _in_colour({name: counts for name, counts in found.items() if counts.has_both}, looks)
     left, right = st.columns(2)
-    points = _points({name: thinned(*roc(counts)) for name, counts in there.items()})
+    points = points_of({name: thinned(*roc(counts)) for name, counts in there.items()})
     lines = [{"Rows of": name, "False positive rate": x, "True positive rate": y} for name, x, y in points]
-    titles = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
     says = "; ".join(f"{name}: AUC {number(roc_auc(counts))}" for name, counts in there.items())
-    drawn = unit_square(points, titles, list(there), looks, [diagonal()])
+    drawn = roc_chart(there, looks)
     figure(left, "ROC curve (up and to the left is better)", drawn, lines, key="roc", says=f"ROC curve. {says}")
-    curves = {name: precision_recall(counts) for name, counts in there.items()}
     # The table has every threshold, the chart only the points that change its picture.
-    lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in _points(curves)]
-    points = _points({name: thinned(*steps(*curve)) for name, curve in curves.items()})
-    titles = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
+    points = points_of({name: precision_recall(counts) for name, counts in there.items()})
+    lines = [{"Rows of": name, "Recall": x, "Precision": y} for name, x, y in points]
     says = "; ".join(f"{name}: average precision {number(average_precision(c))}" for name, c in there.items())
-    drawn = unit_square(points, titles, list(there), looks, [by_chance(there, looks)])
-    title = "Precision and recall"
+    title, drawn = "Precision and recall", precision_chart(there, looks)
     figure(right, f"{title} (up and right is better)", drawn, lines, key="precision-recall", says=f"{title}. {says}")
     if len(there) < len(found):
         st.caption(escape(f"Not drawn, as all rows are of one class: {', '.join(sorted(set(found) - set(there)))}."))
@@ -198,10 +190,6 @@ def _in_colour(found: Found, looks: Looks) -> tuple[Found, Looks]:
     # What comes last is drawn above all others.
     order = sorted(found, key=lambda name: (is_together(name), name == chosen))
     return {name: found[name] for name in order}, looks | one_in_colour(sites, chosen)
-
-
-def _points(curves: Mapping[str, tuple[Any, Any]]) -> Points:
-    return [(name, float(x), float(y)) for name, axes in curves.items() for x, y in zip(*axes, strict=True)]
 
 
 def calibrated(found: Found, chosen: Found, report: Report, looks: Looks, repeat: int | None = None) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from flfed.records.dashboard.components.axes import NARROW_PIXELS, PLOT_HEIGHT, names_axis
-from flfed.records.dashboard.components.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
-from flfed.records.dashboard.components.figure import Line, download, figure
-from flfed.records.dashboard.components.round_chart import Curves
+from flfed.records.charts.axes import NARROW_PIXELS, PLOT_HEIGHT, names_axis
+from flfed.records.charts.chart import Chart, Line
+from flfed.records.charts.colours import FALLING, INK, NEUTRAL, NO_FIGURE, RISING
+from flfed.records.dashboard.components.figure import download, figure
 from flfed.records.dashboard.components.text import escape
 from flfed.records.statistics.verdict import number
 from flfed.summaries.drift import BINNING, FEW_ROWS, LARGE, SMALL
@@ -423,7 +423,7 @@ def _drift_lines(columns: Sequence[Payload], sites: Sequence[str]) -> list[Line]
     ]
 
 
-def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
+def _map(cells: Sequence[Payload], *, most: float) -> Chart | None:
     """Return a map of columns and sites.
 
     A figure is written in each cell, which is grey where there is none. A cell's colour is full where its figure
@@ -477,4 +477,4 @@ def _map(cells: Sequence[Payload], *, most: float) -> Curves | None:
             {"mark": {"type": "text", "fontSize": 11}, "encoding": text | {"opacity": wide}},
         ],
     }
-    return Curves(rows, spec)
+    return Chart(rows, spec)

@@ -11,9 +11,9 @@ from typing import Any, Literal
 import streamlit as st
 
 from flfed.errors import counted
+from flfed.records.charts.histograms import histogram_chart, histogram_lines
 from flfed.records.dashboard import page_files
 from flfed.records.dashboard.components.figure import figure
-from flfed.records.dashboard.components.histogram_chart import histogram_chart, histogram_lines
 from flfed.records.dashboard.components.tables import table
 from flfed.records.dashboard.components.text import escape, moment, with_code
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Mark, Shown, where

@@ -9,10 +9,9 @@ import altair as alt
 import streamlit as st
 
 from flfed.errors import counted
-from flfed.records.dashboard.components import figure
-from flfed.records.dashboard.components.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
-from flfed.records.dashboard.components.charts import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
-from flfed.records.dashboard.components.colours import (
+from flfed.records.charts.axes import PLOT_HEIGHT, ROW_PIXELS, legend_of, ticks_of
+from flfed.records.charts.by_site import ARMS_GAP, ARMS_PIXELS, Layers, figure_x, inline, layered, names_y
+from flfed.records.charts.colours import (
     AMBER,
     BLUE,
     FAINT,
@@ -24,6 +23,7 @@ from flfed.records.dashboard.components.colours import (
     PINK,
     VIOLET,
 )
+from flfed.records.dashboard.components import figure
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape, with_code
 from flfed.records.reports import privacy as private

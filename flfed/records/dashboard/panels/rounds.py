@@ -12,11 +12,11 @@ from itertools import chain
 import pandas as pd
 import streamlit as st
 
-from flfed.records.dashboard.components import participation_chart, round_chart
-from flfed.records.dashboard.components.axes import axis_title, legend_of
-from flfed.records.dashboard.components.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
-from flfed.records.dashboard.components.figure import Line, behind, figure
-from flfed.records.dashboard.components.round_chart import Curves
+from flfed.records.charts import by_round, participation
+from flfed.records.charts.axes import axis_title, legend_of
+from flfed.records.charts.chart import Chart, Line, Spec
+from flfed.records.charts.colours import BLUE, MOST_COLOURED, ORANGE, one_in_colour, site_looks
+from flfed.records.dashboard.components.figure import behind, figure
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.refresh import KEPT_SECONDS, Shown, read_curves, where
 from flfed.records.dashboard.run_page import Opened, of_address
@@ -156,7 +156,7 @@ def _of_all_sites(opened: Opened, points: Sequence[CurvePoint], metric: str) -> 
             st.caption(_not_together(metric))
         return
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
-    drawn = round_chart.of_all_sites(points, metric)
+    drawn = by_round.of_all_sites(points, metric)
     figure(st, title, drawn, _lines(points, metric, None), key="rounds-all-sites", says=says)
     means = " The line is the mean over the repeats." if len(opened.runs) > 1 else ""
     st.caption(f"Without a band: what the sites send in a round gives this figure, but not its interval.{means}")
@@ -178,10 +178,10 @@ def _counted_in_bins(points: Sequence[CurvePoint], metric: str) -> str:
     if not reaches:
         return ""
     most = number(math.ceil(max(reaches) * 1000 - 1e-9) / 1000)
-    wide = f" Where it may be further off than {number(round_chart.DRAWN_FROM, 2)}, a thick line is the range."
+    wide = f" Where it may be further off than {number(by_round.DRAWN_FROM, 2)}, a thick line is the range."
     return (
         f"Worked out from counts in 256 bins: the {metric_name(metric)} of the rows lies within {most} of "
-        f"this one at each point drawn." + (wide if max(reaches) > round_chart.DRAWN_FROM else "")
+        f"this one at each point drawn." + (wide if max(reaches) > by_round.DRAWN_FROM else "")
     )
 
 
@@ -221,7 +221,7 @@ def _of_each_site(
     looks = site_looks(site.site for site in shown.sites)
     if many and banded is not None:
         looks |= one_in_colour(sites, banded)
-    each = round_chart.of_each_site(points, metric, looks, banded=banded)
+    each = by_round.of_each_site(points, metric, looks, banded=banded)
     named = axis_title(metric)
     says = _said(opened, "; ".join(f"{named}, {site}: {_course(points, site)}" for site in sites))
     figure(st, title, each, _lines(points, metric, sites), key="rounds-each-site", says=says)
@@ -275,7 +275,7 @@ def together(opened: Opened, shown: Shown) -> None:
     told = f"All sites together, {ON_ROWS.get(arm, arm)}.{_before(points, metric)}{_means_of(opened)}"
     st.caption(f"{told} The page Rounds has {'your' if opened.only else 'each'} site.")
     says = _said(opened, f"{axis_title(metric)}, all sites together: {_course(points, None)}")
-    drawn, title = round_chart.of_all_sites(points, metric), f"{metric_name(metric)} by round"
+    drawn, title = by_round.of_all_sites(points, metric), f"{metric_name(metric)} by round"
     figure(st, title, drawn, _lines(points, metric, None), key="rounds-together", says=says)
     if said := _counted_in_bins([point for point in points if point.site is None], metric):
         st.caption(said)
@@ -371,18 +371,18 @@ def took_part(opened: Opened) -> None:
     st.markdown("## Who took part")
     last = last_round(opened.runs)
     # Planned rounds set the width, so that cells stay where they are while the run goes on.
-    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), participation_chart.COLUMNS_DRAWN)
+    width = by_database.width_of(max(run.rounds_planned for run in opened.runs), participation.COLUMNS_DRAWN)
     going = any(run.status == "running" for run in opened.runs)
     # A block that is not complete would be read anew at each look.
     drawn = last // width * width if going else last
     names = [run.run for run in opened.runs]
     found = (_blocks(where(), names, *part, width, opened.only) for part in parts_of(drawn, width))
     blocks = sorted(chain.from_iterable(found), key=lambda block: (block.site, block.first))
-    said = participation_chart.in_words(blocks)
+    said = participation.in_words(blocks)
     st.markdown(escape(said))
-    if participation_chart.is_plain(blocks):  # a map would be one block of one colour
+    if participation.is_plain(blocks):  # a map would be one block of one colour
         if blocks:
-            behind(participation_chart.lines(blocks), key="participation")
+            behind(participation.lines(blocks), key="participation")
         return
     if width > 1:
         newest = " The newest cell comes once its rounds are complete." if going else ""
@@ -390,14 +390,14 @@ def took_part(opened: Opened) -> None:
     figure(
         st,
         "Each site by round",
-        participation_chart.chart(blocks),
-        participation_chart.lines(blocks),
+        participation.chart(blocks),
+        participation.lines(blocks),
         key="participation",
         says=_said(opened, said),
     )
-    if len({block.site for block in blocks}) > participation_chart.SITES_DRAWN:
-        st.caption(f"{participation_chart.whose(blocks)} are drawn; the table has all.")
-    if participation_chart.left_out(blocks):
+    if len({block.site for block in blocks}) > participation.SITES_DRAWN:
+        st.caption(f"{participation.whose(blocks)} are drawn; the table has all.")
+    if participation.left_out(blocks):
         st.caption("A site that was not asked in a round has no cell there: a study may ask a share of the sites.")
 
 
@@ -458,16 +458,16 @@ def _cost_in_words(costs: Sequence[Cost], opened: Opened) -> str:
     )
 
 
-def _seconds(costs: Sequence[Cost]) -> Curves | None:
+def _seconds(costs: Sequence[Cost]) -> Chart | None:
     known = [one for one in costs if one.seconds is not None]
     if not known:
         return None
     rows = pd.DataFrame({"round": [one.last for one in known], "value": [one.seconds for one in known]})
-    y = round_chart.y_axis("seconds (lower is better)", zero=True)
-    return Curves(rows, _spec(y, BLUE, points=len(known) < round_chart.FEW_ROUNDS))
+    y = by_round.y_axis("seconds (lower is better)", zero=True)
+    return Chart(rows, _spec(y, BLUE, points=len(known) < by_round.FEW_ROUNDS))
 
 
-def _bytes(costs: Sequence[Cost]) -> Curves | None:
+def _bytes(costs: Sequence[Cost]) -> Chart | None:
     if not costs:
         return None
     rows = pd.DataFrame(
@@ -478,10 +478,10 @@ def _bytes(costs: Sequence[Cost]) -> Curves | None:
         ]
     )
     names, colours = zip(*WAYS.values(), strict=True)
-    legend = legend_of(names, **round_chart.STROKES)
-    y = round_chart.y_axis("kB a round", zero=True)
+    legend = legend_of(names, **by_round.STROKES)
+    y = by_round.y_axis("kB a round", zero=True)
     scale = {"domain": list(names), "range": list(colours)}
-    spec = _spec(y, None, points=len(costs) < round_chart.FEW_ROUNDS)
+    spec = _spec(y, None, points=len(costs) < by_round.FEW_ROUNDS)
     spec["encoding"]["color"] = {"field": "way", "type": "nominal", "scale": scale, "legend": legend}
     spec["encoding"]["strokeDash"] = {
         "field": "way",
@@ -489,11 +489,11 @@ def _bytes(costs: Sequence[Cost]) -> Curves | None:
         "scale": {"domain": list(names)},
         "legend": legend,
     }
-    return Curves(rows, spec)
+    return Chart(rows, spec)
 
 
-def _spec(y: round_chart.Spec, colour: str | None, *, points: bool) -> round_chart.Spec:
+def _spec(y: Spec, colour: str | None, *, points: bool) -> Spec:
     mark = {"type": "line", "strokeWidth": 2, "point": points} | ({"color": colour} if colour else {})
     tooltip = [{"field": "round", "type": "quantitative"}, {"field": "value", "type": "quantitative"}]
-    encoding = {"x": round_chart.X, "y": y, "tooltip": tooltip}
+    encoding = {"x": by_round.X, "y": y, "tooltip": tooltip}
     return {"height": HEIGHT, "mark": mark, "encoding": encoding}

@@ -10,18 +10,21 @@ from typing import Any
 
 import streamlit as st
 
+from flfed.records.charts.by_site import forest_plot, sites_by_arm
+from flfed.records.charts.by_site import references as chart_of_references
+from flfed.records.charts.chart import Line
+from flfed.records.charts.intervals import ENDS, interval_chart
 from flfed.records.dashboard import page_files
-from flfed.records.dashboard.components import charts
-from flfed.records.dashboard.components.figure import Line, figure
-from flfed.records.dashboard.components.interval_chart import ENDS, interval_chart
+from flfed.records.dashboard.components.figure import figure
 from flfed.records.dashboard.components.tables import SITES_SHOWN, table
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.overview import card, noised_cards, not_compared
 from flfed.records.reports import site_answer
 from flfed.records.reports.glossary import of_noised_scores
 from flfed.records.reports.narrative import (
-    MARK,
+    ADJUSTED,
     doubts,
+    ends_of,
     gain_in_words,
     interval_name,
     least_gain,
@@ -83,7 +86,6 @@ HOW_DRAWN = (
     "Lines: the interval that the verdict goes by. A line that reaches the edge goes on. The mean weighs each site by "
     "how well its gain is known; its 95 % CI is not widened."
 )
-ADJUSTED = f"{MARK.strip()}: of the shared model adjusted to the site."
 
 
 def answer(found: Report, site: str, metric: str) -> None:
@@ -213,7 +215,7 @@ def _beside(found: Report, metric: str, order: Sequence[str]) -> None:
             st.caption(escape(line))
         return
     left, right = st.columns(2)
-    gains, models = charts.forest_plot(found, metric, shown), charts.sites_by_arm(found, metric, shown)
+    gains, models = forest_plot(found, metric, shown), sites_by_arm(found, metric, shown)
     says = "; ".join(
         f"{line['Site']}: {line['Verdict']}, {gain_in_words(found['sites'][line['Site']], metric)}" for line in lines
     )
@@ -239,7 +241,7 @@ def _shared_model(found: Report, metric: str, sites: Sequence[str], lines: Seque
     """Show the shared model's figure at some sites, the only one that leaves them."""
     title = f"{metric_name(metric)} of the shared model at each site, with 95 % CI"
     says = "; ".join(f"{site} {number(found['sites'][site]['global'].get(metric, {}).get('value'))}" for site in sites)
-    if (drawn := charts.sites_by_arm(found, metric, sites)) is not None:
+    if (drawn := sites_by_arm(found, metric, sites)) is not None:
         figure(st, title, drawn, lines, key="site-models", says=f"{title}. {says}")
 
 
@@ -283,7 +285,7 @@ def references(found: Report, metric: str) -> None:
             figures = {"Value": entry["value"], "95 % low": entry["low"], "95 % high": entry["high"]}
             lines.append({"Model": reference_name(found, arm) + over_sites(entry)} | figures)
     says = "; ".join(f"{line['Model']} {number(line['Value'])}" for line in lines)
-    drawn = charts.references(found, metric)
+    drawn = chart_of_references(found, metric)
     figure(st, "All test rows together, and references", drawn, lines, key="references", says=says)
     st.caption(TOGETHER)
     if fewer := over_sites((found["sites-mean"] or {}).get(metric, {})):
@@ -298,7 +300,7 @@ def who_gains(found: Report, metric: str) -> None:
         _shared_model(found, metric, shown, lines)
         return
     says = "; ".join(f"{site}: {site_verdict(found['sites'][site], metric)[0]}" for site in order)
-    drawn = charts.forest_plot(found, metric, shown)
+    drawn = forest_plot(found, metric, shown)
     which = f": of {len(order)} sites, those that gain most and least" if len(shown) < len(order) else ""
     figure(st, f"Gain by joining, {interval_name(found)}{which}", drawn, lines, key="gains", says=says)
     marks = []
@@ -315,13 +317,7 @@ def at_the_ends(found: Report, metric: str) -> list[str]:
     order = order_of_sites(found, metric)
     # Those that cannot be judged come last: they are no end of the order.
     judged = [site for site in order if best_gain(found["sites"][site], metric) is not None]
-    return order if len(order) <= FEW_SITES else ends_of(judged or order)
-
-
-def ends_of(order: Sequence[str], most: int = FEW_SITES) -> list[str]:
-    """Return the sites at both ends of an order, at most `most`."""
-    half = most // 2
-    return [*order] if len(order) <= most else [*order[:half], *order[-half:]]
+    return order if len(order) <= FEW_SITES else ends_of(judged or order, FEW_SITES)
 
 
 def links(found: Report, metric: str, name: str) -> None:

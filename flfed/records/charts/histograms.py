@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
-from flfed.records.dashboard.components.colours import BLUE, INK, ORANGE
-from flfed.records.dashboard.components.figure import Line
-from flfed.records.dashboard.components.round_chart import HEIGHT, Curves, Spec
+from flfed.records.charts.axes import AXIS_NUMBERS, PLOT_HEIGHT, in_lines, legend_of
+from flfed.records.charts.by_round import HEIGHT
+from flfed.records.charts.chart import Chart, Line, Spec
+from flfed.records.charts.colours import BLUE, INK, ORANGE
 from flfed.records.statistics.intervals import NORMAL_95
 from flfed.records.statistics.listed.noised_scores import FROM, NOISE, TO, WITH, WITHOUT
 from flfed.records.statistics.verdict import as_given
@@ -57,7 +57,7 @@ def histogram_lines(column: Mapping[str, Any], deviation: float) -> list[Line]:
     ]
 
 
-def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Curves | None:
+def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Chart | None:
     """Return bars of bins with the reach of their noise, or None without bins.
 
     Bins that grow from left to right, as those of amounts do, are drawn equally wide on a stretched axis.
@@ -94,10 +94,10 @@ def histogram_chart(lines: Sequence[Line], title: str, unit: str) -> Curves | No
     bars["encoding"] |= {"y": y, "y2": {"datum": 0}, "tooltip": tooltip}
     noise: Spec = {"mark": {"type": "rule", "color": ORANGE, "strokeWidth": 2 if len(rows) <= 64 else 1}}
     noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
-    return Curves(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
+    return Chart(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
 
 
-def scores_chart(lines: Sequence[Line], unit: str) -> Curves | None:
+def scores_chart(lines: Sequence[Line], unit: str) -> Chart | None:
     """Return bars of both classes by bin of the predicted probability, with the reach of their noise.
 
     Bins are drawn equally wide, as each has about as many rows; the axis has the probabilities at which they begin.
@@ -136,7 +136,7 @@ def scores_chart(lines: Sequence[Line], unit: str) -> Curves | None:
     bars["encoding"] |= {"y2": {"datum": 0}, "color": colour, "tooltip": tooltip}
     noise: Spec = {"mark": {"type": "rule", "color": INK, "strokeWidth": 2}}
     noise["encoding"] = {"x": x | {"field": "middle"}, "y": y | {"field": "low"}, "y2": {"field": "high"}}
-    return Curves(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
+    return Chart(rows, {"height": HEIGHT, "autosize": PLOT_HEIGHT, "layer": [bars, noise]})
 
 
 GAP = 0.06

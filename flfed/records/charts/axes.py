@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flfed.records.dashboard.components.colours import FIGURE
+from flfed.records.charts.colours import FIGURE
 from flfed.records.statistics.intervals import possible
 from flfed.records.statistics.verdict import better_of, metric_name
 

@@ -28,6 +28,7 @@ INK, FIGURE = "#1b2733", "#7a7a7a"
 """Of words in a chart: on a mark's own colour, and beside it. A picture that a reader keeps of a chart has these."""
 RISING = "#56B4E9"
 FALLING = "#E69F00"
+GRID = "#e3e7eb"
 NO_FIGURE = "#d9d9d9"
 """Of cells: the largest figures above and below 0, smaller ones letting the page through; behind a dash."""
 SITE_COLOURS = (BLUE, "#e37407", "#809677", "#940ef4", "#d21a2d", "#745f73", GREEN, "#C3699B")

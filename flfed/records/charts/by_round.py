@@ -6,13 +6,13 @@ A running run draws them anew with each of its rounds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import AXIS_NUMBERS, PLOT_HEIGHT, axis_title, in_lines, legend_of
-from flfed.records.dashboard.components.colours import ARM_COLOURS, FAINT
+from flfed.records.charts.axes import AXIS_NUMBERS, PLOT_HEIGHT, axis_title, in_lines, legend_of
+from flfed.records.charts.chart import Chart, Spec
+from flfed.records.charts.colours import ARM_COLOURS, FAINT
 from flfed.records.reports.round_totals import band_of
 from flfed.records.store.entries import CurvePoint
 
@@ -33,25 +33,9 @@ BAND: dict[str, Any] = {"fillOpacity": 0.2, "strokeWidth": 1, "strokeOpacity": 1
 COLUMNS = ("round", "site", "value", "low", "high", "least", "most")
 WIDE = dict.fromkeys(("round", "value", "low", "high", "least", "most"), "float64")
 """Kinds of the columns that may have nothing but gaps, which the browser must take for numbers."""
-Spec = dict[str, Any]
-"""A chart in Vega-Lite's own words, without its data."""
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Chart by round.
-
-    While only `rows` change, the browser moves the lines and leaves the chart standing.
-
-    It is written in Vega-Lite's own words, not by Altair, whose checks took two thirds of the time
-    of each look at a running run (measured: 75 of 120 ms).
-    """
-
-    rows: pd.DataFrame
-    spec: Spec
-
-
-def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
+def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Chart | None:
     """Return the all-sites figure by round.
 
     None without figures.
@@ -80,7 +64,7 @@ def of_all_sites(points: Iterable[CurvePoint], metric: str) -> Curves | None:
         "encoding": {"x": X},
         "layer": [ranges, _between("least", "most", colour), line],
     }
-    return Curves(rows, spec)
+    return Chart(rows, spec)
 
 
 def of_each_site(
@@ -89,7 +73,7 @@ def of_each_site(
     looks: Mapping[str, tuple[str, list[int]]],
     *,
     banded: str | None = None,
-) -> Curves | None:
+) -> Chart | None:
     """Return the figure of each site by round.
 
     Each site has its colour and dash. None without figures.
@@ -139,7 +123,7 @@ def of_each_site(
     place = {name: number for number, name in enumerate(names)}
     # The rows follow the same order, in which the lines are drawn.
     rows = rows.sort_values("site", key=lambda of: of.map(place), kind="stable") if faint else rows
-    return Curves(rows, spec)
+    return Chart(rows, spec)
 
 
 def _between(low: str, high: str, colour: str) -> Spec:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import (
+from flfed.records.charts.axes import (
     PLOT_HEIGHT,
     ROW_PIXELS,
     axis_title,
@@ -19,14 +19,14 @@ from flfed.records.dashboard.components.axes import (
     names_axis,
     ticks_of,
 )
-from flfed.records.dashboard.components.colours import ARM_COLOURS, NEUTRAL
-from flfed.records.dashboard.components.round_chart import Curves, Spec
+from flfed.records.charts.chart import Chart, Spec
+from flfed.records.charts.colours import ARM_COLOURS, NEUTRAL
 from flfed.records.statistics.verdict import number
 
 ENDS = ("value", "low", "high")
 
 
-def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: bool = True) -> Curves | None:
+def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: bool = True) -> Chart | None:
     """Return each line's figure with its interval, or None where there is no figure.
 
     Parameters
@@ -52,4 +52,4 @@ def interval_chart(lines: Sequence[Mapping[str, Any]], metric: str, *, grid: boo
     dot["encoding"] = {"x": x, "color": colour, "tooltip": [{"field": field} for field in ("name", *ENDS)]}
     figures = {"mark": figures_above(), "encoding": {"x": {"value": "width"}, "text": {"field": "shown"}}}
     height = {"height": ROW_PIXELS * len(rows), "autosize": PLOT_HEIGHT}
-    return Curves(rows, height | {"encoding": {"y": y}, "layer": [span, dot, figures]})
+    return Chart(rows, height | {"encoding": {"y": y}, "layer": [span, dot, figures]})

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from flfed.records.dashboard.components.axes import PLOT_HEIGHT, legend_of, names_axis
-from flfed.records.dashboard.components.colours import AMBER, BLUE, NEUTRAL, ORANGE, PALE_BLUE
-from flfed.records.dashboard.components.figure import Line
-from flfed.records.dashboard.components.round_chart import ROUND_NUMBERS, Curves
+from flfed.records.charts.axes import PLOT_HEIGHT, legend_of, names_axis
+from flfed.records.charts.by_round import ROUND_NUMBERS
+from flfed.records.charts.chart import Chart, Line
+from flfed.records.charts.colours import AMBER, BLUE, NEUTRAL, ORANGE, PALE_BLUE
 from flfed.records.reports.round_totals import Block
 
 COLUMNS_DRAWN = 60
@@ -137,7 +137,7 @@ def in_a_row(blocks: Sequence[Block]) -> list[Block]:
     return found
 
 
-def chart(blocks: Sequence[Block]) -> Curves | None:
+def chart(blocks: Sequence[Block]) -> Chart | None:
     """Return the map of sites and rounds.
 
     It has a row for a site and a cell for rounds of the same state. None where nobody was asked yet.
@@ -193,7 +193,7 @@ def chart(blocks: Sequence[Block]) -> Curves | None:
             ],
         },
     }
-    return Curves(rows, spec)
+    return Chart(rows, spec)
 
 
 def in_words(blocks: Sequence[Block]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from flfed.records.dashboard.components.axes import (
+from flfed.records.charts.axes import (
     NAME_PIXELS,
     PLOT_HEIGHT,
     ROW_PIXELS,
@@ -21,13 +21,13 @@ from flfed.records.dashboard.components.axes import (
     names_axis,
     ticks_of,
 )
-from flfed.records.dashboard.components.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
-from flfed.records.dashboard.components.interval_chart import interval_chart
-from flfed.records.dashboard.components.round_chart import Curves
-from flfed.records.reports.narrative import MARK, forest_lines
+from flfed.records.charts.chart import Chart
+from flfed.records.charts.colours import ARM_COLOURS, FIGURE, NEUTRAL, VERDICT_COLOURS
+from flfed.records.charts.intervals import interval_chart
+from flfed.records.reports.narrative import MARK, ForestLine, forest_lines
 from flfed.records.reports.report import REFERENCES, arms_shown
 from flfed.records.statistics import Report
-from flfed.records.statistics.verdict import ARM_NAMES, Difference, gain_in_brackets, interval, metric_name, number
+from flfed.records.statistics.verdict import ARM_NAMES, gain_in_brackets, interval, metric_name, number
 
 ARM_SHAPES = {"global": "circle", "personalised": "diamond", "local-only": "square"}
 ARMS_PIXELS, ARMS_GAP = 62, 0.36
@@ -89,7 +89,7 @@ def _spread(rows: Rows, *keys: str) -> list[float | None]:
     return [row[key] for row in rows for key in keys]
 
 
-def references(found: Report, metric: str) -> Curves | None:
+def references(found: Report, metric: str) -> Chart | None:
     """Return the chart of the shared model's references.
 
     They are pooled, the sites' mean and one site's own model everywhere.
@@ -152,7 +152,7 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     one its name and gain above it.
     """
     lines = forest_lines(found, metric, sites)
-    if all(line["value"] is None for line in lines):
+    if all(line.value is None for line in lines):
         return None
     rule = found["verdict-rule"]
     rows = [_forest_row(line, rule["worthwhile"][metric]) for line in lines]
@@ -177,7 +177,7 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     x["scale"]["range"] = [alt.ExprRef(f"{NARROW} ? {narrow} : {wide}") for narrow, wide in ends_at]
     zero = alt.Chart(inline(values=[{"at": 0}])).mark_rule(strokeDash=[5, 4], color=NEUTRAL)
     drawn = base.transform_filter("datum.value != null")
-    titles = {"rows": "rows (events)"} if any(line["events"] for line in lines) else {}
+    titles = {"rows": "rows (events)"} if any(line.events for line in lines) else {}
     titles |= {"gain": "gain (95 % CI, widened)"} if rule["sites"] > 1 else {}
     return layered(
         zero.encode(x="at:Q"),
@@ -196,36 +196,47 @@ def forest_plot(found: Report, metric: str, sites: Sequence[str]) -> Layers | No
     )
 
 
-def plot_reach(lines: Sequence[Report]) -> float:
+def plot_reach(lines: Sequence[ForestLine]) -> float:
     """Return how far from 0 a forest plot goes.
 
     One site of which nearly nothing is known does not press the others together: its line ends at the plot's edge.
 
     Examples
     --------
-    >>> line = {"site": "a", "value": 0.02, "low": -0.06, "high": 0.1}
-    >>> plot_reach([line, line, line | {"low": -0.9, "high": 1.0}])
+    >>> from dataclasses import replace
+    >>> line = ForestLine("a", "a", 0.02, -0.06, 0.1, "pays")
+    >>> plot_reach([line, line, replace(line, low=-0.9, high=1.0)])
     0.4
     """
-    widths = [_furthest(line, "low", "high") for line in lines if None not in (line["site"], line["low"])]
-    shown = [_furthest(line, "value", *(() if line["site"] is not None else ("low", "high"))) for line in lines]
-    return max(REACH * float(median(widths)) if widths else 0.0, *shown)
+    widths = [_furthest(line.low, line.high) for line in lines if line.site is not None and line.low is not None]
+    shown = [_furthest(line.value) for line in lines]
+    shown += [_furthest(line.low, line.high) for line in lines if line.site is None]
+    middle = float(median(widths)) if widths else 0.0
+    return max(REACH * middle, *shown)
 
 
-def _furthest(line: Report, *ends: str) -> float:
-    return float(max(abs(line[end] or 0.0) for end in ends))
+def _furthest(*ends: float | None) -> float:
+    return max(abs(end or 0.0) for end in ends)
 
 
-def _forest_row(line: Report, worthwhile: float) -> dict[str, Any]:
+def _forest_row(line: ForestLine, worthwhile: float) -> dict[str, Any]:
     """Return a line of the forest plot with its texts."""
-    gain = Difference(line["value"], line["low"], line["high"])
-    row = {key: line[key] for key in ("name", "value", "low", "high", "verdict")}
-    row |= {"mean": line["site"] is None}
-    row |= {model: "" if line[model] is None else number(line[model]) for model in ("own", "shared")}
-    marked = MARK if line["model"] == "personalised" else ""
-    rows = "" if line["rows"] is None else str(line["rows"])
-    rows += "" if line["events"] is None else f" ({line['events']})"
-    return row | {"rows": rows, "gain": gain_in_brackets(gain, worthwhile) + marked}
+    marked = MARK if line.model == "personalised" else ""
+    rows = "" if line.rows is None else str(line.rows)
+    if line.events is not None:
+        rows += f" ({line.events})"
+    return {
+        "name": line.name,
+        "value": line.value,
+        "low": line.low,
+        "high": line.high,
+        "verdict": line.verdict,
+        "mean": line.site is None,
+        "own": "" if line.own is None else number(line.own),
+        "shared": "" if line.shared is None else number(line.shared),
+        "rows": rows,
+        "gain": gain_in_brackets(line.gain, worthwhile) + marked,
+    }
 
 
 def _forest_columns(base: alt.Chart, y: alt.Y, rows: Rows, other_titles: Mapping[str, str]) -> list[alt.Chart]:

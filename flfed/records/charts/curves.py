@@ -1,0 +1,274 @@
+"""Charts of scores: how well they rank, whether they hold, and whether acting on them is of use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from flfed.records.charts.axes import (
+    AXIS_NUMBERS,
+    PLOT_HEIGHT,
+    STRETCH,
+    end_of_calibration,
+    figure_axis,
+    in_lines,
+    is_stretched,
+    legend_of,
+    stretched_ticks,
+    ticks_of,
+)
+from flfed.records.charts.by_round import STROKES
+from flfed.records.charts.chart import Chart, Line, Spec
+from flfed.records.charts.colours import FAINT, NEUTRAL, Looks
+from flfed.records.statistics.operating_points import RARE, OperatingPoint
+from flfed.records.statistics.score_curves import LEAST_ROWS, ScoreCounts, precision_recall, roc, steps, thinned
+from flfed.records.statistics.score_tables import TOGETHER, is_together
+
+PLOT_PIXELS = 320
+ROC_TITLES = ("false positive rate (1 − specificity)", "true positive rate (sensitivity)")
+PRECISION_TITLES = ("recall (share of outcomes found)", "precision (share of alarms that are right)")
+NOBODY, EVERYBODY, MODEL, COUNTED = "flag nobody", "flag everybody", "the model", "exact counts"
+Points = list[tuple[str, float, float]]
+"""Of a drawn curve: whose it is, x and y."""
+
+
+def _colours(names: Sequence[str], looks: Looks) -> Spec:
+    of = {name: (NEUTRAL, [1, 0]) if is_together(name) else looks[name] for name in names}
+    # Sites in grey all look alike, so that the legend leaves them out.
+    told = [name for name in names if of[name][0] != FAINT]
+    named = {"field": "of", "type": "nominal", "legend": legend_of(told, values=told, **STROKES)}
+    return {
+        "color": named | {"scale": {"domain": list(names), "range": [of[name][0] for name in names]}},
+        "strokeDash": named | {"scale": {"domain": list(names), "range": [of[name][1] for name in names]}},
+    }
+
+
+def _widths(names: Sequence[str], looks: Looks) -> Spec:
+    """Return the width of each curve.
+
+    Those of several sites together are the widest, those beside a chosen one the narrowest.
+    """
+    faint = [name for name in names if not is_together(name) and looks[name][0] == FAINT]
+    wide = {"test": f"indexof(datum.of, ' {TOGETHER}') > 0", "value": 4}
+    return {"condition": [wide, {"test": {"field": "of", "oneOf": faint}, "value": 1}], "value": 3 if faint else 2}
+
+
+ROOM: Spec = {"height": PLOT_PIXELS, "autosize": PLOT_HEIGHT}
+
+
+def diagonal(top: float = 1.0) -> Spec:
+    """Return the dashed line of equal figures.
+
+    On it both axes, which end at `top`, have the same figure.
+    """
+    return {
+        "data": {"values": [{"x": 0, "y": 0}, {"x": top, "y": top}]},
+        "mark": {"type": "line", "strokeDash": [5, 4], "color": NEUTRAL, "strokeWidth": 1},
+        "encoding": {"x": {"field": "x", "type": "quantitative"}, "y": {"field": "y", "type": "quantitative"}},
+    }
+
+
+def _axis(field: str, title: str, top: float = 1.0, *, stretched: bool = False) -> Spec:
+    scale: Spec = {"domain": [0, top], "nice": False}
+    axis: Spec = {"title": in_lines(title), "labelExpr": AXIS_NUMBERS, "tickCount": 5}
+    if stretched:
+        scale |= {"type": "pow", "exponent": 1 / STRETCH}
+        values, said = stretched_ticks(top), "datum.value == 0 ? '0' : replace('' + datum.value, /^0/, '')"
+        # Of more values than the count of ticks Vega leaves out every other one.
+        axis |= {"labelExpr": said, "values": values, "tickCount": len(values), "labelOverlap": False}
+    return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
+
+
+def _tooltip(*fields: str) -> list[Spec]:
+    return [{"field": "of", "type": "nominal"}, *({"field": name, "type": "quantitative"} for name in fields)]
+
+
+def by_chance(found: Mapping[str, ScoreCounts], looks: Looks) -> Spec:
+    """Return the lines of precision by chance.
+
+    Each is its site's share of rows with the outcome.
+    """
+    shares = [{"of": name, "y": round(counts.events / counts.rows, 5)} for name, counts in found.items()]
+    colour = _colours(list(found), looks)["color"]
+    return {
+        "data": {"values": shares},
+        "mark": {"type": "rule", "strokeDash": [5, 4], "strokeWidth": 1},
+        "encoding": {"y": {"field": "y", "type": "quantitative"}, "color": colour},
+    }
+
+
+def unit_square(
+    points: Points, titles: tuple[str, str], names: Sequence[str], looks: Looks, below: list[Spec]
+) -> Chart | None:
+    """Return curves in the unit square.
+
+    They are in the order of their points, above the layers of `below`. None without points.
+    """
+    if not points:
+        return None
+    rows = pd.DataFrame(points, columns=["of", "x", "y"]).round(5)
+    # A step upwards has one x twice: only the place keeps its points in order.
+    rows["place"] = range(len(rows))
+    encoding = {
+        "x": _axis("x", titles[0]),
+        "y": _axis("y", titles[1]),
+        "order": {"field": "place", "type": "quantitative"},
+        "strokeWidth": _widths(names, looks),
+        "tooltip": _tooltip("x", "y"),
+        **_colours(names, looks),
+    }
+    return Chart(rows, ROOM | {"layer": [*below, {"mark": {"type": "line"}, "encoding": encoding}]})
+
+
+def roc_chart(found: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
+    """Return the ROC curves, the diagonal below them; None without rows."""
+    points = points_of({name: thinned(*roc(counts)) for name, counts in found.items()})
+    return unit_square(points, ROC_TITLES, list(found), looks, [diagonal()])
+
+
+def precision_chart(found: Mapping[str, ScoreCounts], looks: Looks) -> Chart | None:
+    """Return the curves of precision and recall, with precision by chance; None without rows."""
+    points = points_of({name: thinned(*steps(*precision_recall(counts))) for name, counts in found.items()})
+    return unit_square(points, PRECISION_TITLES, list(found), looks, [by_chance(found, looks)])
+
+
+def points_of(curves: Mapping[str, tuple[Any, Any]]) -> Points:
+    """Return the points of some curves, one after the other."""
+    points = []
+    for name, (x, y) in curves.items():
+        points += [(name, float(across), float(up)) for across, up in zip(x, y, strict=True)]
+    return points
+
+
+def calibration_chart(
+    lines: Sequence[Line], names: Sequence[str], looks: Looks, *, beside: Sequence[Line] = ()
+) -> Chart | None:
+    """Return the chart of calibration groups.
+
+    Groups are points, larger with more rows, with their intervals, and a line from each to the next.
+
+    Parameters
+    ----------
+    lines : sequence of mappings
+        From `score_tables.group_lines`.
+    names : sequence of str
+        Whose lines these are.
+    looks : mapping of site to colour and dash
+    beside : sequence of mappings
+        Lines of other charts beside this one, with which it shares its axes.
+    """
+    if not lines:
+        return None
+    keys = {"Rows of": "of", "Predicted, mean": "x", "Observed share": "y", "95 % low": "low", "95 % high": "high"}
+    keys |= {"Rows": "rows"}
+    rows = pd.DataFrame(lines)[list(keys)].rename(columns=keys).round(7)
+    colours = _colours(names, looks)
+    # Both axes end and stretch alike, so that the diagonal is where predictions hold.
+    shared = [*lines, *beside]
+    top, stretched = end_of_calibration(shared), is_stretched(shared)
+    x = _axis("x", "predicted probability (mean of the group)", top, stretched=stretched)
+    y, low = (_axis(field, "observed share", top, stretched=stretched) for field in ("y", "low"))
+    spans = {"mark": {"type": "rule", "strokeWidth": 1.5}}
+    spans["encoding"] = {"x": x, "y": low, "y2": {"field": "high"}, "color": colours["color"]}
+    lined = {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": {"x": x, "y": y, **colours}}
+    dots = {"mark": {"type": "point", "filled": True, "opacity": 1}}
+    dots["encoding"] = {"x": x, "y": y, "color": colours["color"], "tooltip": _tooltip("x", "y", "low", "high", "rows")}
+    size = {"domain": [LEAST_ROWS, max(int(rows["rows"].max()), LEAST_ROWS + 1)], "range": [50, 200]}
+    dots["encoding"]["size"] = {"field": "rows", "type": "quantitative", "scale": size, "legend": None}
+    return Chart(rows, ROOM | {"layer": [diagonal(top), spans, lined, dots]})
+
+
+def decision_chart(
+    name: str,
+    points: Sequence[OperatingPoint],
+    exact: Sequence[OperatingPoint],
+    beside: Sequence[Sequence[OperatingPoint]],
+    looks: Looks,
+) -> Chart:
+    """Return net benefit by threshold: of the model, of flagging everybody, and of flagging nobody.
+
+    Parameters
+    ----------
+    name : str
+        A site, or several together.
+    points : sequence of OperatingPoint
+        By rising threshold. Of exact counts alone no line is drawn.
+    exact : sequence of OperatingPoint
+        Exact counts, drawn as marks.
+    beside : sequence of sequences of OperatingPoint
+        Points of all charts beside each other, which share their axes.
+    looks : mapping of site to colour and dash
+    """
+    top = max(_share_with_outcome(line) for line in beside)
+    ticks = ticks_of([0.0, top])
+    ticks = [-ticks[1], *ticks]
+    # Where the outcome is rare, what matters lies near 0.
+    stretched = top < RARE
+    colour = NEUTRAL if is_together(name) else looks[name][0]
+    rows, events = points[0].rows, points[0].events
+    thresholds = [(place / 200) ** (STRETCH if stretched else 1) for place in range(200)]
+    everybody = [OperatingPoint(at, events, rows - events, 0, 0) for at in thresholds]
+    lines = {NOBODY: [(0.0, 0.0), (1.0, 0.0)], EVERYBODY: net_benefits(everybody)}
+    if [*points] != [*exact]:
+        lines[MODEL] = net_benefits(points)
+    drawn = []
+    for way, line in lines.items():
+        for place, piece in enumerate(cut_below(line, ticks[0])):
+            drawn += [{"way": way, "piece": f"{way} {place}", "x": x, "y": y} for x, y in piece]
+    drawn += [{"way": COUNTED, "piece": COUNTED, "x": x, "y": y} for x, y in net_benefits(exact) if y >= ticks[0]]
+    return Chart(pd.DataFrame(drawn), ROOM | {"layer": _decision_layers(ticks, colour, stretched=stretched)})
+
+
+def _decision_layers(ticks: Sequence[float], colour: str, *, stretched: bool) -> list[Spec]:
+    """Return lines and marks of a decision chart."""
+    title = "threshold (stretched towards 0)" if stretched else "threshold"
+    x = _axis("x", title, stretched=stretched)
+    # Figures of the axis have its own first and last tick.
+    y = {"field": "y", "type": "quantitative"} | figure_axis("net benefit (share of rows)", ticks)
+    ways = [MODEL, EVERYBODY, NOBODY, COUNTED]
+    scale = {"domain": ways, "range": [colour, NEUTRAL, NEUTRAL, colour]}
+    of = {"field": "way", "type": "nominal", "legend": legend_of(ways[:3], values=ways[:3], **STROKES)}
+    dashes = of | {"scale": {"domain": ways, "range": [[1, 0], [5, 4], [1, 0], [1, 0]]}}
+    width = {"condition": {"test": {"field": "way", "equal": MODEL}, "value": 2}, "value": 1}
+    encoding = {"x": x, "y": y, "color": of | {"scale": scale}, "strokeDash": dashes, "strokeWidth": width}
+    encoding |= {"detail": {"field": "piece"}, "order": {"field": "x"}}
+    line: Spec = {
+        "transform": [{"filter": f"datum.way != '{COUNTED}'"}],
+        "mark": {"type": "line"},
+        "encoding": encoding,
+    }
+    mark: Spec = {"transform": [{"filter": f"datum.way == '{COUNTED}'"}]}
+    mark |= {"mark": {"type": "point", "filled": True, "size": 50, "opacity": 1, "color": colour}}
+    return [line, mark | {"encoding": {"x": x, "y": y}}]
+
+
+def _share_with_outcome(points: Sequence[OperatingPoint]) -> float:
+    return points[0].events / points[0].rows
+
+
+def net_benefits(points: Sequence[OperatingPoint]) -> list[tuple[float, float]]:
+    """Return threshold and net benefit of some operating points, where there is one."""
+    return [(float(point.threshold or 0), point.net_benefit) for point in points if point.net_benefit is not None]
+
+
+def cut_below(points: Sequence[tuple[float, float]], bottom: float) -> list[list[tuple[float, float]]]:
+    """Return the pieces of a line that do not lie below an axis' lower end.
+
+    Examples
+    --------
+    >>> cut_below([(0.0, 1.0), (1.0, -1.0), (2.0, 0.0)], -0.5)
+    [[(0.0, 1.0), (0.75, -0.5)], [(1.5, -0.5), (2.0, 0.0)]]
+    """
+    pieces: list[list[tuple[float, float]]] = [[]]
+    if points and points[0][1] >= bottom:
+        pieces[0].append(points[0])
+    for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+        if (y < bottom) != (to_y < bottom):
+            pieces[-1].append((x + (to_x - x) * (bottom - y) / (to_y - y), bottom))
+        if y >= bottom > to_y:
+            pieces.append([])
+        if to_y >= bottom:
+            pieces[-1].append((to_x, to_y))
+    return [piece for piece in pieces if piece]
