@@ -15,7 +15,7 @@ from flfed.cli import completion, output, run_text
 from flfed.cli.catalogue import LATEST
 from flfed.cli.data import TO
 from flfed.cli.progress import loading, progress, stoppable
-from flfed.cli.study_text import SUMS, analysis_in_words, can_be_run, sums_in_words, trees_in_words
+from flfed.cli.study_text import analysis_in_words, can_be_run, sums_in_words, trees_in_words
 from flfed.errors import FlfedError, UsageError, counted, people_in_words
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def check_study(
 ) -> None:
     """Check a study against everything it names, and say what it promises of privacy, without reading a table."""
     study = study_of(name, changes)
-    from flfed.deployment.operator.study_description import bytes_in_words, bytes_of_runs
+    from flfed.deployment.operator.run_size import bytes_in_words, bytes_of_runs
     from flfed.federation.engines.local_sites import find_sites
     from flfed.federation.recording.privacy_recorder import promised
     from flfed.federation.recording.source_model import source_in_words
@@ -169,9 +169,8 @@ def check_study(
         output.say(f"{whose}: {said}.")
     if grows(study):
         output.say(trees_in_words(study))
-    if study.secure_aggregation in SUMS:
-        for line in sums_in_words(study):
-            output.say(line)
+    for line in sums_in_words(study):
+        output.say(line)
     output.promise(privacy)
 
 

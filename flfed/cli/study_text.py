@@ -6,41 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flfed.study.exchanges import exchanges_of, exchanges_of_run, most_rounds, refits
+from flfed.words import sentences
 
 if TYPE_CHECKING:
     from flfed.study.study import Study
 
-TREES = (
-    "Trees: at most {exchanges:,} exchanges, one after the other: {rounds:,} rounds{anew} of {levels} levels{opened}."
-)
-ANEW = ", half of them at most to grow the trees anew on all training rows,"
-OPENED = ", and for each sum one that opens it"
-SUMS = {
-    "auto": "Secure aggregation: where three institutions or more take part, their updates leave for sums only.",
-    "on": "Secure aggregation: updates of institutions leave for sums only; in one process the sums are rehearsed.",
-    "ckks": "Homomorphic encryption: updates of institutions leave encrypted; in one process it is rehearsed. A round "
-    "needs all sites that take part: where one is missing, the run stops.",
-}
-"""What a study asks for, before anybody approved it."""
-ONE_LIST = (
-    "The first sum of rows on a dataset, of whatever study, makes the list of sites of all later ones: wait until all "
-    "sites that are to be in it take part."
-)
-"""What to know before the first such sum."""
-ROUNDS = (
-    "Rounds at institutions: under secure aggregation they send no loss and no metric of their own, unless their "
-    "policy names training-figures. So there are no curves by site, no figures over test rows by round{offsets}. "
-    "{instead}"
-)
-OFFSETS = ", and no spread of the sites' intercepts"
-OF_SUM = (
-    "Best round, patience, plateau and the check for a spoilt model go by the mean loss of all sites, from the sum."
-)
-OF_NONE = (
-    "No sum of losses is opened: select = 'best', patience and a plateau are refused where a site keeps its losses, "
-    "and no mean loss shows a spoilt model."
-)
-"""What a run lacks of its rounds, and what stands in its place."""
+WORDS = sentences("study", "check")
 
 
 def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
@@ -55,12 +26,12 @@ def can_be_run(study: Study, facts: Mapping[str, Any]) -> list[str]:
 
 def trees_in_words(study: Study) -> str:
     """Return how many exchanges a run of trees takes, at most."""
-    return TREES.format(
+    return WORDS["trees"].format(
         exchanges=exchanges_of_run(study),
         rounds=most_rounds(study),
-        anew=ANEW if refits(study) else "",
+        anew=WORDS["trees-anew"] if refits(study) else "",
         levels=exchanges_of(study),
-        opened="" if study.secure_aggregation == "off" else OPENED,
+        opened="" if study.secure_aggregation == "off" else WORDS["trees-opened"],
     )
 
 
@@ -112,11 +83,13 @@ def sums_in_words(study: Study) -> list[str]:
     from flfed.study.coverage import covers_model
     from flfed.study.statistic import is_statistic
 
-    said = SUMS[study.secure_aggregation]
+    said = WORDS.get(f"sums-{study.secure_aggregation}")
+    if said is None:
+        return []
     if study.secure_aggregation in ("auto", "on"):
-        said = f"{said} {ONE_LIST}"
+        said = f"{said} {WORDS['one-list']}"
     if is_statistic(study) or covers_model(study):
         return [said if study.analysis is None else said.replace("updates", "answers")]
-    offsets = OFFSETS if study.adjusts_intercept() else ""
-    instead = OF_NONE if study.secure_aggregation == "ckks" else OF_SUM
-    return [said, ROUNDS.format(offsets=offsets, instead=instead)]
+    offsets = WORDS["rounds-offsets"] if study.adjusts_intercept() else ""
+    instead = WORDS["of-none"] if study.secure_aggregation == "ckks" else WORDS["of-sum"]
+    return [said, WORDS["rounds"].format(offsets=offsets, instead=instead)]

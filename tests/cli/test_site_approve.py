@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from flfed.cli.site_commands.approve import approve_study, pause_site, site_status, withdraw_study
 from flfed.deployment.bundle import bundle_sha256
-from flfed.deployment.operator.reveals import reveals
-from flfed.deployment.operator.study_description import plain_words, shown
+from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.operator.wording import reveals, shown
 from flfed.deployment.site_state import approval
 from flfed.errors import FlfedError, UsageError
 from flfed.export.run_folder import export

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flfed.deployment.gate.message_schema import StudyMessages
-from flfed.deployment.operator.reveals import reveals
 from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.operator.wording import reveals
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.site import Site

@@ -18,6 +18,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.evaluation.scoring import primary_of
 from flfed.rows.statistics.of_study import statistic_of
 from flfed.rows.statistics.private.model_counts import shapes_of_cells
+from flfed.rows.statistics.statistic import Statistic
 from flfed.rows.study_model import model_shapes, study_layout
 from flfed.rows.training.functional import outputs_of
 from flfed.study.exchanges import most_rounds
@@ -27,7 +28,7 @@ from flfed.updates.checkpoints.run_state import BRINGING
 from flfed.updates.codec import Shapes
 from flfed.updates.messages import kinds
 from flfed.updates.messages.train import ENCODER_SHA256
-from flfed.updates.parts.border import Exchanges, Wanted
+from flfed.updates.parts.border import Exchanges, Releases, Wanted
 from flfed.updates.parts.every_part import BORDER
 from flfed.updates.sections import (
     FLOAT64,
@@ -128,6 +129,11 @@ class StudyMessages:
         return statistic_of(self.study).shapes(self.schema)
 
     @property
+    def statistic_type(self) -> type[Statistic]:
+        """Class of the study's statistic, or of its analysis."""
+        return type(statistic_of(self.study))
+
+    @property
     def noised_cells(self) -> Shapes:
         """Names, shapes and types of counts by cell, where noise covers all that leaves."""
         return shapes_of_cells(self.layout)
@@ -138,11 +144,6 @@ class StudyMessages:
         return self.site.policy.round_figures(summed=bool(self.pinned))
 
     @property
-    def has_round_figures(self) -> bool:
-        """Whether losses and scores of rounds leave the site by themselves."""
-        return self.round_figures != "none"
-
-    @property
     def keeps_figures(self) -> bool:
         """Whether the site's figures leave in sums only, as its updates do."""
         return bool(self.pinned) and self.site.policy.shares_in_sums_only(self.study.compare.share_metrics)
@@ -151,6 +152,27 @@ class StudyMessages:
     def has_histogram(self) -> bool:
         """Whether counts of rows by prediction may leave."""
         return self.site.policy.allows("score-histogram")
+
+    @property
+    def may_audit(self) -> bool:
+        """Whether the site's policy lets a run be audited."""
+        return self.site.policy.audits
+
+    @cached_property
+    def releases(self) -> Releases:
+        """What leaves the site, in the order in which it leaves."""
+        found: Releases = ()
+        for part in BORDER:
+            found = part.releases(self, found)
+        return tuple(sorted(found, key=lambda release: release.place))
+
+    @property
+    def guarantee(self) -> str:
+        """Key of what is said of updates without noise, in the table `privacy` of words/approval.toml."""
+        found = ""
+        for part in BORDER:
+            found = part.guarantee(self, found)
+        return found
 
     @cached_property
     def exchanges(self) -> Exchanges:

@@ -19,55 +19,10 @@ from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.updates.masking.rules import LEAST, threshold
 from flfed.updates.messages.kinds import SUMMARISE, TRAIN
+from flfed.words import sentences
 
 LEAVING = tuple(kind.rpartition(".")[2] for kind in (TRAIN, SUMMARISE))
 """Kinds of ledger lines whose messages had updates, or sums of rows."""
-SUMMED = (
-    "Sums: updates are added up in secret (secure aggregation). The coordinator gets sums of the updates of {least} or "
-    "more of the {n} sites that take part, this one counted, and no update of one site. A site that works with the "
-    "coordinator takes its own update off such a sum and so narrows it: if {rest} of {least} do, what is left is this "
-    "site's update. How many rows each site has is not hidden: sums of the weights over two lists of sites tell it. "
-    "What a sum tells of the rows of all its sites, the coordinator learns, and it chooses the models of which it asks "
-    "sums."
-)
-SUMMED_ONCE = (
-    "Sums: the statistic's sums are added up in secret (secure aggregation). The coordinator gets those of {least} or "
-    "more of the {n} sites that take part together, this one counted, and those of no site alone. A site that works "
-    "with the coordinator takes its own off such a sum and so narrows it: if {rest} of {least} do, what is left is "
-    "this site's. What a sum tells of the rows of all its sites, the coordinator learns."
-)
-ENCRYPTED = (
-    "Sums: updates leave encrypted (homomorphic encryption, CKKS). The coordinator adds up ciphertexts and has no key: "
-    "it learns no update, no sum and no model, only figures such as losses and metrics. This site opens the sum of one "
-    "part of each of the {n} sites and nothing else: what else comes as the model ends its part of the run, and is in "
-    "its ledger. So a round needs all of them: where one is missing, the run stops. All {n} sites have one key, "
-    "this one counted, and {first} makes it: a single site that works with the coordinator can read the updates of "
-    "each of you, and so can whoever gets a site's disk while a run lasts. Sums under masks (secure aggregation 'on') "
-    "do not have that weakness. Each site gets the model of each round and keeps the last; the coordinator has none."
-)
-ONE_LIST = (
-    "One list: Table 1, counts before trees, statistics and the roots of trees are added up over one list of sites, "
-    "for all studies on {dataset}. The first such sum makes the list. Each site in it is waited for in later ones, and "
-    "a site that is not in it joins by its own consent (--without with its own name)."
-)
-PINNED = (
-    "Pinned: {pins}. These are the fingerprints of the other sites' gates as their people read them out to you, by "
-    "telephone or face to face; with one from anybody else, the coordinator too, a site may be an invented one. Read "
-    "this site's to each of them: {own}. All of these sites must approve with the same fingerprints: a site with "
-    "others cannot take part in a run of theirs."
-)
-LIFTED = (
-    "Lists may differ by {sites}: this study's question may be answered with and without {it}, so the coordinator can "
-    "compute the update of {it} by taking one sum off the other."
-)
-OWN_CONSENT = (
-    "This site consents that lists differ by it, {site}: the coordinator can then compute this site's own update by "
-    "taking a sum without it off one with it."
-)
-TOO_FEW = (
-    "Sums: none. The study would have updates added up in secret where {least} sites or more take part (secure "
-    "aggregation 'auto'); here {n} do, and each could take its own update off the sum of two."
-)
 HOW = "--with {sites}, each as the people there read it out to you (flfed site key SITE shows it)"
 
 
@@ -192,26 +147,34 @@ def words_of_sums(study: Study, site: str, co_sites: Sequence[str], agreement: A
 
     Nothing is said where the study asks for none.
     """
+    words = sentences("approval", "sums")
     others = sorted(set(co_sites) - {site})
     n = len(others) + 1
     if not agreement.sums:
-        return [TOO_FEW.format(least=LEAST, n=n)] if study.secure_aggregation == "auto" and n < LEAST else []
-    least = threshold(n)
+        return [words["too-few"].format(least=LEAST, n=n)] if study.secure_aggregation == "auto" and n < LEAST else []
     encrypted = study.secure_aggregation == "ckks"
+    key = "summed-once" if is_statistic(study) else "summed"
+    if encrypted:
+        key = "encrypted"
     first = min([site, *others])
-    named = "this site" if first == site else first
-    summed = (SUMMED_ONCE if is_statistic(study) else SUMMED).format(least=least, n=n, rest=least - 1)
-    found = [ENCRYPTED.format(n=n, first=named) if encrypted else summed]
+    if first == site:
+        first = "this site"
+    least = threshold(n)
+    found = [words[key].format(n=n, first=first, least=least, rest=least - 1)]
     if agreement.pins:
         pins = ", ".join(f"{name} ({agreement.pins[name]})" for name in others)
-        found.append(PINNED.format(pins=pins, own=agreement.pins[site]))
+        found.append(words["pinned"].format(pins=pins, own=agreement.pins[site]))
     # Where nobody opens a sum to the coordinator, it does not matter by whom two of them differ.
     if encrypted:
         return found
-    found.append(ONE_LIST.format(dataset=study.dataset.name))
-    if given := [name for name in agreement.lifted if name != site]:
-        found.append(LIFTED.format(sites=", ".join(given), it=given[0] if len(given) == 1 else "each of them"))
-    return found + ([OWN_CONSENT.format(site=site)] if site in agreement.lifted else [])
+    found.append(words["one-list"].format(dataset=study.dataset.name))
+    lifted = [name for name in agreement.lifted if name != site]
+    if lifted:
+        it = lifted[0] if len(lifted) == 1 else "each of them"
+        found.append(words["lifted"].format(sites=", ".join(lifted), it=it))
+    if site in agreement.lifted:
+        found.append(words["own-consent"].format(site=site))
+    return found
 
 
 @dataclass(frozen=True)
@@ -271,15 +234,11 @@ def words_of_others(dataset: str, others: Sequence[OtherStudy]) -> list[str]:
     """
     if not others:
         return []
-    shown = "; ".join(
-        f"{other.study} with {_names(other.co_sites)} ({'sums' if other.sums else 'each update by itself'})"
-        for other in others
-    )
-    return [
-        f"Other studies on {dataset}: {shown}. Of these, updates or sums of rows have left this site. Where one asked "
-        "what this study asks, of other sites, the coordinator can take one sum off the other, and what is left may be "
-        "the update of one site. The gate refuses that for sums of the very same question, and for nothing else."
-    ]
+    studies = []
+    for other in others:
+        how = "sums" if other.sums else "each update by itself"
+        studies.append(f"{other.study} with {_names(other.co_sites)} ({how})")
+    return [sentences("approval", "sums")["other-studies"].format(dataset=dataset, studies="; ".join(studies))]
 
 
 def _names(co_sites: tuple[str, ...] | None) -> str:

@@ -16,7 +16,8 @@ from flfed.deployment.gate.study_policy import parsed
 from flfed.deployment.operator.budget import budget_as_json
 from flfed.deployment.operator.secure_sums import Agreement, agreement_of, other_studies, words_of_others
 from flfed.deployment.operator.status import status_of
-from flfed.deployment.operator.study_description import plain_words, shown
+from flfed.deployment.operator.study_description import plain_words
+from flfed.deployment.operator.wording import shown
 from flfed.deployment.site_app.ledger_view import LedgerReader, Left
 from flfed.deployment.site_app.page_frame import KEPT_SECONDS, Mark, State, state_of
 from flfed.deployment.site_state.approval import approvals

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 from flfed import registry
-from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, Verdict
+from flfed.study.statistic import is_statistic
+from flfed.updates.messages.audit import AUDIT, MOST_FIGURES, AuditReply, Verdict
 from flfed.updates.messages.fields import METRIC
-from flfed.updates.parts.border import Border, Wanted
+from flfed.updates.parts.border import Border, Place, Release, Releases, Text, Wanted
 from flfed.updates.parts.part import Part, StudyFacts
 from flfed.updates.sections import (
     SENTENCE,
@@ -54,3 +55,10 @@ class Audit(Part):
         fields = {**words, **plain, "verdict": one_of(get_args(Verdict)), "rows": whole()}
         figures = Columns(fields=fields, longest=MOST_FIGURES)
         return {"config": config({"num-examples": whole(1), "holdout-rows": whole()}), "figures": figures}
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Add the figures of attacks, where the site's policy lets a run be audited."""
+        if not border.may_audit or is_statistic(border.study):
+            return without
+        figures = Text("audit", {"reveals": AuditReply})
+        return (*without, Release(place=Place.AUDIT, text=figures, kind=AUDIT))

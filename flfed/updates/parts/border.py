@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +56,11 @@ class Border(Protocol):
         ...
 
     @property
+    def statistic_type(self) -> type:
+        """Class of the study's statistic, or of its analysis."""
+        ...
+
+    @property
     def noised_cells(self) -> Shapes:
         """The same of counts of rows by cell, where noise covers all that leaves."""
         ...
@@ -69,13 +76,18 @@ class Border(Protocol):
         ...
 
     @property
-    def has_round_figures(self) -> bool:
-        """Whether losses and scores of rounds may leave the site by themselves."""
+    def round_figures(self) -> str:
+        """How losses and scores of rounds may leave the site by themselves: "exact", "rounded" or "none"."""
         ...
 
     @property
     def has_histogram(self) -> bool:
         """Whether counts of rows by prediction may leave."""
+        ...
+
+    @property
+    def may_audit(self) -> bool:
+        """Whether the site's policy lets a run be audited."""
         ...
 
     @property
@@ -132,3 +144,55 @@ def histogram_section(border: Border, name: str) -> dict[str, ArraySection]:
         return {}
     counts = ArrayField(shape=(2, BINS), dtype=np.dtype(np.uint32), dtypes=COUNTS)
     return {name: ArraySection(arrays={"counts": counts}, needed=False)}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A sentence for people, by its key in `flfed/words/approval.toml`, with the facts that stand in it.
+
+    A fact is a number, a text of flfed, another `Text`, a class whose docstring says what it reveals, or `Foreign`.
+    """
+
+    key: str
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Words of a study's author, or a class of another package, which are shown as one safe line each."""
+
+    of: tuple[str, ...] | type
+
+
+class Place(IntEnum):
+    """When something leaves a site; in this order it is told."""
+
+    ENROLMENT = 0
+    BEFORE_ROUNDS = 1
+    ROUND = 2
+    WITH_UPDATE = 3
+    FIGURES = 4
+    END = 5
+    AUDIT = 6
+    SEAL = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """Something that leaves a site, or stays there, as it is told before an approval.
+
+    Attributes
+    ----------
+    place : Place
+    text : Text
+    kind : str
+        Of the messages whose size stands in the text; "" where none does.
+    """
+
+    place: Place
+    text: Text
+    kind: str = ""
+
+
+Releases = tuple[Release, ...]
+"""All that leaves a site for a study."""

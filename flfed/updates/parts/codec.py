@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flfed.updates.codec import codec_of, download_of
 from flfed.updates.messages.kinds import TRAIN
-from flfed.updates.parts.border import Border, Wanted
+from flfed.updates.parts.border import Border, Foreign, Place, Release, Releases, Text, Wanted
 from flfed.updates.parts.part import Part, StudyFacts
 from flfed.updates.sections import Sections, packed_arrays
 
@@ -35,3 +35,12 @@ class PackedArrays(Part):
         if wanted.kind != TRAIN or codec is None:
             return sections
         return {**sections, "arrays": packed_arrays(border.model, codec)}
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Add how an update is packed."""
+        codec = codec_of(border.study)
+        if codec is None:
+            return without
+        feedback = Text("codec-feedback") if codec.feedback else ""
+        facts = {"name": border.study.codec.name, "reveals": Foreign(type(codec)), "feedback": feedback}
+        return (*without, Release(place=Place.WITH_UPDATE, text=Text("codec", facts)))

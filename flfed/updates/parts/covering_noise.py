@@ -9,9 +9,9 @@ import numpy as np
 from flfed.study.coverage import compares_privately, covers_model
 from flfed.summaries.noised_calibration import GRID
 from flfed.summaries.noised_scores import MORE_BINS
-from flfed.updates.messages.kinds import COMPARE, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
+from flfed.updates.messages.kinds import COMPARE, ENROL, EVALUATE, SCORES, STATISTIC, SUMMARISE, TRAIN
 from flfed.updates.messages.offset import SECTION as OFFSET
-from flfed.updates.parts.border import Border, Exchanges, Wanted
+from flfed.updates.parts.border import Border, Exchanges, Place, Release, Releases, Text, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
 from flfed.updates.sections import ArrayField, ArraySection, Plain, Sections, arrays, config, equal
 
@@ -72,6 +72,22 @@ class CoveringNoise(Part):
         scores = (SCORES,) * (3 if compares_privately(border.study) else 2)
         others = [kind for kind in without.once if kind not in (SUMMARISE, EVALUATE, COMPARE)]
         return replace(without, once=(*others, STATISTIC, *scores))
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Replace all that leaves by what has noise."""
+        study = border.study
+        if not covers_model(study):
+            return without
+        rounds = Text("rounds", {"rounds": study.rounds})
+        found = [
+            Release(place=Place.ENROLMENT, text=Text("covered-enrolment"), kind=ENROL),
+            Release(place=Place.BEFORE_ROUNDS, text=Text("covered-counts"), kind=STATISTIC),
+            Release(place=Place.ROUND, text=Text("covered-update", {"rounds": rounds}), kind=TRAIN),
+            Release(place=Place.END, text=Text("covered-scores"), kind=SCORES),
+        ]
+        if compares_privately(study):
+            found.append(Release(place=Place.END, text=Text("covered-pairs"), kind=SCORES))
+        return (*found, *(release for release in without if release.place == Place.SEAL))
 
 
 def _without_figures(sections: Sections) -> Sections:

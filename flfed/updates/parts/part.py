@@ -13,7 +13,7 @@ from flfed.study.study import Study
 from flfed.updates.codec import Shapes, entries_of
 from flfed.updates.extra import ExtraShapes, extra_shapes
 from flfed.updates.mechanism import Mechanism, mechanism_of
-from flfed.updates.parts.border import Border, Exchanges, Wanted
+from flfed.updates.parts.border import Border, Exchanges, Releases, Wanted
 from flfed.updates.sections import Sections
 from flfed.updates.strategies.fedavg import FedAvg
 
@@ -130,6 +130,14 @@ class Part(ABC):
 
     def exchanges(self, border: Border, without: Exchanges) -> Exchanges:
         """Return the kinds of messages of a run, given those without the part."""
+        return without
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Return what leaves a site, as a person is told before an approval, given what leaves without the part."""
+        return without
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return the key of what is said of updates without noise, given that without the part."""
         return without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:

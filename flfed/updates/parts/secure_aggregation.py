@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flfed.errors import UsageError, require_extra
+from flfed.study.statistic import is_statistic
 from flfed.study.tables import TREES, in_sums_only
 from flfed.updates.aggregation.loss_sums import ENTRIES as LOSSES
 from flfed.updates.codec import download_of, entries_of
@@ -31,9 +32,14 @@ from flfed.updates.messages.secure_sum import (
     SHARED,
     SIGNED,
     UNMASK,
+    KeysReply,
+    ListReply,
+    Masked,
+    SharedKey,
+    UnmaskReply,
 )
 from flfed.updates.messages.train import EXTRA
-from flfed.updates.parts.border import Border, Exchanges, Wanted
+from flfed.updates.parts.border import Border, Exchanges, Place, Release, Releases, Text, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
 from flfed.updates.sections import (
     HASH,
@@ -165,6 +171,60 @@ class SecureAggregation(Part):
             once += (UNMASK,)
         opened = (LIST, UNMASK) * without.sums_a_round if _masks_updates(border) else ()
         return replace(without, once=once, each_round=without.each_round + opened)
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Add keys and what opens sums; replace an update by masks, and figures where these stay."""
+        if not border.pinned:
+            return without
+        if is_statistic(border.study):
+            return (*without, *_STATISTIC_RELEASES)
+        keys = Text("keys", {"reveals": KeysReply})
+        found = [Release(place=Place.BEFORE_ROUNDS, text=keys, kind=KEYS)]
+        for release in without:
+            if release.place == Place.ROUND and _masks_updates(border):
+                found += _masked_releases(release)
+            elif release.place == Place.FIGURES and (border.keeps_figures or border.round_figures == "none"):
+                found += _kept_figures(border, release)
+            else:
+                found.append(release)
+        # Keys are told after the sums before the rounds.
+        return tuple(sorted(found, key=lambda release: (release.place, release.kind == KEYS)))
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return what is said of sums."""
+        return f"{without}-summed" if border.pinned else without
+
+
+_STATISTIC_RELEASES = (
+    Release(place=Place.BEFORE_ROUNDS, text=Text("statistic-keys", {"reveals": KeysReply})),
+    Release(place=Place.WITH_UPDATE, text=Text("statistic-opened", {"reveals": UnmaskReply})),
+    Release(place=Place.WITH_UPDATE, text=Text("statistic-missing", {"reveals": ListReply})),
+)
+"""What leaves beside a statistic whose sums are added up."""
+
+
+def _masked_releases(update: Release) -> list[Release]:
+    """Return what leaves of an update under masks, and what opens its sum."""
+    facts = update.text.facts
+    # Sums of updates tell what the message says; those of trees something of their own.
+    of_sum = "" if update.text.key == "update" else Text("of-sum", {"reveals": facts["reveals"]})
+    masked = {"rounds": facts["rounds"], "reveals": Masked, "of_sum": of_sum}
+    opened = {"step": facts["step"], "reveals": UnmaskReply}
+    missing = {"step": facts["step"], "reveals": ListReply}
+    return [
+        Release(place=Place.ROUND, text=Text("update-masked", masked), kind=TRAIN),
+        Release(place=Place.ROUND, text=Text("opened", opened), kind=UNMASK),
+        Release(place=Place.ROUND, text=Text("missing", missing), kind=LIST),
+    ]
+
+
+def _kept_figures(border: Border, figures: Release) -> list[Release]:
+    """Return what stands in the place of a round's figures, once."""
+    if figures.text.key != "round-figures":
+        return []
+    instead = Text("losses-in-sum" if _masks_updates(border) else "losses-stay")
+    stay = Text("rounds-stay", {"instead": instead})
+    return [Release(place=Place.FIGURES, text=stay, kind=figures.kind)]
 
 
 def _masks_updates(border: Border) -> bool:
@@ -315,6 +375,24 @@ class EncryptedModels(Part):
             return sections
         left = {name: section for name, section in sections.items() if name != "arrays"}
         return {**left, ENCRYPTED: Encrypted(entries=entries_of(border.model))}
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Replace an update by ciphertexts."""
+        if not _encrypts(border) or not border.pinned:
+            return without
+        found = []
+        for release in without:
+            if release.place != Place.ROUND:
+                found.append(release)
+                continue
+            encrypted = Text("update-encrypted", release.text.facts)
+            found.append(Release(place=Place.BEFORE_ROUNDS, text=Text("shared-key", {"reveals": SharedKey})))
+            found.append(Release(place=Place.ROUND, text=encrypted, kind=TRAIN))
+        return tuple(found)
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return what is said of updates that leave encrypted."""
+        return "alone-encrypted" if _encrypts(border) and without == "alone-summed" else without
 
 
 def _encrypts(border: Border) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 
+from flfed import registry
 from flfed.updates.extra import extra_shapes
 from flfed.updates.messages.train import EVALUATE, EXTRA, TRAIN
-from flfed.updates.parts.border import Border, Wanted
+from flfed.updates.parts.border import Border, Foreign, Place, Release, Releases, Text, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
 from flfed.updates.sections import Field, Plain, Sections, arrays, equal, number
 
@@ -89,3 +90,20 @@ class ArraysBesideModel(Part):
         """Add the arrays that come back with an update."""
         returned = extra_shapes(border.study, border.model).returned if wanted.kind == TRAIN else {}
         return {**sections, EXTRA: arrays(returned)} if returned else sections
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Add the arrays that leave with an update, and those that stay."""
+        name = border.study.strategy.name
+        shapes = extra_shapes(border.study, border.model)
+        texts = []
+        if shapes.returned:
+            revealed = Foreign(registry.load("strategy", name))
+            sent = {"arrays": ", ".join(shapes.returned), "name": name, "reveals": revealed}
+            texts.append(Text("arrays-sent", sent))
+        if shapes.kept:
+            texts.append(Text("arrays-kept", {"name": name}))
+        if shapes.own_part:
+            texts.append(Text("own-part", {"arrays": ", ".join(shapes.own_part)}))
+        if shapes.own_model:
+            texts.append(Text("own-model"))
+        return (*without, *(Release(place=Place.WITH_UPDATE, text=text) for text in texts))

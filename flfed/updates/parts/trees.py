@@ -12,8 +12,9 @@ from flfed.study.tables import TREES
 from flfed.trees.cut_points import cells_of, counted_columns
 from flfed.trees.forest import NODES, depth_of
 from flfed.updates.messages.kinds import BINS, EVALUATE, TRAIN
+from flfed.updates.messages.summarise import BinsReply
 from flfed.updates.messages.train import ASKED, CUTS_SHA256, EXTRA, LAST, MOST_ATTEMPTS, REFIT, SUMS, TREE, TREES_SHA256
-from flfed.updates.parts.border import Border, Exchanges, Wanted
+from flfed.updates.parts.border import Border, Exchanges, Place, Release, Releases, Text, Wanted
 from flfed.updates.parts.part import Exclusion, Part, StudyFacts
 from flfed.updates.sections import (
     HASH,
@@ -152,6 +153,29 @@ class Trees(Part):
             sums=without.sums + 1,
             sums_a_round=exchanges_of(border.study),
         )
+
+    def releases(self, border: Border, without: Releases) -> Releases:
+        """Add the counts for cut points, and replace the update by sums of gradients."""
+        study = border.study
+        if not grows(study):
+            return without
+        found = [release for release in without if release.text.key != "update"]
+        rounds = Text(
+            "rounds-of-trees",
+            {
+                "rounds": study.rounds,
+                "exchanges": exchanges_of(study),
+                "again": Text("again") if refits(study) else "",
+            },
+        )
+        facts = {"rounds": rounds, "step": "level of a tree", "reveals": type(study.strategy.build("strategy"))}
+        found.append(Release(place=Place.BEFORE_ROUNDS, text=Text("cut-points", {"reveals": BinsReply}), kind=BINS))
+        found.append(Release(place=Place.ROUND, text=Text("trees", facts), kind=TRAIN))
+        return tuple(found)
+
+    def guarantee(self, border: Border, without: str) -> str:
+        """Return what the coordinator's memory has of trees."""
+        return "trees" if grows(border.study) else without
 
     def round_bytes(self, border: Border, sections: Sections, once: int) -> int:
         """Return the most bytes of a round; all exchanges but the first bring neither scores nor the trees before."""
