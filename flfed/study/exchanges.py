@@ -28,7 +28,7 @@ def exchanges_of(study: Study) -> int:
 
 def exchanges_of_run(study: Study) -> int:
     """Return in how many exchanges all trees grow, at most; under secure sums another one opens each sum."""
-    opened = study.secure_aggregation != "off"
+    opened = study.aggregation.sums_updates
     return most_rounds(study) * exchanges_of(study) * (1 + opened)
 
 

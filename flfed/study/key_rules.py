@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from flfed.errors import UsageError
+from flfed.study.secure_aggregation import STATISTIC_MODES
 
 NO_USE = ("model", "plan", "strategy", "encode", "split", "compare", "codec", "sweep")
 """Tables that a study of a statistic has no use for."""
 UNUSED: Mapping[str, Any] = {"model": {"name": "mlp"}, "strategy": {"name": "fedavg"}}
 """Stand in for model and strategy where a study has none: nothing is trained by them."""
+ROW_MECHANISMS = frozenset({"record-dp"})
+"""Mechanisms whose noise protects single rows: the scaler, and whether counts may have noise, follow from it."""
+
+
+def protects_rows(privacy: Mapping[str, Any]) -> bool:
+    """Tell whether a table `[privacy]` names a mechanism whose noise protects single rows."""
+    return privacy.get("name") in ROW_MECHANISMS
 
 
 def protected_scaler(privacy: Mapping[str, Any]) -> str:
@@ -56,7 +64,7 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
     if analysis:
         _check_noise(parts["privacy"])
     # A mechanism's noise is made for updates, and homomorphic encryption for a model.
-    elif parts["privacy"] not in ({}, {"secure-aggregation": "on"}, {"secure-aggregation": "off"}):
+    elif parts["privacy"] not in ({}, *({"secure-aggregation": mode} for mode in STATISTIC_MODES)):
         raise UsageError(
             "[privacy]: with a statistic, all but secure-aggregation = 'on' or 'off' is not available in this version"
         )
@@ -69,7 +77,7 @@ def without_model(parts: dict[str, dict[str, Any]], *, analysis: bool) -> bool:
 
 def _check_noise(privacy: Mapping[str, Any]) -> None:
     """Refuse an analysis without noise, or with settings of training."""
-    if privacy.get("name") != "record-dp":
+    if not protects_rows(privacy):
         raise UsageError(
             "[analysis]: needs [privacy] name = 'record-dp' with epsilon and delta, by which noise is put on its "
             "counts; exact sums are those of [statistic]"
@@ -77,5 +85,5 @@ def _check_noise(privacy: Mapping[str, Any]) -> None:
     for key in ("clip", "sampling"):
         if key in privacy:
             raise UsageError(f"[privacy]: {key} is of steps of training, and an analysis has none: leave it out")
-    if privacy.get("secure-aggregation", "off") not in ("on", "off"):
+    if privacy.get("secure-aggregation", "off") not in STATISTIC_MODES:
         raise UsageError("[privacy]: with an analysis, secure-aggregation must be 'on' or 'off'")

@@ -19,9 +19,10 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
 from flfed.study.analysis import Analysis
-from flfed.study.key_rules import check_scaler, protected_scaler, without_model
+from flfed.study.key_rules import check_scaler, protected_scaler, protects_rows, without_model
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
+from flfed.study.secure_aggregation import MODES, SecureAggregationMode
 from flfed.study.settings import read_settings
 from flfed.study.tables import (
     LARGEST_ENTRY,
@@ -198,6 +199,11 @@ class Study(metaclass=_FromKeywords):
         """Return the hash of the text, as approvals name it."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    @property
+    def aggregation(self) -> SecureAggregationMode:
+        """How updates of sites are added."""
+        return MODES[self.secure_aggregation]
+
     def adjusts_intercept(self) -> bool:
         """Tell whether each site's own intercept adjusts the model: a linear one, or trees, without a mechanism."""
         model = registry.load("model", self.model.name)
@@ -361,7 +367,7 @@ def _study(table: dict[str, Any], text: str) -> Study:
     if "partition" in parts["dataset"] and "sites" in parts["dataset"]:
         raise UsageError("[dataset]: sites and partition exclude each other; a partition makes its own sites")
     rounds = _rounds(parts["strategy"])
-    if parts["privacy"].get("name") == "record-dp":
+    if protects_rows(parts["privacy"]):
         parts["encode"].setdefault("scaler", protected_scaler(parts["privacy"]))
     made = {name: _made(name, parts[name]) for name in _TABLES}
     check_scaler(made["encode"].scaler, made["plan"].class_weight, parts["privacy"], counts=analysis is not None)

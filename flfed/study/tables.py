@@ -15,6 +15,7 @@ from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.study.partition import Partition
 from flfed.study.plan import Plan
+from flfed.study.secure_aggregation import MODES
 from flfed.study.settings import Settings, read_settings
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
@@ -57,7 +58,7 @@ def in_sums_only(sharing: str) -> bool:
     >>> in_sums_only("aggregate-only"), in_sums_only("named")
     (True, False)
     """
-    return sharing == "aggregate-only"
+    return sharing == SHARINGS[-1]
 
 
 def strictest(*given: Sharing) -> Sharing:
@@ -396,7 +397,7 @@ class Sums(Settings, where="[privacy]", frozen=True):
 
     def check(self, *, codec: str, fraction: float) -> None:
         """Refuse what cannot be summed, or would be summed over a few sites only."""
-        if self.secure_aggregation == "off":
+        if not MODES[self.secure_aggregation].sums_updates:
             return
         asked = f"secure-aggregation={self.secure_aggregation!r}"
         if codec != "none":

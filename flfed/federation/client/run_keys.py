@@ -231,7 +231,7 @@ class RunKeys:
 
         It is made and taken once: asked again, the first site gives the same bytes.
         """
-        if self.study.secure_aggregation != "ckks":
+        if not self.study.aggregation.is_encrypted:
             return None
         if self.cohort().in_sums_only:
             raise NotTakingPart(Refusal("ckks-sums-only", site=self.cohort().in_sums_only[0]))

@@ -114,16 +114,16 @@ class SiteRun:
 
     def sums(self, study: Study) -> SiteSums | None:
         """Return the site's half of a study's secure sums, None where its updates cross as they are."""
-        if study.secure_aggregation == "off":
+        if not study.aggregation.sums_updates:
             return None
         approval = None if self.approving is None else self.approving(study)
         # Institutions decide when they approve; one process rehearses where it is asked to.
-        if approval is None and (self.approving is not None or study.secure_aggregation == "auto"):
+        if approval is None and (self.approving is not None or study.aggregation.is_optional):
             return None
         keys = RunKeys(
             site=self.site, study=study, run=self.run, repeat=self.repeat, state=self.state, approval=approval
         )
-        if study.secure_aggregation == "ckks":
+        if study.aggregation.is_encrypted:
             return SiteCiphers(keys)
         return SiteTreeSums(keys) if grows(study) else SiteSums(keys)
 
@@ -151,7 +151,7 @@ class SiteRun:
         NotTakingPart
             If the study has such sums, and the model is none of its run.
         """
-        sums = self.sums(study) if study.secure_aggregation == "ckks" else None
+        sums = self.sums(study) if study.aggregation.is_encrypted else None
         return sums.opened(request, model_shapes_of(study.text)) if isinstance(sums, SiteCiphers) else request.arrays
 
     def last_model(self, request: CompareRequest, study: Study, own: Arrays) -> Arrays:
@@ -160,7 +160,7 @@ class SiteRun:
         The site forgets the run's key, and its own part of the model, once it has compared; what is asked again is
         answered from what was kept.
         """
-        if not (study.secure_aggregation == "ckks" or own):
+        if not (study.aggregation.is_encrypted or own):
             return request.arrays
         of = arrays_sha256(request.arrays)
         known = site_model(self.site, self.run, self.repeat)

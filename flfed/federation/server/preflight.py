@@ -115,7 +115,7 @@ def _check_statistic(study: Study, schema: Schema) -> None:
     mechanism = mechanism_of(study)
     if mechanism is not None:
         mechanism.check(study)
-    if study.secure_aggregation != "off" and not statistic.adds_up:
+    if study.aggregation.sums_updates and not statistic.adds_up:
         raise UsageError(
             f"[privacy]: statistic {study.statistic.name!r} holds each site's own figures against those of all, and "
             "secure-aggregation has sums of all sites alone: leave one of them out"
@@ -166,8 +166,7 @@ def check_cohort(sites: Collection[str], refused: Mapping[str, Refusal], study: 
     UsageError
         Which names the sites and says what to do.
     """
-    asked = study.secure_aggregation
-    if asked in ("off", "auto") or not refused or len(sites) >= LEAST:
+    if not study.aggregation.is_required or not refused or len(sites) >= LEAST:
         return
     said = "; ".join(f"{site}: {refused[site]}" for site in sorted(refused))
     raise UsageError(

@@ -91,4 +91,4 @@ class SiteNoise:
 
 def summed(study: Study) -> bool:
     """Tell whether sites add the noise themselves, before a secure sum."""
-    return study.secure_aggregation == "on"
+    return study.aggregation.masks_always

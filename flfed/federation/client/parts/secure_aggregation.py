@@ -28,7 +28,7 @@ class SecureAggregation(SitePart):
     @classmethod
     def of_study(cls, study: Study) -> Self | None:
         """Return the part, None where updates cross as they are."""
-        return None if study.secure_aggregation == "off" else cls()
+        return cls() if study.aggregation.sums_updates else None
 
     def before(self, step: TrainingStep) -> None:
         """Open the model; raises NotTakingPart where it is none of the run."""
