@@ -13,6 +13,7 @@ import pytest
 
 import flfed
 from flfed import registry
+from tests.house import House
 
 ROOT = Path(__file__).resolve().parents[1]
 SQL = {"sqlalchemy", "alembic", "sqlite3", "psycopg", "psycopg2"}
@@ -136,6 +137,7 @@ def test_folders_are_small():
 PARTS = {
     "flfed/updates/parts": ("flfed/updates/parts/every_part.py", {"border", "part", "every_part"}),
     "flfed/federation/client/parts": ("flfed/federation/client/site_parts.py", {"step"}),
+    "flfed/federation/server/parts": ("flfed/federation/server/server_parts.py", {"server_part"}),
 }
 """Folders of a study's parts, with the one file that lists them and what they have in common."""
 
@@ -169,6 +171,17 @@ def test_only_the_list_of_parts_names_one_and_no_part_names_another(place: str):
 )
 def test_a_part_that_is_imported_by_name_would_be_found(source: str, expected: list[str]):
     assert named_parts(source, "flfed/updates/parts") == expected
+
+
+STEPS = ("server", "enrolment", "first_sums", "rounds", "comparison", "checkpoint_writer", "run_setting")
+"""Modules of a run at the server, which call the parts of its study."""
+
+
+def test_no_step_of_a_run_at_the_server_knows_a_feature_of_a_study():
+    house = House(ROOT)
+    steps = {f"flfed.federation.server.{name}" for name in STEPS}
+    house.modules = {name: module for name, module in house.modules.items() if name in steps}
+    assert house.knowing() == dict.fromkeys(steps, set())
 
 
 def test_rows_in_a_part_that_crosses_would_be_found():

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flfed.federation.recording.pooled_figures import overall_figures
+from flfed.federation.server.parts.server_part import ServerPart
+from flfed.federation.server.run_setting import RunSetting
 from flfed.study.exchanges import most_rounds
 from flfed.updates.aggregation.rounds import RoundRecord
-from flfed.updates.aggregation.secure_sum import SecureSums
 from flfed.updates.checkpoints import checkpoint as checkpoints
 from flfed.updates.checkpoints.checkpoint import Checkpoint
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import Scores
 from flfed.updates.strategies.fedavg import FedAvg
-
-if TYPE_CHECKING:
-    from flfed.federation.server.server import FederatedRun
 
 RunObserver = Callable[[str, int], None]
 """Told a stage of a round and its number: "checkpoint", "round", "evaluation"."""
@@ -30,18 +28,26 @@ RoundCallback = Callable[[Mapping[str, Any]], object]
 
 OF_SITE = "site:"
 """Before a site's name, in a checkpoint's states: the site's own arrays."""
-BEFORE = "sums-before"
-"""What a checkpoint has of secure sums: the last model whose loss was right, and facts."""
 
 
-def restored(checkpoint: Checkpoint, strategy: FedAvg, sums: SecureSums | None) -> dict[str, Arrays]:
-    """Give strategy and sums what they had at a checkpoint; returns each site's own arrays, where they went with it."""
-    state = checkpoint.state
-    if sums is not None and (facts := checkpoint.facts.get(BEFORE)):
-        sums.restore(facts, state.get(BEFORE, {}))
-    of_strategy = {name: own for name, own in state.items() if not name.startswith((OF_SITE, BEFORE))}
+def restored(checkpoint: Checkpoint, strategy: FedAvg, parts: Sequence[ServerPart]) -> dict[str, Arrays]:
+    """Give strategy and parts what they had at a checkpoint.
+
+    Returns each site's own arrays, where they went with it.
+    """
+    of_parts: set[str] = set()
+    for part in parts:
+        part.restore(checkpoint)
+        of_parts.update(part.state_names)
+    of_strategy = {}
+    of_sites = {}
+    for name, arrays in checkpoint.state.items():
+        if name.startswith(OF_SITE):
+            of_sites[name.removeprefix(OF_SITE)] = arrays
+        elif name not in of_parts:
+            of_strategy[name] = arrays
     strategy.restore(checkpoint.round, of_strategy, checkpoint.facts["strategy"])
-    return {name.removeprefix(OF_SITE): own for name, own in state.items() if name.startswith(OF_SITE)}
+    return of_sites
 
 
 def no_observer(stage: str, round: int) -> None:
@@ -63,7 +69,11 @@ class CheckpointWriter:
 
     Attributes
     ----------
-    run : FederatedRun
+    run : RunSetting
+    parts : sequence of ServerPart
+    observer : callable (stage, round)
+    callback : callable (figures) or None
+        Told the figures of each round.
     began : float
         When the run began, on its clock.
     last : Checkpoint or None
@@ -74,7 +84,10 @@ class CheckpointWriter:
         Why no more rounds follow, where the callback ended the run.
     """
 
-    run: FederatedRun
+    run: RunSetting
+    parts: Sequence[ServerPart]
+    observer: RunObserver
+    callback: RoundCallback | None
     began: float
     last: Checkpoint | None
     scores: Mapping[str, Scores] = field(default_factory=dict)
@@ -112,25 +125,29 @@ class CheckpointWriter:
         self.run.recorder.round(record, trained=trained, durable=due or not trained)
         if protected:
             self.run.privacy.goes_on(record, trained=trained)
-        self.run.observer("round" if trained else "evaluation", record.round)
-        ends = trained and self.run.callback is not None and bool(self.run.callback(self._figures(record)))
+        self.observer("round" if trained else "evaluation", record.round)
+        ends = trained and self.callback is not None and bool(self.callback(self._figures(record)))
         if ends and record.round < self.last_round:
             self.ended = f"its callback ended it after round {record.round} of {self.last_round}"
         return ends
 
     def _keep_evaluated(self, record: RoundRecord) -> None:
-        """Keep the losses of the last model: after the comparison the sites open no sum of them again."""
-        sums, last = self.run.sums, self.last
-        if record.fit or last is None or sums is None or sums.check.evaluated is None:
+        """Keep what the last evaluation tells of the last model."""
+        if record.fit or self.last is None:
             return
-        self.last = replace(last, facts={**last.facts, BEFORE: sums.facts()})
-        checkpoints.write(self.run.recorder.writer.run, self.last)
+        facts: dict[str, Any] = {}
+        for part in self.parts:
+            facts |= part.facts_of_last_model()
+        if not facts:
+            return
+        self.last = replace(self.last, facts={**self.last.facts, **facts})
+        checkpoints.write(self.run.name, self.last)
 
     def _figures(self, record: RoundRecord) -> dict[str, Any]:
         """Return the figures of a round, under the names that are recorded."""
         shared_as = self.run.recorder.shared_as
         return {
-            "run": self.run.recorder.writer.run,
+            "run": self.run.name,
             "round": record.round,
             "rounds": self.last_round,
             "scored-model": record.model_round,
@@ -139,30 +156,35 @@ class CheckpointWriter:
         }
 
     def begin(self, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
-        """Write a checkpoint from before the first round of a run with secure sums, `arrays` being the first model.
-
-        Masks of the first round are bound to its encoder: one that is made anew after a crash might be another.
-        """
-        if self.run.sums is not None and self.run.each_round:
+        """Write a checkpoint from before the first round, `arrays` being the first model, where a part needs it."""
+        if self.run.each_round and any(part.binds_encoder for part in self.parts):
             self._write(0, arrays, strategy, common)
 
     def _write(self, round: int, arrays: Arrays, strategy: FedAvg, common: Checkpoint) -> None:
         """Write the checkpoint of a round."""
-        state, facts = strategy.state()
+        state, of_strategy = strategy.state()
+        state = dict(state)
         # Where sites live and die with this process, what they keep for themselves is on its disk too.
-        if (site_states := getattr(self.run.grid, "site_states", None)) is not None:
-            state = {**state, **{f"{OF_SITE}{site}": own for site, own in site_states(round).items()}}
-        facts = {"strategy": facts, "seconds": self.seconds(), "privacy": self.run.privacy.facts()}
-        if (sums := self.run.sums) is not None:
-            state, facts = {**state, BEFORE: sums.check.before}, {**facts, BEFORE: sums.facts()}
+        site_states = getattr(self.run.grid, "site_states", None)
+        if site_states is not None:
+            for site, own in site_states(round).items():
+                state[f"{OF_SITE}{site}"] = own
+        facts: dict[str, Any] = {
+            "strategy": of_strategy,
+            "seconds": self.seconds(),
+            "privacy": self.run.privacy.facts(),
+        }
+        for part in self.parts:
+            state |= part.state()
+            facts |= part.facts()
         self.last = replace(common, round=round, arrays=arrays, state=state, facts=facts)
-        checkpoints.write(self.run.recorder.writer.run, self.last)
+        checkpoints.write(self.run.name, self.last)
         if self.run.privacy.mechanism is not None:
             self.run.privacy.write()
         # Sites draw the system's noise once for a round: a resume that asked for an earlier one would be refused.
         each_round = self.run.each_round or self.run.privacy.draws_anew
         self._due_at = time.monotonic() + (0.0 if each_round else checkpoints.seconds_apart())
-        self.run.observer("checkpoint", round)
+        self.observer("checkpoint", round)
 
     def once(self, name: str, facts: dict[str, Any]) -> dict[str, Any]:
         """Return facts as the sites may have heard them.
@@ -175,6 +197,6 @@ class CheckpointWriter:
         # Written before it is sent: after a crash the sites hear the same again.
         if name not in last.facts and self.run.each_round:
             self.last = replace(last, facts={**last.facts, name: facts})
-            checkpoints.write(self.run.recorder.writer.run, self.last)
+            checkpoints.write(self.run.name, self.last)
         found: dict[str, Any] = last.facts.get(name, facts)
         return found

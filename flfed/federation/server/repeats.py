@@ -22,9 +22,8 @@ from flfed.federation.recording.recorder import Recorder
 from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
-from flfed.federation.server.server import FederatedRun
+from flfed.federation.server.run_kinds import run_class
 from flfed.federation.server.source_rows import counting, source_rows
-from flfed.federation.server.sums.row_sums import conduct_statistic
 from flfed.records.store.entries import EventRow, RunEntry
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.data.site import CachedSite, Site
@@ -32,7 +31,6 @@ from flfed.rows.training.requests import Compute
 from flfed.rows.training.stacked.answer import stacked_compute
 from flfed.rows.warm_start import SourceRows
 from flfed.study.exchanges import most_rounds
-from flfed.study.statistic import is_statistic
 from flfed.study.study import Study
 from flfed.study.tables import TREES
 from flfed.updates.aggregation.gc_pause import rarely_collected
@@ -271,7 +269,7 @@ class Series:
             check = self.engine.before_rounds(grid, recorder)
             # A repeat that goes on has counted its test rows before its first round.
             before = way.source_rows if checkpoint is None else None
-            federated = FederatedRun(
+            conductor = run_class(self.study)(
                 grid,
                 self.study,
                 recorder,
@@ -284,7 +282,7 @@ class Series:
                 each_round=self.engine.remote,
                 enrolled=counting(check, before, self.study, self._here(), repeat, recorder),
             )
-            return conduct_statistic(federated) if is_statistic(self.study) else federated.conduct()
+            return conductor.conduct()
 
 
 def _after_writing(observer: RunObserver, writer: RunWriter) -> RunObserver:

@@ -11,9 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flfed.records.statistics.intervals import variance_between
-from flfed.rows.data.schema import Schema
-from flfed.rows.training.functional import outputs_of
-from flfed.study.study import Study
 from flfed.updates.messages.offset import Offset
 
 LEAST_OFFSETS = 3
@@ -54,14 +51,6 @@ class SiteOffsets:
 def site_offsets(offsets: Mapping[str, Offset]) -> SiteOffsets:
     """Return the estimate from the sites' offsets."""
     return SiteOffsets(len(offsets), offset_deviation(offsets))
-
-
-def offset_outputs(study: Study, schema: Schema) -> int:
-    """Return the length of a model's offset.
-
-    It is 0 where sites are not asked for one.
-    """
-    return outputs_of(schema.task, len(schema.classes)) if study.adjusts_intercept() else 0
 
 
 def offset_deviation(offsets: Mapping[str, Offset]) -> float | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flfed.federation.client.released.model_answers import cells_of, releases_of
 from flfed.federation.recording.pseudonyms import WITHHELD
 from flfed.federation.recording.run_record import Outcome
-from flfed.federation.server.fan_out import ask, check_enough, deadline_of, log_bytes, nodes_of
+from flfed.federation.server.fan_out import check_enough
+from flfed.federation.server.run_setting import RunSetting
 from flfed.federation.server.sums.row_sums import are_sums
 from flfed.records.store.entries import ComparisonRow, DifferenceRow, SiteRow
 from flfed.refusals import Refusal
@@ -44,18 +45,13 @@ from flfed.updates.messages.summarise import (
     StatisticRequest,
 )
 
-if TYPE_CHECKING:
-    from flfed.federation.server.server import FederatedRun
-
 PAIRED = "noised pairs, own model under the same ε"
 LOST, UNTOLD = "the test rows are lost in the noise", "under this budget not even a difference of .1 would be seen"
 AUC_ALONE = "under noise models are compared by their AUC alone"
 SUMMARY = "noised-scores"
 
 
-def noised_encoder(
-    run: FederatedRun, participants: Mapping[str, Participant]
-) -> tuple[dict[str, Participant], Encoder]:
+def noised_encoder(run: RunSetting, participants: Mapping[str, Participant]) -> tuple[dict[str, Participant], Encoder]:
     """Return the sites that told noised counts of their training rows, and the encoder that these give.
 
     Raises
@@ -63,9 +59,8 @@ def noised_encoder(
     FlfedError
         If too few sites did.
     """
-    nodes, timeout, shapes = nodes_of(participants), deadline_of(run.study), shapes_of_cells(run.layout)
-    answers = ask(run.grid, STATISTIC, StatisticRequest(), nodes, StatisticReply.from_record, timeout=timeout)
-    log_bytes(run.recorder, STATISTIC, answers)
+    shapes = shapes_of_cells(run.layout)
+    answers = run.ask(STATISTIC, StatisticRequest(), participants, StatisticReply.from_record)
     good = {site: reply.sums for site, reply in answers.replies.items() if are_sums(reply.sums, shapes)}
     faults = {**answers.faults, **{site: Refusal("statistic-unfit") for site in answers.replies if site not in good}}
     run.recorder.events("fault", faults)
@@ -80,7 +75,7 @@ def noised_encoder(
     return {site: participants[site] for site in good}, whole
 
 
-def scored_under_noise(run: FederatedRun, participants: Mapping[str, Participant], outcome: Outcome) -> None:
+def scored_under_noise(run: RunSetting, participants: Mapping[str, Participant], outcome: Outcome) -> None:
     """Record the figures of the final model, by noised counts of holdout rows by class and score.
 
     First by cell without classes, by which the bins are chosen, then by class and bin.
@@ -116,7 +111,7 @@ def scored_under_noise(run: FederatedRun, participants: Mapping[str, Participant
 
 
 def _pairs(
-    run: FederatedRun,
+    run: RunSetting,
     participants: Mapping[str, Participant],
     request: ScoresRequest,
     by_site: Mapping[str, ScoreCounts],
@@ -140,12 +135,10 @@ def _pairs(
 
 
 def _asked(
-    run: FederatedRun, participants: Mapping[str, Participant], request: ScoresRequest, shape: tuple[int, ...]
+    run: RunSetting, participants: Mapping[str, Participant], request: ScoresRequest, shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
     """Return the noised counts of the sites that sent some of this shape, in name order."""
-    nodes, timeout = nodes_of(participants), deadline_of(run.study)
-    answers = ask(run.grid, kinds.SCORES, request, nodes, ScoresReply.from_record, timeout=timeout)
-    log_bytes(run.recorder, kinds.SCORES, answers)
+    answers = run.ask(kinds.SCORES, request, participants, ScoresReply.from_record)
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {"counts": (shape, np.dtype(np.float64))}
     good = {
         site: reply.counts
@@ -158,7 +151,7 @@ def _asked(
 
 
 def _record(
-    run: FederatedRun,
+    run: RunSetting,
     by_site: Mapping[str, ScoreCounts],
     whole: ScoreCounts | None,
     reason: str,

@@ -1,0 +1,136 @@
+"""Rounds of a run: the strategy, what it is given, and the model that it begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from flfed.federation.recording.source_model import start_arrays
+from flfed.federation.server.checkpoint_writer import CheckpointWriter, restored
+from flfed.federation.server.parts.server_part import ServerPart
+from flfed.federation.server.run_setting import RunSetting
+from flfed.federation.server.sums.row_sums import SiteSums
+from flfed.seeds import noise_key
+from flfed.study.exchanges import most_rounds
+from flfed.summaries.summary import Encoder
+from flfed.updates.aggregation.rounds import Observer, Participant, RunContext, ignore
+from flfed.updates.checkpoints.checkpoint import Checkpoint
+from flfed.updates.messages.fields import Arrays
+from flfed.updates.strategies.fedavg import FedAvg, to_arrays, to_record
+
+
+def conduct_rounds(
+    run: RunSetting,
+    parts: Sequence[ServerPart],
+    writer: CheckpointWriter,
+    participants: Mapping[str, Participant],
+    common: Checkpoint,
+    after: Checkpoint | None,
+) -> tuple[FedAvg, Arrays]:
+    """Run the rounds, each of them written down, and return the strategy and the final arrays.
+
+    Parameters
+    ----------
+    run : RunSetting
+    parts : sequence of ServerPart
+    writer : CheckpointWriter
+    participants : mapping of site to Participant
+    common : Checkpoint
+        What all checkpoints of the run share.
+    after : Checkpoint or None
+        After which the run goes on.
+    """
+    strategy: FedAvg = run.study.strategy.build("strategy")
+    observer = partial(writer.observe, strategy=strategy, common=common)
+    context = _context(run, parts, participants, common.encoder, observer)
+    _assign(run, strategy, context)
+    if after is None:
+        first = first_arrays(run, parts, common.encoder, participants)
+    else:
+        first = after.arrays
+        _restore(run, parts, strategy, after)
+    with run.privacy.during(participants):
+        if after is None:
+            writer.begin(first, strategy, common)
+        return strategy, _train(run, strategy, first)
+
+
+def rehearse_rounds(
+    run: RunSetting, parts: Sequence[ServerPart], participants: Mapping[str, Participant], encoder: Encoder
+) -> tuple[FedAvg, Arrays]:
+    """Run the rounds once more by another encoder, of which nothing is written down."""
+    strategy: FedAvg = run.study.strategy.build("strategy")
+    _assign(run, strategy, _context(run, parts, participants, encoder, None))
+    return strategy, _train(run, strategy, first_arrays(run, parts, encoder, participants))
+
+
+def site_sums(run: RunSetting, parts: Sequence[ServerPart]) -> SiteSums:
+    """Return how sums over the sites' rows come to the server."""
+    sums = SiteSums(run)
+    for part in parts:
+        sums = part.row_sums(sums)
+    return sums
+
+
+def first_arrays(
+    run: RunSetting, parts: Sequence[ServerPart], encoder: Encoder, participants: Mapping[str, Participant]
+) -> Arrays:
+    """Return the arrays that a run's first round is trained from; raises FlfedError where there are none."""
+    for part in parts:
+        arrays = part.first_arrays(participants, site_sums(run, parts))
+        if arrays is not None:
+            return arrays
+    widths = [one.width for one in participants.values()]
+    return start_arrays(run.study, run.schema, encoder, run.repeat, widths, series=run.recorder.shared_as.series)
+
+
+def _context(
+    run: RunSetting,
+    parts: Sequence[ServerPart],
+    participants: Mapping[str, Participant],
+    encoder: Encoder,
+    observer: Observer | None,
+) -> RunContext:
+    """Return what the strategy is given; without an observer the rounds are a rehearsal."""
+    context = RunContext(
+        participants=participants,
+        encoder=encoder,
+        plan=run.study.plan,
+        rounds=run.study.rounds,
+        seed=run.study.seed + run.repeat,
+        observer=observer or ignore,
+        in_sums_only=run.recorder.shared_as.in_sums_only,
+        mechanism=run.privacy.mechanism,
+        chance=run.privacy.chance,
+        study=noise_key(run.study.text),
+    )
+    for part in parts:
+        context = part.context(context, is_recorded=observer is not None)
+    return context
+
+
+def _assign(run: RunSetting, strategy: FedAvg, context: RunContext) -> None:
+    strategy.clock = run.clock
+    strategy.assign(context)
+
+
+def _restore(run: RunSetting, parts: Sequence[ServerPart], strategy: FedAvg, after: Checkpoint) -> None:
+    """Give strategy, parts and sites what they had at a checkpoint, and note what is lost."""
+    of_sites = restored(after, strategy, parts)
+    # In one process it goes with the checkpoint; institutions have it on their own disks.
+    restore = getattr(run.grid, "restore_states", None)
+    if restore is not None:
+        restore(after.round, of_sites)
+        return
+    if getattr(run.grid, "sites_keep_state", False):
+        return
+    for part in parts:
+        lost = part.lost_at_sites()
+        if lost:
+            run.recorder.note(lost)
+            return
+
+
+def _train(run: RunSetting, strategy: FedAvg, first: Arrays) -> Arrays:
+    result = strategy.start(run.grid, to_record(first), most_rounds(run.study))
+    return to_arrays(result.arrays)

@@ -1,0 +1,25 @@
+"""List of a study's parts at the server; nothing else there names one."""
+
+from __future__ import annotations
+
+from flfed.federation.server.parts.codec import Codec
+from flfed.federation.server.parts.covering_noise import CoveringNoise
+from flfed.federation.server.parts.own_intercepts import OwnIntercepts
+from flfed.federation.server.parts.own_part import OwnPart
+from flfed.federation.server.parts.secure_aggregation import SecureAggregation
+from flfed.federation.server.parts.server_part import ServerPart
+from flfed.federation.server.parts.trees import Trees
+from flfed.federation.server.run_setting import RunSetting
+
+PARTS: tuple[type[ServerPart], ...] = (SecureAggregation, CoveringNoise, Trees, Codec, OwnPart, OwnIntercepts)
+"""From the outermost to the innermost: the first one has the last word on what comes from the sites."""
+
+
+def server_parts(run: RunSetting) -> tuple[ServerPart, ...]:
+    """Return the parts of a run's study, made for this run."""
+    found = []
+    for part in PARTS:
+        made = part.of_run(run)
+        if made is not None:
+            found.append(made)
+    return tuple(found)
