@@ -172,7 +172,8 @@ def _verified_files(folder: Path, files: Mapping[str, str]) -> dict[str, bytes]:
         path = folder / name
         if not os.path.isfile(path):
             raise UsageError(f"{folder}: {name} is missing: export the model again")
-        content = _content(path, LARGEST_FILE if name in READ else LARGEST_TREES)
+        largest = LARGEST_FILE if name in READ else LARGEST_TREES
+        content = _content(path, largest)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise UsageError(f"{path}: is not the file that was exported (its SHA-256 differs); not used")
         if name in READ:

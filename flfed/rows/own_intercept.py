@@ -44,7 +44,8 @@ def own_intercept(outputs: np.ndarray, y: np.ndarray, task: str, sd: float | Non
     shift = np.zeros(outputs.shape[1])
     if not len(y) or (sd is not None and sd < NO_SD):
         return shift
-    precision = (INTERCEPT_SD if sd is None else sd) ** -2.0
+    prior_sd = INTERCEPT_SD if sd is None else sd
+    precision = prior_sd**-2.0
     if task == "regression" and sd is not None:
         precision *= residual_variance(y - outputs[:, 0])
     return fit_beside(Encoded(np.zeros((len(y), 0)), y, np.ones(len(y))), outputs, task, 1.0, precision).bias

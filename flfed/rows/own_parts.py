@@ -46,7 +46,7 @@ class OwnArrays:
         """
         own = {name: start[name] + delta[name] for name in self.names}
         own |= {name: value + beside[name] for name, value in (self.model or {}).items()}
-        return {name: np.zeros_like(value) if name in self.names else value for name, value in delta.items()}, own
+        return delta | {name: np.zeros_like(delta[name]) for name in self.names}, own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,7 +77,8 @@ class Trained:
 
     def without_figures(self) -> Trained:
         """Return the round without loss and metrics; how many rows there are crosses anyway."""
-        return replace(self, loss=None, scores=None if self.scores is None else self.scores.bare())
+        scores = None if self.scores is None else self.scores.bare()
+        return replace(self, loss=None, scores=scores)
 
 
 def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
@@ -89,7 +91,8 @@ def study_table(study: Study, site: Site, repeat: int = 0) -> SiteTable:
     if not study.split.fixed:
         return site.read(repeat, complete=complete)
     published = registry.load("split", study.split.fixed)()
-    return site.read(repeat if study.split.redraw else 0, complete=complete, published=published)
+    drawn = repeat if study.split.redraw else 0
+    return site.read(drawn, complete=complete, published=published)
 
 
 def redraws(study: Study, site: Site) -> bool:
@@ -227,7 +230,7 @@ class SiteSession(EncodedTable):
         It is under the site's protection where there is one.
         """
         protection = self.protection
-        return FitRequest(
+        request = FitRequest(
             model=self.model,
             task=self.task,
             arrays=arrays,
@@ -236,12 +239,13 @@ class SiteSession(EncodedTable):
             lr=lr,
             rng=rng,
             terms=terms,
-            frozen=tuple(name for layer in layers_of(self.model)[: self.study.frozen] for name in layer),
+            frozen=tuple(chain.from_iterable(layers_of(self.model)[: self.study.frozen])),
             delta=True,
-            private=None if protection is None else protection.steps,
-            chance=None if protection is None else protection.chance(rng),
-            units=None if protection is None else protection.units,
         )
+        if protection is None:
+            return request
+        chance = protection.chance(rng)
+        return replace(request, private=protection.steps, chance=chance, units=protection.units)
 
     def _score(self, arrays: Arrays, encoder: Encoder, rows: Encoded) -> Asking:
         """Score validation rows, or training rows without any."""

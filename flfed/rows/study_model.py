@@ -64,7 +64,9 @@ def model_shapes(study: Study, schema: Schema) -> dict[str, tuple[tuple[int, ...
         shapes = {name: value.shape for name, value in made.items()}
     count = sum(math.prod(shape) for shape in shapes.values())
     if count > MOST_PARAMETERS:
-        keys = [*study.model.settings, *(["rounds"] if layout.plain else [])]
+        keys = [*study.model.settings]
+        if layout.plain:
+            keys.append("rounds")
         lower = f"lower {' or '.join(keys)}" if keys else "choose fewer features"
         raise UsageError(
             f"[model] {study.model.name}: {count:,} parameters are more than {MOST_PARAMETERS:,}, the most that a "

@@ -173,7 +173,8 @@ def read_source(folder: Path, where: str) -> Source:
         raise UsageError(f"{where} holds weights of eight bits: export the run without --dtype int8")
     repeat = REPEAT.fullmatch(files.facts.run)
     found = Source.of_study(str(folder), files.study, files.schema, files.arrays, files.encoder)
-    return replace(found, repeat=int(repeat[1]) - 1 if repeat else 0, run_id=files.facts.run)
+    number = int(repeat[1]) - 1 if repeat else 0
+    return replace(found, repeat=number, run_id=files.facts.run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -322,10 +323,11 @@ def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: 
         return "a warm start needs models that name their layers"
     if _outcome(source.layout) != _outcome(layout):
         return f"it predicts {source.layout.target.name!r} and the study {layout.target.name!r}, or other classes of it"
-    widths = [{name: value.shape for name, value in arrays.items()} for arrays in (source.arrays, first)]
-    for one, names in zip(widths, (source.layers, layers), strict=True):
-        one[names[0][0]] = one[names[0][0]][1:]
-    if source.layers != layers or widths[0] != widths[1]:
+    of_source = {name: value.shape for name, value in source.arrays.items()}
+    of_study = {name: value.shape for name, value in first.items()}
+    for shapes, names in ((of_source, source.layers), (of_study, layers)):
+        shapes[names[0][0]] = shapes[names[0][0]][1:]
+    if source.layers != layers or of_source != of_study:
         return "its layers have other widths than the study's model"
     if not fitting_columns(source.layout, layout):
         return "none of its columns is among the study's"
@@ -335,7 +337,8 @@ def defect(source: Source, model: Any, first: Mapping[str, np.ndarray], layout: 
 def _outcome(layout: Layout) -> tuple[object, ...]:
     """Return what a layout predicts; the cells of a number are bins of its range, which may be another."""
     target = layout.target
-    return layout.task, target.name, target.transform, () if layout.task == "regression" else target.cells
+    cells = () if layout.task == "regression" else target.cells
+    return layout.task, target.name, target.transform, cells
 
 
 def pulled(rows: Encoded, start: Arrays, given: Trainable) -> Generator[ComputeRequest, Any, Predictor]:

@@ -29,6 +29,7 @@ CLOSE = {"float64": 1e-6, "float32": 1e-3}
 
 NEAR = 0.5
 """Cosine over which a guess is close to a row."""
+FIGURES = ("share-recovered", "share-close", "median-cosine")
 AT_BATCH = "-at-plan-batch"
 
 
@@ -77,9 +78,7 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
     Geiping et al. 2020, "Inverting gradients", section 3.
     """
 
-    metrics = tuple(
-        f"{metric}{where}" for where in ("", AT_BATCH) for metric in ("share-recovered", "share-close", "median-cosine")
-    )
+    metrics = (*FIGURES, *(figure + AT_BATCH for figure in FIGURES))
 
     records: Annotated[int, Field(ge=1)] = 50
 
@@ -142,21 +141,24 @@ class GradientInversion(Settings, where=f"attack {NAME!r}"):
         length = np.maximum(np.linalg.norm(x, axis=1), 1e-12)
         gaps = [np.linalg.norm(g - row, axis=1).min(initial=np.inf) for row, (g, _) in zip(x, guessed, strict=True)]
         count = int((np.array(gaps) <= close * length).sum())
-        cosines = np.array(
-            [_cosine(row, g[best]) if len(g) else 0.0 for row, (g, best) in zip(x, guessed, strict=True)]
-        )
+        cosines = np.zeros(len(gaps))
+        for place, (row, (g, best)) in enumerate(zip(x, guessed, strict=True)):
+            if len(g):
+                cosines[place] = _cosine(row, g[best])
         # Single rows and batches have names of their own among the figures.
         where = "" if size == 1 else AT_BATCH
-        steps = f"one step on {'a single row' if size == 1 else f'{size} rows, as in the plan'}"
+        rows = "a single row" if size == 1 else f"{size} rows, as in the plan"
+        steps = f"one step on {rows}"
         noisy = "with the site's clipping and noise" if attacked.session.protection else "without protection"
         says = f"From the update of {steps} from the global model, {noisy}, an attacker guesses the inputs of a row. "
         blind = f"A blind guess has cosines of about {1 / np.sqrt(max(x.shape[1], 1)):.2f} either way."
         low, high = _median_interval(cosines)
         median = round(float(np.median(cosines)), 2)
+        promise = NAN if attacked.promised is None else 0.0
         return (
             share(
                 attacked, NAME, f"share-recovered{where}", count, len(x), says=says + "This share it has exactly.",
-                promise=NAN if attacked.promised is None else 0.0,
+                promise=promise,
             ),
             share(
                 attacked, NAME, f"share-close{where}", int((cosines > NEAR).sum()), len(x),
@@ -208,7 +210,9 @@ def _gradient(plan: Plan, before: np.ndarray, delta: np.ndarray, penalised: bool
             change = change + plan.lr * plan.weight_decay * before
         length = np.abs(change)
         g = -np.sign(change) * EPS * length / np.maximum(plan.lr - length, plan.lr * 1e-16)
-    return np.asarray(g - plan.l2 * before if penalised and plan.l2 else g)
+    if penalised and plan.l2:
+        g = g - plan.l2 * before
+    return np.asarray(g)
 
 
 def _cosine(row: np.ndarray, guess: np.ndarray) -> float:

@@ -58,12 +58,16 @@ class SummaryReconstruction:
         if why := attacked.too_few(training=len(table)):
             return (nothing(NAME, METRIC, why),)
         found = given_away(work.summary(), work.layout, work.coded(table), grouped=bool(work.schema.group))
-        enforced = work.site.policy.disclosure != "open"
+        if work.site.policy.disclosure == "open":
+            promise = NAN
+            promised = "The site's policy is 'open'."
+        else:
+            promise = 0.0
+            promised = "The site's policy promises that there is none."
         finding = share(
-            attacked, NAME, METRIC, int(found.sum()), len(table), promise=0.0 if enforced else NAN,
+            attacked, NAME, METRIC, int(found.sum()), len(table), promise=promise,
             says="Of this share of the site's training rows the sums that it sends before training give a cell away "
-            "exactly. "
-            + ("The site's policy promises that there is none." if enforced else "The site's policy is 'open'."),
+            f"exactly. {promised}",
         )  # fmt: skip
         return (finding,)
         yield  # a generator, as every attack is
@@ -97,7 +101,8 @@ def given_away(summary: Summary, layout: Layout, rows: ColumnArrays, *, grouped:
         if _few_values(summary, column, number):
             found |= present
         if number < len(layout.features) and not grouped:
-            found |= _outcomes_told(summary, layout, number, counts[-1] if known[-1] else NAN, rows, ~present)
+            missing = counts[-1] if known[-1] else NAN
+            found |= _outcomes_told(summary, layout, number, missing, rows, ~present)
     return found
 
 

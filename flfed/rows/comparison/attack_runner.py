@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,7 @@ def attack(
         chosen.append(kind(**read_settings(kind, given, f"attack {name!r}")))
     # Attacks that train run side by side, so that an engine may stack their models.
     found = yield from together([one.findings(attacked) for one in chosen])
-    return tuple(finding for findings in found for finding in findings)
+    return tuple(chain.from_iterable(found))
 
 
 def wilson(count: int, rows: int, z: float = 1.959964) -> tuple[float, float]:
@@ -248,9 +249,13 @@ def pooled(first: Encoded, second: Encoded) -> Encoded:
     group = None
     # Codes of the second part start behind those of the first.
     if first.group is not None or second.group is not None:
-        codes = [np.arange(len(part)) if part.group is None else part.group for part in (first, second)]
+        codes = [_groups_of(part) for part in (first, second)]
         group = np.concatenate([codes[0], codes[1] + (codes[0].max(initial=-1) + 1)])
     return Encoded(
         np.concatenate([first.x, second.x]), np.concatenate([first.y, second.y]),
         np.concatenate([first.weight, second.weight]), group,
     )  # fmt: skip
+
+
+def _groups_of(part: Encoded) -> np.ndarray:
+    return np.arange(len(part)) if part.group is None else part.group

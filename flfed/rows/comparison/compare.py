@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -116,9 +117,12 @@ def arm_scores(
     arrays = session.own_arrays.at_site(arrays)
     x = session.encode(table, session.in_use(encoder)).x
     arms = [_outputs(session, arrays, x), session.local_model(), adjusted_scores(session, table, arrays, encoder, sd)]
-    arms += [session.local_model("same")] if same and session.study.compare.own == "best" else []
+    if same and session.study.compare.own == "best":
+        arms.append(session.local_model("same"))
     outputs, local, adjusted, *others = yield from together(arms)
-    begun = (yield from together([_outputs(session, start, x), session.pulled(start, encoder)])) if start else []
+    begun: list[Any] = []
+    if start:
+        begun = yield from together([_outputs(session, start, x), session.pulled(start, encoder)])
     # The own model has its own encoder, since the site would know no other.
     own_x = session.encode(table, local.encoder).x
     own = [session.predictions(model.outputs(own_x), model.encoder) for model in (local, *others)]
@@ -129,7 +133,9 @@ def arm_scores(
     if begun:
         found = (session.predictions(outputs, encoder) for outputs in (begun[0], begun[1](x)))
         scores |= dict(zip(STARTED, found, strict=True))
-    return scores | (_naive_scores(session, table) if same else {})
+    if same:
+        scores |= _naive_scores(session, table)
+    return scores
 
 
 def _naive_scores(session: SiteSession, table: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -200,8 +206,10 @@ def compare(
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would tell it.
-    found = {name: [withheld(name, y, score, task, policy, budget) for score in scores.values()] for name in judged[0]}
-    reasons = {name: next((f"withheld: {why}" for why in whys if why), "") for name, whys in found.items()}
+    reasons = {}
+    for name in judged[0]:
+        whys = [withheld(name, y, score, task, policy, budget) for score in scores.values()]
+        reasons[name] = next((f"withheld: {why}" for why in whys if why), "")
     counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
     # Two accuracies over the same rows say how many rows two models call differently.
     counts = [name for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)]
@@ -210,6 +218,9 @@ def compare(
     points = yield from _points(session, table, scores["global"], counts_by, (arrays, encoder))
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
+    notes = _left_out(session)
+    if kept:
+        notes.append(f"withheld by the site's policy: {'; '.join(kept)}")
     return SiteComparison(
         training_rows=len(session.table.training),
         holdout_rows=len(table),
@@ -221,7 +232,7 @@ def compare(
         points=points,
         groups=_by_group(session, table, scores["global"]),
         importance=importance,
-        note="; ".join(_left_out(session) + ([f"withheld by the site's policy: {'; '.join(kept)}"] if kept else [])),
+        note="; ".join(notes),
     )
 
 
@@ -269,9 +280,13 @@ def _suppressed(
     accuracy = accuracy_leaves(counts)
     why = too_few(y, session.task, session.classes, policy)
     # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
-    why = why or (HISTOGRAM if policy.allows("score-histogram") else ANOTHER if accuracy is None else "")
+    if not why and policy.allows("score-histogram"):
+        why = HISTOGRAM
+    elif not why and accuracy is None:
+        why = ANOTHER
     # Before they are looked at: which of another model's counts are small would tell something, too.
-    why = why or ("" if session.counts_may_leave(claim=False) else ONCE)
+    if not why and not session.counts_may_leave(claim=False):
+        why = ONCE
     if why:
         return withhold_all(points, why)
     suppression = CellSuppression(
@@ -304,7 +319,7 @@ def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> l
     )
     rng = generator(session.seed, site=session.site.name, purpose="bootstrap")
     found = groupings(study.compare.by, schema)
-    figures = [figure for one in found for figure in scores.figures(one, one.of(table, schema), rng)]
+    figures = list(chain.from_iterable(scores.figures(one, one.of(table, schema), rng) for one in found))
     # Figures by group of several models would tell of the rows that these order otherwise, as exact counts do.
     if session.site.policy.disclosure == "open" or all(math.isnan(one.value) for one in figures):
         return figures
@@ -372,5 +387,7 @@ def _left_out(session: SiteSession) -> list[str]:
 
 def _hidden(figures: Mapping[Key, Figure], why: str) -> dict[Key, Figure]:
     """Return the figures with a reason in place of each, or as they are without one."""
+    if not why:
+        return dict(figures)
     nan = float("nan")
-    return {key: type(figure)(nan, nan, nan, nan, why) if why else figure for key, figure in figures.items()}
+    return {key: type(figure)(nan, nan, nan, nan, why) for key, figure in figures.items()}

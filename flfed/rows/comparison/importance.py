@@ -82,7 +82,13 @@ def importances(
         return [_withheld(column, why) for column, why in stays.items()]
     found = yield from _increases(session, table, arrays, encoder, [name for name, why in stays.items() if not why])
     digits = float if session.site.policy.disclosure == "open" else three_digits
-    return [_withheld(column, why) if why else _finite(column, digits(found[column])) for column, why in stays.items()]
+    figures = []
+    for column, why in stays.items():
+        if why:
+            figures.append(_withheld(column, why))
+        else:
+            figures.append(_finite(column, digits(found[column])))
+    return figures
 
 
 def _increases(
@@ -116,7 +122,8 @@ def _loss(session: SiteSession, arrays: Arrays, rows: Encoded, x: np.ndarray) ->
 
 def _withheld(column: str, why: str) -> ColumnImportance:
     # That there are no rows is no matter of policy.
-    return ColumnImportance(column=column, increase=np.nan, method=why if why == NO_ROWS else f"withheld: {why}")
+    method = why if why == NO_ROWS else f"withheld: {why}"
+    return ColumnImportance(column=column, increase=np.nan, method=method)
 
 
 def _finite(column: str, increase: float) -> ColumnImportance:
@@ -130,7 +137,8 @@ def _reasons(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> d
     policy = session.site.policy
     features = session.layout.features
     if policy.disclosure == "open":
-        return {column.name: "" if len(table) else NO_ROWS for column in features}
+        why = "" if len(table) else NO_ROWS
+        return dict.fromkeys((column.name for column in features), why)
     why = _of_all(session, table, person)
     rows = session.coded(table)
     least = policy.cell_minimum
@@ -145,16 +153,18 @@ def _of_all(session: SiteSession, table: pd.DataFrame, person: np.ndarray) -> st
     """Return why no column's importance may leave, or ""."""
     policy = session.site.policy
     y = session.target(table)
-    why = too_few(y, session.task, session.classes, policy)
+    if why := too_few(y, session.task, session.classes, policy):
+        return why
     # One row of each person: several hide nobody.
     alone = np.unique(person, return_index=True)[1]
     of_each = [person[y == label] for label in range(session.classes)] if session.task != "regression" else []
-    few = min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum
-    why = why or (f"fewer than {policy.cell_minimum} rows" + (" of a class" if of_each else "") if few else "")
+    if min((len(np.unique(of)) for of in of_each), default=len(alone)) < policy.cell_minimum:
+        of_class = " of a class" if of_each else ""
+        return f"fewer than {policy.cell_minimum} rows{of_class}"
     # Whatever holds back exact counts holds back these figures, which are exact functions of the same rows, too.
-    counted = session.task == "binary" and policy.allows("score-histogram")
-    why = why or (HISTOGRAM if counted else "")
-    return why or ("" if session.counts_may_leave(claim=False) else ONCE)
+    if session.task == "binary" and policy.allows("score-histogram"):
+        return HISTOGRAM
+    return "" if session.counts_may_leave(claim=False) else ONCE
 
 
 def _of_column(column: ColumnLayout, rows: ColumnArrays, person: np.ndarray, least: int) -> str:

@@ -73,9 +73,13 @@ def set_thresholds(points: Sequence[Point], y: np.ndarray, score: np.ndarray) ->
     alarms = len(others) - np.searchsorted(others, falling)
     found: list[Point] = []
     for kind, at in points:
+        if kind != POINT_KINDS[-1]:
+            found.append((kind, at))
+            continue
         fits = falling[alarms <= at * len(others) + 1e-9]
         above = float(np.nextafter(falling[0], np.inf)) if len(falling) else 1.0
-        found.append(("threshold", float(fits[-1]) if len(fits) else above) if kind == POINT_KINDS[-1] else (kind, at))
+        threshold = float(fits[-1]) if len(fits) else above
+        found.append(("threshold", threshold))
     return found
 
 

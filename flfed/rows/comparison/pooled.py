@@ -140,16 +140,18 @@ def _own_everywhere(
         outputs = model.outputs(encode(union, first.layout, model.encoder).x)
         score = first.predictions(outputs, model.encoder)
         for name, metric in metrics.items():
-            found[name].append(NAN if metric.defined(y) else metric.value(y, score))
+            value = NAN if metric.defined(y) else metric.value(y, score)
+            found[name].append(value)
     # How many were left out stands with the figure.
     method = "mean over sites"
     left = sum(map(_has_one_class, sessions))
     if left:
         method = Refusal("mean-without-one-class", sites=len(local) - left, left=left)
-    return {
-        name: Estimate(float(np.mean(values)) if values else NAN, NAN, NAN, NAN, method)
-        for name, values in found.items()
-    }
+    means = {}
+    for name, values in found.items():
+        mean = float(np.mean(values)) if values else NAN
+        means[name] = Estimate(mean, NAN, NAN, NAN, method)
+    return means
 
 
 def _has_one_class(session: SiteSession) -> bool:
@@ -191,7 +193,8 @@ def union_scores(
     requests: list[Request] = []
     for session in sessions:
         mixed = session.study.compare.union_scaler == "global"
-        x = session.encode(session.table.holdout("compare"), encoder if mixed else session.in_use(encoder)).x
+        used = encoder if mixed else session.in_use(encoder)
+        x = session.encode(session.table.holdout("compare"), used).x
         requests.append(ScoreRequest(model=session.model, arrays=session.own_arrays.at_site(arrays), x=x))
     found = yield requests
     return np.concatenate([w.predictions(outputs, encoder) for w, outputs in zip(sessions, found, strict=True)])
@@ -231,7 +234,9 @@ def pooled_rows(parts: Sequence[Encoded]) -> Encoded:
 
     Two parts' groups are never one.
     """
-    x, y, weight = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "weight"))
+    x = np.concatenate([part.x for part in parts])
+    y = np.concatenate([part.y for part in parts])
+    weight = np.concatenate([part.weight for part in parts])
     elapsed = None
     # Each site's latest rows are among the latest of all.
     if all(part.elapsed is not None for part in parts):

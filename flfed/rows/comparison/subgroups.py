@@ -113,7 +113,8 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     if kind != "number":
         if cut:
             raise UsageError(f"[compare]: by={words!r}: {column} is a {kind}, whose values are the groups")
-        return Grouping(column, ("0", "1") if kind == "flag" else tuple(schema.columns[column].values))
+        groups = ("0", "1") if kind == "flag" else tuple(schema.columns[column].values)
+        return Grouping(column, groups)
     try:
         cuts = tuple(float(end) for end in ends.split(","))
     except ValueError:
@@ -185,7 +186,9 @@ class GroupScores:
         why = too_few(y, "binary", 2, self.policy)
         people = min(len(np.unique(person[y == label])) for label in (0, 1))
         few = not self._open and people < self.policy.cell_minimum
-        return why or (f"fewer than {self.policy.cell_minimum} rows of a class" if few else "")
+        if not why and few:
+            return f"fewer than {self.policy.cell_minimum} rows of a class"
+        return why
 
     def _withheld(self, rows: np.ndarray) -> Estimate:
         why = self._small(rows) or f"what is left has fewer than {self.policy.cell_minimum} rows of a class"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, product
 from math import sqrt
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -137,7 +137,8 @@ def drawn_weights(rng: np.random.Generator, codes: NDArray[np.intp], units: int,
         picks *= count
         picks += np.arange(count)[:, None]
         times = np.bincount(picks.ravel(), minlength=count * units).reshape(units, count).astype(np.float64)
-        yield (times if len(codes) == units else times[codes]).T
+        by_row = times if len(codes) == units else times[codes]
+        yield by_row.T
 
 
 def _chunks(total: int, width: int) -> Iterator[slice]:
@@ -174,7 +175,7 @@ def replicate(
     summed = {name: m for name, m in metrics.items() if isinstance(m, OfSums) and _follows(m, "of_sums")}
     sums = _Sums(summed, y, scores)
     others = _functions({name: metric for name, metric in metrics.items() if name not in summed}, y, scores)
-    parts: dict[Pair, list[Floats]] = {(name, arm): [] for name in metrics for arm in scores}
+    parts: dict[Pair, list[Floats]] = {pair: [] for pair in product(metrics, scores)}
     for weights in chain(left_out_weights(rng, codes, units), drawn_weights(rng, codes, units, draws)):
         for one, values in sums.of(weights).items():
             parts[one].append(values)
@@ -229,7 +230,8 @@ def _functions(
             if isinstance(metric, Ranking) and _follows(metric, "ranked"):
                 found[name, arm] = metric.ranked(y, score)
             else:
-                found[name, arm] = partial(metric.signed if isinstance(metric, Size) else metric.weighted, y, score)
+                weighted = metric.signed if isinstance(metric, Size) else metric.weighted
+                found[name, arm] = partial(weighted, y, score)
     return found
 
 
@@ -239,7 +241,9 @@ def _follows(metric: Metric, shortcut: str) -> bool:
     It stands for `weighted` and `signed`, and a subclass may have its own of these.
     """
     kinds = type(metric).mro()
-    depth = {name: n for n, kind in reversed(list(enumerate(kinds))) for name in vars(kind)}
+    depth = dict[str, int]()
+    for place, kind in reversed(list(enumerate(kinds))):
+        depth |= dict.fromkeys(vars(kind), place)
     return min(depth.get("weighted", -1), depth.get("signed", len(kinds))) >= depth[shortcut]
 
 
@@ -318,7 +322,8 @@ class Replicates:
         """
         if self.signed is not None:
             low, high = self.signed.limits(level)
-            return 0.0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
+            least = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+            return least, max(abs(low), abs(high))
         bias = self._bias()
         skew = self._skew()
         reach = self._reach(level)

@@ -150,10 +150,13 @@ def compare(
         found = _closed_forms(known, y, scores, ndtri((1 + level) / 2))
     rest = {name: metric for name, metric in known.items() if name not in found}
     found |= _bootstraps(rest, y, scores, rng, draws, level, groups)
-    return (
-        {name: {arm: _estimate(found.get(name), why[name], arm) for arm in scores} for name in metrics},
-        {name: {pair: _difference(found.get(name), why[name], pair, scores) for pair in pairs} for name in metrics},
-    )
+    estimates = {}
+    differences = {}
+    for name in metrics:
+        evidence = found.get(name)
+        estimates[name] = {arm: _estimate(evidence, why[name], arm) for arm in scores}
+        differences[name] = {pair: _difference(evidence, why[name], pair, scores) for pair in pairs}
+    return estimates, differences
 
 
 class _Evidence(Protocol):

@@ -71,7 +71,11 @@ def within_steps(metrics: Mapping[str, Any], tables: Sequence[pd.DataFrame], com
     import pandas as pd
 
     steps = pd.factorize(pd.concat([table[compare.rank_within] for table in tables], ignore_index=True))[0]
-    return {name: metric.within(steps) if hasattr(metric, "within") else metric for name, metric in metrics.items()}
+    found = dict(metrics)
+    for name, metric in metrics.items():
+        if hasattr(metric, "within"):
+            found[name] = metric.within(steps)
+    return found
 
 
 def primary_of(task: str, wanted: str, alert_budget: float | None = None) -> str:
@@ -289,13 +293,15 @@ class RoundFigures:
             score = predictions(measured.outputs)
             if not withheld(self._name, self._y, score, self._task, self._policy, self._budget):
                 metrics[self._name] = self._metric.value(self._y, score)
+        histogram = measured.histogram if self.histogram else None
+        loss = measured.loss if self._loss_in_sum else None
         return RowScores(
             rows=self._rows,
             num_examples=len(self._y),
             metrics=metrics,
             variances=variances,
-            histogram=measured.histogram if self.histogram else None,
-            loss=measured.loss if self._loss_in_sum else None,
+            histogram=histogram,
+            loss=loss,
         )
 
 

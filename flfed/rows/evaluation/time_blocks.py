@@ -73,13 +73,13 @@ def widen_differences(
     there = rows > 0
     mean = {arm: np.bincount(blocks, loss)[there] / rows[there] for arm, loss in losses.items()}
     count = int(there.sum())
-    return {
-        metric: {
+    widened = {}
+    for metric, of_pairs in differences.items():
+        widened[metric] = {
             pair: _widened(found, count, effective_blocks(mean[pair[1]] - mean[pair[0]]))
             for pair, found in of_pairs.items()
         }
-        for metric, of_pairs in differences.items()
-    }
+    return widened
 
 
 def _widened(found: Difference, blocks: int, effective: float) -> Difference:

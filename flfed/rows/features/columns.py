@@ -58,7 +58,8 @@ class ColumnArrays:
 
     def take(self, rows: np.ndarray) -> ColumnArrays:
         """Return the rows of a mask or of indices."""
-        codes, values = ({name: of[rows] for name, of in part.items()} for part in (self.codes, self.values))
+        codes = {name: of[rows] for name, of in self.codes.items()}
+        values = {name: of[rows] for name, of in self.values.items()}
         return ColumnArrays(len(np.arange(self.rows)[rows]), codes, values)
 
     def scaled(self, column: ColumnLayout) -> np.ndarray:
@@ -86,6 +87,10 @@ def coded(table: pd.DataFrame | ColumnArrays, layout: Layout) -> ColumnArrays:
 
 def joined(parts: Sequence[ColumnArrays]) -> ColumnArrays:
     """Return the rows of all parts as one."""
-    codes = {name: np.concatenate([part.codes[name] for part in parts]) for name in parts[0].codes}
-    values = {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values}
+    codes = {}
+    for name in parts[0].codes:
+        codes[name] = np.concatenate([part.codes[name] for part in parts])
+    values = {}
+    for name in parts[0].values:
+        values[name] = np.concatenate([part.values[name] for part in parts])
     return ColumnArrays(sum(part.rows for part in parts), codes, values)

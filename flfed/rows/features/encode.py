@@ -120,7 +120,8 @@ def encode(table: pd.DataFrame | ColumnArrays, layout: Layout, encoder: Encoder,
         values = rows.scaled(layout.target)
         return Encoded(x, (values - encoder.center[-1]) / encoder.scale[-1], np.ones(rows.rows))
     y = rows.codes[layout.target.name].astype(np.int64)
-    return Encoded(x, y, encoder.class_weight[y] if weighted else np.ones(rows.rows))
+    weight = encoder.class_weight[y] if weighted else np.ones(rows.rows)
+    return Encoded(x, y, weight)
 
 
 def _scaled_inputs(rows: ColumnArrays, layout: Layout, encoder: Encoder) -> np.ndarray:
@@ -158,7 +159,8 @@ def scaled_inputs(x: np.ndarray, layout: Layout, encoder: Encoder) -> np.ndarray
     values = {}
     for column, given in zip(layout.features, x.T, strict=True):
         missing = len(column.cells) - 1
-        codes[column.name] = np.where(np.isnan(given), missing, 0 if column.kind == "number" else given).astype(int)
+        plain = 0 if column.kind == "number" else given
+        codes[column.name] = np.where(np.isnan(given), missing, plain).astype(int)
         values[column.name] = given
     return _scaled_inputs(ColumnArrays(len(x), codes, values), replace(layout, plain=False), encoder)
 
@@ -193,4 +195,6 @@ def decode_target(values: np.ndarray, layout: Layout, encoder: Encoder) -> np.nd
     The array may be of any shape.
     """
     scaled_back = values * encoder.scale[-1] + encoder.center[-1]
-    return np.asarray(np.expm1(scaled_back) if layout.target.transform == "log1p" else scaled_back)
+    if layout.target.transform == "log1p":
+        scaled_back = np.expm1(scaled_back)
+    return np.asarray(scaled_back)

@@ -41,6 +41,7 @@ def column_layout(
         low, high = column.scale(np.array(within or column.range, dtype=np.float64))
         edges = np.linspace(low, high, bins + 1)
         labels = tuple(f"{edges[i]:.6g} to {edges[i + 1]:.6g}" for i in range(bins))
+        typical = None if column.typical is None else tuple(column.scale(np.array(column.typical)).tolist())
         return ColumnLayout(
             name=name,
             kind="number",
@@ -48,7 +49,7 @@ def column_layout(
             edges=tuple(edges.tolist()),
             transform=column.transform,
             unit=column.unit,
-            typical=None if column.typical is None else tuple(column.scale(np.array(column.typical)).tolist()),
+            typical=typical,
         )
     if column.kind == "flag":
         return ColumnLayout(name=name, kind="flag", cells=("0", "1", "missing"))
@@ -160,13 +161,11 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
         v[gappy] = np.square(centred).sum(axis=0) * spread / max(rows.rows - 1, 1)
         if layout.task == "regression":  # as if drawn with replacement, the smaller of the two groups of rows
             v[gappy] /= np.maximum(share, 1 - share)
-    known = [~gap if number in gappy else slice(None) for number, gap in enumerate(missing)]
-    strength = np.array(
-        [
-            [_strength(rows, column, cells, y[cells, outcome], layout.task) for outcome in range(shape[1])]
-            for column, cells in zip(layout.features, known, strict=True)
-        ]
-    ).reshape(shape)
+    strength = np.empty(shape)
+    for number, column in enumerate(layout.features):
+        known: np.ndarray | slice = ~missing[number] if number in gappy else slice(None)
+        for outcome in range(layout.outcomes):
+            strength[number, outcome] = _strength(rows, column, known, y[known, outcome], layout.task)
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
 
@@ -185,9 +184,10 @@ def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slic
         return float("nan")
     number = column.kind == "number"
     last = len(column.cells) - 1
-    cells = (rows.values if number else rows.codes)[column.name][known]
+    of_rows = rows.values if number else rows.codes
+    cells = of_rows[column.name][known]
     if task == "regression":
-        return max(_correlation(x, y) for x in ([cells] if number else [cells == code for code in range(last)]))
+        return _correlation(cells, y) if number else max(_correlation(cells == code, y) for code in range(last))
     return _auc(cells, y) if number else _best_auc_of_values(cells, y, last)
 
 
@@ -254,10 +254,10 @@ def disclose(exact: Summary, layout: Layout, minimum: int, people: Summary | Non
         ]
     )
     cells_known = np.concatenate(given)
-    lower = [
-        _dominant(exact.cells[place], [] if column is layout.target else found, column, minimum)
-        for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True)
-    ]
+    lower = []
+    for column, found, place in zip(layout.columns, groups, layout.slices().values(), strict=True):
+        together = [] if column is layout.target else found
+        lower.append(_dominant(exact.cells[place], together, column, minimum))
     moments_known = (moments[:, 0] > 0).astype(float)
     leaks_known = np.stack(
         [
@@ -311,17 +311,21 @@ def grouped(counts: np.ndarray, kind: str, minimum: int, *, complete: bool = Fal
     [[7, 0, 1, 2], [3, 4, 5, 6]]
     """
     missing = len(counts) - 1
-    values = list(range(missing) if kind == "number" else reversed(range(missing)))
+    values = list(range(missing))
+    if kind != "number":
+        values.reverse()
+    whole = values if complete else [missing, *values]
     apart = not complete and counts[missing] >= minimum
     groups: list[list[int]] = []
     open_group: list[int] = []
-    for cell in values if apart or complete else [missing, *values]:
+    cells = values if apart else whole
+    for cell in cells:
         open_group.append(cell)
         if counts[open_group].sum() >= minimum:
             groups.append(open_group)
             open_group = []
     if not groups:
-        return [values if complete else [missing, *values]]
+        return [whole]
     groups[-1] += open_group
     return [*groups, [missing]] if apart else groups
 
@@ -333,7 +337,9 @@ def _dominant(counts: np.ndarray, groups: list[list[int]], column: ColumnLayout,
     its absence would say too much.
     """
     found = np.zeros(len(counts))
-    for group in groups if column.kind != "number" else []:
+    if column.kind == "number":
+        return found
+    for group in groups:
         most = max(group, key=lambda cell: counts[cell])
         total = counts[group].sum()
         if len(group) > 1 and total >= 4 * minimum and counts[most] > total - minimum:
@@ -353,9 +359,13 @@ def _moments_of_groups(column: ColumnLayout, groups: list[list[int]], counts: np
     in the lowest and the highest group falling outwards as 1 / k² (tails are long, and the range is wide).
     """
     missing = len(counts) - 1
-    bins = [[cell for cell in group if cell != missing] for group in groups]
-    totals = [float(counts[group].sum()) for group, own in zip(groups, bins, strict=True) if own]
-    bins = [own for own in bins if own]
+    bins = []
+    totals = []
+    for group in groups:
+        own = [cell for cell in group if cell != missing]
+        if own:
+            bins.append(own)
+            totals.append(float(counts[group].sum()))
     if column.kind != "number" or len(bins) < 2:
         return [0.0, 0.0, 0.0]
     z = (np.arange(missing) + 0.5) * 2 / missing - 1

@@ -43,7 +43,8 @@ class AveragePrecisionScore(RankMetric):
             called = add_up(mass)[last]
             # Where nothing is called nothing is reached: the smallest number keeps 0 / 0 away.
             np.maximum(called, np.finfo(np.float64).tiny, out=called)
-            precision = np.divide(hits if alone else hits[last_one], called, out=called)
+            reached = hits if alone else hits[last_one]
+            precision = np.divide(reached, called, out=called)
             precision *= gain
             with np.errstate(divide="ignore", invalid="ignore"):
                 return np.asarray(precision.sum(axis=0) / hits[-1], dtype=np.float64)

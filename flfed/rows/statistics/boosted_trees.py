@@ -130,7 +130,9 @@ def node_sums(
         inside = np.flatnonzero(part >= 0)
         slot = part[inside]
         rows = start + inside
-        weights = (slope[rows], curvature[rows], *((None,) if counted else ()))
+        weights: list[np.ndarray | None] = [slope[rows], curvature[rows]]
+        if counted:
+            weights.append(None)
         first = 0
         for column, width in enumerate(widths):
             cell = slot * width + codes[column, rows]

@@ -56,7 +56,10 @@ class Statistic(Protocol):
 
 def added(sites: Sequence[Sums]) -> dict[str, np.ndarray]:
     """Return the sums of several sites, added up name by name."""
-    return {name: np.stack([own[name] for own in sites]).sum(axis=0) for name in sites[0]}
+    sums = {}
+    for name in sites[0]:
+        sums[name] = np.stack([own[name] for own in sites]).sum(axis=0)
+    return sums
 
 
 def entries(statistic: Statistic, sums: Sums, schema: Schema) -> np.ndarray:

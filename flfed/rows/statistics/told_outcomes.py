@@ -96,7 +96,8 @@ def told_of_sites(
         return {"rows": len(y), "root": int(root.sum()), "tree": int(whole.sum())}
 
     sites = {session.site.name: counted(*part) for session, part in zip(sessions, parts, strict=True)}
-    codes, y = (np.concatenate([part[place] for part in parts], axis=-1) for place in (0, 1))
+    codes = np.concatenate([of_site for of_site, _ in parts], axis=-1)
+    y = np.concatenate([of_site for _, of_site in parts], axis=-1)
     return {"sites": sites, "together": counted(codes, y)}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flfed.rows.evaluation.scoring import Measured
 from flfed.rows.features.encode import Encoded
-from flfed.rows.training.functional import batch_loss
+from flfed.rows.training.functional import batch_loss, target_dtype
 from flfed.rows.training.inference import measure_stacked, score_stacked
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.requests import FitRequest, Fitted, MeasureRequest, ScoreRequest
@@ -52,12 +52,7 @@ def fit(request: FitRequest) -> Fitted:
     for x, y, weight in drawn(rows, request.task, plan, request.rng, dtype):
         loss, g = gradient(request.model, request.task, w, x, y, weight)
         # The order follows the stacked path: penalties, then the strategy's terms, then clipping.
-        for name in request.model.penalised if plan.l2 else ():
-            g[name] = g[name] + plan.l2 * w[name]
-        for term in request.terms:
-            g = {name: g[name] + term(w[name], anchor[name]) for name in g}
-        for name, constant in correction.items():
-            g[name] = g[name] + constant
+        g = with_terms(request, g, w, anchor, correction)
         for name in request.frozen:
             g[name] = torch.zeros_like(g[name])
         g = clip_by_norm(g, plan.clip) if plan.clip else g
@@ -66,13 +61,27 @@ def fit(request: FitRequest) -> Fitted:
         # A decay of the weights is no gradient.
         w.update({name: anchor[name] for name in request.frozen})
         # An L1 penalty is a proximal step after the optimiser's, so that weights become exactly 0.
-        for name in set(request.model.penalised) - set(request.frozen) if plan.l1 else ():
-            w[name] = soft_threshold(w[name], request.lr * plan.l1)
+        if plan.l1:
+            for name in set(request.model.penalised) - set(request.frozen):
+                w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += loss
     # Strategies average what training changed, not the trained arrays themselves.
     if request.delta:
         w = {name: value - anchor[name] for name, value in w.items()}
     return Fitted(arrays={name: value.numpy() for name, value in w.items()}, steps=steps, loss=losses / max(steps, 1))
+
+
+def with_terms(request: FitRequest, g: Tensors, w: Tensors, anchor: Tensors, correction: Tensors) -> Tensors:
+    """Return a gradient with the plan's penalty, the strategy's terms and its correction, in this order."""
+    g = dict(g)
+    if request.plan.l2:
+        for name in request.model.penalised:
+            g[name] = g[name] + request.plan.l2 * w[name]
+    for term in request.terms:
+        g = {name: g[name] + term(w[name], anchor[name]) for name in g}
+    for name, constant in correction.items():
+        g[name] = g[name] + constant
+    return g
 
 
 def gradient(
@@ -102,14 +111,15 @@ def drawn(
     a tenth of a small fit.
     """
     x = torch.tensor(rows.x, dtype=dtype)
-    y = torch.tensor(rows.y, dtype=torch.int64 if task == "multi-class" else dtype)
+    y = torch.tensor(rows.y, dtype=target_dtype(task, dtype))
     # Weights of 1 are left out: the loss without them takes fewer calls.
     weight = None if (rows.weight == 1).all() else torch.tensor(rows.weight, dtype=dtype)
+    tensors = [x, y]
+    if weight is not None:
+        tensors.append(weight)
     for order, size in epochs(len(rows), plan, rng):
         whole = len(order) == size == len(rows)
-        parts = [
-            part if whole else part.index_select(0, order) for part in (x, y, *(() if weight is None else (weight,)))
-        ]
+        parts = tensors if whole else [part.index_select(0, order) for part in tensors]
         for batch in zip(*(torch.split(part, size) for part in parts), strict=True):
             yield batch if weight is not None else (*batch, None)
 

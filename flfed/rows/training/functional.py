@@ -45,7 +45,9 @@ def layered_outputs(model: _Layers, arrays: dict[str, Tensor], x: Tensor) -> Ten
     at once, with gradients written out.
     """
     for number, (weight, bias) in enumerate(model.layers):
-        x = affine(x if number == 0 else x.relu(), arrays[weight], arrays[bias])
+        if number:
+            x = x.relu()
+        x = affine(x, arrays[weight], arrays[bias])
     return x
 
 
@@ -60,6 +62,11 @@ def layers_of(model: Any) -> tuple[tuple[str, str], ...]:
 def outputs_of(task: str, classes: int) -> int:
     """Return the number of outputs for a task."""
     return classes if task == "multi-class" else 1
+
+
+def target_dtype(task: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the type of a target: whole numbers for classes, else that of the inputs."""
+    return torch.int64 if task == "multi-class" else dtype
 
 
 def row_losses(task: str, outputs: Tensor, y: Tensor) -> Tensor:
@@ -126,7 +133,8 @@ def loss_of_rows(task: str, outputs: np.ndarray, y: np.ndarray) -> float:
 
     Class weights and penalties are not in it.
     """
-    target = torch.from_numpy(y if task == "regression" else y.astype(np.int64))
+    wanted = y if task == "regression" else y.astype(np.int64)
+    target = torch.from_numpy(wanted)
     return float(row_losses(task, torch.from_numpy(np.ascontiguousarray(outputs)), target).mean())
 
 

@@ -113,7 +113,8 @@ def _figures(
     `outputs` are those of all rows, one site after the other, each with at least one.
     """
     y = np.concatenate([request.rows.y for request in asked])
-    target = torch.from_numpy(y if task == "regression" else y.astype(np.int64, copy=False))
+    wanted = y if task == "regression" else y.astype(np.int64, copy=False)
+    target = torch.from_numpy(wanted)
     losses = row_losses(task, torch.from_numpy(outputs), target).numpy()
     found = np.full((3, len(asked)), np.nan)
     # Each site's rows lie side by side: one reduction gives every mean.
@@ -168,7 +169,7 @@ def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) 
 def _product(unit: _Unit) -> np.ndarray:
     """Compute the outputs of one unit, block by block."""
     arrays = {name: torch.from_numpy(np.array(value, dtype=unit.precision)) for name, value in unit.arrays.items()}
-    layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(unit.model)])
+    layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(unit.model)])
     if not layers:  # what the model makes of rows that are filled up is not known
         with torch.inference_mode():
             given = [torch.from_numpy(np.array(x, dtype=unit.precision)) for x in unit.xs]
@@ -278,11 +279,11 @@ def _stacked(stack: Sequence[_Unit]) -> list[np.ndarray]:
     table = np.zeros((len(stack), longest, first.xs[0].shape[1]), dtype=first.precision)
     for room, unit in zip(table, stack, strict=True):
         np.concatenate(unit.xs, out=room[: unit.rows], casting="same_kind")
-    arrays = {
-        name: torch.from_numpy(np.stack([unit.arrays[name] for unit in stack]).astype(first.precision, copy=False))
-        for name in first.arrays
-    }
-    layers, width = _even([tuple(arrays[name] for name in names) for names in layers_of(first.model)])
+    arrays = {}
+    for name in first.arrays:
+        of_all = np.stack([unit.arrays[name] for unit in stack])
+        arrays[name] = torch.from_numpy(of_all.astype(first.precision, copy=False))
+    layers, width = _even([(arrays[weight], arrays[bias]) for weight, bias in layers_of(first.model)])
     with torch.inference_mode():
         outputs = _through(layers, torch.from_numpy(table))[..., :width].numpy()
     return [np.array(found[: unit.rows], dtype=np.float64) for found, unit in zip(outputs, stack, strict=True)]

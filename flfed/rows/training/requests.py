@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -301,7 +302,8 @@ def together(handlers: Sequence[ClientGenerator]) -> Generator[list[Request], An
     while waiting:
         # Whatever the handlers ask at this turn goes to the engine as one list, which may stack it.
         places = [(place, listed(asked)) for place, asked in waiting.items()]
-        results, start = (yield [request for _, requests in places for request in requests]), 0
+        results = yield list(chain.from_iterable(requests for _, requests in places))
+        start = 0
         for place, requests in places:
             go_on(place, results[start : start + len(requests)])
             start += len(requests)
@@ -321,7 +323,8 @@ def told(handler: ClientGenerator, asked: ComputeRequest, results: Sequence[Any]
     for result in results:
         if isinstance(result, Failed):
             return handler.throw(result.error)
-    return handler.send(list(results) if isinstance(asked, list) else results[0])
+    result = list(results) if isinstance(asked, list) else results[0]
+    return handler.send(result)
 
 
 def program_of(request: FitRequest, known: dict[Hashable, Hashable] | None = None) -> Hashable | None:
@@ -358,7 +361,7 @@ def _shared(request: FitRequest) -> Hashable | None:
     model = request.model
     plan = request.plan
     arrays = request.arrays
-    names = {name for layer in model.layers for name in layer}
+    names = set(chain.from_iterable(model.layers))
     if names != arrays.keys() or not names.issuperset(model.penalised):
         return None
     shapes = tuple([(arrays[weight].shape, arrays[bias].shape) for weight, bias in model.layers])

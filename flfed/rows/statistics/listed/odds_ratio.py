@@ -65,7 +65,9 @@ class OddsRatio:
         outcomes = table[schema.target]
         # A flag is 0 or 1 in a mapped table.
         of = [0, 1] if schema.columns[self.by].kind == "flag" else _values(schema, self.by)
-        counts = [[int(((groups == one) & (outcomes == outcome)).sum()) for outcome in schema.classes] for one in of]
+        counts = []
+        for one in of:
+            counts.append([int(((groups == one) & (outcomes == outcome)).sum()) for outcome in schema.classes])
         missing = [int(groups.isna().sum())]
         return {"table": np.array(counts, dtype=np.uint64), "missing": np.array(missing, dtype=np.uint64)}
 

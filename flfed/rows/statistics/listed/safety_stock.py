@@ -134,6 +134,7 @@ class SafetyStock:
         sums = added(sites)
         later = int(sums["later"].sum())
         names = [SHARED, *(f"own-last-{count}" for count in self.last), OWN]
+        error = float(sums["absolute"][0]) / later if later else None
         return {
             "forecast": self.forecast,
             "until": str(self.until),
@@ -141,7 +142,7 @@ class SafetyStock:
             "rows": int(sums["rows"][-1]),
             "rows-after": later,
             "rows-left-out": int(sums["missing"][0]),
-            "error": {"value": float(sums["absolute"][0]) / later if later else None},
+            "error": {"value": error},
             "deviation": {"value": _deviation(sums, -1)},
             "stocks": {name: self._judged(sites, of_all, place) for place, name in enumerate(names, -1)},
         }
@@ -150,7 +151,8 @@ class SafetyStock:
         """Return sites' mean service and miss with a stock; `place` -1 is that of all sites' errors."""
         covered = []
         for own in sites:
-            deviation = _deviation(of_all if place < 0 else own, max(place, -1))
+            errors = of_all if place < 0 else own
+            deviation = _deviation(errors, max(place, -1))
             later = own["later"]
             if deviation is not None and later.sum():
                 steps = math.ceil(NormalDist().inv_cdf(self.service) * deviation / self.step)

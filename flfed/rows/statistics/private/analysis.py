@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class NoisedAnalysis:
         """Return the columns that are read; raises UsageError where the dataset has none such."""
         layout = self.layout(schema)
         group = () if layout.group is None else (layout.group.name,)
-        crossed = (column.name for pair in layout.cross for column in pair)
+        crossed = (column.name for column in chain.from_iterable(layout.cross))
         return tuple(dict.fromkeys((*(column.name for column in layout.columns), *group, *crossed)))
 
     def layout(self, schema: Schema) -> AnalysisLayout:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def weights_of(table: pd.DataFrame, schema: Schema, *, by_person: bool) -> np.ndarray:
     """Return the weight of each row, float64 [rows]: those of one person weigh one together, or each row one."""
-    return person_weights(persons_of(table, schema) if by_person else None, len(table))
+    persons = persons_of(table, schema) if by_person else None
+    return person_weights(persons, len(table))
 
 
 def persons_of(table: pd.DataFrame, schema: Schema) -> np.ndarray | None:
@@ -56,7 +57,8 @@ def training_cells(table: EncodedTable, *, by_person: bool) -> tuple[np.ndarray,
     by_cell = [number_cells(column, rows.scaled(column), weights) for column in numbers]
     by_value = [np.bincount(rows.codes[c.name], weights, minlength=len(c.cells)) for c in others]
     found = np.stack(by_cell) if by_cell else np.zeros((0, CELLS + 1))
-    return found, np.concatenate(by_value) if by_value else np.zeros(0)
+    values = np.concatenate(by_value) if by_value else np.zeros(0)
+    return found, values
 
 
 def cell_queries(layout: Layout, noises: tuple[float, float]) -> tuple[GaussianQuery, GaussianQuery]:

@@ -10,13 +10,15 @@ Source: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.training.functional import layers_of, row_losses
+from flfed.rows.training.fit import with_terms
+from flfed.rows.training.functional import layers_of, row_losses, target_dtype
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.private.rounding import PublicGrid
 from flfed.rows.training.private.sampling import drawn_steps, known_units
@@ -110,7 +112,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
     steps = plan.steps if len(rows) or request.units else 0
     x = torch.tensor(rows.x, dtype=dtype)
     weight = torch.tensor(rows.weight, dtype=dtype)
-    y = torch.tensor(rows.y, dtype=torch.int64 if request.task == "multi-class" else dtype)
+    y = torch.tensor(rows.y, dtype=target_dtype(request.task, dtype))
     # Noise is drawn in one order of the arrays, whether a site trains alone or in a stack.
     names = in_order(request, w)
     known = known_units(rows, private, request.units)
@@ -126,16 +128,12 @@ def fit_by_row(request: FitRequest) -> Fitted:
         # The sum is put on the grid before the noise is added, so that no last bit tells of a row.
         g = {n: ((grid.rounded(g[n]) + parts[n].view_as(g[n])) / divisor).to(dtype) for n in names}
         # From here on only the noisy sum is used, which costs no further privacy.
-        for name in request.model.penalised if plan.l2 else ():
-            g[name] = g[name] + plan.l2 * w[name]
-        for term in request.terms:
-            g = {name: g[name] + term(w[name], anchor[name]) for name in g}
-        for name, constant in correction.items():
-            g[name] = g[name] + constant
+        g = with_terms(request, g, w, anchor, correction)
         g = clip_by_norm(g, plan.clip) if plan.clip else g
         w, state = take(w, g, state, request.lr, step)
-        for name in request.model.penalised if plan.l1 else ():
-            w[name] = soft_threshold(w[name], request.lr * plan.l1)
+        if plan.l1:
+            for name in request.model.penalised:
+                w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += float(found.sum()) / max(1, len(chosen))
     if request.delta:
         w = {name: value - anchor[name] for name, value in w.items()}
@@ -147,5 +145,5 @@ def in_order(request: FitRequest, w: Tensors) -> list[str]:
 
     Known layers follow one another; else the order is that of `w`.
     """
-    names = [name for layer in layers_of(request.model) for name in layer]
+    names = list(chain.from_iterable(layers_of(request.model)))
     return names if set(names) == set(w) else list(w)

@@ -132,11 +132,14 @@ def fit_stacked(
     for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
         # Requests that draw from one generator draw in their order.
         single = source is not None and drawing[id(source)] > 1
-        programs.setdefault(None if single else program_of(request, known), []).append(place)
+        program = None if single else program_of(request, known)
+        programs.setdefault(program, []).append(place)
     # All programs are trained with gradients written out, so that torch need not record anything.
     with torch.inference_mode():
         for program, places in programs.items():
-            for chunk in _chunks(requests, places) if program is not None else ():
+            if program is None:
+                continue
+            for chunk in _chunks(requests, places):
                 for place, fitted in zip(chunk, _fit_stack([requests[p] for p in chunk], kept, room), strict=True):
                     results[place] = fitted
     for place in programs.get(None, ()):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from flfed.rows.features.encode import Encoded
+from flfed.rows.training.functional import target_dtype
 from flfed.study.plan import Plan
 
 KEPT_BYTES = 256 * 2**20
@@ -41,7 +42,8 @@ class BufferPool:
         size = math.prod(shape)
         key = (*use, dtype)
         if key not in self._held or self._held[key].numel() < size:
-            self._held[key] = (torch.ones if ones else torch.empty)(size, dtype=dtype)
+            made = torch.ones if ones else torch.empty
+            self._held[key] = made(size, dtype=dtype)
         return self._held[key][:size].view(shape)
 
 
@@ -77,7 +79,7 @@ def pack(rows: Sequence[Encoded], task: str, dtype: torch.dtype) -> Packed:
     total = sum(len(site.y) for site in rows)
     inputs = rows[0].x.shape[1]
     x = torch.empty((total + 1, inputs + 1), dtype=dtype)
-    y = torch.zeros(total + 1, dtype=torch.int64 if task == "multi-class" else dtype)
+    y = torch.zeros(total + 1, dtype=target_dtype(task, dtype))
     weight = torch.zeros(total + 1, dtype=dtype)
     np.concatenate([site.x for site in rows], out=x.numpy()[:total, :inputs])
     np.concatenate([site.y for site in rows], out=y.numpy()[:total])
@@ -126,8 +128,9 @@ class Kept:
             return
         # Entries whose sites' rows are gone make place first.
         if self.nbytes() + packed.nbytes() > self._limit:
-            living = [key for key, (refs, _) in self._found.items() if all(ref() is not None for ref in refs)]
-            self._found = {key: self._found[key] for key in living}
+            for old, (refs, _) in [*self._found.items()]:
+                if any(ref() is None for ref in refs):
+                    del self._found[old]
         if self.nbytes() + packed.nbytes() <= self._limit:
             self._found[key] = ([weakref.ref(site) for site in rows], packed)
 
@@ -229,9 +232,9 @@ class BatchPlan:
         """
         # Where every batch is a whole table, one step's rows do for all.
         window = 1 if self._whole else max(1, window_bytes // (8 * len(self._rows) * self._width))
-        last = int(self._steps.max())
-        for start in range(0, 1 if self._whole else last, window):
-            end = min(start + window, 1 if self._whole else last)
+        last = 1 if self._whole else int(self._steps.max())
+        for start in range(0, last, window):
+            end = min(start + window, last)
             index = self._index(start, end)
             used = self._used(start, end)
             sites = (used > 0).sum(axis=0)
@@ -239,7 +242,10 @@ class BatchPlan:
             for a, b in _alike(sites, widths, most):
                 part = index[: sites[a], a:b, : widths[a]].transpose(1, 0, 2)
                 block = Block(b - a, np.ascontiguousarray(part), used[: sites[a], a:b].T.copy(), int(self._rows.sum()))
-                yield from self._repeated(block, most) if self._whole else (block,)
+                if self._whole:
+                    yield from self._repeated(block, most)
+                else:
+                    yield block
 
     def _repeated(self, block: Block, most: int) -> Iterator[Block]:
         """Yield one step as often as it is taken.

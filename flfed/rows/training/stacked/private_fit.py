@@ -123,7 +123,9 @@ def gathered(packed: Packed, drawn: Sequence[Sequence[tuple[np.ndarray, np.ndarr
     sites = len(drawn)
     steps = len(drawn[0])
     dtype = packed.x.dtype
-    rows = np.array([[len(chosen) for chosen, _ in site] for site in drawn]).T
+    rows = np.zeros((steps, sites), dtype=np.int64)
+    for place, site in enumerate(drawn):
+        rows[:, place] = [len(chosen) for chosen, _ in site]
     # Places that hold no row are the last row of `packed`, which is of zeros.
     index = np.full((steps, sites, max(1, rows.max())), len(packed.x) - 1)
     noise = np.empty((steps, sites, len(drawn[0][0][1])), dtype=np.float64)
@@ -163,9 +165,9 @@ class PrivateStack(Stack):
                 grids.append(PublicGrid.of(request.private, known.most, self.numbers))
         self._noisy = all(grid.step for grid in grids)  # one program: at all of these sites, or at none
         exact = torch.float64 if self._noisy else dtype  # where gradients are float32, sums that get noise are not
-        self._divisor, self._step = (
-            torch.tensor(values, dtype=exact)[:, None, None] for values in (divisors, [grid.step for grid in grids])
-        )
+        steps = [grid.step for grid in grids]
+        self._divisor = torch.tensor(divisors, dtype=exact)[:, None, None]
+        self._step = torch.tensor(steps, dtype=exact)[:, None, None]
         self._clip = torch.tensor([grid.clip for grid in grids], dtype=torch.float64)[:, None]
         self._sums = [
             each.g if each.g.dtype is exact else torch.empty_like(each.g, dtype=exact) for each in self._moving

@@ -55,13 +55,14 @@ class Stack:
         by_hand = self._first.terms or self._first.correction or self._first.private or self._first.frozen
         added = plan.momentum or plan.l2 or plan.clip or by_hand
         self._plain = plan.optimiser == "sgd" and not added
-        self._moving = [OptimiserState.of(w, w if self._plain else torch.empty_like(w), plan) for w in weights]
+        self._moving = []
+        for w in weights:
+            g = w if self._plain else torch.empty_like(w)
+            self._moving.append(OptimiserState.of(w, g, plan))
         self._anchors = [w.clone() for w in weights] if self._first.terms or self._first.frozen else weights
         self._corrections = self._constants(requests, dtype) if self._first.correction else []
-        self._lr, self._l2 = (
-            torch.tensor(values, dtype=dtype)[:, None, None]
-            for values in ([r.lr for r in requests], [r.plan.l2 for r in requests])
-        )
+        self._lr = torch.tensor([request.lr for request in requests], dtype=dtype)[:, None, None]
+        self._l2 = torch.tensor([request.plan.l2 for request in requests], dtype=dtype)[:, None, None]
         self._losses = torch.zeros(len(requests), dtype=torch.float64)
         self._done = 0
         self._room = room
@@ -99,7 +100,8 @@ class Stack:
         passes = Passes([tensors.w for tensors in moving], [tensors.g for tensors in moving], rows, self._room)
         outputs = batches.x.new_empty((steps, sites, rows, moving[-1].w.shape[-1]))
         # Where the gradient is the step, its scale by the learning rate goes into the residual.
-        scale = batches.share.unsqueeze(-1) * (-self._lr[:sites] if self._plain else 1)
+        step = -self._lr[:sites] if self._plain else 1
+        scale = batches.share.unsqueeze(-1) * step
         target = as_expected(task, batches.y, outputs.shape[-1], outputs.dtype) * -scale
         residual = torch.empty_like(outputs[0])
         absent: Sequence[Tensor | None] = batches.absent or [None] * steps
@@ -175,10 +177,11 @@ class Stack:
             named[name] = list(trained)
         losses = self._losses.tolist()
         # In the order that each site's arrays came in.
-        return [
-            Fitted(arrays={name: named[name][site] for name in self._arrays[site]}, steps=n, loss=losses[site] / n)
-            for site, n in enumerate(steps)
-        ]
+        results = []
+        for site, n in enumerate(steps):
+            arrays = {name: named[name][site] for name in self._arrays[site]}
+            results.append(Fitted(arrays=arrays, steps=n, loss=losses[site] / n))
+        return results
 
 
 def _like(factor: Tensor, w: Tensor) -> Tensor:

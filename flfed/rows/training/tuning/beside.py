@@ -56,7 +56,8 @@ def fit_beside(
         slope = x.T @ (score - wanted) + prior[:, None] * found
         step = np.linalg.solve(hessian + np.diag(np.repeat(prior, outputs)), slope.ravel()).reshape(found.shape)
         way = 0.0 if task == "regression" else float(np.abs(x @ step).max(initial=0.0)) * min(2, outputs)
-        found = found - step * (np.log1p(way) / way if way else 1.0)
+        shortened = np.log1p(way) / way if way else 1.0
+        found = found - step * shortened
         if np.abs(step).max() < NEAR:
             break
     return LinearPredictor(found[:-1], found[-1])

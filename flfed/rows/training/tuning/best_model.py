@@ -234,7 +234,8 @@ def _boosted(rows: Encoded, task: str, leaves: int, trees: int, seed: int) -> An
         learning_rate=LEARNING_RATE, max_leaf_nodes=leaves, max_iter=trees, early_stopping=False, random_state=seed
     )
     x = np.where(np.isnan(rows.x).all(axis=0), 0.0, rows.x)
-    return model.fit(x, rows.y, rows.weight if np.ptp(rows.weight) else None)
+    weight = rows.weight if np.ptp(rows.weight) else None
+    return model.fit(x, rows.y, weight)
 
 
 def _outputs(model: Any, x: np.ndarray) -> np.ndarray:

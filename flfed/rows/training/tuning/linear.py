@@ -162,7 +162,8 @@ def search_of(
     else:
         parts = _testable(own, [Fold(np.flatnonzero(~latest), np.flatnonzero(latest))])
     fitted = "binary" if len(present) == 2 else "multi-class"
-    return Search(own, fitted, parts, present, 1 if task == "binary" else classes)
+    outputs = 1 if task == "binary" else classes
+    return Search(own, fitted, parts, present, outputs)
 
 
 def units_by_class(rows: Encoded, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,7 +194,8 @@ def _class_folds(rows: Encoded, free: np.ndarray, count: int, rng: np.random.Gen
     seed = int(rng.integers(2**31))
     single = np.flatnonzero(~free)
     others = np.flatnonzero(free)
-    drawn = _stratified(rows.y[others], None if rows.group is None else rows.group[others], count, seed)
+    group = None if rows.group is None else rows.group[others]
+    drawn = _stratified(rows.y[others], group, count, seed)
     return _testable(rows, [Fold(np.concatenate([others[a], single]), others[b]) for a, b in drawn])
 
 
@@ -313,7 +315,8 @@ def _logistic(rows: Encoded) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     many = rows.x.shape[1] * len(np.unique(rows.y)) > MANY
-    return LogisticRegression(warm_start=True, max_iter=5000, solver="lbfgs" if many else "newton-cholesky")
+    solver = "lbfgs" if many else "newton-cholesky"
+    return LogisticRegression(warm_start=True, max_iter=5000, solver=solver)
 
 
 def _fit(model: Any, rows: Encoded, l2: float) -> Any:

@@ -203,7 +203,9 @@ def newton(now: Stack, factor: torch.Tensor | None = None) -> np.ndarray | None:
     """
     found = np.empty_like(now.w)
     live = np.arange(len(now.w))
-    for _ in range(TURNS if len(live) else 0):
+    if not len(live):
+        return found
+    for _ in range(TURNS):
         factor = factor_of(now) if factor is None else factor
         if factor is None:
             return None
@@ -234,7 +236,8 @@ def _size(along: np.ndarray) -> np.ndarray:
     Of several outputs, the range: by it alone all curvatures are bounded on the way.
     """
     one = along.shape[1] == 1
-    return np.asarray((np.abs(along[:, 0]) if one else along.max(axis=1) - along.min(axis=1)).max(axis=1))
+    reach = np.abs(along[:, 0]) if one else along.max(axis=1) - along.min(axis=1)
+    return np.asarray(reach.max(axis=1))
 
 
 def _likely(z: np.ndarray) -> np.ndarray:

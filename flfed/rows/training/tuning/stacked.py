@@ -44,7 +44,11 @@ def tune_together(requests: Sequence[TuneRequest]) -> list[LinearPredictor]:
     asked = [search_of(r.rows, r.task, r.classes, r.rng) for r in requests]
     searches = [one for one in asked if isinstance(one, Search)]
     found = iter(search_together(searches))
-    return [one.finished(next(found)) if isinstance(one, Search) else one for one in asked]
+    models = []
+    for one in asked:
+        model = one.finished(next(found)) if isinstance(one, Search) else one
+        models.append(model)
+    return models
 
 
 def search_together(searches: Sequence[Search]) -> list[LinearPredictor]:
@@ -104,7 +108,9 @@ def _unknowns(search: Search) -> tuple[int, int]:
         return 1, inputs
     classes = 0 if search.task == "regression" else len(np.unique(y))
     complete = all(len(np.unique(y[fold.train])) == classes for fold in search.folds)
-    return classes if complete else 0, inputs
+    if not complete:
+        classes = 0
+    return classes, inputs
 
 
 def _best(search: Search, path: np.ndarray) -> LinearPredictor:
@@ -167,7 +173,10 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
         return None
     # Each search's penalties, again for each of its folds.
     again = np.concatenate([np.tile(np.arange(count) + count * r, folds) for r, folds in enumerate(many)])
-    own = _stacked(searches, tables, [[fold.train for fold in search.folds] for search in searches], penalties)
+    trained = []
+    for search in searches:
+        trained.append([fold.train for fold in search.folds])
+    own = _stacked(searches, tables, trained, penalties)
     start = solved[again]
     # The ridge grows with the rows: its ratio is a fold's share of the Hessian, and a factor takes the root.
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
