@@ -92,7 +92,9 @@ class AnalysisLayout:
         """
         parts = self.parts(answer)
         of_all = deviation * math.sqrt(self.groups)
-        whole = {name: values if name.startswith(CROSS) else values.sum(axis=0) for name, values in parts.items()}
+        whole = {}
+        for name, values in parts.items():
+            whole[name] = values if name.startswith(CROSS) else values.sum(axis=0)
         found = {
             "deviation": deviation,
             ROWS: counted(float(whole[ROWS]), of_all),
@@ -132,28 +134,29 @@ class AnalysisLayout:
         first, second = self.cross[place]
         test = independence(table, deviation)
         keys = ("chi2", "degrees-of-freedom", "p")
+        related = None if test is None else dict(zip(keys, test, strict=True))
         return {
             "columns": [first.name, second.name],
             "values": [list(first.cells[:-1]), list(second.cells[:-1])],
             "counts": shown(table, float(table.sum())).reshape(table.shape).tolist(),
-            "independence": None if test is None else dict(zip(keys, test, strict=True)),
+            "independence": related,
         }
 
     def _grouped(self, parts: Mapping[str, np.ndarray], group: ColumnLayout, deviation: float) -> Found:
         """Return the figures of each group, and of the others less the first."""
         names = group.cells[:-1]
-        own = {name: values for name, values in parts.items() if not name.startswith(CROSS)}
-        each = [{name: values[at] for name, values in own.items()} for at in range(len(names))]
         total = float(parts[ROWS][:-1].sum())
         of_total = deviation * math.sqrt(len(names))
-        found = {
-            label: {
+        each = []
+        found = {}
+        for at, label in enumerate(names):
+            own = {name: values[at] for name, values in parts.items() if not name.startswith(CROSS)}
+            each.append(own)
+            found[label] = {
                 ROWS: counted(float(own[ROWS]), deviation),
                 "share": told(share(float(own[ROWS]), total, deviation, of_total)),
                 "columns": {column.name: self._column(column, own, deviation) for column in self.columns},
             }
-            for label, own in zip(names, each, strict=True)
-        }
         compared = {column.name: self._compared(column, each, names, deviation) for column in self.columns}
         return {"by": group.name, "of": found, "compared": compared}
 
@@ -162,13 +165,14 @@ class AnalysisLayout:
     ) -> Found:
         """Return the differences of means, or of shares, between each further group and the first."""
         means = [_means(column, parts, deviation) for parts in each]
-        return {
-            what: {
-                f"{name} - {names[0]}": told(None if one is None or first is None else one.minus(first))
-                for name, one in zip(names[1:], (of[what] for of in means[1:]), strict=True)
-            }
-            for what, first in means[0].items()
-        }
+        found: Found = {}
+        for what, first in means[0].items():
+            found[what] = {}
+            for name, of in zip(names[1:], means[1:], strict=True):
+                mean = of[what]
+                less = None if mean is None or first is None else mean.minus(first)
+                found[what][f"{name} - {names[0]}"] = told(less)
+        return found
 
 
 def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> dict[str, Interval | None]:
@@ -178,11 +182,13 @@ def _means(column: ColumnLayout, parts: Mapping[str, Any], deviation: float) -> 
     known = rows - float(counts[-1])
     if column.edges:
         return {"mean": moments_of(column, parts, known, deviation).mean()}
-    shares = {
+    shares: dict[str, Interval | None] = {
         label: share(float(count), known, deviation, deviation * OUTSIDE)
         for label, count in zip(column.cells, counts[:-1], strict=False)
     }
-    return dict(list(shares.items())[1:] if len(shares) == 2 else shares)
+    if len(shares) == 2:
+        del shares[column.cells[0]]
+    return shares
 
 
 def moments_of(column: ColumnLayout, parts: Mapping[str, Any], known: float, deviation: float) -> Moments:
@@ -206,7 +212,9 @@ def own_edges(column: ColumnLayout) -> np.ndarray:
 
 def _in_own_unit(column: ColumnLayout, values: np.ndarray) -> np.ndarray:
     # Twelve digits: what a logarithm and its inverse leave of a round number.
-    return np.array([float(f"{value:.12g}") for value in (np.expm1(values) if column.transform == "log1p" else values)])
+    if column.transform == "log1p":
+        values = np.expm1(values)
+    return np.array([float(f"{value:.12g}") for value in values])
 
 
 def _quantile(asked: float, column: ColumnLayout, counts: np.ndarray, deviation: float) -> Interval | None:

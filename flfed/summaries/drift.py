@@ -86,7 +86,11 @@ def columns_of(layout: Layout, sites: Mapping[str, Summary]) -> list[dict[str, A
             by_site[name] = entry | _compared(column, told[name], others)
         values = column.cells[:-1]
         # A difference has a direction for a number and of two values, and none of more.
-        towards = "" if column.kind == "number" else values[-1] if len(values) == 2 else None
+        towards: str | None = None
+        if column.kind == "number":
+            towards = ""
+        elif len(values) == 2:
+            towards = values[-1]
         if towards:
             for name, entry in by_site.items():
                 others = [of for site, of in told.items() if site != name]
@@ -135,19 +139,27 @@ def _compared(column: ColumnLayout, own: SiteSums | None, others: Sequence[SiteS
     """
     there = [other for other in others if other is not None]
     found = {"difference": None, "chance": None, "spread": None, "reason": "", "about": False, "compared-with": 0}
-    if not others or own is None or not there:
-        return found | {"reason": NO_OTHERS if not others else KEPT_BACK if own is None else OTHERS_KEEP_BACK}
+    if not others:
+        return found | {"reason": NO_OTHERS}
+    if own is None:
+        return found | {"reason": KEPT_BACK}
+    if not there:
+        return found | {"reason": OTHERS_KEEP_BACK}
     # Rounded once, so that the order of sites changes nothing.
-    rest = [math.fsum(values) for values in zip(*(other.sums for other in there), strict=True)]
+    sums = [other.sums for other in there]
+    rest = list(map(math.fsum, zip(*sums, strict=True)))
     compared = _numbers if column.kind == "number" else _shares
     size, chance, reason = compared(own.sums, rest)
     if size is None:
         return found | {"reason": reason}
     about = own.grouped or any(other.grouped for other in there)
+    if about:
+        chance = None
+    spread = _spread(own.sums, rest) if column.kind == "number" else None
     return found | {
         "difference": size,
-        "spread": _spread(own.sums, rest) if column.kind == "number" else None,
-        "chance": None if about else chance,
+        "spread": spread,
+        "chance": chance,
         "about": about,
         "compared-with": len(there),
     }
@@ -267,7 +279,8 @@ def mean_difference(
     # Without any spread the two groups are equal, or cannot be compared.
     spread = math.sqrt((variance + other_variance) / 2)
     if not spread:
-        return None, None, CONSTANT if math.isclose(mean, other_mean, rel_tol=1e-9) else APART
+        why = CONSTANT if math.isclose(mean, other_mean, rel_tol=1e-9) else APART
+        return None, None, why
     two_spreads = NORMAL_975 * math.sqrt(variance / n + other_variance / m) / spread
     return float((mean - other_mean) / spread), max(by_chance(n, m, 1), two_spreads), ""
 

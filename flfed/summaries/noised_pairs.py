@@ -116,7 +116,9 @@ class NoisedPairs:
         gain = self.difference()
         if error is None or gain is None or STANDARD_ERRORS * error > DETECTABLE:
             return CANNOT_BE_TOLD
-        return JOINING_PAYS if gain.low > 0 else DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
+        if gain.low > 0:
+            return JOINING_PAYS
+        return DO_NOT_USE if gain.high < 0 else NO_CLEAR_GAIN
 
     def _unit(self) -> float:
         """Return the difference of AUCs that one of `pairs` is."""

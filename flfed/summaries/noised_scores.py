@@ -195,7 +195,9 @@ class ScoreCounts:
     @property
     def slope_reason(self) -> str:
         """Why no calibration slope is told, or ""."""
-        return self.reason or ("" if self._line is not CALIBRATED else NO_LINE)
+        if self.reason or self._line is not CALIBRATED:
+            return self.reason
+        return NO_LINE
 
     def roc_auc_score(self) -> Interval | None:
         """Return the AUC with its 95 % interval; None where there is a `reason`.

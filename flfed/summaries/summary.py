@@ -192,9 +192,10 @@ def merge(summaries: Sequence[Summary]) -> Summary:
         raise ValueError("there is no summary to merge")
     if len(summaries) == 1:
         return summaries[0]
-    return Summary(
-        **{name: _exact_sum([summary.arrays()[name] for summary in summaries]) for name in summaries[0].arrays()}
-    )
+    sums = {}
+    for name in summaries[0].arrays():
+        sums[name] = _exact_sum([summary.arrays()[name] for summary in summaries])
+    return Summary(**sums)
 
 
 def _exact_sum(arrays: list[np.ndarray]) -> np.ndarray:
@@ -321,12 +322,13 @@ def schema_encoder(layout: Layout) -> Encoder:
         frequency += [1 / values] * values + [0.0]
     shares = np.array(frequency)
     deviation = np.maximum(np.sqrt(shares * (1 - shares)), LEAST_SPREAD)
+    classes = 0 if layout.task == "regression" else len(layout.target.cells) - 1
     return Encoder(
         center=center,
         scale=scale,
         frequency=shares,
         spread=np.where(shares > 0, deviation, 1.0),
-        class_weight=np.ones(0 if layout.task == "regression" else len(layout.target.cells) - 1),
+        class_weight=np.ones(classes),
     )
 
 
@@ -347,7 +349,8 @@ def _center_and_scale(column: ColumnLayout, moments: np.ndarray) -> tuple[float,
     variance = squares / count - mean**2
     # Rounding leaves about 1e-16 of the second moment where all values are equal.
     constant = variance <= 1e-12 * max(squares / count, 1e-12)
-    return column.middle + column.half * mean, 1.0 if constant else column.half * math.sqrt(variance)
+    scale = 1.0 if constant else column.half * math.sqrt(variance)
+    return column.middle + column.half * mean, scale
 
 
 def _frequency(summary: Summary, number: int, place: slice) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -57,30 +58,19 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
     all that is not 0 was kept back, "suppressed".
     """
     merged = {site: merge(parts) for site, parts in sites.items()}
-    columns = {ALL: merge([part for parts in sites.values() for part in parts]), **merged}
+    columns = {ALL: merge(list(chain.from_iterable(sites.values()))), **merged}
     lines = [{"Characteristic": "Rows"} | {name: f"{summary.rows[0]:,.0f}" for name, summary in columns.items()}]
     for number, (column, place) in enumerate(zip(layout.columns, layout.slices().values(), strict=True)):
         label = f"{column.name}, {column.unit}" if column.unit else column.name
         if column.kind == "number":
-            grouped = {site: in_groups(column, parts, number, place) for site, parts in sites.items()}
-            grouped[ALL] = any(grouped.values())
-            cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
-            # How many sites a mean lacks is told with all sites, what a site's own lacks with that site.
-            giving = sum(summary.moments_known[number] > 0 for summary in merged.values())
-            lacking = 0 < giving < len(merged)
-            if lacking:
-                cells[ALL] += f" ({giving} of {len(merged)} sites)"
-            partly = (name for name, summary in columns.items() if 0 < summary.moments_known[number] < summary.sites[0])
-            cells |= {name: f"{cells[name]} (not all rows)" for name in partly if name != ALL or not lacking}
+            cells = _means(column, number, place, sites, columns)
             what = "geometric mean" if column.transform == "log1p" else "mean ± SD"
             lines.append({"Characteristic": f"{label} ({what})"} | cells)
         else:
             last = None if column is layout.target else place.stop - 1
-            lines += [
-                {"Characteristic": f"{label}: {value}"}
-                | {name: _count(summary, place.start + offset, last) for name, summary in columns.items()}
-                for offset, value in enumerate(column.cells[:-1])
-            ]
+            for offset, value in enumerate(column.cells[:-1]):
+                cells = {name: _count(summary, place.start + offset, last) for name, summary in columns.items()}
+                lines.append({"Characteristic": f"{label}: {value}"} | cells)
         if column is layout.target:
             continue  # A row without an outcome is refused, so none is missing.
         missing = {name: _count(summary, place.stop - 1) for name, summary in columns.items()}
@@ -88,6 +78,29 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
         if set(missing.values()) != {"0 (0 %)"}:
             lines.append({"Characteristic": f"{label}: missing"} | missing)
     return lines
+
+
+def _means(
+    column: ColumnLayout,
+    number: int,
+    place: slice,
+    sites: Mapping[str, Sequence[Summary]],
+    columns: Mapping[str, Summary],
+) -> dict[str, str]:
+    """Return the mean of a number at all sites and at each, and how many sites or rows it lacks."""
+    grouped = {site: in_groups(column, parts, number, place) for site, parts in sites.items()}
+    grouped[ALL] = any(grouped.values())
+    cells = {name: _mean(column, summary, number, grouped[name]) for name, summary in columns.items()}
+    # How many sites a mean lacks is told with all sites, what a site's own lacks with that site.
+    giving = sum(columns[site].moments_known[number] > 0 for site in sites)
+    lacking = 0 < giving < len(sites)
+    if lacking:
+        cells[ALL] += f" ({giving} of {len(sites)} sites)"
+    for name, summary in columns.items():
+        partly = 0 < summary.moments_known[number] < summary.sites[0]
+        if partly and (name != ALL or not lacking):
+            cells[name] += " (not all rows)"
+    return cells
 
 
 def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, place: slice) -> bool:
@@ -154,7 +167,9 @@ def _count(summary: Summary, cell: int, missing: int | None = None) -> str:
     known = summary.cells_known[cell]
     if known < summary.sites[0]:
         return f"at least {count:,.0f}" if count else SUPPRESSED
-    rows = summary.rows[0] - (0.0 if missing is None else summary.cells[missing])
+    rows = summary.rows[0]
+    if missing is not None:
+        rows = rows - summary.cells[missing]
     about = f"{ABOUT} " if missing is not None and summary.cells_known[missing] < summary.sites[0] else ""
     return f"{count:,.0f} ({about}{percent(count, rows)} %)"
 

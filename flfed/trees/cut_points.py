@@ -172,10 +172,11 @@ def cells_of(column: ColumnLayout) -> int:
 
 def empty_cuts(layout: Layout, most: int) -> dict[str, np.ndarray]:
     """Return the arrays of cut points as they are before sites have counted; see `chosen_cuts`."""
-    width = max(
-        (most - 1 if column.kind == "number" else len(column.cells) - 2 for column in layout.features), default=1
-    )
-    return {"cuts": np.full((len(layout.features), max(width, 1)), NO_CUT), "missing": np.zeros(len(layout.features))}
+    width = 1
+    for column in layout.features:
+        own = most - 1 if column.kind == "number" else len(column.cells) - 2
+        width = max(width, own)
+    return {"cuts": np.full((len(layout.features), width), NO_CUT), "missing": np.zeros(len(layout.features))}
 
 
 def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, least: int = 0) -> dict[str, np.ndarray]:
@@ -203,7 +204,8 @@ def chosen_cuts(layout: Layout, counts: Mapping[str, np.ndarray], most: int, lea
         ends = possible_cuts(column)
         own = 1
         if least:
-            codes = merged_codes(counts[column.name], least, most if column.kind == "number" else len(ends) + 1)
+            groups = most if column.kind == "number" else len(ends) + 1
+            codes = merged_codes(counts[column.name], least, groups)
             cuts = ends[np.flatnonzero(np.diff(codes[:-1]))]
             own = int(codes[-1] > codes[-2])
         elif column.kind == "number":

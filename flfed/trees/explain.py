@@ -58,7 +58,9 @@ def contributions(
     algorithm 1, here by leaves: Shapley's sum over the columns of a leaf's way is a polynomial's coefficients.
     """
     columns, rows = codes.shape
-    found = np.zeros((rows, len(trees[0]) if trees else outputs, columns + 1))
+    if trees:
+        outputs = len(trees[0])
+    found = np.zeros((rows, outputs, columns + 1))
     found[:, :, -1] = base
     for round_trees in trees:
         for output, tree in enumerate(round_trees):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,8 @@ def margins(trees: Sequence[Sequence[Tree]], codes: np.ndarray, missing: np.ndar
     codes, missing
         As `Tree.step` takes them.
     """
-    found = np.zeros((codes.shape[1], len(trees[0]) if trees else 1))
+    outputs = len(trees[0]) if trees else 1
+    found = np.zeros((codes.shape[1], outputs))
     for round_trees in trees:
         for output, tree in enumerate(round_trees):
             found[:, output] += tree.value[tree.leaves(codes, missing)]
@@ -114,7 +116,9 @@ def forest_shapes(rounds: int, outputs: int, depth: int) -> dict[str, tuple[int,
 def empty_forest(rounds: int, outputs: int, depth: int) -> dict[str, np.ndarray]:
     """Return the arrays of trees that are not grown yet, in float64: each is a leaf of value 0."""
     shapes = forest_shapes(rounds, outputs, depth)
-    return {name: np.full(shape, -1.0 if name == "column" else 0.0) for name, shape in shapes.items()}
+    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    arrays["column"].fill(-1.0)
+    return arrays
 
 
 def depth_of(nodes: int) -> int:
@@ -213,9 +217,8 @@ def forest_of(arrays: Mapping[str, np.ndarray]) -> list[list[Tree]]:
 
 def gains_by_column(forest: Sequence[Sequence[Tree]], columns: int) -> np.ndarray:
     """Return the summed gain of the splits of each column over all trees, float64 [columns]."""
-    trees = [tree for round_trees in forest for tree in round_trees]
     # One more for the leaves, whose column is -1.
     found = np.zeros(columns + 1)
-    for tree in trees:
+    for tree in chain.from_iterable(forest):
         np.add.at(found, tree.column, tree.gain.astype(np.float64))
     return found[:columns]

@@ -201,7 +201,8 @@ def _loss(kind: Release, grid: float, tail: float) -> Any:
         left, rest = divmod(left, stage)
         if rest:
             # The library takes seconds to compose many points once.
-            losses.append(step if rest == 1 else step.self_compose(rest))
+            loss = step if rest == 1 else step.self_compose(rest)
+            losses.append(loss)
         if left:
             step = step.self_compose(stage)
             stage = STAGE
@@ -349,7 +350,9 @@ def least_noise(
     least = round(LEAST_NOISE * 1000)
     start = None if rough is None else _least(rough, target, least, near=ROUGHLY)
     # What else is spent may be above the target by the rough bound alone.
-    found = _least(spent, target, least if start is None else start)
+    if start is None:
+        start = least
+    found = _least(spent, target, start)
     if found is None:
         raise UsageError(
             f"[privacy]: no noise up to {MOST_NOISE:g} spends as little as epsilon={target:g}: take fewer steps or "

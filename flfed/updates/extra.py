@@ -137,7 +137,9 @@ def site_arrays(received: Arrays, state: Arrays, shapes: ExtraShapes) -> SiteArr
     if defect := arrays_defect(received, shapes.sent):
         raise MalformedMessage(defect)
     kept = {name.removeprefix(KEPT): value for name, value in state.items() if name.startswith(KEPT)}
-    return SiteArrays(received=received, kept={} if arrays_defect(kept, shapes.kept) else kept)
+    if arrays_defect(kept, shapes.kept):
+        kept = {}
+    return SiteArrays(received=received, kept=kept)
 
 
 def kept_state(kept: Arrays) -> Arrays:
@@ -159,7 +161,8 @@ def own_arrays(state: Arrays, shapes: ExtraShapes) -> Arrays:
 def client_terms(strategy: type[Any], settings: Mapping[str, float], arrays: SiteArrays) -> tuple[Any, Arrays]:
     """Return the gradients that a strategy adds at a site: functions, and the sum of constant ones by array name."""
     terms = strategy.client_terms
-    return _parted(terms(settings, arrays) if _takes_arrays(terms) else terms(settings))
+    found = terms(settings, arrays) if _takes_arrays(terms) else terms(settings)
+    return _parted(found)
 
 
 def own_terms(
@@ -173,7 +176,9 @@ def _parted(found: tuple[Any, ...]) -> tuple[Any, Arrays]:
     """Return the terms that are functions, and the sum of those that are constant in a round."""
     constant: Arrays = {}
     for term in found:
-        for name, value in term.items() if isinstance(term, Mapping) else ():
+        if not isinstance(term, Mapping):
+            continue
+        for name, value in term.items():
             constant[name] = constant[name] + value if name in constant else value
     return tuple(term for term in found if not isinstance(term, Mapping)), constant
 

@@ -35,10 +35,12 @@ def check_selection(plan: Plan, *, select: str, patience: int, fraction: float) 
         while only some sites are asked: losses of other sites cannot be compared.
     """
     asked = [f"select={select!r}"] if select == "best" else []
-    asked += [f"patience={patience}"] if patience else []
+    if patience:
+        asked.append(f"patience={patience}")
     if asked and not plan.validation:
         raise UsageError(f"[strategy]: {asked[0]} reads validation rows: set [plan] validation = 0.2")
-    asked += ["schedule='plateau'"] if plan.schedule == "plateau" else []
+    if plan.schedule == "plateau":
+        asked.append("schedule='plateau'")
     if asked and fraction < 1:
         raise UsageError(
             f"[strategy]: fraction={fraction} does not go with {asked[0]}: losses of different sites cannot be compared"
@@ -149,7 +151,8 @@ class Selection:
         """Return the best arrays, and counters that JSON can hold."""
         plain = {name: getattr(self, name) for name in _COUNTERS}
         plain["best_loss"] = self.best_loss if math.isfinite(self.best_loss) else None
-        return ({} if self.best_arrays is None else {"best": self.best_arrays}), plain | {"judges": sorted(self.judges)}
+        arrays = {} if self.best_arrays is None else {"best": self.best_arrays}
+        return arrays, plain | {"judges": sorted(self.judges)}
 
     def restore(self, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Restore what `state` gave."""

@@ -15,7 +15,7 @@ import numpy as np
 from flfed.refusals import Refusal
 from flfed.summaries.summary import Layout, Summary
 from flfed.updates.codec import Shapes, arrays_defect, shapes_of
-from flfed.updates.messages.compare import CompareReply
+from flfed.updates.messages.compare import CompareReply, GroupFigure
 from flfed.updates.messages.fields import Arrays
 from flfed.updates.messages.train import TrainReply
 
@@ -81,7 +81,7 @@ def guard(
     for site in sorted(replies):
         reason = _defect(replies[site], incoming, rows_high[site], measured.get(site, math.nan))
         reason = reason or _steps_defect(replies[site], steps)
-        if why := None if reason else _extra_defect(replies[site].extra, extra or {}):
+        if not reason and (why := _extra_defect(replies[site].extra, extra or {})):
             reason = Refusal("extra-unfit", why=why)
         if reason:
             refused[site] = reason
@@ -142,11 +142,12 @@ def guard_scores(replies: Mapping[str, TrainReply], rows_high: Mapping[str, int]
     Scores decide when a run stops and which round is its result, so one site's must not be NaN or
     count more rows than it has.
     """
-    defects = {
-        site: _bad_scores(reply, rows_high[site])
-        or (reply.offset.defect(outputs) if outputs and reply.offset is not None else None)
-        for site, reply in sorted(replies.items())
-    }
+    defects = {}
+    for site, reply in sorted(replies.items()):
+        defect = _bad_scores(reply, rows_high[site])
+        if not defect and outputs and reply.offset is not None:
+            defect = reply.offset.defect(outputs)
+        defects[site] = defect
     return judged(replies, defects)
 
 
@@ -217,7 +218,8 @@ def _bad_scores(reply: TrainReply, rows_high: int) -> Refusal | None:
     kinds = ("training", "validation")
     if scores.rows not in kinds:
         return Refusal("scores-other-rows", scores="scores", parts=" or ".join(kinds))
-    if scores.num_examples < (1 if scores.metrics else 0) or scores.num_examples > rows_high:
+    least = 1 if scores.metrics else 0
+    if scores.num_examples < least or scores.num_examples > rows_high:
         return Refusal("scores-outside-band", scores="scores")
     # A variance may be unknown, of an AUC with one positive row: nothing is decided by it.
     if not all(map(math.isfinite, scores.metrics.values())):
@@ -237,8 +239,10 @@ def joint_norms(updates: Sequence[Arrays]) -> np.ndarray:
         and so do values too large to be squared.
     """
     squares = np.zeros(len(updates))
+    if not updates:
+        return squares
     with np.errstate(over="ignore", invalid="ignore"):
-        for name in sorted(updates[0]) if updates else ():
+        for name in sorted(updates[0]):
             for place, block in _blocks(updates, name):
                 squares[place] += np.square(block, dtype=np.float64).sum(axis=1)
     return np.sqrt(squares)
@@ -276,7 +280,8 @@ def _blocks(updates: Sequence[Arrays], name: str) -> Iterator[tuple[slice, np.nd
     for start in range(0, len(updates), BLOCK):
         part = [update[name] for update in updates[start : start + BLOCK]]
         together = np.concatenate(part) if part[0].ndim else np.array(part)
-        yield slice(start, start + len(part)), together.reshape(len(part), -1 if part[0].size else 0)
+        entries = -1 if part[0].size else 0
+        yield slice(start, start + len(part)), together.reshape(len(part), entries)
 
 
 def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = math.inf) -> Refusal | None:
@@ -334,6 +339,18 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
     """Return why a comparison is not credible, else None."""
     if reply.num_examples < 1 or reply.holdout_rows < 0:
         return Refusal("rows-impossible")
+    if defect := _figures_defect(reply) or _groups_defect(reply.groups):
+        return defect
+    columns = [one.column for one in reply.importance] + [one.column for one in reply.withheld]
+    if len(set(columns)) < len(columns):
+        return Refusal("figure-twice")
+    if not all(math.isfinite(of.increase) for of in reply.importance):
+        return Refusal("importance-infinite")
+    return _points_defect(reply)
+
+
+def _figures_defect(reply: CompareReply) -> Refusal | None:
+    """Return why the figures of models and their differences are not credible, else None."""
     figures = [*reply.arms, *reply.differences]
     # A figure that stands twice would leave open which of them counts.
     if len({(figure.metric, figure.arm) for figure in figures}) < len(figures):
@@ -348,20 +365,20 @@ def comparison_defect(reply: CompareReply) -> Refusal | None:
         )
         if bounded and not (math.isnan(figure.value) or 0 <= figure.value <= 1):
             return Refusal("metric-out-of-range", metric=figure.metric)
-    for area in reply.groups:
+    return None
+
+
+def _groups_defect(groups: Sequence[GroupFigure]) -> Refusal | None:
+    """Return why figures of groups of rows are not credible, else None."""
+    for area in groups:
         # A value may stand without an interval: where every draw of rows gives the same one, it has none.
         alone = math.isnan(area.low) and math.isnan(area.high)
         low, high = (area.value, area.value) if alone else (area.low, area.high)
         if not (alone and math.isnan(area.value)) and not 0 <= low <= area.value <= high <= 1:
             return Refusal("interval-impossible", metric="roc_auc_score")
-    if len({(area.column, area.group) for area in reply.groups}) < len(reply.groups):
+    if len({(area.column, area.group) for area in groups}) < len(groups):
         return Refusal("figure-twice")
-    columns = [one.column for one in reply.importance] + [one.column for one in reply.withheld]
-    if len(set(columns)) < len(columns):
-        return Refusal("figure-twice")
-    if not all(math.isfinite(of.increase) for of in reply.importance):
-        return Refusal("importance-infinite")
-    return _points_defect(reply)
+    return None
 
 
 def _points_defect(reply: CompareReply) -> Refusal | None:

@@ -85,7 +85,8 @@ class LossCheck:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides `before`."""
-        found: dict[str, Any] = {"loss": None if math.isnan(self.loss) else self.loss}
+        loss = None if math.isnan(self.loss) else self.loss
+        found: dict[str, Any] = {"loss": loss}
         if self.evaluated is not None:
             number, losses = self.evaluated
             found["evaluated"] = {"number": number, "listed": sorted(losses.listed), "means": dict(losses.means)}

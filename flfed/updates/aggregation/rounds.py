@@ -472,7 +472,8 @@ def why_stopped(
 def why_unsummed(number: int, why: Refusal, refused: Mapping[str, Refusal]) -> str:
     """Return why a round has no sum, with what its sites said."""
     reasons = "; ".join(f"{site}: {reason}" for site, reason in refused.items())
-    return f"round {number}: {why}" + (f" ({reasons})" if reasons else "")
+    said = f" ({reasons})" if reasons else ""
+    return f"round {number}: {why}{said}"
 
 
 def summable(sites: Collection[str], in_sums_only: frozenset[str]) -> list[str]:

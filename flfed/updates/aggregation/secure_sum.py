@@ -220,7 +220,8 @@ class SecureSums:
         updates, sums : int
             Numbers of 32 and of 64 bits that were asked for; beside an update stand losses, too.
         """
-        sums += self.loss_entries if updates else 0
+        if updates:
+            sums += self.loss_entries
         defects = {
             site: reply_defect(reply, rows_high[site]) or self._update_defect(reply, updates, sums)
             for site, reply in sorted(replies.items())
@@ -380,20 +381,21 @@ class SecureSums:
         none = np.zeros(32, np.uint8)
         opening = {}
         for place, site in enumerate(order):
-            codes = [confirmed[sender].codes[place] if sender in confirmed else none for sender in order]
+            codes = []
+            for sender in order:
+                code = confirmed[sender].codes[place] if sender in confirmed else none
+                codes.append(code)
             sealed = [kept.vectors[sender].shares[self.cohort.index(site)] for sender in order]
             opening[site] = UnmaskRequest(**about, shares=np.stack(sealed), codes=np.stack(codes))
         # Where a site is missing, each site of the list has seeds that no other has.
         least = self.least if whole else len(order)
         replies = asked.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
         missing = sorted(set(self.cohort) - kept.listed)
-        openings = {
-            site: Opening(
-                {owner: share.tobytes() for owner, share in zip(order, reply.shares, strict=False)},
-                {peer: seed.tobytes() for peer, seed in zip(missing, reply.seeds, strict=False)},
-            )
-            for site, reply in replies.items()
-        }
+        openings = {}
+        for site, reply in replies.items():
+            shares = {owner: share.tobytes() for owner, share in zip(order, reply.shares, strict=False)}
+            seeds = {peer: seed.tobytes() for peer, seed in zip(missing, reply.seeds, strict=False)}
+            openings[site] = Opening(shares, seeds)
         vectors = {site: _vector(masked, self.cohort) for site, masked in kept.vectors.items()}
         return protocol.unmask(vectors, openings, cohort=self.cohort, listed=kept.listed, least=self.least)
 

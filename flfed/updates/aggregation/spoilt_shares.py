@@ -51,9 +51,17 @@ def list_without(listed: Sites, named: Named) -> Sites:
     ['a', 'b', 'c']
     """
     left = set(listed)
-    while pairs := [(site, other) for site in left & named.keys() for other in named[site] & left]:
+    while pairs := _pairs(left, named):
         left.remove(max(sorted(left), key=lambda site: _weight(site, pairs)))
     return frozenset(left)
+
+
+def _pairs(left: set[str], named: Named) -> list[tuple[str, str]]:
+    """Return the pairs of sites of which the first names the other."""
+    pairs: list[tuple[str, str]] = []
+    for site in left & named.keys():
+        pairs += [(site, other) for other in named[site] & left]
+    return pairs
 
 
 def smaller_list(kept: ListedVectors, named: Named, *, cohort: Collection[str], least: int) -> Sites | None:

@@ -85,7 +85,9 @@ class TreeSelection(Selection):
     def state(self) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """Return what `Selection.state` does, and since when trees grow anew."""
         arrays, facts = super().state()
-        return arrays, facts | ({_FACT: self.grown_before} if self.refit else {})
+        if self.refit:
+            facts = facts | {_FACT: self.grown_before}
+        return arrays, facts
 
     def restore(self, arrays: Mapping[str, Arrays], facts: Mapping[str, Any]) -> None:
         """Restore what `state` gave."""

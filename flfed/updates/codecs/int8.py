@@ -57,7 +57,8 @@ class Int8(Codec, Settings, where="[codec]"):
 
     def decode_all(self, packed: Sequence[Arrays], model: Shapes) -> list[Arrays]:
         """Return the arrays of many sites."""
-        values, scales = ([own[name] for own in packed] for name in ("values", "scales"))
+        values = [own["values"] for own in packed]
+        scales = [own["scales"] for own in packed]
         return multiples(np.stack(values), np.stack(scales), model)
 
     def defect(self, packed: Arrays, model: Shapes) -> Refusal | None:
@@ -120,8 +121,9 @@ def multiples(values: np.ndarray, scales: np.ndarray, model: Shapes) -> list[Arr
     """
     sizes = [math.prod(model[name][0]) for name in sorted(model)]
     # A product of eight bits and float32's twenty-four has one rounding in float32, and none in float64.
-    single = all(dtype == np.float32 for _, dtype in model.values())
-    each = np.repeat(scales if single else scales.astype(np.float64), sizes, axis=1)
+    if any(dtype != np.float32 for _, dtype in model.values()):
+        scales = scales.astype(np.float64)
+    each = np.repeat(scales, sizes, axis=1)
     return [unflattened(own, model) for own in values * each]
 
 
@@ -148,7 +150,8 @@ def _scales(entries: np.ndarray, sizes: tuple[int, ...], levels: int) -> np.ndar
     """
     starts, empty = _places(sizes)
     # An array without entries would take the next one's, or one beyond the end.
-    absolute = np.abs(entries if empty is None else np.pad(entries, ((0, 0), (0, 1))))
+    padded = entries if empty is None else np.pad(entries, ((0, 0), (0, 1)))
+    absolute = np.abs(padded)
     most = np.maximum.reduceat(absolute, starts, axis=1)
     if empty is not None:
         most[:, empty] = 0.0
@@ -163,5 +166,6 @@ def _scales(entries: np.ndarray, sizes: tuple[int, ...], levels: int) -> np.ndar
 @lru_cache(maxsize=64)
 def _places(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray | None]:
     """Return where each array's entries begin, and which arrays have none, None where all have some."""
+    starts = np.cumsum((0, *sizes[:-1]))
     empty = np.equal(sizes, 0)
-    return np.cumsum((0, *sizes[:-1])), empty if empty.any() else None
+    return (starts, empty) if empty.any() else (starts, None)

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,11 +101,10 @@ class FigureLayout:
     def blocks(self) -> tuple[Block, ...]:
         """Blocks in their order; before the numbers of each stands how many sites gave them."""
         step = self.scale if self.task == "regression" else 1.0
-        means = (
-            Block((metric, arm), unit=LARGEST.get(metric, 1.0) * (step**2 if metric == SQUARED else step))
-            for metric in MEANS[self.task]
-            for arm in ARMS
-        )
+        means = []
+        for metric, arm in product(MEANS[self.task], ARMS):
+            unit = step**2 if metric == SQUARED else step
+            means.append(Block((metric, arm), unit=LARGEST.get(metric, 1.0) * unit))
         binary = (*(Block(point, 4) for point in self.points), HISTOGRAM) if self.task == "binary" else ()
         return (ROWS, *means, *binary)
 
@@ -140,14 +140,15 @@ class FigureLayout:
         for block, values in zip(self.blocks, self._values(reply), strict=True):
             divided = values / block.unit
             given = bool((np.abs(divided) <= ring.largest).all())
-            parts += [np.array([float(given)]), divided if given else np.zeros(block.size)]
+            numbers = divided if given else np.zeros(block.size)
+            parts += [np.array([float(given)]), numbers]
             random += [False, *[not given] * block.size]
-        numbers = ring.encode(np.concatenate(parts), rng)
-        if isinstance(numbers, Refusal):
-            return numbers
+        encoded = ring.encode(np.concatenate(parts), rng)
+        if isinstance(encoded, Refusal):
+            return encoded
         hidden = np.flatnonzero(random)
-        numbers[hidden] = np.frombuffer(entropy(8 * len(hidden)), ring.dtype)
-        return numbers
+        encoded[hidden] = np.frombuffer(entropy(8 * len(hidden)), ring.dtype)
+        return encoded
 
     def decode(self, total: np.ndarray, ring: Ring, sites: int) -> SummedFigures:
         """Return the figures of a sum over so many sites; of a block that one of them kept back there are none."""
@@ -161,15 +162,18 @@ class FigureLayout:
             if count == sites:
                 found[block.name] = numbers
         rows = float(found[ROWS.name][0]) if ROWS.name in found else 0.0
-        points = {at: found[at] for at in self.points if at in found}
-        whole = {at: tuple(int(round(count)) for count in counts) for at, counts in points.items()}
+        points = {}
+        for at in self.points:
+            if at in found:
+                points[at] = tuple(int(round(count)) for count in found[at])
         counts = found.get(HISTOGRAM.name)
+        histogram = None if counts is None else counts.reshape(2, BINS)
         return SummedFigures(
             sites=sites,
             rows=round(rows),
             means=dict(self._means(found, rows)),
-            points=whole,
-            histogram=None if counts is None else counts.reshape(2, BINS),
+            points=points,
+            histogram=histogram,
         )
 
     def _values(self, reply: CompareReply) -> Iterator[np.ndarray]:
@@ -185,7 +189,8 @@ class FigureLayout:
                 yield np.full(block.size, math.nan) if counted is None else np.ravel(counted).astype(float)
             elif block.size == 1:
                 value = known.get(block.name, math.nan)
-                yield np.array([rows * (value**2 if block.name[0] == SQUARED else value)])
+                entry = value**2 if block.name[0] == SQUARED else value
+                yield np.array([rows * entry])
             else:
                 yield np.array(counts.get(block.name, (math.nan,) * block.size), float)
 
@@ -194,4 +199,5 @@ class FigureLayout:
             for arm in ARMS:
                 if (metric, arm) in found and rows > 0:
                     mean = float(found[metric, arm][0]) / rows
-                    yield (metric, arm), math.sqrt(max(mean, 0.0)) if metric == SQUARED else mean
+                    value = math.sqrt(max(mean, 0.0)) if metric == SQUARED else mean
+                    yield (metric, arm), value

@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -95,7 +96,10 @@ def pair_secrets(site: str, key: RunKey, publics: Mapping[str, bytes], context: 
         except ValueError:
             return Refusal("key-unfit", site=peer)
         both = sorted([(site, key.public), (peer, public)])
-        info = joined(b"flfed pair", context, *(part for name, own in both for part in (name.encode(), own)))
+        named: list[bytes] = []
+        for name, own in both:
+            named += [name.encode(), own]
+        info = joined(b"flfed pair", context, *named)
         found[peer] = HKDF(SHA256(), BYTES, None, info).derive(shared)
     return found
 
@@ -155,7 +159,7 @@ class Chain:
         They are `step` [8], `sites` [bytes of the names] and `links` [questions, sites, 32].
         """
         sites = sorted(self.links[-1])
-        raw = b"".join(links[site] for links in self.links for site in sites)
+        raw = b"".join(links[site] for links, site in product(self.links, sites))
         return {
             "step": np.frombuffer(self.step.to_bytes(8, "big"), np.uint8).copy(),
             "sites": np.frombuffer("\n".join(sites).encode(), np.uint8).copy(),
@@ -166,11 +170,10 @@ class Chain:
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Chain:
         """Return the chain that `to_arrays` made arrays of."""
         sites = arrays["sites"].tobytes().decode().split("\n")
-        links = tuple(
-            {site: link.tobytes() for site, link in zip(sites, of_question, strict=True)}
-            for of_question in arrays["links"]
-        )
-        return cls(int.from_bytes(arrays["step"].tobytes(), "big"), links)
+        links = []
+        for of_question in arrays["links"]:
+            links.append({site: link.tobytes() for site, link in zip(sites, of_question, strict=True)})
+        return cls(int.from_bytes(arrays["step"].tobytes(), "big"), tuple(links))
 
 
 def mask_seed(link: bytes, binding: bytes) -> bytes:

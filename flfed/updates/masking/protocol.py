@@ -306,9 +306,10 @@ def unmask(
         np.add(total.sums, vectors[site].sums, out=total.sums)
     for seed in _self_masks(right, cohort, listed, least):
         _add(total, seed, -1)
-    for site in sorted(listed) if missing else ():
-        for peer, seed in right[site].seeds.items():
-            _add(total, seed, -_sign(site, peer))
+    if missing:
+        for site in sorted(listed):
+            for peer, seed in right[site].seeds.items():
+                _add(total, seed, -_sign(site, peer))
     counts = [int(part[0]) for part in (total.updates, total.sums) if part.size]
     if any(count != len(listed) for count in counts):
         return Refusal("sum-miscounted", sites=len(listed))

@@ -49,7 +49,9 @@ class SumContext:
         # The ring's scale follows from the number of sites and the largest entry.
         asked: dict[str, Any] = {}
         if isinstance(request, TrainRequest):
-            asked = {"round": request.round, **({} if request.trees_sha256 else {"score": request.score})}
+            asked["round"] = request.round
+            if not request.trees_sha256:
+                asked["score"] = request.score
         place = {**asdict(self), "kind": kind, **asked}
         return hashlib.sha256(canonical({"what": "sum", **_meaning(request), **place})).digest()
 

@@ -7,6 +7,7 @@ whose vectors one sum adds up; a *question* is what is asked of the rows, whatev
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 
 from flfed.refusals import Refusal
 
@@ -162,14 +163,13 @@ def lifted_sites(allowed: Mapping[str, Collection[str]], consented: Collection[s
     >>> sorted(lifted_sites({"a": ["a", "b"], "b": [], "c": ["b", "d"]}))
     ['a', 'b']
     """
-    named = {name for theirs in allowed.values() for name in theirs} | set(consented)
-    return frozenset(
-        name
-        for name in named
-        if name in consented
-        or name in allowed.get(name, ())
-        or all(name in theirs for site, theirs in allowed.items() if site != name)
-    )
+    named = set(consented).union(*allowed.values())
+    return frozenset(name for name in named if name in consented or _lifts(name, allowed))
+
+
+def _lifts(name: str, allowed: Mapping[str, Collection[str]]) -> bool:
+    """Tell whether a site allows itself, or all others allow it."""
+    return name in allowed.get(name, ()) or all(name in theirs for site, theirs in allowed.items() if site != name)
 
 
 def may_open(listed: Sites, opened: Iterable[Sites], lifted: Collection[str]) -> bool:
@@ -297,11 +297,9 @@ def choose_list(
     """
     known = lifted or {}
     # The larger list first, and one order for all servers.
-    members = frozenset(site for lists in answered.values() for one in lists for site in one)
-    named = sorted(
-        {one.intersection(answered) for lists in answered.values() for one in lists},
-        key=lambda one: (-len(one), sorted(one)),
-    )
+    lists = list(chain.from_iterable(answered.values()))
+    members = frozenset(chain.from_iterable(lists))
+    named = sorted({one.intersection(answered) for one in lists}, key=lambda one: (-len(one), sorted(one)))
     unbound = frozenset(site for site, lists in answered.items() if not lists)
     for listed in (frozenset(answered), *named, unbound):
         if len(listed) >= least and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):

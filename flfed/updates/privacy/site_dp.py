@@ -176,12 +176,13 @@ class SiteDp(Mechanism, Settings, where="[privacy]"):
 
         It is worth less with few sites.
         """
-        found = [
-            self._collusion(study.rounds, sites)
-            if summed(study)
-            else "The server sees every site's update without noise and is trusted with it: "
-            "the promise is against those who see the models that it sends on."
-        ]
+        if summed(study):
+            found = [self._collusion(study.rounds, sites)]
+        else:
+            found = [
+                "The server sees every site's update without noise and is trusted with it: "
+                "the promise is against those who see the models that it sends on."
+            ]
         if sites < FEW_SITES:
             found.append(
                 f"With {sites} sites this is hardly a guarantee: delta is {self.delta:g}, and a tenth of one over the "

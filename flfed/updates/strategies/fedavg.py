@@ -300,7 +300,8 @@ class FedAvg(FlowerFedAvg):
         """Return the weight of an update."""
         if self.weights == "equal":
             return 1.0
-        return float(min(reply.num_examples, self.cap) if self.weights == "capped" else reply.num_examples)
+        counted = min(reply.num_examples, self.cap) if self.weights == "capped" else reply.num_examples
+        return float(counted)
 
     def combine(self, incoming: Arrays, deltas: Mapping[str, Arrays], weights: Mapping[str, float]) -> Arrays:
         """Return `incoming + server_lr * sum(w_k delta_k) / sum(w_k)` in its dtypes."""
@@ -331,7 +332,8 @@ def _trained(
         messages = list(strategy.configure_train(number, arrays, config, grid))
         updated, _ = strategy.aggregate_train(number, now.exchange(ask, messages, strategy.deadline, clock))
         if updated is not None or strategy.stopped:
-            strategy._observe(number, arrays if updated is None else updated)
+            model = arrays if updated is None else updated
+            strategy._observe(number, model)
             return updated
         if now.failed() < (needed := strategy.needed(len(now.asked))):
             break  # the others would train, and spend, for nothing
@@ -373,6 +375,9 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
     now.kind = kind
     now.incoming = to_arrays(arrays)
     now.asked = {site: run.participants[site].node_id for site in sites}
+    settings = {name: float(value) for name, value in strategy.client_settings().items()}
+    extra = strategy.client_arrays() if kind == TRAIN else {}
+    offsets = run.offset_sites() if kind == EVALUATE else ()
     request = TrainRequest(
         arrays=immutable(now.incoming),
         encoder=run.encoder,
@@ -381,10 +386,10 @@ def messages_of(strategy: FedAvg, kind: str, server_round: int, arrays: ArrayRec
         lr_scale=strategy.selection.lr_scale,
         fit=kind == TRAIN,
         score=run.scored,
-        settings={name: float(value) for name, value in strategy.client_settings().items()},
-        extra=immutable(strategy.client_arrays()) if kind == TRAIN else {},
+        settings=settings,
+        extra=immutable(extra),
     )
-    return now.messages(request, run, run.offset_sites() if kind == EVALUATE else ())
+    return now.messages(request, run, offsets)
 
 
 def combine_all(strategy: FedAvg, good: Mapping[str, TrainReply], server_round: int) -> tuple[Arrays, MetricRecord]:

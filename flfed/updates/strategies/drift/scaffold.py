@@ -111,4 +111,6 @@ class Scaffold(FedAvg):
 
 def _correction(arrays: SiteArrays) -> Arrays:
     own = arrays.kept
-    return {name: value - own[name] if own else value for name, value in arrays.received.items()}
+    if not own:
+        return dict(arrays.received)
+    return {name: value - own[name] for name, value in arrays.received.items()}

@@ -58,7 +58,7 @@ class FedPer(FedAvg):
 
 def _last_layer(model: Shapes) -> tuple[str, ...]:
     """Return the arrays of the layer with the highest number; of a model of one layer, its intercepts."""
-    numbers = {name: [int(number) for number in re.findall(r"\d+", name)] for name in model}
+    numbers = {name: list(map(int, re.findall(r"\d+", name))) for name in model}
     last = max(numbers.values())
     found = tuple(name for name in model if numbers[name] == last)
     if len(found) < len(model):

@@ -42,4 +42,7 @@ class Median(FedAvg):
 def stacked(deltas: Mapping[str, Arrays]) -> Arrays:
     """Return each array of the sites' updates as float64 [sites, ...], in the order of their names."""
     updates = [deltas[site] for site in sorted(deltas)]
-    return {name: np.stack([update[name] for update in updates]).astype(np.float64) for name in updates[0]}
+    stacks = {}
+    for name in updates[0]:
+        stacks[name] = np.stack([update[name] for update in updates]).astype(np.float64)
+    return stacks

@@ -53,9 +53,11 @@ class FedNova(FedAvg):
             return super().combine(incoming, deltas, weights)
         total = math.fsum(weights[site] for site in sorted(weights))
         mean = math.fsum(weights[site] * steps[site] for site in sorted(weights)) / total
-        # A site without a step sent no change, and counts with its weight.
-        times = {site: mean / own if own else 0.0 for site, own in steps.items()}
-        scaled = {site: {name: times[site] * value for name, value in delta.items()} for site, delta in deltas.items()}
+        scaled = {}
+        for site, delta in deltas.items():
+            # A site without a step sent no change, and counts with its weight.
+            times = mean / steps[site] if steps[site] else 0.0
+            scaled[site] = {name: times * value for name, value in delta.items()}
         return super().combine(incoming, scaled, weights)
 
     def effective_steps(self, steps: int) -> float:

@@ -155,6 +155,7 @@ class BoostedTrees(FedAvg):
         masked = run.sums is not None and run.sums.masked
         place = self.selection.sent_place(server_round)
         last = round_of(now.incoming, place - 2) if place > 1 else np.zeros_like(tree)
+        cuts = cuts_sha256(now.incoming) if masked else ""
         request = TrainRequest(
             arrays=immutable(now.incoming),
             encoder=run.encoder,
@@ -164,7 +165,7 @@ class BoostedTrees(FedAvg):
             settings={"level": float(level), "attempt": float(self.attempt), **self.selection.settings()},
             extra=immutable({LAST: last, TREE: tree, ASKED: asked}),
             trees_sha256=arrays_sha256(now.incoming),
-            cuts_sha256=cuts_sha256(now.incoming) if masked else "",
+            cuts_sha256=cuts,
         )
         return now.messages(request, run)
 
@@ -271,15 +272,16 @@ class BoostedTrees(FedAvg):
             self.run.sums.check_loss(asked, replies, now.result.refused, now.incoming)
         sums = numbers.view(np.int64).reshape(shape)
         # A list that was kept may have a site that did not answer again.
-        high = self.run.rows_high()
-        rows = sum(replies[site].num_examples if site in replies else high[site] for site in listed)
+        rows_of = self.run.rows_high() | {site: reply.num_examples for site, reply in replies.items()}
+        rows = sum(rows_of[site] for site in listed)
         if defect := total_defect(sums, rows, self._starts()):
             raise Unsummed(defect, final=True)
         return sums, sorted(listed)
 
     def _shape(self) -> tuple[int, int, int]:
         cells = int(widths_of(self.round.incoming).sum())
-        return sum(map(len, self.growing.asked)), cells, 3 if self.min_rows else 2
+        sums = 3 if self.min_rows else 2
+        return sum(map(len, self.growing.asked)), cells, sums
 
     def _starts(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(widths_of(self.round.incoming))[:-1]])
