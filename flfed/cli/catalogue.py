@@ -193,7 +193,7 @@ def upgrade_run_store(
     End all runs before. The copy stands beside the file, with the earlier revision after its name. Of a store on
     PostgreSQL make a copy with pg_dump, and say so with --backed-up.
     """
-    from flfed.records.store.upgrade import upgrade_store
+    from flfed.records.store.database import upgrade_store
 
     done = upgrade_store(backed_up=backed_up)
     if as_json:

@@ -18,9 +18,9 @@ from flfed.errors import FlfedError, UsageError
 from flfed.federation.server.run import run
 from flfed.records.reports.report import report
 from flfed.records.store import revisions
+from flfed.records.store.database import upgrade_store
 from flfed.records.store.reader import RunReader
 from flfed.records.store.tables import Base
-from flfed.records.store.upgrade import upgrade_store
 from flfed.records.store.writer import RunStore
 
 COMMANDS = (

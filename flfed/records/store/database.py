@@ -1,14 +1,18 @@
-"""Address and engines of the run store.
+"""The run store's database: address, file, engines and update.
 
-It is opened for writing, which makes the tables of a new one, or for reading.
+It is opened for writing, which makes the tables of a new one, or for reading. An SQLite file is its owner's alone,
+unless a group of readers is named. A store that an earlier flfed wrote is updated after a copy of it was made.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sqlite3
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -19,11 +23,95 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from flfed.errors import FlfedError, UsageError
-from flfed.paths import home
+from flfed.paths import home, private_folder, where
 from flfed.records.store import revisions
 from flfed.records.store.revisions import refuse_other, revision_of
-from flfed.records.store.store_file import StoreFile
 from flfed.records.store.tables import Base, Series
+
+GROUP = "FLFED_STORE_GROUP"
+"""The environment's variable that names the group whose accounts may read the store."""
+BESIDE = ("", "-wal", "-shm", "-journal")
+"""What SQLite adds to the file's name: its log, the log's index, and an older kind of log."""
+
+
+class StoreFile:
+    """A run store's file, with what SQLite keeps beside it.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    UsageError
+        If the group that `FLFED_STORE_GROUP` names is not there, or could not come to the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._named = path, os.environ.get(GROUP, "")
+        self._readers = self._number() if self._named and os.name == "posix" else None
+
+    def _number(self) -> int:
+        import grp
+
+        if self._path.resolve().is_relative_to(where().resolve()):
+            raise UsageError(
+                f"{GROUP}: the run store is in FLFED_HOME, where nobody else may enter; give it a folder of its own: "
+                "FLFED_STORE=sqlite:////srv/flfed/runs.db"
+            )
+        try:
+            return grp.getgrnam(self._named).gr_gid
+        except KeyError:
+            raise UsageError(f"{GROUP}: there is no group {self._named!r} on this machine") from None
+
+    def make(self) -> None:
+        """Make the file where it is absent.
+
+        The folder is made as well. Files of an earlier version are closed to others.
+
+        Raises
+        ------
+        UsageError
+            If the folder cannot be made.
+        """
+        folder = self._path.parent
+        if not folder.is_dir():
+            try:
+                private_folder(folder)
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                todo = "set FLFED_STORE to a file where you may write"
+                raise UsageError(f"the folder {folder} of the run store cannot be made ({why}): {todo}") from None
+            self._give(folder, 0o2750)
+        # Never opened where it is there: closing it again would drop the locks that SQLite holds in this process.
+        with suppress(OSError):  # SQLite says why it cannot be made
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self.close_to_others()
+
+    def close_to_others(self) -> None:
+        """Close the files to all but owner and readers' group."""
+        for end in BESIDE:
+            path = self._path.with_name(self._path.name + end)
+            # A file that is absent, or somebody else's, is passed over.
+            with suppress(OSError):  # absent, or somebody else's
+                mode = stat.S_IMODE(path.stat().st_mode)
+                if self._readers is None and mode & 0o077:
+                    path.chmod(mode & 0o700)
+                self._give(path, mode & 0o700 | 0o040)
+
+    def _give(self, path: Path, mode: int) -> None:
+        """Give the readers' group, where one is named, its rights."""
+        if self._readers is None:
+            return
+        try:
+            # Nothing is changed where all is as it should be: another than the owner may not.
+            if path.stat().st_gid != self._readers:
+                os.chown(path, -1, self._readers)
+        except PermissionError:
+            raise UsageError(f"{GROUP}: this user is not in group {self._named!r}, or does not own {path}") from None
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
+
 
 POSTGRES = "postgresql+psycopg"
 """Dialect and driver of a run store's server."""
@@ -355,3 +443,105 @@ def check_readable(engine: Engine) -> None:
             refuse_other(found)
         # Reading one row finds out whether this user may read at all.
         connection.execute(select(Series.id).limit(1))
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What an update of the run store did.
+
+    Attributes
+    ----------
+    store : str
+        The store's address, without a password.
+    before, after : str
+        Its revisions; the same where there was nothing to do.
+    copy : Path or None
+        The file as it was before; None where flfed made no copy.
+    """
+
+    store: str
+    before: str
+    after: str
+    copy: Path | None
+
+
+def upgrade_store(url: str | None = None, *, backed_up: bool = False) -> Upgrade:
+    """Bring the tables of the run store up to date, in one transaction.
+
+    An SQLite file is copied first, beside itself.
+
+    Parameters
+    ----------
+    url : str, optional
+        As of `store_url`.
+    backed_up : bool
+        Whether the operator has made a copy of a store on a server.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If there is no store, a newer flfed wrote it, or it has no copy; nothing is changed then.
+    """
+    where = store_url(url)
+    name = where.set(query={}).render_as_string(hide_password=True)
+    if where.get_backend_name() == "sqlite" and not (where.database and Path(where.database).exists()):
+        raise UsageError(f"there is no run store {name} yet: the first study run makes it")
+    with in_words(where, "opened"):
+        engine = engine_to_write(where)
+    try:
+        with in_words(where, "updated"), engine.begin() as connection:
+            revisions.lock_tables(connection)
+            before = revisions.revision_of(connection)
+            if before is None:
+                raise UsageError(f"the run store {name} has no tables yet: the first study run makes them")
+            revisions.refuse_unknown(before)
+            after, copy = revisions.newest_revision(), None
+            if before != after:
+                copy = _copy_of(where, name, before, backed_up=backed_up)
+                if before == revisions.FORMER:
+                    revisions.take_on(connection)
+                revisions.run_migrations(connection)
+    finally:
+        engine.dispose()
+    return Upgrade(name, before, after, copy)
+
+
+def _copy_of(url: URL, name: str, revision: str, *, backed_up: bool) -> Path | None:
+    """Return the copy of an SQLite file that is made here, None for a server's database that has one."""
+    if url.get_backend_name() == "sqlite":
+        path = Path(url.database or "")
+        return copy_file(path, path.with_name(f"{path.name}.{revision}"))
+    if backed_up:
+        return None
+    raise UsageError(
+        f"the run store {name} is on a server, and flfed makes no copy of it: make one with pg_dump, then run "
+        f"`{revisions.UPGRADE} --backed-up`"
+    )
+
+
+def copy_file(path: Path, copy: Path) -> Path:
+    """Copy an SQLite file whose write lock is held; the copy is its owner's alone, as the file is.
+
+    Raises
+    ------
+    UsageError, FlfedError
+        If the copy is there already, or cannot be made.
+    """
+    if copy.exists():
+        raise UsageError(f"{copy} is there already: move this earlier copy away, then update the run store again")
+    # Under another name until it is whole: what a kill leaves is no copy.
+    part = copy.with_name(f"{copy.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        StoreFile(part).make()
+        # SQLite's own copy has what is in the log beside the file, too.
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
+            source.backup(target)
+        part.replace(copy)
+    except (sqlite3.Error, OSError) as error:
+        if part.is_file():
+            part.unlink()
+        raise FlfedError(
+            f"the run store could not be copied to {copy} ({error}): free some disk space; nothing was changed"
+        ) from None
+    return copy
