@@ -40,7 +40,7 @@ def list_runs(
     The figure is the study's primary metric on the holdout rows of all sites together, with its interval; of
     repeats it is their mean, with its standard deviation.
     """
-    from flfed.records.ledger.totals import moment_of
+    from flfed.records.ledger.line import moment_of
     from flfed.records.reports.catalogue import run_list
     from flfed.records.store.reader import RunReader
 

@@ -16,7 +16,7 @@ from flfed.deployment.site_state.receipts import keep_receipt
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
-from flfed.records.ledger.totals import Total, Totals, moment_of
+from flfed.records.ledger.line import Total, Totals, moment_of
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator, signing_public
 

@@ -16,8 +16,7 @@ from flfed.deployment.site_app.ledger_view import KEPT_LINES, LedgerReader, Left
 from flfed.deployment.site_state.receipts import keep_receipt, read_receipts
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, ledger_of
-from flfed.records.ledger.line import Line
-from flfed.records.ledger.totals import Totals
+from flfed.records.ledger.line import Line, Totals
 from flfed.records.ledger.verify import Receipt
 from flfed.signatures import sign_as_coordinator, signing_public
 

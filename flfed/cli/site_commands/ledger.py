@@ -19,8 +19,7 @@ from flfed.errors import FlfedError, UsageError, counted
 if TYPE_CHECKING:
     from flfed.deployment.site_state.receipts import Receipts
     from flfed.records.ledger.ledger import Ledger
-    from flfed.records.ledger.line import Line
-    from flfed.records.ledger.totals import Total
+    from flfed.records.ledger.line import Line, Total
     from flfed.records.ledger.verify import Inspection
 
 
@@ -85,14 +84,14 @@ def show_ledger(
 
 def _chosen(ledger: Ledger, since: str, run: str) -> Iterator[Line]:
     """Return the lines from a time on, and of a run."""
-    from flfed.records.ledger.totals import moment_of
+    from flfed.records.ledger.line import moment_of
 
     start = moment_of(since) if since else ""
     return (line for line in ledger.lines() if line.at >= start and (not run or line.facts.get("run") == run))
 
 
 def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
-    from flfed.records.ledger.totals import Totals
+    from flfed.records.ledger.line import Totals
 
     # A ledger may be long: it is added up line by line, and for people the last ones are kept.
     found, last = Totals(), deque[Any](maxlen=None if as_json else SHOWN)
@@ -126,7 +125,7 @@ def _show(name: str, lines: Iterator[Line], run: str, *, as_json: bool) -> None:
 
 
 def _row(line: Line) -> list[str]:
-    from flfed.records.ledger.totals import bytes_of, round_of, study_of
+    from flfed.records.ledger.line import bytes_of, round_of, study_of
 
     when, where = line.at[:19].replace("T", " "), str(round_of(line) or NONE)
     run = str(line.facts.get("run") or NONE)

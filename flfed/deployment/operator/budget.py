@@ -30,8 +30,7 @@ from flfed.federation.client.released.spent_lines import (
     side_of,
 )
 from flfed.records.ledger.ledger import Ledger
-from flfed.records.ledger.line import RESTARTED, Line
-from flfed.records.ledger.totals import Total, bytes_of
+from flfed.records.ledger.line import RESTARTED, Line, Total, bytes_of
 from flfed.records.reports.privacy import GIVEN
 from flfed.rows.data.site import Site
 from flfed.updates.accounting import Release, affordable, composed, epsilon

@@ -19,8 +19,7 @@ from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError, ledger_of
-from flfed.records.ledger.line import REPAIRED, RESTARTED, START, STAYED, Line
-from flfed.records.ledger.totals import Total, bytes_of, round_of, study_of
+from flfed.records.ledger.line import REPAIRED, RESTARTED, START, STAYED, Line, Total, bytes_of, round_of, study_of
 from flfed.records.ledger.verify import Inspection, Receipt
 from flfed.updates.messages.kinds import COMPARE
 

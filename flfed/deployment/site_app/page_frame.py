@@ -22,7 +22,7 @@ from flfed.records.charts.chart import Chart, Line
 from flfed.records.dashboard.components import page_style
 from flfed.records.dashboard.components.text import escape
 from flfed.records.dashboard.panels.privacy import KIND_COLOURS, OTHER_COLOUR
-from flfed.records.ledger.totals import Total
+from flfed.records.ledger.line import Total
 from flfed.records.reports.privacy_tables import KINDS as NAMES
 from flfed.records.reports.privacy_tables import size_in_words
 from flfed.rows.data import site_discovery as sites

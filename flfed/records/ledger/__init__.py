@@ -2,5 +2,5 @@
 
 It has one line for each thing that left.
 
-`line` is the format, `ledger` appends and reads, `totals` adds up, `verify` finds what was changed.
+`line` is the format and adds lines up, `ledger` appends and reads, `verify` finds what was changed.
 """
