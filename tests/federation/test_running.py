@@ -317,12 +317,12 @@ def test_a_run_writes_to_the_store_it_is_given(small_sites, study: Study, tmp_pa
 def test_the_record_names_the_code_it_was_made_with(tmp_path: Path):
     import shutil
 
-    from flfed.federation.recording.provenance import code_sha256
+    from flfed.federation.recording.run_record import code_sha256
 
     package = Path(flfed.__file__).parent
     copy = tmp_path / "flfed"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__", "_bundled"))
-    program = "from flfed.federation.recording.provenance import code_sha256; print(code_sha256())"
+    program = "from flfed.federation.recording.run_record import code_sha256; print(code_sha256())"
 
     def hashed() -> str:
         env = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -1,23 +1,90 @@
-"""Begin and end of a run in the store.
+"""Begin and end of a run in the store, and what it was made by.
 
-It does not matter what runs it.
+It does not matter what runs it. What it was made by is the versions and the hash of the code; with its comparison
+stands whether the shared model was trained enough to be judged.
 """
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+import flfed
 from flfed.callbacks import Clock
 from flfed.errors import FlfedError, RunStopped, interruption
-from flfed.federation.recording.provenance import accountants, code_sha256, versions
+from flfed.records.statistics.training_state import loss_fall, training_state
+from flfed.records.store.bulk_insert import finite
 from flfed.records.store.writer import RunStore, RunWriter
+from flfed.rows.comparison.pooled import Reference
 from flfed.study.exchanges import most_rounds
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.messages.fields import Arrays
+
+
+@cache
+def code_sha256() -> str:
+    """Return the hash of flfed's own code.
+
+    It is over each file's path and bytes, in path order.
+    """
+    package, digest = Path(flfed.__file__).parent, hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"{file.relative_to(package).as_posix()}\x1e".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Return the versions that a run depends on."""
+    packages = ("flwr", "torch", "numpy", "pandas", "scikit-learn")
+    return {"flfed": flfed.__version__, "python": platform.python_version(), **{p: version(p) for p in packages}}
+
+
+def accountants(study: Study) -> Mapping[str, str]:
+    """Return the versions of the privacy accountants.
+
+    There are none for a study without a mechanism.
+    """
+    return {} if study.privacy.name == "none" else {"dp-accounting": version("dp-accounting")}
+
+
+def recorded_training(
+    writer: RunWriter, primary: str, study: Study, reference: Reference | None = None
+) -> dict[str, Any] | None:
+    """Return whether the shared model was trained enough, by a pooled reference or else by the recorded losses.
+
+    Losses are those of validation rows where the study keeps some. Trees, whose training loss always falls, and a run
+    whose best round was chosen are not judged by it, nor is one of a cohort that changes where only sums are known.
+    None under noise, where a shortfall is the price of protection.
+    """
+    if study.privacy.name != "none":
+        return None
+    beside = []
+    # Probabilities may be far off while rows are ranked well.
+    for metric in dict.fromkeys([primary, "log_loss"]):
+        if reference is not None and metric in reference.union:
+            one = reference.union[metric]
+            kind = reference.pooled_same or reference.pooled
+            ends = {"value": finite(one.value), "low": finite(one.low), "high": finite(one.high)}
+            beside.append((metric, ends, finite(kind[metric].value)))
+    model = study.model.build("model")
+    trees = bool(getattr(model, "plain", False))
+    arm = "validation" if study.plan.validation else "fit"
+    points = writer.reader().curves([writer.run], arm=arm, metric="loss")
+    summed = any(point.site is None for point in points) and float(study.strategy.settings.get("fraction", 1.0)) < 1
+    chosen = study.strategy.settings.get("select") == "best" or bool(study.strategy.settings.get("patience"))
+    fall = None if trees or summed or chosen else loss_fall(points)
+    return training_state(fall, beside, by_rounds=not (model.linear or trees))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

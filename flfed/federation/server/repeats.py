@@ -16,10 +16,9 @@ from flfed.errors import RunStopped, UsageError, interruption
 from flfed.federation.engines.engine import Engine, RemoteSite, RunResources
 from flfed.federation.engines.lockstep import ROWS_AT_ONCE, OwnTime, SharedTime, Slowest, side_by_side
 from flfed.federation.engines.registry import answer_of
-from flfed.federation.recording.provenance import code_sha256
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.federation.recording.recorder import Recorder
-from flfed.federation.recording.run_record import Outcome, bad_end_written, begin
+from flfed.federation.recording.run_record import Outcome, bad_end_written, begin, code_sha256
 from flfed.federation.recording.source_model import source_of
 from flfed.federation.server.checkpoint_writer import RoundCallback, RunObserver, no_observer
 from flfed.federation.server.run_kinds import run_class
