@@ -12,8 +12,7 @@ from flfed.deployment.operator.run_budget import comparisons_in_words
 from flfed.deployment.site_state import comparisons
 from flfed.deployment.site_state.comparisons import ANEW, add_comparisons
 from flfed.deployment.site_state.ledger_loss import restart
-from flfed.federation.client.released.new_people import NewPeople
-from flfed.federation.client.released.sets import RowSets
+from flfed.federation.client.released.sets import NewPeople, RowSets
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import ledger_of
 from flfed.refusals import Refusal

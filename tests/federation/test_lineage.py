@@ -15,7 +15,7 @@ from flfed import run
 from flfed.cli.commands import app
 from flfed.errors import UsageError
 from flfed.experiments.without import run_without
-from flfed.federation.client.released.lineage import lineage, unlisted
+from flfed.federation.client.released.sets import lineage, unlisted
 from flfed.records.store.reader import RunReader
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy

@@ -41,7 +41,7 @@ def list_models(
 
     Nothing of it leaves the site, and no identifier is written down.
     """
-    from flfed.federation.client.released.lineage import lineage, unlisted
+    from flfed.federation.client.released.sets import lineage, unlisted
     from flfed.rows.data import site_discovery as sites
     from flfed.rows.snapshots.opt_outs import Excluded
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from flfed.deployment.site_state.ledger_loss import Continuity
 from flfed.errors import FlfedError, UsageError
-from flfed.federation.client.released.new_people import NewPeople
-from flfed.federation.client.released.sets import RELEASED, RowSets
+from flfed.federation.client.released.sets import RELEASED, NewPeople, RowSets
 from flfed.folders import SiteFolder
 from flfed.paths import give
 from flfed.records.ledger.ledger import ledger_of

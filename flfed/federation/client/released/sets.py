@@ -1,6 +1,7 @@
-"""Files of a site's released sets.
+"""Sets of rows whose sums left a site: their files, people and runs.
 
-They are of one dataset's rows, and of the same persons as their source has them.
+They are of one dataset's rows, and of the same persons as their source has them. The keyed hashes that a site keeps
+tell which people of a run's test rows were in no test rows before, and in which runs some people's rows took part.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from flfed.errors import UsageError
 from flfed.federation.client.released.row_accounts import KEY, rows_key
+from flfed.federation.client.released.run_draws import SPENT
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, ledger_of
 from flfed.records.ledger.line import Line
+from flfed.rows.data.site import Site
 from flfed.rows.snapshots.differencing import RowSet
+from flfed.rows.snapshots.opt_outs import Excluded
 from flfed.rows.snapshots.persons import SourceSet
 from flfed.rows.snapshots.withholding import Chosen
 
@@ -170,3 +178,149 @@ def _chosen(lines: Sequence[Line], sets: Mapping[str, RowSet]) -> Iterator[tuple
             yield Chosen.of_facts(line.facts["chosen"]), sets[line.facts["rows-sha256"]]
         except (KeyError, TypeError, ValueError):
             raise UsageError(f"line {line.n} of the ledger does not say how rows were chosen") from None
+
+
+Digests = Mapping[bytes, np.ndarray]
+"""Hashes of people, by what they are of: their rows, their identifiers, and what their source says of them."""
+_ROWS, _IDENTIFIERS = b"rows", b"identifiers"
+
+
+class NewPeople:
+    """People of one set of rows who are in none of the sets that are taken in.
+
+    Parameters
+    ----------
+    kept : RowSets
+        Sets of the dataset.
+    asked : str
+        The set's id.
+
+    Raises
+    ------
+    FlfedError
+        If a set or the key cannot be read, or the set is not there.
+
+    Notes
+    -----
+    By rows, by identifiers and by what the source says different people may be new. The fewest count.
+    """
+
+    def __init__(self, kept: RowSets, asked: str) -> None:
+        key = kept.key()
+        sets, sources = kept.all((), key), kept.sources(key)
+        self._sets = {id: _digests(rows, sources.get(id, ())) for id, rows in sets.items()}
+        if asked not in self._sets:
+            raise UsageError(f"the set of released rows {asked[:12]} is not there")
+        self._all = self._sets[asked]
+        self._new = dict(self._all)
+
+    def are_half_without(self, ids: Iterable[str]) -> bool:
+        """Take sets in, and tell whether at least half of the people are in none so far.
+
+        Of sets that cannot be held to this one nobody is known to be new.
+        """
+        known = [self._sets.get(id) for id in ids]
+        if not known or not all(one is not None and _are_alike(one, self._all) for one in known):
+            return False
+        for one in known:
+            for name in self._new.keys() & (one or {}).keys():
+                self._new[name] = np.setdiff1d(self._new[name], (one or {})[name], assume_unique=True)
+        return all(0 < len(self._all[name]) <= 2 * len(new) for name, new in self._new.items())
+
+
+def _digests(rows: RowSet, sources: Iterable[SourceSet]) -> Digests:
+    """Return the hashes of a set's people."""
+    parts = defaultdict[bytes, list[np.ndarray]](list)
+    parts[_ROWS].append(rows.digests)
+    if len(rows.people):
+        parts[_IDENTIFIERS].append(rows.people)
+    for source in sources:
+        parts[source.columns].append(source.digests)
+    return {name: np.unique(np.concatenate(arrays)) for name, arrays in parts.items()}
+
+
+def _are_alike(one: Digests, other: Digests) -> bool:
+    """Tell whether people of two sets can be told by the same: both have identifiers, or neither has."""
+    return (_IDENTIFIERS in one) == (_IDENTIFIERS in other)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """One run, or repeat of it, that had rows of the people in it.
+
+    Attributes
+    ----------
+    run, study, dataset : str
+    repeat : int
+    parts : dict of str to int
+        Parts of the rows, "fitted" or "training", "validation" and "holdout", with how many of the people are in each.
+    """
+
+    run: str
+    repeat: int
+    study: str
+    dataset: str
+    parts: dict[str, int]
+
+    def as_object(self) -> dict[str, Any]:
+        """Return the run as an object of JSON."""
+        return dict(vars(self))
+
+
+def lineage(site: Site, people: Excluded) -> list[Lineage]:
+    """Return the runs that had rows of these people in them, the oldest first.
+
+    Where the schema names a group, people are known by their identifier, also where their rows have changed since;
+    else by their rows as they stand in the table now.
+
+    Raises
+    ------
+    UsageError
+        If the site keeps no record of rows, the list does not fit its table, or what it keeps cannot be read.
+    """
+    if site.policy.disclosure == "open":
+        raise UsageError(
+            f"site {site.name!r}: its policy is 'open', and of open data no record is kept of whose rows a run had"
+        )
+    return [found for dataset in site.datasets for found in _of_dataset(site.serving(dataset), people)]
+
+
+def unlisted(site: Site) -> dict[str, str]:
+    """Return the runs that spent of people's privacy and keep no list of whose rows they had, with their studies.
+
+    They are those of which all that leaves is charged: whoever had rows in the table then took part.
+    """
+    lines = list(ledger_of(SiteFolder(site.name)).lines())
+    listed = {str(line.facts.get("run", "")) for line in lines if line.kind == RELEASED}
+    spent = {str(line.facts.get("run", "")): str(line.facts.get("study", "")) for line in lines if line.kind == SPENT}
+    return {run: study for run, study in spent.items() if run not in listed}
+
+
+def _of_dataset(site: Site, people: Excluded) -> Iterator[Lineage]:
+    kept = RowSets(SiteFolder(site.name), site.dataset)
+    lines = [
+        line for line in kept.ledger.lines() if line.kind == RELEASED and line.facts.get("dataset") == site.dataset
+    ]
+    if not lines:
+        return
+    key = kept.key()
+    table, _, schema = people.only(site).inspect()
+    wanted = RowSet.of(table, schema, key)
+    released = kept.all(lines, key)
+    runs: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in lines:
+        facts = line.facts
+        count = _in_both(wanted, released[str(facts["rows-sha256"])])
+        if count:
+            place = (str(facts["run"]), int(facts["repeat"]))
+            of = runs.setdefault(place, {"study": str(facts["study"]), "parts": {}})
+            of["parts"][str(facts["chosen"]["part"])] = count
+    for (run, repeat), of in runs.items():
+        yield Lineage(run=run, repeat=repeat, dataset=site.dataset, **of)
+
+
+def _in_both(wanted: RowSet, released: RowSet) -> int:
+    """Return how many of the wanted people are in a released set."""
+    by_name = len(wanted.people) and len(released.people)
+    mine, others = (wanted.people, released.people) if by_name else (wanted.digests, released.digests)
+    return len(np.intersect1d(mine, others, assume_unique=True))
