@@ -24,7 +24,7 @@ from flfed.deployment.operator.study_description import plain_words
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.privacy_budget import NO_LEDGER, PrivacyAccount
 from flfed.federation.client.protection import charge_of
-from flfed.federation.client.released.run_draws import SPENT as LINE
+from flfed.federation.client.released.spent_lines import SPENT as LINE
 from flfed.records.ledger.ledger import ledger_of
 from flfed.rows.data import datasets
 from flfed.rows.data.policy import Policy

@@ -19,7 +19,7 @@ import flfed.deployment.gate.gate as gates
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import PrivacyAccount
-from flfed.federation.client.released.run_draws import SPENT as LINE
+from flfed.federation.client.released.spent_lines import SPENT as LINE
 from flfed.records.ledger.ledger import ledger_of
 from flfed.records.ledger.line import Line
 from flfed.refusals import Refusal

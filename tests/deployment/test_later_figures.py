@@ -19,7 +19,7 @@ from flfed.federation.client.released.later_figures import (
     LATER_SCORES,
     later_releases,
 )
-from flfed.federation.client.released.run_draws import SPENT
+from flfed.federation.client.released.spent_lines import SPENT
 from flfed.rows.data.policy import Policy
 from flfed.updates.accounting import epsilon
 from flfed.updates.messages.compare import COMPARE, CompareReply, CompareRequest, Figure

@@ -20,8 +20,8 @@ from dp_accounting.pld import PLDAccountant
 from flfed.deployment.operator.budget import budget_as_json, in_words
 from flfed.deployment.operator.run_budget import run_in_words
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount, shown
-from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.federation.client.released.spent_lines import BOTH, release_of
+from flfed.federation.client.released.spent_lines import SPENT as LINE
 from flfed.federation.server.run import resume, run
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of

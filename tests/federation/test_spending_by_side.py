@@ -22,8 +22,8 @@ from flfed.deployment.site_state.ledger_loss import restart
 from flfed.federation.client.privacy_budget import NO_LEDGER, NotSpent, PrivacyAccount
 from flfed.federation.client.privacy_budget import shown as shown_budget
 from flfed.federation.client.protection import holdout_hash, side_charged
-from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.federation.client.released.spent_lines import BOTH, SIDES, Side, Tally, side_of
+from flfed.federation.client.released.spent_lines import SPENT as LINE
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of
 from flfed.records.ledger.line import START, Line, new_line

@@ -17,7 +17,6 @@ from flfed.federation.client.released.row_accounts import (
     names_in,
     names_now,
 )
-from flfed.federation.client.released.run_draws import SPENT as LINE
 from flfed.federation.client.released.spent_lines import (
     BOTH,
     SIDES,
@@ -29,6 +28,7 @@ from flfed.federation.client.released.spent_lines import (
     rule_of,
     side_of,
 )
+from flfed.federation.client.released.spent_lines import SPENT as LINE
 from flfed.records.ledger.ledger import Ledger
 from flfed.records.ledger.line import RESTARTED, Line, Total, bytes_of
 from flfed.records.reports.privacy import GIVEN

@@ -17,8 +17,8 @@ from pathlib import Path
 from flfed.callbacks import now_utc
 from flfed.deployment.site_state.receipts import read_receipts
 from flfed.errors import UsageError
-from flfed.federation.client.released.run_draws import SPENT
 from flfed.federation.client.released.sets import RELEASED
+from flfed.federation.client.released.spent_lines import SPENT
 from flfed.files import locked
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of

@@ -22,10 +22,10 @@ from typing import Any
 
 from flfed.errors import FlfedError
 from flfed.federation.client.released.row_accounts import KEY, named, names_in, rows_key
-from flfed.federation.client.released.run_draws import SPENT
 from flfed.federation.client.released.spent_lines import (
     BOTH,
     SIDES,
+    SPENT,
     Asked,
     Seen,
     Side,

@@ -17,7 +17,7 @@ import numpy as np
 
 from flfed.errors import UsageError
 from flfed.federation.client.released.row_accounts import KEY, rows_key
-from flfed.federation.client.released.run_draws import SPENT
+from flfed.federation.client.released.spent_lines import SPENT
 from flfed.files import folder_locked, read_private, write_whole
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, ledger_of
