@@ -34,7 +34,7 @@ from flfed.spreadsheet import csv_text
 from flfed.study.study import Study
 from flfed.summaries.summary import arrays_sha256
 from flfed.updates.checkpoints import checkpoint as checkpoints
-from flfed.updates.checkpoints.site_model import site_model
+from flfed.updates.checkpoints.run_state import site_model
 from flfed.updates.codec import is_encrypted, shapes_of
 
 COMPARISON = ("run", "site", "arm", "against", "metric", "value", "low", "high", "p", "n", "method")

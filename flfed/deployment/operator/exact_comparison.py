@@ -19,7 +19,7 @@ from flfed.rows.session import SiteSession
 from flfed.rows.snapshots.snapshot import load
 from flfed.rows.training.one_by_one import run_client
 from flfed.study.study import Study
-from flfed.updates.checkpoints.site_model import site_model
+from flfed.updates.checkpoints.run_state import site_model
 
 ARMS = ("global", "local-only", "personalised")
 AGAINST = "local-only"

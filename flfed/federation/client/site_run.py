@@ -24,8 +24,7 @@ from flfed.study.exchanges import grows
 from flfed.study.study import Study
 from flfed.summaries.summary import Encoder, arrays_sha256
 from flfed.updates.checkpoints.reply_cache import kept_replies
-from flfed.updates.checkpoints.run_state import RunState, StateFiles
-from flfed.updates.checkpoints.site_model import SiteModel, site_model
+from flfed.updates.checkpoints.run_state import RunState, SiteModel, StateFiles, site_model
 from flfed.updates.codec import arrays_defect
 from flfed.updates.extra import ExtraShapes, own_arrays
 from flfed.updates.masking.order import sum_name

@@ -37,7 +37,7 @@ from flfed.summaries.noised_scores import FIRST, SCORES, first_counts, score_cou
 from flfed.summaries.private_scaling import HISTOGRAMS, VALUES, NoisedCells, noised_rows
 from flfed.summaries.summary import Encoder, Layout, arrays_sha256
 from flfed.updates.accounting import Release
-from flfed.updates.checkpoints.site_model import SiteModel
+from flfed.updates.checkpoints.run_state import SiteModel
 from flfed.updates.codec import shapes_of
 from flfed.updates.mechanism import AnswerRelease, mechanism_of
 from flfed.updates.messages.fields import Arrays
