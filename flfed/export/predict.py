@@ -16,7 +16,7 @@ import pandas as pd
 
 from flfed.errors import TableError, UsageError, count_in_words
 from flfed.export.model_folder import SharedModel
-from flfed.records.store.bulk_insert import finite
+from flfed.records.store.tables import finite
 from flfed.rows.data import datasets
 from flfed.rows.data import site_discovery as sites
 from flfed.rows.data.findings.oddities import MAP_TO_NONE, oddities

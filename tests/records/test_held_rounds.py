@@ -10,10 +10,9 @@ import pytest
 from sqlalchemy import event, select, text
 
 from flfed.errors import FlfedError
-from flfed.records.store.bulk_insert import VALUES
 from flfed.records.store.entries import EventRow, MetricRow, SentRow
 from flfed.records.store.reader import RunReader
-from flfed.records.store.tables import Event, Metric, Run, Sent, Series
+from flfed.records.store.tables import VALUES, Event, Metric, Run, Sent, Series
 from flfed.records.store.writer import RunStore, RunWriter
 
 RUN: dict[str, Any] = {

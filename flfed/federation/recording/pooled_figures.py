@@ -14,8 +14,8 @@ import numpy as np
 
 from flfed.federation.recording.pseudonyms import SharedAs
 from flfed.records.statistics.intervals import NORMAL_95
-from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import MetricRow
+from flfed.records.store.tables import finite
 from flfed.records.store.visibility import TRAINING_ONLY
 from flfed.rows.evaluation.intervals import hanley_mcneil, logit_limits
 from flfed.rows.evaluation.scoring import auc_between

@@ -19,7 +19,7 @@ from flfed.errors import FlfedError
 from flfed.federation.client.protection import given_encoder
 from flfed.federation.recording.recorder import Recorder
 from flfed.paths import replace_whole
-from flfed.records.store.bulk_insert import finite
+from flfed.records.store.tables import finite
 from flfed.refusals import BUDGET, Refusal
 from flfed.rows.training.private.noise import SystemNoise
 from flfed.study.coverage import is_covered, staying

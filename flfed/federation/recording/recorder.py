@@ -21,7 +21,6 @@ from flfed.federation.recording.pooled_figures import (
     tables_of,
 )
 from flfed.federation.recording.pseudonyms import WITHHELD, SharedAs
-from flfed.records.store.bulk_insert import finite
 from flfed.records.store.entries import (
     ComparisonRow,
     DifferenceRow,
@@ -30,6 +29,7 @@ from flfed.records.store.entries import (
     SentRow,
     SiteRow,
 )
+from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunWriter
 from flfed.refusals import Refusal, path_of
 from flfed.rows.comparison.pooled import Reference

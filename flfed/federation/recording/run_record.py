@@ -21,7 +21,7 @@ import flfed
 from flfed.callbacks import Clock
 from flfed.errors import FlfedError, RunStopped, interruption
 from flfed.records.statistics.training_state import loss_fall, training_state
-from flfed.records.store.bulk_insert import finite
+from flfed.records.store.tables import finite
 from flfed.records.store.writer import RunStore, RunWriter
 from flfed.rows.comparison.pooled import Reference
 from flfed.study.exchanges import most_rounds

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple
 from sqlalchemy import Connection, RowMapping, Select, insert, select
 
 from flfed.errors import UsageError
-from flfed.records.store.bulk_insert import finite, plain
-from flfed.records.store.tables import Audit, Run
+from flfed.records.store.tables import Audit, Run, finite, plain
 
 EventKind = Literal["fault", "flag", "refused", "leak", "holdout-opened", "note"]
 """`fault`: an update set aside; `flag`: suspicious but accepted; `refused`: a site that did not

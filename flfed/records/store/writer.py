@@ -16,7 +16,6 @@ from sqlalchemy.exc import DBAPIError
 
 from flfed.callbacks import Now, now_utc, stamp
 from flfed.errors import FlfedError, UsageError
-from flfed.records.store.bulk_insert import finite, insert_all, insert_columns, plain, stored
 from flfed.records.store.database import OpenStore, engine_to_write, in_words, make_tables, store_url
 from flfed.records.store.entries import (
     DIFFERENCES,
@@ -32,7 +31,21 @@ from flfed.records.store.entries import (
     insert_audit,
 )
 from flfed.records.store.reader import RunReader
-from flfed.records.store.tables import Comparison, Event, Metric, Run, RunSite, Sent, Series, Summary
+from flfed.records.store.tables import (
+    Comparison,
+    Event,
+    Metric,
+    Run,
+    RunSite,
+    Sent,
+    Series,
+    Summary,
+    finite,
+    insert_all,
+    insert_columns,
+    plain,
+    stored,
+)
 from flfed.records.store.takeover import delete_runs, lock_run, rewind, take_over, this_process
 
 Line = tuple[Any, ...]

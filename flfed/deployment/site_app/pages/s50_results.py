@@ -38,7 +38,7 @@ from flfed.records.statistics.verdict import (
     sentence_case,
     worthwhile_of,
 )
-from flfed.records.store.bulk_insert import finite
+from flfed.records.store.tables import finite
 from flfed.updates.messages.compare import Figure
 
 PAIRS = {"difference": "global - local-only", "difference-personalised": "personalised - local-only"}
