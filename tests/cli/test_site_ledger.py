@@ -12,7 +12,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.cli.site_commands.ledger import show_ledger
-from flfed.deployment.site_state.receipts import keep_receipt
+from flfed.deployment.site_state.ledger_loss import keep_receipt
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import Ledger, ledger_of

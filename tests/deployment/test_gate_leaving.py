@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flfed.deployment.gate.gate import Gate
 from flfed.deployment.gate.outbound import may_leave
 from flfed.deployment.site_state import approval
-from flfed.deployment.site_state.receipts import read_receipts
+from flfed.deployment.site_state.ledger_loss import read_receipts
 from flfed.deployment.site_state.request_archive import content_sha256
 from flfed.errors import TableError
 from flfed.federation.client.client import SiteClient

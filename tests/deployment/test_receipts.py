@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from flfed.deployment.site_state.receipts import RefusedReceipt, coordinator_key, keep_receipt, read_receipts
+from flfed.deployment.site_state.ledger_loss import RefusedReceipt, coordinator_key, keep_receipt, read_receipts
 from flfed.errors import UsageError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import LedgerError, ledger_of

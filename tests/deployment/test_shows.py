@@ -20,7 +20,7 @@ from hypothesis import strategies as some
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.coordinator.kits import invite
 from flfed.deployment.gate.outbound import Leaving
-from flfed.deployment.site_state.receipts import coordinator_key
+from flfed.deployment.site_state.ledger_loss import coordinator_key
 from flfed.errors import UsageError
 from flfed.folders import CoordinatorFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger

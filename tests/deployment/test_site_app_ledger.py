@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from flfed.deployment.site_app.ledger_view import KEPT_LINES, LedgerReader, Left, checked_whole, gone_on
-from flfed.deployment.site_state.receipts import keep_receipt, read_receipts
+from flfed.deployment.site_state.ledger_loss import keep_receipt, read_receipts
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, ledger_of
 from flfed.records.ledger.line import Line, Totals

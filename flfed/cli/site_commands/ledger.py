@@ -17,7 +17,7 @@ from flfed.cli import completion, output
 from flfed.errors import FlfedError, UsageError, counted
 
 if TYPE_CHECKING:
-    from flfed.deployment.site_state.receipts import Receipts
+    from flfed.deployment.site_state.ledger_loss import Receipts
     from flfed.records.ledger.ledger import Ledger
     from flfed.records.ledger.line import Line, Total
     from flfed.records.ledger.verify import Inspection
@@ -192,7 +192,7 @@ def who() -> str:
 
 
 def _verify(folder: Any, ledger: Ledger, *, as_json: bool) -> None:
-    from flfed.deployment.site_state.receipts import read_receipts
+    from flfed.deployment.site_state.ledger_loss import read_receipts
     from flfed.records.ledger.verify import Inspection
 
     receipts = read_receipts(folder)

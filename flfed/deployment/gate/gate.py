@@ -21,8 +21,7 @@ from flfed.deployment.gate.message_schema import KINDS
 from flfed.deployment.gate.outbound import Leaving, error_reply
 from flfed.deployment.gate.run_limits import attempts_refusal
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
-from flfed.deployment.site_state.ledger_loss import Continuity
-from flfed.deployment.site_state.receipts import seal, sealed
+from flfed.deployment.site_state.ledger_loss import Continuity, seal, sealed
 from flfed.deployment.site_state.request_archive import keep
 from flfed.deployment.site_state.run_models import kept_start
 from flfed.errors import UsageError

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any
 
-from flfed.deployment.site_state.ledger_loss import ahead, loss
-from flfed.deployment.site_state.receipts import read_receipts
+from flfed.deployment.site_state.ledger_loss import ahead, loss, read_receipts
 from flfed.errors import FlfedError
 from flfed.folders import SiteFolder
 from flfed.records.ledger.ledger import HeldLedger, Ledger, LedgerError, ledger_of

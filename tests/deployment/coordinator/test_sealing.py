@@ -20,9 +20,8 @@ from flfed.deployment.coordinator.countersign import (
     seal_all,
     sign_head,
 )
-from flfed.deployment.site_state import receipts
-from flfed.deployment.site_state.ledger_loss import restart
-from flfed.deployment.site_state.receipts import read_receipts
+from flfed.deployment.site_state import ledger_loss
+from flfed.deployment.site_state.ledger_loss import read_receipts, restart
 from flfed.errors import UsageError
 from flfed.federation.client.redaction import redact
 from flfed.federation.engines.inprocess import InProcessGrid
@@ -42,8 +41,8 @@ class Nodes(InProcessGrid):
 
     def __init__(self, sites: tuple[str, ...] = SITES) -> None:
         app = ClientApp(mods=[redact])
-        app.query(SEAL.partition(".")[2])(self.stacked_compute(receipts.seal))
-        app.query(SEALED.partition(".")[2])(self.stacked_compute(receipts.sealed))
+        app.query(SEAL.partition(".")[2])(self.stacked_compute(ledger_loss.seal))
+        app.query(SEALED.partition(".")[2])(self.stacked_compute(ledger_loss.sealed))
         super().__init__(app, sites, {})
         self.nodes = {site: number for number, site in enumerate(sites, start=1)}
         self.change: Callable[[Message], Message | None] = lambda reply: reply
@@ -323,7 +322,7 @@ def test_over_receipts_that_were_changed_nothing_is_signed(coordinator):
     told = json.loads(raw)
     told["line"] = 3
     coordinator.receipts.write_bytes(json.dumps(told).encode() + b"\n")
-    with pytest.raises(LedgerError, match="receipts.jsonl: its last line is not as it was written"):
+    with pytest.raises(LedgerError, match="ledger_loss.jsonl: its last line is not as it was written"):
         sign_head(coordinator, "a", "r2", 3, B, n_known=3, at_known=A)
     assert len(coordinator.receipts.read_bytes().splitlines()) == 1
 
