@@ -31,8 +31,7 @@ from flfed.rows.data.transactions import windows
 from flfed.rows.data.transactions.simulated import SimulatedTransactions
 from flfed.rows.data.transactions.source import Transactions
 from flfed.study import study as studies
-from flfed.study.analysis import Analysis
-from flfed.study.tables import Expectation, Expected, Named
+from flfed.study.tables import Analysis, Expectation, Expected, Named
 from flfed.updates.parts.every_part import PARTS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ import numpy as np
 from flfed.errors import TableError, UsageError
 from flfed.rows.data.holdout import Holdout, HoldoutByTime
 from flfed.rows.data.schema import Schema
-from flfed.study.partition import OrderedHoldout
+from flfed.study.tables import OrderedHoldout
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,9 +18,7 @@ from typing import Any
 from flfed import registry
 from flfed.errors import UsageError, nearest
 from flfed.parsers import parse_toml, read_text
-from flfed.study.analysis import Analysis
 from flfed.study.key_rules import check_scaler, protected_scaler, protects_rows, without_model
-from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.secure_aggregation import MODES, SecureAggregationMode
 from flfed.study.settings import read_settings
@@ -29,12 +27,14 @@ from flfed.study.tables import (
     STARTS,
     SUMS,
     TABLE_OF,
+    Analysis,
     Compare,
     Dataset,
     Download,
     Encode,
     Expected,
     Named,
+    Partition,
     SecureAggregation,
     Split,
     Sums,

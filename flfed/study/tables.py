@@ -1,22 +1,205 @@
 """Tables of a study, as frozen dataclasses.
 
-Each checks its own keys.
+Each checks its own keys. They include `[dataset.partition]`, by which a dataset's own table becomes research sites, and
+`[analysis]`: counts, means and cross-tables under one privacy guarantee, in place of a model.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field
 
 from flfed import registry
 from flfed.errors import UsageError, nearest
-from flfed.study.partition import Partition
 from flfed.study.plan import Plan
 from flfed.study.secure_aggregation import MODES
 from flfed.study.settings import Settings, read_settings
+
+
+class OrderedHoldout(Settings, where="[dataset] partition: holdout", frozen=True):
+    """Holdout of the later rows of each site.
+
+    Attributes
+    ----------
+    by : str
+        A date or number column of the schema, by which a site's rows are in order. Example: `by = "week"`.
+    train_share : float in (0, 1) or None
+        Share of each site's rows, the earliest ones, that are trained on; rows of one value stay together, on the
+        training side. Example: `train-share = 0.5`.
+    train_until : str, float or None
+        Last value that is trained on, at all sites: a date, or a number. Example: `train-until = "2024-08-31"`.
+    same_groups : bool
+        Whether a group, such as a device or an engine, may have rows on both sides; else one that is trained on has
+        no test rows. Example: `same-groups = true`.
+    blocks : str
+        Column whose rows of one value are drawn together for intervals; default: the schema's group, else `by`.
+        Example: `blocks = "week"`.
+    """
+
+    by: str = ""
+    train_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    train_until: str | float | None = None
+    same_groups: bool = False
+    blocks: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a rule without a column, or without exactly one limit."""
+        super().__post_init__()
+        if not self.by:
+            raise UsageError(f"{self.where}: by is missing: name a date or number column")
+        if (self.train_share is None) == (self.train_until is None):
+            raise UsageError(f"{self.where}: give train-share or train-until: one of them, and not both")
+
+
+class Partition(Settings, where="[dataset] partition", frozen=True):
+    """Cut of one table into research sites.
+
+    Attributes
+    ----------
+    by : str
+        A column of the schema, or "iid", "dirichlet" (label shares drawn per site) or
+        "quantity" (sizes drawn per site). Example: `by = "dirichlet"`.
+    sites : int, >= 2
+        How many sites; ignored where `by` is a column, which gives a site per value. Example: `sites = 8`.
+    alpha : float, > 0
+        Concentration of the Dirichlet draw; small is skewed. Example: `alpha = 0.1`.
+    seed : int, >= 0
+        The cut's own, so that other seeds of the study keep the sites. Example: `seed = 1`.
+    widths : tuple of float in (0, 1]
+        Share of the hidden units that each site trains, by order of the sites' names, as `width` of an institution's
+        policy; empty: all of them at every site. Example: `widths = [1.0, 0.5, 0.5, 0.5]`.
+    holdout : OrderedHoldout or None
+        Hold out the later rows of each site, by time or another order, instead of rows drawn at random: then no repeat
+        draws another holdout. Keys: `by`, a date or number column; `train-share`, the share of each site's rows, the
+        earliest, that are trained on, or `train-until`, the last value trained on; `same-groups = true`, where a group
+        may stand on both sides; `blocks`, the column whose rows of one value intervals draw together (default: the
+        schema's group, else `by`). Example: `holdout = { by = "week", train-share = 0.7 }`.
+    least_rows : int, >= 1
+        Fewest rows of a site. Example: `least-rows = 3`.
+    """
+
+    by: str = "iid"
+    sites: Annotated[int, Field(ge=2), "at least 2"] = 4
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    seed: Annotated[int, Field(ge=0)] = 0
+    widths: tuple[float, ...] = ()
+    holdout: OrderedHoldout | None = None
+    least_rows: Annotated[int, Field(ge=1)] = 10
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Return the partition of a study's table; raises UsageError."""
+        given = dict(given)
+        ordered, holdout = given.pop("holdout", None), None
+        if ordered is not None:
+            if not isinstance(ordered, dict):
+                raise UsageError(f"{cls.where}: holdout={ordered!r} must be a table, such as {{ by = 'week', ... }}")
+            # A date of TOML is one, and so is its text.
+            plain = {key: one.isoformat() if isinstance(one, datetime.date) else one for key, one in ordered.items()}
+            holdout = OrderedHoldout(**read_settings(OrderedHoldout, plain, OrderedHoldout.where))
+        return cls(**{**read_settings(cls, given, cls.where), "holdout": holdout})
+
+    def __post_init__(self) -> None:
+        """Refuse a share that no site can train."""
+        super().__post_init__()
+        if not all(0 < width <= 1 for width in self.widths):
+            raise UsageError(f"[dataset] partition: widths={list(self.widths)} must be above 0 and at most 1")
+
+
+LEAST_BINS, MOST_BINS = 4, 256
+_WITHIN = "[analysis] within"
+
+
+class Analysis(Settings, where="[analysis]", frozen=True):
+    """Columns of which noised counts and sums are asked, over all rows of the sites.
+
+    Attributes
+    ----------
+    columns : tuple of str or None
+        Numbers, flags, categories or the target; None means all of the dataset. The noise on each number grows with
+        the root of how many there are. Example: `columns = ["age", "chol", "disease"]`.
+    groups : str
+        A flag, category or target with few values: every column is told for each of them, too, and compared.
+        Example: `groups = "sex"`.
+    quantiles : tuple of float in (0, 1)
+        Of each number, by its histogram: the 95 % interval has whole bins, all that noise and chance leave possible.
+        None: `[]`. Example: `quantiles = [0.05, 0.5, 0.95]`.
+    cross : tuple of pairs of str
+        Pairs of flags, categories or the target, each counted together and tested for independence.
+        Example: `cross = [["sex", "disease"]]`.
+    bins : int, 4 to 256
+        Bins of a number's histogram, evenly wide from one end of its range to the other (see `within`); those of a
+        column with `transform = "log1p"` are even in the logarithm where there is neither `within` nor `typical`.
+        Values outside count in the outermost. More bins tell quantiles of many rows closer, and lose those of few.
+        Example: `bins = 32`.
+    within : mapping of column to (low, high)
+        Range in which values of a number are taken, farther ones as its ends: by public knowledge, and not by the
+        rows. Default: the schema's `typical`, else its `range`. It is for columns that are asked for.
+        Example: `within = { chol = [100, 400] }`.
+    """
+
+    columns: tuple[str, ...] | None = None
+    groups: str = ""
+    quantiles: tuple[float, ...] = (0.25, 0.5, 0.75)
+    cross: tuple[tuple[str, ...], ...] = ()
+    bins: Annotated[int, Field(ge=LEAST_BINS, le=MOST_BINS), f"{LEAST_BINS} to {MOST_BINS}"] = 16
+    within: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse settings that say nothing, or something twice."""
+        super().__post_init__()
+        if self.columns is not None and not self.columns:
+            raise UsageError("[analysis]: columns must name at least one column; leave it out for all")
+        if len(set(self.columns or ())) < len(self.columns or ()):
+            raise UsageError("[analysis]: columns names a column twice")
+        if not all(0 < share < 1 for share in self.quantiles) or len(set(self.quantiles)) < len(self.quantiles):
+            raise UsageError(f"[analysis]: quantiles={list(self.quantiles)} must be different numbers between 0 and 1")
+        if self.groups and self.groups in (self.columns or ()):
+            raise UsageError(
+                f"[analysis]: groups={self.groups!r} is also in columns; leave it out there: how many have each of its "
+                "values is told anyway"
+            )
+        pairs = [frozenset(pair) for pair in self.cross]
+        if any(len(pair) != 2 for pair in (*self.cross, *pairs)) or len(set(pairs)) < len(pairs):
+            raise UsageError("[analysis]: cross must be different pairs of two columns, such as [['sex', 'disease']]")
+        for name, ends in self.within.items():
+            if len(ends) != 2 or not ends[0] < ends[1]:
+                raise UsageError(f"{_WITHIN}: {name}={list(ends)} must be two numbers, low and high")
+            if name == self.groups or self.columns is not None and name not in self.columns:
+                known = [column for column in self.columns or () if column != self.groups]
+                raise UsageError(f"{_WITHIN}: {name!r} is not among columns{nearest(name, known)}")
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Return the analysis of the table `[analysis]`; raises UsageError for what is wrong in it."""
+        made = dict(given)
+        if "cross" in made:
+            made["cross"] = _tuples("[analysis]: cross", made["cross"])
+        if "within" in made:
+            ranges = made["within"]
+            if not isinstance(ranges, dict):
+                raise UsageError(f"[analysis]: within={ranges!r} must be a table, such as {{ age = [20, 90] }}")
+            made["within"] = {name: _ends(name, ends) for name, ends in ranges.items()}
+        return cls(**read_settings(cls, made, "[analysis]"))
+
+
+def _tuples(where: str, given: object) -> tuple[tuple[Any, ...], ...]:
+    """Return a list of lists as tuples."""
+    if not isinstance(given, list) or not all(isinstance(one, list) for one in given):
+        raise UsageError(f"{where} must have lists of two, such as [['sex', 'disease']]")
+    return tuple(tuple(one) for one in given)
+
+
+def _ends(name: str, given: object) -> tuple[float, ...]:
+    """Return the ends of a column's range; raises UsageError, which names it, for what are no numbers."""
+    if not isinstance(given, list) or not all(type(end) in (int, float) for end in given):
+        raise UsageError(f"{_WITHIN}: {name}={given!r} must be two numbers, low and high")
+    return tuple(float(end) for end in given)
+
 
 Sharing = Literal["named", "pseudonym", "aggregate-only"]
 """How a site's own figures may be written down: under its name, under another, or in sums over sites only."""

@@ -21,10 +21,9 @@ from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Column, Schema
 from flfed.rows.data.transactions.windows import Calendar, Window, Windows
 from flfed.study import study as studies
-from flfed.study.analysis import Analysis
 from flfed.study.plan import Plan
 from flfed.study.study import Study
-from flfed.study.tables import Expectation, Expected
+from flfed.study.tables import Analysis, Expectation, Expected
 
 LISTED = [registry.load(kind, name) for kind in studies._LISTED.values() for name in registry.names(kind)]
 FILES = (

@@ -23,7 +23,7 @@ from flfed.rows.data.schema import Schema
 from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Frame
 from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
-from flfed.study.analysis import Analysis
+from flfed.study.tables import Analysis
 from flfed.updates.accounting import Release, epsilon, noise_for
 
 STUDY = """

@@ -15,8 +15,7 @@ from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
 from flfed.rows.statistics.private.analysis import ANSWER, NoisedAnalysis
 from flfed.rows.training.private.noise import SeededNoise, SystemNoise
-from flfed.study.analysis import Analysis
-from flfed.study.partition import Partition
+from flfed.study.tables import Analysis, Partition
 from flfed.summaries.analysis import own_edges
 from flfed.updates.accounting import noise_for
 

@@ -37,8 +37,8 @@ from flfed.rows.statistics.private.gaussian import person_weights
 from flfed.rows.statistics.private.model_counts import HISTOGRAMS, VALUES, cell_queries, training_cells
 from flfed.rows.training.private.noise import KnownUnits, SeededNoise
 from flfed.rows.training.private.sampling import known_units
-from flfed.study.partition import OrderedHoldout
 from flfed.study.plan import PrivateSteps
+from flfed.study.tables import OrderedHoldout
 from flfed.summaries.private_scaling import NoisedCells, counted_columns, noised_rows, private_encoder, sensitivities
 from flfed.updates.accounting import Release, epsilon
 from tests.federation.test_resume import Killed, killer, newest

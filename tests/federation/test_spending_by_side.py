@@ -33,8 +33,8 @@ from flfed.rows.data.origin import Origin
 from flfed.rows.data.policy import Policy
 from flfed.rows.data.schema import Schema
 from flfed.rows.holdout_by_order import HoldoutByOrder
-from flfed.study.partition import OrderedHoldout
 from flfed.study.study import Study
+from flfed.study.tables import OrderedHoldout
 from flfed.updates.accounting import Release, epsilon
 from tests.conftest import small_table
 

@@ -25,7 +25,7 @@ from flfed.rows.training.stacked.answer import compute_stacked
 from flfed.rows.training.tuning.best_model import best_alone, trees_alone
 from flfed.rows.training.tuning.linear import LEAST, PENALTIES, LinearPredictor, tuned_linear
 from flfed.rows.training.tuning.naive import naive_forecasts
-from flfed.study.partition import OrderedHoldout
+from flfed.study.tables import OrderedHoldout
 from tests.rows.test_holdout_by_order import SCHEMA, visits
 
 

@@ -16,7 +16,7 @@ from flfed.rows.data.partition import cut
 from flfed.rows.data.schema import Schema
 from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.rows.session import SiteSession
-from flfed.study.partition import OrderedHoldout, Partition
+from flfed.study.tables import OrderedHoldout, Partition
 
 SCHEMA = Schema.model_validate(
     {

@@ -19,7 +19,7 @@ from flfed.rows.data.site import Site
 from flfed.rows.data.sources import Part
 from flfed.rows.holdout_by_order import HoldoutByOrder
 from flfed.seeds import generator
-from flfed.study.partition import Partition
+from flfed.study.tables import Partition
 
 
 def cut(dataset: Dataset, partition: Partition) -> list[Site]:

@@ -15,8 +15,8 @@ from flfed.rows.features.summarise import column_layout
 from flfed.rows.statistics.private.gaussian import STEP, GaussianQuery, clipped
 from flfed.rows.statistics.private.model_counts import weights_of
 from flfed.rows.statistics.statistic import Shapes, Sums, added
-from flfed.study.analysis import Analysis
 from flfed.study.coverage import by_person
+from flfed.study.tables import Analysis
 from flfed.summaries.analysis import CROSS, ROWS, AnalysisLayout, own_edges
 from flfed.summaries.summary import ColumnLayout
 
