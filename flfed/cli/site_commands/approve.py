@@ -73,7 +73,7 @@ def approve_study(
     """
     from flfed.deployment.site_state.approval import refuse as write_refusal
     from flfed.deployment.site_state.comparisons import add_comparisons
-    from flfed.deployment.site_state.run_models import given_start, keep_start
+    from flfed.deployment.site_state.starts import given_start, keep_start
     from flfed.deployment.site_state.trusted_files import coordinator_of
     from flfed.study.study import Study
 

@@ -23,7 +23,7 @@ from flfed.deployment.gate.run_limits import attempts_refusal
 from flfed.deployment.gate.study_policy import REPEATS, STUDIES, Refused, StudyAdmission, sha256_of
 from flfed.deployment.site_state.ledger_loss import Continuity, seal, sealed
 from flfed.deployment.site_state.request_archive import keep
-from flfed.deployment.site_state.run_models import kept_start
+from flfed.deployment.site_state.starts import kept_start
 from flfed.errors import UsageError
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.protection import LocalProtection

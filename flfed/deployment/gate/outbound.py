@@ -26,8 +26,7 @@ from flfed.deployment.gate.run_limits import (
     exchange_of,
 )
 from flfed.deployment.site_state.ledger_loss import Continuity
-from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.deployment.site_state.run_models import trained_from
+from flfed.deployment.site_state.request_archive import content_sha256, trained_from
 from flfed.errors import FlfedError
 from flfed.federation.client.privacy_budget import NO_LEDGER
 from flfed.federation.client.protection import charge_of

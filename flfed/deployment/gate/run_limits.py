@@ -12,8 +12,7 @@ from typing import Any
 from flwr.app import Context, Message
 
 from flfed.deployment.site_state.comparisons import ComparedLines
-from flfed.deployment.site_state.request_archive import content_sha256
-from flfed.deployment.site_state.run_models import FROM, model_sha256, other_model_refusal
+from flfed.deployment.site_state.request_archive import FROM, content_sha256, model_sha256, other_model_refusal
 from flfed.federation.client.released.sets import RELEASED
 from flfed.federation.client.released.spent_lines import EDGES, SPENT
 from flfed.federation.client.run_keys import Known, Place

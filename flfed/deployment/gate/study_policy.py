@@ -18,7 +18,7 @@ from flfed.callbacks import Today
 from flfed.deployment.site_state import approval as decided
 from flfed.deployment.site_state.approval import Approval
 from flfed.deployment.site_state.freeze import list_changed
-from flfed.deployment.site_state.run_models import has_start
+from flfed.deployment.site_state.starts import has_start
 from flfed.deployment.site_state.trusted_files import open_folder, other_coordinator, own_fingerprint, signing_key
 from flfed.errors import FlfedError, UsageError
 from flfed.federation.client.protection import privacy_refusal
