@@ -4,9 +4,6 @@ It gives a grid to the nodes of the participating sites, over the running SuperL
 
 The coordinator's own process conducts the run: it acquires the server's task, which Flower would have
 started a process for, so that no code of a bundle is executed anywhere.
-
-Private name of Flower: `SubStatus`. Those of its tasks are in `flower/run_task.py`, of the grid in
-`flower/grid.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import cast
 
-from flwr.common.constant import SubStatus
 from flwr.serverapp import Grid
 
 from flfed.callbacks import Notify, silent
@@ -36,6 +32,7 @@ from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunRe
 from flfed.federation.engines.pooled_reference import PooledReference
 from flfed.federation.recording.recorder import Recorder
 from flfed.federation.server.fan_out import LEAST_SITES
+from flfed.flower_names import COMPLETED, FAILED, check_names
 from flfed.folders import CoordinatorFolder
 from flfed.rows.data.site import Site
 from flfed.signatures import Signer
@@ -146,6 +143,7 @@ def deployed(
         If the coordinator does not serve, too few sites are there, or the server goes away in the middle
         of the run.
     """
+    check_names("coordinator")
     keys = _keys(folder, sites)
     # A damaged admission is of a site that is not asked: it is reported, and the run goes on.
     for damaged in admission.readable(folder)[1]:
@@ -171,11 +169,11 @@ def deployed(
                 except BaseException:
                     # Also an interruption from the keyboard ends the run in Flower: else nodes would go on working.
                     with suppress(FlfedError):  # the first error is what counts
-                        task.end(SubStatus.FAILED, "the coordinator's process ended it early")
+                        task.end(FAILED, "the coordinator's process ended it early")
                     raise
                 finally:
                     grid.close()
-                task.end(SubStatus.COMPLETED, "")
+                task.end(COMPLETED, "")
         finally:
             task.close()
             # Also messages of a run that failed are removed: the database holds them unencrypted.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.supercore.task_identity import TaskIdentity
 
+from flfed.flower_names import TaskIdentity
 from flfed.study.plan import Plan
 from flfed.summaries.summary import Encoder
 from flfed.testing.rules import LISTED, Rule, RuleBroken, Subject, check, hold, largest_gap

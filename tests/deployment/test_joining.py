@@ -91,7 +91,7 @@ def test_what_joining_leaves_can_be_read_by_whom_it_is_for(folder, kit, tmp_path
     assert site.authority.read_bytes() == certificates.trusted(folder)
     known, terms = joined(site), tomllib.loads(site.terms.read_text())
     public = (folder.keys / "signing.pub").read_text().strip()
-    assert (known["coordinator"], known["address"], known["flwr"]) == ("Heart consortium", "fl.example.org:443", "1.41")
+    assert (known["coordinator"], known["address"], known["flwr"]) == ("Heart consortium", "fl.example.org:443", "1.42")
     assert (terms["site"], terms["coordinator"], terms["signing-key"]) == ("cleveland", "Heart consortium", public)
     assert terms["bundle-sha256"] == known["bundle-sha256"]
 

@@ -61,7 +61,7 @@ def refusal(content: bytes) -> str:
 
 def test_a_kit_is_read_as_it_was_packed(kit: Path):
     read = read_kit(kit, now=NOW)
-    assert (read.kit.site, read.kit.terms.address, read.kit.terms.flwr) == ("cleveland", "fl.example.org:443", "1.41")
+    assert (read.kit.site, read.kit.terms.address, read.kit.terms.flwr) == ("cleveland", "fl.example.org:443", "1.42")
     assert datetime.fromisoformat(read.kit.expires) - NOW == timedelta(days=14)
     assert packed(read.kit.as_toml().encode(), read.ca) == kit.read_bytes()
     assert stat.S_IMODE(kit.stat().st_mode) == 0o600

@@ -2,9 +2,6 @@
 
 The keys are registered at the server. In a request's headers a node is known by its key, and by the time that is
 signed with it; Flower checks the same, but only once it has read the whole body.
-
-Private names of Flower 1.41: the header names `FLEET_HTTP_PUBLIC_KEY_HEADER`, `FLEET_HTTP_SIGNATURE_HEADER` and
-`TIMESTAMP_HEADER`; `TIMESTAMP_TOLERANCE` and `SYSTEM_TIME_TOLERANCE`; `verify_signature`.
 """
 
 from __future__ import annotations
@@ -15,10 +12,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
-from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from flfed.callbacks import Clock, Notify, now_utc
 from flfed.deployment.coordinator import admission
@@ -26,11 +23,16 @@ from flfed.deployment.flower.control import Control, Refused
 from flfed.deployment.flower.link import pem_of
 from flfed.errors import FlfedError, UsageError
 from flfed.files import note, state_of
+from flfed.flower_names import (
+    AHEAD_SECONDS,
+    OLDEST_SECONDS,
+    PUBLIC_KEY_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+)
 from flfed.folders import CoordinatorFolder
 
-KEY, TIME, SIGNATURE = (
-    name.encode() for name in (FLEET_HTTP_PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, FLEET_HTTP_SIGNATURE_HEADER)
-)
+KEY, TIME, SIGNATURE = (name.encode() for name in (PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER))
 LOOK_SECONDS = 1.0
 """How often the sites' files are looked at: a revoked site is cut off after this long."""
 
@@ -109,7 +111,9 @@ class NodeKeys:
         keys = {}
         for site, text in texts.items():
             pem = pem_of(text)
-            keys[base64.b64encode(pem)] = (site, bytes_to_public_key(pem))
+            key = load_pem_public_key(pem)
+            if isinstance(key, EllipticCurvePublicKey):  # `pem_of` gives no other
+                keys[base64.b64encode(pem)] = (site, key)
         self._texts, self._keys = texts, keys
 
 
@@ -118,14 +122,15 @@ def _in_time(signed: bytes) -> bool:
         age = (now_utc() - datetime.fromisoformat(signed.decode("ascii"))).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return False
-    return -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+    return -AHEAD_SECONDS < age < OLDEST_SECONDS
 
 
 def _signed(key: EllipticCurvePublicKey, text: bytes, signature: bytes) -> bool:
     try:
-        return verify_signature(key, text, base64.b64decode(signature, validate=True))
-    except ValueError:
+        key.verify(base64.b64decode(signature, validate=True), text, ECDSA(SHA256()))
+    except (ValueError, InvalidSignature):
         return False
+    return True
 
 
 class NodeRegistration:

@@ -40,7 +40,7 @@ ROUTES = (
     "pull-object",
     "confirm-message-received",
 )
-"""What a node of Flower 1.41 asks, under `/v1/fleet/`. Two more, which (un)register nodes, are not for nodes here."""
+"""What a node of Flower 1.42 asks, under `/v1/fleet/`. Two more, which (un)register nodes, are not for nodes here."""
 LARGEST_BODY = "20MB"
 """Of a body that does not say how long it is. One that does is held to less by `superlink`, which can say so:
 Caddy 2.6 answers 502, which Flower takes for a server that is started anew, and asks again for ever."""

@@ -5,7 +5,7 @@ A body is held to a size and a time; a pushed object is known by its first bytes
 Flower reads an object whole before it asks for which run it is, and whether anybody declared it. But its nodes write
 run and object before the content, and the session behind it: so the first bytes are enough to refuse it.
 
-Private names of Flower 1.41: the numbers and the order of the fields of `PushObjectRequest`; the tables `run`,
+Private to Flower 1.42: the numbers and the order of the fields of `PushObjectRequest`; the tables `run`,
 `object_push_sessions` and `object_push_session_pending`, which are read.
 """
 
@@ -23,6 +23,7 @@ from urllib.parse import quote
 from starlette.types import Message, Receive
 
 from flfed.deployment.flower.message_purge import signed_number
+from flfed.flower_names import INSTALL
 
 BODY_SECONDS, SILENT_SECONDS = 120.0, 20.0
 """How long a body may take, and how long nothing of it may come."""
@@ -283,5 +284,5 @@ class PushedObjects:
         try:
             self.look_up(0, "")
         except sqlite3.Error as error:
-            return f"this Flower does not keep the objects it waits for where flfed looks ({error}); install flwr 1.41"
+            return f"this Flower does not keep the objects it waits for where flfed looks ({error}); {INSTALL}"
         return ""

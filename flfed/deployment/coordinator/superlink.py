@@ -2,7 +2,7 @@
 
 It is run as `python -m flfed.deployment.coordinator.superlink FOLDER OPTION…`.
 
-Flower 1.41 asks nobody who starts a run, lists or registers nodes. Here every route but those of the
+Flower 1.42 asks nobody who starts a run, lists or registers nodes. Here every route but those of the
 nodes answers only who knows the coordinator's secret: other users of the machine, and whatever else
 might reach the port, do not. And it reads whole bodies before it asks whose they are. Here a node
 proves who it is by its headers, before a byte of the body is read; then its body is held to a size
@@ -11,9 +11,8 @@ and a time. An object is read to its end only where a run waits for it.
 And it sends each request through nine layers of middleware. Here it goes through those alone that do something
 with it: two milliseconds of CPU less (measured on a node's request that is refused: 2.9 and 1.0).
 
-Private names of Flower: `flwr.superlink.extensions.get_middleware` and `flwr.superlink.main._get_middleware`, which
-are replaced; `flwr.superlink.cli.flower_superlink`; the route `list-nodes` and its `ListNodesResponse`. That the lock
-holds is asked at each start (`Control.check_lock`).
+Two functions of Flower are replaced, which make its middleware. That the lock holds is asked at each start
+(`Control.check_lock`).
 """
 
 from __future__ import annotations
@@ -31,14 +30,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from flwr.proto.control_pb2 import ListNodesResponse
-from flwr.superlink import extensions
-from flwr.superlink import main as application
-from flwr.superlink.cli import flower_superlink
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flfed import flower_names
 from flfed.deployment.coordinator.node_auth import NodeKeys
 from flfed.deployment.coordinator.proxy import ROUTES
 from flfed.deployment.coordinator.request_bodies import (
@@ -52,7 +48,9 @@ from flfed.deployment.coordinator.request_bodies import (
     PushedObjects,
 )
 from flfed.deployment.flower.link import HEADER, LAST_REQUESTS, NODES, Node, database, secret_file, word_of
+from flfed.errors import FlfedError
 from flfed.files import read_private
+from flfed.flower_names import check_names, replace, reply_class
 from flfed.folders import CoordinatorFolder
 
 MOST_BYTES = 64_000
@@ -60,7 +58,7 @@ MOST_BYTES = 64_000
 MOST_BYTES_OF = {"push-object": 16_000_000, "push-messages": 1_000_000}
 """Flower sends arrays in pieces of 5 MB; a message's list of parts has 70 bytes for each."""
 LIMITS = {f"/v1/fleet/{route}": MOST_BYTES_OF.get(route, MOST_BYTES) for route in ROUTES}
-CONTROL, FLEET, RUNTIME = "/v1/control/", "/v1/fleet/", "/v1/runtime/"
+CONTROL, FLEET = "/v1/control/", "/v1/fleet/"
 LIST_NODES = "/v1/control/list-nodes"
 PUSH_OBJECT = "/v1/fleet/push-object"
 ROUTES_OF = {
@@ -70,7 +68,6 @@ ROUTES_OF = {
     "ControlEventLogMiddleware": CONTROL,
     "NodeAuthMiddleware": FLEET,
     "FleetEventLogMiddleware": FLEET,
-    "RuntimeTracingMiddleware": RUNTIME,
 }
 """The routes with which Flower's middleware does something."""
 AT_A_TIME = 8
@@ -102,6 +99,7 @@ class Lock:
         self._word = word.encode()
         self._keys = keys
         self._objects = objects
+        self._nodes_reply = reply_class(flower_names.ControlHttpClient.ListNodes)
         self._busy: Counter[bytes] = Counter()
         self._places: defaultdict[bytes, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(OBJECTS_AT_A_TIME))
         self._last: dict[bytes, float] = {}
@@ -239,7 +237,7 @@ class Lock:
         if status != 200:
             await _refuse(status, scope, receive, send)
             return
-        nodes = [Node.of(info).as_json() for info in ListNodesResponse.FromString(content).nodes_info]
+        nodes = [Node.of(info).as_json() for info in self._nodes_reply.FromString(content).nodes_info]
         await JSONResponse(nodes)(scope, receive, send)
 
     def _seconds_since(self) -> dict[str, float]:
@@ -317,18 +315,22 @@ def main(arguments: Sequence[str]) -> None:
 
     The files that it writes are for its owner only.
     """
+    check_names("server")
     os.umask(0o077)
     _raise_open_files()
     folder = CoordinatorFolder(Path(arguments[0]))
     word, keys = word_of(read_private(secret_file(folder))), NodeKeys(folder)
     objects = PushedObjects(database(folder))
     # Replaced in the module itself, since Flower looks it up there when it builds its application.
-    vars(extensions)["get_middleware"] = lambda: (Middleware(Lock, word=word, keys=keys, objects=objects),)
-    all_of_flower = vars(application)["_get_middleware"]
-    vars(application)["_get_middleware"] = lambda: on_own_routes(all_of_flower())
+    replace("get_middleware", lambda: (Middleware(Lock, word=word, keys=keys, objects=objects),))
+    all_of_flower = flower_names._get_middleware
+    replace("_get_middleware", lambda: on_own_routes(all_of_flower()))
     sys.argv = ["flower-superlink", *arguments[1:]]
-    flower_superlink()
+    flower_names.flower_superlink()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except FlfedError as error:
+        sys.exit(f"flfed: {error}")

@@ -1,4 +1,4 @@
 """Code that depends on Flower's internals.
 
-Most private names of Flower 1.41 stand in this folder.
+The private names of Flower stand in `flfed/flower_names.py`.
 """

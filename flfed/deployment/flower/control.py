@@ -1,9 +1,6 @@
 """Client of Flower's control interface.
 
 The coordinator manages nodes and runs by it.
-
-Private names of Flower: `control_pb2`; `FlowerError` and the code `PUBLIC_KEY_ALREADY_IN_USE`; `fab_to_proto`,
-`user_config_to_proto`, `Fab`.
 """
 
 from __future__ import annotations
@@ -13,14 +10,11 @@ from contextlib import contextmanager
 from typing import Self
 
 import httpx
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto import control_pb2
-from flwr.supercore.error import ApiErrorCode, FlowerError
-from flwr.supercore.fab import Fab
 
 from flfed.deployment.bundle import bundle, bundle_sha256
 from flfed.deployment.flower.link import NOT_SERVING, REFUSED, TIMEOUT_SECONDS, Link, Node
 from flfed.errors import FlfedError, UsageError
+from flfed.flower_names import KEY_IN_USE, FlowerError, ask, user_config_to_proto
 
 RUNS_AT_ONCE = 1000
 FINISHED = "finished"
@@ -66,7 +60,7 @@ class Control:
         # Asked as a stranger would: only a refusal proves that the lock is there.
         stranger = self._link.control(timeout=self._timeout, known=False)
         try:
-            stranger.ListNodes(control_pb2.ListNodesRequest())
+            ask(stranger.ListNodes)
         except httpx.HTTPStatusError as error:
             if error.response.status_code == httpx.codes.FORBIDDEN:
                 return
@@ -80,7 +74,7 @@ class Control:
     def nodes(self) -> dict[bytes, Node]:
         """Return every node ever registered, by its key."""
         with in_words():
-            found = self._flower.ListNodes(control_pb2.ListNodesRequest()).nodes_info
+            found = ask(self._flower.ListNodes).nodes_info
         return {info.public_key: Node.of(info) for info in found}
 
     def register(self, site: str, public_key: bytes) -> int:
@@ -90,10 +84,9 @@ class Control:
         """
         try:
             with in_words():
-                request = control_pb2.RegisterNodeRequest(public_key=public_key, name=site[:32])
-                return int(self._flower.RegisterNode(request).node_id)
+                return ask(self._flower.RegisterNode, public_key=public_key, name=site[:32]).node_id
         except Refused as error:
-            if error.code != ApiErrorCode.PUBLIC_KEY_ALREADY_IN_USE:
+            if error.code != KEY_IN_USE:
                 raise
         # The key is known already: it may be in use, which is fine, or have been cut off for good.
         node = self.nodes().get(public_key)
@@ -110,23 +103,22 @@ class Control:
         Its key is refused from now on.
         """
         with in_words():
-            self._flower.UnregisterNode(control_pb2.UnregisterNodeRequest(node_id=node_id))
+            ask(self._flower.UnregisterNode, node_id=node_id)
 
     def start_run(self, run_config: Mapping[str, bool | float | int | str]) -> int:
         """Start a run of flfed's bundle.
 
         Return its number in Flower.
         """
-        fab = fab_to_proto(Fab(bundle_sha256(), bundle(), {}))
+        fab = {"hash_str": bundle_sha256(), "content": bundle()}
         config = user_config_to_proto(dict(run_config))
         with in_words():
-            request = control_pb2.StartRunRequest(fab=fab, override_config=config, federation="", app_spec="")
-            return int(self._flower.StartRun(request).run_id)
+            return ask(self._flower.StartRun, fab=fab, override_config=config, federation="", app_spec="").run_id
 
     def stop_run(self, run: int) -> None:
         """Stop a run that is under way."""
         with in_words():
-            self._flower.StopRun(control_pb2.StopRunRequest(run_id=run))
+            ask(self._flower.StopRun, run_id=run)
 
     def unfinished(self) -> set[int]:
         """Return the numbers of the unfinished runs."""
@@ -140,7 +132,7 @@ class Control:
         found: dict[int, str] = {}
         for skip in range(0, 100 * RUNS_AT_ONCE, RUNS_AT_ONCE):
             with in_words():
-                page = self._flower.ListRuns(control_pb2.ListRunsRequest(limit=RUNS_AT_ONCE, skip=skip)).run_dict
+                page = ask(self._flower.ListRuns, limit=RUNS_AT_ONCE, skip=skip).run_dict
             found |= {number: run.status.status for number, run in page.items()}
             # A page that is not full is the last one.
             if len(page) < RUNS_AT_ONCE:
@@ -153,7 +145,7 @@ class Control:
         They are words such as ("finished", "completed").
         """
         with in_words():
-            found = self._flower.ListRuns(control_pb2.ListRunsRequest(run_id=run)).run_dict[run].status
+            found = ask(self._flower.ListRuns, run_id=run).run_dict[run].status
         return found.status, found.sub_status
 
 

@@ -1,29 +1,20 @@
 """Grid to the nodes of institutions.
 
 It works over the running SuperLink and keeps its deadlines.
-
-Private names of Flower: `HttpGrid` with `_client`, `_connect`, `_runtime_client` and `_retry_invoker`;
-`RetryInvoker`; `ErrorCode`; `message_from_proto`, `Message._content`, the `*_pb2` messages.
-Those of a message's parts are in `message_parts.py`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import httpx
 from flwr.app import Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-from flwr.supercore.retry import RetryInvoker, exponential
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.superlink.grid.http_grid import HttpGrid
 
 from flfed.callbacks import Clock, Notify, silent
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
+from flfed.deployment.flower.pacing import pauses
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.questions import (
     ARRIVING_SECONDS,
@@ -38,6 +29,7 @@ from flfed.deployment.flower.questions import (
 from flfed.deployment.flower.run_task import said
 from flfed.deployment.flower.transport import is_away
 from flfed.federation.client.redaction import SITE_ERROR
+from flfed.flower_names import NODE_UNAVAILABLE, UNKNOWN, HttpGrid, RuntimeHttpClient, ask, message_from_proto
 from flfed.refusals import Refusal, recorded, refusal_of
 from flfed.updates.messages.enrol import ENROL, EnrolReply
 from flfed.updates.messages.fields import MalformedMessage, reason_of
@@ -50,6 +42,8 @@ LIFE_SECONDS = 600.0
 """How long beyond its deadline a message may live: a site's clock may be five minutes off."""
 AT_ONCE = 4
 """Parts that a node sends at a time: as many are looked for beyond those that are there."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""Seconds before a request is tried again, at first and at most."""
 LATE = Refusal("no-reply")
 NEVER_THERE = Refusal("node-unknown")
 
@@ -75,8 +69,8 @@ class NodeReplies:
             return self.fault(asked, reply)
         # The server answers in the place of a node that is gone; such a reply counts as that node's fault.
         if reply.metadata.src_node_id != asked.metadata.dst_node_id:
-            code = reply.error.code if reply.has_error() else ErrorCode.UNKNOWN
-            gone = code == ErrorCode.NODE_UNAVAILABLE
+            code = reply.error.code if reply.has_error() else UNKNOWN
+            gone = code == NODE_UNAVAILABLE
             return self.fault(asked, Refusal("node-offline" if gone else "reply-lost"), code)
         try:
             reply = apart(reply)
@@ -158,7 +152,7 @@ class DeployedGrid(HttpGrid):
         self._check = check
         self._clock = clock
         # Flower's own tries for ever, and interrupts its process when the run was ended.
-        self._retry_invoker = patient()
+        make_patient(self._retry_invoker)
         self._replies = NodeReplies(self._names)
         self._presence, self._told = Presence(online, clock), told
 
@@ -239,7 +233,7 @@ class DeployedGrid(HttpGrid):
         }
         # The server gives no id for a message to a node that it does not know.
         lost = [message for message in sent if message.metadata.message_id not in waiting]
-        return waiting, [self._replies.fault(message, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE) for message in lost]
+        return waiting, [self._replies.fault(message, NEVER_THERE, NODE_UNAVAILABLE) for message in lost]
 
     def _answers(self, waiting: Mapping[str, Question]) -> Iterator[tuple[str, Message]]:
         """Yield the replies that have arrived.
@@ -277,10 +271,10 @@ class DeployedGrid(HttpGrid):
                 if fresh:
                     waiting[fresh] = Question(again, since, sent=question.sent + 1)
                     continue
-                given_up.append(self._replies.fault(again, NEVER_THERE, ErrorCode.NODE_UNAVAILABLE))
+                given_up.append(self._replies.fault(again, NEVER_THERE, NODE_UNAVAILABLE))
             elif question.lost and not self._is_waited_for(question, wait=wait):
                 del waiting[number]
-                given_up.append(self._replies.fault(question.asked, question.lost, ErrorCode.NODE_UNAVAILABLE))
+                given_up.append(self._replies.fault(question.asked, question.lost, NODE_UNAVAILABLE))
         return given_up
 
     def _is_waited_for(self, question: Question, *, wait: bool) -> bool:
@@ -302,7 +296,7 @@ class DeployedGrid(HttpGrid):
         numbers = [number for number, question in waiting.items() if not (question.lost or question.arriving)]
         if not numbers:
             return
-        given = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=numbers))
+        given = ask(self._runtime_client.PullMessages, message_ids=numbers)
         for envelope, tree in zip(
             map(message_from_proto, given.messages_list), given.message_object_trees, strict=True
         ):
@@ -332,8 +326,11 @@ class DeployedGrid(HttpGrid):
                 return None
             metadata, node = arriving.envelope.metadata, self.node
             # Confirmed only when all parts are here: then the server may forget them.
-            self._runtime_client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(node=node, run_id=metadata.run_id, message_object_id=metadata.message_id)
+            ask(
+                self._runtime_client.ConfirmMessageReceived,
+                node=node,
+                run_id=metadata.run_id,
+                message_object_id=metadata.message_id,
             )
             return opened(arriving.envelope, arriving.contents)
         except MalformedMessage as error:
@@ -346,8 +343,12 @@ class DeployedGrid(HttpGrid):
         """
         awaited = 0
         for name in list(arriving.missing):
-            request = PullObjectRequest(node=self.node, run_id=arriving.envelope.metadata.run_id, object_id=name)
-            part = self._runtime_client.PullObject(request)
+            part = ask(
+                self._runtime_client.PullObject,
+                node=self.node,
+                run_id=arriving.envelope.metadata.run_id,
+                object_id=name,
+            )
             if not part.object_found:
                 raise MalformedMessage(Refusal("reply-lost"))
             if part.object_available:
@@ -377,8 +378,8 @@ def _not_too_long(response: httpx.Response) -> None:
         raise MalformedMessage(Refusal("reply-too-large", most=MOST_BYTES))
 
 
-def patient() -> RetryInvoker:
-    """Return Flower's retry policy with bounded patience.
+def make_patient(invoker: Any) -> None:
+    """Have one of Flower's retry policies be patient, within bounds.
 
     A server that is away is asked again for a while; what it refuses is given up.
     """
@@ -389,10 +390,11 @@ def patient() -> RetryInvoker:
         # A wrong certificate does not become right by asking again.
         return "certificate" in str(error).lower()
 
-    return RetryInvoker(
-        lambda: exponential(base_delay=0.2, max_delay=5),
-        (httpx.TransportError, httpx.HTTPStatusError),
-        max_tries=None,
-        max_time=PATIENCE_SECONDS,
-        should_giveup=final,
-    )
+    invoker.wait_gen_factory = lambda: pauses(FIRST_PAUSE, LONGEST_PAUSE)
+    invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
+    invoker.max_time = PATIENCE_SECONDS
+    invoker.should_giveup = final
+    invoker.on_success = None
+    invoker.on_backoff = None
+    invoker.on_giveup = None
+    invoker.wait_function = time.sleep

@@ -2,10 +2,6 @@
 
 It says where the server is and what it trusts. Routes of our own are asked here; what Flower has routes for is
 `control`'s, and Flower is loaded only for that.
-
-Private names of Flower: `ControlHttpClient`, `RuntimeHttpClient` and their `_client`; the interceptors
-`RuntimeVersionHttpInterceptor` and `SuperExecAuthHttpInterceptor` with `ProtobufClientInterceptor`; the fields
-of `NodeInfo`.
 """
 
 from __future__ import annotations
@@ -15,7 +11,7 @@ import hmac
 import http.client
 import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -29,15 +25,8 @@ from flfed.signatures import node_public_key
 
 if TYPE_CHECKING:
     import httpx
-    from flwr.proto.node_pb2 import NodeInfo
-    from flwr.supercore.control.control_http_client import ControlHttpClient
-    from flwr.supercore.protobuf.client import (
-        ProtobufCall,
-        ProtobufClient,
-        ProtobufClientInterceptor,
-        ProtobufRequestContext,
-    )
-    from flwr.supercore.runtime import RuntimeHttpClient
+
+    from flfed.flower_names import ControlHttpClient, ProtobufClient, RuntimeHttpClient
 
 REFUSED = "the server refuses this command: another coordinator uses its port"
 NOT_SERVING = "the coordinator's server does not answer; start it and leave it running: flfed coordinator serve"
@@ -104,7 +93,7 @@ class Word:
 
     secret: bytes
 
-    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+    def intercept(self, context: Any, call_next: Callable[[Any], httpx.Response]) -> httpx.Response:
         """Add the header to one request."""
         context.request.headers[HEADER] = word_of(self.secret)
         return call_next(context)
@@ -152,34 +141,32 @@ class Link:
 
         One that is not `known` sends no word, and shows that it is refused.
         """
-        from flwr.supercore.control.control_http_client import ControlHttpClient
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from flfed.flower_names import ControlHttpClient, RuntimeVersionHttpInterceptor
 
-        given: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor("flwr CLI")]
+        given: list[Any] = [RuntimeVersionHttpInterceptor("flwr CLI")]
         if known:
             given.append(Word(self.secret))
         return self._client(ControlHttpClient, given, timeout)
 
-    def runtime(self, name: str, *more: ProtobufClientInterceptor) -> RuntimeHttpClient:
+    def runtime(self, name: str, *more: Any) -> RuntimeHttpClient:
         """Return a client of the runtime interface.
 
         It speaks for the component `name`, with `more` interceptors.
         """
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-        from flwr.supercore.runtime import RuntimeHttpClient
+        from flfed.flower_names import RuntimeHttpClient, RuntimeVersionHttpInterceptor
 
-        given: list[ProtobufClientInterceptor] = [RuntimeVersionHttpInterceptor(name), Word(self.secret), *more]
+        given: list[Any] = [RuntimeVersionHttpInterceptor(name), Word(self.secret), *more]
         return self._client(RuntimeHttpClient, given, TIMEOUT_SECONDS)
 
     def acquiring(self) -> RuntimeHttpClient:
         """Return a runtime client that may acquire tasks."""
-        from flwr.supercore.interceptors import SuperExecAuthHttpInterceptor
+        from flfed.flower_names import SuperExecAuthHttpInterceptor
 
         signed = frozenset({"/flwr.proto.Runtime/AcquireTask"})
         signing = SuperExecAuthHttpInterceptor(master_secret=self.secret, protected_methods=signed)
         return self.runtime("SuperExec", signing)
 
-    def _client(self, kind: type[Client], given: Sequence[ProtobufClientInterceptor], timeout: float) -> Client:
+    def _client(self, kind: type[Client], given: Sequence[Any], timeout: float) -> Client:
         """Return a Flower client connected directly to loopback.
 
         It uses no proxy and follows no redirect.
@@ -245,7 +232,7 @@ class Node:
     online_since: str
 
     @classmethod
-    def of(cls, info: NodeInfo) -> Self:
+    def of(cls, info: Any) -> Self:
         """Return the node that Flower's message describes."""
         since = info.last_activated_at if info.status == "online" else ""
         return cls(info.node_id, info.public_key, info.status, since)

@@ -1,22 +1,18 @@
 """Reader of messages that arrive in parts.
 
 Parts are counted before they are read, and the message is compared with its envelope.
-
-Private names of Flower 1.41: `iterate_object_tree`, `inflate_object_from_contents`, `metadata._message_id`,
-`ObjectTree`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from typing import Any
 
 from flwr.app import Message
-from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from google.protobuf.message import DecodeError
 
+from flfed.flower_names import inflate_object_from_contents
 from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
@@ -29,7 +25,14 @@ MOST_PARTS = 10_000
 TOLD = ("run_id", "message_type", "src_node_id", "dst_node_id", "reply_to_message_id", "group_id")
 
 
-def parts_of(tree: ObjectTree, message_id: str) -> list[str]:
+def iterate_parts(tree: Any) -> Iterator[Any]:
+    """Yield the parts of a message's tree, those within a part before it."""
+    for child in tree.children:
+        yield from iterate_parts(child)
+    yield tree
+
+
+def parts_of(tree: Any, message_id: str) -> list[str]:
     """Return the names of a message's parts.
 
     Raises
@@ -38,7 +41,7 @@ def parts_of(tree: ObjectTree, message_id: str) -> list[str]:
         If there are too many, or they are another message's.
     """
     # One part more than allowed is enough to refuse; the rest of the tree is not walked.
-    names = [part.object_id for part in islice(iterate_object_tree(tree), MOST_PARTS + 1)]
+    names = [part.object_id for part in islice(iterate_parts(tree), MOST_PARTS + 1)]
     if len(names) > MOST_PARTS:
         raise MalformedMessage(Refusal("too-many-parts", most=MOST_PARTS))
     if tree.object_id != message_id:

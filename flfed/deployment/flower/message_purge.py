@@ -2,7 +2,7 @@
 
 Updates must not outlive their run there.
 
-Tables of Flower 1.41 that are written to: `message_ins`, `message_res`, `objects`, `object_children`,
+Tables of Flower 1.42 that are written to: `message_ins`, `message_res`, `objects`, `object_children`,
 `run_objects`, `object_push_sessions`.
 """
 

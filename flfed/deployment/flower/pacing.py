@@ -6,7 +6,7 @@ Questions come often while a study runs, and seldom otherwise.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 SHARE = 20
 """A wait is at most this part of the time since something last came: it adds a twentieth to what a site waited for
@@ -82,3 +82,10 @@ class Backoff:
     def reset(self) -> None:
         """Note that it worked."""
         self._next = self._first
+
+
+def pauses(first: float, most: float) -> Iterator[float]:
+    """Yield waiting times that double after each failure, without end."""
+    backoff = Backoff(first, most)
+    while True:
+        yield backoff.seconds()

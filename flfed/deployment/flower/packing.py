@@ -4,9 +4,6 @@ Coordinator and gate read and check it as before.
 
 Flower sends every record and every array as an object of its own, and asks three times for each: a
 round of logistic regression is 34 objects a site. In one piece it is 6, a third of the CPU time.
-
-Private names of Flower: `recorddict_to_proto` and `recorddict_from_proto` of `flwr.common.serde`,
-`recorddict_pb2.RecordDict`.
 """
 
 from __future__ import annotations
@@ -14,10 +11,10 @@ from __future__ import annotations
 import copy
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto import recorddict_pb2
 from google.protobuf.message import DecodeError
 
+from flfed.flower_names import RecordDict as RecordDictOfWire
+from flfed.flower_names import recorddict_from_proto, recorddict_to_proto
 from flfed.refusals import Refusal
 from flfed.updates.messages.fields import MalformedMessage
 
@@ -65,6 +62,7 @@ def _record(section: object) -> RecordDict:
     if not isinstance(piece, bytes) or len(piece) > MOST_BYTES:
         raise MalformedMessage(Refusal("message-unreadable"))
     try:
-        return recorddict_from_proto(recorddict_pb2.RecordDict.FromString(piece))
+        found: RecordDict = recorddict_from_proto(RecordDictOfWire.FromString(piece))
     except (DecodeError, ValueError, TypeError, KeyError, AttributeError):
         raise MalformedMessage(Refusal("message-unreadable")) from None
+    return found

@@ -1,9 +1,6 @@
 """Server task of a run in Flower.
 
 The coordinator's process acquires and conducts it itself.
-
-Private names of Flower: `RuntimeTokenHttpInterceptor`, `RuntimeHttpClient`, `runtime_pb2`, `run_from_proto`, `Run`,
-`TaskIdentity`, `SubStatus`.
 """
 
 from __future__ import annotations
@@ -12,20 +9,15 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import httpx
-from flwr.common.constant import SubStatus
-from flwr.common.serde import run_from_proto
-from flwr.proto import runtime_pb2
-from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
-from flwr.supercore.run import Run
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.deployment.flower.control import Control
 from flfed.deployment.flower.link import NOT_SERVING, Link
 from flfed.errors import FlfedError
 from flfed.files import locked
+from flfed.flower_names import FAILED, RuntimeHttpClient, RuntimeTokenHttpInterceptor, TaskIdentity, ask, run_from_proto
 from flfed.folders import CoordinatorFolder
 
 HEARTBEAT_SECONDS = 10.0
@@ -54,10 +46,10 @@ class ServerTask:
         """Return a client that speaks for this task."""
         return self.link.runtime("flwr-serverapp", RuntimeTokenHttpInterceptor(self._token))
 
-    def begin(self) -> Run:
+    def begin(self) -> Any:
         """Begin the task and return its run."""
         with said():
-            found = self.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
+            found = ask(self.client.PullTaskInput)
         # Flower builds messages only where these are set.
         TaskIdentity.task_id, TaskIdentity.run_id = found.task_id, found.run.run_id
         TaskIdentity.node_id = found.context.node_id
@@ -69,7 +61,7 @@ class ServerTask:
         Flower keeps nothing else of the run.
         """
         with said():
-            self.client.PushTaskOutput(runtime_pb2.PushTaskOutputRequest(sub_status=status, details=details))
+            ask(self.client.PushTaskOutput, sub_status=status, details=details)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -104,8 +96,7 @@ def acquired(
         try:
             while time.monotonic() < end:
                 with said():
-                    request = runtime_pb2.AcquireTaskRequest(supported_task_types=["flwr-serverapp"])
-                    found = acquiring.AcquireTask(request)
+                    found = ask(acquiring.AcquireTask, supported_task_types=["flwr-serverapp"])
                 if not (found.HasField("task") and found.token):
                     time.sleep(0.05)
                     continue
@@ -126,8 +117,8 @@ def _end_stray(task: ServerTask) -> None:
     try:
         # Flower ends only a task that was begun.
         with suppress(FlfedError), said():
-            task.client.PullTaskInput(runtime_pb2.PullTaskInputRequest())
-        task.end(SubStatus.FAILED, "its coordinator's process died")
+            ask(task.client.PullTaskInput)
+        task.end(FAILED, "its coordinator's process died")
     finally:
         task.close()
 
@@ -167,7 +158,7 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._over.is_set():
             try:
-                self._ended |= not self._client.SendTaskHeartbeat(runtime_pb2.SendTaskHeartbeatRequest()).success
+                self._ended |= not ask(self._client.SendTaskHeartbeat).success
             except httpx.HTTPStatusError as error:
                 # A refusal means that the task is gone; all other errors may pass.
                 self._ended |= error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)

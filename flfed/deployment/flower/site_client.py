@@ -2,11 +2,7 @@
 
 It reads one message at a time over the relay and executes none of it.
 
-Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
-`RuntimeHttpClient` with its `_client`, `RuntimeVersionHttpInterceptor`, `RuntimeTokenHttpInterceptor`
-and `SuperExecAuthHttpInterceptor`, `HeartbeatSender`, `push_message` of `supernode.runtime.run_clientapp` with its
-`ObjectPushError`, `TaskIdentity`, the serde functions, the `*_pb2` messages, `Message._content`; more in
-`message_parts.py`. The bundle that a task names is read as bytes and hashed; nothing here installs it
+The bundle that a task names is read as bytes and hashed; nothing here installs it
 (`flwr.cli.install`) or imports it.
 """
 
@@ -25,29 +21,6 @@ from typing import Any, TypeVar
 
 import httpx
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.common.constant import SubStatus
-from flwr.common.serde import context_from_proto, message_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest
-from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import (
-    AcquireTaskRequest,
-    AcquireTaskResponse,
-    PullAppMessagesRequest,
-    PullTaskInputRequest,
-    PullTaskInputResponse,
-    PushTaskOutputRequest,
-    SendTaskHeartbeatRequest,
-)
-from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.supernode.runtime.run_clientapp import push_message
 from google.protobuf.message import DecodeError
 
 from flfed.deployment.flower.message_parts import MOST_BYTES, SHORT, opened, parts_of
@@ -55,6 +28,21 @@ from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.flower.packing import apart, joined
 from flfed.deployment.flower.transport import Connect, NodeTransport
 from flfed.errors import FlfedError
+from flfed.flower_names import (
+    COMPLETED,
+    FAILED,
+    HeartbeatSender,
+    ObjectPushError,
+    RuntimeHttpClient,
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+    TaskIdentity,
+    ask,
+    context_from_proto,
+    message_from_proto,
+    push_message,
+)
 from flfed.refusals import Refusal, refusal_of
 from flfed.updates.messages.fields import MalformedMessage
 
@@ -224,8 +212,8 @@ class Task:
         try:
             with _link():
                 push_message(self._client, joined(message) if self._in_one_piece else message, self.context)
-                status = SubStatus.FAILED if message.has_error() else SubStatus.COMPLETED
-                self._client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=""))
+                status = FAILED if message.has_error() else COMPLETED
+                ask(self._client.PushTaskOutput, sub_status=status, details="")
         finally:
             self.close()
 
@@ -292,10 +280,10 @@ class Tasks:
             If the message is too large, or its bundle is not the one it claims; it was answered so.
         """
         with _link():
-            found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=[KIND]))
+            found = ask(self._client.AcquireTask, supported_task_types=[KIND])
         return self._taken(found) if found.HasField("task") and found.token else None
 
-    def _taken(self, found: AcquireTaskResponse) -> Task:
+    def _taken(self, found: Any) -> Task:
         version = RuntimeVersionHttpInterceptor(component_name=KIND)
         bounded = Bounded(self._connect, self._most)
         client = NodeClient(bounded, version, RuntimeTokenHttpInterceptor(found.token))
@@ -309,14 +297,12 @@ class Tasks:
             client.close()
             raise MalformedMessage(Refusal("message-unreadable")) from None
 
-    def _read(self, client: NodeClient, bounded: Bounded, found: AcquireTaskResponse) -> Task:
+    def _read(self, client: NodeClient, bounded: Bounded, found: Any) -> Task:
         """Read all of a task, with heart-beats; a message that may not be read is answered with an error."""
         # Flower keeps the present task in class attributes, and its functions read them there.
         identity: Any = TaskIdentity
         identity.task_id, identity.run_id = found.task.task_id, found.task.run_id
-        waiting = self._soon(
-            lambda: client.PullMessages(PullAppMessagesRequest()), lambda got: bool(got.messages_list), ARRIVING
-        )
+        waiting = self._soon(lambda: ask(client.PullMessages), lambda got: bool(got.messages_list), ARRIVING)
         envelope, tree = message_from_proto(waiting.messages_list[0]), waiting.message_object_trees[0]
         envelope.__dict__["_content"] = RecordDict()
         node = envelope.metadata.dst_node_id
@@ -325,7 +311,7 @@ class Tasks:
         task = Task(envelope, context, b"", "", client, {}, HeartbeatSender(_beat(client)), self._leaving)
         task._beating.start()
         try:
-            self._fill(task, client.PullTaskInput(PullTaskInputRequest()))
+            self._fill(task, ask(client.PullTaskInput))
             self._pull(task, client, tree)
         except (MalformedMessage, ValueError, KeyError, TypeError, DecodeError) as error:
             # A message that cannot be read is refused at once, so that the coordinator need not wait for its deadline.
@@ -339,7 +325,7 @@ class Tasks:
         bounded.has_read()
         return task
 
-    def _fill(self, task: Task, given: PullTaskInputResponse) -> None:
+    def _fill(self, task: Task, given: Any) -> None:
         """Add the context and the checked bundle to a task."""
         held = hashlib.sha256(given.fab.content).hexdigest()
         task.context = context_from_proto(given.context)
@@ -352,19 +338,17 @@ class Tasks:
         if given.context.run_id != task.envelope.metadata.run_id:
             raise MalformedMessage(Refusal("two-runs"))
 
-    def _pull(self, task: Task, client: NodeClient, tree: ObjectTree) -> None:
+    def _pull(self, task: Task, client: NodeClient, tree: Any) -> None:
         """Read the unopened bytes of every part of a message."""
         names = parts_of(tree, task.envelope.metadata.message_id)
-        node, run = Node(node_id=task.context.node_id), task.context.run_id
+        node, run = {"node_id": task.context.node_id}, task.context.run_id
         for name in names:
-            pull = partial(client.PullObject, PullObjectRequest(node=node, run_id=run, object_id=name))
+            pull = partial(ask, client.PullObject, node=node, run_id=run, object_id=name)
             found = self._soon(pull, lambda got: got.object_available or not got.object_found)
             if not found.object_found:
                 raise LinkLost("the node gave up receiving a message")
             task._contents[name] = found.object_content
-        client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
-        )
+        ask(client.ConfirmMessageReceived, node=node, run_id=run, message_object_id=tree.object_id)
 
     def _soon(self, ask: Callable[[], T], there: Callable[[T], bool], seconds: float = math.inf) -> T:
         """Ask until the node has received the whole message."""
@@ -390,7 +374,7 @@ def _beat(client: NodeClient) -> Callable[[], bool]:
 
     def beat() -> bool:
         try:
-            client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+            ask(client.SendTaskHeartbeat)
         except httpx.TransportError:
             return False
         except (httpx.HTTPError, ValueError, RuntimeError, FlfedError):

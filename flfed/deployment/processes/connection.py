@@ -2,24 +2,23 @@
 
 What breaks is tried again for ever, and what got lost is asked for again.
 
-Flower 1.41 gives up at any error whose text has "ssl", "tls" or "certificate", and its server hands a message
+Flower 1.42 gives up at any error whose text has "ssl", "tls" or "certificate", and its server hands a message
 out once: where the answer that carried it was lost, nobody has it. Here a node that may have lost a message leaves
 and comes back in one breath; the coordinator sees that, and asks again what it had not answered.
 
-Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
+What is replaced in Flower's own modules (their names are in `flower_names.py`):
 
-- `flwr.supernode.fleet_http_connection.make_simple_http_retry_invoker`, whose `RetryInvoker` is given other pauses,
-  errors and words, and `http_request_response` as `flwr.supernode.start_client_internal` names it;
-- `flwr.supercore.heartbeat.exponential`, the pauses between heart-beats that fail, and `HeartbeatSender` as
-  `fleet_http_connection` names it;
-- `FleetHttpClient` with its `_client`, `DeactivateNode` and `SendNodeHeartbeat`;
-- `flwr.supernode.servicer.runtime.runtime_handlers.acquire_task`, and `get_tasks` of the node's state.
+- `make_simple_http_retry_invoker`, whose retry policy is given other pauses, errors and words;
+- `http_request_response` as the node's loop names it;
+- `exponential`, the pauses between heart-beats that fail, and `HeartbeatSender` as the node's connection names it;
+- `acquire_task`; `get_tasks` of the node's state is asked.
+
+Of Flower's client of the server, `_client`, `DeactivateNode` and `SendNodeHeartbeat` are used.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,10 +28,13 @@ from typing import Any
 
 import httpx
 
+from flfed import flower_names
+from flfed.deployment.flower.pacing import pauses
 from flfed.deployment.flower.transport import is_away
 from flfed.deployment.processes.child_processes import Pulse
 from flfed.errors import FlfedError
 from flfed.files import write_whole
+from flfed.flower_names import HEARTBEAT_SECONDS, RUNNING, STARTING, ask, replace
 
 SECONDS = 15.0
 """For one answer of the server; Flower waits 30."""
@@ -60,19 +62,6 @@ REFUSED = {
 GATE_ANEW = "the gate began anew in the middle of a message; the coordinator is asked for it again"
 
 Say = Callable[[str], None]
-
-
-def replace_name(owner: object, name: str, value: object) -> None:
-    """Replace a name in Flower's code.
-
-    Raises
-    ------
-    FlfedError
-        If this Flower has no such name.
-    """
-    if not hasattr(owner, name):
-        raise FlfedError(f"this Flower has no {name!r} where flfed needs it; install flwr 1.41")
-    setattr(owner, name, value)
 
 
 class Outage:
@@ -166,16 +155,13 @@ class Connection:
 
     def install(self) -> None:
         """Have the SuperNode of this process connect by it."""
-        fleet = importlib.import_module("flwr.supernode.fleet_http_connection")
-        loop = importlib.import_module("flwr.supernode.start_client_internal")
-        beating = importlib.import_module("flwr.supercore.heartbeat")
-        make = fleet.make_simple_http_retry_invoker
-        connect = loop.http_request_response
-        pauses = beating.exponential
-        replace_name(fleet, "make_simple_http_retry_invoker", lambda: self.patient(make()))
-        replace_name(loop, "http_request_response", functools.partial(self._connected, connect))
-        replace_name(fleet, "HeartbeatSender", self.beating(fleet.HeartbeatSender))
-        replace_name(beating, "exponential", lambda max_delay: pauses(max_delay=min(max_delay, LONGEST_PAUSE)))
+        make = flower_names.make_simple_http_retry_invoker
+        connect = flower_names.http_request_response
+        beats = flower_names.node_heartbeat_pauses
+        replace("make_simple_http_retry_invoker", lambda: self.patient(make()))
+        replace("http_request_response", functools.partial(self._connected, connect))
+        replace("node_heartbeat", self.beating(flower_names.node_heartbeat))
+        replace("node_heartbeat_pauses", lambda max_delay: beats(max_delay=min(max_delay, LONGEST_PAUSE)))
 
     def opened(self, client: Any) -> None:
         """Take the client that Flower made for the server."""
@@ -190,8 +176,7 @@ class Connection:
         """
         # Flower's own test for giving up is kept for what the server refuses.
         refused = invoker.should_giveup
-        exponential = importlib.import_module("flwr.supercore.retry").exponential
-        invoker.wait_gen_factory = lambda: exponential(base_delay=FIRST_PAUSE, max_delay=LONGEST_PAUSE)
+        invoker.wait_gen_factory = lambda: pauses(FIRST_PAUSE, LONGEST_PAUSE)
         invoker.recoverable_exceptions = (httpx.TransportError, httpx.HTTPStatusError)
         invoker.should_giveup = lambda error: self._is_final(error, refused)
         invoker.on_backoff = self._failed
@@ -228,7 +213,7 @@ class Connection:
             # Else its key may be registered in a moment, where it has just been admitted.
             self._freed = self._leave_before()
             return False
-        from flwr.supercore.error import FlowerError
+        from flfed.flower_names import FlowerError
 
         # With a reason of its own Flower refuses a run that is over, and not the site.
         if error.response.status_code in REFUSED and FlowerError.from_json(error.response.text) is None:
@@ -266,10 +251,8 @@ class Connection:
         return True
 
     def _leave(self, node: int) -> None:
-        from flwr.proto.fleet_pb2 import DeactivateNodeRequest
-
         try:
-            self._client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+            ask(self._client.DeactivateNode, node_id=node)
         except httpx.HTTPStatusError as error:
             if is_away(error.response.status_code):
                 raise
@@ -310,15 +293,9 @@ class Connection:
         return parts, session
 
     def _come_back(self, node: int) -> None:
-        from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
-        from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-        from flwr.proto.node_pb2 import Node
-
         # Leaving and returning gives the node a new time online: the coordinator then asks again.
         self._leave(node)
-        self._client.SendNodeHeartbeat(
-            SendNodeHeartbeatRequest(node=Node(node_id=node), heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
-        )
+        ask(self._client.SendNodeHeartbeat, node={"node_id": node}, heartbeat_interval=HEARTBEAT_SECONDS)
         self._lost.clear()
         self._say("a message may have been lost on the way; the coordinator is asked for it again")
 
@@ -327,8 +304,7 @@ class Connection:
 
         Where it fails for good, a message counts as lost.
         """
-        from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
-        from flwr.supercore.run import RunNotRunningException
+        from flfed.flower_names import ObjectUnavailableError, RunNotRunningException
 
         @functools.wraps(ask)
         def asked(*given: Any) -> Any:
@@ -351,14 +327,11 @@ def notice_a_gate_anew(end: Say) -> None:
     A gate answers one message after the other, so the process that had it is gone, or the handing over failed.
     Flower would wait a minute, then answer in the site's name, or wait for ever.
     """
-    handlers = importlib.import_module("flwr.supernode.servicer.runtime.runtime_handlers")
-    from flwr.common.constant import Status
-
-    acquire = handlers.acquire_task
+    acquire = flower_names.acquire_task
 
     def acquired(request: Any, state: Any) -> Any:
-        if state.get_tasks(statuses=[Status.STARTING, Status.RUNNING]):
+        if state.get_tasks(statuses=[STARTING, RUNNING]):
             end(GATE_ANEW)
         return acquire(request, state)
 
-    replace_name(handlers, "acquire_task", acquired)
+    replace("acquire_task", acquired)

@@ -185,6 +185,9 @@ def _loaded(
 
     Torch, Flower and the site's package are imported. Return what asks the node, and what answers.
     """
+    from flfed.flower_names import check_names
+
+    check_names("gate")
     from flfed.deployment.flower.site_client import Tasks
 
     answer, leaving = make_gate(folder)

@@ -2,26 +2,23 @@
 
 It is Flower's SuperNode of a site with the relay to the gate; it has no data.
 
-Private names of Flower 1.41 that this file uses, for who checks a new version (docs/security.md):
+What is replaced in Flower's own modules (their names are in `flower_names.py`):
 
-- `flwr.supernode.cli.flower_supernode`, the SuperNode's command, called here with its public options;
-- `flwr.supernode.start_client_internal.time`: its `sleep(3)` between two questions to the server and
-  its `sleep(0.5)` until the gate has answered are the only two things it uses `time` for (`paced`);
-- `flwr.supernode.start_client_internal._pull_and_store_message`, and the `msg_store` of the node's state
-  with its entries' `is_retrieved` and `message`: a reply that was left is sent (`nothing_left_unsent`);
-- `flwr.supernode.start_client_internal.pull_objects` with `initial_backoff`: parts that come later are asked for
-  soon (`parts_soon`);
-- `flwr.supercore.protobuf.client.ProtobufClient` with its `_client`: made by Flower to follow
-  redirects, also to another host, with the message in the body (`stay_with_the_host`).
+- `time` of the SuperNode's loop: its `sleep(3)` between two questions to the server and its `sleep(0.5)` until
+  the gate has answered are the only two things it uses `time` for (`paced`);
+- `_pull_and_store_message`; of the node's state `msg_store` is looked at, and its entries' `is_retrieved` and
+  `message`: a reply that was left is sent (`nothing_left_unsent`);
+- `pull_objects`, with `initial_backoff`: parts that come later are asked for soon (`parts_soon`);
+- `ProtobufClient.__init__`, with `_client`: made by Flower to follow redirects, also to another host, with the
+  message in the body (`stay_with_the_host`).
 
-Those of its connection to the server are in `connection.py`. A name that is not there ends the process
-with a sentence: a new Flower is not used half-guarded.
+The rest is in `connection.py`. A name that is not there ends the process with a sentence: a new Flower is not
+used half-guarded.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import signal
 import sys
@@ -31,12 +28,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from flfed import flower_names
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.processes.child_processes import Pulse, free_port, make_secret, node_command, shared_secret
-from flfed.deployment.processes.connection import Connection, notice_a_gate_anew, replace_name
+from flfed.deployment.processes.connection import Connection, notice_a_gate_anew
 from flfed.deployment.processes.relay import relaying
 from flfed.deployment.processes.supervisor import NEWS
 from flfed.errors import FlfedError
+from flfed.flower_names import check_names, replace, replace_name
 from flfed.folders import SiteFolder
 
 LEAST, MOST = 0.15, 10.0
@@ -78,7 +77,7 @@ class PacedTime:
 
 def paced(pace: Pace) -> None:
     """Apply flfed's pace to this process's SuperNode."""
-    replace_name(importlib.import_module("flwr.supernode.start_client_internal"), "time", PacedTime(pace))
+    replace("node_time", PacedTime(pace))
 
 
 def nothing_left_unsent() -> None:
@@ -89,8 +88,7 @@ def nothing_left_unsent() -> None:
     Flower's loop looks for replies only after a message. Where a run ended while a message of it was on
     its way, the next message's turn goes to the old reply, and its own would wait for the message after.
     """
-    loop = importlib.import_module("flwr.supernode.start_client_internal")
-    pull = loop._pull_and_store_message
+    pull = flower_names._pull_and_store_message
 
     def pulled(**given: Any) -> int | None:
         run: int | None = pull(**given)
@@ -98,7 +96,7 @@ def nothing_left_unsent() -> None:
             return 0  # any run: the loop only asks whether there is one, and then sends what there is
         return run
 
-    replace_name(loop, "_pull_and_store_message", pulled)
+    replace("_pull_and_store_message", pulled)
 
 
 def parts_soon() -> None:
@@ -109,9 +107,7 @@ def parts_soon() -> None:
     The server hands a message out before all of its parts have come, some hundredths of a second later. Flower waits
     a second then, and longer each time.
     """
-    loop = importlib.import_module("flwr.supernode.start_client_internal")
-    pull = getattr(loop, "pull_objects", None)
-    replace_name(loop, "pull_objects", functools.partial(pull, initial_backoff=PARTS) if pull else None)
+    replace("pull_objects", functools.partial(flower_names.pull_objects, initial_backoff=PARTS))
 
 
 def _unsent(state: Any) -> bool:
@@ -132,7 +128,7 @@ def stay_with_the_host(opened: Callable[[Any], None] = lambda client: None) -> N
     within the hospital's network too.
     """
     # The class itself is changed, since Flower makes its clients in many places.
-    client = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
+    client = flower_names.ProtobufClient
     make = client.__init__
 
     @functools.wraps(make)
@@ -169,12 +165,12 @@ def thread_ended(ended: threading.ExceptHookArgs) -> None:
 
 def work(folder: SiteFolder) -> None:
     """Run the node until this process is told to end."""
+    os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
+    check_names("node")
     port = free_port()  # should another program take it, the process is started again
     words = node_command(folder, port)
     make_secret(folder)
     shared_secret(folder)
-    os.environ.update(QUIET, FLWR_HOME=str(folder.network / "flower"))  # read by Flower at its import
-    supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
     # Every change to Flower's code is made before its command begins.
     connection = Connection(folder.known_as, Pulse(folder.node_pulse), say)
     stay_with_the_host(connection.opened)
@@ -186,7 +182,7 @@ def work(folder: SiteFolder) -> None:
     threading.excepthook = thread_ended
     sys.argv = words
     with relaying(folder.socket, port):
-        supernode.flower_supernode()
+        flower_names.flower_supernode()
     # Flower's loop has ended by an error that it only logs; its other threads would stay, and do nothing.
     print("flfed: Flower's node ended by itself", file=sys.stderr, flush=True)
     os._exit(1)

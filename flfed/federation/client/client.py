@@ -13,7 +13,6 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 
 from flfed.callbacks import Today
 from flfed.errors import FlfedError, TableError
@@ -158,7 +157,7 @@ class SiteClient:
             return ()
         return found
 
-    def _answering(self, handler: Handler) -> ClientAppCallable:
+    def _answering(self, handler: Handler) -> Callable[[Message, Context], Message]:
         def answer(message: Message, context: Context) -> Message:
             site = str(context.node_config["site"])
             kept = kept_replies(site, context.run_config.get("run"))

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Context, Error, Message
-from flwr.clientapp.typing import ClientAppCallable
 
 from flfed.errors import FlfedError, TableError
 from flfed.federation.client.privacy_budget import NotSpent
@@ -55,7 +54,7 @@ class NotTakingPart(FlfedError):
     """
 
 
-def redact(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+def redact(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
     """Replace an exception by what may leave.
 
     It is our own sentence, or the exception's type.

@@ -11,17 +11,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
+from typing import Any
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from flfed.callbacks import Clock
 from flfed.federation.client.client import SiteClient
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
 from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.flower_names import TaskIdentity
 from flfed.rows.data.site import Site
 from flfed.rows.training.one_by_one import compute_one_by_one
 from flfed.rows.training.requests import ClientGenerator, Compute, ComputeRequest, listed, told
@@ -121,7 +121,7 @@ class InProcessGrid(Grid):
         """Return a message to a node."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: Any) -> None:
         """Refuse a run from outside.
 
         An in-process run is not in any SuperLink.
@@ -129,7 +129,7 @@ class InProcessGrid(Grid):
         raise RuntimeError("an in-process grid has no SuperLink run")
 
     @property
-    def run(self) -> Run:
+    def run(self) -> Any:
         """Refuse to return a run.
 
         An in-process run is not in any SuperLink.

@@ -29,14 +29,13 @@ import torch
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore import telemetry
-from flwr.supercore.run import Run
 
 from flfed.errors import FlfedError, UsageError, require_extra
 from flfed.federation.client.client import SiteClient
 from flfed.federation.client.redaction import SITE_ERROR
 from flfed.federation.engines.engine import Engine, RemoteSite, RunConfig, RunResources
 from flfed.federation.engines.pooled_reference import PooledReference
+from flfed.flower_names import telemetry
 from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.rows.warm_start import Source
@@ -309,12 +308,12 @@ class RayGrid(Grid):
         """Return a message to a node."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: Any) -> None:
         """Refuse any run but the simulation's own."""
         raise RuntimeError("a simulation sets its run itself")
 
     @property
-    def run(self) -> Run:
+    def run(self) -> Any:
         """The simulation's run."""
         return self._flower().run
 

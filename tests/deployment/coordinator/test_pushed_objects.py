@@ -270,4 +270,4 @@ def test_a_database_of_another_flower_ends_the_server_in_a_sentence(tmp_path: Pa
     asyncio.run(lock({"type": "lifespan"}, Sender([]).receive, keep))
     (message,) = said
     assert message["type"] == "lifespan.startup.failed"
-    assert "no such table" in message["message"] and "install flwr 1.41" in message["message"]
+    assert "no such table" in message["message"] and "install flwr 1.42" in message["message"]

@@ -6,8 +6,9 @@ import re
 
 import httpx
 import pytest
+from flwr.supercore.retry import make_simple_http_retry_invoker
 
-from flfed.deployment.flower.grid import patient
+from flfed.deployment.flower.grid import make_patient
 from flfed.deployment.flower.questions import RESTART_SECONDS, Presence, Told
 from flfed.errors import FlfedError
 
@@ -78,9 +79,11 @@ def test_a_server_that_is_away_is_asked_again_and_one_that_refuses_is_not():
         answer = httpx.Response(codes.pop(0), request=httpx.Request("POST", "https://fl.example.org"))
         return answer.raise_for_status().status_code
 
-    assert patient().invoke(ask) == 200
+    patient = make_simple_http_retry_invoker()
+    make_patient(patient)
+    assert patient.invoke(ask) == 200
     with pytest.raises(httpx.HTTPStatusError, match="403"):
-        patient().invoke(ask)
+        patient.invoke(ask)
     assert codes == [200]
     failed = ["Connection refused", "certificate verify failed", "never asked"]
 
@@ -88,5 +91,5 @@ def test_a_server_that_is_away_is_asked_again_and_one_that_refuses_is_not():
         raise httpx.ConnectError(failed.pop(0))
 
     with pytest.raises(httpx.ConnectError, match="certificate"):
-        patient().invoke(connect)
+        patient.invoke(connect)
     assert failed == ["never asked"]

@@ -53,7 +53,7 @@ class Server:
         ids = [message.metadata.message_id for message in self._asked]
         return runtime_pb2.PushAppMessagesResponse(message_ids=ids)
 
-    def PullMessages(self, request):
+    def PullMessages(self, request: runtime_pb2.PullAppMessagesRequest):
         given = runtime_pb2.PullAppMessagesResponse()
         for told in self._asked:
             asked = message_from_proto(told)
@@ -71,7 +71,7 @@ class Server:
         self._asked = []
         return given
 
-    def PullObject(self, request):
+    def PullObject(self, request: message_pb2.PullObjectRequest):
         content = self._parts.get(request.object_id)
         found = content is not None
         return message_pb2.PullObjectResponse(object_found=found, object_available=found, object_content=content or b"")
@@ -79,7 +79,7 @@ class Server:
     def PushObject(self, request):
         return message_pb2.PushObjectResponse(stored=True)
 
-    def ConfirmMessageReceived(self, request):
+    def ConfirmMessageReceived(self, request: message_pb2.ConfirmMessageReceivedRequest):
         return message_pb2.ConfirmMessageReceivedResponse()
 
 
@@ -140,7 +140,7 @@ class SlowServer(Server):
         self.sent += len(request.messages_list)
         return super().PushMessages(request)
 
-    def PullObject(self, request):
+    def PullObject(self, request: message_pb2.PullObjectRequest):
         found = super().PullObject(request)
         name, slow = request.object_id, list(self._slow())
         if name in slow and self._now() < self._began + 1 + slow.index(name):
@@ -150,7 +150,7 @@ class SlowServer(Server):
     def _slow(self):
         return [name for name, content in self._parts.items() if b"ArrayChunk" in content[:20]]
 
-    def ConfirmMessageReceived(self, request):
+    def ConfirmMessageReceived(self, request: message_pb2.ConfirmMessageReceivedRequest):
         self.confirmed[request.message_object_id] = self._now() - self._began
         return super().ConfirmMessageReceived(request)
 

@@ -19,7 +19,6 @@ import pytest
 from flfed.deployment.coordinator.certificates import Settings, initialise
 from flfed.deployment.flower.pacing import Pace
 from flfed.deployment.processes.child_processes import make_secret, node_command
-from flfed.deployment.processes.connection import replace_name
 from flfed.deployment.processes.node import (
     LEAST,
     MOST,
@@ -31,6 +30,7 @@ from flfed.deployment.processes.node import (
 )
 from flfed.errors import FlfedError, UsageError
 from flfed.files import write_whole
+from flfed.flower_names import replace_name
 from flfed.folders import CoordinatorFolder, SiteFolder
 from flfed.signatures import new_node_key, private_text
 
@@ -118,7 +118,7 @@ def test_a_flower_without_the_name_is_refused():
     there = SimpleNamespace(time=1)
     replace_name(there, "time", 2)
     assert there.time == 2
-    with pytest.raises(FlfedError, match="no 'sleep' where flfed needs it; install flwr 1.41"):
+    with pytest.raises(FlfedError, match="no 'sleep' where flfed needs it; install flwr 1.42"):
         replace_name(there, "sleep", 2)
 
 

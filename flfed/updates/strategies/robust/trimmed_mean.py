@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from flfed.updates.messages.fields import Arrays
@@ -41,3 +42,24 @@ class TrimmedMean(FedAvg):
         """Return `incoming + server_lr * mean` of what is left of the deltas, in its dtypes."""
         left = {name: self.server_lr * trim_mean(values, self.trim) for name, values in stacked(deltas).items()}
         return moved_by(left, incoming)
+
+
+def trim_mean(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Return the mean over the first axis without the extremes.
+
+    Parameters
+    ----------
+    values : array [sites, ...]
+    share : float in [0, 0.5)
+        Of the sites that are cut off at either end.
+
+    Examples
+    --------
+    >>> trim_mean(np.array([9.0, 1.0, 2.0, -50.0]), 0.25)
+    np.float64(1.5)
+    """
+    sites = len(values)
+    cut = int(share * sites)
+    ordered = np.partition(values, (cut, sites - cut - 1), axis=0)
+    mean: NDArray[np.float64] = np.mean(ordered[cut : sites - cut], axis=0)
+    return mean

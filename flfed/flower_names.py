@@ -1,0 +1,232 @@
+"""Private names of Flower that flfed uses.
+
+Flower does not promise to keep them. All of them stand here and nowhere else, each with the module that has it and
+the processes that use it. Nothing of Flower is loaded before a name is asked for:
+`from flfed.flower_names import HttpGrid` loads the module of that one.
+
+What Flower writes on the wire stands here as values of our own, and a test compares them with Flower's.
+
+Public, and imported where they are used: `flwr.app`, `flwr.clientapp`, `flwr.serverapp`, `flwr.simulation`.
+To check a new version of Flower: docs/security.md, *Flower's private names*.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_type_hints
+
+from flfed.errors import FlfedError
+
+if TYPE_CHECKING:
+    # Only of those whose types are needed; the table below is what is loaded.
+    from flwr.supercore.control.control_http_client import ControlHttpClient as ControlHttpClient
+    from flwr.supercore.protobuf.client import ProtobufClient as ProtobufClient
+    from flwr.supercore.runtime import RuntimeHttpClient as RuntimeHttpClient
+    from flwr.superlink.grid.http_grid import HttpGrid as HttpGrid
+
+FLOWER = "1.42"
+"""The version whose names these are."""
+INSTALL = f"install flwr {FLOWER}"
+
+User = Literal["simulation", "server", "coordinator", "gate", "node"]
+"""A process that uses private names.
+
+- `simulation`: sites of one machine
+- `server`: Flower's SuperLink behind the lock
+- `coordinator`: conducts a run over the SuperLink
+- `gate`: the site's process with the data
+- `node`: Flower's SuperNode with the relay
+"""
+T = TypeVar("T")
+
+COMPLETED, FAILED = "completed", "failed"
+"""How a task ended."""
+STARTING, RUNNING = "starting", "running"
+"""Stages of a task that is not over."""
+UNKNOWN, NODE_UNAVAILABLE = 0, 5
+"""Codes of error replies."""
+KEY_IN_USE = 23
+"""Code of a refusal: the node's public key is registered already."""
+HEARTBEAT_SECONDS = 30
+"""How often a node that says nothing else must say that it is there."""
+PUBLIC_KEY_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER = "flwr-public-key", "flwr-timestamp", "flwr-signature"
+"""Headers by which a node proves who it is: the time, signed."""
+OLDEST_SECONDS, AHEAD_SECONDS = 305, 5
+"""How old that time may be, and how far ahead."""
+
+
+class PrivateName(NamedTuple):
+    """Place of a private name.
+
+    Attributes
+    ----------
+    module : str
+    attribute : str
+    users : tuple of str
+        The processes that use it.
+    """
+
+    module: str
+    attribute: str
+    users: tuple[User, ...]
+
+
+def _table() -> dict[str, PrivateName]:
+    """Return the private names, each by the name that it has here."""
+    listed: tuple[tuple[tuple[User, ...], str, str], ...] = (
+        (("simulation", "coordinator", "gate"), "flwr.supercore.task_identity", "TaskIdentity"),
+        (("simulation",), "flwr.supercore", "telemetry"),
+        # Messages as they are on the wire.
+        (("coordinator", "gate"), "flwr.common.serde", "message_from_proto recorddict_from_proto recorddict_to_proto"),
+        (("coordinator", "gate"), "flwr.proto.recorddict_pb2", "RecordDict"),
+        (("coordinator", "gate"), "flwr.supercore.inflatable.inflatable_utils", "inflate_object_from_contents"),
+        (("gate",), "flwr.common.serde", "context_from_proto"),
+        (("coordinator",), "flwr.common.serde", "run_from_proto user_config_to_proto"),
+        # Clients of Flower's servers, and what they add to a request.
+        (("coordinator", "gate"), "flwr.supercore.runtime", "RuntimeHttpClient"),
+        (
+            ("coordinator", "gate"),
+            "flwr.supercore.interceptors",
+            "RuntimeVersionHttpInterceptor RuntimeTokenHttpInterceptor SuperExecAuthHttpInterceptor",
+        ),
+        (("coordinator", "server"), "flwr.supercore.control.control_http_client", "ControlHttpClient"),
+        (("coordinator", "node"), "flwr.supercore.error", "FlowerError"),
+        (("coordinator",), "flwr.superlink.grid.http_grid", "HttpGrid"),
+        (("gate",), "flwr.supernode.runtime.run_clientapp", "push_message"),
+        (("gate",), "flwr.supercore.inflatable.inflatable_utils", "ObjectPushError"),
+        (("gate",), "flwr.supercore.heartbeat", "HeartbeatSender"),
+        # The SuperLink: its command, and two functions that are replaced.
+        (("server",), "flwr.superlink.cli", "flower_superlink"),
+        (("server",), "flwr.superlink.extensions", "get_middleware"),
+        (("server",), "flwr.superlink.main", "_get_middleware"),
+        # The SuperNode: its command, the errors of its questions, and what is replaced in it.
+        (("node",), "flwr.supernode.cli.flower_supernode", "flower_supernode"),
+        (("node",), "flwr.supercore.inflatable.inflatable_utils", "ObjectUnavailableError"),
+        (("node",), "flwr.supercore.run", "RunNotRunningException"),
+        (("node",), "flwr.supercore.protobuf.client", "ProtobufClient"),
+        (
+            ("node",),
+            "flwr.supernode.start_client_internal",
+            "time=node_time _pull_and_store_message pull_objects http_request_response",
+        ),
+        (
+            ("node",),
+            "flwr.supernode.fleet_http_connection",
+            "make_simple_http_retry_invoker HeartbeatSender=node_heartbeat",
+        ),
+        (("node",), "flwr.supercore.heartbeat", "exponential=node_heartbeat_pauses"),
+        (("node",), "flwr.supernode.servicer.runtime.runtime_handlers", "acquire_task"),
+    )
+    found: dict[str, PrivateName] = {}
+    for users, module, words in listed:
+        for word in words.split():
+            # Where another module has the same name, it has one of ours here, after the "=".
+            attribute, _, ours = word.partition("=")
+            found[ours or attribute] = PrivateName(module, attribute, users)
+    return found
+
+
+NAMES = _table()
+"""The private names, each by the name that it has here."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a private name, which is loaded now."""
+    if name not in NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    where = NAMES[name]
+    if _is_missing(where):
+        check_names(*where.users)
+    return getattr(importlib.import_module(where.module), where.attribute)
+
+
+def replace(name: str, value: object) -> None:
+    """Replace a private name in Flower's own module.
+
+    Raises
+    ------
+    FlfedError
+        If this Flower has no such name.
+    """
+    where = NAMES[name]
+    if _is_missing(where):
+        check_names(*where.users)
+    setattr(importlib.import_module(where.module), where.attribute, value)
+
+
+def replace_name(owner: object, name: str, value: object) -> None:
+    """Replace a name in Flower's code.
+
+    Raises
+    ------
+    FlfedError
+        If this Flower has no such name.
+    """
+    if not hasattr(owner, name):
+        raise FlfedError(f"this Flower has no {name!r} where flfed needs it; {INSTALL}")
+    setattr(owner, name, value)
+
+
+def check_names(*users: User) -> None:
+    """Check that Flower has all names of some processes.
+
+    Each calls it at its start.
+
+    Raises
+    ------
+    FlfedError
+        If some are missing: one sentence that names each of them.
+    """
+    needed = [where for where in NAMES.values() if set(users) & set(where.users)]
+    missing = [f"{where.module}.{where.attribute}" for where in needed if _is_missing(where)]
+    if missing:
+        raise FlfedError(f"Flower {version('flwr')} has no {', '.join(missing)}, which flfed needs; {INSTALL}")
+
+
+def ask(method: Callable[[Any], T], **fields: object) -> T:
+    """Call a method of one of Flower's clients.
+
+    The request's class is the one that the method declares, so that no name of a request is needed.
+
+    Parameters
+    ----------
+    method : bound method
+        As `client.ListNodes`.
+    fields : value by name
+        Of the request.
+
+    Returns
+    -------
+    protobuf message
+        The reply.
+    """
+    return method(_declared(method, "request")(**fields))
+
+
+def reply_class(method: Callable[..., T]) -> type[T]:
+    """Return the class of a method's reply."""
+    found: type[T] = _declared(method, "return")
+    return found
+
+
+def _declared(method: Callable[..., Any], what: str) -> Any:
+    # A bound method is made anew each time, its function is not.
+    return _hint(getattr(method, "__func__", method), what)
+
+
+@cache
+def _hint(function: Callable[..., Any], what: str) -> Any:
+    hints = get_type_hints(function)
+    if what not in hints:
+        raise FlfedError(f"Flower {version('flwr')} does not declare the {what} of {function.__name__!r}; {INSTALL}")
+    return hints[what]
+
+
+def _is_missing(where: PrivateName) -> bool:
+    try:
+        return not hasattr(importlib.import_module(where.module), where.attribute)
+    except ImportError:
+        return True
