@@ -52,7 +52,11 @@ the two. What a study and a policy let out of a site is checked once more at its
 {rows}
 
 Under *what*, in brackets, stands a shape, as *[columns, 3]*. A section or key in *italics* is not always there.
+Who writes a client of their own begins with [A second implementation](#a-second-implementation).
 """
+
+
+TAIL = (Path(__file__).parent / "vectors" / "second_implementation.md").read_text(encoding="utf-8")
 
 
 def classes() -> list[type]:
@@ -181,7 +185,7 @@ def page() -> str:
             f"## {kind.__name__}\n\n{carried} · {way}\n\n{doc.partition(chr(10))[0]}\n\n{revealed(kind)}\n\n"
             "| section | key | type | what |\n|---|---|---|---|\n" + "\n".join(rows(kind)) + "\n"
         )
-    return "\n".join(text)
+    return "\n".join([*text, TAIL])
 
 
 if __name__ == "__main__":
