@@ -6,7 +6,7 @@ It tells who is in the data. Suppressed cells are marked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -68,9 +68,7 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
             lines.append({"Characteristic": f"{label} ({what})"} | cells)
         else:
             last = None if column is layout.target else place.stop - 1
-            for offset, value in enumerate(column.cells[:-1]):
-                cells = {name: _count(summary, place.start + offset, last) for name, summary in columns.items()}
-                lines.append({"Characteristic": f"{label}: {value}"} | cells)
+            lines += _values(column, label, place.start, last, columns)
         if column is layout.target:
             continue  # A row without an outcome is refused, so none is missing.
         missing = {name: _count(summary, place.stop - 1) for name, summary in columns.items()}
@@ -78,6 +76,15 @@ def table_one(layout: Layout, sites: Mapping[str, Sequence[Summary]]) -> list[di
         if set(missing.values()) != {"0 (0 %)"}:
             lines.append({"Characteristic": f"{label}: missing"} | missing)
     return lines
+
+
+def _values(
+    column: ColumnLayout, label: str, start: int, last: int | None, columns: Mapping[str, Summary]
+) -> Iterator[dict[str, str]]:
+    """Yield a line for each value of a category, with its rows."""
+    for offset, value in enumerate(column.cells[:-1]):
+        cells = {name: _count(summary, start + offset, last) for name, summary in columns.items()}
+        yield {"Characteristic": f"{label}: {value}"} | cells
 
 
 def _means(
@@ -133,6 +140,11 @@ def in_groups(column: ColumnLayout, summaries: Sequence[Summary], number: int, p
     return False
 
 
+def _geometric_mean(center: float, grouped: bool) -> str:
+    amount = math.expm1(center)
+    return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
+
+
 def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) -> str:
     count, total, squares = summary.moments[number]
     if not summary.moments_known[number]:
@@ -142,16 +154,17 @@ def _mean(column: ColumnLayout, summary: Summary, number: int, grouped: bool) ->
     mean = total / count
     center = column.middle + column.half * mean
     if column.transform == "log1p":
-        amount = math.expm1(center)
-        return f"{ABOUT} {digits(amount, 2)}" if grouped else digits(amount, 4)
+        return _geometric_mean(center, grouped)
     variance = squares / count - mean**2
     # A variance within rounding of 0 would have digits that mean nothing.
     if count == 1 or variance <= CONSTANT * squares / count:
         center = center if abs(center) > CONSTANT * column.half else 0.0
-        said = f"{digits(center, 4)} ± {NO_DEVIATION if count == 1 else 0}"
+        spread = NO_DEVIATION if count == 1 else "0"
+        said = f"{digits(center, 4)} ± {spread}"
     else:
         deviation = math.sqrt(variance * count / (count - 1)) * column.half
-        place = _place(deviation, 2 if grouped else 3)
+        figures = 2 if grouped else 3
+        place = _place(deviation, figures)
         said = f"{_to_place(center, place)} ± {_to_place(deviation, place)}"
     return f"{ABOUT} {said}" if grouped else said
 

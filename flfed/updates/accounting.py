@@ -162,21 +162,29 @@ def _epsilon(history: tuple[Release, ...], delta: float, points: int) -> float:
     _check(delta)
     if not all(LEAST_NOISE <= release.noise < math.inf for release in history):
         return math.inf
-    mu = math.sqrt(sum(release.steps / release.noise**2 for release in history if release.sampling == 1))
+    mu = _mu(history)
     sampled = [release for release in history if release.sampling < 1]
     if not sampled:
         return gaussian_epsilon(mu, delta)
     # All queries without sampling are one.
     kinds = [*sampled, Release(1 / mu, 1.0, 1)] if mu else sampled
-    exact = delta - ROUNDING_ONCE * len(kinds) - ROUNDING_A_STEP * sum(release.steps for release in kinds)
+    exact = delta - ROUNDING_ONCE * len(kinds) - ROUNDING_A_STEP * _steps(kinds)
     variance = mu**2 + sum(release.steps * _deviation(release) ** 2 for release in sampled)
-    steps = sum(release.steps for release in sampled)
-    if exact <= 0 or variance > MOST_VARIANCE or steps > MOST_STEPS:
+    if exact <= 0 or variance > MOST_VARIANCE or _steps(sampled) > MOST_STEPS:
         return math.inf
     grid = _grid(sampled, kinds, delta, points)
     with np.errstate(over="ignore", divide="ignore"):
         losses = [_loss(kind, grid, math.log(delta) - TAIL) for kind in kinds]
         return float(_together(losses).get_epsilon_for_delta(exact))
+
+
+def _mu(history: Sequence[Release]) -> float:
+    """Return the μ of Gaussian differential privacy of all queries without sampling."""
+    return math.sqrt(sum(release.steps / release.noise**2 for release in history if release.sampling == 1))
+
+
+def _steps(history: Sequence[Release]) -> int:
+    return sum(release.steps for release in history)
 
 
 def _together(losses: Sequence[Any]) -> Any:

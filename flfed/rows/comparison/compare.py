@@ -6,7 +6,7 @@ They are the global, the local-only and the personalised one.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -202,20 +202,18 @@ def compare(
     metrics = within_steps(session.metrics, [table], session.study.compare)
     judged = compare_scores(metrics, y, scores, PAIRS, rng, draws=draws, groups=groups)
     if blocks is not None:
-        losses = {arm: row_losses(task, y, score) for arm, score in scores.items()}
+        losses = _losses(task, y, scores)
         judged = (judged[0], widen_differences(judged[1], losses, blocks))
     budget = session.study.compare.alert_budget
     # One arm's reason withholds a metric of all, since the others would tell it.
     reasons = {}
     for name in judged[0]:
-        whys = [withheld(name, y, score, task, policy, budget) for score in scores.values()]
-        reasons[name] = next((f"withheld: {why}" for why in whys if why), "")
+        reasons[name] = _withheld(withheld(name, y, score, task, policy, budget) for score in scores.values())
     counted = histogram(y, scores["global"], bins) if task == "binary" and policy.allows("score-histogram") else None
     # Two accuracies over the same rows say how many rows two models call differently.
-    counts = [name for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)]
-    arms, differences = _one_accuracy(*judged, counts)
-    counts_by = {name: reasons[name] for name in counts}
-    points = yield from _points(session, table, scores["global"], counts_by, (arrays, encoder))
+    counts = {name: reasons[name] for name in judged[0] if policy.disclosure != "open" and is_count(name, task, budget)}
+    arms, differences = _one_accuracy(*judged, list(counts))
+    points = yield from _points(session, table, scores["global"], counts, (arrays, encoder))
     importance = yield from importances(session, table, _persons(session, table), arrays, encoder)
     kept = sorted({why.removeprefix("withheld: ") for why in reasons.values() if why})
     notes = _left_out(session)
@@ -224,8 +222,8 @@ def compare(
     return SiteComparison(
         training_rows=len(session.table.training),
         holdout_rows=len(table),
-        arms={name: _hidden(found, reasons[name]) for name, found in arms.items()},
-        differences={name: _hidden(found, reasons[name]) for name, found in differences.items()},
+        arms=_all_hidden(arms, reasons),
+        differences=_all_hidden(differences, reasons),
         summary=session.holdout_summary(),
         histogram=counted,
         own_family=own.family,
@@ -271,6 +269,16 @@ def _rules(
     return set_thresholds(points, session.target(training), session.predictions(outputs, encoder))
 
 
+def _losses(task: str, y: np.ndarray, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {arm: row_losses(task, y, score) for arm, score in scores.items()}
+
+
+def _withheld(whys: Iterable[str]) -> str:
+    """Return the first reason to withhold a figure, in words, or ""."""
+    why = next(filter(None, whys), "")
+    return f"withheld: {why}" if why else ""
+
+
 def _suppressed(
     session: SiteSession, table: pd.DataFrame, score: np.ndarray, counts: Mapping[str, str], points: Sequence[Point]
 ) -> list[PointCounts]:
@@ -278,16 +286,7 @@ def _suppressed(
     policy = session.site.policy
     y = session.target(table)
     accuracy = accuracy_leaves(counts)
-    why = too_few(y, session.task, session.classes, policy)
-    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
-    if not why and policy.allows("score-histogram"):
-        why = HISTOGRAM
-    elif not why and accuracy is None:
-        why = ANOTHER
-    # Before they are looked at: which of another model's counts are small would tell something, too.
-    if not why and not session.counts_may_leave(claim=False):
-        why = ONCE
-    if why:
+    if why := _why_no_points(session, y, accuracy):
         return withhold_all(points, why)
     suppression = CellSuppression(
         y=y,
@@ -302,6 +301,20 @@ def _suppressed(
     # Written down only where some leave: by another model's counts of the same rows few rows could be told apart.
     leaves = all(point.method for point in found) or session.counts_may_leave(claim=True)
     return found if leaves else withhold_all(points, ONCE)
+
+
+def _why_no_points(session: SiteSession, y: np.ndarray, accuracy: bool | None) -> str:
+    """Return why no count at a point may leave, or ""."""
+    policy = session.site.policy
+    if why := too_few(y, session.task, session.classes, policy):
+        return why
+    # Between two edges of the histogram's bins lie few rows, and a threshold there would part them.
+    if policy.allows("score-histogram"):
+        return HISTOGRAM
+    if accuracy is None:
+        return ANOTHER
+    # Before they are looked at: which of another model's counts are small would tell something, too.
+    return "" if session.counts_may_leave(claim=False) else ONCE
 
 
 def _by_group(session: SiteSession, table: pd.DataFrame, score: np.ndarray) -> list[GroupFigure]:
@@ -383,6 +396,12 @@ def _left_out(session: SiteSession) -> list[str]:
         return []
     left = f"fewer than {policy.cell_minimum}" if small else str(count)
     return [f"rows left out because a feature is missing: {left}"]
+
+
+def _all_hidden(
+    figures: Mapping[str, Mapping[Key, Figure]], reasons: Mapping[str, str]
+) -> dict[str, dict[Key, Figure]]:
+    return {name: _hidden(found, reasons[name]) for name, found in figures.items()}
 
 
 def _hidden(figures: Mapping[Key, Figure], why: str) -> dict[Key, Figure]:

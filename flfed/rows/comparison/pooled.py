@@ -106,15 +106,20 @@ def reference(
     # Groups are drawn together: rows of one person are no independent evidence.
     found, _ = compare(metrics, y, scores, (), rng, draws=first.study.compare.draws, groups=_groups(sessions))
     return Reference(
-        union={name: arms["global"] for name, arms in found.items()},
-        personalised={name: arms["personalised"] for name, arms in found.items()},
-        pooled={name: arms["pooled"] for name, arms in found.items()},
+        union=_of_arm(found, "global"),
+        personalised=_of_arm(found, "personalised"),
+        pooled=_of_arm(found, "pooled"),
         own_everywhere=_own_everywhere(sessions, local, union, y, metrics),
         exact_encoder=exact,
         rows=len(y),
         pooled_family=pooled["pooled"].family,
-        pooled_same={name: arms["pooled-same"] for name, arms in found.items() if "pooled-same" in arms},
+        pooled_same=_of_arm(found, "pooled-same"),
     )
+
+
+def _of_arm(found: Mapping[str, Figures], arm: str) -> Figures:
+    """Return a model's estimate in each metric, empty for a model that there is not."""
+    return {name: arms[arm] for name, arms in found.items() if arm in arms}
 
 
 def _own_everywhere(

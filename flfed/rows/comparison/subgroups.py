@@ -109,12 +109,17 @@ def _grouping(words: str, schema: Schema) -> Grouping:
     if column not in known:
         raise UsageError(f"[compare]: by names no column {column!r}{nearest(column, known)} Known: {', '.join(known)}")
     kind = schema.columns[column].kind
-    example = f'by = ["{column}{CUT}50, 65"]'
     if kind != "number":
         if cut:
             raise UsageError(f"[compare]: by={words!r}: {column} is a {kind}, whose values are the groups")
         groups = ("0", "1") if kind == "flag" else tuple(schema.columns[column].values)
         return Grouping(column, groups)
+    return _bands(column, schema, words, ends)
+
+
+def _bands(column: str, schema: Schema, words: str, ends: str) -> Grouping:
+    """Return the bands of a number, from where they begin."""
+    example = f'by = ["{column}{CUT}50, 65"]'
     try:
         cuts = tuple(float(end) for end in ends.split(","))
     except ValueError:

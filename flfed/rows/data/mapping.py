@@ -74,13 +74,14 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
         # As the shortest decimal that gives the float32: 0.1, not 0.10000000149011612.
         single = cells.to_numpy(dtype=np.float32, na_value=np.nan)
         return np.arange(len(single)), [None if np.isnan(value) else str(value) for value in single]
-    if isinstance(cells.dtype, np.dtype) and cells.dtype == np.float64:
-        # Once for each pattern of bits, which tells -0.0 from 0.0.
-        place, bits = pd.factorize(cells.to_numpy().view(np.int64))
-        return place, bits.view(np.float64).tolist()
-    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind == "M":
-        place, dates = pd.factorize(cells)
-        return place, list(dates)
+    if isinstance(cells.dtype, np.dtype):
+        if cells.dtype == np.float64:
+            # Once for each pattern of bits, which tells -0.0 from 0.0.
+            place, bits = pd.factorize(cells.to_numpy().view(np.int64))
+            return place, bits.view(np.float64).tolist()
+        if cells.dtype.kind == "M":
+            place, dates = pd.factorize(cells)
+            return place, list(dates)
     found = cells.to_numpy() if cells.dtype == object else cells
     if pd.api.types.infer_dtype(found, skipna=True) not in ("string", "integer", "boolean"):
         return np.arange(len(cells)), list(cells)
@@ -92,22 +93,25 @@ def _once(cells: pd.Series) -> tuple[np.ndarray, list[Any]]:
 def _plain_cell(cell: Any) -> str | None:
     if isinstance(cell, bytes):
         cell = cell.decode("utf-8", "replace")
-    if not isinstance(cell, str):
-        if cell is None or (isinstance(cell, float) and np.isnan(cell)):
-            return None
-        if isinstance(cell, (bool, np.bool_)):
-            return "1" if cell else "0"
-        if isinstance(cell, (float, np.floating)):
-            cell = repr(float(cell))
-        else:
-            import pandas as pd  # not for every number
-
-            if cell is pd.NaT or cell is pd.NA:
-                return None
-            cell = str(cell)
-    text = cell.strip()
+    written = cell if isinstance(cell, str) else _as_text(cell)
+    if written is None:
+        return None
+    text = written.strip()
     whole = _TRAILING_ZEROS.fullmatch(text) if text.endswith("0") else None
     return (whole.group(1) if whole else text) or None
+
+
+def _as_text(cell: Any) -> str | None:
+    """Return a cell that is no text as one, None where it is missing."""
+    if cell is None or (isinstance(cell, float) and np.isnan(cell)):
+        return None
+    if isinstance(cell, (bool, np.bool_)):
+        return "1" if cell else "0"
+    if isinstance(cell, (float, np.floating)):
+        return repr(float(cell))
+    import pandas as pd  # not for every number
+
+    return None if cell is pd.NaT or cell is pd.NA else str(cell)
 
 
 def map_table(
@@ -268,16 +272,20 @@ def read_column(cells: pd.Series, name: str, column: Column, field: Field) -> Re
     broken: Broken = []
     texts = _without_words(values, codes, cells.dtype.kind, column, field, broken)
     texts = _values_of_codes(texts, column, field, broken)
-    if column.kind == "date":
-        read = _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
-    elif column.is_number():
-        read = _number(texts, column, field, broken)
-    elif column.kind == "flag":
-        read = _flag(texts, column, field, broken)
-    else:
-        read = _text(texts, column, field, broken)
+    read = _read_texts(texts, place, column, field, broken)
     rows = [(rule, np.flatnonzero(bad[place])) for rule, bad in broken]
     return read[place], [Finding(name, rule, where) for rule, where in rows if len(where)]
+
+
+def _read_texts(texts: Texts, place: np.ndarray, column: Column, field: Field, broken: Broken) -> np.ndarray:
+    """Return texts as the column's kind has them; `place` tells in which rows each stands."""
+    if column.kind == "date":
+        return _date(texts, np.bincount(place, minlength=len(texts)), field, broken)
+    if column.is_number():
+        return _number(texts, column, field, broken)
+    if column.kind == "flag":
+        return _flag(texts, column, field, broken)
+    return _text(texts, column, field, broken)
 
 
 def _without_words(

@@ -168,8 +168,6 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         What `served` is mapped to.
     schema : Schema
     """
-    import pandas as pd
-
     if not is_plain(site) or not isinstance(served.source, Frame) or len(served.source.table) != len(table):
         return None
     raw = served.source.table
@@ -180,18 +178,27 @@ def source_rows(site: Site, whole: Site, served: Site, table: pd.DataFrame, sche
         columns = BY_IDENTIFIER
         content = _of_identifiers(whole, schema, table)
     else:
-        # Columns are taken by name, so that another order of them gives the same hashes; derived ones say nothing more.
-        made = site.source.derive if isinstance(site.source, Selection) else ()
-        own = [at for at in range(raw.shape[1]) if raw.columns[at] not in made]
-        names = sorted(own, key=lambda at: str(raw.columns[at]))
-        cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
-        digests = _digests(row_texts(pd.DataFrame(cells, index=raw.index)))
-        columns = json.dumps([str(raw.columns[at]) for at in names])
+        cells, columns = _own_cells(site, raw)
+        digests = _digests(row_texts(cells))
         content = _content(site.source, _folders(site)) or _sha256(*sorted(_listed(digests)))
     # Of a query without known tables nothing tells whose rows these are.
     if not places and _is_query(site.source):
         content = ""
     return SourceRows(Origin(content, tuple(places), _sha256(columns), _sha256(digests.tobytes())), digests)
+
+
+def _own_cells(site: Site, raw: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return the cells of a source as text, and its columns.
+
+    Columns are taken by name, so that another order of them gives the same hashes; derived ones say nothing more.
+    """
+    import pandas as pd
+
+    made = site.source.derive if isinstance(site.source, Selection) else ()
+    own = [at for at in range(raw.shape[1]) if raw.columns[at] not in made]
+    names = sorted(own, key=lambda at: str(raw.columns[at]))
+    cells = {str(at): plain_text(raw.iloc[:, at]) for at in names}
+    return pd.DataFrame(cells, index=raw.index), json.dumps([str(raw.columns[at]) for at in names])
 
 
 def rows_here(site: Site) -> tuple[pd.DataFrame, SourceRows | None]:

@@ -86,6 +86,16 @@ class Column(Strict):
         # A range or list of values must be known before any row is read: encoders are made of it.
         if self.kind == "number" and self.range is None:
             raise ValueError("a number needs a range")
+        self._check_values()
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range {list(self.range)} must go from low to high")
+        if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
+            raise ValueError("transform log1p needs a range above -1")
+        if self.typical is not None:
+            self._check_typical(*self.typical)
+        return self
+
+    def _check_values(self) -> None:
         if self.kind == "category" and len(self.values) < 2:
             raise ValueError("a category needs at least two allowed values")
         if len(set(self.values)) != len(self.values):
@@ -94,13 +104,6 @@ class Column(Strict):
         for place, value in enumerate(self.values, start=1):
             if has_control(value):
                 raise ValueError(f"allowed value {place} has a {CONTROL}")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError(f"range {list(self.range)} must go from low to high")
-        if self.transform == "log1p" and (self.range is None or self.range[0] <= -1):
-            raise ValueError("transform log1p needs a range above -1")
-        if self.typical is not None:
-            self._check_typical(*self.typical)
-        return self
 
     def _check_typical(self, low: float, high: float) -> None:
         if self.range is None or not self.range[0] <= low < high <= self.range[1]:
@@ -187,13 +190,7 @@ class Schema(Strict):
         if targets != [self.target]:
             raise ValueError(f"target {self.target!r} must be the one column of kind 'target', not {targets}")
         column = self.columns[self.target]
-        classes = len(column.values)
-        if self.task == "regression" and not column.is_number():
-            raise ValueError("the target of a regression needs a range")
-        if self.task == "binary" and classes != 2:
-            raise ValueError(f"a binary target needs two values, not {classes}")
-        if self.task == "multi-class" and classes < 3:
-            raise ValueError(f"a multi-class target needs three values or more, not {classes}")
+        self._check_target(column)
         if self.group and self.columns.get(self.group, column).kind != "id":
             raise ValueError(f"group {self.group!r} must be a column of kind 'id'")
         unknown = [name for name in self.unconfirmed if name not in self.columns]
@@ -202,6 +199,15 @@ class Schema(Strict):
                 f"unconfirmed names {unknown[0]!r}, which is no column{nearest(unknown[0], list(self.columns))}"
             )
         return self
+
+    def _check_target(self, column: Column) -> None:
+        classes = len(column.values)
+        if self.task == "regression" and not column.is_number():
+            raise ValueError("the target of a regression needs a range")
+        if self.task == "binary" and classes != 2:
+            raise ValueError(f"a binary target needs two values, not {classes}")
+        if self.task == "multi-class" and classes < 3:
+            raise ValueError(f"a multi-class target needs three values or more, not {classes}")
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -128,12 +128,7 @@ class Site:
             raise UsageError(f"site {self.name!r}: holdout={self.holdout!r} must be a Holdout or HoldoutByTime")
         if isinstance(self.source, Transactions) and not isinstance(self.holdout, HoldoutByTime):
             raise UsageError(f"site {self.name!r}: transactions are held out by time; give holdout=HoldoutByTime(...)")
-        wrong = [key for key, value in self.mapping.items() if not isinstance(value, (str, Field, type(None)))]
-        if wrong:
-            raise UsageError(f"site {self.name!r}: mapping[{wrong[0]!r}] must be a column's name, a Field or None")
-        foreign = [key for key, value in self.own.items() if not isinstance(value, OwnColumn)]
-        if foreign:
-            raise UsageError(f"site {self.name!r}: own[{foreign[0]!r}] must be an OwnColumn")
+        self._check_columns()
         check_codes(f"site {self.name!r}", self.source.missing)
         for name, other in self.also.items():
             if not isinstance(other, Mapped):
@@ -142,6 +137,14 @@ class Site:
                 raise UsageError(f"site {self.name!r}: also names {name!r}, which is its dataset already")
             # Each further dataset is tried now, so that its errors are told at import.
             self.serving(name)
+
+    def _check_columns(self) -> None:
+        for key, value in self.mapping.items():
+            if not isinstance(value, (str, Field, type(None))):
+                raise UsageError(f"site {self.name!r}: mapping[{key!r}] must be a column's name, a Field or None")
+        for key, own in self.own.items():
+            if not isinstance(own, OwnColumn):
+                raise UsageError(f"site {self.name!r}: own[{key!r}] must be an OwnColumn")
 
     @property
     def datasets(self) -> tuple[str, ...]:

@@ -87,11 +87,7 @@ class Selection:
         if not isinstance(self.limits, Limits):
             raise UsageError(f"limits={self.limits!r} must be Limits(...), such as Limits(rows=50_000_000)")
         self._check_dates()
-        texts = [*self.derive, *self.derive.values()] if isinstance(self.derive, Mapping) else [None]
-        if not all(isinstance(text, str) and text for text in texts):
-            raise UsageError(
-                f"derive={self.derive!r} must map new columns to expressions, such as {{'old': 'age > 80'}}"
-            )
+        self._check_derive()
         if not self.derive and not self.where:
             return
         # A source without expressions needs no pandas to be made.
@@ -101,6 +97,13 @@ class Selection:
             check_expression(expression, f"derive[{name!r}]")
         if self.where:
             check_expression(self.where, "where")
+
+    def _check_derive(self) -> None:
+        texts = [*self.derive, *self.derive.values()] if isinstance(self.derive, Mapping) else [None]
+        if not all(isinstance(text, str) and text for text in texts):
+            raise UsageError(
+                f"derive={self.derive!r} must map new columns to expressions, such as {{'old': 'age > 80'}}"
+            )
 
     def _check_dates(self) -> None:
         if self.century not in (0, 1900, 2000):

@@ -111,11 +111,11 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     if 2 * mapped < len(features):
         lines.append(_few_features(mapped, len(features), partial=site.partial))
     if site.policy.width < 1:
-        lines.append(Line("table", True, f"the site {width_in_words(site.policy.width)}", note=True))
-    lines += [Line("table", True, words, note=True) for words in foreign]
+        lines.append(_note("table", f"the site {width_in_words(site.policy.width)}"))
+    lines += [_note("table", words) for words in foreign]
     noted = oddities(raw, table, every, site.columns, today=today)
     # Of an empty column that is the line of the column itself.
-    lines += [Line(n.column, True, n.text, note=True) for n in noted if n.text != EMPTY + MAP_TO_NONE]
+    lines += [_note(n.column, n.text) for n in noted if n.text != EMPTY + MAP_TO_NONE]
     once = CachedSite.of(site)
     # Only a site that reads in a way of its own does so a second time.
     if isinstance(once, CachedSite):
@@ -124,11 +124,15 @@ def check_site(site: Site, *, today: date | None = None) -> Checked:
     lines += _table_lines(opened, schema, site)
     if schema.unconfirmed:
         many = f"{len(schema.unconfirmed)} columns were" if schema.unconfirmed[1:] else "1 column was"
-        lines.append(Line("table", True, f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}", note=True))
-    lines += [Line(name, True, words, note=True) for name, words in _others(table, schema, site)]
+        lines.append(_note("table", f"{many} {UNCONFIRMED}: {', '.join(schema.unconfirmed)}"))
+    lines += [_note(name, words) for name, words in _others(table, schema, site)]
     training = len(opened.training)
     holdout = opened.holdout_rows
     return Checked(site.name, len(table), training, holdout, len(features), mapped, tuple(lines), ())
+
+
+def _note(place: str, words: str) -> Line:
+    return Line(place, True, words, note=True)
 
 
 def _in_other_case(raw: pd.DataFrame, schema: Schema, findings: Sequence[Finding], site: Site) -> Iterator[Line]:

@@ -163,9 +163,8 @@ def _leak_sums(rows: ColumnArrays, layout: Layout) -> np.ndarray:
             v[gappy] /= np.maximum(share, 1 - share)
     strength = np.empty(shape)
     for number, column in enumerate(layout.features):
-        known: np.ndarray | slice = ~missing[number] if number in gappy else slice(None)
-        for outcome in range(layout.outcomes):
-            strength[number, outcome] = _strength(rows, column, known, y[known, outcome], layout.task)
+        known = ~missing[number] if number in gappy else slice(None)
+        strength[number] = _strengths(rows, column, known, y, layout.task)
     weight = np.where(np.isnan(strength), 0.0, float(rows.rows))
     return np.stack([u, v, np.nan_to_num(strength) * weight, weight], axis=2)
 
@@ -175,6 +174,12 @@ def _ranked(y: np.ndarray) -> np.ndarray:
     _, place, equal = np.unique(y[:, 0], return_inverse=True, return_counts=True)
     ranks = np.cumsum(equal) - (equal - 1) / 2
     return np.asarray((2 * ranks - len(y) - 1)[place, None] / len(y))
+
+
+def _strengths(
+    rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str
+) -> list[float]:
+    return [_strength(rows, column, known, y[known, outcome], task) for outcome in range(y.shape[1])]
 
 
 def _strength(rows: ColumnArrays, column: ColumnLayout, known: np.ndarray | slice, y: np.ndarray, task: str) -> float:

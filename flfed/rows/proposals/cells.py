@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -136,9 +137,7 @@ class Cells:
         strays = 0
         named = list(self.named)
         for text, count in zip(self.texts, self.counts.tolist(), strict=True):
-            # What has figures in it, such as "60+", is known in part: it is no code.
-            code = text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))
-            if text in words and code:
+            if text in words and _is_code(text, count):
                 codes.append(text)
                 if count >= LEAST_ROWS:
                     named.append(TAKEN.format(repr(text), count, "no number"))
@@ -215,18 +214,15 @@ def read_numbers(found: Cells) -> Numbers | None:
     return _read_all(found) or _read_most(found)
 
 
+def _is_code(text: str, count: int) -> bool:
+    """Tell whether a word is a code; what has figures in it, such as "60+", is known in part and is none."""
+    return text.casefold() in NO_NUMBER or (count >= LEAST_ROWS and not DIGITS.search(text))
+
+
 def _read_all(found: Cells) -> Numbers | None:
     """Return numbers with a few words among them, None where other cells are none."""
-    words = [text for text in found.texts if not DIGITS.search(text)]
-    few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
-    few = few or all(word.casefold() in NO_NUMBER for word in words)
-    if not few:
-        return None
-    rest = found.without(words) if words else found
-    # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
-    if not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
-        return None
-    if words and any(map(ZEROS_FIRST.fullmatch, rest.texts)):
+    rest = _without_words(found)
+    if rest is None:
         return None
     read = _with_either_mark(rest) or next(filter(None, (_by(rest, reading) for reading in READINGS)), None)
     if read is not None and rest.strays:
@@ -234,19 +230,34 @@ def _read_all(found: Cells) -> Numbers | None:
     return read
 
 
+def _without_words(found: Cells) -> Cells | None:
+    """Return a column of numbers without the words among them, None where these are too many or the numbers names."""
+    words = [text for text in found.texts if not DIGITS.search(text)]
+    few = len(words) <= MOST_WORDS and len(found.texts) > FEW_VALUES
+    if not few and not all(word.casefold() in NO_NUMBER for word in words):
+        return None
+    rest = found.without(words) if words else found
+    # A few words among many numbers stand for "not known", but not where numbers are names, such as 01 or 0815.
+    if not rest.known or found.known - rest.known > WORDS_SHARE * found.known:
+        return None
+    if words and any(map(ZEROS_FIRST.fullmatch, rest.texts)):
+        return None
+    return rest
+
+
 def _read_most(found: Cells) -> Numbers | None:
     """Return numbers of which some cells are none, such as "60+"; None where these are more than one of ten."""
     figures = np.array([bool(DIGITS.search(text)) for text in found.texts], dtype=bool)
     if len(found.texts) <= FEW_VALUES or found.counts[figures].sum() < MOST_NUMBERS * found.known:
         return None
-    numbers = replace(found, texts=[text for text, keep in zip(found.texts, figures, strict=True) if keep])
+    numbers = replace(found, texts=list(compress(found.texts, figures)))
     tried = numbers.texts[:MOST_TRIED]
     best = min(READINGS, key=lambda one: int(_odd(tried, one).sum()))
     if 2 * _odd(tried, best).sum() > len(tried):
         return None
     odd = np.ones(len(found.texts), dtype=bool)
     odd[figures] = _odd(numbers.texts, best)
-    words = [text for text, is_odd in zip(found.texts, odd, strict=True) if is_odd]
+    words = list(compress(found.texts, odd))
     rest = found.without(words)
     # Where the others are V57 or E909, the numbers beside them are codes too.
     coded = sum(map(bool, map(_CODE.fullmatch, words))) > len(words) / 2
@@ -288,12 +299,7 @@ def _with_either_mark(found: Cells) -> Numbers | None:
     None where that can be told.
     """
     texts = (found.as_written or found).texts
-    marked = [text for text in texts if "." in text or "," in text]
-    marks = set()
-    for match in map(_ONE_MARK.fullmatch, marked):
-        if match is None:
-            return None
-        marks.add(match[1])
+    marks = _only_marks(texts)
     if not marks:
         return None
     mark = min(marks)
@@ -303,9 +309,7 @@ def _with_either_mark(found: Cells) -> Numbers | None:
     thousands = Field("", decimal=other_mark, thousands=mark, censored=censored)
     decimals = Field("", decimal=mark, thousands=between, censored=censored)
     readings = {"thousands": _by(found.as_written or found, thousands), "decimals": _by(found, decimals)}
-    # Where amounts below a thousand stand without a mark, the others' is one of thousands.
-    unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
-    likely = "thousands" if mark == "," or (unmarked and max(unmarked) <= 3) else "decimals"
+    likely = _likely_mark(texts, mark)
     if len(marks) == 2:
         likely = "decimals"  # one reading has both marks before decimals, and none has them between thousands
     read, other = readings.pop(likely), *readings.values()
@@ -318,3 +322,17 @@ def _with_either_mark(found: Cells) -> Numbers | None:
 def breaks(texts: Sequence[str], column: Column, field: Field) -> bool:
     """Tell whether some texts cannot be read so."""
     return bool(read_column(pd.Series(texts, dtype=object), "", column, field)[1])
+
+
+def _only_marks(texts: Sequence[str]) -> set[str]:
+    """Return the marks of texts of which each has one, before three digits; empty where some are otherwise."""
+    marked = [text for text in texts if "." in text or "," in text]
+    matches = list(map(_ONE_MARK.fullmatch, marked))
+    marks = {match[1] for match in matches if match is not None}
+    return set() if None in matches else marks
+
+
+def _likely_mark(texts: Sequence[str], mark: str) -> str:
+    """Return whether a mark stands for thousands, as where smaller amounts have none, or for decimals."""
+    unmarked = [len(DIGITS.findall(text)) for text in texts if "." not in text and "," not in text]
+    return "thousands" if mark == "," or (unmarked and max(unmarked) <= 3) else "decimals"

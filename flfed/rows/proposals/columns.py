@@ -244,21 +244,19 @@ def _as_number(found: Cells) -> ColumnProposal | None:
         return None
     if read.other and read.reading.thousands:
         return _number(read, "its values are numbers", sure=False)
+    return _as_plain_number(read)
+
+
+def _as_plain_number(read: Numbers) -> ColumnProposal:
     found = read.cells
     values = read.values
     words = name_words(found.name)
     whole = bool((values == np.rint(values)).all())
-    if whole and any(ZEROS_FIRST.fullmatch(text) for text in found.texts):
+    if whole and any(map(ZEROS_FIRST.fullmatch, found.texts)):
         return _codes(found, "its numbers begin with zeros")
     days = sum(map(bool, map(_DAY.fullmatch, found.texts))) / len(found.texts)
-    if whole and days == 1 and next(_formats(found.texts), None) == "":
-        return _date(
-            found, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
-        )
-    if whole and (proposal := _whole_numbers(found, values, words)):
+    if whole and (proposal := _whole_numbers(found, values, words, all_days=days == 1)):
         return proposal
-    if whole and len(values) <= FEW_CODES:
-        return _category(found, f"it has {len(values)} whole numbers: if they are amounts, a number", sure=False)
     sure = len(values) > FEW_VALUES or not whole
     why = "its values are numbers" if sure else f"it has {len(values)} whole numbers: if they are codes, a category"
     if days > MOST_DAYS:
@@ -267,8 +265,27 @@ def _as_number(found: Cells) -> ColumnProposal | None:
     return _number(read, why, sure=sure and not _AREA_NAME.search(words))
 
 
-def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnProposal | None:
-    """Return what whole numbers are where they are no amounts."""
+def _whole_numbers(found: Cells, values: np.ndarray, words: str, *, all_days: bool) -> ColumnProposal | None:
+    """Return what whole numbers are where they are no amounts; `all_days` where each could be a date."""
+    if all_days and next(_formats(found.texts), None) == "":
+        return _date(
+            found, "", "its whole numbers are dates such as 20240131: if they are amounts, a number", sure=False
+        )
+    if proposal := _numbers_by_name(found, values, words):
+        return proposal
+    if are_spread_codes(values, found.counts):
+        return _category(found, "its few whole numbers lie far apart, as codes do", sure=False)
+    distinct = len(values)
+    span = _span(values)
+    if distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct:
+        return _category(found, "its few whole numbers have gaps", sure=False)
+    if distinct <= FEW_CODES:
+        return _category(found, f"it has {distinct} whole numbers: if they are amounts, a number", sure=False)
+    return None
+
+
+def _numbers_by_name(found: Cells, values: np.ndarray, words: str) -> ColumnProposal | None:
+    """Return what whole numbers are by the column's name and by how they repeat."""
     amounts = repeat_as_amounts(values, found.counts)
     named = is_identifier_name(words, amounts=amounts)
     if proposal := _numbers_of_rows(found, values, words, named=named):
@@ -280,11 +297,7 @@ def _whole_numbers(found: Cells, values: np.ndarray, words: str) -> ColumnPropos
         return _identifier(found, OWNER, sure=False)
     if 2 < distinct <= MOST_VALUES and (named or is_code_name(words)):
         return _category(found, "its name speaks of codes", sure=False)
-    if are_spread_codes(values, found.counts):
-        return _category(found, "its few whole numbers lie far apart, as codes do", sure=False)
-    span = _span(values)
-    gaps = distinct <= FEW_VALUES and distinct < span <= 100 and values.min() >= 0 and span > 1.5 * distinct
-    return _category(found, "its few whole numbers have gaps", sure=False) if gaps else None
+    return None
 
 
 def _span(values: np.ndarray) -> float:
@@ -301,10 +314,12 @@ def _numbers_of_rows(found: Cells, values: np.ndarray, words: str, *, named: boo
     # Of so many amounts drawn from this range two or more pairs would be equal.
     if distinct == found.known and distinct * (distinct - 1) > 4 * span:
         return _identifier(found, "each row has another whole number: if they are amounts, a number", sure=False)
-    if named and found.share_distinct > 0.9:
+    if not named:
+        return None
+    if found.share_distinct > 0.9:
         return _identifier(found, "its name and its distinct numbers say so")
-    most = FEW_VALUES if named and is_person_word(words) else MOST_VALUES
-    if named and distinct > most:
+    most = FEW_VALUES if is_person_word(words) else MOST_VALUES
+    if distinct > most:
         return _identifier(found, "its name says so, and rows of one number may belong together", sure=False)
     return None
 
@@ -369,16 +384,22 @@ def _as_words(found: Cells) -> ColumnProposal | None:
     mixed = sum(map(is_number_text, found.texts))
     if mixed and distinct > MOST_VALUES and found.share_distinct > 0.1:
         return _identifier(found, "its cells are partly numbers, partly texts", sure=False)
-    long = float(np.average([len(text) for text in found.texts], weights=found.counts)) > 60
-    if long or found.share_distinct > 0.5 or (named and distinct > MOST_VALUES):
-        sure = distinct == found.known or long or named
-        why = "its texts are long" if long else "its texts are nearly all different"
-        return _identifier(found, why, sure=sure)
+    if proposal := _long_or_different(found, named=named):
+        return proposal
     if names_owner(words) and distinct > 2:
         return _identifier(found, OWNER, sure=False)
     if (found.counts >= LEAST_ROWS).any():
         return _category(found, "it has few texts", sure=distinct <= MOST_VALUES)
     return None
+
+
+def _long_or_different(found: Cells, *, named: bool) -> ColumnProposal | None:
+    distinct = len(found.texts)
+    long = float(np.average(list(map(len, found.texts)), weights=found.counts)) > 60
+    if not (long or found.share_distinct > 0.5 or (named and distinct > MOST_VALUES)):
+        return None
+    why = "its texts are long" if long else "its texts are nearly all different"
+    return _identifier(found, why, sure=distinct == found.known or long or named)
 
 
 def _identifier(found: Cells, why: str, *, sure: bool = True) -> ColumnProposal:

@@ -185,15 +185,18 @@ def are_people(found: Cells) -> str:
         return ""
     if _share(found, _TITLE) >= MOST_CELLS:
         return "its texts are names of people"
+    return "its heading and its texts are those of people's names" if _are_names(found, words) else ""
+
+
+def _are_names(found: Cells, words: str) -> bool:
+    """Tell whether heading and words of a column are those of people's names."""
     many = len(found.texts) > FEW_VALUES
     listed = is_name_heading(words) and many
     whole_names = _share(found, _TWO_WORDS) >= MOST_CELLS
     # Of one word each they may be of a ward or a field, unless there are many and each begins with a capital.
     surnames = many and _share(found, _CAPITAL) >= MOST_CELLS
     who = bool(_WHO_WORD.search(words)) and (whole_names or surnames)
-    if listed or who or (_ANY_NAME.fullmatch(words) and whole_names):
-        return "its heading and its texts are those of people's names"
-    return ""
+    return listed or who or (bool(_ANY_NAME.fullmatch(words)) and whole_names)
 
 
 def is_name_heading(words: str) -> bool:

@@ -108,15 +108,7 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
 
     own = [str(name) for name in table.columns]
     names = list(schema.columns)
-    alike = np.zeros((len(names), len(own)))
-    score = np.zeros_like(alike)
-    fits = {}
-    for i, name in enumerate(names):
-        for j, other in enumerate(own):
-            alike[i, j] = name_likeness(name, other)
-            if alike[i, j] > 0.3:
-                fits[i, j] = _fit(table.iloc[:, j], other, name, schema.columns[name])
-                score[i, j] = NAME_WEIGHT * alike[i, j] + (1 - NAME_WEIGHT) * fits[i, j].share
+    alike, score, fits = _scores(table, schema)
     rows, columns = linear_sum_assignment(-score)
     pairs: dict[int, int] = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     found = []
@@ -136,6 +128,20 @@ def propose_mapping(table: pd.DataFrame, schema: Schema) -> list[Match]:
         if match.column == schema.target and match.own is None:
             found[place] = _target(left, schema)
     return found
+
+
+def _scores(table: pd.DataFrame, schema: Schema) -> tuple[np.ndarray, np.ndarray, dict[tuple[int, int], _Fit]]:
+    """Return how alike names are and how well columns fit, [schema's columns, own columns], and the fits of these."""
+    alike = np.zeros((len(schema.columns), table.shape[1]))
+    score = np.zeros_like(alike)
+    fits = {}
+    for i, (name, column) in enumerate(schema.columns.items()):
+        for j, own in enumerate(map(str, table.columns)):
+            alike[i, j] = name_likeness(name, own)
+            if alike[i, j] > 0.3:
+                fits[i, j] = _fit(table.iloc[:, j], own, name, column)
+                score[i, j] = NAME_WEIGHT * alike[i, j] + (1 - NAME_WEIGHT) * fits[i, j].share
+    return alike, score, fits
 
 
 def _target(left: Mapping[str, pd.Series], schema: Schema) -> Match:
@@ -194,6 +200,10 @@ def mapping_of(matches: list[Match]) -> dict[str, str | Field | None]:
     return found
 
 
+def _without_brackets(name: str) -> str:
+    return plain_name(re.sub(r"[\[(].*", "", name) or name)
+
+
 def name_likeness(one: str, other: str) -> float:
     """Return how alike two names are, from 0 to 1.
 
@@ -202,7 +212,7 @@ def name_likeness(one: str, other: str) -> float:
     >>> name_likeness("age", "AGE"), name_likeness("sex", "Gender"), name_likeness("chol", "ward")
     (1.0, 0.9, 0.0)
     """
-    plain = [plain_name(re.sub(r"[\[(].*", "", name) or name) for name in (one, other)]
+    plain = [_without_brackets(name) for name in (one, other)]
     if plain[0] == plain[1] and plain[0]:
         return 1.0
     words = [_words(name) for name in (one, other)]

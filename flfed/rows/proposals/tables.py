@@ -131,9 +131,7 @@ def propose_schema(
     columns = together(tables)
     target, group, time = (column_named(word, option, columns) for word, option in _options(target, group, time))
     unread = {column_named(word, "leave_out", columns) for word in leave_out}
-    named = [name for name in (target, group, time, *unread) if name]
-    if twice := [name for name in named if named.count(name) > 1]:
-        raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
+    _refuse_twice([name for name in (target, group, time, *unread) if name])
     wishes = wishes or Wishes()
     _refuse_wishes(wishes, {target, group, time} | unread)
     codes = wishes.codes_by_column
@@ -145,10 +143,7 @@ def propose_schema(
         for name, cells in columns.items()
         if name != target and name not in unread
     }
-    # Identifiers and free texts tell a model nothing, and whoever needs one names it as the group.
-    kept = {
-        n: proposal for n, proposal in proposals.items() if proposal.column and (proposal.kind != "id" or n == group)
-    }
+    kept = _kept(proposals, group)
     leaks = _take_leaks(columns, proposals, kept, predicted, target, wishes)
     if not any(proposal.kind in FEATURES and name not in leaks for name, proposal in kept.items()):
         raise UsageError(
@@ -158,6 +153,20 @@ def propose_schema(
     free = {n: proposal for n, proposal in proposals.items() if n not in leaks and proposal.why != RESTARTS}
     offers = offers_of(columns, free, parts, group, time)
     return TableProposal(schema, proposals, predicted, leaks, len(columns[target]), offers)
+
+
+def _refuse_twice(named: Sequence[str]) -> None:
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise UsageError(f"column {twice[0]!r} is named twice: target, by, group and time each need one of their own")
+
+
+def _kept(proposals: Mapping[str, ColumnProposal], group: str) -> dict[str, ColumnProposal]:
+    """Return the columns that stay: identifiers tell a model nothing, and whoever needs one names it as the group."""
+    return {
+        name: proposal
+        for name, proposal in proposals.items()
+        if proposal.column and (proposal.kind != "id" or name == group)
+    }
 
 
 def _schema(
@@ -322,9 +331,7 @@ def check_alike(tables: Mapping[str, pd.DataFrame], target: str) -> None:
         for other, those in found.items():
             if other != name:
                 others.update(those.texts)
-        few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
-        coded = few or len(set(cells.texts) | others) <= FEW_CLASSES
-        if coded and cells.texts and others and not others & set(cells.texts):
+        if _is_written_otherwise(cells, others):
             raise UsageError(
                 f"target: column {target!r} of table {name!r} has no value that the other tables have: write its "
                 "classes alike in all of them, or map that table afterwards with flfed site new"
@@ -338,3 +345,10 @@ def _forced(proposal: ColumnProposal, name: str, group: str, time: str) -> Colum
     if name == time and proposal.kind != "date":
         raise UsageError(f"time: column {name!r} holds no dates that can be read: {proposal.why}")
     return proposal
+
+
+def _is_written_otherwise(cells: Cells, others: set[str]) -> bool:
+    """Tell whether classes of one table are none of those that other tables have."""
+    few = max(len(cells.texts), len(others)) <= MOST_VALUES and read_numbers(cells) is None
+    coded = few or len(set(cells.texts) | others) <= FEW_CLASSES
+    return bool(coded and cells.texts and others and not others & set(cells.texts))

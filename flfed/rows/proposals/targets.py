@@ -140,16 +140,21 @@ def unknown_classes(found: Cells) -> list[str]:
     numbers = {text: by_number(text)[0] for text in found.texts if text not in words}
     finite = [number for number in numbers.values() if abs(number) < math.inf]
     if len(finite) == len(numbers):
-        low = min(finite, default=0.0)
-        high = max(finite, default=0.0)
-        # Codes lie outside of the classes' own numbers, which begin with 0 or 1.
-        inside = [number for number in finite if number >= 0 and not (number == high and is_code(number) and high > 7)]
-        rows = dict(zip(found.texts, found.counts.tolist(), strict=True))
-        least = min((rows[text] for text, number in numbers.items() if number in inside), default=0)
-        outside = [text for text, number in numbers.items() if number not in inside and number in (low, high)]
-        # As many rows as the other classes have make a class of it, such as -1, 0 and 1 of a mood.
-        words += [text for text in outside if LEAST_ROWS <= rows[text] < least / 2]
+        words += _outside(found, numbers)
     return words if len(found.texts) - len(words) >= 2 else []
+
+
+def _outside(found: Cells, numbers: Mapping[str, float]) -> list[str]:
+    """Return the codes among classes that are numbers: they lie outside of the others, which begin with 0 or 1."""
+    low = min(numbers.values(), default=0.0)
+    high = max(numbers.values(), default=0.0)
+    high_is_code = is_code(high) and high > 7
+    inside = {number for number in numbers.values() if number >= 0 and not (number == high and high_is_code)}
+    rows = dict(zip(found.texts, found.counts.tolist(), strict=True))
+    least = min((rows[text] for text, number in numbers.items() if number in inside), default=0)
+    outside = [text for text, number in numbers.items() if number not in inside and number in (low, high)]
+    # As many rows as the other classes have make a class of it, such as -1, 0 and 1 of a mood.
+    return [text for text in outside if LEAST_ROWS <= rows[text] < least / 2]
 
 
 def _classes(found: Cells, task: Task | None) -> TargetProposal:
@@ -169,21 +174,21 @@ def _classes(found: Cells, task: Task | None) -> TargetProposal:
     chosen: Task = "binary" if len(values) == 2 else "multi-class"
     if task is not None and task != chosen:
         raise UsageError(f"target: column {found.name!r} has {len(values)} classes, which is {chosen}, not {task}")
-    why = f"{len(values)} classes"
+    why = [f"{len(values)} classes"]
     if chosen == "binary":
-        why = f"{why}; {values[-1]!r} is the one that is predicted"
+        why.append(f"{values[-1]!r} is the one that is predicted")
+    doubts = []
     if codes:
         named = ", ".join(f"{code!r} ({count_in_words(rows_of[code])} rows)" for code in codes)
-        why = f"{why}; {named} is taken for 'not known'"
-        sure = False
+        doubts.append(f"{named} is taken for 'not known'")
     if many := rows_in_other_case(found.texts, found.counts):
-        why = f"{why}; {CASE.format(many)}"
-        sure = False
+        doubts.append(CASE.format(many))
     if rare:
-        few = count_in_words(sum(counts[text] for text in counts if text not in common))
-        why = f"{why}; {UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each"
-        sure = False
-    return TargetProposal(chosen, Column(kind="target", values=values), field, why, sure, unlabelled)
+        few = count_in_words(found.known - sum(counts[text] for text in common))
+        doubts.append(f"{UNLISTED!r} is a class of {few} rows, for their values have fewer than ten each")
+    words = "; ".join([*why, *doubts])
+    column = Column(kind="target", values=values)
+    return TargetProposal(chosen, column, field, words, sure and not doubts, unlabelled)
 
 
 def _common_texts(found: Cells, counts: Mapping[str, int]) -> list[str]:

@@ -206,6 +206,10 @@ THEIRS = ("policy.toml", "source.toml")
 """Files of which people decide: none is replaced."""
 
 
+def _as_bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
 def write_new(
     folder: Path, content_by_path: Mapping[str, str | bytes], *, replace: bool = False, hint: str = ""
 ) -> list[Path]:
@@ -236,8 +240,7 @@ def write_new(
         for path in files:
             path.parent.mkdir(parents=True, exist_ok=True)
         for path, content in files.items():
-            whole = content.encode() if isinstance(content, str) else content
-            write_whole(path, whole)
+            write_whole(path, _as_bytes(content))
     except OSError as error:
         raise UsageError(f"{folder}: nothing can be written there ({error.strerror}): give another folder") from None
     return list(files)

@@ -53,10 +53,9 @@ class Wishes:
             If a column is not there, or is to be kept and to be dropped.
         """
         names = list(columns)
-        for word, option in ((keep, "keep"), (drop, "drop"), (missing, "missing")):
-            if isinstance(word, str) or not all(isinstance(one, str) and one.strip() for one in word):
-                what = "VALUE" if option == "missing" else "COLUMN"
-                raise UsageError(f"{option}: give texts, such as [{what!r}]")
+        _check_texts("keep", keep, "COLUMN")
+        _check_texts("drop", drop, "COLUMN")
+        _check_texts("missing", missing, "VALUE")
         kept = [column_named(word, "keep", names) for word in keep]
         dropped = [column_named(word, "drop", names) for word in drop]
         if both := set(kept) & set(dropped):
@@ -92,6 +91,11 @@ class Wishes:
                 cells = table[name] if table[name].dtype.kind in "fM" else table[name].astype(object)
                 changed[name] = cells.mask(hidden)
         return table.assign(**changed) if changed else table
+
+
+def _check_texts(option: str, words: Sequence[str], example: str) -> None:
+    if isinstance(words, str) or not all(isinstance(one, str) and one.strip() for one in words):
+        raise UsageError(f"{option}: give texts, such as [{example!r}]")
 
 
 def _has_code(table: pd.DataFrame, column: str, code: str) -> bool:

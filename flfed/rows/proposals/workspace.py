@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -200,9 +200,7 @@ def new_workspace(
     """
     for own in tables:
         refuse_lines_above(own.table, own.source, own.title, [word for word in (target, by, group, time) if word])
-    notes = list[str]()
-    for own in tables:
-        notes += [f"{own.title}: {words}" for words in foreign_rows(own.table)]
+    notes = _notes(tables)
     tables = [_with_plain_names(own) for own in tables]
     columns = together({str(place): own.table for place, own in enumerate(tables)})
     wishes = Wishes.of(columns, keep, drop, missing)
@@ -211,11 +209,7 @@ def new_workspace(
     for word, option in ((target, "target"), (group, "group"), (time, "time")):
         _refuse_lacking(tables, word, option)
     tables, rare = _without_rare_classes(tables, target, task, wishes)
-    parts, left_out = cut_by(tables, by) if by else (list(tables), 0)
-    if by:
-        refuse_one_site(tables, by, parts)
-    if rare:
-        parts = [with_classes(part, target, rare.classes) for part in parts]
+    parts, left_out = _parts(tables, by, target, rare)
     name = slug(name)
     whole = {str(place): part.table for place, part in enumerate(tables)}
     if task != "regression":
@@ -231,29 +225,57 @@ def new_workspace(
         raise UsageError("a study needs at least two sites: give two tables, or the column that names them (by)")
     cut_at = _cut_date(parts, proposal, time, holdout) if holdout else None
     policy = _policy(open_data=open_data, resplit=open_data and not time)
-    sites = []
-    for site, part in zip(names, parts, strict=True):
+    sites = _sites(dict(zip(names, parts, strict=True)), proposal, policy, cut_at, holdout, salted=salted)
+    rare_rows = int(rare.rows.sum()) if rare else 0
+    return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
+
+
+def _sites(
+    parts: Mapping[str, OwnTable],
+    proposal: TableProposal,
+    policy: Policy,
+    cut_at: HoldoutByTime | None,
+    share: float,
+    *,
+    salted: bool,
+) -> Iterator[Site]:
+    """Yield a site for each table, by its name; `share` of the rows is held out unless they are cut at a date."""
+    for name, part in parts.items():
         mapping = _with_own_marks(proposal, part.table)
         split: AnyHoldout
         if cut_at:
             split = cut_at
         elif salted:
-            split = _salted(holdout, part, proposal, mapping, policy)
+            split = _salted(share, part, proposal, mapping, policy)
         else:
-            split = Holdout(holdout, salt=site)
-        sites.append(
-            Site(
-                name=site,
-                title=part.title,
-                dataset=name,
-                source=part.source,
-                mapping=mapping,
-                holdout=split,
-                policy=policy,
-            )
+            split = Holdout(share, salt=name)
+        yield Site(
+            name=name,
+            title=part.title,
+            dataset=proposal.schema.name,
+            source=part.source,
+            mapping=mapping,
+            holdout=split,
+            policy=policy,
         )
-    rare_rows = int(rare.rows.sum()) if rare else 0
-    return Workspace(proposal, tuple(sites), title, left_out, rare_rows, tuple(notes))
+
+
+def _notes(tables: Sequence[OwnTable]) -> list[str]:
+    """Return which rows of the tables belong to none."""
+    notes: list[str] = []
+    for own in tables:
+        notes += [f"{own.title}: {words}" for words in foreign_rows(own.table)]
+    return notes
+
+
+def _parts(tables: Sequence[OwnTable], by: str, target: str, rare: RareClasses | None) -> tuple[list[OwnTable], int]:
+    """Return the tables of the sites, cut by a column where one is named, and how many rows have no site."""
+    parts, left_out = cut_by(tables, by) if by else (list(tables), 0)
+    if by:
+        refuse_one_site(tables, by, parts)
+    if rare:
+        parts = [with_classes(part, target, rare.classes) for part in parts]
+    return parts, left_out
 
 
 def _policy(*, open_data: bool, resplit: bool) -> Policy:

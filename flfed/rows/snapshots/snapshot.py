@@ -313,8 +313,6 @@ def load(site: Site, folder: Path) -> FrozenSite:
         If nothing is frozen yet; if the snapshot is damaged, cut short, another site's or another
         schema's; if others than its owner may read it; or if it holds the transactions of other periods.
     """
-    import pyarrow as pa
-
     own = folder / site.dataset
     schema = datasets.load(site.dataset).schema
     if not own.is_dir():
@@ -323,12 +321,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
         frozen = _facts(site, own)
         if frozen is None:
             raise _nothing(site)
-        if frozen.schema_sha256 != schema.sha256():
-            raise _refused(site, "were frozen under another schema of it")
-        if frozen.periods != _periods(site):
-            raise _refused(site, "are transactions of other periods than its holdout has now")
-        if frozen.own != declared(site.own):
-            raise _refused(site, "have other columns of its own than its package declares now")
+        _refuse_other(site, frozen, schema)
         origin = frozen.origin
         try:
             whole = read_private(own / frozen.file, rows=True)
@@ -336,6 +329,32 @@ def load(site: Site, folder: Path) -> FrozenSite:
             kept = read_private(own / _withheld_file(frozen), rows=True) if frozen.withheld_sha256 else b""
         except OSError as error:
             raise _refused(site, f"cannot be read ({error.strerror})") from None
+    table, withheld = _tables(site, frozen, schema, whole, kept)
+    rows = None if origin is None else SourceRows.of_file(origin, hashes)
+    if rows is not None and len(rows.digests) != len(table):
+        raise _refused(site, "are damaged: their hashes are not those that were written")
+    # Its own columns are the schema's now: nothing is left to map.
+    given = {one.name: getattr(site, one.name) for one in fields(Site)}
+    given |= {"source": Part(table), "mapping": {}, "also": {}}
+    return FrozenSite(**given, snapshot=frozen, source_rows=rows, withheld=withheld)
+
+
+def _refuse_other(site: Site, frozen: Frozen, schema: Schema) -> None:
+    """Refuse a snapshot of another schema, other periods or other columns than the site has now."""
+    if frozen.schema_sha256 != schema.sha256():
+        raise _refused(site, "were frozen under another schema of it")
+    if frozen.periods != _periods(site):
+        raise _refused(site, "are transactions of other periods than its holdout has now")
+    if frozen.own != declared(site.own):
+        raise _refused(site, "have other columns of its own than its package declares now")
+
+
+def _tables(
+    site: Site, frozen: Frozen, schema: Schema, whole: bytes, kept: bytes
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return the rows that are served and those that are withheld, of files that are the ones that were written."""
+    import pyarrow as pa
+
     resting_unfit = bool(kept) and hashlib.sha256(kept).hexdigest() != frozen.withheld_sha256
     if hashlib.sha256(whole).hexdigest() != frozen.file_sha256 or resting_unfit:
         raise _refused(site, "are damaged: the file is not the one that was written")
@@ -346,13 +365,7 @@ def load(site: Site, folder: Path) -> FrozenSite:
         raise _refused(site, "are damaged: the file cannot be read as Parquet of its schema") from None
     if len(table) != frozen.rows or rows_sha256(table) != frozen.sha256:
         raise _refused(site, "are damaged: they are not those that were frozen")
-    rows = None if origin is None else SourceRows.of_file(origin, hashes)
-    if rows is not None and len(rows.digests) != len(table):
-        raise _refused(site, "are damaged: their hashes are not those that were written")
-    # Its own columns are the schema's now: nothing is left to map.
-    given = {one.name: getattr(site, one.name) for one in fields(Site)}
-    given |= {"source": Part(table), "mapping": {}, "also": {}}
-    return FrozenSite(**given, snapshot=frozen, source_rows=rows, withheld=withheld)
+    return table, withheld
 
 
 def _facts(site: Site, own: Path) -> Frozen | None:

@@ -252,15 +252,19 @@ def _one_step(
             continue
         gains = _gains(members, before, missing, minimum)
         shown = members[which]
-        # First those who cover most other gaps, then in the fixed order that the key gives.
-        ranked = []
-        for member in candidates:
-            text, own = shown[member]
-            ranked.append((-gains.get(own[0], 0), *table.order(text, own[0]), member))
-        first = sorted(ranked)[: minimum - missing[at]]
-        table.rest(list(chain.from_iterable(shown[member][1] for *_, member in first)))
+        first = _ranked(table, candidates, shown, gains)[: minimum - missing[at]]
+        table.rest(list(chain.from_iterable(shown[member][1] for member in first)))
         return True
     return False
+
+
+def _ranked(table: _Table, candidates: set[bytes], shown: _Members, gains: Mapping[int, int]) -> list[bytes]:
+    """Return people in the order of resting: who covers most other gaps, then as the key says."""
+    ranked = []
+    for member in candidates:
+        text, rows = shown[member]
+        ranked.append((-gains.get(rows[0], 0), *table.order(text, rows[0]), member))
+    return [member for *_, member in sorted(ranked)]
 
 
 def _gains(

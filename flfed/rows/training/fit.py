@@ -5,7 +5,7 @@ Each is done once, on the encoded rows that a request brings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,9 +42,9 @@ def fit(request: FitRequest) -> Fitted:
     plan = request.plan
     rows = request.rows
     dtype = getattr(torch, plan.precision)
-    w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
+    w = tensors_of(request.arrays, dtype)
     anchor = dict(w)
-    correction = {name: torch.tensor(value, dtype=dtype) for name, value in request.correction.items()}
+    correction = tensors_of(request.correction, dtype)
     state: State = {}
     take = step_of(plan)
     losses = 0.0
@@ -65,6 +65,16 @@ def fit(request: FitRequest) -> Fitted:
             for name in set(request.model.penalised) - set(request.frozen):
                 w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += loss
+    return fitted(request, w, anchor, steps, losses)
+
+
+def tensors_of(arrays: Mapping[str, np.ndarray], dtype: torch.dtype) -> Tensors:
+    """Return arrays as tensors of a type."""
+    return {name: torch.tensor(value, dtype=dtype) for name, value in arrays.items()}
+
+
+def fitted(request: FitRequest, w: Tensors, anchor: Tensors, steps: int, losses: float) -> Fitted:
+    """Return the result of training that went from `anchor` to `w`; `losses` are added over the steps."""
     # Strategies average what training changed, not the trained arrays themselves.
     if request.delta:
         w = {name: value - anchor[name] for name, value in w.items()}

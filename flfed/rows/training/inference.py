@@ -87,31 +87,36 @@ def measure_stacked(requests: Sequence[MeasureRequest]) -> list[Measured]:
     # Requests without rows still get a histogram, of zeros.
     empty = [place for place, request in enumerate(requests) if request.histogram and not len(request.rows.y)]
     counts = {place: np.zeros((2, BINS)) for place in empty}
-    # Losses differ by task, so that each task is measured by itself.
-    for task in sorted({request.task for request in requests}):
-        some = np.array([place for place, request in enumerate(requests) if request.task == task])
-        sizes = np.array([len(requests[place].rows.y) for place in some.tolist()])
-        for part in alike(sizes):  # a few sites at a time, whose rows stay in the processor's cache
-            places = some[part].tolist()
-            asked = [requests[place] for place in places]
-            found = [outputs[place] for place in places]
-            figures[:, places], histograms = _figures(task, asked, np.concatenate(found), sizes[part])
-            counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
+    for places in _measured_together(requests):
+        asked = [requests[place] for place in places]
+        found = np.concatenate([outputs[place] for place in places])
+        figures[:, places], histograms = _figures(asked, found)
+        counts |= {place: counted for place, counted in zip(places, histograms, strict=True) if counted is not None}
     return [
         Measured(outputs=found, loss=loss, area=area, variance=variance, histogram=counts.get(place))
         for place, (found, (loss, area, variance)) in enumerate(zip(outputs, figures.T.tolist(), strict=True))
     ]
 
 
-def _figures(
-    task: str, asked: Sequence[MeasureRequest], outputs: np.ndarray, sizes: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray | None]]:
+def _measured_together(requests: Sequence[MeasureRequest]) -> Iterator[list[int]]:
+    """Yield the places of a few requests of one task, whose rows stay in the processor's cache."""
+    # Losses differ by task, so that each task is measured by itself.
+    for task in sorted({request.task for request in requests}):
+        some = np.array([place for place, request in enumerate(requests) if request.task == task])
+        sizes = np.array([len(requests[place].rows.y) for place in some.tolist()])
+        for part in alike(sizes):
+            yield some[part].tolist()
+
+
+def _figures(asked: Sequence[MeasureRequest], outputs: np.ndarray) -> tuple[np.ndarray, list[np.ndarray | None]]:
     """Return the figures of several sites.
 
     They are loss, area and variance [3, sites], and each site's histogram, as far as they are asked for.
 
     `outputs` are those of all rows, one site after the other, each with at least one.
     """
+    task = asked[0].task
+    sizes = np.array([len(request.rows.y) for request in asked])
     y = np.concatenate([request.rows.y for request in asked])
     wanted = y if task == "regression" else y.astype(np.int64, copy=False)
     target = torch.from_numpy(wanted)
@@ -137,10 +142,10 @@ def _outputs(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]
     found: list[np.ndarray] = [np.empty(0)] * len(asked)
     units = _units(asked)
     # Small models with known layers are stacked; all others are computed one by one.
-    small = [unit for unit in units if layers_of(unit.model) and unit.rows <= STACKED]
-    stacks = list(_stacks(small)) if len(small) > 1 else [[unit] for unit in small]
-    alone = [[unit] for unit in units if not (layers_of(unit.model) and unit.rows <= STACKED)]
-    for stack in stacks + alone:
+    small = [unit for unit in units if _is_small(unit)]
+    stacks = list(_stacks(small)) if len(small) > 1 else [small]
+    alone = [[unit] for unit in units if not _is_small(unit)]
+    for stack in filter(None, stacks + alone):
         computed = [_product(stack[0])] if len(stack) == 1 else _stacked(stack)
         for unit, outputs in zip(stack, computed, strict=True):
             # A unit's outputs are cut into those of the requests that it was made of.
@@ -164,6 +169,10 @@ def _units(asked: Sequence[tuple[Any, dict[str, np.ndarray], np.ndarray, str]]) 
         unit.places.append(place)
         unit.xs.append(x)
     return list(units.values())
+
+
+def _is_small(unit: _Unit) -> bool:
+    return bool(layers_of(unit.model)) and unit.rows <= STACKED
 
 
 def _product(unit: _Unit) -> np.ndarray:

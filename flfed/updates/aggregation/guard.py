@@ -306,11 +306,19 @@ def summary_defect(summary: Summary | None, layout: Layout, rows_high: float = m
     if not all(np.isfinite(value).all() for value in arrays.values()):
         return Refusal("sums-infinite")
     rows = summary.rows[0]
-    (count, total, squares) = summary.moments.T
+    count = summary.moments[:, 0]
+    squares = summary.moments[:, 2]
     if any((value < 0).any() for value in (summary.rows, summary.cells, summary.lower, summary.left, count, squares)):
         return Refusal("sums-negative")
     if rows > rows_high:
         return Refusal("sums-above-band", most=f"{rows_high:g}")
+    return _disagreement(summary, layout)
+
+
+def _disagreement(summary: Summary, layout: Layout) -> Refusal | None:
+    """Return which of a site's sums do not go together, else None."""
+    rows = summary.rows[0]
+    (count, total, squares) = summary.moments.T
     # Sums of z and z² lie within the count, for |z| is at most 1; a hair is rounding.
     hair = 1e-9 * (1 + rows)
     if (
@@ -357,7 +365,7 @@ def _figures_defect(reply: CompareReply) -> Refusal | None:
         return Refusal("figure-twice")
     for figure in figures:
         numbers = (figure.value, figure.low, figure.high)
-        if any(math.isinf(number) for number in numbers) or figure.low > figure.value or figure.value > figure.high:
+        if any(map(math.isinf, numbers)) or figure.low > figure.value or figure.value > figure.high:
             return Refusal("interval-impossible", metric=figure.metric)
     for figure in reply.arms:
         bounded = figure.metric.endswith(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -391,11 +391,7 @@ class SecureSums:
         least = self.least if whole else len(order)
         replies = asked.answers(UNMASK, opening, UnmaskReply, lambda one: len(one.shares) == len(order), least)
         missing = sorted(set(self.cohort) - kept.listed)
-        openings = {}
-        for site, reply in replies.items():
-            shares = {owner: share.tobytes() for owner, share in zip(order, reply.shares, strict=False)}
-            seeds = {peer: seed.tobytes() for peer, seed in zip(missing, reply.seeds, strict=False)}
-            openings[site] = Opening(shares, seeds)
+        openings = {site: _opening(reply, order, missing) for site, reply in replies.items()}
         vectors = {site: _vector(masked, self.cohort) for site, masked in kept.vectors.items()}
         return protocol.unmask(vectors, openings, cohort=self.cohort, listed=kept.listed, least=self.least)
 
@@ -433,3 +429,10 @@ def _vector(masked: Masked, cohort: Collection[str]) -> MaskedVector:
 
 def _floats(model: Shapes) -> Shapes:
     return {name: (shape, np.dtype(np.float64)) for name, (shape, _) in model.items()}
+
+
+def _opening(reply: UnmaskReply, order: Sequence[str], missing: Sequence[str]) -> Opening:
+    """Return what a site opens: shares of the sites of a list, and seeds with those that are missing."""
+    shares = {owner: share.tobytes() for owner, share in zip(order, reply.shares, strict=False)}
+    seeds = {peer: seed.tobytes() for peer, seed in zip(missing, reply.seeds, strict=False)}
+    return Opening(shares, seeds)

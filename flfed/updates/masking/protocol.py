@@ -289,11 +289,7 @@ def unmask(
         `sum-miscounted` where a mask stayed on: a site was sent another request, list or key, or opened something
         else.
     """
-    right = {
-        site: openings[site]
-        for site in sorted(listed & openings.keys())
-        if opening_defect(openings[site], cohort=cohort, listed=listed) is None
-    }
+    right = _right(openings, cohort, listed)
     if len(right) < least:
         return Refusal("openings-few", had=len(right), least=least)
     missing = sorted(set(cohort) - listed)
@@ -307,11 +303,9 @@ def unmask(
     for seed in _self_masks(right, cohort, listed, least):
         _add(total, seed, -1)
     if missing:
-        for site in sorted(listed):
-            for peer, seed in right[site].seeds.items():
-                _add(total, seed, -_sign(site, peer))
-    counts = [int(part[0]) for part in (total.updates, total.sums) if part.size]
-    if any(count != len(listed) for count in counts):
+        _remove_seeds(total, {site: right[site] for site in sorted(listed)})
+    counts = {int(part[0]) for part in (total.updates, total.sums) if part.size}
+    if counts - {len(listed)}:
         return Refusal("sum-miscounted", sites=len(listed))
     return Totals(total.updates[1:], total.sums[1:])
 
@@ -365,3 +359,19 @@ def counted(numbers: np.ndarray) -> np.ndarray:
 def _has(parts: Mapping[str, bytes], sites: Collection[str], length: int) -> bool:
     """Tell whether there is a part of this length for each of these sites, and no other."""
     return parts.keys() == set(sites) and all(len(part) == length for part in parts.values())
+
+
+def _right(openings: Mapping[str, Opening], cohort: Collection[str], listed: Sites) -> dict[str, Opening]:
+    """Return the openings of a list's sites that have no defect."""
+    return {
+        site: openings[site]
+        for site in sorted(listed & openings.keys())
+        if opening_defect(openings[site], cohort=cohort, listed=listed) is None
+    }
+
+
+def _remove_seeds(total: Totals, openings: Mapping[str, Opening]) -> None:
+    """Take off the masks that sites share with those that are missing."""
+    for site, opening in openings.items():
+        for peer, seed in opening.seeds.items():
+            _add(total, seed, -_sign(site, peer))

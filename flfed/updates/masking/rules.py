@@ -304,6 +304,13 @@ def choose_list(
     for listed in (frozenset(answered), *named, unbound):
         if len(listed) >= least and all(may_open(listed, answered[site], known.get(site, ())) for site in listed):
             return listed
+    return _why_none(members, answered, cohort, least)
+
+
+def _why_none(
+    members: Sites, answered: Mapping[str, Collection[Sites]], cohort: Collection[str], least: int
+) -> Refusal:
+    """Return why a server has opened none of the lists that sites know; `members` are the sites of these."""
     if gone := sorted(members - set(cohort)):
         return Refusal("list-site-gone", sites=", ".join(gone[:3]))
     silent = sorted(set(cohort) - answered.keys())

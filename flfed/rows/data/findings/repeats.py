@@ -33,9 +33,7 @@ def contradictions(table: pd.DataFrame, schema: Schema) -> Iterator[str]:
     schema : Schema
         Of a regression nothing is told: what is measured twice differs.
     """
-    others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
-    if schema.group:  # other identifiers may number the rows
-        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
+    others = _compared_columns(schema)
     named = [name for name in others if schema.columns[name].kind == "id" and table[name].notna().any()]
     # Without identifiers two people may well be alike in all that a table has.
     if schema.task == "regression" or not named:
@@ -62,3 +60,10 @@ def pairs_by_chance(cells: pd.DataFrame) -> float:
         float(np.square(column.value_counts(normalize=True, dropna=False)).sum()) for _, column in cells.items()
     ]
     return len(cells) * (len(cells) - 1) / 2 * math.prod(alike_in_each)
+
+
+def _compared_columns(schema: Schema) -> list[str]:
+    others = [name for name in schema.columns if name != schema.target and not schema.columns[name].leak]
+    if schema.group:  # other identifiers may number the rows
+        others = [name for name in others if name == schema.group or schema.columns[name].kind != "id"]
+    return others

@@ -111,9 +111,8 @@ def lines_of(
         If the bytes are not of that encoding.
     """
     counter = _LineCounter(separator, len(columns or ()))
-    quotes = _Quotes(separator)
+    quotes = _Quotes(separator, there=b'"' in content)
     named = False
-    quoted = b'"' in content
     first = True
     following = 1
     count = 0
@@ -124,19 +123,15 @@ def lines_of(
             reading.check_shape(count, counter.width)
             reading.check_time()
         number = following
-        following += 1
-        if quoted:
-            # A cell in quotes may have lines of its own.
-            following += sum(cell.count("\n") for cell in record)
+        following += quotes.lines(record)
         if len(record) < 2 and not "".join(record).strip():
             continue  # an empty line, which pandas leaves out
         if first and columns:
-            named = [cell.strip() for cell in record] == list(columns)
+            named = list(map(str.strip, record)) == list(columns)
         elif first:
             counter.width = len(record)
         counter.add(number, record)
-        if quoted:
-            quotes.add(record, counter.width, first=first)
+        quotes.add(record, counter.width, first=first)
         first = False
     reading.check_shape(count, counter.width)
     width = 0 if first else counter.width
@@ -182,13 +177,20 @@ class _LineCounter:
 class _Quotes:
     """Looks for cells in which a stray quote swallowed whole lines, by how the first lines of the file begin."""
 
-    def __init__(self, separator: str) -> None:
+    def __init__(self, separator: str, *, there: bool) -> None:
         self.separator = separator
+        self.there = there
         self.begins = set[str]()
         self.joined: list[list[str]] = []
 
+    def lines(self, record: Record) -> int:
+        """Count the lines of a record: a cell in quotes may have several."""
+        return 1 + sum(cell.count("\n") for cell in record) if self.there else 1
+
     def add(self, record: Record, width: int, *, first: bool) -> None:
         """Look at a line."""
+        if not self.there:
+            return
         if not first and len(self.begins) < LOOKED_AT:
             self.begins.add(_shape(record[0]))
         if width < 3:
@@ -254,6 +256,11 @@ def why_uneven(lines: Lines, content: bytes, encoding: str, separator: str) -> s
         return "a title stands above the line of names: remove what is above it"
     if words := _around_the_table(lines, separator):
         return words
+    return _by_length(lines, separator)
+
+
+def _by_length(lines: Lines, separator: str) -> str:
+    """Return that some lines are longer or shorter, and what helps."""
     first = f"from line {lines.uneven[0].number} on" if lines.uneven else ""
     if lines.longer:
         many = count_in_words(lines.longer)
@@ -279,13 +286,19 @@ def _around_the_table(lines: Lines, separator: str) -> str:
     other = lines.uneven[0].other
     if other and all(line.other == other for line in lines.uneven):
         return f"from line {number} on cells are separated by {other!r}, and before by {separator!r}: use one of them"
+    return _footer(lines, separator)
+
+
+def _footer(lines: Lines, separator: str) -> str:
+    """Return what the lines behind the last row are, "" where others are uneven too."""
+    number = lines.uneven[0].number
     behind = lines.shorter == lines.trailing and lines.shorter <= FOOTER
     # Between blanks an empty cell makes a row shorter, too.
     if lines.longer or not behind or separator == BLANKS:
         return ""
     if lines.cut:
         return f"its last line is cut (line {number}): fetch the file anew, or remove the line if it is a sum or a note"
-    which = f"line {number}" if not more else f"each line from line {number} on"
+    which = f"line {number}" if lines.shorter == 1 else f"each line from line {number} on"
     return (
         f"{which}, behind the last row, has fewer cells than the first: remove it if it is a sum or a note, "
         "fetch the file anew if it is cut"

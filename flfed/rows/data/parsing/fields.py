@@ -69,9 +69,8 @@ class Field:
     def __post_init__(self) -> None:
         """Refuse settings that would silently spoil a column."""
         where = f"Field({self.column!r})"
-        for key, value in (("multiply", self.multiply), ("add", self.add)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise UsageError(f"{where}: {key}={value!r} must be a finite number")
+        _check_number(where, "multiply", self.multiply)
+        _check_number(where, "add", self.add)
         if self.multiply == 0:
             raise UsageError(f"{where}: multiply=0 would make every cell the same")
         if self.values is not None and not isinstance(self.values, Mapping):
@@ -142,3 +141,8 @@ class Finding:
     def error(self) -> TableError:
         """Return the error that names column, rule and count."""
         return TableError(self.column, self.rule, len(self.rows) or None)
+
+
+def _check_number(where: str, key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UsageError(f"{where}: {key}={value!r} must be a finite number")

@@ -52,12 +52,13 @@ def read_parquet(path: Path, reading: Reading) -> pd.DataFrame:
     for at in range(metadata.num_row_groups):
         group = metadata.row_group(at)
         chunks = [group.column(place) for place in range(group.num_columns)]
+        values = [chunk.num_values for chunk in chunks]
         # A list in a cell has more values than the table has rows.
-        rows += max([group.num_rows, *(chunk.num_values for chunk in chunks)])
-        cells += sum(chunk.num_values for chunk in chunks)
+        rows += max([group.num_rows, *values])
+        cells += sum(values)
         size += sum(chunk.total_uncompressed_size for chunk in chunks)
         # A value that is written once may stand in each row.
-        size += sum(chunk.num_values * length for chunk, length in zip(chunks, lengths, strict=True))
+        size += sum(count * length for count, length in zip(values, lengths, strict=True))
         repeated |= {chunk.path_in_schema for chunk in chunks if _may_repeat(chunk)}
     reading.check("rows", rows)
     reading.check("cells", cells)

@@ -61,7 +61,7 @@ def server_of(url: str) -> str:
         return f"sqlite:///{Path(found.database or '').resolve()}"
     given = _options(found)
     host, port = _host_and_port(found, given, backend)
-    database = found.database or next((given[key] for key in _DATABASE_KEYS if given.get(key)), "")
+    database = found.database or _first(given, _DATABASE_KEYS)
     return f"{backend}://{host}:{port}/{database}"
 
 
@@ -76,12 +76,16 @@ def _options(url: sqlalchemy.URL) -> dict[str, str]:
     return given
 
 
+def _first(given: Mapping[str, str], keys: Sequence[str]) -> str:
+    return next((given[key] for key in keys if given.get(key)), "")
+
+
 def _host_and_port(url: sqlalchemy.URL, given: Mapping[str, str], backend: str) -> tuple[str, str | int]:
     host = url.host or ""
     port = str(url.port or "")
     if not host:
         # A port may follow the host, after a comma with SQL Server and a colon with others.
-        host = next((given[key] for key in _HOST_KEYS if given.get(key)), "").removeprefix("tcp:")
+        host = _first(given, _HOST_KEYS).removeprefix("tcp:")
         mark = "," if backend == "mssql" else ":"
         if host.count(mark) == 1:
             host, _, own = host.partition(mark)

@@ -287,9 +287,7 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
     NoTable
         If no sign and no blanks cut the lines, or they have another number of cells.
     """
-    encoding = next((name for mark, name in _WIDE.items() if content.startswith(mark)), "utf-8-sig")
-    if encoding == "utf-8-sig" and wrong_encoding(content, encoding):
-        encoding = "cp1252"
+    encoding = _likely_encoding(content)
     try:
         fitting = widths_of(content, encoding, (*SEPARATORS, BLANKS))
         text = io.TextIOWrapper(io.BytesIO(content), encoding=encoding)
@@ -306,6 +304,11 @@ def table_format(content: bytes, cells: int = 0) -> tuple[str, str]:
     if not fitting and (why := _why_none_fits(content, encoding)):
         raise NoTable(why)
     return chosen, encoding
+
+
+def _likely_encoding(content: bytes) -> str:
+    encoding = next((name for mark, name in _WIDE.items() if content.startswith(mark)), "utf-8-sig")
+    return "cp1252" if encoding == "utf-8-sig" and wrong_encoding(content, encoding) else encoding
 
 
 def _likeliest(fitting: Mapping[str, int], *, aligned: bool) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flfed.errors import UsageError
-from flfed.rows.training.fit import with_terms
+from flfed.rows.training.fit import fitted, tensors_of, with_terms
 from flfed.rows.training.functional import layers_of, row_losses, target_dtype
 from flfed.rows.training.optimisers import State, Tensors, clip_by_norm, soft_threshold, step_of
 from flfed.rows.training.private.rounding import PublicGrid
@@ -102,9 +102,9 @@ def fit_by_row(request: FitRequest) -> Fitted:
     if private is None or chance is None or not plan.steps:
         raise UsageError("protected training needs plan.steps, and where its draws come from")
     dtype = getattr(torch, plan.precision)
-    w = {name: torch.tensor(value, dtype=dtype) for name, value in request.arrays.items()}
+    w = tensors_of(request.arrays, dtype)
     anchor = dict(w)
-    correction = {name: torch.tensor(value, dtype=dtype) for name, value in request.correction.items()}
+    correction = tensors_of(request.correction, dtype)
     state = State()
     take = step_of(plan)
     losses = 0.0
@@ -135,9 +135,7 @@ def fit_by_row(request: FitRequest) -> Fitted:
             for name in request.model.penalised:
                 w[name] = soft_threshold(w[name], request.lr * plan.l1)
         losses += float(found.sum()) / max(1, len(chosen))
-    if request.delta:
-        w = {name: value - anchor[name] for name, value in w.items()}
-    return Fitted(arrays={n: v.numpy() for n, v in w.items()}, steps=steps, loss=losses / max(steps, 1))
+    return fitted(request, w, anchor, steps, losses)
 
 
 def in_order(request: FitRequest, w: Tensors) -> list[str]:

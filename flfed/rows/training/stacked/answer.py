@@ -125,15 +125,7 @@ def fit_stacked(
     kept = Kept(0) if kept is None else kept
     results = list[Any]([None] * len(requests))
     room = BufferPool()
-    sources = [request.source for request in requests]
-    drawing = Counter(id(source) for source in sources if source is not None)
-    programs: dict[Hashable, list[int]] = {}
-    known: dict[Hashable, Hashable] = {}
-    for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
-        # Requests that draw from one generator draw in their order.
-        single = source is not None and drawing[id(source)] > 1
-        program = None if single else program_of(request, known)
-        programs.setdefault(program, []).append(place)
+    programs = _programs(requests)
     # All programs are trained with gradients written out, so that torch need not record anything.
     with torch.inference_mode():
         for program, places in programs.items():
@@ -145,6 +137,20 @@ def fit_stacked(
     for place in programs.get(None, ()):
         results[place] = alone(requests[place])
     return results
+
+
+def _programs(requests: Sequence[FitRequest]) -> dict[Hashable, list[int]]:
+    """Return the places of the requests of each program, those to be computed one by one under None."""
+    sources = [request.source for request in requests]
+    drawing = Counter(id(source) for source in sources if source is not None)
+    programs: dict[Hashable, list[int]] = {}
+    known: dict[Hashable, Hashable] = {}
+    for place, (request, source) in enumerate(zip(requests, sources, strict=True)):
+        # Requests that draw from one generator draw in their order.
+        single = source is not None and drawing[id(source)] > 1
+        program = None if single else program_of(request, known)
+        programs.setdefault(program, []).append(place)
+    return programs
 
 
 def _chunks(requests: Sequence[FitRequest], places: list[int]) -> Iterator[list[int]]:

@@ -51,10 +51,7 @@ class Stack:
         plan = self._first.plan
         layers = self._first.model.layers
         weights = [self._stacked(layer, self._arrays, dtype) for layer in layers]
-        # Where a step is linear in the gradient, and in nothing else, products add it to the weights.
-        by_hand = self._first.terms or self._first.correction or self._first.private or self._first.frozen
-        added = plan.momentum or plan.l2 or plan.clip or by_hand
-        self._plain = plan.optimiser == "sgd" and not added
+        self._plain = _is_plain(self._first)
         self._moving = []
         for w in weights:
             g = w if self._plain else torch.empty_like(w)
@@ -121,18 +118,22 @@ class Stack:
         """Update the arrays from the gradients, as `fit` does."""
         plan = self._first.plan
         lr = self._lr[:sites]
+        weights = [tensors.w for tensors in moving]
         if not self._plain:
-            self._add_penalties([tensors.w for tensors in moving], [tensors.g for tensors in moving], sites)
+            gradients = [tensors.g for tensors in moving]
+            self._add_penalties(weights, gradients, sites)
             if plan.clip:
-                _clip_in_place([tensors.g for tensors in moving], plan.clip)
+                _clip_in_place(gradients, plan.clip)
             _step_in_place(moving, lr, self._done, plan)
-            for name in self._first.frozen:
-                self._named([tensors.w for tensors in moving])[name].copy_(
-                    self._named([anchor[:sites] for anchor in self._anchors])[name]
-                )
+            self._put_back_frozen(weights, sites)
         if plan.l1:
-            for w in self._penalised([tensors.w for tensors in moving]):
+            for w in self._penalised(weights):
                 w.copy_(soft_threshold(w, _like(lr * plan.l1, w)))
+
+    def _put_back_frozen(self, weights: list[Tensor], sites: int) -> None:
+        for name in self._first.frozen:
+            anchors = self._named([anchor[:sites] for anchor in self._anchors])
+            self._named(weights)[name].copy_(anchors[name])
 
     def _add_penalties(self, weights: list[Tensor], gradients: list[Tensor], sites: int) -> None:
         if self._first.plan.l2:
@@ -449,3 +450,11 @@ class _Layer:
             self._g.baddbmm_(a, b)
         else:
             torch.bmm(a, b, out=self._g)
+
+
+def _is_plain(request: FitRequest) -> bool:
+    """Tell whether a step is linear in the gradient, and in nothing else: products add it to the weights."""
+    plan = request.plan
+    by_hand = request.terms or request.correction or request.private or request.frozen
+    added = plan.momentum or plan.l2 or plan.clip or by_hand
+    return plan.optimiser == "sgd" and not added

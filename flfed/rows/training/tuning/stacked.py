@@ -159,6 +159,10 @@ def _paths(searches: Sequence[Search]) -> list[np.ndarray] | None:
     return [np.concatenate(found, axis=1) for found in zip(*parts, strict=True)]
 
 
+def _training_rows(search: Search) -> list[np.ndarray]:
+    return [fold.train for fold in search.folds]
+
+
 def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: np.ndarray) -> list[np.ndarray] | None:
     """Return some penalties' part of `_paths`.
 
@@ -173,10 +177,7 @@ def _path(searches: Sequence[Search], tables: tuple[Products, ...], penalties: n
         return None
     # Each search's penalties, again for each of its folds.
     again = np.concatenate([np.tile(np.arange(count) + count * r, folds) for r, folds in enumerate(many)])
-    trained = []
-    for search in searches:
-        trained.append([fold.train for fold in search.folds])
-    own = _stacked(searches, tables, trained, penalties)
+    own = _stacked(searches, tables, [_training_rows(search) for search in searches], penalties)
     start = solved[again]
     # The ridge grows with the rows: its ratio is a fold's share of the Hessian, and a factor takes the root.
     share = torch.from_numpy(np.sqrt(own.ridge / whole.ridge[again]))[:, None, None]
