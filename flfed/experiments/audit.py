@@ -30,6 +30,7 @@ from flfed.records.reports.report import report
 from flfed.records.store.entries import AuditRow, RunEntry, SiteEntry
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
+from flfed.refusals import Refusal
 from flfed.rows.data.site import Site
 from flfed.study.coverage import covers_model
 from flfed.study.exchanges import most_rounds
@@ -76,12 +77,13 @@ class Audited:
 
     def as_object(self) -> dict[str, Any]:
         """Return the object of `flfed audit --json`."""
+        promise = None if self.promise is None else asdict(self.promise)
         return {
             "run": self.run,
             "study": self.study,
             "repeat": self.repeat,
             "repeats": self.repeats,
-            "promise": None if self.promise is None else asdict(self.promise),
+            "promise": promise,
             "findings": [row.as_object() for row in self.findings],
             "faults": [{"site": site, "reason": reason} for site, reason in self.faults.items()],
         }
@@ -139,25 +141,28 @@ def audit(
         model = shared_model(reader, entry, series, report(reader, entry.run))
         asked = reader.summary(entry.run, "asked") or {}
         sums = reader.summary(entry.run, "training-sums") or {}
-        recorded = {site.site: site for site in reader.sites(entry.run) if site.status == "accepted"}
+        recorded = _accepted(reader, entry.run)
     study = model.study
     if series.study != study.name:
         raise UsageError(f"run {run} is a point of a sweep, which keeps no model to attack: run the study itself")
     _check_named(only, recorded)
-    if sites is None and asked.get("given"):
-        raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
+    if sites is None:
+        if asked.get("given"):
+            raise UsageError(f"run {run} was run on {GIVEN.replace('resume', 'audit')}")
+        sites = asked.get("sites")
     if covers_model(study):
         raise UsageError(
             f"all that left the sites of run {run} is charged to one epsilon, and what an attack reaches would leave "
             "besides: an audit is of studies whose epsilon covers the updates"
         )
     facts = check(study)
-    there = engine.sites(study, sites if sites is not None else asked.get("sites"))
+    there = engine.sites(study, sites)
     found = [site for site in there if site.name in asked.get("names", [site.name])]
     torch.set_num_threads(1)
     config: dict[str, bool | float | int | str] = {"study": study.text, "repeat": entry.repeat}
     # Under the run's own name: a site whose budget is spent answers for a run that spent some of it.
-    config["run" if engine.remote else "run-here"] = entry.run
+    key = "run" if engine.remote else "run-here"
+    config[key] = entry.run
     answer = answer_of(path_of(engine, study, stacked=True))
     with RunStore.open(store) as opened:
         recorder = Recorder(
@@ -192,6 +197,10 @@ def _check_named(only: Sequence[str], recorded: Mapping[str, SiteEntry]) -> None
             raise UsageError(f"site {name!r} took no part in the run{nearest(name, names)} It had: {', '.join(names)}")
         if in_sums_only(recorded[name].shared_as):
             raise UsageError(f"site {name!r} shares no figures of its own: what an attack reached there is one")
+
+
+def _accepted(reader: RunReader, run: str) -> dict[str, SiteEntry]:
+    return {site.site: site for site in reader.sites(run) if site.status == "accepted"}
 
 
 @dataclass
@@ -240,27 +249,20 @@ class Auditor:
         # Sums can be held to the record only where all sites of the run are here.
         if self.tables is not None and self._is_whole(nodes):
             self._check_rows(self.tables, sorted(nodes))
-        shown = self.recorder.shared_as.name
-        silent = self.recorder.shared_as.in_sums_only
-        open_ones = {site: node for site, node in nodes.items() if site not in silent}
-        wanted = {site: node for site, node in open_ones.items() if not only or shown(site) in only}
+        wanted = self._wanted(nodes, only)
         findings: list[AuditRow] = []
         for number, attack in enumerate(attacks):
             self.recorder.progress("attacks", number, len(attacks))
             try:
                 findings += self._attack(attack, wanted)
             except KeyboardInterrupt as error:
-                rest = [word for name in attacks[number:] for word in ("--attack", name)]
-                rest += [word for name in only for word in ("--site", name)]
                 done = f"{number} of {len(attacks)} attacks are in the record of the run"
-                raise RunStopped(
-                    f"{interruption(error)}; {done}; to go on: flfed audit {' '.join([self.entry.run, *rest])}"
-                ) from None
+                rest = _command(self.entry.run, attacks[number:], only)
+                raise RunStopped(f"{interruption(error)}; {done}; to go on: {rest}") from None
         self.recorder.progress("attacks", len(attacks), len(attacks))
         # A fault at some sites is told beside the findings; at all of them it is an error.
         if not findings and (self.faults or not wanted):
-            why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
-            raise FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
+            raise self._no_site()
         self.recorder.events("holdout-opened", dict.fromkeys(wanted, "audit"))
         return Audited(
             run=self.entry.run,
@@ -269,6 +271,26 @@ class Auditor:
             findings=tuple(findings),
             faults=dict(sorted(self.faults.items())),
         )
+
+    def _wanted(self, nodes: Mapping[str, int], only: Sequence[str]) -> dict[str, int]:
+        """Return the sites to attack: those that share figures of their own, or of these the named ones."""
+        shown = self.recorder.shared_as.name
+        silent = self.recorder.shared_as.in_sums_only
+        open_ones = {site: node for site, node in nodes.items() if site not in silent}
+        return {site: node for site, node in open_ones.items() if not only or shown(site) in only}
+
+    def _is_there(self, site: str, reply: EnrolReply) -> bool:
+        if not reply.accepted:
+            self._fault(site, reply.reason)
+        elif self.recorder.shared_as.name(site) not in self.recorded:
+            self._fault(site, OTHERWISE)
+        else:
+            return True
+        return False
+
+    def _no_site(self) -> FlfedError:
+        why = "; ".join(f"{site}: {reason}" for site, reason in self.faults.items())
+        return FlfedError(f"no site could be attacked ({why or 'none that took part shares figures of its own'})")
 
     def _enrol(self) -> dict[str, int]:
         """Return the nodes of the run's sites.
@@ -286,22 +308,21 @@ class Auditor:
         )
         found: dict[str, int] = {}
         for site, (key, reply) in sorted(replies.items()):
-            if site not in recorded_as:
-                continue  # it took no part in the run
-            if not reply.accepted:
-                self._fault(site, reply.reason)
-            elif self.recorder.shared_as.name(site) not in self.recorded:
-                self._fault(site, OTHERWISE)
-            else:
+            # One that is not recorded took no part in the run.
+            if site in recorded_as and self._is_there(site, reply):
                 found[site] = nodes[key]
         self.recorder.taking_part = set(found)
-        self.recorder.crossed(
-            ENROL, *({s: sizes[replies[s][0]] for s in found} for sizes in (answers.to_node, answers.to_server))
-        )
-        known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
-        for key, why in answers.faults.items():
-            self._fault(known.get(key, f"node {key}"), why.cause if key in known else why)
+        sent = {site: answers.to_node[replies[site][0]] for site in found}
+        received = {site: answers.to_server[replies[site][0]] for site in found}
+        self.recorder.crossed(ENROL, sent, received)
+        self._note_silent(answers.faults)
         return found
+
+    def _note_silent(self, faults: Mapping[str, Refusal]) -> None:
+        known = {str(node): site for site, node in getattr(self.grid, "nodes", {}).items()}
+        for key, why in faults.items():
+            cause = why.cause if key in known else why
+            self._fault(known.get(key, f"node {key}"), cause)
 
     def _recorded_as(self, sites: Sequence[str]) -> dict[str, Sharing]:
         """Return how sites are recorded in the run.
@@ -349,11 +370,9 @@ class Auditor:
             self._fault(site, why, attack)
         # A site whose rows changed would be tested on rows that the model never saw.
         usable = {site: reply for site, reply in answers.replies.items() if not self._other_rows(site, reply)}
-        rows = [
-            self._row(attack, name, figure)
-            for name, reply in self.recorder.shared_as.own(usable).items()
-            for figure in reply.figures
-        ]
+        rows: list[AuditRow] = []
+        for name, reply in self.recorder.shared_as.own(usable).items():
+            rows += [self._row(attack, name, figure) for figure in reply.figures]
         self.store.audit(self.entry.run, rows)
         return rows
 
@@ -379,8 +398,19 @@ class Auditor:
 
         It is a note in the record, for the run itself is as it was.
         """
-        said = self.recorder.shared_as.text(f"{attack}: {reason}" if attack else reason)
+        text = f"{attack}: {reason}" if attack else reason
+        said = self.recorder.shared_as.text(text)
         name = self.recorder.shared_as.name(site)
         if said not in self.faults.get(name, ""):
             self.faults[name] = f"{self.faults[name]}; {said}" if name in self.faults else said
             self.recorder.events("note", {site: f"not attacked: {said}"})
+
+
+def _command(run: str, attacks: Sequence[str], sites: Sequence[str]) -> str:
+    """Return the command that makes some attacks at some sites."""
+    words = ["flfed", "audit", run]
+    for name in attacks:
+        words += ["--attack", name]
+    for name in sites:
+        words += ["--site", name]
+    return " ".join(words)

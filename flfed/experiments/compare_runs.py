@@ -58,22 +58,32 @@ def compare_runs(a: str, b: str, *, store: str | None = None) -> dict[str, Any]:
     first, second = reports
     apart, reason = _arrays_apart(*runs)
     overall = {arm: _figures(first[arm], second[arm]) for arm in REFERENCES}
-    sites = {
-        site: {arm: _figures(*((r["sites"].get(site) or {}).get(arm) for r in reports)) for arm in SITE_ARMS}
-        for site in sorted({*first["sites"], *second["sites"]})
-    }
     return {
-        "a": {key: first[key] for key in HEAD},
-        "b": {key: second[key] for key in HEAD},
+        "a": _head(first),
+        "b": _head(second),
         "primary": {"a": runs[0][0].primary, "b": runs[1][0].primary},
         "settings": _settings(*texts),
         "hashes": {name: _equal(hashes[0][name], hashes[1][name]) for name in HASHES},
         **overall,
         "paired": {metric: paired(base, other, (None, "global", metric)) for metric in first["global"]},
-        "sites": sites,
+        "sites": _sites(first["sites"], second["sites"]),
         "arrays-max-difference": apart,
         "arrays-reason": reason,
     }
+
+
+def _head(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: report[key] for key in HEAD}
+
+
+def _sites(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the figures of two runs' sites, side by side."""
+    sites = {}
+    for site in sorted({*first, *second}):
+        one = first.get(site) or {}
+        two = second.get(site) or {}
+        sites[site] = {arm: _figures(one.get(arm), two.get(arm)) for arm in SITE_ARMS}
+    return sites
 
 
 def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None]:
@@ -81,19 +91,22 @@ def _hashes(reader: RunReader, runs: Sequence[RunEntry]) -> dict[str, str | None
 
     Those of a series are there where all repeats agree.
     """
-    each = [
-        {
-            **{name: run.hashes.get(name) for name in ("study", "schema", "code")},
-            "encoder": (reader.summary(run.run, "encoder") or {}).get("sha256"),
-            "arrays": run.arrays_sha256,
-        }
-        for run in runs
-    ]
-    return {name: each[0][name] if len({one[name] for one in each}) == 1 else None for name in HASHES}
+    each = []
+    for run in runs:
+        hashes = {name: run.hashes.get(name) for name in ("study", "schema", "code")}
+        hashes["encoder"] = (reader.summary(run.run, "encoder") or {}).get("sha256")
+        hashes["arrays"] = run.arrays_sha256
+        each.append(hashes)
+    found = {}
+    for name in HASHES:
+        several = {hashes[name] for hashes in each}
+        found[name] = each[0][name] if len(several) == 1 else None
+    return found
 
 
 def _equal(a: str | None, b: str | None) -> dict[str, Any]:
-    return {"a": a, "b": b, "equal": None if a is None or b is None else a == b}
+    equal = None if a is None or b is None else a == b
+    return {"a": a, "b": b, "equal": equal}
 
 
 def _settings(a: str, b: str) -> list[dict[str, Any]]:
@@ -101,7 +114,8 @@ def _settings(a: str, b: str) -> list[dict[str, Any]]:
 
     Both values go with each, and null where a study has no such key.
     """
-    first, second = ({key: _plain(value) for key, value in leaves(tomllib.loads(text)).items()} for text in (a, b))
+    first = {key: _plain(value) for key, value in leaves(tomllib.loads(a)).items()}
+    second = {key: _plain(value) for key, value in leaves(tomllib.loads(b)).items()}
     # In the order of the texts: a person finds the keys where they stand.
     keys = [*first, *(key for key in second if key not in first)]
     return [
@@ -146,8 +160,12 @@ def _arrays_apart(a: Sequence[RunEntry], b: Sequence[RunEntry]) -> tuple[float |
         if is_encrypted(first) or is_encrypted(second):
             return None, "the coordinator has a model as ciphertexts only"
         # Models of other shapes have no entry-wise difference.
-        if {n: v.shape for n, v in first.items()} != {n: v.shape for n, v in second.items()}:
+        if _shapes(first) != _shapes(second):
             return None, "the models have arrays of other names or shapes"
         apart = [float(np.abs(second[name] - first[name]).max(initial=0.0)) for name in first]
         largest = max([largest, *apart])
     return largest, ""
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in arrays.items()}

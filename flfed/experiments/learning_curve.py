@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -120,14 +120,15 @@ def run_curve(
     whole = study.replace({"dataset.partition": None}) if study.dataset.partition is not None else study
     points = []
     for share in SHARES:
-        cut = found | ({site: FewerRows.of(found[site], share, study.seed)} if share < 1 else {})
+        cut: dict[str, Site] = dict(found)
+        if share < 1:
+            cut[site] = FewerRows.of(found[site], share, study.seed)
         report = run(whole, sites=list(cut.values()), repeats=repeats, progress=progress).report
         primary = primary_of(report)
         own = report["sites"].get(site, {})
         if primary is None:
             raise UsageError(f"--curve: study {study.name!r} compares no models")
-        rows = own["rows"] - own["holdout-rows"] if own.get("rows") and own.get("holdout-rows") else None
-        points.append(CurvePoint(share=share, rows=rows, run=report["run"], gain=gain_at(own, primary)))
+        points.append(CurvePoint(share=share, rows=_training_rows(own), run=report["run"], gain=gain_at(own, primary)))
     return tuple(points)
 
 
@@ -137,3 +138,10 @@ def _random_order(rows: pd.DataFrame, group: str | None, rng: np.random.Generato
         return rng.permutation(len(rows))
     groups = pd.factorize(rows[group])[0]
     return np.argsort(rng.permutation(int(groups.max()) + 1)[groups], kind="stable")
+
+
+def _training_rows(figures: Mapping[str, Any]) -> int | None:
+    """Return the training rows of a site's entry in a report, None where it keeps them back."""
+    if not figures.get("rows") or not figures.get("holdout-rows"):
+        return None
+    return int(figures["rows"] - figures["holdout-rows"])

@@ -10,7 +10,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from flfed.federation.recording.run_record import bad_end_written, begin
 from flfed.federation.server.preflight import check
 from flfed.federation.server.server import FederatedRun
 from flfed.parsers import parse_toml
+from flfed.records.store.entries import MetricRow
 from flfed.records.store.reader import RunReader
 from flfed.records.store.writer import RunStore
 from flfed.rows.data.site import CachedSite, Site
@@ -134,7 +135,7 @@ class Swept:
 
         The best is first, and those without one are last.
         """
-        return sorted(self.points, key=lambda point: math.inf if point.loss is None else point.loss)
+        return sorted(self.points, key=_by_loss)
 
     @property
     def best(self) -> Point | None:
@@ -343,8 +344,9 @@ def _conduct(point: Study, sites: Mapping[str, Site], recorder: Recorder, answer
     finally:
         checkpoints.forget(writer.run)  # a point is not resumed: the sweep is run anew
     writer.summary("encoder", {"sha256": kept.encoder.sha256()})
+    status = "stopped" if strategy.stopped else "completed"
     writer.finish(
-        status="stopped" if strategy.stopped else "completed",
+        status=status,
         reason=recorder.shared_as.text(strategy.stopped),
         seconds=time.monotonic() - began,
         arrays_sha256=arrays_sha256(arrays),
@@ -360,22 +362,31 @@ def _judged(settings: Settings, run: str) -> Point:
     with RunReader.open() as reader:
         entry = reader.runs_of(run)[0]
         rounds = entry.best_round or 0
-        # Points are ranked by the figures over all sites.
-        rows = [row for row in reader.metrics(run, rounds) if row.site is None and row.arm == "validation"]
-    figures = {row.metric: row for row in rows}
+        figures = _over_all_sites(reader.metrics(run, rounds))
     loss = figures.get("loss")
     primary = figures.get(entry.primary)
     judged = entry.status == "completed" and loss is not None and loss.value is not None
+    reason = entry.reason or ""
+    if not reason and not judged:
+        reason = "no site may give its validation loss"
+    best = loss.value if judged and loss is not None else None
+    of_primary = None if primary is None else primary.value
+    counted = 0 if loss is None else loss.n or 0
     return Point(
         settings=settings,
         run=run,
         status=entry.status,
-        reason=entry.reason or ("" if judged else "no site may give its validation loss"),
+        reason=reason,
         rounds=rounds,
-        loss=loss.value if judged and loss is not None else None,
-        primary=None if primary is None else primary.value,
-        rows=0 if loss is None else loss.n or 0,
+        loss=best,
+        primary=of_primary,
+        rows=counted,
     )
+
+
+def _over_all_sites(rows: Iterable[MetricRow]) -> dict[str, MetricRow]:
+    """Return the validation figures over all sites, by which points are ranked."""
+    return {row.metric: row for row in rows if row.site is None and row.arm == "validation"}
 
 
 def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
@@ -384,9 +395,13 @@ def _comparable(points: Sequence[Point]) -> tuple[Point, ...]:
     Those that fewer rows judged lose theirs, which is another mean altogether.
     """
     most = max((point.rows for point in points if point.loss is not None), default=0)
-    return tuple(
-        point
-        if point.loss is None or point.rows == most
-        else replace(point, loss=None, reason=f"judged on {point.rows} of {most} validation rows only")
-        for point in points
-    )
+    found = []
+    for point in points:
+        if point.loss is not None and point.rows != most:
+            point = replace(point, loss=None, reason=f"judged on {point.rows} of {most} validation rows only")
+        found.append(point)
+    return tuple(found)
+
+
+def _by_loss(point: Point) -> float:
+    return math.inf if point.loss is None else point.loss

@@ -122,10 +122,11 @@ class Compared:
     def as_json(self) -> Report:
         """Return the entry of `flfed study verify --json`."""
         expected = self.expected
+        tolerance = expected.tolerance if expected.least is None else None
         return {
             "figure": expected.path,
             "published": expected.value,
-            "tolerance": expected.tolerance if expected.least is None else None,
+            "tolerance": tolerance,
             "least": expected.least,
             "ours": self.ours,
             "sd": self.sd,
@@ -215,10 +216,8 @@ def verify(study: Study, *, engine: str = "inprocess", progress: Progress = no_p
         each = [report(reader, entry.run) for entry in runs]
     # A run that stopped may lack any figure, which its status explains.
     strict = found["status"] == "completed"
-    figures = [
-        compared(expected, found, each, [entry.seed for entry in runs], strict=strict)
-        for expected in study.expected.figures
-    ]
+    seeds = [entry.seed for entry in runs]
+    figures = [compared(expected, found, each, seeds, strict=strict) for expected in study.expected.figures]
     return Verified(
         study=study.name,
         run=found["run"],
@@ -255,12 +254,14 @@ def compared(
     values = [(entry_at(found, expected.path, strict=False) or {}).get("value") for found in each]
     there = [value for value in values if value is not None]
     pairs = zip(seeds, expected.by_repeat, values, strict=False)
+    # The report's own spread counts, where it has one.
+    sd = entry["sd"] if entry.get("sd") is not None else intervals.sd_of(values)
+    without = len(values) - len(there) if there else 0
     return Compared(
         expected=expected,
         ours=entry.get("value"),
-        # The report's own spread counts, where it has one.
-        sd=entry["sd"] if entry.get("sd") is not None else intervals.sd_of(values),
-        without=len(values) - len(there) if there else 0,
+        sd=sd,
+        without=without,
         by_repeat=tuple(
             Repeat(repeat=number, seed=seed, published=published, ours=ours)
             for number, (seed, published, ours) in enumerate(pairs, start=1)

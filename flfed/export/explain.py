@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class Explanations:
 
     def as_csv(self) -> str:
         """Return the rows as CSV, the row's number first."""
-        cells = [[None if np.isnan(value) else value for value in row] for row in self.values.tolist()]
+        cells = self.values.astype(object)
+        cells[np.isnan(self.values)] = None
         return csv_text(["row", *self.headers], ([number, *row] for number, row in enumerate(cells, start=1)))
 
 
@@ -82,5 +84,5 @@ def explained(model: SharedModel, x: np.ndarray) -> Explanations:
     values[:, :, -1] += base
     columns = [*(column.name for column in model.layout.features), MEAN]
     classes = [f" ({name})" for name in schema.classes] if values.shape[1] > 1 else [""]
-    headers = tuple(f"{name}{of}" for of in classes for name in columns)
+    headers = tuple(name + of for of, name in product(classes, columns))
     return Explanations(headers=headers, values=values.reshape(len(x), -1), unit=unit)

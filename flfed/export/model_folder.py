@@ -213,14 +213,15 @@ class SharedModel:
         if self.rounded_of:
             more["rounded"] = {"dtype": "float32", "of-arrays-sha256": self.rounded_of}
         if layout.plain:  # what an input of the XGBoost file is
-            more["columns"] = [
-                {"name": column.name, "unit": column.unit}
-                if column.kind == "number"
-                else {"name": column.name, "values": list(column.cells[:-1])}
-                for column in layout.features
-            ]
+            more["columns"] = []
+            for column in layout.features:
+                if column.kind == "number":
+                    more["columns"].append({"name": column.name, "unit": column.unit})
+                else:
+                    more["columns"].append({"name": column.name, "values": list(column.cells[:-1])})
+        form = FORMAT if quantised is None else FORMAT_INT8
         return {
-            "format": FORMAT if quantised is None else FORMAT_INT8,
+            "format": form,
             "run": self.run,
             "study": self.study.name,
             "flfed": flfed.__version__,
@@ -260,15 +261,16 @@ class SharedModel:
         """
         files = read_model_files(folder)
         facts = files.facts
-        stored = files.arrays
+        arrays = files.arrays
         quantised = None
         if facts.quantised is not None:
-            quantised = Quantised(stored=stored, **facts.quantised.model_dump())
+            quantised = Quantised(stored=arrays, **facts.quantised.model_dump())
+            arrays = dequantise(arrays)
         made = cls(
             run=facts.run,
             study=files.study,
             schema=files.schema,
-            arrays=stored if quantised is None else dequantise(stored),
+            arrays=arrays,
             encoder=files.encoder,
             figures=facts.figures,
             signature=_signature(folder, files.index),

@@ -83,17 +83,19 @@ class Predictions:
 
         It has the row's number from 1, and its values by name.
         """
-        return [
-            {"row": number, **{h: finite(v) for h, v in zip(self.headers, row, strict=True)}}
-            for number, row in enumerate(self.values.tolist(), start=1)
-        ]
+        rows = []
+        for number, row in enumerate(self.values.tolist(), start=1):
+            cells = {header: finite(value) for header, value in zip(self.headers, row, strict=True)}
+            rows.append({"row": number, **cells})
+        return rows
 
     def as_csv(self) -> str:
         """Return the rows as CSV.
 
         First is "row", then the values with all their digits.
         """
-        values = ([None if math.isnan(value) else value for value in row] for row in self.values.tolist())
+        values = self.values.astype(object)
+        values[np.isnan(self.values)] = None
         return csv_text(["row", *self.headers], ([number, *row] for number, row in enumerate(values, start=1)))
 
 
@@ -237,10 +239,10 @@ def inputs_of(
 def _unbounded(schema: Schema) -> Schema:
     """Return a schema without the ranges that nobody has confirmed."""
     everything = {"range": (-math.inf, math.inf)}
-    columns = {
-        name: column.model_copy(update=everything) if name in schema.unconfirmed and column.kind == "number" else column
-        for name, column in schema.columns.items()
-    }
+    columns = dict(schema.columns)
+    for name in schema.unconfirmed:
+        if columns[name].kind == "number":
+            columns[name] = columns[name].model_copy(update=everything)
     return schema.model_copy(update={"columns": columns})
 
 
@@ -304,9 +306,12 @@ def _notes(
     """
     read = {column.name for column in model.layout.features}
     found = [note for note in oddities(raw, table, model.schema, mapping) if note.column in read | {"table"}]
-    texts = [note.text.removesuffix(MAP_TO_NONE) for note in found]  # nothing is mapped here
-    places = ["the table" if note.column == "table" else f"column {note.column!r}" for note in found]
-    return [f"{place}: {text}" for place, text in zip(places, texts, strict=True)]
+    # Nothing is mapped here.
+    return [f"{_place(note.column)}: {note.text.removesuffix(MAP_TO_NONE)}" for note in found]
+
+
+def _place(column: str) -> str:
+    return "the table" if column == "table" else f"column {column!r}"
 
 
 def _values(model: SharedModel, table: pd.DataFrame, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -329,7 +334,8 @@ def _headers(model: SharedModel) -> tuple[tuple[str, ...], str]:
     schema = model.schema
     if schema.task == "regression":
         unit = schema.columns[schema.target].unit
-        return ("prediction",), f"{schema.target}{f' ({unit})' if unit else ''}"
+        of_unit = f" ({unit})" if unit else ""
+        return ("prediction",), f"{schema.target}{of_unit}"
     if schema.task == "binary":
         return ("probability",), f"{schema.target}={schema.classes[-1]}"
     return tuple(f"probability {name}" for name in schema.classes), schema.target
@@ -346,16 +352,18 @@ def _figures(model: SharedModel, table: pd.DataFrame, values: np.ndarray) -> dic
     group = table[model.schema.group] if model.schema.group else None
     # Rows of one person go together into a resample, or the interval would be too short.
     groups = pd.factorize(group)[0] if group is not None and group.notna().all() and not group.is_unique else None
+    score = values if task == "multi-class" else values[:, 0]
     found, _ = compare(
         metrics_of(task, model.study.compare.alert_budget),
         y,
-        {"": values if task == "multi-class" else values[:, 0]},
+        {"": score},
         (),
         generator(model.study.seed, site="", purpose="bootstrap"),
         draws=model.study.compare.draws,
         groups=groups,
     )
-    return {
-        name: {"value": finite(e.value), "low": finite(e.low), "high": finite(e.high), "method": e.method}
-        for name, e in ((name, arms[""]) for name, arms in found.items())
-    }
+    figures = {}
+    for name, arms in found.items():
+        e = arms[""]
+        figures[name] = {"value": finite(e.value), "low": finite(e.low), "high": finite(e.high), "method": e.method}
+    return figures

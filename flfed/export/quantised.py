@@ -96,11 +96,12 @@ def quantise(arrays: Arrays) -> Arrays:
 
 def dequantise(stored: Mapping[str, np.ndarray]) -> Arrays:
     """Return the arrays of `quantise`, float32 where they were quantised."""
-    return {
-        name: value.astype(np.float32) * stored[name + SCALE] if name + SCALE in stored else value
-        for name, value in stored.items()
-        if not name.endswith(SCALE)
-    }
+    arrays = {}
+    for name, value in stored.items():
+        if not name.endswith(SCALE):
+            scale = stored.get(name + SCALE)
+            arrays[name] = value if scale is None else value.astype(np.float32) * scale
+    return arrays
 
 
 def drawn_rows(layout: Layout, encoder: Encoder, rows: int, rng: np.random.Generator) -> ColumnArrays:

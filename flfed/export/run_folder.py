@@ -126,11 +126,7 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
         runs = reader.runs_of(name)
         series = reader.series(name)
         found = report(reader, name)
-        reason = f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
-        if not runs[0].rounds_planned:
-            reason = NO_MODEL
-        elif len(runs) == 1:
-            reason = _why_at_sites(runs[0].run, series.study_text)
+        reason = _why_no_model(runs, series)
         model = None if reason else shared_model(reader, runs[0], series, found)
         signer = engine_of(runs[0].engine).signer() if model else None
         target = folder if folder is not None else Path(found["run"])
@@ -138,23 +134,14 @@ def export(name: str, folder: Path | None = None, *, dtype: str = AS_TRAINED, st
             model = _in_dtype(model, dtype)
         # Refused before anything is written: an export is never mixed with another one.
         _refuse_taken(target)
-        planned = runs[0].rounds_planned
-        shown = found if planned else statistic_object(found)
-        files = {
-            "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
-            "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
-            "gains.csv": csv_text(GAINS, _gains(found)),
-            "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
-            "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
-            "README.txt": _readme(found, planned, model, reason),
-        }
-        if "statistics" in found:
-            files[FILE] = csv_text(STATISTICS, _statistics(reader, runs))
+        files = _tables(reader, runs, found)
+        files["README.txt"] = _readme(found, runs[0].rounds_planned, model, reason)
     write_files(target, {file: content.encode() for file, content in files.items()})
     if model:
         model.write(target, signer)
     written = tuple(sorted(path.name for path in target.iterdir()))
-    return Exported(found["run"], target, model.run if model else None, reason, written, signer)
+    exported = model.run if model else None
+    return Exported(found["run"], target, exported, reason, written, signer)
 
 
 def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
@@ -162,6 +149,30 @@ def _in_dtype(model: SharedModel, dtype: str) -> SharedModel:
     if dtype == FLOAT32:
         return model.to_float32()
     return model.to_int8() if dtype == INT8 else model
+
+
+def _why_no_model(runs: Sequence[RunEntry], series: SeriesEntry) -> str:
+    """Return why an export has no model, or ""."""
+    if not runs[0].rounds_planned:
+        return NO_MODEL
+    if len(runs) == 1:
+        return _why_at_sites(runs[0].run, series.study_text)
+    return f"{len(runs)} repeats have {len(runs)} models: export one, such as {runs[0].run}"
+
+
+def _tables(reader: RunReader, runs: Sequence[RunEntry], found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the text of a run's report and tables, by the names of their files."""
+    shown = found if runs[0].rounds_planned else statistic_object(found)
+    files = {
+        "report.json": json.dumps(shown, indent=2, ensure_ascii=False) + "\n",
+        "comparison.csv": csv_text(COMPARISON, _comparison(reader, runs)),
+        "gains.csv": csv_text(GAINS, _gains(found)),
+        "rounds.csv": csv_text(ROUNDS, _rounds(reader, runs)),
+        "events.csv": csv_text(EVENTS, map(astuple, reader.events([run.run for run in runs]))),
+    }
+    if "statistics" in found:
+        files[FILE] = csv_text(STATISTICS, _statistics(reader, runs))
+    return files
 
 
 def shared_model(reader: RunReader, run: RunEntry, series: SeriesEntry, found: Mapping[str, Any]) -> SharedModel:
@@ -300,30 +311,40 @@ def _statistics(reader: RunReader, runs: Sequence[RunEntry]) -> Iterable[tuple[o
             yield from ((run.run, *figure) for figure in figures_of(found))
 
 
+def _predicted(schema: Schema) -> str:
+    """Return in words what a model of this schema predicts."""
+    if schema.task == "binary":
+        return f"the probability (0 to 1) of {schema.target} = {schema.classes[-1]}"
+    if schema.task == "multi-class":
+        return f"a probability (0 to 1) of each value of {schema.target}"
+    unit = schema.columns[schema.target].unit
+    return f"{schema.target} in {unit}" if unit else schema.target
+
+
 def _readme(found: Mapping[str, Any], planned: int, model: SharedModel | None, reason: str) -> str:
     """Return a plain description of the folder."""
     lines = [f"Run {found['run']} of the study {found['study']!r}, exported by flfed. Status: {found['status']}."]
-    lines += [found["reason"]] if found["reason"] else []
+    if found["reason"]:
+        lines.append(found["reason"])
+    files = [*FILES, ""]
     if "statistics" in found:
         words = statistic_in_words(found["statistics"], found["repeats"])
         lines += ["", "What it showed, and what it does not show", "", *words, ""]
+        files = [*STATISTIC_FILES, *files]
     else:
         lines += ["", "What it showed", "", *story(dict(found), planned=planned), ""]
         lines += ["What it does not show", "", NOT_SHOWN, ""]
-    lines += ["Files", "", *(STATISTIC_FILES if "statistics" in found else ()), *FILES, ""]
+    lines += ["Files", "", *files]
     if model is None:
         return "\n".join([*lines, f"There is no model here: {reason}.", ""])
     # Without a unit and the meaning of a value nobody could use the predictions.
     schema = model.schema
     unit = schema.columns[schema.target].unit
-    said = {
-        "binary": f"the probability (0 to 1) of {schema.target} = {schema.classes[-1] if schema.classes else ''}",
-        "multi-class": f"a probability (0 to 1) of each value of {schema.target}",
-        "regression": f"{schema.target}{f' in {unit}' if unit else ''}",
-    }[schema.task]
     units = [f"  {column.name}: {column.unit or column.kind}" for column in model.layout.features]
-    files = MODEL_FILES + (TREE_FILES if model.layout.plain else ())
-    lines += ["The model", "", *files, "", f"It predicts {said}, one line a row:", ""]
+    files = [*MODEL_FILES]
+    if model.layout.plain:
+        files += TREE_FILES
+    lines += ["The model", "", *files, "", f"It predicts {_predicted(schema)}, one line a row:", ""]
     lines += ["  flfed predict THIS_FOLDER TABLE.csv", "", NOT_EXPORTED, ""]
     if model.quantised is not None:
         lines += [model.quantised.in_words(unit), ""]

@@ -57,12 +57,17 @@ def _of_analysis(found: Found) -> Iterator[Figure]:
             of_what = what if what == "mean" else f"share of {what}"
             yield from (_figure(pair, column, f"difference of {of_what}", one) for pair, one in pairs.items())
     for crossed in found["cross"]:
-        column = " by ".join(crossed["columns"])
-        rows, across = crossed["values"]
-        for row, counts in zip(rows, crossed["counts"], strict=True):
-            yield from (_figure("", column, f"count of {row}, {at}", n) for at, n in zip(across, counts, strict=True))
-        test = crossed["independence"] or dict.fromkeys(("chi2", "degrees-of-freedom", "p"))
-        yield from (_figure("", column, name, one) for name, one in test.items())
+        yield from _of_crossed(crossed)
+
+
+def _of_crossed(crossed: Found) -> Iterator[Figure]:
+    """Yield the numbers of a cross-table."""
+    column = " by ".join(crossed["columns"])
+    rows, across = crossed["values"]
+    for row, counts in zip(rows, crossed["counts"], strict=True):
+        yield from (_figure("", column, f"count of {row}, {at}", n) for at, n in zip(across, counts, strict=True))
+    test = crossed["independence"] or dict.fromkeys(("chi2", "degrees-of-freedom", "p"))
+    yield from (_figure("", column, name, one) for name, one in test.items())
 
 
 def _of_rows(found: Found, group: str) -> Iterator[Figure]:
@@ -88,7 +93,10 @@ def _of_statistic(found: Found, before: str = "") -> Iterator[Figure]:
         if isinstance(one, Mapping):
             # A column may be called "value", too.
             is_figure = "value" in one and not isinstance(one["value"], Mapping)
-            yield from [_figure("", "", figure, one)] if is_figure else _of_parts(one, figure, columns)
+            if is_figure:
+                yield _figure("", "", figure, one)
+            else:
+                yield from _of_parts(one, figure, columns)
         elif isinstance(one, list):
             yield from _of_list(one, figure, columns)
         elif one is not None:

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,9 @@ def xgboost_files(arrays: Mapping[str, np.ndarray], layout: Layout, encoder: Enc
     # Missing rows that were too few for a code of their own go where the last code goes.
     last = np.array([len(cuts) for cuts in own.values()])
     shared = arrays["missing"].astype(np.int64) == last
-    trees = [[_with_shared(tree, shared, last) for tree in trees] for trees in forest_of(arrays)]
+    trees = []
+    for of_round in forest_of(arrays):
+        trees.append([_with_shared(tree, shared, last) for tree in of_round])
     regression = layout.task == "regression"
     scale, base = (float(encoder.scale[-1]), float(encoder.center[-1])) if regression else (1.0, 0.0)
     document = xgboost_document(trees, own, layout.task, outputs=arrays["value"].shape[1], scale=scale, base=base)
@@ -84,8 +87,9 @@ def xgboost_document(
     XGBoost sends rows below a threshold left, and ours are at most the cut point: the threshold is the next float32.
     """
     outputs = len(trees[0]) if trees else outputs
+    classes = outputs if outputs > 1 else 0
     thresholds = [above(cut) for cut in cuts.values()]
-    flat = [tree for round_trees in trees for tree in round_trees]
+    flat = list(chain.from_iterable(trees))
     several = outputs > 1
     start = "5E-1" if task == "binary" else repr(float(base)).upper()
     objective: dict[str, Any] = {"name": OBJECTIVES[task]}
@@ -109,7 +113,7 @@ def xgboost_document(
             "learner_model_param": {
                 "base_score": f"[{','.join([start] * outputs)}]",
                 "boost_from_average": "0",
-                "num_class": str(outputs if several else 0),
+                "num_class": str(classes),
                 "num_feature": str(len(cuts)),
                 "num_target": "1",
             },
@@ -131,13 +135,9 @@ def _tree(number: int, tree: Tree, thresholds: Sequence[np.ndarray], scale: floa
     for child in (0, 1):
         parents[tree.left[inner] + child] = inner
     values = (scale * tree.value).astype(np.float32)
-    conditions = np.array(
-        [
-            value if ends else _threshold(thresholds[column], int(code))
-            for value, ends, column, code in zip(values, leaf, tree.column, tree.code, strict=True)
-        ],
-        dtype=np.float32,
-    )
+    conditions = values.copy()
+    for node in inner:
+        conditions[node] = _threshold(thresholds[tree.column[node]], int(tree.code[node]))
     none = np.zeros(0, np.int64)
     return {
         "base_weights": values,

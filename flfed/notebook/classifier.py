@@ -21,6 +21,7 @@ from flfed.federation.engines.engine import RunConfig
 from flfed.federation.engines.inprocess import grid_of
 from flfed.federation.engines.registry import answer_of, engine_of, path_of
 from flfed.federation.server.fan_out import Answers, ask, deadline_of
+from flfed.notebook.frame_reading import is_number
 from flfed.rows.baselines import first_arrays
 from flfed.rows.data import datasets
 from flfed.rows.data.datasets import Dataset, SourceDescription
@@ -189,12 +190,13 @@ class FederatedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(given["hidden"], (list, tuple)):
             raise FitError(f"hidden={given['hidden']!r} must be the widths of the layers, such as (8,)")
         for name in ("rounds", "lr", "epochs", "batch", "l2", "random_state"):
-            number = isinstance(given[name], (int, float)) and not isinstance(given[name], bool)
-            if not number and not (name == "random_state" and given[name] is None):
+            if not is_number(given[name]) and not (name == "random_state" and given[name] is None):
                 raise FitError(f"{name}={given[name]!r} must be a number")
         keys = {"strategy.rounds": given["rounds"], "seed": given["random_state"], "strategy.quorum": 1.0}
         keys |= {f"plan.{name}": given[name] for name in ("lr", "epochs", "batch", "l2")}
-        return keys | ({"model.hidden": list(given["hidden"])} if given["model"] == "mlp" else {})
+        if given["model"] == "mlp":
+            keys["model.hidden"] = list(given["hidden"])
+        return keys
 
     def _study(self, dataset: str, chosen: dict[str, Any]) -> Study:
         return Study.parse(StudyTemplate(name="fit", dataset=dataset, model=self.model).text()).replace(chosen)

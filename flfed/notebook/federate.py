@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from flfed.errors import UsageError, count_in_words
 from flfed.federation.server.checkpoint_writer import RoundCallback
 from flfed.federation.server.run import run as run_study
 from flfed.files import write_whole
-from flfed.notebook.frame_reading import FrameReading
+from flfed.notebook.frame_reading import FrameReading, is_number
 from flfed.notebook.own_model import name_of_model
 from flfed.notebook.result import Result, with_model
 from flfed.packages import FRAMES
@@ -27,6 +27,7 @@ from flfed.paths import home
 from flfed.rows.data.schema import Task
 from flfed.rows.data.sources import Frame
 from flfed.rows.proposals.cutting import OwnTable
+from flfed.rows.proposals.tables import TableProposal
 from flfed.rows.proposals.workspace import HOLDOUT_SHARE, Workspace, new_workspace, summary_of
 from flfed.study.study import Study, keys_of, plain_value
 from flfed.updates.strategies.fedavg import FedAvg
@@ -121,22 +122,27 @@ def federate(
         if not isinstance(word, Hashable):
             raise UsageError(f"{option}={word!r} must be the name of one column")
     share = plain_value(holdout)
-    if isinstance(share, bool) or not isinstance(share, (int, float)):
+    if not is_number(share):
         raise UsageError(f"holdout={share!r} must be a number in [0, 1)")
     if not _are_classes(metrics):
         raise UsageError(f"metrics={metrics!r} must be a list of metrics' classes, such as [Youden]")
     chosen = {"holdout": share, "task": task, "keep": keep, "drop": drop, "missing": missing}
     workspace = workspace_of(tables, target, name=name, **columns | chosen)
     say_columns(workspace, say)
-    choices: dict[str, Any] = {"rounds": plain_value(rounds)} | ({"model": name_of_model(model)} if model else {})
+    choices: dict[str, Any] = {"rounds": plain_value(rounds)}
+    if model:
+        choices["model"] = name_of_model(model)
     privacy = changes.get("privacy", {})
-    choices["private"] = (privacy.get("name") if isinstance(privacy, Mapping) else privacy) == "record-dp"
+    mechanism = privacy.get("name") if isinstance(privacy, Mapping) else privacy
+    choices["private"] = mechanism == "record-dp"
     study = Study.parse(workspace.study(**choices).text())
-    changes = keys_of(changes) | (keys_of_strategy(strategy) if strategy else {})
+    changes = keys_of(changes)
+    if strategy:
+        changes |= keys_of_strategy(strategy)
     with registry.lending("metric", metrics):
         study = study.replace(changes, "keyword") if changes else study
         keep_reading(workspace)
-        with progress_line() if progress is None and is_watched() else nullcontext(progress or no_progress) as told:
+        with _shown(progress) as told:
             found = run_study(
                 study, repeats=plain_value(repeats), sites=list(workspace.sites), store=store, progress=told,
                 callback=callback,
@@ -146,6 +152,13 @@ def federate(
 
 def _are_classes(metrics: object) -> bool:
     return isinstance(metrics, (list, tuple)) and all(isinstance(metric, type) for metric in metrics)
+
+
+def _shown(progress: Progress | None) -> AbstractContextManager[Progress]:
+    """Return what a run tells its progress to: a line, where none is given and a person watches."""
+    if progress is None and is_watched():
+        return progress_line()
+    return nullcontext(progress or no_progress)
 
 
 def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +181,8 @@ def keys_of_strategy(strategy: str | type | Mapping[str, Any]) -> dict[str, Any]
     keys["name"] = chosen
     # The proposed study asks for a quorum, which a class need not have.
     lacks = "quorum" not in inspect.signature(registry.load("strategy", chosen)).parameters
-    return ({"strategy.quorum": None} if lacks else {}) | keys_of({"strategy": keys})
+    asked = keys_of({"strategy": keys})
+    return {"strategy.quorum": None} | asked if lacks else asked
 
 
 def workspace_of(
@@ -206,6 +220,10 @@ def say_columns(workspace: Workspace, say: Say) -> None:
         say(f"{count_in_words(many)} cells of {name!r} are infinite: they are taken for not known")
     if twice := at_several(tables.values()):
         say(f"look at the sites: {count_in_words(twice)} rows stand alike at another site too")
+    _say_doubts(proposal, say)
+
+
+def _say_doubts(proposal: TableProposal, say: Say) -> None:
     for column in proposal.columns.values():
         if not column.sure:
             say(f"look at {column.name!r}: taken for {column.kind}, for {column.why}")

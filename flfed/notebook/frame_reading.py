@@ -94,3 +94,8 @@ def _labels(workspace: Workspace) -> tuple[Any, ...]:
     labels = tuple(found.get(name, name) for name in schema.classes)
     plain = all(isinstance(label, (bool, int, float, str)) for label in labels) and len(set(labels)) == len(labels)
     return labels if plain else schema.classes
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a parameter is a number, which a flag is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -51,6 +51,25 @@ def model_of(module: torch.nn.Module) -> type:
         If it has buffers, as BatchNorm has, which averages would spoil; if it draws at random; or has no parameters.
     """
     found = copy.deepcopy(module).double().eval()
+    _refuse_module(found)
+    arrays = {name: value.detach().numpy().copy() for name, value in found.named_parameters()}
+    if not arrays:
+        raise UsageError("model: the module has no parameters to train")
+    biases = [name for name, value in arrays.items() if value.ndim == 1]
+    intercept = biases[-1] if biases else next(iter(arrays))
+    body = {
+        "__doc__": "A module that a program gave.",
+        "module": found,
+        "arrays": arrays,
+        "penalised": tuple(name for name, value in arrays.items() if value.ndim > 1),
+        "intercept": intercept,
+    }
+    # A run is stored under this name: another module must not answer to it when the run is opened later.
+    return type(f"Module{structure_sha256(found)[:12]}", (ModuleModel,), body)
+
+
+def _refuse_module(found: torch.nn.Module) -> None:
+    """Refuse a module that cannot be trained at sites as it is."""
     buffers = [name for name, _ in found.named_buffers()]
     if buffers:
         raise UsageError(
@@ -65,19 +84,6 @@ def model_of(module: torch.nn.Module) -> type:
     frozen = [name for name, value in found.named_parameters() if not value.requires_grad]
     if frozen:
         raise UsageError(f"model: the module has parameters that are not trained ({', '.join(frozen)}): train all")
-    arrays = {name: value.detach().numpy().copy() for name, value in found.named_parameters()}
-    if not arrays:
-        raise UsageError("model: the module has no parameters to train")
-    biases = [name for name, value in arrays.items() if value.ndim == 1]
-    body = {
-        "__doc__": "A module that a program gave.",
-        "module": found,
-        "arrays": arrays,
-        "penalised": tuple(name for name, value in arrays.items() if value.ndim > 1),
-        "intercept": biases[-1] if biases else next(iter(arrays)),
-    }
-    # A run is stored under this name: another module must not answer to it when the run is opened later.
-    return type(f"Module{structure_sha256(found)[:12]}", (ModuleModel,), body)
 
 
 def structure_sha256(module: torch.nn.Module) -> str:

@@ -75,14 +75,16 @@ class CallableReport(dict[str, Any]):
         if site and site not in known:
             raise UsageError(f"site {site!r} is not in the run{nearest(site, known)} It has: {', '.join(known)}")
         path = Path(file)
-        write_document(path, self["run"], store=self._store, viewer=Viewer("site", site) if site else Viewer())
+        viewer = Viewer("site", site) if site else Viewer()
+        write_document(path, self["run"], store=self._store, viewer=viewer)
         return path
 
 
 def labels_array(labels: Sequence[Any]) -> np.ndarray:
     """Return a target's own values as an array: texts as objects, whole numbers and flags as such."""
     texts = any(isinstance(label, str) for label in labels)
-    return np.array(list(labels), dtype=object if texts else None)
+    dtype = object if texts else None
+    return np.array(list(labels), dtype=dtype)
 
 
 GAINS = ("site", "gain", "low", "high", "verdict", "model")
@@ -121,7 +123,8 @@ class Result(server.Result):
         95 % CI, widened because several sites are looked at. The plain one is in `report`.
         """
         lines = []
-        for site, figures in self.report["sites"].items() if self.primary else ():
+        sites = self.report["sites"] if self.primary else {}
+        for site, figures in sites.items():
             told = gain_at(figures, self.primary or "")
             lines.append([site, *(told[key] for key in ("value", "low", "high", "verdict", "model"))])
         return pd.DataFrame(lines, columns=list(GAINS))
@@ -192,7 +195,8 @@ class Result(server.Result):
     def __repr__(self) -> str:
         """Return the result in a few lines."""
         why = self.report["reason"] if self.status == "completed" else ""  # else the verdict gives it
-        first = f"{self.report['study']}: {self.status} ({self.run})" + (f"; {why}" if why else "")
+        end = f"; {why}" if why else ""
+        first = f"{self.report['study']}: {self.status} ({self.run}){end}"
         return "\n".join([first, *self._sentences()])
 
     def _repr_html_(self) -> str:
@@ -374,7 +378,9 @@ class Plots:
             arm = next((arm for arm in CURVE_ARMS if names.get(arm)), None)
             if arm is None:
                 raise UsageError("the run has no figures by round")
-            chosen = metric or (self._metric() if self._metric() in names[arm] else names[arm][0])
+            chosen = metric or self._metric()
+            if not metric and chosen not in names[arm]:
+                chosen = names[arm][0]
             points = reader.curves(runs, arm=arm, metric=chosen, sites=sites or None)
         if sites:
             drawn = by_round.of_each_site(points, chosen, colours.site_looks(sites))
@@ -430,5 +436,8 @@ def runs(*, search: str = "", store: str | None = None) -> pd.DataFrame:
     with RunReader.open(store) as reader:
         entries = reader.runs(search=search)
         figures = reader.headlines([entry.run for entry in entries])
-    lines = [{key: getattr(entry, key) for key in keys} | {"figure": figures.get(entry.run)} for entry in entries]
+    lines = []
+    for entry in entries:
+        line = {key: getattr(entry, key) for key in keys}
+        lines.append(line | {"figure": figures.get(entry.run)})
     return pd.DataFrame(lines, columns=[*keys, "figure"])
