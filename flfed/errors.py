@@ -152,7 +152,8 @@ def counted(count: int, word: str) -> str:
     >>> counted(1, "line"), counted(2000, "line")
     ('1 line', '2,000 lines')
     """
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+    plural = "" if count == 1 else "s"
+    return f"{count:,} {word}{plural}"
 
 
 def people_in_words(count: int) -> str:

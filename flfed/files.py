@@ -130,8 +130,9 @@ def locked(folder: Path, name: str = ".lock", *, taken: str = "") -> Iterator[No
     try:
         # The service's user must be able to lock what an operator as root made.
         give(handle, folder)
+        how = fcntl.LOCK_EX | fcntl.LOCK_NB if taken else fcntl.LOCK_EX
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken else 0))
+            fcntl.flock(handle, how)
         except BlockingIOError:
             raise UsageError(taken) from None
         yield
@@ -192,7 +193,8 @@ def folder_locked(folder: Path, *, writing: bool) -> Iterator[None]:
             os.fchmod(handle, 0o700)
         # The lock is taken on the folder itself: a lock file in it could be replaced.
         refuse_others(folder, os.fstat(handle).st_mode, 0o700)
-        fcntl.flock(handle, fcntl.LOCK_EX if writing else fcntl.LOCK_SH)
+        how = fcntl.LOCK_EX if writing else fcntl.LOCK_SH
+        fcntl.flock(handle, how)
         yield
     finally:
         os.close(handle)

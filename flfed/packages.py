@@ -65,9 +65,11 @@ def look_at_packages() -> None:
     """
     global _looked_at
     # Both packages in folders and installed ones may be imported later.
-    folders = [path for root in roots() for kind in ("sites", "datasets") for path in root.glob(f"{kind}/*")]
-    modules = {point.module for point in importlib.metadata.entry_points(group="flfed.site")}
-    places = [*(path for path in folders if path.is_dir()), *(path for name in modules for path in _places(name))]
+    places: list[Path] = []
+    for root in roots():
+        places += [path for path in (*root.glob("sites/*"), *root.glob("datasets/*")) if path.is_dir()]
+    for module in {point.module for point in importlib.metadata.entry_points(group="flfed.site")}:
+        places += _places(module)
     # The verdicts are kept, because the same look after isolation would blame every file.
     _looked_at = {place: _refusal(place) for place in dict.fromkeys(places)}
 
@@ -91,7 +93,8 @@ def roots() -> list[Path]:
     # The order is the precedence: what a person named goes before what came with flfed.
     frames = [] if _strict else [where() / FRAMES]
     found = [*given, *here, own_root(), *frames]
-    return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
+    resolved = dict.fromkeys(path.resolve() for path in found)
+    return [path for path in resolved if path.is_dir()]
 
 
 def own_root() -> Path:
@@ -149,8 +152,9 @@ def check_module(name: str) -> None:
     UsageError
         As `check_package` does.
     """
-    for place in _places(name) if _strict else ():
-        check_package(place)
+    if _strict:
+        for place in _places(name):
+            check_package(place)
 
 
 def _places(module: str) -> list[Path]:

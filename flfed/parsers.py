@@ -94,7 +94,8 @@ def foreign_parser(refusal: str, *errors: type[Exception], reason: str = "") -> 
     except MemoryError:
         raise UsageError(f"{refusal}: it needs more memory than there is") from None
     except own:
-        raise UsageError(f"{refusal}: {reason}" if reason else refusal) from None
+        text = f"{refusal}: {reason}" if reason else refusal
+        raise UsageError(text) from None
 
 
 def parse_toml(content: str | bytes, where: str) -> dict[str, Any]:

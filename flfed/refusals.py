@@ -12,6 +12,7 @@ import string
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ RULES = _TABLES.pop("rules")["all"]
 
 _OF_SITES = ("messages", "policy", "rows", "study", "sums", "errors", "grid", "table")
 _HERE = ("defects", "wrong", "server", "noted", "about", "named")
-OF_SITES = {code: text for name in _OF_SITES for code, text in _TABLES[name].items()}
+OF_SITES = dict(chain.from_iterable(_TABLES[name].items() for name in _OF_SITES))
 """What a site may say, or stands here in its place."""
-TEMPLATES = {code: text for table in _TABLES.values() for code, text in table.items()}
+TEMPLATES = dict(chain.from_iterable(table.items() for table in _TABLES.values()))
 """The one template of each code: `{fact:slot}`, or `{fact!r:slot}` where it stands in quotation marks."""
 BUDGET = frozenset({"budget-spent", "budget-of-run", "budget-by-row"})
 """Codes of a site without privacy budget left: it is not asked again in the round."""
@@ -267,7 +268,8 @@ def pattern(template: str, slots: Mapping[str, str], *, named: bool = False) -> 
         # A fact that stands twice, as a number and its plural, is read where it stands first.
         inner = f"(?P<{fact}>{inner})" if named and fact not in seen else f"(?:{inner})"
         seen.add(fact)
-        found += f"'{inner}'" if quoted else inner
+        part = f"'{inner}'" if quoted else inner
+        found += part
     return found
 
 
@@ -297,7 +299,7 @@ def _read(text: str, tables: tuple[str, ...]) -> Refusal | None:
 @cache
 def _any(tables: tuple[str, ...]) -> re.Pattern[str]:
     slots = _slots()
-    templates = (item for name in tables for item in _TABLES[name].items())
+    templates = chain.from_iterable(_TABLES[name].items() for name in tables)
     return re.compile("|".join(f"(?P<{code.replace('-', '_')}>{pattern(of, slots)})" for code, of in templates))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -118,9 +119,11 @@ def it_is_unbiased_where_it_says_so(subject: Subject) -> None:
 
 def the_same_state_gives_the_same_bytes(subject: Subject) -> None:
     """A round that is done again after a failure sends what it sent before."""
-    packed = [subject.make().encode(_arrays("float64"), np.random.default_rng(3)) for _ in range(2)]
-    first, second = ({name: value.tobytes() for name, value in one.items()} for one in packed)
-    hold(first == second, "two generators of the same state gave different bytes")
+    first, second = (subject.make().encode(_arrays("float64"), np.random.default_rng(3)) for _ in range(2))
+    same = {name: value.tobytes() for name, value in first.items()} == {
+        name: value.tobytes() for name, value in second.items()
+    }
+    hold(same, "two generators of the same state gave different bytes")
 
 
 def the_given_arrays_are_unchanged(subject: Subject) -> None:
@@ -128,10 +131,10 @@ def the_given_arrays_are_unchanged(subject: Subject) -> None:
     made = subject.make()
     arrays = _arrays("float64")
     packed = _packed(subject)
-    before = [(name, value.copy()) for given in (arrays, packed) for name, value in given.items()]
+    before = [(name, value.copy()) for name, value in chain(arrays.items(), packed.items())]
     made.encode(arrays, np.random.default_rng(4))
     made.decode(packed, shapes_of(arrays))
-    after = [(name, value) for given in (arrays, packed) for name, value in given.items()]
+    after = list(chain(arrays.items(), packed.items()))
     same = len(before) == len(after) and all(
         one == other and np.array_equal(was, now) for (one, was), (other, now) in zip(before, after, strict=True)
     )

@@ -144,8 +144,11 @@ def a_site_moves_the_mean_by_its_clip_at_most(subject: Subject) -> None:
     promise = made.promise(_study().plan, ROUNDS)
     if whole is None or promise is None:
         return
-    without = [_merged(made, {k: v for k, v in deltas.items() if k != site}, 0.0) or {} for site in deltas]
-    most = max(_apart(whole, other) for other in without)
+    gaps = []
+    for site in deltas:
+        without = {other: delta for other, delta in deltas.items() if other != site}
+        gaps.append(_apart(whole, _merged(made, without, 0.0) or {}))
+    most = max(gaps)
     bound = promise.clip / SITES
     hold(most <= bound * (1 + CLOSE), f"a site moves the mean by {most:g}, the clip allows {bound:g}")
     hold(list(whole) == list(_like()), f"its arrays are {list(whole)} instead of {list(_like())}")
@@ -232,10 +235,10 @@ def _deltas() -> dict[str, Arrays]:
     """Return updates of which some are far longer than any bound, and one is nothing."""
     rng = np.random.default_rng(10)
     scales = [0.0, 1e-3, *rng.lognormal(0, 3, SITES - 2)]
-    return {
-        f"site-{n:02d}": {name: scale * rng.normal(size=value.shape) for name, value in _like().items()}
-        for n, scale in enumerate(scales)
-    }
+    deltas = {}
+    for n, scale in enumerate(scales):
+        deltas[f"site-{n:02d}"] = {name: scale * rng.normal(size=value.shape) for name, value in _like().items()}
+    return deltas
 
 
 def _merged(made: Any, deltas: Mapping[str, Arrays], draw: float) -> Arrays | None:

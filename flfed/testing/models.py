@@ -83,7 +83,8 @@ def its_shapes_are_those_of_its_first_arrays(subject: Subject) -> None:
 
 def hidden_units_start_apart(subject: Subject) -> None:
     """Equal starts would leave all hidden units equal for ever; a linear model has none."""
-    for task in () if subject.kind.linear else subject.kind.tasks:
+    tasks = () if subject.kind.linear else subject.kind.tasks
+    for task in tasks:
         model, arrays = _started(subject, task)
         first = arrays[model.penalised[0]]
         hold(len(np.unique(first)) == first.size, f"{model.penalised[0]!r} has equal numbers")
@@ -95,9 +96,11 @@ def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
     for task in subject.kind.tasks:
         model, first = _started(subject, task)
         rng = np.random.default_rng(5)
-        several = [{name: value + rng.normal(size=value.shape) for name, value in first.items()} for _ in range(3)]
+        several = [_moved(first, rng) for _ in range(3)]
         x = torch.from_numpy(rng.normal(size=(3, 11, INPUTS)))
-        stack = {name: torch.from_numpy(np.stack([arrays[name] for arrays in several])) for name in first}
+        stack = {}
+        for name in first:
+            stack[name] = torch.from_numpy(np.stack([arrays[name] for arrays in several]))
         found = model.outputs(stack, x)
         shape = (3, 11, outputs_of(task, CLASSES[task]))
         hold(found.shape == shape, f"{task}: outputs of shape {tuple(found.shape)} instead of {shape}")
@@ -105,6 +108,10 @@ def a_stack_of_sites_gives_each_its_own_outputs(subject: Subject) -> None:
             alone = model.outputs({name: torch.from_numpy(value) for name, value in arrays.items()}, x[place])
             gap = float((found[place] - alone).abs().max())
             hold(gap < 1e-12, f"{task}: a site in a stack gets other outputs than alone, by {gap:g}")
+
+
+def _moved(arrays: Arrays, rng: np.random.Generator) -> Arrays:
+    return {name: value + rng.normal(size=value.shape) for name, value in arrays.items()}
 
 
 def the_intercept_moves_every_output_alike(subject: Subject) -> None:
@@ -176,7 +183,9 @@ def _rows(task: str, rows: int = 40) -> Encoded:
     rng = np.random.default_rng(2)
     x = rng.normal(size=(rows, INPUTS))
     y = x @ np.arange(1.0, INPUTS + 1)
-    return Encoded(x, y if task == "regression" else np.digitize(y, [-1.0, 2.0][: CLASSES[task] - 1]), np.ones(rows))
+    if task != "regression":
+        y = np.digitize(y, [-1.0, 2.0][: CLASSES[task] - 1])
+    return Encoded(x, y, np.ones(rows))
 
 
 def _started(subject: Subject, task: str, seed: int = 3) -> tuple[Any, Arrays]:

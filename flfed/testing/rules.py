@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -133,4 +134,4 @@ LISTED: tuple[Rule, ...] = (the_docstring_names_a_source, the_signature_is_the_c
 def _documented(text: str) -> set[str]:
     """Return the names that a numpydoc text describes: `name : type`, or `a, b : type`."""
     heads = [line.strip().partition(" : ")[0] for line in text.splitlines() if " : " in line]
-    return {name for head in heads for name in head.split(", ")}
+    return set(chain.from_iterable(head.split(", ") for head in heads))

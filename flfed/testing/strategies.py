@@ -90,7 +90,8 @@ def _brought_along(module: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, env=environment)
     said = done.stderr.strip().splitlines()
-    hold(done.returncode == 0, f"it cannot be imported on its own ({said[-1] if said else 'no reason given'})")
+    why = said[-1] if said else "no reason given"
+    hold(done.returncode == 0, f"it cannot be imported on its own ({why})")
     return done.stdout.strip()
 
 
@@ -98,12 +99,15 @@ def replies_equal_to_what_was_sent_change_nothing(subject: Subject) -> None:
     """Where no site learned anything the model stays, to the bit and in its precision."""
     for dtype in ("float64", "float32"):
         arrays = _start(dtype)
-        still = {site: {name: np.zeros_like(value) for name, value in arrays.items()} for site in NODES}
+        still = {}
+        for site in NODES:
+            still[site] = {name: np.zeros_like(value) for name, value in arrays.items()}
         found = _after_a_round(subject, still, ROWS, arrays=arrays)
         gap = largest_gap(found, arrays)
         hold(gap == 0, f"in {dtype} an array moved by {gap:g}")
         wrong = [name for name, value in found.items() if value.dtype != arrays[name].dtype]
-        hold(not wrong, f"{dtype} arrays came back as {found[wrong[0]].dtype if wrong else ''}")
+        other = found[wrong[0]].dtype if wrong else ""
+        hold(not wrong, f"{dtype} arrays came back as {other}")
 
 
 def updates_change_the_model(subject: Subject) -> None:
@@ -198,7 +202,8 @@ def arrays_beside_the_model_are_as_declared(subject: Subject) -> None:
     # A site's first round, its second, and one after what it kept was lost.
     for kept_before in (True, True, False):
         _hold_like("client_arrays()", received, declared.sent)
-        arrays = SiteArrays(received=_unwritable(received), kept=_unwritable(kept) if kept_before else {})
+        arrays_before = _unwritable(kept) if kept_before else {}
+        arrays = SiteArrays(received=_unwritable(received), kept=arrays_before)
         _, constant = client_terms(kind, settings, arrays)
         unknown = sorted(constant.keys() - model.keys())
         hold(not unknown, f"a constant gradient is for {unknown}, which the model does not have")
